@@ -1,0 +1,73 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every Swift target of ours is built this way: Swift 6 language mode, explicit imports, warnings are errors.
+let strict: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .treatAllWarnings(as: .error),
+    .treatWarning("DeprecatedDeclaration", as: .warning),
+]
+
+/// A module of the house. `uses` may only name modules that stand above it (Tests/House checks the imports themselves).
+func module(_ name: String, uses: [Target.Dependency], resources: [Resource] = []) -> Target {
+    .target(name: name, dependencies: uses, resources: resources, swiftSettings: strict)
+}
+
+/// The tests of one module live in the folder of the same name under `Tests/`.
+func tests(of name: String, uses: [Target.Dependency]) -> Target {
+    .testTarget(name: "\(name)Tests", dependencies: uses, path: "Tests/\(name)", swiftSettings: strict)
+}
+
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let unixSignals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
+let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+
+let package = Package(
+    name: "tessera",
+    products: [.executable(name: "tessera", targets: ["tessera"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
+    ],
+    targets: [
+        .systemLibrary(name: "CLibCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+        .systemLibrary(name: "CLinux"),
+        .target(name: "CTensorKernels"),
+        module("Checkpoints", uses: ["CLibCrypto", "CLinux"]),
+        module("TensorKernels", uses: ["CTensorKernels", "Checkpoints"]),
+        module("Recipes", uses: ["Checkpoints", yams]),
+        module("Operators", uses: ["Checkpoints", "TensorKernels"]),
+        module("Planning", uses: ["Checkpoints", "Recipes", "Operators"]),
+        module("Protocol", uses: ["CLZ4", "Checkpoints", "TensorKernels", "Planning", nioCore]),
+        module(
+            "Worker", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", nioCore, nioPosix, logging]),
+        module(
+            "Coordinator",
+            uses: [
+                "CLinux", "Checkpoints", "TensorKernels", "Recipes", "Planning", "Protocol", nioCore, nioPosix, logging,
+                hummingbird,
+                lifecycle,
+            ]),
+        module(
+            "TesseraCLI",
+            uses: [
+                "CLinux", "Checkpoints", "TensorKernels", "Recipes", "Operators", "Planning", "Protocol", "Worker", "Coordinator",
+                nioCore, nioPosix, logging, lifecycle, unixSignals, argumentParser,
+            ]),
+        .executableTarget(name: "tessera", dependencies: ["TesseraCLI"], swiftSettings: strict),
+    ]
+)

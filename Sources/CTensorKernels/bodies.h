@@ -1,0 +1,199 @@
+/* The body of every kernel, once. Each level's file inlines them under its own target attribute, and the vectoriser does the rest. */
+#ifndef BODIES_H
+#define BODIES_H
+
+#include <math.h>
+#include <string.h>
+
+#include "tensor_kernels.h"
+
+#pragma STDC FP_CONTRACT OFF
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef uint16_t __attribute__((aligned(1), may_alias)) raw16;
+typedef double __attribute__((aligned(1), may_alias)) raw64;
+
+enum { MAGNITUDE = 0x7fffffff };
+
+INLINE uint32_t bits_of(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+INLINE float float_of(uint32_t u) {
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+/* --- conversions ------------------------------------------------------------------------------------------------- */
+
+INLINE float half_to_float(uint16_t h) {
+    const uint32_t sign = (uint32_t)(h & 0x8000) << 16, m = h & 0x7fff;
+    const uint32_t normal = (m << 13) + (112u << 23);                               /* exponent bias 15 -> 127 */
+    const uint32_t special = (m << 13) + (224u << 23) | (m > 0x7c00 ? 1u << 22 : 0); /* infinite, or a quiet NaN */
+    const float subnormal = float_of((m << 13) + (113u << 23)) - float_of(113u << 23);
+    const uint32_t u = m < 0x0400 ? bits_of(subnormal) : m < 0x7c00 ? normal : special;
+    return float_of(u | sign);
+}
+
+INLINE uint16_t float_to_half(float x) {
+    const uint32_t u = bits_of(x), sign = (u >> 16) & 0x8000, m = u & MAGNITUDE;
+    const uint32_t normal = (m + ((m >> 13) & 1) + 0xfff - (112u << 23)) >> 13;
+    const uint32_t subnormal = bits_of(float_of(m) + 0.5f) - bits_of(0.5f); /* the addition does the rounding */
+    const uint32_t special = m > 0x7f800000 ? 0x7e00 : 0x7c00;
+    return (uint16_t)((m < 0x38800000 ? subnormal : m < 0x47800000 ? normal : special) | sign);
+}
+
+INLINE uint16_t float_to_bfloat(float x) {
+    const uint32_t u = bits_of(x);
+    const uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16, nan = (u >> 16) | 0x40;
+    return (uint16_t)((u & MAGNITUDE) > 0x7f800000 ? nan : rounded);
+}
+
+INLINE void widen_f16(const void *source, float *restrict target, size_t n) {
+    const raw16 *x = source;
+    for (size_t i = 0; i < n; i++) target[i] = half_to_float(x[i]);
+}
+
+INLINE void widen_bf16(const void *source, float *restrict target, size_t n) {
+    const raw16 *x = source;
+    for (size_t i = 0; i < n; i++) target[i] = float_of((uint32_t)x[i] << 16);
+}
+
+INLINE void widen_f64(const void *source, float *restrict target, size_t n) {
+    const raw64 *x = source;
+    for (size_t i = 0; i < n; i++) target[i] = (float)x[i];
+}
+
+INLINE void narrow_f16(const float *restrict source, void *target, size_t n) {
+    raw16 *y = target;
+    for (size_t i = 0; i < n; i++) y[i] = float_to_half(source[i]);
+}
+
+INLINE void narrow_bf16(const float *restrict source, void *target, size_t n) {
+    raw16 *y = target;
+    for (size_t i = 0; i < n; i++) y[i] = float_to_bfloat(source[i]);
+}
+
+INLINE void narrow_f64(const float *restrict source, void *target, size_t n) {
+    raw64 *y = target;
+    for (size_t i = 0; i < n; i++) y[i] = source[i];
+}
+
+/* --- arithmetic -------------------------------------------------------------------------------------------------- */
+
+INLINE void subtract(const float *x, const float *y, float *target, size_t n) {
+    for (size_t i = 0; i < n; i++) target[i] = x[i] - y[i];
+}
+
+INLINE void add(const float *x, float *target, size_t n) {
+    for (size_t i = 0; i < n; i++) target[i] += x[i];
+}
+
+INLINE void scale(float a, const float *x, float *target, size_t n) {
+    for (size_t i = 0; i < n; i++) target[i] = a * x[i];
+}
+
+INLINE void divide(float a, float *target, size_t n) {
+    for (size_t i = 0; i < n; i++) target[i] /= a;
+}
+
+INLINE void axpy(float a, const float *x, float *target, size_t n) {
+    for (size_t i = 0; i < n; i++) target[i] = a * x[i] + target[i];
+}
+
+INLINE void zero_below(uint32_t pattern, float *target, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t u = bits_of(target[i]);
+        target[i] = float_of((u & MAGNITUDE) >= pattern ? u : 0);
+    }
+}
+
+/* Elements that sign_consensus takes at a time: its sums stay in registers and the first cache. */
+enum { TILE = 64 };
+
+INLINE void consensus_tile(
+    const float *const *entries, const float *weights, size_t models, bool normalize, float *restrict target, size_t at, size_t n) {
+    float sum[TILE], agreed[TILE], weight[TILE];
+    for (size_t j = 0; j < n; j++) sum[j] = agreed[j] = weight[j] = 0;
+    for (size_t m = 0; m < models; m++) {
+        const float *e = entries[m] + at;
+        for (size_t j = 0; j < n; j++) sum[j] += e[j];
+    }
+    for (size_t m = 0; m < models; m++) {
+        const float *e = entries[m] + at, w = weights[m];
+        for (size_t j = 0; j < n; j++) {
+            const float mask = ((e[j] > 0) & (sum[j] >= 0)) | ((e[j] < 0) & !(sum[j] >= 0)) ? 1.0f : 0.0f;
+            agreed[j] += e[j] * mask;
+            weight[j] += w * mask;
+        }
+    }
+    if (normalize) {
+        for (size_t j = 0; j < n; j++) target[at + j] = agreed[j] / (weight[j] == 0 ? 1.0f : weight[j]);
+    } else {
+        for (size_t j = 0; j < n; j++) target[at + j] = agreed[j];
+    }
+}
+
+INLINE void sign_consensus(
+    const float *const *entries, const float *weights, size_t models, bool normalize, float *target, size_t n) {
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) consensus_tile(entries, weights, models, normalize, target, i, TILE);
+    if (i < n) consensus_tile(entries, weights, models, normalize, target, i, n - i);
+}
+
+/* --- order statistics -------------------------------------------------------------------------------------------- */
+
+INLINE void histogram_high(const float *x, uint32_t *bins, size_t n) {
+    for (size_t i = 0; i < n; i++) bins[(bits_of(x[i]) & MAGNITUDE) >> 16]++;
+}
+
+INLINE void histogram_low(const float *x, uint32_t high, uint32_t *bins, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t u = bits_of(x[i]) & MAGNITUDE;
+        if (u >> 16 == high) bins[u & 0xffff]++;
+    }
+}
+
+INLINE size_t count_equal(const float *x, uint32_t pattern, size_t n) {
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) count += (bits_of(x[i]) & MAGNITUDE) == pattern;
+    return count;
+}
+
+/* --- reductions -------------------------------------------------------------------------------------------------- */
+
+enum { LANES = 8 };
+typedef float float8 __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
+typedef double double8 __attribute__((vector_size(LANES * sizeof(double))));
+
+INLINE double sum_of_lanes(const double8 *s) {
+    return (((*s)[0] + (*s)[4]) + ((*s)[2] + (*s)[6])) + (((*s)[1] + (*s)[5]) + ((*s)[3] + (*s)[7]));
+}
+
+INLINE double dot(const float *x, const float *y, size_t n) {
+    double8 sum = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        sum += __builtin_convertvector(*(const float8 *)(x + i), double8) * __builtin_convertvector(*(const float8 *)(y + i), double8);
+    }
+    for (size_t lane = 0; i < n; i++, lane++) sum[lane] += (double)x[i] * (double)y[i];
+    return sum_of_lanes(&sum);
+}
+
+INLINE double sum_of_magnitudes(const float *x, size_t n) {
+    double8 sum = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        double8 wide;
+        for (int lane = 0; lane < LANES; lane++) wide[lane] = fabsf(x[i + lane]);
+        sum += wide;
+    }
+    for (size_t lane = 0; i < n; i++, lane++) sum[lane] += fabsf(x[i]);
+    return sum_of_lanes(&sum);
+}
+
+#endif

@@ -1,0 +1,102 @@
+import CLinux
+import Glibc
+
+/// Read access to the bytes of a file, from several threads at once.
+package protocol ByteSource: Sendable {
+    /// Bytes.
+    var size: Int { get }
+
+    /// Calls `body` with the bytes of `range`.
+    ///
+    /// - Parameter scratch: room for at least `range.count` bytes, used when the bytes are not in memory already.
+    /// - Throws: `badData` for a range outside the file, `io` when reading fails, and what `body` throws.
+    func withBytes<Result>(
+        _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
+    ) throws -> Result
+}
+
+extension ByteSource {
+    /// - Throws: `badData` unless `range` lies inside the source and, when it has to be copied, inside `scratch`.
+    package func check(_ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer?, file: String) throws(TesseraError) {
+        guard range.lowerBound >= 0, range.upperBound <= size, range.count <= scratch?.count ?? .max else {
+            throw TesseraError(
+                .badData, "bytes \(range.lowerBound)..<\(range.upperBound) lie outside the \(size) bytes that can be read",
+                file: file)
+        }
+    }
+}
+
+/// Opens a file for reading: mapped where that is fast and safe, read piece by piece on network file systems.
+///
+/// Faulting pages in over a network is slow, and a file truncated there kills the process that maps it.
+package func openByteSource(path: String) throws(TesseraError) -> any ByteSource {
+    let file = try ReadableFile(path)
+    return isOnNetwork(file) ? PreadSource(file) : try MappedSource(file)
+}
+
+/// Whole-file mapping.
+package final class MappedSource: ByteSource, @unchecked Sendable {
+    // Unchecked because of the pointer: to memory that nobody writes and that lives as long as the object.
+    private let file: ReadableFile
+    private let bytes: UnsafeRawBufferPointer
+
+    package init(_ file: ReadableFile) throws(TesseraError) {
+        self.file = file
+        guard file.size > 0 else {
+            bytes = UnsafeRawBufferPointer(start: nil, count: 0)
+            return
+        }
+        guard let start = mmap(nil, file.size, PROT_READ, MAP_SHARED, file.descriptor, 0), start != MAP_FAILED else {
+            throw .system(errno, "map", file.path)
+        }
+        madvise(start, file.size, MADV_SEQUENTIAL)
+        bytes = UnsafeRawBufferPointer(start: start, count: file.size)
+    }
+
+    deinit {
+        if let start = bytes.baseAddress { munmap(UnsafeMutableRawPointer(mutating: start), bytes.count) }
+    }
+
+    package var size: Int { file.size }
+
+    package func withBytes<Result>(
+        _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
+    ) throws -> Result {
+        try check(range, scratch: nil, file: file.path)
+        return try body(UnsafeRawBufferPointer(rebasing: bytes[range]))
+    }
+}
+
+/// Reads with `pread` into the caller's scratch.
+package final class PreadSource: ByteSource {
+    private let file: ReadableFile
+
+    package init(_ file: ReadableFile) { self.file = file }
+
+    package var size: Int { file.size }
+
+    package func withBytes<Result>(
+        _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
+    ) throws -> Result {
+        try check(range, scratch: scratch, file: file.path)
+        let target = UnsafeMutableRawBufferPointer(rebasing: scratch[..<range.count])
+        try file.read(into: target, at: range.lowerBound)
+        return try body(UnsafeRawBufferPointer(target))
+    }
+}
+
+/// By the magic numbers of statfs(2).
+private func isOnNetwork(_ file: ReadableFile) -> Bool {
+    let networkTypes: Set<Int> = [
+        0x6969,  // NFS
+        0xff53_4d42, 0x517b, 0xfe53_4d42,  // CIFS and SMB
+        0x6573_5546,  // FUSE
+        0x0bd0_0bd0,  // Lustre
+        0x00c3_6400,  // Ceph
+        0x0102_1997,  // 9P
+        0x4750_4653,  // GPFS
+        0x1983_0326,  // BeeGFS
+    ]
+    var status = statfs()
+    return fstatfs(file.descriptor, &status) == 0 && networkTypes.contains(Int(status.f_type))
+}

@@ -1,0 +1,119 @@
+/// Where every byte of a part will be, decided before any of it exists.
+package struct PartLayout: Sendable, Hashable {
+    package let fileName: String
+    /// The file's first bytes, up to the tensor data.
+    package let header: [UInt8]
+    /// SHA-256 of `header`.
+    package let headerDigest: Digest
+    /// In the order of the file.
+    package let tensors: [TensorEntry]
+    package let fileSize: Int
+
+    /// The hub's parser refuses more than this.
+    private static let headerLimit = 25_000_000
+    private static let alignment = 8
+
+    /// Lays tensors out as the safetensors library does, byte for byte: wider types first, then by name; a compact header, its metadata
+    /// first, padded with spaces to a multiple of 8.
+    init(fileName: String, tensors: [NewTensor]) throws(TesseraError) {
+        let order = Dictionary(uniqueKeysWithValues: DType.allCases.enumerated().map { ($1, $0) })
+        let sorted = tensors.sorted { left, right in
+            left.dtype == right.dtype
+                ? left.name.utf8.lexicographicallyPrecedes(right.name.utf8)
+                : order[left.dtype, default: 0] > order[right.dtype, default: 0]
+        }
+        var json = #"{"__metadata__":{"format":"pt"}"#
+        var offsets: [Range<Int>] = []
+        var end = 0
+        for tensor in sorted {
+            let range = end..<end + tensor.byteCount
+            let shape = tensor.shape.map(String.init).joined(separator: ",")
+            json += ",\(JSONText.quoted(tensor.name)):{\"dtype\":\"\(tensor.dtype.rawValue)\",\"shape\":[\(shape)],"
+            json += "\"data_offsets\":[\(range.lowerBound),\(range.upperBound)]}"
+            offsets.append(range)
+            end = range.upperBound
+        }
+        json += "}"
+        let padding = (Self.alignment - json.utf8.count % Self.alignment) % Self.alignment
+        let length = json.utf8.count + padding
+        guard length <= Self.headerLimit else {
+            throw TesseraError(
+                .badData,
+                "the header of \(sorted.count) tensors would take \(length) bytes, more than the \(Self.headerLimit) that the hub reads",
+                file: fileName, advice: "choose a smaller --max-part-size")
+        }
+        header =
+            (0..<SafetensorsHeader.prefixBytes).map { UInt8(truncatingIfNeeded: length >> (8 * $0)) } + json.utf8
+            + Array(repeating: 0x20, count: padding)
+        headerDigest = try .sha256(of: header)
+        let start = header.count
+        self.tensors = zip(sorted, offsets).map { tensor, range in
+            TensorEntry(
+                name: tensor.name, dtype: tensor.dtype, shape: tensor.shape,
+                range: start + range.lowerBound..<start + range.upperBound)
+        }
+        self.fileName = fileName
+        fileSize = start + end
+    }
+}
+
+/// A tensor that is to be written.
+package struct NewTensor: Sendable, Hashable {
+    package let name: String
+    package let dtype: DType
+    package let shape: [Int]
+
+    package init(name: String, dtype: DType, shape: [Int]) {
+        self.name = name
+        self.dtype = dtype
+        self.shape = shape
+    }
+
+    package var byteCount: Int { shape.reduce(1, *) * dtype.bitWidth / 8 }
+}
+
+/// The parts of a checkpoint and their index.
+package struct CheckpointLayout: Sendable, Hashable {
+    package let parts: [PartLayout]
+    /// The contents of `model.safetensors.index.json`; `nil` for a single part, which has none.
+    package let index: [UInt8]?
+
+    /// Packs tensors into parts in the order given; a part is closed when the next tensor would bring it over the limit.
+    ///
+    /// - Parameter maxPartBytes: bytes of tensor data; a tensor above it gets a part of its own.
+    package init(tensors: [NewTensor], maxPartBytes: Int) throws(TesseraError) {
+        var groups: [[NewTensor]] = [[]]
+        var bytes = 0
+        for tensor in tensors {
+            if !groups[groups.count - 1].isEmpty, bytes + tensor.byteCount > maxPartBytes {
+                groups.append([])
+                bytes = 0
+            }
+            groups[groups.count - 1].append(tensor)
+            bytes += tensor.byteCount
+        }
+        var parts: [PartLayout] = []
+        for (number, group) in groups.enumerated() {
+            let name =
+                groups.count == 1
+                ? Checkpoint.singlePartName
+                : "model-\(Self.fiveDigits(number + 1))-of-\(Self.fiveDigits(groups.count)).safetensors"
+            parts.append(try PartLayout(fileName: name, tensors: group))
+        }
+        self.parts = parts
+        index = parts.count > 1 ? Self.index(of: parts) : nil
+    }
+
+    private static func fiveDigits(_ number: Int) -> String {
+        let digits = String(number)
+        return String(repeating: "0", count: max(0, 5 - digits.count)) + digits
+    }
+
+    private static func index(of parts: [PartLayout]) -> [UInt8] {
+        let total = parts.reduce(0) { $0 + $1.fileSize - $1.header.count }
+        let places = parts.flatMap { part in part.tensors.map { ($0.name, part.fileName) } }
+            .sorted { $0.0.utf8.lexicographicallyPrecedes($1.0.utf8) }
+        let map = places.map { "    \(JSONText.quoted($0)): \(JSONText.quoted($1))" }.joined(separator: ",\n")
+        return Array("{\n  \"metadata\": {\n    \"total_size\": \(total)\n  },\n  \"weight_map\": {\n\(map)\n  }\n}\n".utf8)
+    }
+}

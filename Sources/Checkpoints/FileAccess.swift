@@ -1,0 +1,134 @@
+import Glibc
+
+extension TesseraError {
+    /// A failed system call: `verb` completes "cannot ... FILE".
+    package static func system(_ number: Int32, _ verb: String, _ path: String) -> TesseraError {
+        let (code, advice): (Code, String?) =
+            switch number {
+            case ENOENT, ENOTDIR: (.inputMissing, nil)
+            case EACCES, EPERM, EROFS: (.notAllowed, "check the permissions")
+            case ENOSPC, EDQUOT: (.io, "free some space and try again")
+            case EFBIG: (.io, "the file system or a limit of this process does not allow files of this size")
+            default: (.io, nil)
+            }
+        return TesseraError(code, "cannot \(verb) the file: \(String(cString: strerror(number)))", file: path, advice: advice)
+    }
+
+    /// Any error as one that a user can be shown.
+    package init(wrapping error: any Error) {
+        switch error {
+        case let error as TesseraError: self = error
+        case is CancellationError: self.init(.cancelled, "cancelled")
+        default: self.init(.internal, "\(error)")
+        }
+    }
+}
+
+/// A regular file, open for reading at any offset.
+package final class ReadableFile: Sendable {
+    package let path: String
+    /// Bytes, when it was opened.
+    package let size: Int
+    let descriptor: Int32
+
+    /// - Throws: `inputMissing`, `notAllowed` or `io`; `badData` for what is not a regular file.
+    package init(_ path: String) throws(TesseraError) {
+        self.path = path
+        // Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
+        descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else { throw .system(errno, "open", path) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else {
+            let number = errno
+            close(descriptor)
+            throw .system(number, "examine", path)
+        }
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            close(descriptor)
+            throw TesseraError(.badData, "is not a regular file", file: path)
+        }
+        size = Int(status.st_size)
+    }
+
+    deinit { close(descriptor) }
+
+    /// The bytes of `range`.
+    package func bytes(_ range: Range<Int>) throws(TesseraError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: range.count)
+        var failure: TesseraError?
+        bytes.withUnsafeMutableBytes { target in
+            do throws(TesseraError) { try read(into: target, at: range.lowerBound) } catch { failure = error }
+        }
+        if let failure { throw failure }
+        return bytes
+    }
+
+    /// Fills `target` with the bytes from `offset` on.
+    ///
+    /// - Throws: `badData` when the file ends before, `io` when reading fails.
+    package func read(into target: UnsafeMutableRawBufferPointer, at offset: Int) throws(TesseraError) {
+        var done = 0
+        while done < target.count {
+            guard let next = target.baseAddress else { return }
+            let count = pread(descriptor, next + done, target.count - done, off_t(offset + done))
+            if count > 0 {
+                done += count
+            } else if count == 0 {
+                throw TesseraError(
+                    .badData, "ends at byte \(offset + done), \(target.count - done) bytes short of what was to be read",
+                    file: path)
+            } else if errno != EINTR {
+                throw .system(errno, "read \(target.count) bytes at \(offset) of", path)
+            }
+        }
+    }
+}
+
+/// The whole file.
+///
+/// - Throws: `badData` when it is larger than `maxBytes`.
+package func readFile(_ path: String, maxBytes: Int) throws(TesseraError) -> [UInt8] {
+    let file = try ReadableFile(path)
+    guard file.size <= maxBytes else {
+        throw TesseraError(.badData, "has \(file.size) bytes, more than the \(maxBytes) that such a file may have", file: path)
+    }
+    return try file.bytes(0..<file.size)
+}
+
+/// Creates or replaces a small file.
+///
+/// - Parameter sync: whether its bytes must be durable on return.
+package func writeFile(_ path: String, _ bytes: [UInt8], sync: Bool) throws(TesseraError) {
+    let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o666)
+    guard descriptor >= 0 else { throw .system(errno, "create", path) }
+    defer { close(descriptor) }
+    var done = 0
+    while done < bytes.count {
+        let count = bytes.withUnsafeBytes { write(descriptor, $0.baseAddress.map { $0 + done }, bytes.count - done) }
+        if count >= 0 {
+            done += count
+        } else if errno != EINTR {
+            throw .system(errno, "write", path)
+        }
+    }
+    if sync, fsync(descriptor) != 0 { throw .system(errno, "make durable", path) }
+}
+
+/// The names in a directory, sorted by their bytes, without `.` and `..`.
+package func listDirectory(_ path: String) throws(TesseraError) -> [String] {
+    guard let entries = opendir(path) else { throw .system(errno, "list", path) }
+    defer { closedir(entries) }
+    var names: [String] = []
+    while let entry = readdir(entries) {
+        let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        if name != ".", name != ".." { names.append(name) }
+    }
+    return names.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+}
+
+package func isDirectory(_ path: String) -> Bool {
+    var status = stat()
+    return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
+}
+
+package func fileExists(_ path: String) -> Bool { access(path, F_OK) == 0 }

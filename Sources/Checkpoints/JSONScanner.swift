@@ -1,0 +1,193 @@
+/// Reads JSON strictly and in one pass, for files that may be hostile.
+///
+/// Unlike a decoder it refuses duplicate keys, keeps nothing that is not asked for, and says at which byte something is wrong.
+struct JSONScanner {
+    private let bytes: [UInt8]
+    private let file: String?
+    /// The byte that is read next.
+    private(set) var position: Int
+
+    /// Deep enough for any sane file, shallow enough for any stack.
+    private static let depthLimit = 64
+    private var depth = 0
+
+    init(_ bytes: [UInt8], file: String?) {
+        self.bytes = bytes
+        self.file = file
+        position = 0
+    }
+
+    func error(_ problem: String) -> TesseraError {
+        TesseraError(.badData, "byte \(position) of the JSON: \(problem)", file: file)
+    }
+
+    // MARK: Structure
+
+    /// Calls `member` with each key of the object; it must consume the value.
+    mutating func object(_ member: (inout JSONScanner, String) throws(TesseraError) -> Void) throws(TesseraError) {
+        var keys: Set<String> = []
+        try elements(from: "{", to: "}") { scanner throws(TesseraError) in
+            let key = try scanner.string()
+            guard keys.insert(key).inserted else { throw scanner.error("the key '\(key)' occurs twice") }
+            try scanner.expect(":")
+            try member(&scanner, key)
+        }
+    }
+
+    /// Calls `element` for each element of the array; it must consume it.
+    mutating func array(_ element: (inout JSONScanner) throws(TesseraError) -> Void) throws(TesseraError) {
+        try elements(from: "[", to: "]", element)
+    }
+
+    private mutating func elements(
+        from opening: Unicode.Scalar, to closing: Unicode.Scalar, _ element: (inout JSONScanner) throws(TesseraError) -> Void
+    ) throws(TesseraError) {
+        try expect(opening)
+        depth += 1
+        guard depth <= Self.depthLimit else { throw error("nested more than \(Self.depthLimit) deep") }
+        defer { depth -= 1 }
+        if takes(closing) { return }
+        while true {
+            try element(&self)
+            if takes(closing) { return }
+            try expect(",")
+        }
+    }
+
+    mutating func expect(_ scalar: Unicode.Scalar) throws(TesseraError) {
+        guard takes(scalar) else { throw error("expected '\(scalar)', found \(found)") }
+    }
+
+    /// Consumes the next byte after white space if it is this one.
+    private mutating func takes(_ scalar: Unicode.Scalar) -> Bool {
+        skipSpace()
+        guard position < bytes.count, bytes[position] == UInt8(ascii: scalar) else { return false }
+        position += 1
+        return true
+    }
+
+    mutating func skipSpace() {
+        while position < bytes.count, [0x20, 0x09, 0x0a, 0x0d].contains(bytes[position]) { position += 1 }
+    }
+
+    var isAtEnd: Bool { position == bytes.count }
+
+    private var found: String {
+        guard position < bytes.count else { return "the end" }
+        let byte = bytes[position]
+        return (0x21...0x7e).contains(byte) ? "'\(Unicode.Scalar(byte))'" : "byte 0x\(String(byte, radix: 16))"
+    }
+
+    // MARK: Values
+
+    /// Consumes any value; the range of its bytes.
+    @discardableResult
+    mutating func value() throws(TesseraError) -> Range<Int> {
+        skipSpace()
+        let start = position
+        guard position < bytes.count else { throw error("expected a value, found the end") }
+        switch bytes[position] {
+        case UInt8(ascii: "{"): try object { scanner, _ throws(TesseraError) in try scanner.value() }
+        case UInt8(ascii: "["): try array { scanner throws(TesseraError) in try scanner.value() }
+        case UInt8(ascii: "\""): _ = try string()
+        default: try literal()
+        }
+        return start..<position
+    }
+
+    /// A number, `true`, `false` or `null`. Python's `NaN` and `Infinity` are let pass: its config files hold them.
+    private mutating func literal() throws(TesseraError) {
+        let start = position
+        while position < bytes.count, Self.isLiteralByte(bytes[position]) { position += 1 }
+        let text = String(decoding: bytes[start..<position], as: UTF8.self)
+        let isWord = ["true", "false", "null", "NaN", "Infinity", "-Infinity"].contains(text)
+        guard isWord || (text.utf8.first.map { $0 == UInt8(ascii: "-") || Self.isDigit($0) } == true && Double(text) != nil)
+        else {
+            position = start
+            throw error("expected a value, found \(found)")
+        }
+    }
+
+    /// A number without sign, fraction or exponent.
+    mutating func natural() throws(TesseraError) -> Int {
+        skipSpace()
+        let start = position
+        var value = 0
+        while position < bytes.count, Self.isDigit(bytes[position]) {
+            let (scaled, overflow) = value.multipliedReportingOverflow(by: 10)
+            let (sum, carry) = scaled.addingReportingOverflow(Int(bytes[position] - UInt8(ascii: "0")))
+            guard !overflow, !carry else { throw error("the number is too large") }
+            value = sum
+            position += 1
+        }
+        guard position > start else { throw error("expected a whole number from 0 up, found \(found)") }
+        guard position == bytes.count || !Self.isLiteralByte(bytes[position]) else {
+            throw error("expected a whole number from 0 up")
+        }
+        return value
+    }
+
+    private static func isDigit(_ byte: UInt8) -> Bool { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) }
+
+    private static func isLiteralByte(_ byte: UInt8) -> Bool {
+        isDigit(byte) || (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte)
+            || (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains(byte)
+            || [UInt8(ascii: "+"), UInt8(ascii: "-"), UInt8(ascii: ".")].contains(byte)
+    }
+
+    mutating func string() throws(TesseraError) -> String {
+        try expect("\"")
+        var text: [UInt8] = []
+        while true {
+            guard position < bytes.count else { throw error("a string without an end") }
+            let byte = bytes[position]
+            position += 1
+            switch byte {
+            case UInt8(ascii: "\""):
+                guard let string = String(validating: text, as: UTF8.self) else { throw error("a string that is not UTF-8") }
+                return string
+            case UInt8(ascii: "\\"): try escape(into: &text)
+            case ..<0x20: throw error("a control character in a string")
+            default: text.append(byte)
+            }
+        }
+    }
+
+    private mutating func escape(into text: inout [UInt8]) throws(TesseraError) {
+        guard position < bytes.count else { throw error("a string without an end") }
+        let byte = bytes[position]
+        position += 1
+        switch byte {
+        case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): text.append(byte)
+        case UInt8(ascii: "b"): text.append(0x08)
+        case UInt8(ascii: "f"): text.append(0x0c)
+        case UInt8(ascii: "n"): text.append(0x0a)
+        case UInt8(ascii: "r"): text.append(0x0d)
+        case UInt8(ascii: "t"): text.append(0x09)
+        case UInt8(ascii: "u"):
+            var code = try hexUnit()
+            if (0xd800..<0xdc00).contains(code) {
+                guard position + 1 < bytes.count, bytes[position] == UInt8(ascii: "\\"), bytes[position + 1] == UInt8(ascii: "u")
+                else {
+                    throw error("half of a surrogate pair")
+                }
+                position += 2
+                let low = try hexUnit()
+                guard (0xdc00..<0xe000).contains(low) else { throw error("half of a surrogate pair") }
+                code = 0x10000 + (code - 0xd800) << 10 + (low - 0xdc00)
+            }
+            guard let scalar = Unicode.Scalar(code) else { throw error("half of a surrogate pair") }
+            text.append(contentsOf: String(Character(scalar)).utf8)
+        default: throw error("an unknown escape in a string")
+        }
+    }
+
+    private mutating func hexUnit() throws(TesseraError) -> UInt32 {
+        guard position + 4 <= bytes.count,
+            let unit = UInt32(String(decoding: bytes[position..<position + 4], as: UTF8.self), radix: 16),
+            bytes[position] != UInt8(ascii: "+")
+        else { throw error("four hexadecimal digits expected after \\u") }
+        position += 4
+        return unit
+    }
+}

@@ -1,0 +1,96 @@
+/// A JSON object as text, which can be read and changed key by key while every other byte stays as it is.
+///
+/// For `config.json`: rewriting it through a decoder would reorder its keys and respell its numbers.
+package struct JSONText: Sendable, Hashable {
+    package private(set) var bytes: [UInt8]
+    private let file: String?
+
+    /// - Throws: `badData` unless the bytes are one JSON object.
+    package init(_ bytes: [UInt8], file: String? = nil) throws(TesseraError) {
+        self.bytes = bytes
+        self.file = file
+        var scanner = JSONScanner(bytes, file: file)
+        try scanner.object { scanner, _ throws(TesseraError) in try scanner.value() }
+        scanner.skipSpace()
+        guard scanner.isAtEnd else { throw scanner.error("something follows the object") }
+    }
+
+    // MARK: Reading
+
+    package func has(_ path: [String]) -> Bool { range(of: path) != nil }
+
+    package func string(_ path: [String]) -> String? {
+        guard let text = text(path) else { return nil }
+        var scanner = JSONScanner(Array(text.utf8), file: nil)
+        return try? scanner.string()
+    }
+
+    package func integer(_ path: [String]) -> Int? { text(path).flatMap { Int($0) } }
+
+    package func flag(_ path: [String]) -> Bool? { text(path).flatMap { Bool($0) } }
+
+    /// The value as it is written.
+    private func text(_ path: [String]) -> String? {
+        range(of: path).map { String(decoding: bytes[$0], as: UTF8.self) }
+    }
+
+    /// The bytes of the value at `path`, which names a key of the object, a key of that key's object, and so on.
+    private func range(of path: [String]) -> Range<Int>? {
+        var scanner = JSONScanner(bytes, file: file)
+        return try? Self.find(path[...], in: &scanner)
+    }
+
+    private static func find(_ path: ArraySlice<String>, in scanner: inout JSONScanner) throws(TesseraError) -> Range<Int>? {
+        guard let wanted = path.first else { return try scanner.value() }
+        var found: Range<Int>?
+        try scanner.object { scanner, key throws(TesseraError) in
+            if key == wanted {
+                found = try find(path.dropFirst(), in: &scanner)
+            } else {
+                try scanner.value()
+            }
+        }
+        return found
+    }
+
+    // MARK: Changing
+
+    /// Gives the top-level `key` a value, in its place if it is there and else at the object's end.
+    package mutating func set(_ key: String, to value: String) { set(key, toJSON: Self.quoted(value)) }
+
+    package mutating func set(_ key: String, to value: Int) { set(key, toJSON: "\(value)") }
+
+    private mutating func set(_ key: String, toJSON json: String) {
+        if let range = range(of: [key]) {
+            bytes.replaceSubrange(range, with: json.utf8)
+        } else if let opening = bytes.firstIndex(of: UInt8(ascii: "{")), let closing = bytes.lastIndex(of: UInt8(ascii: "}")) {
+            // The new member is indented like the first one, and stands behind the last one.
+            let indent = bytes[(opening + 1)...].prefix { [0x20, 0x09, 0x0a, 0x0d].contains($0) }
+            let isEmpty = opening + 1 + indent.count == closing
+            let end = bytes[..<closing].lastIndex { ![0x20, 0x09, 0x0a, 0x0d].contains($0) } ?? opening
+            let member = (isEmpty ? [] : [UInt8(ascii: ",")] + indent) + "\(Self.quoted(key)): \(json)".utf8
+            bytes.insert(contentsOf: member, at: end + 1)
+        }
+    }
+
+    /// A JSON string, escaped as serde_json does it: what must be, and no more.
+    package static func quoted(_ text: String) -> String {
+        var quoted = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": quoted += "\\\""
+            case "\\": quoted += "\\\\"
+            case "\u{08}": quoted += "\\b"
+            case "\u{0c}": quoted += "\\f"
+            case "\n": quoted += "\\n"
+            case "\r": quoted += "\\r"
+            case "\t": quoted += "\\t"
+            case ..<"\u{20}":
+                let hex = String(scalar.value, radix: 16)
+                quoted += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
+            default: quoted.unicodeScalars.append(scalar)
+            }
+        }
+        return quoted + "\""
+    }
+}

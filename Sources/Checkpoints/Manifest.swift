@@ -1,0 +1,156 @@
+import FoundationEssentials
+
+/// An input checkpoint as plan and manifest pin it.
+package struct ManifestInput: Sendable, Hashable, Codable {
+    package struct Part: Sendable, Hashable, Codable {
+        package let file: String
+        /// Bytes.
+        package let size: Int
+        package let headerDigest: Digest
+
+        package init(file: String, size: Int, headerDigest: Digest) {
+            self.file = file
+            self.size = size
+            self.headerDigest = headerDigest
+        }
+    }
+
+    /// The reference as the recipe has it.
+    package let model: String
+    package let parts: [Part]
+
+    package init(model: String, parts: [Part]) {
+        self.model = model
+        self.parts = parts
+    }
+}
+
+/// A tensor of the output and the digests that prove it.
+package struct ManifestTensor: Sendable, Hashable, Codable {
+    package let name: String
+    package let dtype: DType
+    package let shape: [Int]
+    /// `TreeDigest.tensor` over the blocks.
+    package let digest: Digest
+    /// SHA-256 of each block of `TreeDigest.blockSize` bytes, so that a bad one is found alone.
+    package let blocks: [Digest]
+}
+
+/// A part of the output.
+package struct ManifestPart: Sendable, Hashable, Codable {
+    package let file: String
+    /// Bytes.
+    package let size: Int
+    package let headerDigest: Digest
+    /// `TreeDigest.part` over the header and the tensors.
+    package let digest: Digest
+    /// In the order of the file.
+    package let tensors: [ManifestTensor]
+
+    /// - Parameter blocks: the block digests of each tensor, in the order of `layout.tensors`.
+    package init(layout: PartLayout, blocks: [[Digest]]) throws(TesseraError) {
+        var tensors: [ManifestTensor] = []
+        for (entry, blocks) in zip(layout.tensors, blocks) {
+            tensors.append(
+                ManifestTensor(
+                    name: entry.name, dtype: entry.dtype, shape: entry.shape, digest: try TreeDigest.tensor(blocks: blocks),
+                    blocks: blocks))
+        }
+        file = layout.fileName
+        size = layout.fileSize
+        headerDigest = layout.headerDigest
+        digest = try TreeDigest.part(header: layout.headerDigest, tensors: tensors.map(\.digest))
+        self.tensors = tensors
+    }
+}
+
+/// Any other file of the output.
+package struct ManifestFile: Sendable, Hashable, Codable {
+    package let file: String
+    /// Bytes.
+    package let size: Int
+    /// SHA-256 of the whole file.
+    package let digest: Digest
+
+    package init(file: String, size: Int, digest: Digest) {
+        self.file = file
+        self.size = size
+        self.digest = digest
+    }
+}
+
+/// `tessera.manifest.json`: what an output was made from and what every byte of it must be.
+///
+/// The same recipe over the same inputs gives the same manifest: no time, host or path of a machine is in it.
+package struct Manifest: Sendable, Hashable, Codable {
+    package static let fileName = "tessera.manifest.json"
+    /// The files of an output that no manifest lists: itself, the report of the run, and the plain checksums.
+    package static let unlistedFiles: Set<String> = [fileName, "tessera.report.json", SHA256Sums.fileName]
+    private static let formatName = "tessera.manifest"
+    private static let formatVersion = 1
+    private static let byteLimit = 1 << 30
+
+    package let format: String
+    package let version: Int
+    /// The version of Tessera that wrote it.
+    package let tessera: String
+    package let numericsVersion: Int
+    /// SHA-256 of the recipe's text.
+    package let recipe: Digest
+    package let plan: Digest
+    package let inputs: [ManifestInput]
+    package let parts: [ManifestPart]
+    package let files: [ManifestFile]
+
+    package init(
+        tessera: String, numericsVersion: Int, recipe: Digest, plan: Digest, inputs: [ManifestInput], parts: [ManifestPart],
+        files: [ManifestFile]
+    ) {
+        format = Self.formatName
+        version = Self.formatVersion
+        self.tessera = tessera
+        self.numericsVersion = numericsVersion
+        self.recipe = recipe
+        self.plan = plan
+        self.inputs = inputs
+        self.parts = parts
+        self.files = files.sorted { $0.file.utf8.lexicographicallyPrecedes($1.file.utf8) }
+    }
+
+    package func encoded() throws(TesseraError) -> [UInt8] {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+        do {
+            return Array(try encoder.encode(self)) + [UInt8(ascii: "\n")]
+        } catch {
+            throw TesseraError(.internal, "the manifest cannot be encoded: \(error)")
+        }
+    }
+
+    /// - Throws: `inputMissing` when the directory has no manifest, `badData` when it is damaged or of a newer format.
+    package static func read(directory: String) throws(TesseraError) -> Manifest {
+        let path = "\(directory)/\(fileName)"
+        guard fileExists(path) else {
+            throw TesseraError(
+                .inputMissing, "has no \(fileName): it was not written by Tessera, or not to the end", file: directory)
+        }
+        struct Head: Decodable {
+            let format: String
+            let version: Int
+        }
+        let bytes = Data(try readFile(path, maxBytes: byteLimit))
+        guard let head = try? JSONDecoder().decode(Head.self, from: bytes), head.format == formatName else {
+            throw TesseraError(.badData, "is not a manifest of Tessera, or is damaged", file: path)
+        }
+        guard head.version <= formatVersion else {
+            throw TesseraError(
+                .badData, "has format version \(head.version), this build reads up to \(formatVersion)", file: path,
+                advice: "use a newer Tessera")
+        }
+        do {
+            return try JSONDecoder().decode(Manifest.self, from: bytes)
+        } catch {
+            throw TesseraError(.badData, "is damaged: \(error)", file: path)
+        }
+    }
+}

@@ -1,0 +1,14 @@
+/// Everything that is wrong with a request, found at once so that it can be mended at once.
+package struct Problems: Error, Sendable, Hashable, Codable {
+    /// At least one.
+    package let all: [TesseraError]
+
+    package init(_ all: [TesseraError]) { self.all = all }
+
+    /// The exit code of the first problem.
+    package var exitCode: Int32 { (all.first?.code ?? .internal).exitCode }
+}
+
+extension Problems: CustomStringConvertible {
+    package var description: String { all.map(\.description).joined(separator: "\n") }
+}

@@ -1,0 +1,191 @@
+/// A tensor as a safetensors header describes it.
+package struct TensorEntry: Sendable, Hashable, Codable {
+    package let name: String
+    package let dtype: DType
+    package let shape: [Int]
+    /// Bytes from the beginning of the file.
+    package let range: Range<Int>
+
+    package init(name: String, dtype: DType, shape: [Int], range: Range<Int>) {
+        self.name = name
+        self.dtype = dtype
+        self.shape = shape
+        self.range = range
+    }
+
+    package var elementCount: Int { shape.reduce(1, *) }
+    package var byteCount: Int { range.count }
+}
+
+/// The header of a safetensors file, wholly checked: every tensor lies inside the file, none overlaps another, nothing is left over.
+///
+/// ```
+/// byte 0        8              8 + N                            end of file
+/// | N, 64 bits | JSON, N bytes | tensor data, no gaps, no slack |
+/// ```
+package struct SafetensorsHeader: Sendable, Hashable {
+    /// In the order of the file.
+    package let tensors: [TensorEntry]
+    package let metadata: [String: String]
+    /// Bytes before the tensor data.
+    package let byteCount: Int
+    package let fileSize: Int
+    /// SHA-256 of the bytes before the tensor data.
+    package let digest: Digest
+
+    /// The library's own limit.
+    package static let jsonLimit = 100_000_000
+    /// Bytes of the length that stands first.
+    package static let prefixBytes = 8
+    static let nameLimit = 4096
+    static let rankLimit = 64
+
+    /// Reads and checks the header of the file at `path`; the tensor data is not touched.
+    ///
+    /// - Throws: `badData` naming file, tensor and numbers; `inputMissing`, `notAllowed` or `io` when the file cannot be read.
+    package static func read(path: String) throws(TesseraError) -> SafetensorsHeader {
+        let file = try ReadableFile(path)
+        guard file.size >= prefixBytes else {
+            throw TesseraError(.badData, "is no safetensors file: \(file.size) bytes cannot hold a header", file: path)
+        }
+        let prefix = try file.bytes(0..<prefixBytes)
+        let length = prefix.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        guard length <= UInt64(jsonLimit) else {
+            throw TesseraError(
+                .badData, "the header claims \(length) bytes, more than the \(jsonLimit) that safetensors allows", file: path,
+                advice: "is it a safetensors file?")
+        }
+        let byteCount = prefixBytes + Int(length)
+        guard byteCount <= file.size else {
+            throw TesseraError(
+                .badData, "the header claims \(length) bytes, but the file has only \(file.size)", file: path,
+                advice: "the file seems truncated: copy it again")
+        }
+        return try SafetensorsHeader(bytes: file.bytes(0..<byteCount), fileSize: file.size, file: path)
+    }
+
+    /// - Parameter bytes: the file's first bytes, exactly up to the tensor data.
+    package init(bytes: [UInt8], fileSize: Int, file: String) throws(TesseraError) {
+        let json = Array(bytes.dropFirst(Self.prefixBytes))
+        let (entries, metadata) = try HeaderParser(file: file, dataStart: bytes.count, fileSize: fileSize).parse(json)
+        tensors = entries
+        self.metadata = metadata
+        byteCount = bytes.count
+        self.fileSize = fileSize
+        digest = try .sha256(of: bytes)
+    }
+}
+
+/// Every rule that a header has to keep.
+private struct HeaderParser {
+    let file: String
+    let dataStart: Int
+    let fileSize: Int
+
+    func parse(_ json: [UInt8]) throws(TesseraError) -> (entries: [TensorEntry], metadata: [String: String]) {
+        guard json.first == UInt8(ascii: "{") else { throw error("the header does not begin with '{'") }
+        var entries: [TensorEntry] = []
+        var metadata: [String: String] = [:]
+        var scanner = JSONScanner(json, file: file)
+        try scanner.object { scanner, name throws(TesseraError) in
+            if name == "__metadata__" {
+                metadata = try self.metadata(&scanner)
+            } else {
+                entries.append(try entry(name, &scanner))
+            }
+        }
+        guard json[scanner.position...].allSatisfy({ $0 == 0x20 }) else {
+            throw scanner.error("something follows the header's object")
+        }
+        entries.sort { ($0.range.lowerBound, $0.range.upperBound) < ($1.range.lowerBound, $1.range.upperBound) }
+        try checkCoverage(entries)
+        return (entries, metadata)
+    }
+
+    private func metadata(_ scanner: inout JSONScanner) throws(TesseraError) -> [String: String] {
+        var metadata: [String: String] = [:]
+        try scanner.object { scanner, key throws(TesseraError) in metadata[key] = try scanner.string() }
+        return metadata
+    }
+
+    private func entry(_ name: String, _ scanner: inout JSONScanner) throws(TesseraError) -> TensorEntry {
+        guard !name.isEmpty, name.utf8.count <= SafetensorsHeader.nameLimit else {
+            throw error("a tensor name has \(name.utf8.count) bytes; 1 to \(SafetensorsHeader.nameLimit) are allowed")
+        }
+        guard !name.unicodeScalars.contains(where: { $0.value < 0x20 || $0.value == 0x7f }) else {
+            throw error("the name \(JSONText.quoted(name)) holds a control character")
+        }
+        var typeName: String?
+        var shape: [Int]?
+        var offsets: [Int]?
+        try scanner.object { scanner, key throws(TesseraError) in
+            switch key {
+            case "dtype": typeName = try scanner.string()
+            case "shape": shape = try naturals(&scanner, atMost: SafetensorsHeader.rankLimit)
+            case "data_offsets": offsets = try naturals(&scanner, atMost: 2)
+            default: throw error("has the unknown key '\(key)'", tensor: name)
+            }
+        }
+        guard let typeName, let shape, let offsets else {
+            throw error("lacks one of dtype, shape and data_offsets", tensor: name)
+        }
+        guard let dtype = DType(rawValue: typeName) else {
+            throw error("has the dtype '\(typeName)', which this version does not know", tensor: name)
+        }
+        guard offsets.count == 2, offsets[0] <= offsets[1] else {
+            throw error("has the data_offsets \(offsets), which are no range", tensor: name)
+        }
+        guard offsets[1] <= fileSize - dataStart else {
+            throw error(
+                "ends at byte \(offsets[1]) of \(fileSize - dataStart) bytes of tensor data", tensor: name,
+                advice: "the file seems truncated: copy it again")
+        }
+        try checkSize(name, dtype, shape, byteCount: offsets[1] - offsets[0])
+        return TensorEntry(name: name, dtype: dtype, shape: shape, range: dataStart + offsets[0]..<dataStart + offsets[1])
+    }
+
+    private func naturals(_ scanner: inout JSONScanner, atMost limit: Int) throws(TesseraError) -> [Int] {
+        var numbers: [Int] = []
+        try scanner.array { scanner throws(TesseraError) in
+            guard numbers.count < limit else { throw scanner.error("a list of more than \(limit) numbers") }
+            numbers.append(try scanner.natural())
+        }
+        return numbers
+    }
+
+    private func checkSize(_ name: String, _ dtype: DType, _ shape: [Int], byteCount: Int) throws(TesseraError) {
+        var bits = dtype.bitWidth
+        for dimension in shape {
+            let (product, overflow) = bits.multipliedReportingOverflow(by: dimension)
+            guard !overflow else { throw error("has the shape \(shape), whose size overflows", tensor: name) }
+            bits = product
+        }
+        guard bits % 8 == 0 else {
+            throw error("has the shape \(shape) of \(dtype.bitWidth)-bit elements, which do not fill whole bytes", tensor: name)
+        }
+        guard bits / 8 == byteCount else {
+            throw error("has \(byteCount) bytes, but \(shape) of \(dtype.rawValue) needs \(bits / 8)", tensor: name)
+        }
+    }
+
+    /// Each tensor begins where the one before it ended, and the last one ends with the file.
+    private func checkCoverage(_ entries: [TensorEntry]) throws(TesseraError) {
+        var end = dataStart
+        for entry in entries {
+            guard entry.range.lowerBound == end else {
+                let kind = entry.range.lowerBound < end ? "overlaps the tensor before it" : "leaves a hole before it"
+                throw error("\(kind): it begins at byte \(entry.range.lowerBound), where \(end) was expected", tensor: entry.name)
+            }
+            end = entry.range.upperBound
+        }
+        guard end == fileSize else {
+            throw error(
+                "the tensors end at byte \(end), the file at \(fileSize)",
+                advice: "the file was cut or something was appended: copy it again")
+        }
+    }
+
+    private func error(_ problem: String, tensor: String? = nil, advice: String? = nil) -> TesseraError {
+        TesseraError(.badData, problem, file: file, tensor: tensor, advice: advice)
+    }
+}

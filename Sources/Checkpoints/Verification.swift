@@ -1,0 +1,195 @@
+import Dispatch
+import Synchronization
+
+/// What `verify` found out about an output directory.
+package struct VerifyReport: Sendable, Hashable, Codable {
+    package struct Finding: Sendable, Hashable, Codable {
+        package enum Kind: String, Sendable, Hashable, Codable {
+            case missing, extra, size, header, block, contents, unreadable
+        }
+
+        package let kind: Kind
+        package let file: String
+        package var tensor: String?
+        /// The block of the tensor, from 0.
+        package var block: Int?
+        /// In words.
+        package let message: String
+    }
+
+    package let tensors: Int
+    package let files: Int
+    package let totalBytes: Int
+    /// Below `totalBytes` when only a sample of the blocks was read.
+    package let checkedBytes: Int
+    package let findings: [Finding]
+}
+
+/// Holds a directory against its manifest.
+package struct Verification: Sendable {
+    private let directory: String
+    private let manifest: Manifest
+    private let pieces: [Piece]
+
+    /// Something that is checked on its own.
+    private enum Piece: Sendable {
+        case header(ManifestPart)
+        case block(part: ManifestPart, tensor: ManifestTensor, index: Int, range: Range<Int>)
+        case file(ManifestFile)
+
+        var byteCount: Int {
+            switch self {
+            case .header: 0
+            case .block(_, _, _, let range): range.count
+            case .file(let file): file.size
+            }
+        }
+    }
+
+    /// Bytes that are to be read.
+    package var byteCount: Int { pieces.reduce(0) { $0 + $1.byteCount } }
+
+    /// - Parameter sample: the share of the blocks to read, 0...1; headers and small files are read in any case.
+    /// - Throws: when the directory has no manifest that can be read.
+    package init(directory: String, sample: Double? = nil) throws(TesseraError) {
+        self.directory = directory
+        manifest = try Manifest.read(directory: directory)
+        var pieces: [Piece] = []
+        var generator = SystemRandomNumberGenerator()
+        for part in manifest.parts {
+            pieces.append(.header(part))
+            var position = part.size - part.tensors.reduce(0) { $0 + $1.byteCount }
+            for tensor in part.tensors {
+                for (index, start) in stride(from: 0, to: tensor.byteCount, by: TreeDigest.blockSize).enumerated() {
+                    let end = min(tensor.byteCount, start + TreeDigest.blockSize)
+                    if let sample, Double.random(in: 0..<1, using: &generator) >= sample { continue }
+                    pieces.append(.block(part: part, tensor: tensor, index: index, range: position + start..<position + end))
+                }
+                position += tensor.byteCount
+            }
+        }
+        self.pieces = pieces + manifest.files.map(Piece.file)
+    }
+
+    /// Reads everything that is to be read, on `threads` threads.
+    ///
+    /// - Parameter progress: called with the bytes of each piece that is done, from any thread.
+    package func run(threads: Int, progress: @escaping @Sendable (Int) -> Void = { _ in }) throws(TesseraError) -> VerifyReport {
+        let next = Atomic(0)
+        let found = Mutex<[Int: [VerifyReport.Finding]]>([:])
+        DispatchQueue.concurrentPerform(iterations: max(1, threads)) { _ in
+            while true {
+                let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
+                guard index < pieces.count else { return }
+                let findings = check(pieces[index])
+                if !findings.isEmpty { found.withLock { $0[index] = findings } }
+                progress(pieces[index].byteCount)
+            }
+        }
+        let inOrder = found.withLock { found in found.keys.sorted().flatMap { found[$0] ?? [] } }
+        let total = manifest.parts.reduce(0) { $0 + $1.size } + manifest.files.reduce(0) { $0 + $1.size }
+        return VerifyReport(
+            tensors: manifest.parts.reduce(0) { $0 + $1.tensors.count }, files: manifest.files.count + manifest.parts.count,
+            totalBytes: total, checkedBytes: byteCount, findings: Self.unique(inOrder + (try checkNames()) + (try checkSums())))
+    }
+
+    // MARK: Checks
+
+    private func check(_ piece: Piece) -> [VerifyReport.Finding] {
+        let name =
+            switch piece {
+            case .header(let part), .block(let part, _, _, _): part.file
+            case .file(let file): file.file
+            }
+        let path = "\(directory)/\(name)"
+        guard fileExists(path) else { return [.init(kind: .missing, file: name, message: "the file is missing")] }
+        do throws(TesseraError) {
+            switch piece {
+            case .header(let part): return try check(header: part, path: path)
+            case .block(let part, let tensor, let index, let range):
+                return try check(part, tensor, block: index, range, path: path)
+            case .file(let file): return try check(file: file, path: path)
+            }
+        } catch {
+            return [.init(kind: .unreadable, file: name, message: error.problem)]
+        }
+    }
+
+    private func check(header part: ManifestPart, path: String) throws(TesseraError) -> [VerifyReport.Finding] {
+        let file = try ReadableFile(path)
+        guard file.size == part.size else {
+            return [.init(kind: .size, file: part.file, message: "has \(file.size) bytes, \(part.size) were written")]
+        }
+        let dataBytes = part.tensors.reduce(0) { $0 + $1.byteCount }
+        var findings: [VerifyReport.Finding] = []
+        if try Digest.sha256(of: file.bytes(0..<part.size - dataBytes)) != part.headerDigest {
+            findings.append(.init(kind: .header, file: part.file, message: "the header is not the one that was written"))
+        }
+        // The manifest itself may have been edited: its digests have to agree with each other.
+        var tensorDigests: [Digest] = []
+        for tensor in part.tensors {
+            tensorDigests.append(tensor.digest)
+            if try TreeDigest.tensor(blocks: tensor.blocks) != tensor.digest {
+                findings.append(
+                    .init(
+                        kind: .contents, file: Manifest.fileName, tensor: tensor.name,
+                        message: "its digests contradict each other"))
+            }
+        }
+        if try TreeDigest.part(header: part.headerDigest, tensors: tensorDigests) != part.digest {
+            findings.append(
+                .init(kind: .contents, file: Manifest.fileName, message: "the digests of \(part.file) contradict each other"))
+        }
+        return findings
+    }
+
+    private func check(
+        _ part: ManifestPart, _ tensor: ManifestTensor, block: Int, _ range: Range<Int>, path: String
+    ) throws(TesseraError) -> [VerifyReport.Finding] {
+        let file = try ReadableFile(path)
+        // A file of another size is one finding, at its header.
+        guard file.size == part.size else { return [] }
+        guard tensor.blocks.indices.contains(block), try Digest.sha256(of: file.bytes(range)) == tensor.blocks[block] else {
+            return [
+                .init(
+                    kind: .block, file: part.file, tensor: tensor.name, block: block,
+                    message: "bytes \(range.lowerBound)..<\(range.upperBound) are not those that were written")
+            ]
+        }
+        return []
+    }
+
+    private func check(file: ManifestFile, path: String) throws(TesseraError) -> [VerifyReport.Finding] {
+        try SHA256Sums.digest(ofFile: path) == file.digest
+            ? [] : [.init(kind: .contents, file: file.file, message: "is not the file that was written")]
+    }
+
+    /// Parts that the manifest does not know would be loaded by some readers.
+    private func checkNames() throws(TesseraError) -> [VerifyReport.Finding] {
+        let known = Set(manifest.parts.map(\.file) + manifest.files.map(\.file)).union(Manifest.unlistedFiles)
+        return try listDirectory(directory).filter { !known.contains($0) }
+            .map { .init(kind: .extra, file: $0, message: "was not written by this job") }
+    }
+
+    private func checkSums() throws(TesseraError) -> [VerifyReport.Finding] {
+        guard fileExists("\(directory)/\(SHA256Sums.fileName)") else { return [] }
+        var findings: [VerifyReport.Finding] = []
+        let whole = Dictionary(manifest.files.map { ($0.file, $0.digest) }, uniquingKeysWith: { first, _ in first })
+        for (name, digest) in try SHA256Sums.read(directory: directory) {
+            if let known = whole[name], known != digest {
+                findings.append(
+                    .init(kind: .contents, file: SHA256Sums.fileName, message: "its line for \(name) contradicts the manifest"))
+            }
+        }
+        return findings
+    }
+
+    private static func unique(_ findings: [VerifyReport.Finding]) -> [VerifyReport.Finding] {
+        var seen: Set<VerifyReport.Finding> = []
+        return findings.filter { seen.insert($0).inserted }
+    }
+}
+
+extension ManifestTensor {
+    fileprivate var byteCount: Int { shape.reduce(1, *) * dtype.bitWidth / 8 }
+}

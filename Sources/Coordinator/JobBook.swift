@@ -1,0 +1,278 @@
+package import Checkpoints
+import FoundationEssentials
+package import Logging
+package import Planning
+package import Protocol
+
+/// A worker as the coordinator knows it, however it is connected.
+package struct WorkerDescription: Sendable {
+    package let name: String
+    /// Where it connected from, or `local`.
+    package let address: String
+    package let build: String
+    package let threads: Int
+    /// Bytes.
+    package let memory: Int
+
+    package init(name: String, address: String, build: String, threads: Int, memory: Int) {
+        self.name = name
+        self.address = address
+        self.build = build
+        self.threads = threads
+        self.memory = memory
+    }
+}
+
+/// Where a block of a leased shard belongs.
+package struct BlockTarget: Sendable {
+    package let assembler: Assembler
+    package let part: Int
+    /// Bytes from the beginning of the part.
+    package let offset: Int
+}
+
+/// All jobs and workers of one coordinator: it feeds events to the scheduler and does what the scheduler says.
+///
+/// It owns no socket: connections, or `run`'s own worker, attach themselves with a closure that takes messages.
+package actor JobBook {
+    package struct Settings: Sendable {
+        package var inputRoots: Roots
+        /// Absolute path that every output must lie under; `nil` allows any.
+        package var outputRoot: String?
+        package var policy: SchedulerPolicy
+        /// Version named in the manifest and to peers.
+        package var build: String
+
+        package init(inputRoots: Roots, outputRoot: String? = nil, policy: SchedulerPolicy = SchedulerPolicy(), build: String) {
+            self.inputRoots = inputRoots
+            self.outputRoot = outputRoot
+            self.policy = policy
+            self.build = build
+        }
+    }
+
+    package typealias WorkerID = Scheduler.WorkerID
+
+    struct Attached {
+        let description: WorkerDescription
+        let since: Duration
+        let send: @Sendable (Message) -> Void
+        var isDraining = false
+        var shardsDone = 0
+        var bytesDone = 0
+    }
+
+    private let settings: Settings
+    let log: Logger
+    private let origin = ContinuousClock.now
+    private(set) var scheduler: Scheduler
+    private(set) var jobs: [JobID: Job] = [:]
+    private(set) var order: [JobID] = []
+    private(set) var workers: [WorkerID: Attached] = [:]
+    private var nextWorker = 1
+    private var waiters: [JobID: [CheckedContinuation<Void, Never>]] = [:]
+    private let (finishedJobs, finishedJobsInput) = AsyncStream<JobID>.makeStream()
+
+    package init(settings: Settings, log: Logger) {
+        self.settings = settings
+        self.log = log
+        scheduler = Scheduler(policy: settings.policy)
+    }
+
+    var now: Duration { ContinuousClock.now - origin }
+
+    /// Keeps time and publishes finished jobs, until cancelled.
+    package func run() async {
+        await withDiscardingTaskGroup { group in
+            group.addTask { await self.keepTime() }
+            for await job in finishedJobs {
+                group.addTask { await self.publish(job) }
+            }
+            group.cancelAll()
+        }
+    }
+
+    private func keepTime() async {
+        while !Task.isCancelled {
+            try? await Task.sleep(for: .milliseconds(250))
+            handle(.tick)
+        }
+    }
+
+    // MARK: Jobs
+
+    /// Plans the job and queues its shards.
+    ///
+    /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs, or `TesseraError` for the output.
+    package func submit(_ submission: Submit) async throws -> Submitted {
+        let output = try OutputPath.resolve(
+            submission.output, workingDirectory: submission.workingDirectory, root: settings.outputRoot)
+        let request = PlanRequest(
+            recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
+            roots: settings.inputRoots, maxPartBytes: submission.options.maxPartBytes, shardBytes: submission.options.shardBytes,
+            strict: submission.options.strict)
+        let overwrite = submission.options.overwrite
+        let id = JobID.random()
+        let (plan, assembler) = try await blocking {
+            let plan = try Planner.plan(request)
+            return (plan, try Assembler(layout: plan.layout, output: output, job: "\(id)", overwrite: overwrite))
+        }
+        jobs[id] = Job(
+            id: id, plan: plan, assembler: assembler, output: output, options: submission.options, startedAt: now,
+            submittedAt: Date().timeIntervalSince1970)
+        order.append(id)
+        log.info("job added", metadata: ["job": "\(id)", "shards": "\(plan.shardCount)", "output": "\(output)"])
+        handle(.jobAdded(id, stages: plan.stages.map { $0.map { ShardCost(label: $0.label, cost: $0.sourceByteCount) } }))
+        return Submitted(job: id, remarks: plan.remarks)
+    }
+
+    /// - Returns: whether there is such a job.
+    package func cancel(_ id: JobID, reason: String) -> Bool {
+        guard jobs[id] != nil else { return false }
+        handle(.jobCancelled(id))
+        end(id, as: .cancelled, error: TesseraError(.cancelled, reason))
+        return true
+    }
+
+    /// Where a job's blocks go, for a worker inside this process, which writes them itself.
+    package func assembler(of id: JobID) -> Assembler? { jobs[id]?.assembler }
+
+    /// Whether an input file belongs to a job that is being worked on: no other file is handed out.
+    package func needs(_ file: InputFile) -> Bool {
+        jobs.values.contains { $0.state == .running && $0.files.contains(file) }
+    }
+
+    /// The job's state once it has ended, however it ended.
+    package func end(of id: JobID) async -> JobStatus? {
+        guard let job = jobs[id] else { return nil }
+        if !job.state.isEnd {
+            await withCheckedContinuation { waiters[id, default: []].append($0) }
+        }
+        return status(of: id)
+    }
+
+    private func end(_ id: JobID, as state: JobState, error: TesseraError? = nil) {
+        guard jobs[id]?.state.isEnd == false else { return }
+        jobs[id]?.state = state
+        jobs[id]?.error = error
+        jobs[id]?.endedAt = now
+        if state != .done { jobs[id]?.assembler.discard() }
+        log.info("job ended", metadata: ["job": "\(id)", "state": "\(state)", "error": "\(error?.description ?? "none")"])
+        for waiter in waiters.removeValue(forKey: id) ?? [] { waiter.resume() }
+    }
+
+    private func publish(_ id: JobID) async {
+        guard let job = jobs[id], job.state == .publishing else { return }
+        do {
+            let digests = try job.digestsByPart()
+            let publisher = Publisher(plan: job.plan, assembler: job.assembler, build: settings.build)
+            let report = job.report(endedAt: now)
+            try await blocking { try publisher.publish(digests: digests, report: report, sha256Sums: job.options.sha256Sums) }
+            end(id, as: .done)
+        } catch {
+            end(id, as: .failed, error: TesseraError(wrapping: error))
+        }
+    }
+
+    // MARK: Workers
+
+    /// - Parameter send: takes messages for the worker; must not wait.
+    package func attach(_ description: WorkerDescription, send: @escaping @Sendable (Message) -> Void) -> WorkerID {
+        let id = nextWorker
+        nextWorker += 1
+        workers[id] = Attached(description: description, since: now, send: send)
+        log.info("worker joined", metadata: ["worker": "\(description.name)", "address": "\(description.address)"])
+        handle(.workerJoined(id, host: description.address, slots: description.threads))
+        return id
+    }
+
+    package func drain(_ worker: WorkerID) {
+        workers[worker]?.isDraining = true
+        handle(.workerDraining(worker))
+    }
+
+    package func detach(_ worker: WorkerID, reason: String) {
+        guard let gone = workers.removeValue(forKey: worker) else { return }
+        log.info("worker left", metadata: ["worker": "\(gone.description.name)", "reason": "\(reason)"])
+        handle(.workerLeft(worker))
+    }
+
+    package func heartbeat(_ worker: WorkerID, _ leases: [LeaseProgress]) {
+        handle(.heartbeat(worker, leases))
+    }
+
+    /// Where a block belongs, or `nil` when the attempt it comes from is no longer wanted.
+    package func target(
+        of attempt: Attempt, from worker: WorkerID, tensor: Int, offset: Int, byteCount: Int
+    ) throws(TesseraError) -> BlockTarget? {
+        guard let job = jobs[attempt.job], job.state == .running, scheduler.holdsLease(worker, attempt) else { return nil }
+        let planned = job.planned(attempt.shard)
+        guard planned.tensors.indices.contains(tensor), offset >= 0, byteCount >= 0,
+            offset % TreeDigest.blockSize == 0, byteCount <= planned.tensors[tensor].byteCount - offset
+        else {
+            throw TesseraError(
+                .protocolMismatch, "a block of \(byteCount) bytes at \(offset) does not fit tensor \(tensor) of \(planned.label)")
+        }
+        let work = planned.tensors[tensor]
+        return BlockTarget(assembler: job.assembler, part: work.part, offset: work.offset + offset)
+    }
+
+    package func stored(_ byteCount: Int, of attempt: Attempt) {
+        jobs[attempt.job]?.arrived(byteCount, of: attempt)
+    }
+
+    /// - Parameter streamed: whether the shard's bytes came as blocks; a worker that wrote them itself sends none.
+    package func finished(_ attempt: Attempt, by worker: WorkerID, digests: [[Digest]], streamed: Bool) {
+        do throws(TesseraError) {
+            try jobs[attempt.job]?.report(digests, of: attempt, streamed: streamed)
+            handle(.shardFinished(worker, attempt))
+        } catch {
+            failed(attempt, by: worker, error: error)
+        }
+    }
+
+    package func failed(_ attempt: Attempt, by worker: WorkerID, error: TesseraError) {
+        log.warning("attempt failed", metadata: ["job": "\(attempt.job)", "shard": "\(attempt.shard)", "error": "\(error)"])
+        handle(.shardFailed(worker, attempt, error))
+    }
+
+    // MARK: Scheduling
+
+    private func handle(_ event: Scheduler.Event) {
+        var events = [event]
+        while let event = events.popLast() {
+            for action in scheduler.handle(event, at: now) {
+                if let answer = perform(action) { events.append(answer) }
+            }
+        }
+    }
+
+    /// Does what the scheduler says; returns the event that tells it how that went.
+    private func perform(_ action: Scheduler.Action) -> Scheduler.Event? {
+        switch action {
+        case .lease(let worker, let attempt, let lasting):
+            guard let job = jobs[attempt.job], let attached = workers[worker] else { return nil }
+            jobs[attempt.job]?.attempts += 1
+            let lease = Lease(attempt: attempt, milliseconds: Int(lasting / .milliseconds(1)), work: job.work(attempt.shard))
+            attached.send(.lease(lease))
+        case .revoke(let worker, let attempt, let reason):
+            workers[worker]?.send(.revoke(Revoke(attempt: attempt, reason: reason)))
+        case .stale(let worker, let attempt):
+            log.debug(
+                "stale result", metadata: ["worker": "\(worker)", "shard": "\(attempt.shard)", "epoch": "\(attempt.epoch)"])
+        case .commit(let worker, let attempt):
+            let name = workers[worker]?.description.name ?? "gone"
+            guard jobs[attempt.job]?.commit(attempt, worker: name) == true else {
+                return .commitFailed(attempt, TesseraError(.temporary, "the result of shard \(attempt.shard) is not there"))
+            }
+            workers[worker]?.shardsDone += 1
+            workers[worker]?.bytesDone += jobs[attempt.job]?.planned(attempt.shard).byteCount ?? 0
+            return .shardCommitted(attempt)
+        case .jobFinished(let id):
+            jobs[id]?.state = .publishing
+            finishedJobsInput.yield(id)
+        case .jobFailed(let id, let error): end(id, as: .failed, error: error)
+        }
+        return nil
+    }
+}

@@ -1,0 +1,63 @@
+import Checkpoints
+import Protocol
+
+extension Scheduler {
+    mutating func failed(_ attempt: Attempt, by worker: WorkerID, _ error: TesseraError, at now: Duration) -> [Action] {
+        guard holdsLease(worker, attempt) else { return [.stale(worker, attempt)] }
+        release(attempt, from: worker)
+        guard error.code.isTransient else { return fail(attempt.job, error) }
+        return retry(attempt, after: error, host: workers[worker]?.host, at: now)
+    }
+
+    /// Puts the shard back with a pause, or gives its job up.
+    mutating func retry(_ attempt: Attempt, after error: TesseraError, host: String?, at now: Duration) -> [Action] {
+        guard var shard = jobs[attempt.job]?.shards[attempt.shard] else { return [] }
+        shard.state = .open
+        shard.failures += 1
+        if let host { shard.failedHosts.insert(host) }
+        shard.notBefore = now + min(policy.longestBackoff, policy.firstBackoff * (1 << min(shard.failures - 1, 16)))
+        jobs[attempt.job]?.shards[attempt.shard] = shard
+        guard shard.failedHosts.count < policy.hostLimit, shard.failures < policy.failureLimit else {
+            return fail(attempt.job, error)
+        }
+        return []
+    }
+
+    /// The worker's connection is gone: its leases go back. A shard that goes with worker after worker is taken for the cause.
+    mutating func lost(_ worker: WorkerID, at now: Duration) -> [Action] {
+        guard let gone = workers.removeValue(forKey: worker) else { return [] }
+        var actions: [Action] = []
+        for attempt in gone.leases.sorted(by: { ($0.shard, $0.epoch) < ($1.shard, $1.epoch) }) {
+            release(attempt, from: worker)
+            guard var shard = jobs[attempt.job]?.shards[attempt.shard], jobs[attempt.job]?.hasEnded == false else { continue }
+            shard.deaths += 1
+            jobs[attempt.job]?.shards[attempt.shard] = shard
+            guard shard.deaths < policy.deathLimit else {
+                let error = TesseraError(
+                    .temporary, "\(shard.deaths) workers were lost while they worked on \(shard.label)",
+                    advice: "look for what ended them, such as a lack of memory, then submit the job again")
+                actions += fail(attempt.job, error)
+                continue
+            }
+        }
+        return actions
+    }
+
+    /// Takes back the leases that nobody renewed.
+    mutating func expire(at now: Duration) -> [Action] {
+        order.flatMap { id in
+            (jobs[id]?.shards ?? []).enumerated().flatMap { index, shard in
+                shard.leases.filter { $0.ends <= now }.map { lease in
+                    let attempt = Attempt(job: id, shard: index, epoch: lease.epoch)
+                    release(attempt, from: lease.worker)
+                    return Action.revoke(lease.worker, attempt, reason: "the lease ran out")
+                }
+            }
+        }
+    }
+
+    private mutating func fail(_ job: JobID, _ error: TesseraError) -> [Action] {
+        let revokes = end(job, reason: "the job failed")
+        return revokes + [.jobFailed(job, error)]
+    }
+}

@@ -1,0 +1,192 @@
+package import Checkpoints
+package import Protocol
+
+/// What the scheduler has to know of a shard.
+package struct ShardCost: Sendable, Hashable {
+    /// What messages call it.
+    package let label: String
+    /// Bytes to read, as a measure of the time it takes.
+    package let cost: Int
+
+    package init(label: String, cost: Int) {
+        self.label = label
+        self.cost = cost
+    }
+}
+
+/// Decides which worker works on which shard, and when a result counts.
+///
+/// A value: it sees events with the moment they happened at, and says what is to be done. It holds no socket, task, file or clock, so the
+/// simulator drives it exactly as the coordinator does. What it keeps, whatever happens:
+/// a shard is committed once; a result of any lease but a current one is stale; a worker has at most as many leases as slots;
+/// a stage begins when the one before it is committed; a job ends.
+package struct Scheduler: Sendable {
+    /// Workers are numbered by the driver, never twice the same.
+    package typealias WorkerID = Int
+
+    package enum Event: Sendable {
+        /// - Parameter stages: the shards of each stage; shards are numbered through all stages.
+        case jobAdded(JobID, stages: [[ShardCost]])
+        case jobCancelled(JobID)
+        case workerJoined(WorkerID, host: String, slots: Int)
+        case workerDraining(WorkerID)
+        case workerLeft(WorkerID)
+        case heartbeat(WorkerID, [LeaseProgress])
+        case shardFinished(WorkerID, Attempt)
+        case shardFailed(WorkerID, Attempt, TesseraError)
+        /// The answers to `commit`.
+        case shardCommitted(Attempt)
+        case commitFailed(Attempt, TesseraError)
+        case tick
+    }
+
+    package enum Action: Sendable, Hashable {
+        case lease(WorkerID, Attempt, lasting: Duration)
+        case revoke(WorkerID, Attempt, reason: String)
+        /// Make the result durable, then answer with `shardCommitted` or `commitFailed`.
+        case commit(WorkerID, Attempt)
+        /// The result is not wanted any more; nothing is wrong with it.
+        case stale(WorkerID, Attempt)
+        case jobFinished(JobID)
+        case jobFailed(JobID, TesseraError)
+    }
+
+    struct Worker {
+        let host: String
+        let slots: Int
+        var isDraining = false
+        var leases: Set<Attempt> = []
+
+        var freeSlots: Int { isDraining ? 0 : max(0, slots - leases.count) }
+    }
+
+    let policy: SchedulerPolicy
+    var jobs: [JobID: SchedulerJob] = [:]
+    /// Jobs that have not ended, in the order of submission.
+    var order: [JobID] = []
+    var workers: [WorkerID: Worker] = [:]
+
+    package init(policy: SchedulerPolicy = SchedulerPolicy()) { self.policy = policy }
+
+    package mutating func handle(_ event: Event, at now: Duration) -> [Action] {
+        var actions: [Action] = []
+        switch event {
+        case .jobAdded(let id, let stages):
+            guard jobs[id] == nil else { break }
+            jobs[id] = SchedulerJob(stages: stages)
+            order.append(id)
+            actions += finishStages(of: id)
+        case .jobCancelled(let id): actions += end(id, reason: "the job was cancelled")
+        case .workerJoined(let id, let host, let slots): workers[id] = Worker(host: host, slots: slots)
+        case .workerDraining(let id): workers[id]?.isDraining = true
+        case .workerLeft(let id): actions += lost(id, at: now)
+        case .heartbeat(let id, let progress): renew(progress, of: id, at: now)
+        case .shardFinished(let id, let attempt): actions += finished(attempt, by: id, at: now)
+        case .shardFailed(let id, let attempt, let error): actions += failed(attempt, by: id, error, at: now)
+        case .shardCommitted(let attempt): actions += committed(attempt)
+        case .commitFailed(let attempt, let error): actions += commitFailed(attempt, error, at: now)
+        case .tick: actions += expire(at: now)
+        }
+        return actions + assign(at: now)
+    }
+
+    // MARK: Results
+
+    private mutating func renew(_ progress: [LeaseProgress], of worker: WorkerID, at now: Duration) {
+        for entry in progress where holdsLease(worker, entry.attempt) {
+            jobs[entry.attempt.job]?.shards[entry.attempt.shard].renew(entry, until: now + policy.lease + policy.margin)
+        }
+    }
+
+    private mutating func finished(_ attempt: Attempt, by worker: WorkerID, at now: Duration) -> [Action] {
+        guard holdsLease(worker, attempt) else { return [.stale(worker, attempt)] }
+        let others = jobs[attempt.job]?.shards[attempt.shard].leases.filter { $0.epoch != attempt.epoch } ?? []
+        jobs[attempt.job]?.noteDuration(of: attempt, at: now)
+        release(attempt, from: worker)
+        let revokes = others.map { other in
+            let stale = Attempt(job: attempt.job, shard: attempt.shard, epoch: other.epoch)
+            release(stale, from: other.worker)
+            return Action.revoke(other.worker, stale, reason: "another worker was faster")
+        }
+        jobs[attempt.job]?.shards[attempt.shard].state = .committing(epoch: attempt.epoch)
+        return revokes + [.commit(worker, attempt)]
+    }
+
+    private mutating func committed(_ attempt: Attempt) -> [Action] {
+        guard isCommitting(attempt) else { return [] }
+        jobs[attempt.job]?.shards[attempt.shard].state = .committed
+        jobs[attempt.job]?.committedCount += 1
+        return finishStages(of: attempt.job)
+    }
+
+    private mutating func commitFailed(_ attempt: Attempt, _ error: TesseraError, at now: Duration) -> [Action] {
+        guard isCommitting(attempt) else { return [] }
+        return retry(attempt, after: error, host: nil, at: now)
+    }
+
+    private func isCommitting(_ attempt: Attempt) -> Bool {
+        guard let job = jobs[attempt.job], !job.hasEnded, case .committing(attempt.epoch) = job.shards[attempt.shard].state else {
+            return false
+        }
+        return true
+    }
+
+    /// Opens the next stage when one is complete, and ends the job with its last.
+    private mutating func finishStages(of id: JobID) -> [Action] {
+        guard jobs[id]?.advance() == true else { return [] }
+        _ = end(id, reason: "the job is finished")
+        return [.jobFinished(id)]
+    }
+
+    // MARK: Ends
+
+    /// Takes the job out of the schedule and its leases back.
+    mutating func end(_ id: JobID, reason: String) -> [Action] {
+        guard let job = jobs[id], !job.hasEnded else { return [] }
+        jobs[id]?.hasEnded = true
+        order.removeAll { $0 == id }
+        return job.shards.indices.flatMap { shard in
+            job.shards[shard].leases.map { lease in
+                let attempt = Attempt(job: id, shard: shard, epoch: lease.epoch)
+                release(attempt, from: lease.worker)
+                return Action.revoke(lease.worker, attempt, reason: reason)
+            }
+        }
+    }
+
+    mutating func release(_ attempt: Attempt, from worker: WorkerID) {
+        workers[worker]?.leases.remove(attempt)
+        jobs[attempt.job]?.shards[attempt.shard].removeLease(epoch: attempt.epoch)
+    }
+
+    // MARK: Queries
+
+    /// Whether this worker may still finish this attempt.
+    package func holdsLease(_ worker: WorkerID, _ attempt: Attempt) -> Bool { workers[worker]?.leases.contains(attempt) ?? false }
+
+    package func leaseCount(of worker: WorkerID) -> Int { workers[worker]?.leases.count ?? 0 }
+
+    /// The shards of a job, in order.
+    package func shards(of id: JobID) -> [ShardView] { jobs[id]?.shards.map(ShardView.init) ?? [] }
+}
+
+/// A shard as status reports show it.
+package struct ShardView: Sendable, Hashable {
+    package let state: ShardStatus.State
+    package let workers: [Scheduler.WorkerID]
+    package let attempts: Int
+    /// Output bytes, as far as the furthest attempt has come.
+    package let bytesDone: Int
+
+    fileprivate init(_ shard: SchedulerShard) {
+        state =
+            switch shard.state {
+            case .committed: .committed
+            case .committing: .leased
+            case .open: shard.leases.isEmpty ? .pending : .leased
+            }
+        workers = shard.leases.map(\.worker)
+        attempts = Int(shard.nextEpoch - 1)
+        bytesDone = shard.leases.map(\.bytesDone).max() ?? 0
+    }
+}

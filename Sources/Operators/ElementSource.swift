@@ -1,0 +1,58 @@
+package import Checkpoints
+package import TensorKernels
+
+/// The elements of one input tensor, readable in any stretch and from several threads at once.
+package protocol ElementSource: Sendable {
+    var dtype: DType { get }
+    var count: Int { get }
+
+    /// Decodes the elements of `range` to float32. `scratch` has room for the grain's bytes in any element type.
+    func load(
+        _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer,
+        kernels: Kernels) throws
+
+    /// Copies the bytes of `byteRange` (counted from the tensor's first byte) as they are stored.
+    func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws
+}
+
+/// A tensor as it lies in a safetensors part.
+package struct StoredTensor: ElementSource {
+    package let dtype: DType
+    package let count: Int
+    private let bytes: any ByteSource
+    /// Where the tensor begins in `bytes`.
+    private let offset: Int
+
+    /// - Throws: `badData` when the tensor does not lie inside `bytes`, so that reading it never can.
+    package init(_ bytes: any ByteSource, offset: Int, dtype: DType, count: Int) throws(TesseraError) {
+        let (bits, overflow) = count.multipliedReportingOverflow(by: dtype.bitWidth)
+        guard count >= 0, offset >= 0, !overflow, bits % 8 == 0, bits / 8 <= bytes.size - offset else {
+            throw TesseraError(
+                .badData,
+                "a tensor of \(count) \(dtype.rawValue) elements at byte \(offset) does not fit a file of \(bytes.size) bytes")
+        }
+        self.bytes = bytes
+        self.offset = offset
+        self.dtype = dtype
+        self.count = count
+    }
+
+    package func load(
+        _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
+    ) throws {
+        let width = dtype.bitWidth / 8
+        let byteRange = (offset + range.lowerBound * width)..<(offset + range.upperBound * width)
+        try bytes.withBytes(byteRange, scratch: scratch) { raw in
+            guard let first = raw.baseAddress else { return }
+            kernels.widen(dtype, first, target, count: range.count)
+        }
+    }
+
+    package func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
+        let room = UnsafeMutableRawBufferPointer(start: target, count: byteRange.count)
+        try bytes.withBytes(byteRange.lowerBound + offset..<byteRange.upperBound + offset, scratch: room) { raw in
+            guard let first = raw.baseAddress, first != UnsafeRawPointer(target) else { return }
+            target.copyMemory(from: first, byteCount: byteRange.count)
+        }
+    }
+}

@@ -1,0 +1,74 @@
+package import TensorKernels
+
+/// One thread's place of work: float32 room for a grain of every source, and the grain that is in hand.
+///
+/// A grain is `FixedTree.blockElements` consecutive elements (the last one of a tensor may be shorter): few enough that all
+/// sources of it stay in the core's own cache while a method works on them, and the leaf of every reduction.
+package final class Grain {
+    package let kernels: Kernels
+    /// The elements in hand, as flat indices of the tensor.
+    package private(set) var range: Range<Int> = 0..<0
+
+    private let sources: [any ElementSource]
+    private let inputs: TensorInputs
+    private let slab: UnsafeMutablePointer<Float>
+    private let bytes: UnsafeMutableRawBufferPointer
+    /// Whether slot `i` holds source `i` of the grain in hand.
+    private var isLoaded: [Bool]
+
+    /// Slots beyond the sources that a method may use for its own intermediate values.
+    private static let extraSlots = 2
+    private static let widestElement = 8
+    private static let alignment = 64
+
+    init(sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels) {
+        self.sources = sources
+        self.inputs = inputs
+        self.kernels = kernels
+        let elements = (sources.count + Self.extraSlots) * FixedTree.blockElements
+        slab = UnsafeMutableRawPointer.allocate(byteCount: elements * MemoryLayout<Float>.stride, alignment: Self.alignment)
+            .bindMemory(to: Float.self, capacity: elements)
+        bytes = .allocate(byteCount: FixedTree.blockElements * Self.widestElement, alignment: Self.alignment)
+        isLoaded = Array(repeating: false, count: sources.count)
+    }
+
+    deinit {
+        slab.deallocate()
+        bytes.deallocate()
+    }
+
+    /// Bytes that one grain takes for a tensor with that many sources.
+    package static func byteCount(sources: Int) -> Int {
+        FixedTree.blockElements * ((sources + extraSlots) * MemoryLayout<Float>.stride + widestElement)
+    }
+
+    func take(_ range: Range<Int>) {
+        self.range = range
+        for index in isLoaded.indices { isLoaded[index] = false }
+    }
+
+    package var count: Int { range.count }
+
+    /// The grain of source `index` as float32. Decoded once a grain: whoever changes it must not ask for it again.
+    package func source(_ index: Int) throws -> UnsafeMutablePointer<Float> {
+        let target = slab + index * FixedTree.blockElements
+        if !isLoaded[index] {
+            try sources[index].load(range, into: target, scratch: bytes, kernels: kernels)
+            isLoaded[index] = true
+        }
+        return target
+    }
+
+    /// Source `index` minus the base, in the slot of the source.
+    package func taskVector(_ index: Int) throws -> UnsafeMutablePointer<Float> {
+        let target = try source(index)
+        guard let base = inputs.base else { return target }
+        try kernels.subtract(target, source(base), into: target, count: count)
+        return target
+    }
+
+    /// Room for a method's own values, 0 or 1.
+    package func scratch(_ index: Int) -> UnsafeMutablePointer<Float> {
+        slab + (sources.count + index) * FixedTree.blockElements
+    }
+}

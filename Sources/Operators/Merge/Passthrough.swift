@@ -1,0 +1,29 @@
+package import Checkpoints
+import TensorKernels
+
+/// `out = x`, or `out = scale · x` when `scale` is set.
+package struct Passthrough: MergeMethod {
+    package static let name = "passthrough"
+    package static let summary = "Takes the tensor of the only model, optionally scaled."
+    package static let inputs = InputContract(base: .plainInput, models: 1...1)
+    package static let parameters: [Parameter] = [
+        .number("scale", .perInput, default: nil, "Multiplies the tensor.")
+    ]
+
+    private let scale: Float?
+
+    package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
+        scale = try values.optionalNumber("scale", ofInput: 0).map { Float($0) }
+    }
+
+    package var cost: OperatorCost { OperatorCost(reads: 1) }
+
+    package func merge(_ tensor: TensorPasses) throws {
+        if scale == nil, tensor.sources[0].dtype == tensor.outputType {
+            return try tensor.emitBytes(ofSource: 0)
+        }
+        try tensor.emit { grain, out in
+            grain.kernels.scale(try grain.source(0), by: scale ?? 1, into: out, count: grain.count)
+        }
+    }
+}

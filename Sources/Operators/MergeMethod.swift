@@ -1,0 +1,89 @@
+package import Checkpoints
+
+/// Which inputs a method takes (mergekit-compatible contracts, docs/methods.md).
+package struct InputContract: Sendable, Hashable {
+    package enum Base: Sendable, Hashable {
+        /// The method computes from task vectors: without a base there are none.
+        case required
+        /// A base in the recipe is an input like any other.
+        case plainInput
+    }
+
+    package let base: Base
+    /// How many inputs besides a base in its role.
+    package let models: ClosedRange<Int>
+
+    package init(base: Base, models: ClosedRange<Int>) {
+        self.base = base
+        self.models = models
+    }
+}
+
+/// What a method needs of a machine for one tensor: what the plan adds up.
+package struct OperatorCost: Sendable, Hashable {
+    /// How often every input element is read.
+    package let reads: Int
+    /// Bytes of statistics that each thread keeps beside its grains.
+    package let statisticsBytes: Int
+
+    package init(reads: Int, statisticsBytes: Int = 0) {
+        self.reads = reads
+        self.statisticsBytes = statisticsBytes
+    }
+}
+
+/// A merge method, bound to the parameter values of one output tensor.
+///
+/// A method is one short file that states its maths: it declares its inputs and parameters, and says in `merge` which
+/// statistics it takes over the whole tensor and what it then does with each grain. It opens no file, starts no thread
+/// and keeps no more than a few numbers between passes.
+package protocol MergeMethod: Sendable {
+    /// The name that recipes use.
+    static var name: String { get }
+    /// One sentence for `docs/methods.md` and error messages.
+    static var summary: String { get }
+    static var inputs: InputContract { get }
+    static var parameters: [Parameter] { get }
+
+    /// Reads the values it needs for every chunk; throws when a plan lacks one or when two of them contradict each other.
+    init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError)
+
+    var cost: OperatorCost { get }
+
+    /// Computes one output tensor. Every element of every block is written exactly once, by one `emit`.
+    func merge(_ tensor: TensorPasses) throws
+}
+
+/// Which of a tensor's sources plays which part.
+package struct TensorInputs: Sendable, Hashable {
+    /// How many sources there are, in recipe order.
+    package let count: Int
+    /// The source that is the base in its role; `nil` when the method treats a base as any other input.
+    package let base: Int?
+
+    package init(count: Int, base: Int? = nil) {
+        self.count = count
+        self.base = base
+    }
+
+    /// The sources that are not the base, in recipe order.
+    package var models: [Int] { (0..<count).filter { $0 != base } }
+
+    /// The base, for methods that cannot do without.
+    func requiredBase() throws(TesseraError) -> Int {
+        guard let base else { throw TesseraError(.badData, "the plan names no base for this tensor") }
+        return base
+    }
+}
+
+/// The methods this build knows, by name.
+package enum MergeMethods {
+    package static let all: [any MergeMethod.Type] = [
+        Linear.self, TaskArithmetic.self, Ties.self, Passthrough.self,
+    ]
+
+    private static let byName = Dictionary(uniqueKeysWithValues: (all + [Identical.self]).map { ($0.name, $0) })
+
+    /// The method called `name`, also the ones that only the planner may ask for.
+    package static func named(_ name: String) -> (any MergeMethod.Type)? { byName[name] }
+}

@@ -1,0 +1,123 @@
+package import Checkpoints
+
+/// A value of a method's parameter, as the planner hands it to the operator.
+package enum ParameterValue: Sendable, Hashable {
+    case number(Double)
+    case flag(Bool)
+}
+
+extension ParameterValue: Codable {
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.singleValueContainer()
+        if let flag = try? container.decode(Bool.self) {
+            self = .flag(flag)
+        } else {
+            self = .number(try container.decode(Double.self))
+        }
+    }
+
+    package func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        switch self {
+        case .number(let value): try container.encode(value)
+        case .flag(let value): try container.encode(value)
+        }
+    }
+}
+
+/// What a method says about one of its parameters: enough to check a recipe and to document it.
+package struct Parameter: Sendable {
+    package enum Scope: Sendable, Hashable {
+        /// One value for an output tensor.
+        case shared
+        /// One value for each input but the base.
+        case perModel
+        /// One value for each input, the base included.
+        case perInput
+    }
+
+    package enum Kind: Sendable, Hashable {
+        case number
+        case flag
+    }
+
+    package let name: String
+    package let scope: Scope
+    package let kind: Kind
+    /// `nil` for an optional parameter without a value; see `isRequired`.
+    package let defaultValue: ParameterValue?
+    package let isRequired: Bool
+    /// The values that make sense, for numbers.
+    package let range: ClosedRange<Double>
+    package let summary: String
+
+    private init(
+        _ name: String, _ scope: Scope, _ kind: Kind, _ defaultValue: ParameterValue?, isRequired: Bool,
+        range: ClosedRange<Double>, _ summary: String
+    ) {
+        self.name = name
+        self.scope = scope
+        self.kind = kind
+        self.defaultValue = defaultValue
+        self.isRequired = isRequired
+        self.range = range
+        self.summary = summary
+    }
+
+    package static let anyNumber = -Double.greatestFiniteMagnitude...Double.greatestFiniteMagnitude
+
+    package static func required(
+        _ name: String, _ scope: Scope, in range: ClosedRange<Double> = anyNumber, _ summary: String
+    ) -> Parameter {
+        Parameter(name, scope, .number, nil, isRequired: true, range: range, summary)
+    }
+
+    package static func number(
+        _ name: String, _ scope: Scope, default value: Double?, in range: ClosedRange<Double> = anyNumber, _ summary: String
+    ) -> Parameter {
+        Parameter(name, scope, .number, value.map(ParameterValue.number), isRequired: false, range: range, summary)
+    }
+
+    package static func flag(_ name: String, default value: Bool, _ summary: String) -> Parameter {
+        Parameter(name, .shared, .flag, .flag(value), isRequired: false, range: anyNumber, summary)
+    }
+}
+
+/// The values of a method's parameters for one output tensor, checked against its declarations by the planner.
+package struct ParameterValues: Sendable, Hashable, Codable {
+    package var shared: [String: ParameterValue]
+    /// By input, in input order; the base's entry is there too, empty where the method asks nothing of a base.
+    package var perInput: [[String: ParameterValue]]
+
+    package init(shared: [String: ParameterValue] = [:], perInput: [[String: ParameterValue]] = []) {
+        self.shared = shared
+        self.perInput = perInput
+    }
+
+    /// The shared number `name`. A plan from elsewhere may lack it: that is bad data, not a crash.
+    package func number(_ name: String) throws(TesseraError) -> Double {
+        guard case .number(let value)? = shared[name] else { throw Self.lacking(name) }
+        return value
+    }
+
+    package func flag(_ name: String) throws(TesseraError) -> Bool {
+        guard case .flag(let value)? = shared[name] else { throw Self.lacking(name) }
+        return value
+    }
+
+    package func number(_ name: String, ofInput index: Int) throws(TesseraError) -> Double {
+        guard let value = try optionalNumber(name, ofInput: index) else { throw Self.lacking(name) }
+        return value
+    }
+
+    /// `nil` where the recipe says nothing and the parameter has no default.
+    package func optionalNumber(_ name: String, ofInput index: Int) throws(TesseraError) -> Double? {
+        guard perInput.indices.contains(index) else { throw Self.lacking(name) }
+        guard case .number(let value)? = perInput[index][name] else { return nil }
+        return value
+    }
+
+    private static func lacking(_ name: String) -> TesseraError {
+        TesseraError(.badData, "the plan holds no value for the parameter '\(name)'")
+    }
+}

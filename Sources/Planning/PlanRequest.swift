@@ -1,0 +1,30 @@
+/// What to plan, and where to look for it.
+package struct PlanRequest: Sendable {
+    /// The recipe's text.
+    package var recipe: String
+    /// What messages call the recipe.
+    package var recipeName: String
+    /// Relative model paths are looked up here first.
+    package var workingDirectory: String
+    package var roots: Roots
+    package var maxPartBytes: Int
+    package var shardBytes: Int
+    /// Whether an unknown key is a problem rather than a remark.
+    package var strict: Bool
+
+    /// Decimal, as the hub and mergekit count.
+    package static let defaultMaxPartBytes = 5_000_000_000
+
+    package init(
+        recipe: String, recipeName: String, workingDirectory: String, roots: Roots = .wholeMachine, maxPartBytes: Int? = nil,
+        shardBytes: Int? = nil, strict: Bool = false
+    ) {
+        self.recipe = recipe
+        self.recipeName = recipeName
+        self.workingDirectory = workingDirectory
+        self.roots = roots
+        self.maxPartBytes = maxPartBytes ?? Self.defaultMaxPartBytes
+        self.shardBytes = shardBytes ?? ShardCutter.defaultTargetBytes
+        self.strict = strict
+    }
+}

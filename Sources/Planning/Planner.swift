@@ -1,0 +1,53 @@
+import Checkpoints
+import Operators
+import Recipes
+
+/// Makes a plan from a recipe and the headers of its inputs. Reads no tensor data, and reports every problem at once.
+package enum Planner {
+    package static func plan(_ request: PlanRequest) throws -> Plan {
+        let recipe = try Recipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict)
+        let method = try mergeMethod(of: recipe)
+        let inputs = try InputSet.open(recipe, method: method, request: request)
+        let tensors = try TensorPlanner(recipe: recipe, method: method, inputs: inputs).plan()
+
+        let layout = try CheckpointLayout(
+            tensors: tensors.map { NewTensor(name: $0.name, dtype: $0.outputType, shape: $0.shape) },
+            maxPartBytes: request.maxPartBytes)
+        var places: [String: (part: Int, entry: TensorEntry)] = [:]
+        for (part, partLayout) in layout.parts.enumerated() {
+            for entry in partLayout.tensors { places[entry.name] = (part, entry) }
+        }
+        let work = try tensors.map { tensor in
+            guard let place = places[tensor.name] else {
+                throw TesseraError(.internal, "the layout has no place for it", tensor: tensor.name)
+            }
+            return tensor.work(part: place.part, offset: place.entry.range.lowerBound)
+        }
+        return try Plan(
+            recipeText: recipe.text, method: method.name, inputs: inputs.planned, layout: layout,
+            stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
+            companions: Companions(
+                recipe: recipe, donor: inputs.donor.checkpoint, layout: layout, dtype: floatingType(of: tensors)
+            ).files(),
+            remarks: recipe.warnings.map(\.description) + MergekitDifferences.remarks(recipe: recipe, tensors: tensors),
+            bytesRead: zip(tensors, work).reduce(0) { $0 + $1.0.cost.reads * $1.1.sourceByteCount },
+            bytesPerThread: tensors.map(\.bytesPerThread).max() ?? 0)
+    }
+
+    private static func floatingType(of tensors: [PlannedTensor]) -> DType? {
+        let types = Set(tensors.map(\.outputType).filter(\.isArithmetic))
+        return types.count == 1 ? types.first : nil
+    }
+
+    private static func mergeMethod(of recipe: Recipe) throws -> any MergeMethod.Type {
+        let name = recipe.method.value
+        if let method = MergeMethods.all.first(where: { $0.name == name }) { return method }
+        let names = MergeMethods.all.map { $0.name }
+        let advice =
+            Suggestion.closest(to: name, in: names).map { "did you mean '\($0)'?" }
+            ?? "this version knows \(names.joined(separator: ", "))"
+        throw Problems([
+            TesseraError(.badData, "unknown merge method '\(name)'", file: recipe.file, line: recipe.method.line, advice: advice)
+        ])
+    }
+}

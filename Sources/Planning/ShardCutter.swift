@@ -1,0 +1,49 @@
+import Checkpoints
+import Recipes
+
+/// Cuts a job layer-wise into shards.
+///
+/// A shard is whole tensors of one layer, up to `targetBytes` of output; a tensor above that is a shard alone. What belongs to no layer
+/// (embeddings, heads, final norms) makes shards of its own.
+struct ShardCutter {
+    /// Large enough that a lease costs nothing beside it, small enough that losing one loses little.
+    static let defaultTargetBytes = 64 << 20
+
+    /// Tensors of one shard at most, so that a lease stays a small message.
+    private static let tensorLimit = 1024
+
+    let targetBytes: Int
+
+    func cut(_ tensors: [TensorWork]) -> [PlannedShard] {
+        var groups: [(layer: TensorName.Layer?, tensors: [TensorWork])] = []
+        var positions: [TensorName.Layer?: Int] = [:]
+        for tensor in tensors {
+            let layer = TensorName(tensor.name).layer
+            if let position = positions[layer] {
+                groups[position].tensors.append(tensor)
+            } else {
+                positions[layer] = groups.count
+                groups.append((layer, [tensor]))
+            }
+        }
+        return groups.flatMap { cut($0.tensors, layer: $0.layer) }
+    }
+
+    private func cut(_ tensors: [TensorWork], layer: TensorName.Layer?) -> [PlannedShard] {
+        var runs: [[TensorWork]] = []
+        var bytes = 0
+        for tensor in tensors {
+            if let run = runs.last, bytes + tensor.byteCount <= targetBytes, run.count < Self.tensorLimit {
+                runs[runs.count - 1].append(tensor)
+                bytes += tensor.byteCount
+            } else {
+                runs.append([tensor])
+                bytes = tensor.byteCount
+            }
+        }
+        return runs.enumerated().map { index, run in
+            let name = layer.map { "\($0.prefix).\($0.index)" } ?? (run.count == 1 ? run[0].name : "outside layers")
+            return PlannedShard(label: runs.count == 1 ? name : "\(name) (\(index + 1)/\(runs.count))", tensors: run)
+        }
+    }
+}

@@ -1,0 +1,86 @@
+package import Checkpoints
+package import Operators
+
+/// An input part as a worker has to find it: where it lies under a root, and what it must be.
+package struct InputFile: Sendable, Hashable, Codable {
+    /// The path relative to a root.
+    package let path: String
+    /// Bytes.
+    package let size: Int
+    /// SHA-256 of the safetensors header, so that another file of the same size is told apart.
+    package let headerDigest: Digest
+
+    package init(path: String, size: Int, headerDigest: Digest) {
+        self.path = path
+        self.size = size
+        self.headerDigest = headerDigest
+    }
+}
+
+/// Where one source of an output tensor lies.
+package struct SourceReference: Sendable, Hashable, Codable {
+    /// Index into the files of the plan, or of the shard once it is on its way.
+    package var file: Int
+    /// Bytes from the beginning of the file.
+    package let offset: Int
+    package let dtype: DType
+
+    package init(file: Int, offset: Int, dtype: DType) {
+        self.file = file
+        self.offset = offset
+        self.dtype = dtype
+    }
+}
+
+/// One output tensor: what to compute, from what, and where the result goes.
+package struct TensorWork: Sendable, Hashable, Codable {
+    package let name: String
+    package let dtype: DType
+    package let shape: [Int]
+    /// The output part, and the tensor's first byte in it.
+    package let part: Int
+    package let offset: Int
+    package let method: String
+    package let values: ParameterValues
+    /// The source that is the base in its role.
+    package let base: Int?
+    package var sources: [SourceReference]
+
+    package init(
+        name: String, dtype: DType, shape: [Int], part: Int, offset: Int, method: String, values: ParameterValues, base: Int?,
+        sources: [SourceReference]
+    ) {
+        self.name = name
+        self.dtype = dtype
+        self.shape = shape
+        self.part = part
+        self.offset = offset
+        self.method = method
+        self.values = values
+        self.base = base
+        self.sources = sources
+    }
+
+    package var elementCount: Int { shape.reduce(1, *) }
+    /// Bytes of the output.
+    package var byteCount: Int { elementCount * dtype.bitWidth / 8 }
+    /// Bytes of all sources together, each counted once.
+    package var sourceByteCount: Int { sources.reduce(0) { $0 + elementCount * $1.dtype.bitWidth / 8 } }
+}
+
+/// The unit of dispatch and of retry: some tensors of one layer, with all that a worker needs to know of the plan.
+package struct ShardWork: Sendable, Hashable, Codable {
+    /// What the shard is called in progress and error messages, such as `layers.17` or `embed_tokens`.
+    package let label: String
+    package let files: [InputFile]
+    package let tensors: [TensorWork]
+
+    package init(label: String, files: [InputFile], tensors: [TensorWork]) {
+        self.label = label
+        self.files = files
+        self.tensors = tensors
+    }
+
+    package var byteCount: Int { tensors.reduce(0) { $0 + $1.byteCount } }
+    package var sourceByteCount: Int { tensors.reduce(0) { $0 + $1.sourceByteCount } }
+}

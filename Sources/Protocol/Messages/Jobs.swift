@@ -1,0 +1,88 @@
+package import Checkpoints
+
+/// What a submitter may ask for beside the recipe.
+package struct JobOptions: Sendable, Hashable, Codable {
+    /// Replace an output that Tessera wrote.
+    package var overwrite: Bool
+    /// Also write `SHA256SUMS`.
+    package var sha256Sums: Bool
+    /// Refuse recipes with unknown keys.
+    package var strict: Bool
+    /// Bytes; `nil` for the default.
+    package var maxPartBytes: Int?
+    /// Bytes of output in a shard; `nil` for the default.
+    package var shardBytes: Int?
+
+    package init(
+        overwrite: Bool = false, sha256Sums: Bool = false, strict: Bool = false, maxPartBytes: Int? = nil, shardBytes: Int? = nil
+    ) {
+        self.overwrite = overwrite
+        self.sha256Sums = sha256Sums
+        self.strict = strict
+        self.maxPartBytes = maxPartBytes
+        self.shardBytes = shardBytes
+    }
+}
+
+/// A job for the coordinator; the answer is `Submitted` or `Failure`.
+package struct Submit: Sendable, Hashable, Codable {
+    /// The recipe's text.
+    package let recipe: String
+    /// What error messages call the recipe.
+    package let recipeName: String
+    /// Where relative paths of recipe and output begin.
+    package let workingDirectory: String
+    package let output: String
+    package let options: JobOptions
+
+    package init(recipe: String, recipeName: String, workingDirectory: String, output: String, options: JobOptions) {
+        self.recipe = recipe
+        self.recipeName = recipeName
+        self.workingDirectory = workingDirectory
+        self.output = output
+        self.options = options
+    }
+}
+
+package struct Submitted: Sendable, Hashable, Codable {
+    package let job: JobID
+    /// What the plan remarks on.
+    package let remarks: [String]
+
+    package init(job: JobID, remarks: [String]) {
+        self.job = job
+        self.remarks = remarks
+    }
+}
+
+/// Asks for the state of all jobs and workers, or of one job with its shards; the answer is `Status` or `Failure`.
+package struct StatusRequest: Sendable, Hashable, Codable {
+    package let job: JobID?
+
+    package init(job: JobID? = nil) { self.job = job }
+}
+
+/// Ends a job; the answer is `Cancelled` or `Failure`.
+package struct Cancel: Sendable, Hashable, Codable {
+    package let job: JobID
+    package let reason: String
+
+    package init(job: JobID, reason: String) {
+        self.job = job
+        self.reason = reason
+    }
+}
+
+package struct Cancelled: Sendable, Hashable, Codable {
+    package let job: JobID
+
+    package init(job: JobID) { self.job = job }
+}
+
+/// A request could not be met.
+package struct Failure: Sendable, Hashable, Codable {
+    /// At least one.
+    package let problems: [TesseraError]
+
+    package init(problems: [TesseraError]) { self.problems = problems }
+}

@@ -1,0 +1,145 @@
+package import Checkpoints
+
+package enum JobState: String, Sendable, Hashable, Codable {
+    /// Shards are being worked on, or wait for workers.
+    case running
+    /// All shards are there; the rest of the output is being written.
+    case publishing
+    case done, failed, cancelled
+
+    package var isEnd: Bool { self == .done || self == .failed || self == .cancelled }
+}
+
+package struct ShardStatus: Sendable, Hashable, Codable {
+    package enum State: String, Sendable, Hashable, Codable {
+        case pending, leased, committed
+    }
+
+    package var index: Int
+    package var label: String
+    package var state: State
+    /// The workers that are at it, or the one that did it.
+    package var workers: [String]
+    package var attempts: Int
+    /// Output bytes.
+    package var bytesDone: Int
+    package var bytesTotal: Int
+
+    package init(
+        index: Int, label: String, state: State, workers: [String], attempts: Int, bytesDone: Int, bytesTotal: Int
+    ) {
+        self.index = index
+        self.label = label
+        self.state = state
+        self.workers = workers
+        self.attempts = attempts
+        self.bytesDone = bytesDone
+        self.bytesTotal = bytesTotal
+    }
+}
+
+package struct JobStatus: Sendable, Hashable, Codable {
+    package struct Shards: Sendable, Hashable, Codable {
+        package var total: Int
+        package var pending: Int
+        package var leased: Int
+        package var committed: Int
+
+        package init(total: Int, pending: Int, leased: Int, committed: Int) {
+            self.total = total
+            self.pending = pending
+            self.leased = leased
+            self.committed = committed
+        }
+    }
+
+    package var id: JobID
+    package var state: JobState
+    package var method: String
+    package var output: String
+    /// SHA-256 that names the plan.
+    package var plan: Digest
+    package var shards: Shards
+    /// Output bytes that are finished, and of the whole job.
+    package var bytesDone: Int
+    package var bytesTotal: Int
+    /// Input bytes of the whole job, each counted once.
+    package var bytesInput: Int
+    package var attempts: Int
+    /// Seconds since 1970.
+    package var submittedAt: Double
+    /// Seconds from submission to now, or to the job's end.
+    package var seconds: Double
+    package var error: TesseraError?
+    /// Only when one job was asked for.
+    package var shardDetails: [ShardStatus]?
+
+    package init(
+        id: JobID, state: JobState, method: String, output: String, plan: Digest, shards: Shards, bytesDone: Int, bytesTotal: Int,
+        bytesInput: Int, attempts: Int, submittedAt: Double, seconds: Double, error: TesseraError?, shardDetails: [ShardStatus]?
+    ) {
+        self.id = id
+        self.state = state
+        self.method = method
+        self.output = output
+        self.plan = plan
+        self.shards = shards
+        self.bytesDone = bytesDone
+        self.bytesTotal = bytesTotal
+        self.bytesInput = bytesInput
+        self.attempts = attempts
+        self.submittedAt = submittedAt
+        self.seconds = seconds
+        self.error = error
+        self.shardDetails = shardDetails
+    }
+}
+
+package struct WorkerStatus: Sendable, Hashable, Codable {
+    package enum State: String, Sendable, Hashable, Codable {
+        case idle, busy, draining
+    }
+
+    package var id: Int
+    package var name: String
+    package var address: String
+    package var build: String
+    package var state: State
+    package var threads: Int
+    /// Bytes that it may use.
+    package var memory: Int
+    package var leases: Int
+    package var shardsDone: Int
+    /// Output bytes of its committed shards.
+    package var bytesDone: Int
+    package var secondsConnected: Double
+
+    package init(
+        id: Int, name: String, address: String, build: String, state: State, threads: Int, memory: Int, leases: Int,
+        shardsDone: Int,
+        bytesDone: Int, secondsConnected: Double
+    ) {
+        self.id = id
+        self.name = name
+        self.address = address
+        self.build = build
+        self.state = state
+        self.threads = threads
+        self.memory = memory
+        self.leases = leases
+        self.shardsDone = shardsDone
+        self.bytesDone = bytesDone
+        self.secondsConnected = secondsConnected
+    }
+}
+
+/// Jobs in the order of submission, workers in the order of arrival.
+package struct Status: Sendable, Hashable, Codable {
+    package var jobs: [JobStatus]
+    package var workers: [WorkerStatus]
+
+    package init(jobs: [JobStatus], workers: [WorkerStatus]) {
+        self.jobs = jobs
+        self.workers = workers
+    }
+}

@@ -1,0 +1,17 @@
+/// How long a worker waits before it tries again: doubling, with a random share so that many workers do not come at once.
+package struct ReconnectBackoff: Sendable {
+    private var failures = 0
+    private static let first = Duration.milliseconds(200)
+    private static let longest = Duration.seconds(10)
+
+    package init() {}
+
+    /// - Parameter random: 0..<1.
+    package mutating func next(random: Double) -> Duration {
+        let full = min(Self.longest, Self.first * (1 << min(failures, 16)))
+        failures += 1
+        return full * (0.5 + random / 2)
+    }
+
+    package mutating func succeeded() { failures = 0 }
+}

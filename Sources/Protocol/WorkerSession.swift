@@ -1,0 +1,136 @@
+package import Checkpoints
+
+/// The worker's end of its connection: a value that decides what each message means and when to speak.
+///
+/// ```
+/// greeting ──welcome──▶ working ──silence, goodbye──▶ closed
+///     └──refusal, silence──▶ closed
+/// ```
+package struct WorkerSession: Sendable {
+    /// What the driver does next, in order.
+    package enum Action: Sendable, Equatable {
+        case send(Message)
+        /// The coordinator took this worker on.
+        case welcomed(Welcome)
+        case start(Lease)
+        /// Stop the attempt and forget it.
+        case stop(Attempt)
+        case credit(Int)
+        case fetchFailed(FetchFailed)
+        /// Close the connection. A permanent error means that coming back is pointless.
+        case close(TesseraError)
+    }
+
+    private enum State {
+        case greeting(until: Duration)
+        case working(Working)
+        case closed
+    }
+
+    fileprivate struct Working {
+        var lastHeard: Duration
+        var nextBeat: Duration
+        /// The last heartbeat: its number, when it went out, and the leases that it named.
+        var beat: (number: Int, at: Duration, named: [Attempt]) = (0, .zero, [])
+        let interval: Duration
+        /// When each lease ends, by this worker's own clock.
+        var leases: [Attempt: (ends: Duration, lasts: Duration)] = [:]
+    }
+
+    private var state: State
+
+    package init(at now: Duration) { state = .greeting(until: now + Limits.greeting) }
+
+    package mutating func received(_ message: Message, at now: Duration) -> [Action] {
+        switch (state, message) {
+        case (.closed, _): return []
+        case (_, .refusal(let refusal)): return close(refusal.error)
+        case (.greeting, .welcome(let welcome)):
+            let interval = Duration.milliseconds(max(1, welcome.heartbeatMilliseconds))
+            state = .working(Working(lastHeard: now, nextBeat: now + interval, interval: interval))
+            return [.welcomed(welcome)]
+        case (.greeting, _): return close(TesseraError(.protocolMismatch, "the coordinator did not answer with welcome"))
+        case (.working(var working), _):
+            working.lastHeard = now
+            let actions = working.received(message, at: now)
+            guard let actions else {
+                return close(TesseraError(.protocolMismatch, "the coordinator said something that a worker does not expect"))
+            }
+            state = .working(working)
+            return actions
+        }
+    }
+
+    /// Data frames count as signs of life too.
+    package mutating func receivedData(at now: Duration) {
+        guard case .working(var working) = state else { return }
+        working.lastHeard = now
+        state = .working(working)
+    }
+
+    /// The attempt ended here, one way or the other.
+    package mutating func ended(_ attempt: Attempt) {
+        guard case .working(var working) = state else { return }
+        working.leases[attempt] = nil
+        state = .working(working)
+    }
+
+    /// - Parameter progress: of the leases that are at work, for the heartbeat that may be due.
+    package mutating func tick(at now: Duration, progress: [LeaseProgress]) -> [Action] {
+        switch state {
+        case .greeting(let deadline) where now >= deadline:
+            return close(TesseraError(.unreachable, "the coordinator did not answer in time"))
+        case .working(var working):
+            guard now - working.lastHeard <= working.interval * Limits.missedHeartbeats else {
+                return close(TesseraError(.unreachable, "the coordinator has gone silent"))
+            }
+            let actions = working.tick(at: now, progress: progress)
+            state = .working(working)
+            return actions
+        case .greeting, .closed: return []
+        }
+    }
+
+    private mutating func close(_ error: TesseraError) -> [Action] {
+        state = .closed
+        return [.close(error)]
+    }
+}
+
+extension WorkerSession.Working {
+    /// - Returns: `nil` for a message that a worker does not expect.
+    fileprivate mutating func received(_ message: Message, at now: Duration) -> [WorkerSession.Action]? {
+        switch message {
+        case .heartbeatAnswer(let answer):
+            // The leases that the heartbeat named begin anew, counted from when it was sent: never later than the coordinator counts.
+            guard answer.number == beat.number else { return [] }
+            for attempt in beat.named {
+                if let lasts = leases[attempt]?.lasts { leases[attempt]?.ends = beat.at + lasts }
+            }
+            return []
+        case .lease(let lease):
+            let lasts = Duration.milliseconds(lease.milliseconds)
+            leases[lease.attempt] = (now + lasts, lasts)
+            return [.start(lease)]
+        case .revoke(let revoke): return leases.removeValue(forKey: revoke.attempt) == nil ? [] : [.stop(revoke.attempt)]
+        case .credit(let credit): return [.credit(credit.bytes)]
+        case .fetchFailed(let failed): return [.fetchFailed(failed)]
+        case .goodbye(let reason): return [.close(TesseraError(.unreachable, "the coordinator said goodbye: \(reason)"))]
+        default: return nil
+        }
+    }
+
+    fileprivate mutating func tick(at now: Duration, progress: [LeaseProgress]) -> [WorkerSession.Action] {
+        let overdue = leases.filter { $0.value.ends <= now }.map(\.key)
+            .sorted { ($0.shard, $0.epoch) < ($1.shard, $1.epoch) }
+        for attempt in overdue { leases[attempt] = nil }
+        var actions = overdue.map(WorkerSession.Action.stop)
+        if now >= nextBeat {
+            let known = progress.filter { leases[$0.attempt] != nil }
+            beat = (beat.number + 1, now, known.map(\.attempt))
+            nextBeat = now + interval
+            actions.append(.send(.heartbeat(Heartbeat(number: beat.number, leases: known))))
+        }
+        return actions
+    }
+}

@@ -1,0 +1,78 @@
+/// What a recipe writes for one parameter.
+package enum ParameterSetting: Sendable, Hashable {
+    /// One value, or a gradient over the layers.
+    case values(Values)
+    /// The first condition that fits decides.
+    case conditions([Condition])
+
+    package enum Values: Sendable, Hashable {
+        case scalar(ScalarValue)
+        /// Evenly spaced over the layers, interpolated between.
+        case gradient([ScalarValue])
+    }
+
+    package struct Condition: Sendable, Hashable {
+        /// A part of the tensor's name; `nil` and `*` fit every tensor.
+        package let filter: String?
+        package let values: Values
+
+        package init(filter: String?, values: Values) {
+            self.filter = filter
+            self.values = values
+        }
+
+        fileprivate func fits(_ tensor: String) -> Bool {
+            guard let filter, filter != "*" else { return true }
+            return tensor.contains(filter)
+        }
+    }
+
+    /// The value for one tensor; `nil` when no condition fits or a gradient is empty, and the next scope is asked.
+    ///
+    /// - Parameter position: of the tensor's layer in its stack, 0...1.
+    package func value(at position: Double, tensor: String) -> ScalarValue? {
+        switch self {
+        case .values(let values): values.value(at: position)
+        case .conditions(let conditions): conditions.first { $0.fits(tensor) }?.values.value(at: position)
+        }
+    }
+}
+
+extension ParameterSetting.Values {
+    fileprivate func value(at position: Double) -> ScalarValue? {
+        switch self {
+        case .scalar(let value): return value
+        case .gradient(let values):
+            guard let last = values.indices.last else { return nil }
+            let place = position * Double(last)
+            let index = min(last, Int(place)), next = min(last, index + 1), share = place - Double(index)
+            // Only numbers lie between each other; of anything else the element before counts.
+            guard values.allSatisfy(\.isNumeric), let from = values[index].asDouble, let to = values[next].asDouble else {
+                return values[index]
+            }
+            return .number((1 - share) * from + share * to)
+        }
+    }
+}
+
+extension ScalarValue {
+    fileprivate var isNumeric: Bool {
+        switch self {
+        case .integer, .number: true
+        case .string: asDouble != nil
+        case .null, .flag: false
+        }
+    }
+}
+
+/// The parameters written at one place of a recipe.
+package struct ParameterScope: Sendable, Equatable {
+    package let settings: [String: Located<ParameterSetting>]
+
+    package init(_ settings: [String: Located<ParameterSetting>] = [:]) { self.settings = settings }
+
+    package func value(_ name: String, at position: Double, tensor: String) -> Located<ScalarValue>? {
+        guard let setting = settings[name], let value = setting.value.value(at: position, tensor: tensor) else { return nil }
+        return Located(value, line: setting.line)
+    }
+}

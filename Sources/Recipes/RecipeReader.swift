@@ -1,0 +1,261 @@
+import Checkpoints
+import Yams
+
+/// Reads one recipe, noting everything that is wrong with it on the way.
+struct RecipeReader {
+    private let text: String
+    private let file: String
+    private var problems: [TesseraError] = []
+    private var warnings: [TesseraError] = []
+
+    private static let byteLimit = 1 << 20
+    private static let topLevelKeys = ["merge_method", "models", "base_model", "parameters", "dtype", "out_dtype"]
+    /// Keys of mergekit and of Tessera's other jobs that this version has no meaning for; to ignore one would change the result.
+    private static let laterKeys = [
+        "slices", "modules", "tokenizer_source", "tokenizer", "chat_template", "quantize", "sparsify",
+    ]
+
+    init(text: String, file: String) {
+        self.text = text
+        self.file = file
+    }
+
+    mutating func read(strict: Bool) throws(Problems) -> Recipe {
+        let root = try compose()
+        let recipe = readRecipe(root)
+        if strict { problems += warnings }
+        guard let recipe, problems.isEmpty else { throw Problems(problems) }
+        return recipe
+    }
+
+    private mutating func complain(_ problem: String, at line: Int, advice: String? = nil) {
+        problems.append(TesseraError(.badData, problem, file: file, line: line, advice: advice))
+    }
+
+    // MARK: YAML
+
+    private func compose() throws(Problems) -> Node.Mapping {
+        func problem(_ text: String, line: Int?, advice: String? = nil) -> Problems {
+            Problems([TesseraError(.badData, text, file: file, line: line, advice: advice)])
+        }
+        guard text.utf8.count <= Self.byteLimit else {
+            throw problem("has \(text.utf8.count) bytes, a recipe has at most \(Self.byteLimit)", line: nil)
+        }
+        let documents: [Node]
+        do {
+            documents = Array(try Yams.compose_all(yaml: text))
+        } catch YamlError.scanner(_, let what, let mark, _), YamlError.parser(_, let what, let mark, _), YamlError.composer(
+            _, let what, let mark, _)
+        {
+            let advice = what.contains("cannot start any token") ? "YAML is indented with spaces, not tabs" : nil
+            throw problem("is not YAML: \(what)", line: mark.line, advice: advice)
+        } catch YamlError.duplicatedKeysInMapping(let keys, let context) {
+            let names = keys.joined(separator: ", ")
+            throw problem("the key '\(names)' occurs twice", line: context.mark.line, advice: "keep one of them")
+        } catch {
+            throw problem("is not YAML: \(error)", line: nil)
+        }
+        guard documents.count <= 1 else {
+            throw problem(
+                "holds \(documents.count) documents", line: documents[1].line, advice: "give each recipe a file of its own")
+        }
+        guard let node = documents.first, !node.isNull else { throw problem("is empty", line: nil) }
+        guard case .mapping(let mapping) = node else {
+            throw problem("is no recipe: expected 'key: value' lines", line: node.line)
+        }
+        return mapping
+    }
+
+    // MARK: The recipe
+
+    private mutating func readRecipe(_ root: Node.Mapping) -> Recipe? {
+        checkKeys(of: root, known: Self.topLevelKeys, later: Self.laterKeys, place: "a recipe")
+        var method: Located<String>?
+        if let node = root["merge_method"] {
+            if let name = node.plainText {
+                method = Located(name, line: node.line)
+            } else {
+                complain("'merge_method' is the name of a method", at: node.line)
+            }
+        } else if root["quantize"] == nil, root["sparsify"] == nil {
+            complain("has no 'merge_method'", at: 1, advice: "add a line such as 'merge_method: linear'")
+        }
+        let base = root["base_model"].flatMap { readReference($0) }
+        let models = readModels(root["models"], isOptional: root["slices"] != nil || root["modules"] != nil)
+        let parameters = readParameters(root["parameters"])
+        let dtype = readDtype(root, "dtype"), outDtype = readDtype(root, "out_dtype")
+        guard let method else { return nil }
+        return Recipe(
+            text: text, file: file, method: method, models: models, baseModel: base, parameters: parameters, dtype: dtype,
+            outDtype: outDtype, warnings: warnings)
+    }
+
+    private mutating func readModels(_ node: Node?, isOptional: Bool) -> [Recipe.Model] {
+        guard let node, case .sequence(let sequence) = node, !sequence.isEmpty else {
+            if !isOptional {
+                complain("has no models", at: node?.line ?? 1, advice: "add a list 'models:' with lines such as '- model: PATH'")
+            }
+            return []
+        }
+        return sequence.compactMap { readModel($0) }
+    }
+
+    private mutating func readModel(_ node: Node) -> Recipe.Model? {
+        guard case .mapping(let mapping) = node else {
+            complain("a model is written as '- model: PATH'", at: node.line)
+            return nil
+        }
+        for (key, _) in mapping where ["weight", "density", "scale"].contains(key.plainText ?? "") {
+            complain("'\(key.plainText ?? "")' stands beside 'model'", at: key.line, advice: "move it under 'parameters:'")
+        }
+        checkKeys(of: mapping, known: ["model", "parameters", "weight", "density", "scale"], later: [], place: "a model")
+        guard let referenceNode = mapping["model"] else {
+            complain("the model has no 'model: PATH'", at: node.line)
+            return nil
+        }
+        guard let reference = readReference(referenceNode) else { return nil }
+        return Recipe.Model(model: reference, parameters: readParameters(mapping["parameters"]))
+    }
+
+    private mutating func readReference(_ node: Node) -> Located<ModelReference>? {
+        if let text = node.plainText {
+            if let reference = ModelReference(parsing: text) { return Located(reference, line: node.line) }
+            complain(
+                "'\(text)' is no model reference", at: node.line,
+                advice: "write PATH, PATH@REVISION or PATH+ADAPTER, or a map with 'path'")
+            return nil
+        }
+        // {model: {path, revision}, lora: {path, revision}}, for paths that hold a '+' or '@'.
+        guard case .mapping(let mapping) = node else {
+            complain("a model reference is a path", at: node.line)
+            return nil
+        }
+        let inner = mapping["model"].map { readSource($0) } ?? readSource(node)
+        guard let model = inner else { return nil }
+        return Located(ModelReference(model: model, adapter: mapping["lora"].flatMap { readSource($0) }), line: node.line)
+    }
+
+    private mutating func readSource(_ node: Node) -> ModelReference.Source? {
+        if let text = node.plainText { return ModelReference.Source(path: text) }
+        guard case .mapping(let mapping) = node, let path = mapping["path"]?.plainText else {
+            complain("the model reference has no 'path'", at: node.line)
+            return nil
+        }
+        return ModelReference.Source(path: path, revision: mapping["revision"]?.plainText)
+    }
+
+    private mutating func readDtype(_ root: Node.Mapping, _ key: String) -> DType? {
+        guard let node = root[key], !node.isNull else { return nil }
+        let text = node.plainText ?? ""
+        let name = text.hasPrefix("torch.") ? String(text.dropFirst("torch.".count)) : text
+        if let dtype = Recipe.dtypes[name] { return dtype }
+        let names = Recipe.dtypes.keys.sorted()
+        let advice = Suggestion.closest(to: name, in: names).map { "did you mean '\($0)'?" }
+        complain("'\(key)' is one of \(names.joined(separator: ", ")), not '\(text)'", at: node.line, advice: advice)
+        return nil
+    }
+
+    // MARK: Parameters
+
+    private mutating func readParameters(_ node: Node?) -> ParameterScope {
+        guard let node, !node.isNull else { return ParameterScope() }
+        guard case .mapping(let mapping) = node else {
+            complain("'parameters' holds 'name: value' lines", at: node.line)
+            return ParameterScope()
+        }
+        var settings: [String: Located<ParameterSetting>] = [:]
+        for (key, value) in mapping {
+            guard let name = key.plainText, let setting = readSetting(value, name: name) else { continue }
+            settings[name] = Located(setting, line: key.line)
+        }
+        return ParameterScope(settings)
+    }
+
+    private mutating func readSetting(_ node: Node, name: String) -> ParameterSetting? {
+        switch node {
+        case .sequence(let sequence) where sequence.contains { $0.isMapping }:
+            return .conditions(sequence.compactMap { readCondition($0, name: name) })
+        case .mapping:
+            return readCondition(node, name: name).map { .conditions([$0]) }
+        default:
+            return readValues(node, name: name).map { .values($0) }
+        }
+    }
+
+    private mutating func readValues(_ node: Node, name: String) -> ParameterSetting.Values? {
+        if case .sequence(let sequence) = node {
+            return .gradient(sequence.compactMap { readScalar($0, name: name) })
+        }
+        return readScalar(node, name: name).map { .scalar($0) }
+    }
+
+    private mutating func readScalar(_ node: Node, name: String) -> ScalarValue? {
+        guard let value = node.scalarValue, value != .null else {
+            complain(
+                "the parameter '\(name)' has no value", at: node.line, advice: "write a number, a list of numbers, or filters")
+            return nil
+        }
+        return value
+    }
+
+    private mutating func readCondition(_ node: Node, name: String) -> ParameterSetting.Condition? {
+        guard case .mapping(let mapping) = node else {
+            complain(
+                "the parameter '\(name)' mixes filters and plain values", at: node.line,
+                advice: "write every entry as '- value: ...'")
+            return nil
+        }
+        checkKeys(of: mapping, known: ["filter", "value"], later: [], place: "a filter")
+        guard let valueNode = mapping["value"] else {
+            complain("the filter of '\(name)' has no 'value'", at: node.line)
+            return nil
+        }
+        var filter: String?
+        if let filterNode = mapping["filter"], !filterNode.isNull {
+            guard case .string(let text)? = filterNode.scalarValue else {
+                complain("a filter is a part of a tensor's name", at: filterNode.line, advice: "put it in quotes")
+                return nil
+            }
+            filter = text
+        }
+        return readValues(valueNode, name: name).map { ParameterSetting.Condition(filter: filter, values: $0) }
+    }
+
+    // MARK: Keys
+
+    private mutating func checkKeys(of mapping: Node.Mapping, known: [String], later: [String], place: String) {
+        for (key, _) in mapping {
+            let name = key.plainText ?? "?"
+            if later.contains(name) {
+                complain("'\(name)' is not supported by this version", at: key.line)
+            } else if !known.contains(name) {
+                let meant = Suggestion.closest(to: name, in: known + later).map { "did you mean '\($0)'?" }
+                warnings.append(
+                    TesseraError(
+                        .badData, "the key '\(name)' means nothing in \(place) and is ignored", file: file, line: key.line,
+                        advice: meant))
+            }
+        }
+    }
+}
+
+extension Node {
+    /// From 1.
+    fileprivate var line: Int { mark?.line ?? 1 }
+
+    fileprivate var isMapping: Bool { if case .mapping = self { true } else { false } }
+
+    fileprivate var isNull: Bool { scalarValue == .null }
+
+    /// The scalar's meaning; `nil` for lists and maps.
+    fileprivate var scalarValue: ScalarValue? {
+        guard case .scalar(let scalar) = self else { return nil }
+        return scalar.style == .plain || scalar.style == .any ? ScalarValue(plain: scalar.string) : .string(scalar.string)
+    }
+
+    /// The scalar as it is written, for names and paths.
+    fileprivate var plainText: String? {
+        guard case .scalar(let scalar) = self, !isNull else { return nil }
+        return scalar.string
+    }
+}

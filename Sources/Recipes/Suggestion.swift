@@ -1,0 +1,30 @@
+/// Finds what a misspelt word was meant to be.
+package enum Suggestion {
+    /// The known word that is fewest edits away, if that is few enough to be a slip.
+    package static func closest(to word: String, in known: some Sequence<String>) -> String? {
+        let limit = max(1, word.count / 3)
+        return known.map { (word: $0, distance: distance(word, $0)) }.filter { $0.distance <= limit }
+            .min { ($0.distance, $0.word) < ($1.distance, $1.word) }?.word
+    }
+
+    /// Insertions, deletions, substitutions and swaps of neighbours that lead from one word to the other.
+    private static func distance(_ left: String, _ right: String) -> Int {
+        let left = Array(left), right = Array(right)
+        var before: [Int] = []
+        var previous = Array(0...right.count)
+        for row in left.indices {
+            var current = [row + 1]
+            for column in right.indices {
+                let isSame = left[row] == right[column]
+                var best = min(previous[column] + (isSame ? 0 : 1), previous[column + 1] + 1, current[column] + 1)
+                if row > 0, column > 0, left[row] == right[column - 1], left[row - 1] == right[column] {
+                    best = min(best, before[column - 1] + 1)
+                }
+                current.append(best)
+            }
+            before = previous
+            previous = current
+        }
+        return previous[right.count]
+    }
+}

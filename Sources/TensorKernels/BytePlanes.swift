@@ -1,0 +1,26 @@
+internal import CTensorKernels
+
+/// Groups the bytes of equally wide elements by their position in the element: exponents, which repeat, end up beside each other.
+package enum BytePlanes {
+    /// All first bytes, then all second bytes, and so on. Bytes beyond the last whole element are appended as they are.
+    package static func split(_ source: UnsafeRawBufferPointer, elementWidth: Int, into target: UnsafeMutableRawBufferPointer) {
+        rearrange(source, elementWidth: elementWidth, into: target, tk_split_planes)
+    }
+
+    /// The inverse of `split`.
+    package static func join(_ source: UnsafeRawBufferPointer, elementWidth: Int, into target: UnsafeMutableRawBufferPointer) {
+        rearrange(source, elementWidth: elementWidth, into: target, tk_join_planes)
+    }
+
+    private static func rearrange(
+        _ source: UnsafeRawBufferPointer, elementWidth: Int, into target: UnsafeMutableRawBufferPointer,
+        _ kernel: (UnsafePointer<UInt8>, UnsafeMutablePointer<UInt8>, Int, Int) -> Void
+    ) {
+        assert(target.count >= source.count && elementWidth > 0)
+        let from = source.bindMemory(to: UInt8.self), to = target.bindMemory(to: UInt8.self)
+        guard let first = from.baseAddress, let room = to.baseAddress else { return }
+        let elements = source.count / elementWidth, whole = elements * elementWidth
+        kernel(first, room, elements, elementWidth)
+        (room + whole).update(from: first + whole, count: source.count - whole)
+    }
+}

@@ -1,0 +1,125 @@
+internal import CTensorKernels
+package import Checkpoints
+
+/// Names the arithmetic: everything that decides a bit of a result, from rounding to the order of sums.
+///
+/// It is in the handshake and in the manifest; workers with another number are refused. Raise it with any change after which the same
+/// plan may give other bytes.
+package let numericsVersion = 1
+
+/// The loops over elements, at one instruction set's level. All levels compute the same bits.
+///
+/// Callers vouch for the pointers: each names at least `count` elements.
+package struct Kernels: @unchecked Sendable {
+    // Unchecked because it holds a pointer: to a constant table of functions without state.
+    private let table: UnsafePointer<tk_kernels>
+
+    /// Runs on every processor.
+    package static let portable = Kernels(table: tk_portable())
+    /// Every level that this processor can run, from the slowest to the fastest.
+    package static let available = [tk_portable(), tk_v3(), tk_v4()].compactMap { $0.map(Kernels.init(table:)) }
+    /// The fastest level that this processor can run.
+    package static let best = available.last ?? portable
+
+    private init(table: UnsafePointer<tk_kernels>) { self.table = table }
+
+    package var name: String { String(cString: table.pointee.name) }
+
+    // MARK: Conversion
+
+    /// Decodes `count` elements of an arithmetic type to float32 (`DType.isArithmetic`; anything else decodes to zeros).
+    package func widen(_ dtype: DType, _ source: UnsafeRawPointer, _ target: UnsafeMutablePointer<Float>, count: Int) {
+        switch dtype {
+        case .f32: UnsafeMutableRawPointer(target).copyMemory(from: source, byteCount: count * MemoryLayout<Float>.stride)
+        case .bf16: table.pointee.widen_bf16(source, target, count)
+        case .f16: table.pointee.widen_f16(source, target, count)
+        case .f64: table.pointee.widen_f64(source, target, count)
+        default:
+            assertionFailure("no arithmetic on \(dtype)")
+            target.update(repeating: 0, count: count)
+        }
+    }
+
+    /// Encodes `count` float32 elements, each rounded once, to nearest even (`DType.isArithmetic`; anything else encodes nothing).
+    package func narrow(_ source: UnsafePointer<Float>, to dtype: DType, _ target: UnsafeMutableRawPointer, count: Int) {
+        switch dtype {
+        case .f32: target.copyMemory(from: source, byteCount: count * MemoryLayout<Float>.stride)
+        case .bf16: table.pointee.narrow_bf16(source, target, count)
+        case .f16: table.pointee.narrow_f16(source, target, count)
+        case .f64: table.pointee.narrow_f64(source, target, count)
+        default: assertionFailure("no arithmetic on \(dtype)")
+        }
+    }
+
+    // MARK: Arithmetic
+
+    /// `target = x − y`; `target` may be `x`.
+    package func subtract(
+        _ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, into target: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        table.pointee.subtract(x, y, target, count)
+    }
+
+    /// `target += x`.
+    package func add(_ x: UnsafePointer<Float>, to target: UnsafeMutablePointer<Float>, count: Int) {
+        table.pointee.add(x, target, count)
+    }
+
+    /// `target = factor · x`; `target` may be `x`.
+    package func scale(_ x: UnsafePointer<Float>, by factor: Float, into target: UnsafeMutablePointer<Float>, count: Int) {
+        table.pointee.scale(factor, x, target, count)
+    }
+
+    /// `target /= divisor`.
+    package func divide(_ target: UnsafeMutablePointer<Float>, by divisor: Float, count: Int) {
+        table.pointee.divide(divisor, target, count)
+    }
+
+    /// `target += factor · x`, the product rounded before the sum.
+    package func axpy(_ factor: Float, _ x: UnsafePointer<Float>, into target: UnsafeMutablePointer<Float>, count: Int) {
+        table.pointee.axpy(factor, x, target, count)
+    }
+
+    /// Zeroes the elements whose magnitude pattern lies below `pattern`. NaN stays.
+    package func zeroBelow(_ pattern: UInt32, _ target: UnsafeMutablePointer<Float>, count: Int) {
+        table.pointee.zero_below(pattern, target, count)
+    }
+
+    /// TIES' elect and merge steps over weighted entries, one vector a model (arXiv 2306.01708, section 3).
+    ///
+    /// Zero sums count as plus, zero entries never agree; NaN in any entry reaches the target.
+    package func signConsensus(
+        _ entries: [UnsafePointer<Float>], weights: [Float], normalize: Bool, into target: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        table.pointee.sign_consensus(entries, weights, min(entries.count, weights.count), normalize, target, count)
+    }
+
+    // MARK: Statistics
+
+    func histogramHigh(_ x: UnsafePointer<Float>, _ bins: UnsafeMutablePointer<UInt32>, count: Int) {
+        table.pointee.histogram_high(x, bins, count)
+    }
+
+    func histogramLow(_ x: UnsafePointer<Float>, high: UInt32, _ bins: UnsafeMutablePointer<UInt32>, count: Int) {
+        table.pointee.histogram_low(x, high, bins, count)
+    }
+
+    /// How many elements have exactly this magnitude pattern.
+    package func countEqual(_ x: UnsafePointer<Float>, pattern: UInt32, count: Int) -> Int {
+        table.pointee.count_equal(x, pattern, count)
+    }
+
+    /// `Σ xᵢyᵢ` in float64.
+    package func dot(_ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, count: Int) -> Double {
+        table.pointee.dot(x, y, count)
+    }
+
+    /// `Σ |xᵢ|` in float64.
+    package func sumOfMagnitudes(_ x: UnsafePointer<Float>, count: Int) -> Double {
+        table.pointee.sum_of_magnitudes(x, count)
+    }
+}
+
+extension Kernels: CustomStringConvertible {
+    package var description: String { name }
+}

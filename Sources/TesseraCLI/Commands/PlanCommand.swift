@@ -1,0 +1,118 @@
+import ArgumentParser
+import Checkpoints
+import Planning
+
+struct PlanCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "plan", abstract: "Say what a recipe would do.",
+        discussion: "Reads only the headers of the inputs. All problems are reported at once.")
+
+    @Argument(help: "The recipe, a YAML file.")
+    var recipe: String
+
+    @Flag(help: "Refuse a recipe with keys that mean nothing.")
+    var strict = false
+
+    @Option(name: .customLong("max-part-size"), help: ArgumentHelp("Bytes of a part at most.", valueName: "size"))
+    var maxPartSize = ByteCount(5_000_000_000)
+
+    @Flag(help: "Print the plan as JSON.")
+    var json = false
+
+    func run() throws {
+        let plan = try Planner.plan(
+            PlanRequest(
+                recipe: try readText(recipe), recipeName: recipe, workingDirectory: currentDirectory(),
+                maxPartBytes: maxPartSize.bytes,
+                strict: strict))
+        if json {
+            try printJSON(PlanSummary(plan))
+        } else {
+            print(PlanSummary(plan).text)
+        }
+    }
+}
+
+/// A plan as it is shown.
+struct PlanSummary: Encodable {
+    struct Input: Encodable {
+        let model: String
+        let parts: Int
+        let bytes: Int
+    }
+
+    struct Part: Encodable {
+        let file: String
+        let tensors: Int
+        let bytes: Int
+    }
+
+    struct Shard: Encodable {
+        let label: String
+        let tensors: Int
+        let bytesInput: Int
+        let bytesOutput: Int
+    }
+
+    let plan: Digest
+    let method: String
+    let inputs: [Input]
+    let parts: [Part]
+    let stages: [[Shard]]
+    let tensors: Int
+    /// Input bytes, each counted once, and counted as often as they are read.
+    let bytesInput: Int
+    let bytesRead: Int
+    let bytesWritten: Int
+    /// Memory that each thread of a worker needs.
+    let bytesPerThread: Int
+    let remarks: [String]
+
+    init(_ plan: Plan) {
+        self.plan = plan.digest
+        method = plan.method
+        inputs = plan.inputs.map { Input(model: $0.reference, parts: $0.parts.count, bytes: $0.byteCount) }
+        parts = plan.layout.parts.map { Part(file: $0.fileName, tensors: $0.tensors.count, bytes: $0.fileSize) }
+        stages = plan.stages.map { stage in
+            stage.map {
+                Shard(label: $0.label, tensors: $0.tensors.count, bytesInput: $0.sourceByteCount, bytesOutput: $0.byteCount)
+            }
+        }
+        tensors = plan.tensorCount
+        bytesInput = plan.stages.joined().reduce(0) { $0 + $1.sourceByteCount }
+        bytesRead = plan.bytesRead
+        bytesWritten = plan.bytesWritten
+        bytesPerThread = plan.bytesPerThread
+        remarks = plan.remarks
+    }
+
+    /// The most shards that are listed one by one.
+    private static let listedShards = 40
+
+    var text: String {
+        var lines = ["\(method) of \(inputs.count) \(inputs.count == 1 ? "model" : "models"), plan \(plan.hex.prefix(12))", ""]
+        var models = TextTable([("INPUT", .left), ("PARTS", .right), ("SIZE", .right)])
+        for input in inputs { models.add([input.model, "\(input.parts)", Quantity.bytes(input.bytes)]) }
+        lines += models.lines + [""]
+        var output = TextTable([("OUTPUT", .left), ("TENSORS", .right), ("SIZE", .right)])
+        for part in parts { output.add([part.file, "\(part.tensors)", Quantity.bytes(part.bytes)]) }
+        lines += output.lines + [""]
+        for (number, stage) in stages.enumerated() {
+            let title = stages.count == 1 ? "SHARD" : "SHARD OF STAGE \(number + 1)"
+            var table = TextTable([(title, .left), ("TENSORS", .right), ("IN", .right), ("OUT", .right)])
+            for shard in stage.prefix(Self.listedShards) {
+                table.add([shard.label, "\(shard.tensors)", Quantity.bytes(shard.bytesInput), Quantity.bytes(shard.bytesOutput)])
+            }
+            lines += table.lines
+            if stage.count > Self.listedShards { lines.append("and \(stage.count - Self.listedShards) more") }
+        }
+        let passes = bytesInput > 0 ? Quantity.decimal(Double(bytesRead) / Double(bytesInput), places: 1) : "0"
+        lines += [
+            "",
+            "reads   \(Quantity.bytes(bytesRead)): \(Quantity.bytes(bytesInput)) of input, \(passes) times over",
+            "writes  \(Quantity.bytes(bytesWritten)) in \(tensors) tensors",
+            "memory  \(Quantity.bytes(bytesPerThread)) for each thread",
+        ]
+        return (lines + remarks.map { "note    \($0)" }).joined(separator: "\n")
+    }
+}

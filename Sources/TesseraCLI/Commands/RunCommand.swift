@@ -1,0 +1,60 @@
+import ArgumentParser
+import Checkpoints
+import Coordinator
+import Protocol
+
+struct RunCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run", abstract: "Do the job on this machine.",
+        discussion: "Relative paths in the recipe begin at the working directory. OUT appears when it is whole, or not at all.")
+
+    @OptionGroup var job: JobArguments
+    @OptionGroup var machine: MachineArguments
+
+    func run() async throws {
+        let submission = try job.submission()
+        let local = LocalRun(threads: machine.threads, memory: machine.memory.bytes, log: quietLog)
+        let style = job.progress
+        let status = try await cancelledBySignals {
+            try await local.run(submission) { book, submitted in
+                for remark in submitted.remarks { Terminal.remark(remark) }
+                await watch(submitted.job, in: book, style: style)
+            }
+        }
+        try JobOutcome(status).report(json: job.json)
+    }
+
+    /// Shows progress until it is cancelled.
+    private func watch(_ id: JobID, in book: JobBook, style: ProgressStyle) async {
+        var display = ProgressDisplay(style)
+        guard !display.isSilent else { return }
+        while !Task.isCancelled {
+            if let job = await book.status(StatusRequest(job: id))?.jobs.first { display.show(job) }
+            try? await Task.sleep(for: .milliseconds(100))
+        }
+        display.finish()
+    }
+}
+
+/// How a job ended, for the user.
+struct JobOutcome {
+    private let job: JobStatus
+
+    init(_ job: JobStatus) { self.job = job }
+
+    /// Prints the result, or throws what the job failed with.
+    func report(json: Bool) throws {
+        if json {
+            var brief = job
+            brief.shardDetails = nil
+            try printJSON(brief)
+        }
+        guard job.state == .done else { throw job.error ?? TesseraError(.internal, "the job ended as \(job.state.rawValue)") }
+        if !json {
+            let rate = Quantity.rate(job.bytesInput + job.bytesTotal, job.seconds)
+            print(
+                "\(job.output): \(Quantity.bytes(job.bytesTotal)) of tensors by \(job.method) in \(Quantity.seconds(job.seconds)) (\(rate) in and out), plan \(job.plan.hex.prefix(12))"
+            )
+        }
+    }
+}

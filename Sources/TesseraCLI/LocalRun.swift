@@ -1,0 +1,84 @@
+import Checkpoints
+import Coordinator
+import Logging
+import Planning
+import Protocol
+import Worker
+
+/// A job on this machine: the coordinator's job book and a worker in one process, without a port between them.
+struct LocalRun: Sendable {
+    let book: JobBook
+    private let pool: ComputePool
+    private let memory: Int
+
+    init(threads: Int, memory: Int, log: Logger) {
+        var policy = SchedulerPolicy()
+        // With one worker there is no other host to try, and nobody to renew leases for.
+        policy.hostLimit = 1
+        policy.lease = .seconds(365 * 86_400)
+        book = JobBook(settings: JobBook.Settings(inputRoots: .wholeMachine, policy: policy, build: tesseraVersion), log: log)
+        pool = ComputePool(threads: threads)
+        self.memory = memory
+    }
+
+    /// Runs one job to its end.
+    ///
+    /// - Parameter watch: looks at the job while it runs; ends when cancelled.
+    func run(_ submission: Submit, watch: @escaping @Sendable (JobBook, Submitted) async -> Void) async throws -> JobStatus {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { await book.run() }
+            let (messages, input) = AsyncStream<Message>.makeStream()
+            let worker = await book.attach(
+                WorkerDescription(name: "local", address: "local", build: tesseraVersion, threads: pool.threads, memory: memory),
+                send: { input.yield($0) })
+            group.addTask { await work(as: worker, on: messages) }
+            defer {
+                input.finish()
+                group.cancelAll()
+            }
+            let submitted = try await book.submit(submission)
+            group.addTask { await watch(book, submitted) }
+            return try await withTaskCancellationHandler {
+                guard let status = await book.end(of: submitted.job) else {
+                    throw TesseraError(.internal, "the job \(submitted.job) is gone")
+                }
+                return status
+            } onCancel: {
+                Task { await book.cancel(submitted.job, reason: "cancelled") }
+            }
+        }
+    }
+
+    private func work(as worker: JobBook.WorkerID, on messages: AsyncStream<Message>) async {
+        let runner = LeaseRunner(executor: ShardExecutor(pool: pool, inputs: LocalInputs(roots: .wholeMachine)))
+        await withDiscardingTaskGroup { group in
+            for await message in messages {
+                switch message {
+                case .lease(let lease):
+                    group.addTask {
+                        guard let assembler = await book.assembler(of: lease.attempt.job) else { return }
+                        switch await runner.run(lease, output: DirectOutput(assembler: assembler, work: lease.work)) {
+                        case .success(let digests):
+                            await book.finished(lease.attempt, by: worker, digests: digests, streamed: false)
+                        case .failure(let error): await book.failed(lease.attempt, by: worker, error: error)
+                        case nil: break
+                        }
+                    }
+                case .revoke(let revoke): runner.stop(revoke.attempt)
+                default: break
+                }
+            }
+            runner.stopAll()
+        }
+    }
+}
+
+/// Writes blocks where they belong from the thread that made them.
+private struct DirectOutput: ShardOutput {
+    let assembler: Assembler
+    let work: ShardWork
+
+    func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
+        try assembler.write(bytes, part: work.tensors[tensor].part, offset: work.tensors[tensor].offset + offset)
+    }
+}

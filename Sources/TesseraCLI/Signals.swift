@@ -1,0 +1,20 @@
+import Glibc
+import UnixSignals
+
+/// Runs `body` until it returns, or until SIGINT or SIGTERM cancels it.
+func cancelledBySignals<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async throws -> Result {
+    let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm)
+    return try await withThrowingTaskGroup(of: Result?.self) { group in
+        group.addTask { try await body() }
+        group.addTask {
+            for await _ in signals { return nil }
+            return nil
+        }
+        defer { group.cancelAll() }
+        // Either the body is done, or a signal came: then the body is cancelled and ends in its own way.
+        if let result = try await group.next(), let result { return result }
+        group.cancelAll()
+        guard let result = try await group.next(), let result else { throw CancellationError() }
+        return result
+    }
+}

@@ -1,0 +1,60 @@
+import ArgumentParser
+
+/// Numbers as people read and write them.
+enum Quantity {
+    /// `988.1 MB`, in decimal units as disks and the hub count.
+    static func bytes(_ count: Int) -> String {
+        let units = ["B", "kB", "MB", "GB", "TB", "PB"]
+        var value = Double(count)
+        var unit = 0
+        while value >= 1000, unit < units.count - 1 {
+            value /= 1000
+            unit += 1
+        }
+        return unit == 0 ? "\(count) B" : "\(decimal(value, places: value < 100 ? 2 : 1)) \(units[unit])"
+    }
+
+    static func rate(_ bytes: Int, _ seconds: Double) -> String {
+        seconds > 0 ? "\(Self.bytes(Int(Double(bytes) / seconds)))/s" : "–"
+    }
+
+    /// `0.42 s`, `3 min 12 s`, `2 h 5 min`.
+    static func seconds(_ value: Double) -> String {
+        switch value {
+        case ..<60: return "\(decimal(value, places: value < 10 ? 2 : 1)) s"
+        case ..<3600: return "\(Int(value) / 60) min \(Int(value) % 60) s"
+        default: return "\(Int(value) / 3600) h \(Int(value) % 3600 / 60) min"
+        }
+    }
+
+    static func decimal(_ value: Double, places: Int) -> String {
+        let scale = (0..<places).reduce(1.0) { scale, _ in scale * 10 }
+        let scaled = Int((value.magnitude * scale).rounded())
+        let sign = value < 0 && scaled > 0 ? "-" : ""
+        guard places > 0 else { return "\(sign)\(scaled)" }
+        let fraction = String(scaled % Int(scale))
+        return "\(sign)\(scaled / Int(scale)).\(String(repeating: "0", count: places - fraction.count))\(fraction)"
+    }
+}
+
+/// A number of bytes on the command line: `2GiB`, `500MB`, `5G`, `1000`.
+struct ByteCount: ExpressibleByArgument, Sendable {
+    let bytes: Int
+
+    init(_ bytes: Int) { self.bytes = bytes }
+
+    init?(argument: String) {
+        let number = argument.prefix { $0.isNumber || $0 == "." }
+        let unit = argument.dropFirst(number.count).lowercased().trimmingPrefix(" ")
+        let factors: [String: Double] = [
+            "": 1, "b": 1, "k": 1e3, "kb": 1e3, "m": 1e6, "mb": 1e6, "g": 1e9, "gb": 1e9, "t": 1e12, "tb": 1e12,
+            "kib": 1024, "mib": 1_048_576, "gib": 1_073_741_824, "tib": 1_099_511_627_776,
+        ]
+        guard let value = Double(number), let factor = factors[String(unit)], value >= 0, value * factor < 1e18 else {
+            return nil
+        }
+        bytes = Int(value * factor)
+    }
+
+    var defaultValueDescription: String { Quantity.bytes(bytes) }
+}

@@ -1,0 +1,43 @@
+package import ArgumentParser
+import Checkpoints
+import Glibc
+
+package struct TesseraCommand: AsyncParsableCommand {
+    package static let configuration = CommandConfiguration(
+        commandName: "tessera",
+        abstract: "Merge large model checkpoints, on one machine or many.",
+        discussion: """
+            tessera run recipe.yml OUT merges on this machine. For several, start a coordinator and workers, then submit. \
+            tessera demo shows all of it in a few seconds.
+            """,
+        version: tesseraVersion,
+        subcommands: [
+            RunCommand.self, PlanCommand.self,
+        ])
+
+    package init() {}
+
+    /// Runs the command that the arguments name and ends the process with its exit code.
+    package static func run() async -> Never {
+        signal(SIGPIPE, SIG_IGN)
+        do {
+            var command = try parseAsRoot()
+            if var asynchronous = command as? any AsyncParsableCommand {
+                try await asynchronous.run()
+            } else {
+                try command.run()
+            }
+            exit()
+        } catch let problems as Problems {
+            Terminal.complain(problems.all)
+            Glibc.exit(problems.exitCode)
+        } catch let error as TesseraError {
+            Terminal.complain([error])
+            Glibc.exit(error.code.exitCode)
+        } catch is CancellationError {
+            Glibc.exit(TesseraError.Code.cancelled.exitCode)
+        } catch {
+            exit(withError: error)
+        }
+    }
+}

@@ -1,0 +1,87 @@
+import Dispatch
+import NIOPosix
+import Operators
+import Synchronization
+
+/// The threads that compute. A shard occupies one of them; the loops of a large tensor are open to those that are idle.
+package struct ComputePool: Sendable {
+    package let threads: Int
+    private let pool: NIOThreadPool
+
+    package init(threads: Int) {
+        self.threads = threads
+        pool = NIOThreadPool(numberOfThreads: threads)
+        pool.start()
+    }
+
+    /// Runs `body` on one of the threads.
+    package func run<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
+        try await pool.runIfActive(body)
+    }
+
+    package func shutdown() async throws { try await pool.shutdownGracefully() }
+
+    /// The loops of one shard. `isCancelled` is asked before every piece of work.
+    func loops(isCancelled: @escaping @Sendable () -> Bool) -> SharedLoops {
+        SharedLoops(pool: pool, threads: threads, isCancelled: isCancelled)
+    }
+}
+
+/// Loops whose caller does the work together with whichever threads of the pool have nothing else to do.
+///
+/// The helpers stand in the pool's queue behind the shards that are already there. One that comes late finds no index
+/// left and goes away, so the caller never waits for a thread that has not begun.
+struct SharedLoops: ParallelRunner {
+    let pool: NIOThreadPool
+    let threads: Int
+    let isCancelled: @Sendable () -> Bool
+
+    func forEach(_ count: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
+        let loop = Loop(count: count, body: body, isCancelled: isCancelled)
+        for _ in 1..<max(1, min(count, threads)) {
+            pool.submit { _ in loop.work() }
+        }
+        loop.work()
+        try loop.wait()
+    }
+
+    private final class Loop: Sendable {
+        private let count: Int
+        private let body: @Sendable (Int) throws -> Void
+        private let isCancelled: @Sendable () -> Bool
+        private let next = Atomic(0)
+        private let unfinished: Atomic<Int>
+        private let failure = Mutex<(any Error)?>(nil)
+        private let finished = DispatchSemaphore(value: 0)
+
+        init(count: Int, body: @escaping @Sendable (Int) throws -> Void, isCancelled: @escaping @Sendable () -> Bool) {
+            self.count = count
+            self.body = body
+            self.isCancelled = isCancelled
+            unfinished = Atomic(count)
+            if count == 0 { finished.signal() }
+        }
+
+        /// Takes indices until none is left. After a failure the rest are taken and skipped, so that the count adds up.
+        func work() {
+            while true {
+                let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
+                guard index < count else { return }
+                do {
+                    if failure.withLock({ $0 == nil }) {
+                        if isCancelled() { throw CancellationError() }
+                        try body(index)
+                    }
+                } catch {
+                    failure.withLock { $0 = $0 ?? error }
+                }
+                if unfinished.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue == 0 { finished.signal() }
+            }
+        }
+
+        func wait() throws {
+            finished.wait()
+            if let error = failure.withLock({ $0 }) { throw error }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+package import Checkpoints
+package import Planning
+import Synchronization
+
+/// Asks another host for stretches of a file. Calls wait on the calling thread.
+package protocol RangeFetcher: Sendable {
+    /// - Returns: exactly the bytes of `range` of `file`.
+    func fetch(_ file: InputFile, _ range: Range<Int>) throws -> [UInt8]
+}
+
+/// Input files that this host does not have, read piece by piece from the coordinator and kept while there is room.
+///
+/// Pieces are known by the file's header digest and size, so that two jobs over one file share them. The least recently used piece goes first;
+/// a reader keeps the piece that it holds alive.
+package final class FetchCache: InputProvider {
+    /// One request and the unit of keeping: large enough to keep a fast link busy.
+    package static let pieceBytes = 4 << 20
+
+    fileprivate struct Key: Hashable {
+        let file: InputFile
+        let piece: Int
+    }
+
+    fileprivate struct Contents {
+        var pieces: [Key: [UInt8]] = [:]
+        /// Least recently used first.
+        var order: [Key] = []
+        var bytes = 0
+    }
+
+    private let fetcher: any RangeFetcher
+    private let capacity: Int
+    private let contents = Mutex(Contents())
+
+    /// - Parameter capacity: bytes that may be kept, beside the pieces that readers hold.
+    package init(fetcher: any RangeFetcher, capacity: Int) {
+        self.fetcher = fetcher
+        self.capacity = capacity
+    }
+
+    package func open(_ file: InputFile) -> any ByteSource { FetchedFile(file: file, cache: self) }
+
+    fileprivate func piece(_ index: Int, of file: InputFile) throws -> [UInt8] {
+        let key = Key(file: file, piece: index)
+        if let kept = contents.withLock({ $0.use(key) }) { return kept }
+        let start = index * Self.pieceBytes
+        let bytes = try fetcher.fetch(file, start..<min(file.size, start + Self.pieceBytes))
+        contents.withLock { $0.keep(key, bytes, capacity: capacity) }
+        return bytes
+    }
+}
+
+extension FetchCache.Contents {
+    fileprivate mutating func use(_ key: FetchCache.Key) -> [UInt8]? {
+        guard let bytes = pieces[key] else { return nil }
+        order.removeAll { $0 == key }
+        order.append(key)
+        return bytes
+    }
+
+    fileprivate mutating func keep(_ key: FetchCache.Key, _ piece: [UInt8], capacity: Int) {
+        guard pieces[key] == nil, piece.count <= capacity else { return }
+        while bytes + piece.count > capacity, let oldest = order.first {
+            order.removeFirst()
+            bytes -= pieces.removeValue(forKey: oldest)?.count ?? 0
+        }
+        pieces[key] = piece
+        order.append(key)
+        bytes += piece.count
+    }
+}
+
+private struct FetchedFile: ByteSource {
+    let file: InputFile
+    let cache: FetchCache
+
+    var size: Int { file.size }
+
+    func withBytes<Result>(
+        _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
+    ) throws -> Result {
+        guard range.lowerBound >= 0, range.upperBound <= size, range.count <= scratch.count else {
+            throw TesseraError(
+                .badData, "bytes \(range.lowerBound)..<\(range.upperBound) lie outside the file of \(size) bytes", file: file.path
+            )
+        }
+        var position = range.lowerBound
+        while position < range.upperBound {
+            let index = position / FetchCache.pieceBytes
+            let bytes = try cache.piece(index, of: file)
+            let start = position - index * FetchCache.pieceBytes
+            let length = min(range.upperBound - position, bytes.count - start)
+            bytes.withUnsafeBytes { piece in
+                UnsafeMutableRawBufferPointer(rebasing: scratch[(position - range.lowerBound)...])
+                    .copyMemory(from: UnsafeRawBufferPointer(rebasing: piece[start..<start + length]))
+            }
+            position += length
+        }
+        return try body(UnsafeRawBufferPointer(rebasing: scratch[..<range.count]))
+    }
+}

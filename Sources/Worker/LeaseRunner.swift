@@ -1,0 +1,41 @@
+package import Checkpoints
+package import Protocol
+import Synchronization
+
+/// Works on leased shards and knows how far each has come.
+package final class LeaseRunner: Sendable {
+    private let executor: ShardExecutor
+    private let active = Mutex<[Attempt: ShardProgress]>([:])
+
+    package init(executor: ShardExecutor) { self.executor = executor }
+
+    /// Computes the shard.
+    ///
+    /// - Returns: the digests of each tensor's blocks; a failure; or `nil` when the lease was taken back meanwhile.
+    package func run(_ lease: Lease, output: any ShardOutput) async -> Result<[[Digest]], TesseraError>? {
+        let progress = ShardProgress()
+        active.withLock { $0[lease.attempt] = progress }
+        defer { active.withLock { $0[lease.attempt] = nil } }
+        do {
+            return .success(try await executor.run(lease.work, output: output, progress: progress))
+        } catch {
+            return progress.isCancelled ? nil : .failure(TesseraError(wrapping: error))
+        }
+    }
+
+    /// Gives the attempt up at the next block.
+    package func stop(_ attempt: Attempt) { active.withLock { $0[attempt]?.cancel() } }
+
+    package func stopAll() {
+        active.withLock { active in
+            for progress in active.values { progress.cancel() }
+        }
+    }
+
+    package var isIdle: Bool { active.withLock { $0.isEmpty } }
+
+    package var progress: [LeaseProgress] {
+        active.withLock { active in active.map { LeaseProgress(attempt: $0.key, bytesDone: $0.value.bytesDone) } }
+            .sorted { ($0.attempt.shard, $0.attempt.epoch) < ($1.attempt.shard, $1.attempt.epoch) }
+    }
+}

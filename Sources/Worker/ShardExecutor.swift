@@ -1,0 +1,155 @@
+package import Checkpoints
+import Operators
+package import Planning
+import Synchronization
+package import TensorKernels
+
+/// Takes the finished blocks of a shard, from several threads at once.
+package protocol ShardOutput: Sendable {
+    /// Keeps `bytes`, which begin at byte `offset` of the shard's tensor `tensor`. May wait; throws when they cannot be kept.
+    func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws
+}
+
+/// Gives workers the input files they need.
+package protocol InputProvider: Sendable {
+    /// The bytes of `file`, checked to be the file that the plan means.
+    func open(_ file: InputFile) throws -> any ByteSource
+}
+
+/// How far a shard has come; read by heartbeats while the shard is at work.
+package final class ShardProgress: Sendable {
+    private let done = Atomic(0)
+    private let cancelled = Atomic(false)
+
+    package init() {}
+
+    /// Output bytes that are finished.
+    package var bytesDone: Int { done.load(ordering: .relaxed) }
+    package var isCancelled: Bool { cancelled.load(ordering: .relaxed) }
+
+    package func cancel() { cancelled.store(true, ordering: .relaxed) }
+    func add(_ bytes: Int) { done.wrappingAdd(bytes, ordering: .relaxed) }
+}
+
+/// A shard in, blocks out.
+package struct ShardExecutor: Sendable {
+    private let pool: ComputePool
+    private let inputs: any InputProvider
+    private let kernels: Kernels
+    private let buffers = BlockBuffers()
+
+    package init(pool: ComputePool, inputs: any InputProvider, kernels: Kernels = .best) {
+        self.pool = pool
+        self.inputs = inputs
+        self.kernels = kernels
+    }
+
+    /// Computes the shard on the pool.
+    ///
+    /// - Returns: the digests of each tensor's blocks, in the order of `work.tensors`.
+    /// - Throws: `TesseraError` naming the tensor, or `CancellationError` once `progress` was cancelled.
+    package func run(_ work: ShardWork, output: any ShardOutput, progress: ShardProgress) async throws -> [[Digest]] {
+        try await pool.run { try execute(work, output: output, progress: progress) }
+    }
+
+    private func execute(_ work: ShardWork, output: any ShardOutput, progress: ShardProgress) throws -> [[Digest]] {
+        let files = try work.files.map(inputs.open)
+        return try work.tensors.indices.map { index in
+            let tensor = work.tensors[index]
+            do {
+                return try compute(tensor, index: index, files: files, output: output, progress: progress)
+            } catch var error as TesseraError {
+                error.tensor = error.tensor ?? tensor.name
+                throw error
+            }
+        }
+    }
+
+    private func compute(
+        _ tensor: TensorWork, index: Int, files: [any ByteSource], output: any ShardOutput, progress: ShardProgress
+    ) throws -> [Digest] {
+        guard let method = MergeMethods.named(tensor.method) else {
+            throw TesseraError(.protocolMismatch, "this build does not know the method '\(tensor.method)'")
+        }
+        let sources = try tensor.sources.map { source in
+            guard files.indices.contains(source.file) else {
+                throw TesseraError(.badData, "the shard names file \(source.file) of \(files.count)")
+            }
+            return try StoredTensor(files[source.file], offset: source.offset, dtype: source.dtype, count: tensor.elementCount)
+        }
+        guard tensor.base.map(sources.indices.contains) ?? true, !sources.isEmpty else {
+            throw TesseraError(.badData, "the shard names a base that is none of its \(sources.count) sources")
+        }
+        let inputs = TensorInputs(count: sources.count, base: tensor.base)
+        let sink = HashingSink(
+            blockCount: TreeDigest.blockCount(ofBytes: tensor.byteCount), tensor: index, output: output, progress: progress,
+            buffers: buffers)
+        try method.init(tensor.values, inputs: inputs).merge(
+            TensorPasses(
+                shape: tensor.shape, outputType: tensor.dtype, sources: sources, inputs: inputs, kernels: kernels,
+                runner: pool.loops { progress.isCancelled }, sink: sink))
+        return try sink.finish()
+    }
+}
+
+/// Hashes each block while it is written, then passes it on.
+private final class HashingSink: BlockSink {
+    private let digests: Mutex<[Digest?]>
+    private let tensor: Int
+    private let output: any ShardOutput
+    private let progress: ShardProgress
+    private let buffers: BlockBuffers
+
+    init(blockCount: Int, tensor: Int, output: any ShardOutput, progress: ShardProgress, buffers: BlockBuffers) {
+        digests = Mutex(Array(repeating: nil, count: blockCount))
+        self.tensor = tensor
+        self.output = output
+        self.progress = progress
+        self.buffers = buffers
+    }
+
+    func writeBlock(
+        _ index: Int, byteRange: Range<Int>, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
+    ) throws {
+        try buffers.with { buffer in
+            let hash = try SHA256()
+            var hashed = 0
+            try fill(buffer) { filled in
+                hash.update(UnsafeRawBufferPointer(start: buffer + hashed, count: filled - hashed))
+                hashed = filled
+            }
+            let digest = try hash.finalize()
+            try output.store(
+                UnsafeRawBufferPointer(start: buffer, count: byteRange.count), tensor: tensor, offset: byteRange.lowerBound)
+            digests.withLock { $0[index] = digest }
+        }
+        progress.add(byteRange.count)
+    }
+
+    /// - Throws: when the method left a block out: its own fault, caught before the result can be taken for whole.
+    func finish() throws -> [Digest] {
+        try digests.withLock { digests in
+            try digests.enumerated().map { index, digest in
+                guard let digest else { throw TesseraError(.internal, "the method left out block \(index)") }
+                return digest
+            }
+        }
+    }
+}
+
+/// Room for one block for each thread that is writing one.
+private final class BlockBuffers: Sendable {
+    private let idle = Mutex<[Buffer]>([])
+
+    /// Owned by one thread at a time: whoever took it from `idle`.
+    private final class Buffer: @unchecked Sendable {
+        let bytes = UnsafeMutableRawPointer.allocate(byteCount: TreeDigest.blockSize, alignment: 4096)
+        deinit { bytes.deallocate() }
+    }
+
+    func with<Result>(_ body: (UnsafeMutableRawPointer) throws -> Result) rethrows -> Result {
+        let buffer = idle.withLock { $0.popLast() } ?? Buffer()
+        defer { idle.withLock { $0.append(buffer) } }
+        return try body(buffer.bytes)
+    }
+}

@@ -1,0 +1,6 @@
+import TesseraCLI
+
+@main
+struct Main {
+    static func main() async { await TesseraCommand.run() }
+}
