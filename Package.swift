@@ -54,7 +54,10 @@ let package = Package(
         module("Planning", uses: ["Checkpoints", "Recipes", "Operators"]),
         module("Protocol", uses: ["CLZ4", "Checkpoints", "TensorKernels", "Planning", nioCore]),
         module(
-            "Worker", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", nioCore, nioPosix, logging]),
+            "Worker",
+            uses: [
+                "Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", nioCore, nioPosix, logging, lifecycle,
+            ]),
         module(
             "Coordinator",
             uses: [

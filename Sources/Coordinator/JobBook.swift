@@ -70,6 +70,8 @@ package actor JobBook {
     private(set) var order: [JobID] = []
     private(set) var workers: [WorkerID: Attached] = [:]
     private var nextWorker = 1
+    private var isDraining = false
+    private(set) var connectionCount = 0
     private var waiters: [JobID: [CheckedContinuation<Void, Never>]] = [:]
     private let (finishedJobs, finishedJobsInput) = AsyncStream<JobID>.makeStream()
 
@@ -105,6 +107,7 @@ package actor JobBook {
     ///
     /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs, or `TesseraError` for the output.
     package func submit(_ submission: Submit) async throws -> Submitted {
+        guard !isDraining else { throw TesseraError(.temporary, "the coordinator is shutting down and takes no more jobs") }
         let output = try OutputPath.resolve(
             submission.output, workingDirectory: submission.workingDirectory, root: settings.outputRoot)
         let request = PlanRequest(
@@ -133,6 +136,23 @@ package actor JobBook {
         end(id, as: .cancelled, error: TesseraError(.cancelled, reason))
         return true
     }
+
+    /// Ends a job whose output cannot be written.
+    package func abandon(_ id: JobID, error: TesseraError) {
+        handle(.jobCancelled(id))
+        end(id, as: .failed, error: error)
+    }
+
+    /// Takes no more jobs; returns when those that are there have ended.
+    func drain() async {
+        isDraining = true
+        for id in order { _ = await end(of: id) }
+        for worker in workers.values { worker.send(.goodbye("the coordinator shuts down")) }
+    }
+
+    var takesJobs: Bool { !isDraining }
+
+    func connected(_ change: Int) { connectionCount += change }
 
     /// Where a job's blocks go, for a worker inside this process, which writes them itself.
     package func assembler(of id: JobID) -> Assembler? { jobs[id]?.assembler }

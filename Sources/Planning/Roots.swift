@@ -59,6 +59,23 @@ package struct Roots: Sendable, Hashable {
         return nil
     }
 
+    /// The absolute path of an input file, checked to be the file that the plan means.
+    ///
+    /// - Returns: `nil` when no root has it.
+    /// - Throws: `inputMissing` when a root has another file of that name.
+    package func find(_ file: InputFile) throws(TesseraError) -> String? {
+        guard let path = locate(file.path) else { return nil }
+        let header = try SafetensorsHeader.read(path: path)
+        guard header.fileSize == file.size, header.digest == file.headerDigest else {
+            throw TesseraError(
+                .inputMissing,
+                "is not the file of the plan: \(header.fileSize) bytes with header \(header.digest), the plan has \(file.size) bytes with header \(file.headerDigest)",
+                file: path,
+                advice: "make the copies on all hosts the same, or submit the job again if the file was replaced on purpose")
+        }
+        return path
+    }
+
     private func stripRoot(_ canonical: String) -> String? {
         for directory in directories {
             if directory == "/" { return String(canonical.dropFirst()) }

@@ -48,6 +48,14 @@ package struct PackedBlock: Sendable, Hashable {
         }
     }
 
+    /// Keeps the bytes as they are.
+    package init(storing bytes: UnsafeRawBufferPointer) {
+        codec = .stored
+        elementWidth = 1
+        length = bytes.count
+        payload = ByteBuffer(bytes: bytes)
+    }
+
     /// The bytes after packing, or `nil` when that gains too little.
     private static func compressed(_ bytes: UnsafeRawBufferPointer, elementWidth: Int) -> ByteBuffer? {
         let room = bytes.count - bytes.count / leastGain

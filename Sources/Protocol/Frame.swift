@@ -10,11 +10,13 @@ package enum FrameType: UInt16, Sendable, CaseIterable {
     case block = 2
     /// A stretch of an input file (`FetchedFrame`).
     case fetched = 3
+    /// A JSON message that must not overtake the blocks before it.
+    case ordered = 4
 
     /// Bytes of body at most.
     package var bodyLimit: Int {
         switch self {
-        case .control: Limits.controlBodyBytes
+        case .control, .ordered: Limits.controlBodyBytes
         case .block, .fetched: Limits.dataBodyBytes
         }
     }

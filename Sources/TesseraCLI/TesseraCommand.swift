@@ -12,7 +12,9 @@ package struct TesseraCommand: AsyncParsableCommand {
             """,
         version: tesseraVersion,
         subcommands: [
-            RunCommand.self, PlanCommand.self,
+            RunCommand.self, PlanCommand.self, CoordinatorCommand.self, WorkerCommand.self, SubmitCommand.self,
+            StatusCommand.self,
+            CancelCommand.self,
         ])
 
     package init() {}

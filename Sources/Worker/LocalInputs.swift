@@ -25,20 +25,10 @@ package final class LocalInputs: InputProvider {
     package func closeAll() { opened.withLock { $0.removeAll() } }
 
     private func openAnew(_ file: InputFile) throws -> any ByteSource {
-        guard let path = roots.locate(file.path) else {
-            if let fallback { return try fallback.open(file) }
-            throw TesseraError(
-                .inputMissing, "the file is under none of this worker's roots \(roots.directories.joined(separator: ", "))",
-                file: file.path)
-        }
-        let header = try SafetensorsHeader.read(path: path)
-        guard header.fileSize == file.size, header.digest == file.headerDigest else {
-            throw TesseraError(
-                .inputMissing,
-                "is not the file of the plan: \(header.fileSize) bytes with header \(header.digest), the plan has \(file.size) bytes with header \(file.headerDigest)",
-                file: path,
-                advice: "make the copies on all hosts the same, or submit the job again if the file was replaced on purpose")
-        }
-        return try openByteSource(path: path)
+        if let path = try roots.find(file) { return try openByteSource(path: path) }
+        if let fallback { return try fallback.open(file) }
+        throw TesseraError(
+            .inputMissing, "the file is under none of this worker's roots \(roots.directories.joined(separator: ", "))",
+            file: file.path)
     }
 }

@@ -97,7 +97,15 @@ extension Message: Codable {
 }
 
 extension Message {
-    /// The control frame that carries the message.
+    /// A result stays behind the blocks that it vouches for; everything else goes before them.
+    private var frameType: FrameType {
+        switch self {
+        case .shardDone: .ordered
+        default: .control
+        }
+    }
+
+    /// The frame that carries the message.
     ///
     /// - Throws: `internal` when the message is too large for one.
     package func frame() throws(TesseraError) -> Frame {
@@ -113,7 +121,7 @@ extension Message {
             throw TesseraError(
                 .internal, "a message of \(body.count) bytes, more than the \(Limits.controlBodyBytes) that a frame carries")
         }
-        return Frame(.control, body: ByteBuffer(bytes: body))
+        return Frame(frameType, body: ByteBuffer(bytes: body))
     }
 
     /// - Throws: `protocolMismatch` for a body that is no message.

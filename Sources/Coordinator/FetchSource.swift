@@ -1,0 +1,40 @@
+import Checkpoints
+import Planning
+import Synchronization
+
+/// Reads stretches of input files for workers that do not have them.
+struct FetchSource: Sendable {
+    private let roots: Roots
+    private let opened = OpenedFiles()
+
+    private final class OpenedFiles: Sendable {
+        let files = Mutex<[InputFile: ReadableFile]>([:])
+    }
+
+    /// Open files at most; the rest are opened again when they are asked for.
+    private static let openLimit = 256
+
+    init(roots: Roots) { self.roots = roots }
+
+    /// - Throws: `inputMissing` when the coordinator has no such file either.
+    func read(_ file: InputFile, _ range: Range<Int>) throws(TesseraError) -> [UInt8] {
+        guard range.upperBound <= file.size else {
+            throw TesseraError(
+                .protocolMismatch, "bytes \(range.lowerBound)..<\(range.upperBound) of a file of \(file.size)", file: file.path)
+        }
+        return try open(file).bytes(range)
+    }
+
+    private func open(_ file: InputFile) throws(TesseraError) -> ReadableFile {
+        if let readable = opened.files.withLock({ $0[file] }) { return readable }
+        guard let path = try roots.find(file) else {
+            throw TesseraError(.inputMissing, "the file is under none of the coordinator's roots", file: file.path)
+        }
+        let readable = try ReadableFile(path)
+        opened.files.withLock { files in
+            if files.count >= Self.openLimit { files.removeAll() }
+            files[file] = readable
+        }
+        return readable
+    }
+}

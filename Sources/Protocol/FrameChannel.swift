@@ -1,0 +1,57 @@
+import Checkpoints
+package import NIOCore
+
+/// Frames over any channel: what both ends of a connection put into their pipelines.
+package enum FrameChannel {
+    package typealias Async = NIOAsyncChannel<Frame, Never>
+
+    /// Adds the handlers that turn bytes into frames and back. Call it on the channel's event loop.
+    ///
+    /// Frames are sent with `channel.writeAndFlush(frame)`, from any thread; they leave in the order of `OutboundQueue`.
+    package static func configure(_ channel: any Channel) throws -> Async {
+        try channel.pipeline.syncOperations.addHandlers([ByteToMessageHandler(FrameDecoder()), FrameWriter()])
+        return try Async(wrappingChannelSynchronously: channel)
+    }
+}
+
+extension Channel {
+    /// Sends a message; what it cannot carry closes the connection.
+    package func send(_ message: Message) {
+        do throws(TesseraError) {
+            writeAndFlush(try message.frame(), promise: nil)
+        } catch {
+            close(promise: nil)
+        }
+    }
+}
+
+/// Writes frames while the channel takes them, and keeps the others in order.
+private final class FrameWriter: ChannelDuplexHandler {
+    typealias InboundIn = Frame
+    typealias OutboundIn = Frame
+    typealias OutboundOut = ByteBuffer
+
+    private var queue = OutboundQueue()
+    private var encoder = FrameEncoder()
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        queue.add(unwrapOutboundIn(data))
+        promise?.succeed()
+    }
+
+    func flush(context: ChannelHandlerContext) { drain(context) }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        if context.channel.isWritable { drain(context) }
+        context.fireChannelWritabilityChanged()
+    }
+
+    private func drain(_ context: ChannelHandlerContext) {
+        while context.channel.isWritable, let frame = queue.next() {
+            // Header and body leave in one vectored write, without being copied together.
+            context.write(wrapOutboundOut(encoder.encodeHeader(of: frame)), promise: nil)
+            if frame.body.readableBytes > 0 { context.write(wrapOutboundOut(frame.body), promise: nil) }
+            context.flush()
+        }
+    }
+}

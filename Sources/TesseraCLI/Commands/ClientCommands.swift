@@ -1,0 +1,86 @@
+import ArgumentParser
+import Checkpoints
+import Protocol
+
+/// Where the coordinator is.
+struct CoordinatorArguments: ParsableArguments {
+    @Option(help: ArgumentHelp("The coordinator's job port.", valueName: "host:port"))
+    var coordinator = HostPort(host: "127.0.0.1", port: 7070)
+}
+
+struct SubmitCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "submit", abstract: "Give a job to a coordinator; prints its id.",
+        discussion:
+            "Relative paths in the recipe, and OUT, begin at the working directory. OUT is made on the coordinator's host.")
+
+    @OptionGroup var job: JobArguments
+    @OptionGroup var target: CoordinatorArguments
+
+    @Flag(help: "Wait for the job's end, and show its progress.")
+    var wait = false
+
+    func run() async throws {
+        let submission = try job.submission()
+        let (wait, json, style) = (wait, job.json, job.progress)
+        let address = target.coordinator
+        try await cancelledBySignals {
+            try await CoordinatorClient.connect(to: address) { client in
+                guard case .submitted(let submitted) = try await client.ask(.submit(submission)) else {
+                    throw TesseraError(.protocolMismatch, "the coordinator did not take the job")
+                }
+                for remark in submitted.remarks { Terminal.remark(remark) }
+                guard wait else { return print(submitted.job) }
+                let status = try await Self.follow(submitted.job, style: style, &client)
+                try JobOutcome(status).report(json: json)
+            }
+        }
+    }
+
+    /// Shows progress until the job has ended. The job goes on when the waiting is cancelled.
+    private static func follow(_ id: JobID, style: ProgressStyle, _ client: inout CoordinatorClient) async throws -> JobStatus {
+        var display = ProgressDisplay(style)
+        while true {
+            let status = try await client.job(id)
+            display.show(status)
+            if status.state.isEnd {
+                display.finish()
+                return status
+            }
+            try await Task.sleep(for: .milliseconds(100))
+        }
+    }
+}
+
+struct CancelCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "cancel", abstract: "End a job; nothing of its output stays.")
+
+    @Argument(help: "The job's id, or enough of its beginning.")
+    var job: String
+
+    @OptionGroup var target: CoordinatorArguments
+
+    func run() async throws {
+        try await CoordinatorClient.connect(to: target.coordinator) { client in
+            let id = try JobLookup.find(job, in: try await client.status().jobs)
+            guard case .cancelled = try await client.ask(.cancel(Cancel(job: id, reason: "cancelled by a client"))) else {
+                throw TesseraError(.protocolMismatch, "the coordinator did not confirm")
+            }
+            print("cancelled \(id)")
+        }
+    }
+}
+
+/// Finds a job by the beginning of its id.
+enum JobLookup {
+    static func find(_ text: String, in jobs: [JobStatus]) throws(TesseraError) -> JobID {
+        let found = jobs.filter { $0.id.description.hasPrefix(text.lowercased()) }
+        guard let only = found.first else {
+            throw TesseraError(.inputMissing, "the coordinator knows no job '\(text)'", advice: "tessera status lists the jobs")
+        }
+        guard found.count == 1 else {
+            throw TesseraError(.usage, "\(found.count) jobs begin with '\(text)'", advice: "write more of the id")
+        }
+        return only.id
+    }
+}

@@ -1,0 +1,130 @@
+import ArgumentParser
+import Checkpoints
+import Coordinator
+import FoundationEssentials
+import Logging
+import Planning
+import Protocol
+import ServiceLifecycle
+import Synchronization
+import UnixSignals
+
+struct CoordinatorCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "coordinator", abstract: "Take jobs, hand out their shards, and put the results together.",
+        discussion: """
+            SIGTERM takes no more jobs and ends when those at work have ended; SIGINT ends at once. Until transport security is there, \
+            a port that other hosts can reach needs --insecure.
+            """)
+
+    @Option(help: ArgumentHelp("The job port, for workers and clients.", valueName: "host:port"))
+    var listen = HostPort(host: "127.0.0.1", port: 7070)
+
+    @Option(help: ArgumentHelp("The status port, which speaks HTTP.", valueName: "host:port"))
+    var status = HostPort(host: "127.0.0.1", port: 7071)
+
+    @Option(
+        help: ArgumentHelp(
+            "A directory that inputs may lie under; repeatable. On loopback the default is everything.", valueName: "dir"))
+    var root: [String] = []
+
+    @Option(help: ArgumentHelp("The directory that every output lies under.", valueName: "dir"))
+    var outputRoot: String?
+
+    @Option(help: ArgumentHelp("Seconds until a lease that nobody renews is given to another worker.", valueName: "seconds"))
+    var leaseSeconds = 30.0
+
+    @Option(help: ArgumentHelp("Seconds between the signs of life of a worker.", valueName: "seconds"))
+    var heartbeatSeconds = 5.0
+
+    @Flag(help: "Listen beyond this machine, although anybody who reaches the port may submit jobs and nothing is encrypted.")
+    var insecure = false
+
+    @OptionGroup var logging: LogArguments
+
+    func validate() throws {
+        guard leaseSeconds > 0, heartbeatSeconds > 0, heartbeatSeconds * 2 < leaseSeconds else {
+            throw ValidationError("--lease-seconds must be more than twice --heartbeat-seconds, and both above zero.")
+        }
+    }
+
+    func run() async throws {
+        try checkExposure()
+        let log = logging.logger("tessera.coordinator")
+        var policy = SchedulerPolicy()
+        policy.lease = .seconds(leaseSeconds)
+        let settings = JobBook.Settings(
+            inputRoots: root.isEmpty ? .wholeMachine : try Roots(root), outputRoot: try outputRoot.map(canonicalDirectory),
+            policy: policy,
+            build: tesseraVersion)
+        let book = JobBook(settings: settings, log: log)
+        let ready = ReadyLine()
+        let server = JobServer(book: book, settings: settings, address: listen, heartbeat: .seconds(heartbeatSeconds), log: log) {
+            ready.jobs(at: $0)
+        }
+        let statusPort = StatusPort.service(book: book, address: status, log: log) { ready.status(at: $0) }
+        // In the order in which they start; they are shut down from the last to the first, so that the status port sees the rest drain.
+        try await ServiceGroup(
+            configuration: .init(
+                services: [
+                    .init(service: statusPort, successTerminationBehavior: .gracefullyShutdownGroup),
+                    .init(service: JobBookService(book: book), successTerminationBehavior: .gracefullyShutdownGroup),
+                    .init(service: server, successTerminationBehavior: .gracefullyShutdownGroup),
+                ],
+                gracefulShutdownSignals: [.sigterm], cancellationSignals: [.sigint], logger: quietLog)
+        ).run()
+    }
+
+    /// Beyond loopback everything has to be said explicitly.
+    private func checkExposure() throws {
+        guard !listen.isLoopback else { return }
+        guard insecure else {
+            throw TesseraError(
+                .notAllowed, "listening on \(listen) would let every host that reaches it submit jobs, without encryption",
+                advice: "listen on 127.0.0.1, or add --insecure on a network that you trust")
+        }
+        guard !root.isEmpty, outputRoot != nil else {
+            throw TesseraError(.usage, "beyond this machine, --root and --output-root are required")
+        }
+    }
+
+    private func canonicalDirectory(_ path: String) throws -> String { try Roots([path]).directories[0] }
+}
+
+/// Keeps the job book's time as a service.
+private struct JobBookService: Service {
+    let book: JobBook
+
+    func run() async throws {
+        await withTaskGroup { group in
+            group.addTask { await book.run() }
+            group.addTask { try? await gracefulShutdown() }
+            await group.next()
+            group.cancelAll()
+        }
+    }
+}
+
+/// Says on stdout where the ports are, once both are open: what scripts wait for.
+private final class ReadyLine: Sendable {
+    private let addresses = Mutex<(jobs: HostPort?, status: HostPort?)>((nil, nil))
+
+    func jobs(at address: HostPort) { note { $0.jobs = address } }
+    func status(at address: HostPort) { note { $0.status = address } }
+
+    private func note(_ change: (inout (jobs: HostPort?, status: HostPort?)) -> Void) {
+        let found = addresses.withLock { addresses in
+            change(&addresses)
+            return addresses
+        }
+        guard let jobs = found.jobs, let status = found.status else { return }
+        print("ready: jobs on \(jobs), status on http://\(status)")
+        flushOutput()
+    }
+}
+
+extension HostPort: ExpressibleByArgument {
+    package init?(argument: String) { self.init(argument) }
+
+    package var defaultValueDescription: String { description }
+}

@@ -1,0 +1,111 @@
+import ArgumentParser
+import Checkpoints
+import FoundationEssentials
+import Protocol
+
+struct StatusCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "status", abstract: "Show jobs, shards and workers of a coordinator.")
+
+    @Argument(help: "A job's id, or enough of its beginning, to see its shards.")
+    var job: String?
+
+    @OptionGroup var target: CoordinatorArguments
+
+    @Flag(help: "Go on showing, until the job ends or ctrl-C.")
+    var watch = false
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    func run() async throws {
+        let (job, watch, json) = (job, watch, json)
+        let address = target.coordinator
+        try await cancelledBySignals {
+            try await CoordinatorClient.connect(to: address) { client in
+                var screen = Screen()
+                while true {
+                    let status = try await Self.status(of: job, &client)
+                    if json {
+                        try printJSON(status)
+                    } else {
+                        screen.show(StatusText(status).lines, redraws: watch)
+                    }
+                    let hasEnded = job != nil && status.jobs.allSatisfy(\.state.isEnd)
+                    guard watch, !hasEnded else { return }
+                    try await Task.sleep(for: .milliseconds(250))
+                }
+            }
+        }
+    }
+
+    private static func status(of job: String?, _ client: inout CoordinatorClient) async throws -> Status {
+        let all = try await client.status()
+        guard let job else { return all }
+        return try await client.status(StatusRequest(job: try JobLookup.find(job, in: all.jobs)))
+    }
+}
+
+/// A status as people read it.
+struct StatusText {
+    private let status: Status
+
+    init(_ status: Status) { self.status = status }
+
+    var lines: [String] {
+        var lines: [String] = []
+        if status.jobs.isEmpty {
+            lines.append("no jobs")
+        } else {
+            var table = TextTable([
+                ("JOB", .left), ("STATE", .left), ("METHOD", .left), ("SHARDS", .right), ("DONE", .right), ("SIZE", .right),
+                ("TIME", .right),
+                ("OUTPUT", .left),
+            ])
+            for job in status.jobs {
+                let share = job.bytesTotal > 0 ? 100 * job.bytesDone / job.bytesTotal : 100
+                table.add([
+                    String(job.id.description.prefix(8)), job.state.rawValue, job.method,
+                    "\(job.shards.committed)/\(job.shards.total)",
+                    "\(share) %", Quantity.bytes(job.bytesTotal), Quantity.seconds(job.seconds), job.output,
+                ])
+            }
+            lines += table.lines
+            for job in status.jobs { if let error = job.error { lines.append("\(job.id.description.prefix(8)): \(error)") } }
+        }
+        for job in status.jobs { if let shards = job.shardDetails { lines += [""] + Self.shards(shards) } }
+        lines.append("")
+        if status.workers.isEmpty {
+            lines.append("no workers")
+        } else {
+            var table = TextTable([
+                ("WORKER", .left), ("STATE", .left), ("ADDRESS", .left), ("THREADS", .right), ("LEASES", .right),
+                ("SHARDS", .right),
+                ("MADE", .right),
+            ])
+            for worker in status.workers {
+                table.add([
+                    worker.name, worker.state.rawValue, worker.address, "\(worker.threads)", "\(worker.leases)",
+                    "\(worker.shardsDone)",
+                    Quantity.bytes(worker.bytesDone),
+                ])
+            }
+            lines += table.lines
+        }
+        return lines
+    }
+
+    private static func shards(_ shards: [ShardStatus]) -> [String] {
+        var table = TextTable([
+            ("SHARD", .left), ("STATE", .left), ("WORKER", .left), ("ATTEMPTS", .right), ("DONE", .right), ("SIZE", .right),
+        ])
+        for shard in shards {
+            let share = shard.bytesTotal > 0 ? 100 * shard.bytesDone / shard.bytesTotal : (shard.state == .committed ? 100 : 0)
+            table.add([
+                shard.label, shard.state.rawValue, shard.workers.joined(separator: ", "), "\(shard.attempts)", "\(share) %",
+                Quantity.bytes(shard.bytesTotal),
+            ])
+        }
+        return table.lines
+    }
+}

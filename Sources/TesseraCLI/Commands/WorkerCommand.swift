@@ -1,0 +1,51 @@
+import ArgumentParser
+import Checkpoints
+import Logging
+import Planning
+import Protocol
+import ServiceLifecycle
+import UnixSignals
+import Worker
+
+struct WorkerCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "worker", abstract: "Work on shards for a coordinator.",
+        discussion: """
+            Inputs are read from the roots; what is not there is fetched from the coordinator. SIGTERM finishes the shards in hand, \
+            SIGINT ends at once.
+            """)
+
+    @Option(help: ArgumentHelp("The coordinator's job port.", valueName: "host:port"))
+    var coordinator: HostPort
+
+    @Option(help: ArgumentHelp("A directory that inputs lie under; repeatable. The default is everything.", valueName: "dir"))
+    var root: [String] = []
+
+    @Option(help: ArgumentHelp("What to be called in status and logs.", valueName: "name"))
+    var name = defaultName()
+
+    @Option(help: ArgumentHelp("When to pack blocks with LZ4.", valueName: "when"))
+    var pack = WorkerSettings.Packing.auto
+
+    @Option(name: .customLong("pause-milliseconds"), help: ArgumentHelp("Wait before each shard.", visibility: .hidden))
+    var pauseMilliseconds = 0
+
+    @OptionGroup var machine: MachineArguments
+    @OptionGroup var logging: LogArguments
+
+    func run() async throws {
+        var settings = WorkerSettings(
+            coordinator: coordinator, roots: root.isEmpty ? .wholeMachine : try Roots(root), name: name, build: tesseraVersion,
+            threads: machine.threads, memory: machine.memory.bytes)
+        settings.packing = pack
+        settings.pause = .milliseconds(pauseMilliseconds)
+        let service = WorkerService(settings: settings, log: logging.logger("tessera.worker"))
+        try await ServiceGroup(
+            configuration: .init(
+                services: [.init(service: service, successTerminationBehavior: .gracefullyShutdownGroup)],
+                gracefulShutdownSignals: [.sigterm], cancellationSignals: [.sigint], logger: quietLog)
+        ).run()
+    }
+}
+
+extension WorkerSettings.Packing: ExpressibleByArgument {}

@@ -1,0 +1,23 @@
+import Glibc
+
+/// Shows lines on stdout; on a terminal, each time in the place of the lines before.
+struct Screen {
+    private let isTerminal = isatty(STDOUT_FILENO) == 1
+    private var shownLines = 0
+
+    mutating func show(_ lines: [String], redraws: Bool) {
+        var text = ""
+        if redraws, isTerminal, shownLines > 0 { text += "\u{1b}[\(shownLines)A" }
+        let clear = redraws && isTerminal ? "\u{1b}[K" : ""
+        for line in lines { text += "\(line)\(clear)\n" }
+        if redraws, isTerminal, lines.count < shownLines {
+            text += String(repeating: "\u{1b}[K\n", count: shownLines - lines.count) + "\u{1b}[\(shownLines - lines.count)A"
+        }
+        shownLines = lines.count
+        print(text, terminator: "")
+        flushOutput()
+    }
+}
+
+/// Pushes out what `print` has kept back, for readers that wait for it.
+func flushOutput() { fflush(nil) }
