@@ -17,8 +17,9 @@ func module(_ name: String, uses: [Target.Dependency], resources: [Resource] = [
 }
 
 /// The tests of one module live in the folder of the same name under `Tests/`.
-func tests(of name: String, uses: [Target.Dependency]) -> Target {
-    .testTarget(name: "\(name)Tests", dependencies: uses, path: "Tests/\(name)", swiftSettings: strict)
+func tests(of name: String, uses: [Target.Dependency], exclude: [String] = []) -> Target {
+    .testTarget(
+        name: "\(name)Tests", dependencies: uses, path: "Tests/\(name)", exclude: exclude, swiftSettings: strict)
 }
 
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
@@ -70,7 +71,12 @@ let package = Package(
             uses: [
                 "CLinux", "Checkpoints", "TensorKernels", "Recipes", "Operators", "Planning", "Protocol", "Worker", "Coordinator",
                 nioCore, nioPosix, logging, lifecycle, unixSignals, argumentParser,
-            ]),
+            ],
+            resources: [.copy("Resources/digits")]),
         .executableTarget(name: "tessera", dependencies: ["TesseraCLI"], swiftSettings: strict),
+
+        .target(name: "TestSupport", dependencies: ["Checkpoints"], path: "Tests/Support", swiftSettings: strict),
+        tests(of: "House", uses: ["TestSupport"]),
+        tests(of: "Checkpoints", uses: ["Checkpoints", "TestSupport"], exclude: ["Fixtures"]),
     ]
 )

@@ -14,7 +14,7 @@ package struct TesseraCommand: AsyncParsableCommand {
         subcommands: [
             RunCommand.self, PlanCommand.self, CoordinatorCommand.self, WorkerCommand.self, SubmitCommand.self,
             StatusCommand.self,
-            CancelCommand.self,
+            CancelCommand.self, VerifyCommand.self, InspectCommand.self, CompareCommand.self, DemoCommand.self,
         ])
 
     package init() {}

@@ -1,0 +1,58 @@
+import ArgumentParser
+import Checkpoints
+
+struct InspectCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "inspect", abstract: "List the tensors of a checkpoint, from its headers alone.")
+
+    @Argument(help: "A checkpoint directory or a safetensors file.")
+    var path: String
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    private struct Listing: Encodable {
+        struct Part: Encodable {
+            let file: String
+            let bytes: Int
+            let tensors: [Tensor]
+        }
+
+        struct Tensor: Encodable {
+            let name: String
+            let dtype: DType
+            let shape: [Int]
+            let bytes: Int
+        }
+
+        let parts: [Part]
+    }
+
+    func run() throws {
+        let checkpoint = try Checkpoint.open(path)
+        if json {
+            return try printJSON(
+                Listing(
+                    parts: checkpoint.parts.map { part in
+                        Listing.Part(
+                            file: part.fileName, bytes: part.header.fileSize,
+                            tensors: part.header.tensors.map {
+                                Listing.Tensor(name: $0.name, dtype: $0.dtype, shape: $0.shape, bytes: $0.byteCount)
+                            })
+                    }))
+        }
+        var table = TextTable([("TENSOR", .left), ("DTYPE", .left), ("SHAPE", .left), ("SIZE", .right)])
+        var elements = 0
+        for name in checkpoint.tensorNames {
+            guard let (_, entry) = checkpoint.tensor(named: name) else { continue }
+            let shape = entry.shape.isEmpty ? "scalar" : entry.shape.map(String.init).joined(separator: " × ")
+            table.add([name, entry.dtype.rawValue, shape, Quantity.bytes(entry.byteCount)])
+            elements += entry.elementCount
+        }
+        for line in table.lines { print(line) }
+        let bytes = checkpoint.parts.reduce(0) { $0 + $1.header.fileSize }
+        print("")
+        print(
+            "\(checkpoint.tensorNames.count) tensors, \(elements) elements, \(Quantity.bytes(bytes)) in \(checkpoint.parts.count) \(checkpoint.parts.count == 1 ? "part" : "parts")")
+    }
+}

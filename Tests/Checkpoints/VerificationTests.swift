@@ -1,0 +1,155 @@
+import Checkpoints
+import Foundation
+import TestSupport
+import Testing
+
+/// A directory with a manifest, as a job leaves it: 20 MB in two parts, one tensor of three blocks, and companions.
+@Suite struct VerificationTests {
+    private let directory: TemporaryDirectory
+    private let layout: CheckpointLayout
+    private static let companions = ["config.json": #"{"model_type": "x"}"#, "recipe.yml": "merge_method: linear\n"]
+
+    init() throws {
+        directory = try TemporaryDirectory()
+        layout = try CheckpointLayout(
+            tensors: [
+                NewTensor(name: "big", dtype: .u8, shape: [2 * TreeDigest.blockSize + 1000]),
+                NewTensor(name: "empty", dtype: .f32, shape: [0]), NewTensor(name: "small", dtype: .bf16, shape: [300]),
+            ], maxPartBytes: 2 * TreeDigest.blockSize)
+        var parts: [ManifestPart] = []
+        for part in layout.parts {
+            var bytes = part.header
+            var blocks: [[Digest]] = []
+            for tensor in part.tensors {
+                let data = [UInt8](repeating: 0x5a, count: tensor.byteCount)
+                blocks.append(
+                    try stride(from: 0, to: data.count, by: TreeDigest.blockSize).map {
+                        try Digest.sha256(of: Array(data[$0..<min(data.count, $0 + TreeDigest.blockSize)]))
+                    })
+                bytes += data
+            }
+            try Data(bytes).write(to: URL(fileURLWithPath: "\(directory.path)/\(part.fileName)"))
+            parts.append(try ManifestPart(layout: part, blocks: blocks))
+        }
+        var files = try Self.companions.map {
+            ManifestFile(file: $0, size: $1.utf8.count, digest: try .sha256(of: Array($1.utf8)))
+        }
+        for (name, text) in Self.companions { try directory.write(text, to: name) }
+        let index = try #require(layout.index)
+        try Data(index).write(to: URL(fileURLWithPath: "\(directory.path)/\(Checkpoint.indexName)"))
+        files.append(ManifestFile(file: Checkpoint.indexName, size: index.count, digest: try .sha256(of: index)))
+        let zero = try Digest.sha256(of: [])
+        let manifest = Manifest(
+            tessera: "test", numericsVersion: 1, recipe: zero, plan: zero, inputs: [], parts: parts, files: files)
+        try Data(try manifest.encoded()).write(to: URL(fileURLWithPath: "\(directory.path)/\(Manifest.fileName)"))
+        try SHA256Sums.write(directory: directory.path)
+    }
+
+    private func findings(threads: Int = 2) throws -> [VerifyReport.Finding] {
+        try Verification(directory: directory.path).run(threads: threads).findings
+    }
+
+    private func change(_ name: String, _ change: (inout Data) -> Void) throws {
+        let url = URL(fileURLWithPath: "\(directory.path)/\(name)")
+        var data = try Data(contentsOf: url)
+        change(&data)
+        try data.write(to: url)
+    }
+
+    @Test func findsNothingWrongWithWhatWasWritten() throws {
+        let report = try Verification(directory: directory.path).run(threads: 3)
+        #expect(report.findings == [])
+        #expect(report.tensors == 3)
+        #expect(report.checkedBytes > 2 * TreeDigest.blockSize)
+    }
+
+    /// One flipped bit anywhere: each lands in a tensor and block, or in a header, and is named there.
+    @Test(arguments: [
+        (0, Optional("big"), Optional(0)), (1, "big", 0), (TreeDigest.blockSize - 1, "big", 0), (TreeDigest.blockSize, "big", 1),
+        (2 * TreeDigest.blockSize, "big", 2), (2 * TreeDigest.blockSize + 999, "big", 2),
+    ])
+    func namesTheBlockOfAFlippedBit(position: Int, tensor: String?, block: Int?) throws {
+        let part = layout.parts[0]
+        try change(part.fileName) { $0[part.header.count + position] ^= 0x10 }
+        let found = try findings().filter { $0.file == part.fileName }
+        #expect(found.map(\.kind) == [.block])
+        #expect(found.first?.tensor == tensor)
+        #expect(found.first?.block == block)
+    }
+
+    @Test func everyBitOfASmallPartCounts() throws {
+        let part = layout.parts[1]
+        var random = SplitMix(seed: 7)
+        for _ in 0..<60 {
+            let byte = Int.random(in: 0..<part.fileSize, using: &random), bit = UInt8(1) << Int.random(in: 0..<8, using: &random)
+            try change(part.fileName) { $0[byte] ^= bit }
+            let found = try findings().filter { $0.file == part.fileName }
+            #expect(found.count == 1, "byte \(byte)")
+            #expect(found.first?.kind == (byte < part.header.count ? .header : .block))
+            #expect(found.first?.tensor == (byte < part.header.count ? nil : "small"))
+            try change(part.fileName) { $0[byte] ^= bit }
+        }
+        #expect(try findings() == [])
+    }
+
+    @Test func findsAMissingPart() throws {
+        try FileManager.default.removeItem(atPath: "\(directory.path)/\(layout.parts[0].fileName)")
+        let found = try findings()
+        #expect(found.map(\.kind) == [.missing])
+        #expect(found.map(\.file) == [layout.parts[0].fileName])
+    }
+
+    @Test func findsAnExtraPart() throws {
+        try directory.write("x", to: "model-00003-of-00003.safetensors")
+        #expect(try findings().map { "\($0.kind) \($0.file)" } == ["extra model-00003-of-00003.safetensors"])
+    }
+
+    @Test func findsATruncatedPart() throws {
+        try change(layout.parts[1].fileName) { $0.removeLast(5) }
+        let found = try findings()
+        #expect(found.map(\.kind) == [.size])
+        #expect(found.first?.message.contains("\(layout.parts[1].fileSize) were written") == true)
+    }
+
+    @Test(arguments: Array(companions.keys) + [Checkpoint.indexName])
+    func findsAnEditedCompanion(name: String) throws {
+        try change(name) { $0[2] ^= 1 }
+        #expect(try findings().contains { $0.kind == .contents && $0.file == name })
+    }
+
+    @Test func findsAnEditedManifest() throws {
+        let other = String(repeating: "0", count: 64)
+        let text = try String(contentsOfFile: "\(directory.path)/\(Manifest.fileName)", encoding: .utf8)
+        let manifest = try Manifest.read(directory: directory.path)
+        let digest = manifest.parts[1].tensors[0].blocks.first ?? manifest.parts[1].tensors[1].blocks[0]
+        try directory.write(text.replacingOccurrences(of: digest.hex, with: other), to: Manifest.fileName)
+        #expect(try findings().contains { $0.file == Manifest.fileName && $0.message.contains("contradict") })
+    }
+
+    @Test func findsSumsThatContradictTheManifest() throws {
+        let digest = try Digest.sha256(of: Array(Self.companions["config.json", default: ""].utf8))
+        try change(SHA256Sums.fileName) {
+            $0 = Data(String(decoding: $0, as: UTF8.self).replacingOccurrences(of: digest.hex, with: String(repeating: "1", count: 64)).utf8)
+        }
+        #expect(try findings().map(\.file) == [SHA256Sums.fileName])
+    }
+
+    @Test func sumsAreWhatSHA256SumChecks() throws {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/sha256sum")
+        process.arguments = ["-c", "--quiet", SHA256Sums.fileName]
+        process.currentDirectoryURL = URL(fileURLWithPath: directory.path)
+        try process.run()
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 0)
+    }
+
+    @Test func refusesADirectoryWithoutAManifest() throws {
+        let empty = try TemporaryDirectory()
+        #expect(#expect(throws: TesseraError.self) { try Verification(directory: empty.path) }?.code == .inputMissing)
+        try empty.write("{}", to: Manifest.fileName)
+        #expect(#expect(throws: TesseraError.self) { try Verification(directory: empty.path) }?.code == .badData)
+        try empty.write(#"{"format": "tessera.manifest", "version": 99}"#, to: Manifest.fileName)
+        #expect(#expect(throws: TesseraError.self) { try Verification(directory: empty.path) }?.problem.contains("version 99") == true)
+    }
+}
