@@ -78,5 +78,7 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["Checkpoints"], path: "Tests/Support", swiftSettings: strict),
         tests(of: "House", uses: ["TestSupport"]),
         tests(of: "Checkpoints", uses: ["Checkpoints", "TestSupport"], exclude: ["Fixtures"]),
+        tests(of: "TensorKernels", uses: ["Checkpoints", "TensorKernels", "TestSupport"]),
+        tests(of: "Recipes", uses: ["Checkpoints", "Recipes", "TestSupport"]),
     ]
 )

@@ -41,17 +41,22 @@ struct RecipeReader {
         guard text.utf8.count <= Self.byteLimit else {
             throw problem("has \(text.utf8.count) bytes, a recipe has at most \(Self.byteLimit)", line: nil)
         }
-        let documents: [Node]
+        var documents: [Node] = []
         do {
-            documents = Array(try Yams.compose_all(yaml: text))
+            var sequence = try Yams.compose_all(yaml: text)
+            while let document = sequence.next() { documents.append(document) }
+            // The sequence ends at an error without throwing it.
+            if let error = sequence.error { throw error }
         } catch YamlError.scanner(_, let what, let mark, _), YamlError.parser(_, let what, let mark, _), YamlError.composer(
             _, let what, let mark, _)
         {
-            let advice = what.contains("cannot start any token") ? "YAML is indented with spaces, not tabs" : nil
+            let isTab = what.contains("cannot start any token") || what.contains("tab character")
+            let advice = isTab ? "YAML is indented with spaces, not tabs" : nil
             throw problem("is not YAML: \(what)", line: mark.line, advice: advice)
         } catch YamlError.duplicatedKeysInMapping(let keys, let context) {
             let names = keys.joined(separator: ", ")
-            throw problem("the key '\(names)' occurs twice", line: context.mark.line, advice: "keep one of them")
+            let line = secondLine(of: keys.first ?? "", from: context.mark.line) ?? context.mark.line
+            throw problem("the key '\(names)' occurs twice", line: line, advice: "keep one of them")
         } catch {
             throw problem("is not YAML: \(error)", line: nil)
         }
@@ -64,6 +69,13 @@ struct RecipeReader {
             throw problem("is no recipe: expected 'key: value' lines", line: node.line)
         }
         return mapping
+    }
+
+    /// Where a key stands for the second time, as far as its line shows; the parser only knows where the map begins.
+    private func secondLine(of key: String, from first: Int) -> Int? {
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+        return lines.indices.dropFirst(first - 1)
+            .filter { lines[$0].trimmingPrefix { " -\"'{".contains($0) }.hasPrefix(key) }.dropFirst().first.map { $0 + 1 }
     }
 
     // MARK: The recipe

@@ -76,13 +76,13 @@ package enum ScalarValue: Sendable, Hashable {
         return magnitude.map { sign * $0 }
     }
 
-    /// A dot is required, and a sign in the exponent.
+    /// A dot is required, a digit between it and a sign, and a sign in the exponent.
     private static func number(_ text: String) -> Double? {
         let (sign, digits) = split(text)
         if [".inf", ".Inf", ".INF"].contains(digits) { return Double(sign) * .infinity }
         if [".nan", ".NaN", ".NAN"].contains(text) { return .nan }
         let plain = digits.replacing("_", with: "")
-        guard plain.contains("."), let first = plain.utf8.first, first == UInt8(ascii: ".") || isDigit(first) else { return nil }
+        guard plain.contains("."), let first = plain.utf8.first, isDigit(first) || text.hasPrefix(".") else { return nil }
         if plain.contains(":") { return baseSixty(plain).map { Double(sign) * $0 } }
         let parts = plain.lowercased().split(separator: "e", omittingEmptySubsequences: false)
         guard parts.count <= 2, parts[0].utf8.allSatisfy({ isDigit($0) || $0 == UInt8(ascii: ".") }) else { return nil }

@@ -1,0 +1,155 @@
+import Checkpoints
+import Recipes
+import Testing
+
+@Suite struct RecipeTests {
+    private func parse(_ text: String, strict: Bool = false) throws -> Recipe {
+        try Recipe.parse(text: text, file: "recipe.yml", strict: strict)
+    }
+
+    private static let models = "models:\n- model: a\n- model: b\n"
+
+    @Test func readsEverythingOfARecipe() throws {
+        let recipe = try parse(
+            """
+            merge_method: ties
+            base_model: org/base@v1
+            models:
+            - model: "a path"
+              parameters: {weight: 0.5, density: [0.1, 0.9]}
+            - model: b+lora
+            - model: {model: {path: "c+c", revision: main}, lora: {path: d@d}}
+            parameters:
+              normalize: off
+              lambda:
+              - filter: mlp
+                value: [0, 1]
+              - value: 2
+            dtype: bfloat16
+            out_dtype: torch.float32
+            """)
+        #expect(recipe.method == Located("ties", line: 1))
+        #expect(recipe.baseModel?.value == ModelReference(model: .init(path: "org/base", revision: "v1")))
+        #expect(recipe.models.map(\.model.value.description) == ["a path", "b+lora", "c+c@main+d@d"])
+        #expect(recipe.models.map(\.model.line) == [4, 6, 7])
+        #expect(recipe.dtype == .bf16)
+        #expect(recipe.outDtype == .f32)
+        #expect(recipe.warnings == [])
+        #expect(recipe.parameters.value("normalize", at: 0, tensor: "t")?.value.asBool == false)
+        #expect(recipe.models[0].parameters.value("density", at: 0.5, tensor: "t")?.value.asDouble == 0.5)
+    }
+
+    // MARK: Parameters
+
+    /// mergekit's rule: the gradient's points are spread evenly over 0...1, and what lies between is interpolated.
+    @Test(arguments: [
+        ("[1, 3]", 0.0, 1.0), ("[1, 3]", 0.5, 2), ("[1, 3]", 1, 3), ("[0, 1, 0]", 0.25, 0.5), ("[0, 1, 0]", 0.5, 1), ("[0, 1, 0]", 0.75, 0.5),
+        ("[7]", 0.3, 7), ("5", 0.9, 5), ("[1e-1, 0.3]", 0.5, 0.2),
+    ])
+    func gradients(written: String, position: Double, value: Double) throws {
+        let recipe = try parse("merge_method: linear\n\(Self.models)parameters: {weight: \(written)}\n")
+        let found = try #require(recipe.parameters.value("weight", at: position, tensor: "t")?.value.asDouble)
+        #expect((found - value).magnitude < 1e-15)
+    }
+
+    @Test func theFirstFilterThatFitsDecides() throws {
+        let recipe = try parse(
+            """
+            merge_method: linear
+            \(Self.models)parameters:
+              weight:
+              - {filter: q_proj, value: 1}
+              - {filter: "*", value: 2}
+              - {filter: k_proj, value: 3}
+              scale:
+              - {filter: mlp, value: 4}
+            """)
+        func weight(_ tensor: String) -> Double? { recipe.parameters.value("weight", at: 0, tensor: tensor)?.value.asDouble }
+        #expect(weight("layers.0.q_proj.weight") == 1)
+        #expect(weight("layers.0.k_proj.weight") == 2)
+        #expect(recipe.parameters.value("scale", at: 0, tensor: "layers.0.q_proj.weight") == nil)
+        #expect(recipe.parameters.value("scale", at: 0, tensor: "layers.0.mlp.up")?.value.asDouble == 4)
+    }
+
+    // MARK: What is wrong, and where
+
+    struct Bad: Sendable, CustomTestStringConvertible {
+        let text: String
+        /// The problems, as `line: words that the message has`.
+        let problems: [(line: Int?, words: String)]
+        var testDescription: String { problems.map(\.words).joined(separator: "; ") }
+
+        init(_ text: String, _ problems: (Int?, String)...) {
+            self.text = text
+            self.problems = problems.map { (line: $0.0, words: $0.1) }
+        }
+    }
+
+    @Test(arguments: [
+        Bad("", (nil, "is empty")),
+        Bad("# only a comment\n", (nil, "is empty")),
+        Bad("just text", (1, "is no recipe")),
+        Bad("- a\n- b\n", (1, "is no recipe")),
+        Bad("merge_method: linear\nmodels: [\n", (3, "is not YAML")),
+        Bad("merge_method: linear\n\tmodels: x\n", (2, "is not YAML")),
+        Bad("merge_method: linear\nmerge_method: ties\n\(models)", (2, "'merge_method' occurs twice")),
+        Bad("merge_method: linear\n\(models)---\nmerge_method: ties\n", (6, "holds 2 documents")),
+        Bad(models, (1, "has no 'merge_method'")),
+        Bad("merge_method: [linear]\n\(models)", (1, "is the name of a method")),
+        Bad("merge_method: linear\n", (1, "has no models")),
+        Bad("merge_method: linear\nmodels: []\n", (2, "has no models")),
+        Bad("merge_method: linear\nmodels:\n- a\n", (3, "'- model: PATH'")),
+        Bad("merge_method: linear\nmodels:\n- parameters: {weight: 1}\n", (3, "has no 'model: PATH'")),
+        Bad("merge_method: linear\nmodels:\n- model: a\n  weight: 1\n", (4, "stands beside 'model'")),
+        Bad("merge_method: linear\nmodels:\n- model: a+b+c\n", (3, "is no model reference")),
+        Bad("merge_method: linear\nmodels:\n- model: {revision: x}\n", (3, "has no 'path'")),
+        Bad("merge_method: linear\n\(models)dtype: bfloat17\n", (5, "not 'bfloat17'")),
+        Bad("merge_method: linear\n\(models)parameters: 3\n", (5, "'name: value' lines")),
+        Bad("merge_method: linear\n\(models)parameters:\n  weight:\n", (6, "has no value")),
+        Bad("merge_method: linear\n\(models)parameters:\n  weight:\n  - {filter: a}\n", (7, "has no 'value'")),
+        Bad("merge_method: linear\n\(models)parameters:\n  weight:\n  - {filter: 3, value: 1}\n", (7, "part of a tensor's name")),
+        Bad("merge_method: linear\n\(models)parameters:\n  weight:\n  - {filter: a, value: 1}\n  - 2\n", (8, "mixes filters")),
+        Bad("merge_method: linear\nslices: []\n", (2, "not supported")),
+        // Everything at once.
+        Bad("models:\n- model: a\n  scale: 2\n- model: ''\ndtype: x\n", (3, "stands beside"), (4, "no model reference"), (5, "not 'x'"), (1, "no 'merge_method'")),
+    ])
+    func saysWhatIsWrongAndWhere(_ bad: Bad) {
+        let problems = #expect(throws: Problems.self) { try parse(bad.text) }
+        #expect(problems?.all.count == bad.problems.count, "\(problems?.description ?? "none")")
+        for expected in bad.problems {
+            #expect(
+                problems?.all.contains { $0.line == expected.line && $0.description.contains(expected.words) } == true,
+                "\(problems?.description ?? "none")")
+        }
+        #expect(problems?.all.allSatisfy { $0.file == "recipe.yml" && $0.code == .badData } == true)
+    }
+
+    @Test func aSlipIsAWarningAndInStrictModeAProblem() throws {
+        let text = "merge_method: linear\n\(Self.models)parmeters: {weight: 1}\n"
+        let warnings = try parse(text).warnings
+        #expect(warnings.map(\.line) == [5])
+        #expect(warnings.first?.advice == "did you mean 'parameters'?")
+        #expect(#expect(throws: Problems.self) { try parse(text, strict: true) }?.all == warnings)
+    }
+
+    @Test func dtypeSlipsAreExplained() {
+        let problems = #expect(throws: Problems.self) { try parse("merge_method: linear\n\(Self.models)dtype: bfloat61\n") }
+        #expect(problems?.all.first?.advice == "did you mean 'bfloat16'?")
+    }
+
+    @Test(arguments: [
+        ("a.layers.3.b", "a.layers", 3), ("h.11.attn.c_attn.weight", "h", 11), ("layers.0.experts.7.w", "layers", 0),
+    ])
+    func layersAreFoundInNames(name: String, prefix: String, index: Int) {
+        #expect(TensorName(name).layer?.prefix == prefix)
+        #expect(TensorName(name).layer?.index == index)
+    }
+
+    @Test(arguments: ["embed_tokens.weight", "0.weight", "layers.3", "layers.x3.w", "layers.99999999999999999999.w", ""])
+    func otherNamesHaveNoLayer(name: String) { #expect(TensorName(name).layer == nil) }
+
+    @Test(arguments: [("tise", "ties"), ("linaer", "linear"), ("task_arithmetics", "task_arithmetic"), ("xyzzy", nil)])
+    func suggestions(slip: String, meant: String?) {
+        #expect(Suggestion.closest(to: slip, in: ["linear", "ties", "task_arithmetic", "passthrough"]) == meant)
+    }
+}

@@ -1,0 +1,125 @@
+import Checkpoints
+import TensorKernels
+import TestSupport
+import Testing
+
+/// Every instruction set computes the same bits as the portable loops, for any length, alignment and bit pattern.
+@Suite struct LevelTests {
+    private static let lengths = [0, 1, 3, 7, 8, 15, 16, 17, 31, 33, 64, 100, 1000, 8192]
+
+    /// Half of the values are ordinary, the others any bit pattern: infinities, NaN, subnormals.
+    private static func values(_ count: Int, seed: UInt64) -> [Float] {
+        var random = SplitMix(seed: seed)
+        return (0..<count).map { index in
+            index % 2 == 0 ? Float.random(in: -1...1, using: &random) : Float(bitPattern: UInt32(truncatingIfNeeded: random.next()))
+        }
+    }
+
+    /// NaN payloads are not promised; that a value is NaN is.
+    private static func bits(_ values: [Float]) -> [UInt32] { values.map { $0.isNaN ? 0x7fc0_0000 : $0.bitPattern } }
+
+    private func compare(
+        _ name: String, _ operation: (Kernels, _ x: [Float], _ y: [Float], inout [Float]) -> Void
+    ) {
+        for length in Self.lengths {
+            let x = Self.values(length, seed: 1), y = Self.values(length, seed: 2)
+            var expected = Self.values(length, seed: 3)
+            operation(.portable, x, y, &expected)
+            for kernels in Kernels.available {
+                var found = Self.values(length, seed: 3)
+                operation(kernels, x, y, &found)
+                #expect(Self.bits(found) == Self.bits(expected), "\(name), \(length) elements, \(kernels)")
+            }
+        }
+    }
+
+    @Test func arithmeticIsTheSame() {
+        compare("subtract") { kernels, x, y, target in kernels.subtract(x, y, into: &target, count: x.count) }
+        compare("add") { kernels, x, _, target in kernels.add(x, to: &target, count: x.count) }
+        compare("scale") { kernels, x, _, target in kernels.scale(x, by: 0.3, into: &target, count: x.count) }
+        compare("divide") { kernels, x, _, target in kernels.divide(&target, by: 0.7, count: x.count) }
+        compare("axpy") { kernels, x, _, target in kernels.axpy(0.1, x, into: &target, count: x.count) }
+        compare("zeroBelow") { kernels, x, _, target in kernels.zeroBelow(Float(0.5).bitPattern, &target, count: x.count) }
+        for normalize in [false, true] {
+            compare("signConsensus") { kernels, x, y, target in
+                let third = Self.values(x.count, seed: 4)
+                x.withUnsafeBufferPointer { x in
+                    y.withUnsafeBufferPointer { y in
+                        third.withUnsafeBufferPointer { z in
+                            let entries = [x, y, z].compactMap(\.baseAddress)
+                            kernels.signConsensus(entries, weights: [0.5, 0.3, -0.2], normalize: normalize, into: &target, count: x.count)
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The products of axpy are rounded before the sum: a fused multiply-add would give other bits.
+    @Test(arguments: Kernels.available)
+    func nothingIsFused(kernels: Kernels) {
+        let x = Self.values(4096, seed: 9).map { $0.isFinite ? $0 : 1 }
+        var target = Self.values(4096, seed: 10).map { $0.isFinite ? $0 : 1 }
+        let expected = zip(x, target).map { x, y in y + 0.1 * x }
+        let fused = zip(x, target).map { x, y in y.addingProduct(0.1, x) }
+        kernels.axpy(0.1, x, into: &target, count: x.count)
+        #expect(Self.bits(target) == Self.bits(expected))
+        #expect(Self.bits(expected) != Self.bits(fused))
+    }
+
+    @Test func statisticsAreTheSame() {
+        for length in Self.lengths {
+            let x = Self.values(length, seed: 5), y = Self.values(length, seed: 6)
+            for kernels in Kernels.available {
+                #expect(kernels.countEqual(x, pattern: x.first?.magnitude.bitPattern ?? 0, count: length)
+                    == x.count { $0.magnitude.bitPattern == x.first?.magnitude.bitPattern })
+                let ordinary = x.map { $0.isFinite ? $0 : 1 }, others = y.map { $0.isFinite ? $0 : 1 }
+                #expect(kernels.dot(ordinary, others, count: length).bitPattern == Kernels.portable.dot(ordinary, others, count: length).bitPattern)
+                #expect(kernels.sumOfMagnitudes(ordinary, count: length).bitPattern == Kernels.portable.sumOfMagnitudes(ordinary, count: length).bitPattern)
+            }
+        }
+    }
+
+    @Test(arguments: Kernels.available)
+    func sumsAreRight(kernels: Kernels) {
+        let x = (0..<1000).map { Float($0 % 17) - 8 }, y = (0..<1000).map { Float($0 % 13) }
+        #expect(kernels.dot(x, y, count: 1000) == zip(x, y).reduce(0) { $0 + Double($1.0 * $1.1) })
+        #expect(kernels.sumOfMagnitudes(x, count: 1000) == x.reduce(0) { $0 + Double($1.magnitude) })
+    }
+
+    @Test(arguments: Kernels.available, [DType.f16, .bf16, .f64, .f32])
+    func conversionsAcceptAnyAlignment(kernels: Kernels, dtype: DType) {
+        let width = dtype.bitWidth / 8
+        for length in Self.lengths {
+            var random = SplitMix(seed: 8)
+            let bytes = (0..<length * width + 7).map { _ in UInt8.random(in: 0...255, using: &random) }
+            for shift in [0, 1, 3, 7] {
+                var found = [Float](repeating: 0, count: length), expected = found
+                bytes.withUnsafeBytes { raw in
+                    guard let start = raw.baseAddress else { return }
+                    kernels.widen(dtype, start + shift, &found, count: length)
+                    Kernels.portable.widen(dtype, start + shift, &expected, count: length)
+                }
+                #expect(Self.bits(found) == Self.bits(expected))
+            }
+        }
+    }
+
+    @Test(arguments: Kernels.available)
+    func consensusIsTIES(kernels: Kernels) {
+        // Columns: all agree; the minority loses; a tie sums to zero and counts as plus; a zero entry takes no part; nothing at all.
+        let rows: [[Float]] = [[1, 3, 2, 0, 0], [2, -1, -2, 4, 0], [3, -1, 0, -1, 0]]
+        var sums = [Float](repeating: .nan, count: 5), means = sums
+        rows[0].withUnsafeBufferPointer { a in
+            rows[1].withUnsafeBufferPointer { b in
+                rows[2].withUnsafeBufferPointer { c in
+                    let entries = [a, b, c].compactMap(\.baseAddress)
+                    kernels.signConsensus(entries, weights: [1, 1, 2], normalize: false, into: &sums, count: 5)
+                    kernels.signConsensus(entries, weights: [1, 1, 2], normalize: true, into: &means, count: 5)
+                }
+            }
+        }
+        #expect(sums == [6, 3, 2, 4, 0])
+        #expect(means == [1.5, 3, 2, 4, 0])
+    }
+}
