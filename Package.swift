@@ -80,5 +80,6 @@ let package = Package(
         tests(of: "Checkpoints", uses: ["Checkpoints", "TestSupport"], exclude: ["Fixtures"]),
         tests(of: "TensorKernels", uses: ["Checkpoints", "TensorKernels", "TestSupport"]),
         tests(of: "Recipes", uses: ["Checkpoints", "Recipes", "TestSupport"]),
+        tests(of: "Operators", uses: ["Checkpoints", "TensorKernels", "Operators", "TestSupport"]),
     ]
 )
