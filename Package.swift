@@ -81,5 +81,6 @@ let package = Package(
         tests(of: "TensorKernels", uses: ["Checkpoints", "TensorKernels", "TestSupport"]),
         tests(of: "Recipes", uses: ["Checkpoints", "Recipes", "TestSupport"]),
         tests(of: "Operators", uses: ["Checkpoints", "TensorKernels", "Operators", "TestSupport"]),
+        tests(of: "Planning", uses: ["Checkpoints", "Operators", "Planning", "TestSupport"]),
     ]
 )

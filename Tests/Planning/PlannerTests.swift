@@ -1,0 +1,179 @@
+import Checkpoints
+import Foundation
+import Operators
+import Planning
+import TestSupport
+import Testing
+
+@Suite struct PlannerTests {
+    private let directory: TemporaryDirectory
+
+    init() throws { directory = try TemporaryDirectory() }
+
+    private func write(_ model: String, _ tensors: [(String, TestTensor)]) throws {
+        try TestTensor.writeCheckpoint("\(directory.path)/\(model)", tensors)
+    }
+
+    private func plan(_ recipe: String, in folder: String? = nil, configure: (inout PlanRequest) -> Void = { _ in }) throws -> Plan {
+        var request = PlanRequest(recipe: recipe, recipeName: "recipe.yml", workingDirectory: folder ?? directory.path)
+        configure(&request)
+        return try Planner.plan(request)
+    }
+
+    private func problems(_ recipe: String) -> [TesseraError] {
+        #expect(throws: Problems.self) { try plan(recipe) }?.all ?? []
+    }
+
+    private static let linear = "merge_method: linear\nmodels:\n- model: a\n- model: b\nparameters: {weight: 0.5}\n"
+    private static let layers = (0..<4).flatMap { layer in
+        [("layers.\(layer).a", TestTensor([Float](repeating: 1, count: 100))), ("layers.\(layer).b", TestTensor([Float](repeating: 2, count: 50)))]
+    } + [("embed", TestTensor([Float](repeating: 3, count: 300))), ("norm", TestTensor([1, 1]))]
+
+    private func writeFamily() throws {
+        for model in ["a", "b"] { try write(model, Self.layers) }
+    }
+
+    // MARK: Work
+
+    @Test func everyTensorIsInOneShardAndAtItsPlace() throws {
+        try writeFamily()
+        let plan = try plan(Self.linear) { $0.maxPartBytes = 1500 }
+        let work = plan.stages.joined().flatMap(\.tensors)
+        #expect(work.map(\.name).sorted() == Self.layers.map(\.0).sorted())
+        #expect(plan.layout.parts.count > 1)
+        for tensor in work {
+            let entry = plan.layout.parts[tensor.part].tensors.first { $0.name == tensor.name }
+            #expect(entry?.range.lowerBound == tensor.offset)
+            #expect(entry?.byteCount == tensor.byteCount)
+        }
+    }
+
+    @Test func shardsAreCutByLayerAndSize() throws {
+        try writeFamily()
+        let whole = try plan(Self.linear)
+        #expect(whole.stages.count == 1)
+        #expect(whole.stages[0].map(\.label).sorted() == ["layers.0", "layers.1", "layers.2", "layers.3", "outside layers"])
+        let small = try plan(Self.linear) { $0.shardBytes = 450 }
+        #expect(small.stages[0].map(\.label).contains("layers.2 (2/2)"))
+        #expect(small.stages[0].allSatisfy { $0.byteCount <= 450 || $0.tensors.count == 1 })
+    }
+
+    @Test func aShardNamesOnlyTheFilesItReads() throws {
+        try writeFamily()
+        let plan = try plan(Self.linear)
+        for shard in plan.stages[0].indices {
+            let work = plan.work(stage: 0, shard: shard)
+            #expect(Set(work.tensors.flatMap { $0.sources.map(\.file) }) == Set(work.files.indices))
+            #expect(work.files.allSatisfy { $0.path.hasSuffix("/model.safetensors") && !$0.path.hasPrefix("/") })
+            #expect(try JSONDecoder().decode(ShardWork.self, from: JSONEncoder().encode(work)) == work)
+        }
+    }
+
+    // MARK: Identity
+
+    @Test func theDigestNamesTheResultAndNotThePlace() throws {
+        try writeFamily()
+        let other = try TemporaryDirectory()
+        for model in ["a", "b"] { try FileManager.default.copyItem(atPath: "\(directory.path)/\(model)", toPath: "\(other.path)/\(model)") }
+        let digest = try plan(Self.linear).digest
+        #expect(try plan(Self.linear, in: other.path).digest == digest)
+        #expect(try plan(Self.linear) { $0.shardBytes = 100 }.digest == digest)
+        #expect(try plan("# a comment\n" + Self.linear).digest == digest)
+        #expect(try plan(Self.linear) { $0.maxPartBytes = 1500 }.digest != digest)
+        #expect(try plan(Self.linear.replacingOccurrences(of: "0.5", with: "0.25")).digest != digest)
+        #expect(try plan(Self.linear + "dtype: bfloat16\n").digest != digest)
+        #expect(try plan(Self.linear + "parameters: {weight: 0.5, normalize: false}\n".replacingOccurrences(of: "parameters", with: "x")).digest == digest)
+    }
+
+    @Test func aReplacedInputChangesTheDigest() throws {
+        try writeFamily()
+        let digest = try plan(Self.linear).digest
+        try write("b", Self.layers.reversed())
+        #expect(try plan(Self.linear).digest != digest)
+    }
+
+    // MARK: Types
+
+    @Test(arguments: [
+        ("", DType.f32), ("dtype: bfloat16\n", .bf16), ("dtype: bfloat16\nout_dtype: float16\n", .f16), ("out_dtype: float64\n", .f64),
+    ])
+    func theOutputTypeFollowsTheRecipe(lines: String, dtype: DType) throws {
+        try writeFamily()
+        let plan = try plan(Self.linear + lines)
+        #expect(plan.stages.joined().flatMap(\.tensors).allSatisfy { $0.dtype == dtype })
+        let config = try #require(plan.companions.first { $0.name == "config.json" }).contents()
+        let names: [DType: String] = [.f32: "float32", .bf16: "bfloat16", .f16: "float16", .f64: "float64"]
+        #expect(try JSONText(config).string(["torch_dtype"]) == names[dtype])
+    }
+
+    @Test func mixedInputsAreWidened() throws {
+        try write("a", [("t", TestTensor([1])), ("ids", TestTensor(.i64, [1], bytes: [UInt8](repeating: 1, count: 8)))])
+        try write("b", [("t", TestTensor(bfloat16: [1])), ("ids", TestTensor(.i64, [1], bytes: [UInt8](repeating: 1, count: 8)))])
+        let tensors = try plan(Self.linear).stages.joined().flatMap(\.tensors)
+        #expect(tensors.first { $0.name == "t" }?.dtype == .f32)
+        #expect(tensors.first { $0.name == "ids" }?.method == "identical")
+    }
+
+    // MARK: Problems
+
+    @Test func reportsAllProblemsAtOnce() throws {
+        try write("a", [("shape", TestTensor([1, 2])), ("missing", TestTensor([1])), ("types", TestTensor([1]))])
+        try write("b", [("shape", TestTensor([1, 2, 3])), ("types", TestTensor(.i32, [1], bytes: [0, 0, 0, 0]))])
+        let found = problems(Self.linear)
+        #expect(found.map(\.tensor) == ["missing", "shape", "types"])
+        #expect(found[0].problem == "missing in b, present in 1 of 2 models")
+        #expect(found[1].problem == "has shape [2] in a and [3] in b")
+        #expect(found[2].problem.contains("F32, I32"))
+    }
+
+    @Test func manyProblemsAreCut() throws {
+        try write("a", (0..<100).map { ("t\($0)", TestTensor([1])) })
+        try write("b", [("x", TestTensor([1]))])
+        let found = problems(Self.linear)
+        #expect(found.count == 21)
+        #expect(found.last?.problem == "and 81 more problems like these")
+    }
+
+    @Test(arguments: [
+        ("merge_method: tise\nmodels:\n- model: a\n", 1, "did you mean 'ties'?"),
+        ("merge_method: ties\nmodels:\n- model: a\n  parameters: {weight: 1}\n", 1, "needs a base"),
+        ("merge_method: linear\nmodels:\n- model: a\n- model: b\n  parameters: {weight: 1}\n", 3, "needs a value of 'weight' for the model 'a'"),
+        ("merge_method: linear\nmodels:\n- model: a\n- model: a\nparameters: {weight: 1}\n", 4, "listed twice"),
+        ("merge_method: passthrough\nmodels:\n- model: a\n- model: b\n", 1, "takes 1 models, the recipe has 2"),
+        ("merge_method: linear\nmodels:\n- model: a\n- model: b\nparameters:\n  weight: heavy\n", 6, "is a number, not 'heavy'"),
+        ("merge_method: linear\nmodels:\n- model: a\n- model: b\nparameters:\n  weight: .nan\n", 6, "is a number"),
+        ("merge_method: linear\nmodels:\n- model: a\nparameters:\n  weight: 1\n  normalize: 7\n", 6, "is true or false, not '7'"),
+        ("merge_method: ties\nbase_model: a\nmodels:\n- model: b\nparameters:\n  weight: 1\n  density: 1.5\n", 7, "lies between 0.0 and 1.0"),
+        ("merge_method: linear\nmodels:\n- model: a+lora\n- model: b\nparameters: {weight: 1}\n", 3, "does not support"),
+    ])
+    func recipesThatMakeNoSenseNameTheirLine(recipe: String, line: Int, words: String) throws {
+        try writeFamily()
+        let found = problems(recipe)
+        #expect(found.first?.line == line)
+        #expect(found.first?.file == "recipe.yml")
+        #expect(found.first?.description.contains(words) == true, "\(found)")
+    }
+
+    @Test func missingModelsAreAllNamed() {
+        let found = problems(Self.linear)
+        #expect(found.map(\.code) == [.inputMissing, .inputMissing])
+        #expect(found.compactMap(\.file) == ["a", "b"])
+    }
+
+    @Test func weightsThatCancelAreFoundBeforeTheWork() throws {
+        try writeFamily()
+        let recipe = "merge_method: linear\nmodels:\n- model: a\n  parameters: {weight: 1}\n- model: b\n  parameters: {weight: -1}\n"
+        #expect(problems(recipe).first?.advice?.contains("normalize: false") == true)
+    }
+
+    // MARK: Companions
+
+    @Test func companionsComeFromTheBase() throws {
+        try writeFamily()
+        try write("base", Self.layers)
+        try directory.write("{}", to: "base/tokenizer.json")
+        try directory.write("secret", to: "base/notes.txt")
+        let plan = try plan("merge_method: ties\nbase_model: base\nmodels:\n- model: a\nparameters: {weight: 1}\n")
+        #expect(plan.companions.map(\.name) == ["config.json", "tokenizer.json", "recipe.yml", "README.md"])
+    }
+}
