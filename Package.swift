@@ -25,7 +25,6 @@ func tests(of name: String, uses: [Target.Dependency], exclude: [String] = []) -
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
-let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let unixSignals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
@@ -82,5 +81,6 @@ let package = Package(
         tests(of: "Recipes", uses: ["Checkpoints", "Recipes", "TestSupport"]),
         tests(of: "Operators", uses: ["Checkpoints", "TensorKernels", "Operators", "TestSupport"]),
         tests(of: "Planning", uses: ["Checkpoints", "Operators", "Planning", "TestSupport"]),
+        tests(of: "Protocol", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", "TestSupport", nioCore]),
     ]
 )

@@ -1,0 +1,66 @@
+import Checkpoints
+import NIOCore
+import Protocol
+import TestSupport
+import Testing
+
+@Suite struct CodecTests {
+    private static func bytes(_ kind: String, count: Int) -> [UInt8] {
+        var random = SplitMix(seed: 23)
+        return (0..<count).map { index in
+            switch kind {
+            case "zeros": 0
+            case "sparse": index % 4 == 3 && Int.random(in: 0..<10, using: &random) == 0 ? UInt8.random(in: 0...255, using: &random) : 0
+            default: UInt8.random(in: 0...255, using: &random)
+            }
+        }
+    }
+
+    @Test(arguments: ["zeros", "sparse", "noise"], [0, 1, 5, 4_096, 100_003])
+    func everythingComesBack(kind: String, count: Int) throws {
+        let bytes = Self.bytes(kind, count: count)
+        for width in [1, 2, 4, 8] {
+            let packed = bytes.withUnsafeBytes { PackedBlock(packing: $0, elementWidth: width) }
+            #expect(try packed.withUnpacked { Array($0) } == bytes)
+            #expect(packed.payload.readableBytes <= count, "packing never makes a block larger")
+        }
+    }
+
+    @Test func packsOnlyWhatASampleSaysPays() {
+        let noise = Self.bytes("noise", count: 200_000).withUnsafeBytes { PackedBlock(packing: $0, elementWidth: 4) }
+        #expect(noise.codec == .stored)
+        let sparse = Self.bytes("sparse", count: 200_000).withUnsafeBytes { PackedBlock(packing: $0, elementWidth: 4) }
+        #expect(sparse.codec == .lz4Planes)
+        #expect(sparse.payload.readableBytes < 100_000)
+    }
+
+    /// A block says how long it is unpacked: what unpacks to more or less is refused, and nothing beyond is written.
+    @Test(arguments: [0, 99, 199_999, 200_001, TreeDigest.blockSize])
+    func bombsAreRefused(claimed: Int) throws {
+        let packed = [UInt8](repeating: 0, count: 200_000).withUnsafeBytes { PackedBlock(packing: $0, elementWidth: 4) }
+        var body = BlockFrame(attempt: Attempt(job: .none, shard: 0, epoch: 0), tensor: 0, offset: 0, contents: packed).frame.body
+        body.setInteger(UInt32(claimed), at: 16, endianness: .little)
+        let lying = try BlockFrame(Frame(.block, body: body)).contents
+        let error = #expect(throws: TesseraError.self) { try lying.withUnpacked { $0.count } }
+        #expect(error?.code == .protocolMismatch)
+    }
+
+    @Test func damagedPayloadsAreRefusedOrUnpackToSomethingOfTheSameLength() throws {
+        let packed = Self.bytes("sparse", count: 5_000).withUnsafeBytes { PackedBlock(packing: $0, elementWidth: 4) }
+        let good = BlockFrame(attempt: Attempt(job: .none, shard: 0, epoch: 0), tensor: 0, offset: 0, contents: packed).frame.body
+        for position in 24..<good.readableBytes {
+            var body = good
+            body.setInteger((body.getInteger(at: position, as: UInt8.self) ?? 0) ^ 0xa5, at: position)
+            let damaged = try BlockFrame(Frame(.block, body: body)).contents
+            if let length = try? damaged.withUnpacked({ $0.count }) { #expect(length == 5_000) }
+        }
+    }
+
+    @Test func aStoredBlockHasItsOwnLength() throws {
+        let stored = [UInt8](repeating: 1, count: 10).withUnsafeBytes { PackedBlock(storing: $0) }
+        var body = BlockFrame(attempt: Attempt(job: .none, shard: 0, epoch: 0), tensor: 0, offset: 0, contents: stored).frame.body
+        body.setInteger(UInt32(11), at: 16, endianness: .little)
+        let lying = try BlockFrame(Frame(.block, body: body)).contents
+        #expect(throws: TesseraError.self) { try lying.withUnpacked { $0.count } }
+    }
+}
