@@ -1,9 +1,9 @@
-import Checkpoints
+package import Checkpoints
 import Dispatch
 import Synchronization
 
 /// Holds threads back that have blocks to send, until the coordinator has stored enough of those before.
-final class CreditGate: Sendable {
+package final class CreditGate: Sendable {
     private struct State {
         var credit = 0
         var isClosed = false
@@ -12,19 +12,21 @@ final class CreditGate: Sendable {
 
     private let state = Mutex(State())
 
-    func add(_ bytes: Int) {
+    package init() {}
+
+    package func add(_ bytes: Int) {
         wake { $0.credit += bytes }
     }
 
     /// The connection is gone: nobody waits any longer.
-    func close() {
+    package func close() {
         wake { $0.isClosed = true }
     }
 
     /// Waits for `bytes` of credit and uses them up.
     ///
     /// - Throws: `unreachable` once the connection is gone.
-    func take(_ bytes: Int) throws(TesseraError) {
+    package func take(_ bytes: Int) throws(TesseraError) {
         while true {
             let (isTaken, isClosed, turn): (Bool, Bool, DispatchSemaphore?) = state.withLock { state in
                 if state.isClosed { return (false, true, nil) }

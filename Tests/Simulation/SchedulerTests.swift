@@ -1,0 +1,165 @@
+import Checkpoints
+import Coordinator
+import Protocol
+import Testing
+
+/// Single conversations with the scheduler.
+@Suite struct SchedulerTests {
+    private static let job = JobID(high: 1, low: 1)
+
+    private func scheduler(shards: [Int] = [1], stages: Int = 1, workers: Int = 1, slots: Int = 1) -> (Scheduler, [Scheduler.Action]) {
+        var scheduler = Scheduler()
+        var actions: [Scheduler.Action] = []
+        for worker in 1...max(1, workers) where workers > 0 {
+            actions += scheduler.handle(.workerJoined(worker, host: "host\(worker)", slots: slots), at: .zero)
+        }
+        let stage = shards.enumerated().map { ShardCost(label: "s\($0)", cost: $1) }
+        actions += scheduler.handle(.jobAdded(Self.job, stages: Array(repeating: stage, count: stages)), at: .zero)
+        return (scheduler, actions)
+    }
+
+    private func leases(_ actions: [Scheduler.Action]) -> [(worker: Int, attempt: Attempt)] {
+        actions.compactMap { if case .lease(let worker, let attempt, _) = $0 { (worker, attempt) } else { nil } }
+    }
+
+    @Test func aJobRunsToItsEnd() throws {
+        var (scheduler, actions) = scheduler()
+        let lease = try #require(leases(actions).first)
+        #expect(scheduler.handle(.shardFinished(lease.worker, lease.attempt), at: .seconds(1)) == [.commit(lease.worker, lease.attempt)])
+        #expect(scheduler.handle(.shardCommitted(lease.attempt), at: .seconds(1)) == [.jobFinished(Self.job)])
+        #expect(scheduler.handle(.shardCommitted(lease.attempt), at: .seconds(1)) == [])
+    }
+
+    @Test func aJobWithoutShardsIsFinishedAtOnce() {
+        var scheduler = Scheduler()
+        #expect(scheduler.handle(.jobAdded(Self.job, stages: [[], []]), at: .zero) == [.jobFinished(Self.job)])
+    }
+
+    @Test func theLargestShardsGoFirstAndLoadIsSpread() {
+        let (_, actions) = scheduler(shards: [1, 9, 5, 7], workers: 2, slots: 1)
+        #expect(leases(actions).map(\.attempt.shard) == [1, 3])
+        #expect(Set(leases(actions).map(\.worker)) == [1, 2])
+    }
+
+    @Test func aStageBeginsWhenTheOneBeforeIsCommitted() throws {
+        var (scheduler, actions) = scheduler(shards: [1, 1], stages: 2, slots: 9)
+        var open = leases(actions)
+        #expect(open.map(\.attempt.shard).sorted() == [0, 1])
+        for lease in open { _ = scheduler.handle(.shardFinished(lease.worker, lease.attempt), at: .zero) }
+        #expect(scheduler.handle(.shardCommitted(open[0].attempt), at: .zero) == [])
+        open = leases(scheduler.handle(.shardCommitted(open[1].attempt), at: .zero))
+        #expect(open.map(\.attempt.shard).sorted() == [2, 3])
+    }
+
+    @Test func aLeaseThatIsNotRenewedGoesToAnother() throws {
+        var (scheduler, actions) = scheduler(workers: 2)
+        let first = try #require(leases(actions).first)
+        #expect(scheduler.handle(.tick, at: .seconds(31)) == [])
+        let later = scheduler.handle(.tick, at: .seconds(32))
+        #expect(later.contains(.revoke(first.worker, first.attempt, reason: "the lease ran out")))
+        let second = try #require(leases(later).first)
+        #expect(second.attempt.epoch > first.attempt.epoch)
+        // The first worker was only slow. Its result is stale, and harmless.
+        #expect(scheduler.handle(.shardFinished(first.worker, first.attempt), at: .seconds(33)) == [.stale(first.worker, first.attempt)])
+        #expect(scheduler.handle(.shardFinished(second.worker, second.attempt), at: .seconds(33)) == [.commit(second.worker, second.attempt)])
+    }
+
+    @Test func heartbeatsKeepALease() throws {
+        var (scheduler, actions) = scheduler()
+        let lease = try #require(leases(actions).first)
+        for second in stride(from: 5, through: 300, by: 5) {
+            _ = scheduler.handle(.heartbeat(lease.worker, [LeaseProgress(attempt: lease.attempt, bytesDone: second)]), at: .seconds(second))
+            #expect(scheduler.handle(.tick, at: .seconds(second)) == [])
+        }
+        #expect(scheduler.shards(of: Self.job).first?.bytesDone == 300)
+    }
+
+    @Test func aLostWorkersShardsGoBackAtOnce() throws {
+        var (scheduler, actions) = scheduler(workers: 2)
+        let first = try #require(leases(actions).first)
+        let second = try #require(leases(scheduler.handle(.workerLeft(first.worker), at: .seconds(1))).first)
+        #expect(second.worker != first.worker && second.attempt.shard == first.attempt.shard)
+    }
+
+    @Test func aShardThatKillsWorkerAfterWorkerFailsItsJob() throws {
+        var (scheduler, actions) = scheduler(workers: 4)
+        for _ in 0..<2 {
+            let lease = try #require(leases(actions).first)
+            actions = scheduler.handle(.workerLeft(lease.worker), at: .zero)
+        }
+        let lease = try #require(leases(actions).first)
+        guard case .jobFailed(Self.job, let error)? = scheduler.handle(.workerLeft(lease.worker), at: .zero).first else {
+            Issue.record("the job goes on")
+            return
+        }
+        #expect(error.code == .temporary && error.problem.contains("3 workers were lost while they worked on s0"))
+    }
+
+    @Test func badDataFailsTheJobAtOnce() throws {
+        var (scheduler, actions) = scheduler(shards: [1, 1], workers: 2)
+        let open = leases(actions)
+        let error = TesseraError(.badData, "bad")
+        let failed = scheduler.handle(.shardFailed(open[0].worker, open[0].attempt, error), at: .zero)
+        #expect(failed == [.revoke(open[1].worker, open[1].attempt, reason: "the job failed"), .jobFailed(Self.job, error)])
+        #expect(scheduler.handle(.shardFinished(open[1].worker, open[1].attempt), at: .zero) == [.stale(open[1].worker, open[1].attempt)])
+    }
+
+    @Test func aTransientFailureIsTriedOnOtherHostsAfterAPause() throws {
+        var (scheduler, actions) = scheduler(workers: 3)
+        let error = TesseraError(.io, "disk")
+        var hosts: Set<Int> = []
+        var now = Duration.zero
+        for round in 0..<3 {
+            let lease = try #require(leases(actions).first, "round \(round)")
+            #expect(hosts.insert(lease.worker).inserted)
+            actions = scheduler.handle(.shardFailed(lease.worker, lease.attempt, error), at: now)
+            if round < 2 {
+                #expect(leases(actions).isEmpty, "not without a pause")
+                now += .seconds(5)
+                actions = scheduler.handle(.tick, at: now)
+            }
+        }
+        #expect(actions == [.jobFailed(Self.job, error)])
+    }
+
+    @Test func aStragglerGetsASecondWorkerAndTheFirstResultWins() throws {
+        var (scheduler, actions) = scheduler(shards: [10, 10, 10, 10], workers: 2, slots: 2)
+        let open = leases(actions)
+        for lease in open.dropLast() {
+            _ = scheduler.handle(.shardFinished(lease.worker, lease.attempt), at: .seconds(1))
+            _ = scheduler.handle(.shardCommitted(lease.attempt), at: .seconds(1))
+        }
+        let slow = try #require(open.last)
+        #expect(leases(scheduler.handle(.tick, at: .seconds(9))).isEmpty)
+        let backup = try #require(leases(scheduler.handle(.tick, at: .seconds(11))).first)
+        #expect(backup.worker != slow.worker && backup.attempt.shard == slow.attempt.shard)
+        let won = scheduler.handle(.shardFinished(backup.worker, backup.attempt), at: .seconds(12))
+        #expect(won == [.revoke(slow.worker, slow.attempt, reason: "another worker was faster"), .commit(backup.worker, backup.attempt)])
+        #expect(scheduler.handle(.shardFinished(slow.worker, slow.attempt), at: .seconds(12)) == [.stale(slow.worker, slow.attempt)])
+    }
+
+    @Test func aFailedCommitIsDoneAgain() throws {
+        var (scheduler, actions) = scheduler()
+        let lease = try #require(leases(actions).first)
+        _ = scheduler.handle(.shardFinished(lease.worker, lease.attempt), at: .zero)
+        #expect(scheduler.handle(.commitFailed(lease.attempt, TesseraError(.temporary, "lost")), at: .zero) == [])
+        #expect(leases(scheduler.handle(.tick, at: .seconds(2))).first?.attempt.epoch == 2)
+    }
+
+    @Test func aDrainingWorkerGetsNothingNew() {
+        var (scheduler, actions) = scheduler(shards: [1, 1], workers: 1)
+        #expect(leases(actions).count == 1)
+        #expect(scheduler.handle(.workerDraining(1), at: .zero) == [])
+        if let lease = leases(actions).first {
+            #expect(scheduler.handle(.shardFinished(1, lease.attempt), at: .zero) == [.commit(1, lease.attempt)])
+            #expect(scheduler.handle(.shardCommitted(lease.attempt), at: .zero) == [])
+        }
+    }
+
+    @Test func cancellingTakesTheLeasesBack() throws {
+        var (scheduler, actions) = scheduler(shards: [1, 1], workers: 2)
+        #expect(scheduler.handle(.jobCancelled(Self.job), at: .zero).count == leases(actions).count)
+        #expect(scheduler.handle(.jobCancelled(Self.job), at: .zero) == [])
+        #expect(leases(scheduler.handle(.workerJoined(9, host: "h", slots: 4), at: .zero)).isEmpty)
+    }
+}

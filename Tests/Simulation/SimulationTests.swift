@@ -1,0 +1,235 @@
+import Checkpoints
+import Coordinator
+import Protocol
+import TestSupport
+import Testing
+
+/// The scheduler in a world where workers come, go, freeze and come back, and messages are late, lost or doubled.
+///
+/// A run follows from its seed alone; a failure names it.
+@Suite struct SimulationTests {
+    @Test(arguments: 0..<300)
+    func whateverHappensTheRulesHold(seed: Int) {
+        var world = World(seed: UInt64(seed))
+        world.run()
+        #expect(world.violations == [], "seed \(seed)")
+    }
+
+    @Test func theSameSeedGivesTheSameHistory() {
+        var first = World(seed: 4), second = World(seed: 4), other = World(seed: 5)
+        first.run()
+        second.run()
+        other.run()
+        #expect(first.history == second.history)
+        #expect(first.history != other.history)
+    }
+
+    @Test func theWorldIsHardEnough() {
+        let worlds = (0..<100).map { seed in
+            var world = World(seed: UInt64(seed))
+            world.run()
+            return world
+        }
+        #expect(worlds.contains { $0.staleResults > 0 })
+        #expect(worlds.contains { $0.finished > 0 })
+        #expect(worlds.contains { $0.failed > 0 })
+        #expect(worlds.contains { $0.backups > 0 })
+    }
+}
+
+/// Jobs, workers and a network between them, driven by one random generator.
+private struct World {
+    private enum Delivery { case toScheduler(Scheduler.Event), start(Int, Attempt), stop(Int, Attempt) }
+
+    private struct Worker {
+        var isAlive = true
+        var frozenUntil = Duration.zero
+        var working: [Attempt: Duration] = [:]
+    }
+
+    private struct ShardKey: Hashable {
+        let job: JobID
+        let shard: Int
+    }
+
+    private var random: SplitMix
+    private var scheduler = Scheduler()
+    private var now = Duration.zero
+    private var mail: [(at: Duration, delivery: Delivery)] = []
+    private var workers: [Int: Worker] = [:]
+    private var nextWorker = 1
+    private var jobs: [JobID: [Int]] = [:]
+    private var ended: [JobID: Bool] = [:]
+    private var committed: Set<ShardKey> = []
+    private var epochs: [ShardKey: UInt64] = [:]
+    private var leased: [Int: Set<Attempt>] = [:]
+
+    private(set) var violations: [String] = []
+    private(set) var history: [String] = []
+    private(set) var staleResults = 0, finished = 0, failed = 0, backups = 0
+    private static let slots = 2
+    private static let calmAfter = Duration.seconds(600)
+    private static let end = Duration.seconds(6_000)
+
+    init(seed: UInt64) { random = SplitMix(seed: seed) }
+
+    private mutating func chance(_ share: Double) -> Bool { Double.random(in: 0..<1, using: &random) < share }
+
+    private mutating func violate(_ rule: String) { violations.append("\(now): \(rule)") }
+
+    private var isCalm: Bool { now >= Self.calmAfter }
+
+    // MARK: Time
+
+    mutating func run() {
+        for number in 0..<3 {
+            let id = JobID(high: 1, low: UInt64(number))
+            let stages = (0..<Int.random(in: 1...3, using: &random)).map { _ in
+                (0..<Int.random(in: 0...8, using: &random)).map { ShardCost(label: "s\($0)", cost: Int.random(in: 1...100, using: &random)) }
+            }
+            jobs[id] = stages.map(\.count)
+            tell(.jobAdded(id, stages: stages))
+        }
+        while now < Self.end, ended.count < jobs.count {
+            now += .milliseconds(500)
+            if isCalm { comeToRest() } else { disturb() }
+            deliver()
+            work()
+            tell(.tick)
+        }
+        for job in jobs.keys where ended[job] == nil { violate("the job \(job) has not ended") }
+    }
+
+    /// After the storm there are two healthy workers, and everything has to come to an end.
+    private mutating func comeToRest() {
+        if workers.values.count(where: { $0.isAlive }) < 2 { join() }
+    }
+
+    private mutating func disturb() {
+        if chance(0.03), workers.values.count(where: { $0.isAlive }) < 4 { join() }
+        for id in workers.keys.sorted() where workers[id]?.isAlive == true {
+            if chance(0.004) {
+                workers[id]?.isAlive = false
+                // The coordinator may take long to notice.
+                post(.toScheduler(.workerLeft(id)), after: .seconds(Double.random(in: 0...25, using: &random)))
+            } else if chance(0.004) {
+                workers[id]?.frozenUntil = now + .seconds(Double.random(in: 1...90, using: &random))
+            } else if chance(0.001) {
+                post(.toScheduler(.workerDraining(id)), after: .zero)
+            }
+        }
+    }
+
+    private mutating func join() {
+        workers[nextWorker] = Worker()
+        tell(.workerJoined(nextWorker, host: "host\(nextWorker % 3)", slots: Self.slots))
+        nextWorker += 1
+    }
+
+    private mutating func post(_ delivery: Delivery, after pause: Duration? = nil) {
+        let delay = pause ?? .seconds(isCalm ? 0.1 : Double.random(in: 0...3, using: &random))
+        mail.append((now + delay, delivery))
+    }
+
+    private mutating func deliver() {
+        let due = mail.filter { $0.at <= now }
+        mail.removeAll { $0.at <= now }
+        for (_, delivery) in due {
+            switch delivery {
+            case .toScheduler(let event):
+                if case .workerLeft(let id) = event { leased[id] = nil }
+                tell(event)
+            case .start(let worker, let attempt): workers[worker]?.working[attempt] = now + .seconds(Double.random(in: 1...20, using: &random))
+            case .stop(let worker, let attempt): workers[worker]?.working[attempt] = nil
+            }
+        }
+    }
+
+    /// Every worker that is awake sends a heartbeat now and then, and results when they are there.
+    private mutating func work() {
+        for id in workers.keys.sorted() {
+            guard let worker = workers[id], worker.isAlive, worker.frozenUntil <= now else { continue }
+            let beat = worker.working.keys.sorted { ($0.job.low, UInt64($0.shard), $0.epoch) < ($1.job.low, UInt64($1.shard), $1.epoch) }
+            if isCalm || chance(0.2) { send(.heartbeat(id, beat.map { LeaseProgress(attempt: $0, bytesDone: 1) })) }
+            for attempt in beat where worker.working[attempt] ?? now <= now {
+                workers[id]?.working[attempt] = nil
+                if !isCalm, chance(0.05) {
+                    send(.shardFailed(id, attempt, TesseraError(chance(0.1) ? .badData : .io, "simulated")))
+                } else {
+                    send(.shardFinished(id, attempt))
+                }
+            }
+        }
+    }
+
+    /// To the coordinator: may be lost with its connection, or come twice.
+    private mutating func send(_ event: Scheduler.Event) {
+        if !isCalm, chance(0.02) { return }
+        post(.toScheduler(event))
+        if !isCalm, chance(0.05) { post(.toScheduler(event)) }
+    }
+
+    // MARK: Rules
+
+    private mutating func tell(_ event: Scheduler.Event) {
+        if case .shardFinished(let worker, let attempt) = event, leased[worker]?.contains(attempt) != true { staleResults += 1 }
+        // Whoever finishes or fails gives its lease back.
+        switch event {
+        case .shardFinished(let worker, let attempt), .shardFailed(let worker, let attempt, _): leased[worker]?.remove(attempt)
+        default: break
+        }
+        for action in scheduler.handle(event, at: now) { obey(action) }
+    }
+
+    private mutating func obey(_ action: Scheduler.Action) {
+        history.append("\(now) \(action)")
+        switch action {
+        case .lease(let worker, let attempt, _):
+            let key = ShardKey(job: attempt.job, shard: attempt.shard)
+            if ended[attempt.job] != nil { violate("a lease of a job that has ended") }
+            if committed.contains(key) { violate("a lease of a committed shard") }
+            if attempt.epoch <= epochs[key] ?? 0 { violate("an epoch that does not rise") }
+            if let before = stage(of: attempt), (0..<before).contains(where: { !committed.contains(ShardKey(job: attempt.job, shard: $0)) }) {
+                violate("a stage before its time")
+            }
+            if leased.contains(where: { $0.value.contains { $0.job == attempt.job && $0.shard == attempt.shard } }) { backups += 1 }
+            epochs[key] = attempt.epoch
+            leased[worker, default: []].insert(attempt)
+            if leased[worker, default: []].count > Self.slots { violate("more leases than slots") }
+            post(.start(worker, attempt))
+        case .revoke(let worker, let attempt, _):
+            leased[worker]?.remove(attempt)
+            post(.stop(worker, attempt))
+        case .commit(let worker, let attempt):
+            let key = ShardKey(job: attempt.job, shard: attempt.shard)
+            if committed.contains(key) { violate("a second commit") }
+            if ended[attempt.job] != nil { violate("a commit after the end") }
+            leased[worker]?.remove(attempt)
+            if !isCalm, chance(0.02) {
+                post(.toScheduler(.commitFailed(attempt, TesseraError(.temporary, "simulated"))))
+            } else {
+                committed.insert(key)
+                post(.toScheduler(.shardCommitted(attempt)))
+            }
+        case .stale: break
+        case .jobFinished(let job):
+            if ended.updateValue(true, forKey: job) != nil { violate("a second end") }
+            let count = jobs[job]?.reduce(0, +) ?? 0
+            if (0..<count).contains(where: { !committed.contains(ShardKey(job: job, shard: $0)) }) { violate("finished without all shards") }
+            finished += 1
+        case .jobFailed(let job, _):
+            if ended.updateValue(false, forKey: job) != nil { violate("a second end") }
+            failed += 1
+        }
+    }
+
+    /// The number of shards in the stages before the attempt's.
+    private func stage(of attempt: Attempt) -> Int? {
+        var before = 0
+        for count in jobs[attempt.job] ?? [] {
+            if attempt.shard < before + count { return before }
+            before += count
+        }
+        return nil
+    }
+}

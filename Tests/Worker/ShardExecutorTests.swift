@@ -1,0 +1,111 @@
+import Checkpoints
+import Foundation
+import Operators
+import Planning
+import Protocol
+import Synchronization
+import TensorKernels
+import TestSupport
+import Testing
+import Worker
+
+/// A shard in, blocks and digests out: the same for any number of threads, and an error for anything that does not fit.
+@Suite struct ShardExecutorTests {
+    private let directory: TemporaryDirectory
+    private let roots: Roots
+    private static let count = 3 * (TreeDigest.blockSize / 4) + 77
+
+    init() throws {
+        directory = try TemporaryDirectory()
+        roots = try Roots([directory.path])
+    }
+
+    final class Store: ShardOutput {
+        let blocks = Mutex<[Int: [Int: [UInt8]]]>([:])
+
+        func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
+            blocks.withLock { $0[tensor, default: [:]][offset] = Array(bytes) }
+        }
+
+        func bytes(ofTensor index: Int) -> [UInt8] {
+            blocks.withLock { blocks in blocks[index, default: [:]].sorted { $0.key < $1.key }.flatMap(\.value) }
+        }
+    }
+
+    private func input(_ name: String, count: Int) throws -> InputFile {
+        let values = (0..<count).map { Float($0 % 251) }
+        let path = "\(directory.path)/\(name)"
+        try Data(TestTensor.encode([("t", TestTensor(values))])).write(to: URL(fileURLWithPath: path))
+        let header = try SafetensorsHeader.read(path: path)
+        return InputFile(path: name, size: header.fileSize, headerDigest: header.digest)
+    }
+
+    private func work(_ file: InputFile, count: Int, change: (inout SourceReference) -> Void = { _ in }, method: String = "passthrough", base: Int? = nil) -> ShardWork {
+        var source = SourceReference(file: 0, offset: file.size - 4 * count, dtype: .f32)
+        change(&source)
+        let tensor = TensorWork(
+            name: "t", dtype: .bf16, shape: [count], part: 0, offset: 0, method: method, values: ParameterValues(perInput: [["scale": .number(2)]]),
+            base: base, sources: [source])
+        return ShardWork(label: "s", files: [file], tensors: [tensor])
+    }
+
+    private func run(_ work: ShardWork, threads: Int = 2, output: Store = Store(), progress: ShardProgress = ShardProgress()) async throws -> [[Digest]] {
+        let pool = ComputePool(threads: threads)
+        let executor = ShardExecutor(pool: pool, inputs: LocalInputs(roots: roots))
+        let result = await Result { try await executor.run(work, output: output, progress: progress) }
+        try await pool.shutdown()
+        return try result.get()
+    }
+
+    @Test func digestsAndBytesAreTheSameForAnyNumberOfThreads() async throws {
+        let file = try input("in", count: Self.count)
+        var seen: Set<[Digest]> = []
+        for threads in [1, 2, 5] {
+            let output = Store(), progress = ShardProgress()
+            let digests = try await run(work(file, count: Self.count), threads: threads, output: output, progress: progress)
+            let bytes = output.bytes(ofTensor: 0)
+            #expect(bytes.count == 2 * Self.count)
+            #expect(progress.bytesDone == bytes.count)
+            let expected = try stride(from: 0, to: bytes.count, by: TreeDigest.blockSize).map {
+                try Digest.sha256(of: Array(bytes[$0..<min(bytes.count, $0 + TreeDigest.blockSize)]))
+            }
+            #expect(digests == [expected])
+            seen.insert(expected)
+        }
+        #expect(seen.count == 1)
+    }
+
+    @Test func aCancelledShardStops() async throws {
+        let file = try input("in", count: 100)
+        let progress = ShardProgress()
+        progress.cancel()
+        await #expect(throws: CancellationError.self) { try await run(work(file, count: 100), progress: progress) }
+    }
+
+    @Test func shardsThatDoNotFitTheirFilesAreErrors() async throws {
+        let file = try input("in", count: 100)
+        for (what, work) in [
+            ("offset beyond the file", work(file, count: 100) { $0 = SourceReference(file: 0, offset: file.size, dtype: .f32) }),
+            ("negative offset", work(file, count: 100) { $0 = SourceReference(file: 0, offset: -8, dtype: .f32) }),
+            ("file that is not listed", work(file, count: 100) { $0.file = 1 }),
+            ("base that is no source", work(file, count: 100, base: 3)), ("unknown method", work(file, count: 100, method: "magic")),
+        ] {
+            let error = await #expect(throws: TesseraError.self, "\(what)") { try await run(work) }
+            #expect(error?.tensor == "t")
+        }
+    }
+
+    @Test func aFileThatNobodyHasIsNamed() async throws {
+        let error = await #expect(throws: TesseraError.self) {
+            try await run(work(InputFile(path: "none", size: 1000, headerDigest: try .sha256(of: [])), count: 100))
+        }
+        #expect(error?.code == .inputMissing)
+        #expect(error?.file == "none")
+    }
+}
+
+extension Result where Failure == any Error {
+    fileprivate init(_ body: () async throws -> Success) async {
+        do { self = .success(try await body()) } catch { self = .failure(error) }
+    }
+}
