@@ -84,5 +84,6 @@ let package = Package(
         tests(of: "Protocol", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", "TestSupport", nioCore]),
         tests(of: "Worker", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", "Worker", "TestSupport"]),
         tests(of: "Simulation", uses: ["Checkpoints", "Protocol", "Coordinator", "TestSupport"]),
+        tests(of: "EndToEnd", uses: ["Checkpoints", "Protocol", "TestSupport", "tessera", nioCore]),
     ]
 )
