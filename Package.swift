@@ -81,8 +81,10 @@ let package = Package(
         tests(of: "Recipes", uses: ["Checkpoints", "Recipes", "TestSupport"]),
         tests(of: "Operators", uses: ["Checkpoints", "TensorKernels", "Operators", "TestSupport"]),
         tests(of: "Planning", uses: ["Checkpoints", "Operators", "Planning", "TestSupport"]),
-        tests(of: "Protocol", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", "TestSupport", nioCore]),
-        tests(of: "Worker", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", "Worker", "TestSupport"]),
+        tests(
+            of: "Protocol", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", "TestSupport", nioCore]),
+        tests(
+            of: "Worker", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", "Worker", "TestSupport"]),
         tests(of: "Simulation", uses: ["Checkpoints", "Protocol", "Coordinator", "TestSupport"]),
         tests(of: "EndToEnd", uses: ["Checkpoints", "Protocol", "TestSupport", "tessera", nioCore]),
     ]

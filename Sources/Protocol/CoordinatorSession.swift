@@ -96,7 +96,7 @@ package struct CoordinatorSession: Sendable {
                 return [.send(.fetchFailed(FetchFailed(request: request.request, error: error)))]
             }
             return [.fetch(request)]
-        case .drain: return [.drain]
+        case .drain: return [.drain, .send(.drain)]
         case .goodbye(let reason): return close(reason)
         default: return close("a worker does not say this")
         }

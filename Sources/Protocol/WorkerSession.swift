@@ -6,6 +6,8 @@ package import Checkpoints
 /// greeting ──welcome──▶ working ──silence, goodbye──▶ closed
 ///     └──refusal, silence──▶ closed
 /// ```
+///
+/// Draining is a part of working: asked for, confirmed by the coordinator (so that no lease can be on its way any more), and over when no lease is left.
 package struct WorkerSession: Sendable {
     /// What the driver does next, in order.
     package enum Action: Sendable, Equatable {
@@ -17,6 +19,8 @@ package struct WorkerSession: Sendable {
         case stop(Attempt)
         case credit(Int)
         case fetchFailed(FetchFailed)
+        /// The last lease is over and no other will come: say goodbye, and the coordinator closes.
+        case drained
         /// Close the connection. A permanent error means that coming back is pointless.
         case close(TesseraError)
     }
@@ -28,6 +32,9 @@ package struct WorkerSession: Sendable {
     }
 
     fileprivate struct Working {
+        enum Draining { case no, asked, confirmed, done }
+
+        var draining = Draining.no
         var lastHeard: Duration
         var nextBeat: Duration
         /// The last heartbeat: its number, when it went out, and the leases that it named.
@@ -68,11 +75,21 @@ package struct WorkerSession: Sendable {
         state = .working(working)
     }
 
-    /// The attempt ended here, one way or the other.
-    package mutating func ended(_ attempt: Attempt) {
-        guard case .working(var working) = state else { return }
+    /// The attempt ended here, one way or the other, and what there was to say about it is said.
+    package mutating func ended(_ attempt: Attempt) -> [Action] {
+        guard case .working(var working) = state else { return [] }
         working.leases[attempt] = nil
+        let actions = working.finishDraining()
         state = .working(working)
+        return actions
+    }
+
+    /// Take no more leases, and leave after the last one.
+    package mutating func drain() -> [Action] {
+        guard case .working(var working) = state else { return close(TesseraError(.cancelled, "shutting down")) }
+        working.draining = .asked
+        state = .working(working)
+        return [.send(.drain)]
     }
 
     /// - Parameter progress: of the leases that are at work, for the heartbeat that may be due.
@@ -112,7 +129,11 @@ extension WorkerSession.Working {
             let lasts = Duration.milliseconds(lease.milliseconds)
             leases[lease.attempt] = (now + lasts, lasts)
             return [.start(lease)]
-        case .revoke(let revoke): return leases.removeValue(forKey: revoke.attempt) == nil ? [] : [.stop(revoke.attempt)]
+        case .revoke(let revoke):
+            return leases.removeValue(forKey: revoke.attempt) == nil ? [] : [.stop(revoke.attempt)] + finishDraining()
+        case .drain where draining == .asked:
+            draining = .confirmed
+            return finishDraining()
         case .credit(let credit): return [.credit(credit.bytes)]
         case .fetchFailed(let failed): return [.fetchFailed(failed)]
         case .goodbye(let reason): return [.close(TesseraError(.unreachable, "the coordinator said goodbye: \(reason)"))]
@@ -120,11 +141,17 @@ extension WorkerSession.Working {
         }
     }
 
+    fileprivate mutating func finishDraining() -> [WorkerSession.Action] {
+        guard draining == .confirmed, leases.isEmpty else { return [] }
+        draining = .done
+        return [.drained]
+    }
+
     fileprivate mutating func tick(at now: Duration, progress: [LeaseProgress]) -> [WorkerSession.Action] {
         let overdue = leases.filter { $0.value.ends <= now }.map(\.key)
             .sorted { ($0.shard, $0.epoch) < ($1.shard, $1.epoch) }
         for attempt in overdue { leases[attempt] = nil }
-        var actions = overdue.map(WorkerSession.Action.stop)
+        var actions = overdue.map(WorkerSession.Action.stop) + finishDraining()
         if now >= nextBeat {
             let known = progress.filter { leases[$0.attempt] != nil }
             beat = (beat.number + 1, now, known.map(\.attempt))

@@ -21,7 +21,9 @@ package struct TesseraCommand: AsyncParsableCommand {
 
     /// Runs the command that the arguments name and ends the process with its exit code.
     package static func run() async -> Never {
+        // A broken pipe and a file above the limit are errors of the write that meets them, not ends of the process.
         signal(SIGPIPE, SIG_IGN)
+        signal(SIGXFSZ, SIG_IGN)
         do {
             var command = try parseAsRoot()
             if var asynchronous = command as? any AsyncParsableCommand {

@@ -32,8 +32,6 @@ package final class LeaseRunner: Sendable {
         }
     }
 
-    package var isIdle: Bool { active.withLock { $0.isEmpty } }
-
     package var progress: [LeaseProgress] {
         active.withLock { active in active.map { LeaseProgress(attempt: $0.key, bytesDone: $0.value.bytesDone) } }
             .sorted { ($0.attempt.shard, $0.attempt.epoch) < ($1.attempt.shard, $1.attempt.epoch) }

@@ -60,11 +60,8 @@ final class WorkerConnection: Sendable {
     }
 
     /// Takes no more leases; the connection ends when the last one is over.
-    func drain() async {
-        channel.channel.send(.drain)
-        while !runner.isIdle, ending.withLock({ $0 == nil }) { try? await Task.sleep(for: .milliseconds(50)) }
-        channel.channel.send(.goodbye("drained"))
-        channel.channel.close(promise: nil)
+    func drain() {
+        for action in session.withLock({ $0.drain() }) { performAtOnce(action) }
     }
 
     private func stop() {
@@ -112,6 +109,7 @@ final class WorkerConnection: Sendable {
         case .stop(let attempt): runner.stop(attempt)
         case .credit(let bytes): gate.add(bytes)
         case .fetchFailed(let failed): fetches.failed(failed)
+        case .drained: channel.channel.send(.goodbye("drained"))
         case .close(let error):
             note(error)
             channel.channel.close(promise: nil)
@@ -131,7 +129,7 @@ final class WorkerConnection: Sendable {
             channel.channel.send(.shardFailed(ShardFailed(attempt: lease.attempt, error: error)))
         case nil: log.debug("shard given up", metadata: ["shard": "\(lease.work.label)"])
         }
-        session.withLock { $0.ended(lease.attempt) }
+        for action in session.withLock({ $0.ended(lease.attempt) }) { performAtOnce(action) }
     }
 }
 

@@ -100,7 +100,7 @@ package struct WorkerService: Service {
             group.addTask { await connection.run() }
             group.addTask {
                 guard (try? await gracefulShutdown()) != nil else { return nil }
-                await connection.drain()
+                connection.drain()
                 return nil
             }
             defer { group.cancelAll() }

@@ -15,7 +15,8 @@ import Testing
 
     private func writeIndex(_ map: [String: String]) throws {
         let entries = map.map { "\"\($0)\": \"\($1)\"" }.joined(separator: ", ")
-        try directory.write("{\"metadata\": {\"total_size\": 16}, \"weight_map\": {\(entries)}}", to: "model.safetensors.index.json")
+        try directory.write(
+            "{\"metadata\": {\"total_size\": 16}, \"weight_map\": {\(entries)}}", to: "model.safetensors.index.json")
     }
 
     private func problem() -> TesseraError? { #expect(throws: TesseraError.self) { try Checkpoint.open(directory.path) } }
@@ -87,7 +88,10 @@ import Testing
         #expect(problem()?.problem.contains("no part beside it") == true)
     }
 
-    @Test(arguments: ["", "{", "[]", #"{"weight_map": {}}"#, #"{"weight_map": {"a": 1}}"#, #"{"weight_map": {"a": "x.safetensors", "a": "x.safetensors"}}"#])
+    @Test(arguments: [
+        "", "{", "[]", #"{"weight_map": {}}"#, #"{"weight_map": {"a": 1}}"#,
+        #"{"weight_map": {"a": "x.safetensors", "a": "x.safetensors"}}"#,
+    ])
     func refusesABrokenIndex(text: String) throws {
         try directory.write(text, to: "model.safetensors.index.json")
         #expect(problem()?.code == .badData)

@@ -6,7 +6,10 @@ import Testing
     @Test(arguments: [
         ("", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
         ("abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
-        ("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"),
+        (
+            "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"
+        ),
     ])
     func matchesTheStandard(text: String, hex: String) throws {
         let digest = try Digest.sha256(of: Array(text.utf8))
@@ -15,7 +18,9 @@ import Testing
         #expect(Digest(bytes: digest.bytes) == digest)
     }
 
-    @Test(arguments: ["", "ba78", String(repeating: "g", count: 64), String(repeating: "a", count: 63) + "é", String(repeating: "0", count: 65)])
+    @Test(arguments: [
+        "", "ba78", String(repeating: "g", count: 64), String(repeating: "a", count: 63) + "é", String(repeating: "0", count: 65),
+    ])
     func refusesOtherText(text: String) { #expect(Digest(hex: text) == nil) }
 
     @Test func theTreeDependsOnEveryBlockAndTheirOrder() throws {

@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// Every rule of the format: what breaks one is refused with the file, the tensor and the numbers, and what keeps them all is read.
-@Suite struct HeaderTests {
+@Suite(.serialized) struct HeaderTests {
     struct Hostile: Sendable, CustomTestStringConvertible {
         let testDescription: String
         let json: String
@@ -24,7 +24,9 @@ import Testing
         }
     }
 
-    private static func entry(_ name: String, _ dtype: String = "F32", _ shape: String = "[2]", _ offsets: String = "[0,8]") -> String {
+    private static func entry(_ name: String, _ dtype: String = "F32", _ shape: String = "[2]", _ offsets: String = "[0,8]")
+        -> String
+    {
         #""\#(name)":{"dtype":"\#(dtype)","shape":\#(shape),"data_offsets":\#(offsets)}"#
     }
 
@@ -37,13 +39,17 @@ import Testing
         Hostile("the same tensor twice", "{\(entry("t")),\(entry("t"))}", says: "'t' occurs twice", tensor: nil),
         Hostile("the same name by an escape", "{\(entry("t")),\(entry("\\u0074"))}", says: "'t' occurs twice", tensor: nil),
         Hostile(
-            "a key twice in an entry", #"{"t":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, says: "'dtype' occurs twice",
+            "a key twice in an entry", #"{"t":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#,
+            says: "'dtype' occurs twice",
             tensor: nil),
         Hostile(
-            "metadata twice", #"{"__metadata__":{},"__metadata__":{},\#(entry("t"))}"#, says: "'__metadata__' occurs twice", tensor: nil),
+            "metadata twice", #"{"__metadata__":{},"__metadata__":{},\#(entry("t"))}"#, says: "'__metadata__' occurs twice",
+            tensor: nil),
         Hostile("metadata that is no text", #"{"__metadata__":{"a":1},\#(entry("t"))}"#, says: "expected '\"'", tensor: nil),
         Hostile("metadata that is a list", #"{"__metadata__":[],\#(entry("t"))}"#, says: "expected '{'", tensor: nil),
-        Hostile("unknown key", #"{"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"strides":[1]}}"#, says: "unknown key 'strides'"),
+        Hostile(
+            "unknown key", #"{"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"strides":[1]}}"#, says: "unknown key 'strides'"
+        ),
         Hostile("no dtype", #"{"t":{"shape":[2],"data_offsets":[0,8]}}"#, says: "lacks one of"),
         Hostile("no shape", #"{"t":{"dtype":"F32","data_offsets":[0,8]}}"#, says: "lacks one of"),
         Hostile("no offsets", #"{"t":{"dtype":"F32","shape":[2]}}"#, says: "lacks one of"),
@@ -62,15 +68,21 @@ import Testing
         Hostile("one offset", "{\(entry("t", "F32", "[2]", "[0]"))}", says: "no range"),
         Hostile("three offsets", "{\(entry("t", "F32", "[2]", "[0,8,8]"))}", says: "more than 2 numbers", tensor: nil),
         Hostile("negative offset", "{\(entry("t", "F32", "[2]", "[-8,8]"))}", says: "whole number", tensor: nil),
-        Hostile("offset above 64 bits", "{\(entry("t", "F32", "[2]", "[0,99999999999999999999]"))}", says: "too large", tensor: nil),
+        Hostile(
+            "offset above 64 bits", "{\(entry("t", "F32", "[2]", "[0,99999999999999999999]"))}", says: "too large", tensor: nil),
         Hostile("fraction as offset", "{\(entry("t", "F32", "[2]", "[0,8.0]"))}", says: "whole number", tensor: nil),
         Hostile("shape does not fill the range", "{\(entry("t", "F32", "[3]"))}", says: "needs 12"),
         Hostile("shape overflows", "{\(entry("t", "F32", "[4294967296,4294967296]"))}", says: "overflows"),
-        Hostile("shape overflows beside a zero", "{\(entry("t", "F32", "[4294967296,4294967296,4294967296,0]", "[0,0]"))}", data: 0, says: "overflows"),
+        Hostile(
+            "shape overflows beside a zero", "{\(entry("t", "F32", "[4294967296,4294967296,4294967296,0]", "[0,0]"))}", data: 0,
+            says: "overflows"),
         Hostile("bits that fill no byte", "{\(entry("t", "F4", "[3]", "[0,2]"))}", data: 2, says: "do not fill whole bytes"),
-        Hostile("rank 65", "{\(entry("t", "F32", "[\(Array(repeating: "1", count: 65).joined(separator: ","))]", "[0,4]"))}", says: "more than 64", tensor: nil),
+        Hostile(
+            "rank 65", "{\(entry("t", "F32", "[\(Array(repeating: "1", count: 65).joined(separator: ","))]", "[0,4]"))}",
+            says: "more than 64", tensor: nil),
         Hostile("empty name", "{\(entry(""))}", says: "a tensor name has 0 bytes", tensor: nil),
-        Hostile("endless name", "{\(entry(String(repeating: "n", count: 5000)))}", says: "a tensor name has 5000 bytes", tensor: nil),
+        Hostile(
+            "endless name", "{\(entry(String(repeating: "n", count: 5000)))}", says: "a tensor name has 5000 bytes", tensor: nil),
         Hostile("line break in a name", "{\(entry("t\\nERROR forged"))}", says: "control character", tensor: nil),
         Hostile("NUL in a name", "{\(entry("t\\u0000"))}", says: "control character", tensor: nil),
         Hostile("half a surrogate pair", "{\(entry("\\ud83e"))}", says: "surrogate", tensor: nil),
@@ -126,7 +138,9 @@ import Testing
         let fifo = "\(directory.path)/pipe"
         #expect(mkfifo(fifo, 0o600) == 0)
         #expect(#expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: fifo) }?.code == .badData)
-        #expect(#expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: "\(directory.path)/none") }?.code == .inputMissing)
+        #expect(
+            #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: "\(directory.path)/none") }?.code
+                == .inputMissing)
     }
 
     /// No mutation of a good header may crash the reader, or make it accept tensors outside the file.

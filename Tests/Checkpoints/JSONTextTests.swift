@@ -12,7 +12,8 @@ import Testing
     @Test func changesAValueAndNothingElse() throws {
         let text = "{\n  \"b\" : 1e-05,\n  \"torch_dtype\":   \"bfloat16\" ,\n  \"nested\": {\"torch_dtype\": 1}, \"x\": NaN\n}\n"
         #expect(
-            try edited(text) { $0.set("torch_dtype", to: "float32") } == text.replacingOccurrences(of: "\"bfloat16\"", with: "\"float32\""))
+            try edited(text) { $0.set("torch_dtype", to: "float32") }
+                == text.replacingOccurrences(of: "\"bfloat16\"", with: "\"float32\""))
     }
 
     @Test(arguments: [
@@ -35,7 +36,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "", "[]", "{", "{}x", #"{"a" 1}"#, #"{"a": 1,}"#, #"{"a": 1, "a": 2}"#, #"{"a": tru}"#, #"{"a": 01x}"#, #"{"a": "x}"#, "{\"a\": \"\u{1}\"}",
+        "", "[]", "{", "{}x", #"{"a" 1}"#, #"{"a": 1,}"#, #"{"a": 1, "a": 2}"#, #"{"a": tru}"#, #"{"a": 01x}"#, #"{"a": "x}"#,
+        "{\"a\": \"\u{1}\"}",
         #"{"a": "\q"}"#, #"{"a": "\u12"}"#, #"{"a": "\ud800x"}"#, String(repeating: #"{"a":"#, count: 100),
     ])
     func refusesWhatIsNoObject(text: String) {

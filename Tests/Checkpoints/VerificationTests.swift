@@ -129,7 +129,9 @@ import Testing
     @Test func findsSumsThatContradictTheManifest() throws {
         let digest = try Digest.sha256(of: Array(Self.companions["config.json", default: ""].utf8))
         try change(SHA256Sums.fileName) {
-            $0 = Data(String(decoding: $0, as: UTF8.self).replacingOccurrences(of: digest.hex, with: String(repeating: "1", count: 64)).utf8)
+            $0 = Data(
+                String(decoding: $0, as: UTF8.self).replacingOccurrences(of: digest.hex, with: String(repeating: "1", count: 64))
+                    .utf8)
         }
         #expect(try findings().map(\.file) == [SHA256Sums.fileName])
     }
@@ -150,6 +152,8 @@ import Testing
         try empty.write("{}", to: Manifest.fileName)
         #expect(#expect(throws: TesseraError.self) { try Verification(directory: empty.path) }?.code == .badData)
         try empty.write(#"{"format": "tessera.manifest", "version": 99}"#, to: Manifest.fileName)
-        #expect(#expect(throws: TesseraError.self) { try Verification(directory: empty.path) }?.problem.contains("version 99") == true)
+        #expect(
+            #expect(throws: TesseraError.self) { try Verification(directory: empty.path) }?.problem.contains("version 99") == true
+        )
     }
 }

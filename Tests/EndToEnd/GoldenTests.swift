@@ -4,7 +4,8 @@ import Testing
 
 /// What mergekit 0.1.5 made of the recipes in `Tests/Golden/cases`, to the tolerance that its rounding allows.
 @Suite struct GoldenTests {
-    private static let cases = ((try? FileManager.default.contentsOfDirectory(atPath: "\(Repository.golden)/cases")) ?? []).sorted()
+    private static let cases = ((try? FileManager.default.contentsOfDirectory(atPath: "\(Repository.golden)/cases")) ?? [])
+        .sorted()
 
     @Test func thereAreCases() { #expect(Self.cases.count >= 15) }
 
@@ -20,10 +21,13 @@ import Testing
             try TestTensor.read(output), from: try TestTensor.read("\(Repository.golden)/cases/\(name)/expected.safetensors"),
             rtol: name.contains("bf16") ? 8e-3 : 2e-6, allowedShare: cuts ? 0.002 : 0)
         #expect(differences == [])
-        let config = try JSONSerialization.jsonObject(with: Data(contentsOf: URL(fileURLWithPath: "\(output)/config.json"))) as? NSDictionary
+        let config =
+            try JSONSerialization.jsonObject(with: Data(contentsOf: URL(fileURLWithPath: "\(output)/config.json")))
+            as? NSDictionary
         let expected =
             try JSONSerialization.jsonObject(
-                with: Data(contentsOf: URL(fileURLWithPath: "\(Repository.golden)/cases/\(name)/expected-config.json"))) as? NSDictionary
+                with: Data(contentsOf: URL(fileURLWithPath: "\(Repository.golden)/cases/\(name)/expected-config.json")))
+            as? NSDictionary
         for key in ["architectures", "hidden_size", "num_hidden_layers", "vocab_size", "tie_word_embeddings"] {
             #expect(config?[key] as? NSObject == expected?[key] as? NSObject, "\(key)")
         }

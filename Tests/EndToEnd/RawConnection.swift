@@ -1,4 +1,4 @@
-import Dispatch
+import Foundation
 import Glibc
 
 /// A TCP connection without any protocol, for peers that behave badly.
@@ -9,15 +9,14 @@ final class RawConnection: Sendable {
 
     /// - Parameter address: such as `127.0.0.1:7070`.
     init(_ address: String) throws {
-        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        descriptor = openSocket(waiting: 60)
         var target = Self.loopback(port: address.split(separator: ":").last.flatMap { UInt16($0) } ?? 0)
         let result = withUnsafePointer(to: &target) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
         }
         guard result == 0 else { throw Failure() }
-        // A test that waits for ever helps nobody.
-        var limit = timeval(tv_sec: 60, tv_usec: 0)
-        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
     }
 
     fileprivate init(descriptor: Int32) { self.descriptor = descriptor }
@@ -36,12 +35,10 @@ final class RawConnection: Sendable {
 
     /// What the peer says next, at most 64 KiB; nothing at the end.
     func read() async -> [UInt8] {
-        await withCheckedContinuation { continuation in
-            DispatchQueue.global().async { [self] in
-                var room = [UInt8](repeating: 0, count: 1 << 16)
-                let count = recv(descriptor, &room, room.count, 0)
-                continuation.resume(returning: Array(room.prefix(max(0, count))))
-            }
+        await onOwnThread { [self] in
+            var room = [UInt8](repeating: 0, count: 1 << 16)
+            let count = recv(descriptor, &room, room.count, 0)
+            return Array(room.prefix(max(0, count)))
         }
     }
 
@@ -61,12 +58,14 @@ final class RawListener: Sendable {
     let port: UInt16
 
     init() throws {
-        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        descriptor = openSocket(waiting: 1)
         var address = RawConnection.loopback(port: 0)
         var length = socklen_t(MemoryLayout<sockaddr_in>.size)
         let descriptor = descriptor
         let result = withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, length) | listen(descriptor, 8) | getsockname(descriptor, $0, &length) }
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, length) | listen(descriptor, 8) | getsockname(descriptor, $0, &length)
+            }
         }
         guard result == 0 else { throw RawConnection.Failure() }
         port = UInt16(bigEndian: address.sin_port)
@@ -74,11 +73,26 @@ final class RawListener: Sendable {
 
     deinit { close(descriptor) }
 
-    func accept() async -> RawConnection {
-        await withCheckedContinuation { continuation in
-            DispatchQueue.global().async { [self] in
-                continuation.resume(returning: RawConnection(descriptor: Glibc.accept(descriptor, nil, nil)))
-            }
+    /// The next connection; `nil` when none comes for a while.
+    func accept() async -> RawConnection? {
+        await onOwnThread { [self] in
+            let connection = Glibc.accept(descriptor, nil, nil)
+            return connection < 0 ? nil : RawConnection(descriptor: connection)
         }
+    }
+}
+
+/// A socket that no process started meanwhile inherits, and that waits for so many seconds: a test that waits for ever helps nobody.
+private func openSocket(waiting seconds: Int) -> Int32 {
+    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    var limit = timeval(tv_sec: seconds, tv_usec: 0)
+    setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+    return descriptor
+}
+
+/// Calls that wait would starve the few threads that all tests share.
+private func onOwnThread<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result {
+    await withCheckedContinuation { continuation in
+        Thread.detachNewThread { continuation.resume(returning: body()) }
     }
 }

@@ -56,7 +56,9 @@ import Testing
 
     @Test func forAnyNumberOfThreadsAndAnyShards() async throws {
         for job in try await jobs() {
-            for arguments in [["--threads", "2"], ["--threads", "5", "--shard-size", "1kB"], ["--threads", "3", "--shard-size", "1GB"]] {
+            for arguments in [
+                ["--threads", "2"], ["--threads", "5", "--shard-size", "1kB"], ["--threads", "3", "--shard-size", "1GB"],
+            ] {
                 let output = "\(directory.path)/again"
                 let outcome = try await Tessera.run(["run", job.recipe, output, "--max-part-size", "300kB"] + arguments)
                 #expect(outcome.exitCode == 0, "\(outcome.errors)")

@@ -10,9 +10,10 @@ enum Tessera {
         let errors: String
     }
 
-    static let path = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")).map {
-        URL(fileURLWithPath: $0).deletingLastPathComponent().path + "/tessera"
-    } ?? "tessera"
+    static let path =
+        (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")).map {
+            URL(fileURLWithPath: $0).deletingLastPathComponent().path + "/tessera"
+        } ?? "tessera"
 
     /// Runs the command to its end.
     static func run(_ arguments: [String], in directory: String = Repository.golden) async throws -> Outcome {
@@ -55,6 +56,8 @@ final class RunningTessera: Sendable {
         return -1
     }
 
+    var isRunning: Bool { process.isRunning }
+
     func signal(_ number: Int32) { kill(process.processIdentifier, number) }
 
     var output: String { (try? String(contentsOfFile: "\(logs.path)/stdout", encoding: .utf8)) ?? "" }
@@ -62,7 +65,9 @@ final class RunningTessera: Sendable {
 
     /// Waits until the output holds `text`.
     func waitForOutput(_ text: String) async throws -> String {
-        try await eventually("'\(text)' in the output of \(process.arguments ?? []), which said: \(output)\(errors)") { output.contains(text) }
+        try await eventually("'\(text)' in the output of \(process.arguments ?? []), which said: \(output)\(errors)") {
+            output.contains(text)
+        }
         return output
     }
 }

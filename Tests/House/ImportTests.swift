@@ -6,7 +6,8 @@ import Testing
 @Suite struct ImportTests {
     /// A module may import what stands before it, never what stands after.
     private static let order = [
-        "CTensorKernels", "CLibCrypto", "CLZ4", "CLinux", "Checkpoints", "TensorKernels", "Recipes", "Operators", "Planning", "Protocol",
+        "CTensorKernels", "CLibCrypto", "CLZ4", "CLinux", "Checkpoints", "TensorKernels", "Recipes", "Operators", "Planning",
+        "Protocol",
         "Worker", "Coordinator", "TesseraCLI", "tessera",
     ]
 
@@ -25,13 +26,15 @@ import Testing
             guard let position = Self.order.firstIndex(of: imported) else { continue }
             #expect(position < own, "\(file) imports \(imported), which stands below \(module)")
             #expect(
-                !Self.strangers.contains { $0 == (module, imported) }, "\(file) imports \(imported), which \(module) is not to know")
+                !Self.strangers.contains { $0 == (module, imported) },
+                "\(file) imports \(imported), which \(module) is not to know")
         }
     }
 
     @Test func operatorsOpenNoFile() throws {
         for (file, imported) in try imports(of: "Operators") {
-            #expect(!["Foundation", "FoundationEssentials", "NIOCore", "NIOPosix"].contains(imported), "\(file) imports \(imported)")
+            #expect(
+                !["Foundation", "FoundationEssentials", "NIOCore", "NIOPosix"].contains(imported), "\(file) imports \(imported)")
         }
     }
 
@@ -52,7 +55,9 @@ import Testing
     private func imports(of module: String) throws -> [(file: String, imported: String)] {
         try swiftFiles(of: module).flatMap { path in
             try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n").compactMap { line -> (String, String)? in
-                let words = line.split(separator: " ").filter { !["package", "internal", "private", "public"].contains($0) && !$0.hasPrefix("@") }
+                let words = line.split(separator: " ").filter {
+                    !["package", "internal", "private", "public"].contains($0) && !$0.hasPrefix("@")
+                }
                 guard words.count >= 2, words[0] == "import" else { return nil }
                 return (path, String(words[words.count - 1]))
             }

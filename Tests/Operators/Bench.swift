@@ -14,7 +14,9 @@ struct Bench {
     var runner: any ParallelRunner = InOrder()
 
     /// The output's bytes. Every block is written exactly once, or this throws.
-    func run(_ method: any MergeMethod.Type, shared: [String: ParameterValue] = [:], perInput: [[String: ParameterValue]] = []) throws -> TestTensor {
+    func run(_ method: any MergeMethod.Type, shared: [String: ParameterValue] = [:], perInput: [[String: ParameterValue]] = [])
+        throws -> TestTensor
+    {
         let shape = sources[0].shape
         let inputs = TensorInputs(count: sources.count, base: base)
         var values = ParameterValues(shared: shared, perInput: perInput)
@@ -24,13 +26,18 @@ struct Bench {
             if parameter.scope == .shared {
                 values.shared[parameter.name] = values.shared[parameter.name] ?? standard
             } else {
-                for index in values.perInput.indices { values.perInput[index][parameter.name] = values.perInput[index][parameter.name] ?? standard }
+                for index in values.perInput.indices {
+                    values.perInput[index][parameter.name] = values.perInput[index][parameter.name] ?? standard
+                }
             }
         }
-        let stored = try sources.map { try StoredTensor(Memory(bytes: $0.bytes), offset: 0, dtype: $0.dtype, count: shape.reduce(1, *)) }
+        let stored = try sources.map {
+            try StoredTensor(Memory(bytes: $0.bytes), offset: 0, dtype: $0.dtype, count: shape.reduce(1, *))
+        }
         let sink = Collector()
         try method.init(values, inputs: inputs).merge(
-            TensorPasses(shape: shape, outputType: output, sources: stored, inputs: inputs, kernels: kernels, runner: runner, sink: sink))
+            TensorPasses(
+                shape: shape, outputType: output, sources: stored, inputs: inputs, kernels: kernels, runner: runner, sink: sink))
         return TestTensor(output, shape, bytes: try sink.bytes(count: shape.reduce(1, *) * output.bitWidth / 8))
     }
 }
@@ -73,7 +80,9 @@ final class Collector: BlockSink {
 // MARK: Runners
 
 struct InOrder: ParallelRunner {
-    func forEach(_ count: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws { for index in 0..<count { try body(index) } }
+    func forEach(_ count: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
+        for index in 0..<count { try body(index) }
+    }
 }
 
 struct Backwards: ParallelRunner {

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 /// The same bytes for any number of threads, any order of work and any instruction set.
-@Suite struct DeterminismTests {
+@Suite(.serialized) struct DeterminismTests {
     /// Two and a half blocks of float32 output, so that blocks, spans of grains and grains are all cut.
     private static let count = 2 * (TreeDigest.blockSize / 4) + 700_001
 
@@ -13,7 +13,9 @@ import Testing
         var random = SplitMix(seed: 5)
         func tensor() -> TestTensor {
             // A short pattern, repeated: equal magnitudes abound, which makes every trim cut through ties.
-            let pattern = (0..<997).map { _ in Float(bitPattern: UInt32(truncatingIfNeeded: random.next()) & 0x3fff_0000 | 0x3000_0000) }
+            let pattern = (0..<997).map { _ in
+                Float(bitPattern: UInt32(truncatingIfNeeded: random.next()) & 0x3fff_0000 | 0x3000_0000)
+            }
             return TestTensor((0..<count).map { pattern[$0 % 997] })
         }
         return Bench(sources: (0..<3).map { _ in tensor() }, base: 0, output: output)
@@ -25,7 +27,9 @@ import Testing
         func run() throws -> TestTensor {
             try bench.run(
                 Ties.self, shared: ["rescale": .flag(true)],
-                perInput: [[:], ["weight": .number(0.6), "density": .number(0.3)], ["weight": .number(0.4), "density": .number(0.7)]])
+                perInput: [
+                    [:], ["weight": .number(0.6), "density": .number(0.3)], ["weight": .number(0.4), "density": .number(0.7)],
+                ])
         }
         bench.kernels = .portable
         let expected = try run().bytes
@@ -40,7 +44,9 @@ import Testing
     @Test func linearOverMixedTypes() throws {
         let values = (0..<100_000).map { Float($0 % 1_013) / 64 }
         var bench = Bench(sources: [TestTensor(values), TestTensor(bfloat16: values)], output: .f16)
-        func run() throws -> TestTensor { try bench.run(Linear.self, perInput: [["weight": .number(0.1)], ["weight": .number(0.9)]]) }
+        func run() throws -> TestTensor {
+            try bench.run(Linear.self, perInput: [["weight": .number(0.1)], ["weight": .number(0.9)]])
+        }
         bench.kernels = .portable
         let expected = try run()
         for kernels in Kernels.available {

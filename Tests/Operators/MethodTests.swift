@@ -5,14 +5,16 @@ import TestSupport
 import Testing
 
 /// Each method against its definition, computed apart in float64.
-@Suite struct MethodTests {
+@Suite(.serialized) struct MethodTests {
     /// One below, at, and above a grain, and a handful.
     private static let sizes = [1, 5, 1_000, 8_191, 8_192, 8_193, 20_000]
 
     /// A base and fine-tunes that are close to it. Every value fits bfloat16, so that differences are exact in float32.
     static func family(_ count: Int, models: Int, seed: UInt64 = 1) -> (base: [Float], tunes: [[Float]]) {
         var random = SplitMix(seed: seed)
-        func value(_ scale: Float) -> Float { Float(bitPattern: (Float.random(in: -scale...scale, using: &random)).bitPattern & 0xffff_0000) }
+        func value(_ scale: Float) -> Float {
+            Float(bitPattern: (Float.random(in: -scale...scale, using: &random)).bitPattern & 0xffff_0000)
+        }
         let base = (0..<count).map { _ in value(1) }
         return (base, (0..<models).map { _ in base.map { $0 + value(0.05) } })
     }
@@ -44,7 +46,9 @@ import Testing
             TaskArithmetic.self, shared: ["normalize": .flag(normalize), "lambda": .number(0.8)],
             perInput: [weights[0], 9, weights[1], weights[2]].map { ["weight": .number($0)] })
         expect(
-            found, Reference.taskArithmetic(base: doubles(base), tunes.map(doubles), weights: weights, lambda: 0.8, normalize: normalize),
+            found,
+            Reference.taskArithmetic(
+                base: doubles(base), tunes.map(doubles), weights: weights, lambda: 0.8, normalize: normalize),
             "task arithmetic")
     }
 
@@ -59,13 +63,15 @@ import Testing
     @Test(
         arguments: sizes,
         [
-            TiesCase(), TiesCase(normalize: false), TiesCase(rescale: true), TiesCase(lambda: 0.3), TiesCase(densities: [0, 0.001, 0.999]),
+            TiesCase(), TiesCase(normalize: false), TiesCase(rescale: true), TiesCase(lambda: 0.3),
+            TiesCase(densities: [0, 0.001, 0.999]),
             TiesCase(densities: [1, 1, 1]), TiesCase(weights: [1, -0.5, 0.2], normalize: false),
         ])
     func ties(size: Int, ties: TiesCase) throws {
         let (base, tunes) = Self.family(size, models: 3, seed: 2)
         let found = try Bench(sources: ([base] + tunes).map { TestTensor($0) }, base: 0).run(
-            Ties.self, shared: ["normalize": .flag(ties.normalize), "rescale": .flag(ties.rescale), "lambda": .number(ties.lambda)],
+            Ties.self,
+            shared: ["normalize": .flag(ties.normalize), "rescale": .flag(ties.rescale), "lambda": .number(ties.lambda)],
             perInput: [[:]] + zip(ties.weights, ties.densities).map { ["weight": .number($0), "density": .number($1)] })
         let expected = Reference.ties(
             base: doubles(base), tunes.map(doubles), weights: ties.weights, densities: ties.densities, lambda: ties.lambda,
@@ -105,7 +111,8 @@ import Testing
     @Test func notANumberIsNotHidden() throws {
         let base = TestTensor([0, 0, 0]), tune = TestTensor([.nan, 1, 2])
         for method in [TaskArithmetic.self, Ties.self] as [any MergeMethod.Type] {
-            let found = try Bench(sources: [base, tune], base: 0).run(method, perInput: [[:], ["weight": .number(1), "density": .number(1)]])
+            let found = try Bench(sources: [base, tune], base: 0).run(
+                method, perInput: [[:], ["weight": .number(1), "density": .number(1)]])
             #expect(found.values[0].isNaN)
             #expect(Array(found.values[1...]) == [1, 2])
         }
@@ -113,7 +120,8 @@ import Testing
 
     @Test func weightsThatCancelHaveNoMean() {
         let error = #expect(throws: TesseraError.self) {
-            try Bench(sources: [TestTensor([1]), TestTensor([2])]).run(Linear.self, perInput: [["weight": .number(1)], ["weight": .number(-1)]])
+            try Bench(sources: [TestTensor([1]), TestTensor([2])]).run(
+                Linear.self, perInput: [["weight": .number(1)], ["weight": .number(-1)]])
         }
         #expect(error?.code == .badData)
     }

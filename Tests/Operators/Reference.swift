@@ -7,7 +7,9 @@ enum Reference {
         }
     }
 
-    static func taskArithmetic(base: [Double], _ models: [[Double]], weights: [Double], lambda: Double, normalize: Bool) -> [Double] {
+    static func taskArithmetic(base: [Double], _ models: [[Double]], weights: [Double], lambda: Double, normalize: Bool)
+        -> [Double]
+    {
         base.indices.map { index in
             var sum = zip(models, weights).reduce(0) { $0 + ($1.0[index] - base[index]) * $1.1 }
             if normalize { sum /= weights.reduce(0, +) }
@@ -16,7 +18,8 @@ enum Reference {
     }
 
     static func ties(
-        base: [Double], _ models: [[Double]], weights: [Double], densities: [Double], lambda: Double, normalize: Bool, rescale: Bool
+        base: [Double], _ models: [[Double]], weights: [Double], densities: [Double], lambda: Double, normalize: Bool,
+        rescale: Bool
     ) -> [Double] {
         // The trim ranks float32 differences, as the operator does; everything after it is float64.
         let trimmed = zip(models, densities).map { model, density -> [Double] in

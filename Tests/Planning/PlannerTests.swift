@@ -14,7 +14,9 @@ import Testing
         try TestTensor.writeCheckpoint("\(directory.path)/\(model)", tensors)
     }
 
-    private func plan(_ recipe: String, in folder: String? = nil, configure: (inout PlanRequest) -> Void = { _ in }) throws -> Plan {
+    private func plan(_ recipe: String, in folder: String? = nil, configure: (inout PlanRequest) -> Void = { _ in }) throws
+        -> Plan
+    {
         var request = PlanRequest(recipe: recipe, recipeName: "recipe.yml", workingDirectory: folder ?? directory.path)
         configure(&request)
         return try Planner.plan(request)
@@ -25,9 +27,13 @@ import Testing
     }
 
     private static let linear = "merge_method: linear\nmodels:\n- model: a\n- model: b\nparameters: {weight: 0.5}\n"
-    private static let layers = (0..<4).flatMap { layer in
-        [("layers.\(layer).a", TestTensor([Float](repeating: 1, count: 100))), ("layers.\(layer).b", TestTensor([Float](repeating: 2, count: 50)))]
-    } + [("embed", TestTensor([Float](repeating: 3, count: 300))), ("norm", TestTensor([1, 1]))]
+    private static let layers =
+        (0..<4).flatMap { layer in
+            [
+                ("layers.\(layer).a", TestTensor([Float](repeating: 1, count: 100))),
+                ("layers.\(layer).b", TestTensor([Float](repeating: 2, count: 50))),
+            ]
+        } + [("embed", TestTensor([Float](repeating: 3, count: 300))), ("norm", TestTensor([1, 1]))]
 
     private func writeFamily() throws {
         for model in ["a", "b"] { try write(model, Self.layers) }
@@ -74,7 +80,9 @@ import Testing
     @Test func theDigestNamesTheResultAndNotThePlace() throws {
         try writeFamily()
         let other = try TemporaryDirectory()
-        for model in ["a", "b"] { try FileManager.default.copyItem(atPath: "\(directory.path)/\(model)", toPath: "\(other.path)/\(model)") }
+        for model in ["a", "b"] {
+            try FileManager.default.copyItem(atPath: "\(directory.path)/\(model)", toPath: "\(other.path)/\(model)")
+        }
         let digest = try plan(Self.linear).digest
         #expect(try plan(Self.linear, in: other.path).digest == digest)
         #expect(try plan(Self.linear) { $0.shardBytes = 100 }.digest == digest)
@@ -82,7 +90,10 @@ import Testing
         #expect(try plan(Self.linear) { $0.maxPartBytes = 1500 }.digest != digest)
         #expect(try plan(Self.linear.replacingOccurrences(of: "0.5", with: "0.25")).digest != digest)
         #expect(try plan(Self.linear + "dtype: bfloat16\n").digest != digest)
-        #expect(try plan(Self.linear + "parameters: {weight: 0.5, normalize: false}\n".replacingOccurrences(of: "parameters", with: "x")).digest == digest)
+        #expect(
+            try plan(
+                Self.linear + "parameters: {weight: 0.5, normalize: false}\n".replacingOccurrences(of: "parameters", with: "x")
+            ).digest == digest)
     }
 
     @Test func aReplacedInputChangesTheDigest() throws {
@@ -95,7 +106,8 @@ import Testing
     // MARK: Types
 
     @Test(arguments: [
-        ("", DType.f32), ("dtype: bfloat16\n", .bf16), ("dtype: bfloat16\nout_dtype: float16\n", .f16), ("out_dtype: float64\n", .f64),
+        ("", DType.f32), ("dtype: bfloat16\n", .bf16), ("dtype: bfloat16\nout_dtype: float16\n", .f16),
+        ("out_dtype: float64\n", .f64),
     ])
     func theOutputTypeFollowsTheRecipe(lines: String, dtype: DType) throws {
         try writeFamily()
@@ -108,7 +120,8 @@ import Testing
 
     @Test func mixedInputsAreWidened() throws {
         try write("a", [("t", TestTensor([1])), ("ids", TestTensor(.i64, [1], bytes: [UInt8](repeating: 1, count: 8)))])
-        try write("b", [("t", TestTensor(bfloat16: [1])), ("ids", TestTensor(.i64, [1], bytes: [UInt8](repeating: 1, count: 8)))])
+        try write(
+            "b", [("t", TestTensor(bfloat16: [1])), ("ids", TestTensor(.i64, [1], bytes: [UInt8](repeating: 1, count: 8)))])
         let tensors = try plan(Self.linear).stages.joined().flatMap(\.tensors)
         #expect(tensors.first { $0.name == "t" }?.dtype == .f32)
         #expect(tensors.first { $0.name == "ids" }?.method == "identical")
@@ -137,13 +150,19 @@ import Testing
     @Test(arguments: [
         ("merge_method: tise\nmodels:\n- model: a\n", 1, "did you mean 'ties'?"),
         ("merge_method: ties\nmodels:\n- model: a\n  parameters: {weight: 1}\n", 1, "needs a base"),
-        ("merge_method: linear\nmodels:\n- model: a\n- model: b\n  parameters: {weight: 1}\n", 3, "needs a value of 'weight' for the model 'a'"),
+        (
+            "merge_method: linear\nmodels:\n- model: a\n- model: b\n  parameters: {weight: 1}\n", 3,
+            "needs a value of 'weight' for the model 'a'"
+        ),
         ("merge_method: linear\nmodels:\n- model: a\n- model: a\nparameters: {weight: 1}\n", 4, "listed twice"),
         ("merge_method: passthrough\nmodels:\n- model: a\n- model: b\n", 1, "takes 1 models, the recipe has 2"),
         ("merge_method: linear\nmodels:\n- model: a\n- model: b\nparameters:\n  weight: heavy\n", 6, "is a number, not 'heavy'"),
         ("merge_method: linear\nmodels:\n- model: a\n- model: b\nparameters:\n  weight: .nan\n", 6, "is a number"),
         ("merge_method: linear\nmodels:\n- model: a\nparameters:\n  weight: 1\n  normalize: 7\n", 6, "is true or false, not '7'"),
-        ("merge_method: ties\nbase_model: a\nmodels:\n- model: b\nparameters:\n  weight: 1\n  density: 1.5\n", 7, "lies between 0.0 and 1.0"),
+        (
+            "merge_method: ties\nbase_model: a\nmodels:\n- model: b\nparameters:\n  weight: 1\n  density: 1.5\n", 7,
+            "lies between 0.0 and 1.0"
+        ),
         ("merge_method: linear\nmodels:\n- model: a+lora\n- model: b\nparameters: {weight: 1}\n", 3, "does not support"),
     ])
     func recipesThatMakeNoSenseNameTheirLine(recipe: String, line: Int, words: String) throws {
@@ -162,7 +181,8 @@ import Testing
 
     @Test func weightsThatCancelAreFoundBeforeTheWork() throws {
         try writeFamily()
-        let recipe = "merge_method: linear\nmodels:\n- model: a\n  parameters: {weight: 1}\n- model: b\n  parameters: {weight: -1}\n"
+        let recipe =
+            "merge_method: linear\nmodels:\n- model: a\n  parameters: {weight: 1}\n- model: b\n  parameters: {weight: -1}\n"
         #expect(problems(recipe).first?.advice?.contains("normalize: false") == true)
     }
 

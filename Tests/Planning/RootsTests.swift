@@ -26,8 +26,11 @@ import Testing
 
     @Test(arguments: ["outside", "in/../outside", "in/link"])
     func nothingLeadsOut(path: String) throws {
-        try FileManager.default.createSymbolicLink(atPath: "\(directory.path)/in/link", withDestinationPath: "\(directory.path)/outside")
-        let error = #expect(throws: TesseraError.self) { try roots.relativePath(of: "\(directory.path)/\(path)", workingDirectory: nil) }
+        try FileManager.default.createSymbolicLink(
+            atPath: "\(directory.path)/in/link", withDestinationPath: "\(directory.path)/outside")
+        let error = #expect(throws: TesseraError.self) {
+            try roots.relativePath(of: "\(directory.path)/\(path)", workingDirectory: nil)
+        }
         #expect(error?.code == .notAllowed)
         #expect(roots.locate("link") == nil)
         #expect(roots.locate("../outside") == nil)
@@ -39,7 +42,9 @@ import Testing
     }
 
     @Test func whatIsNotThereIsMissing() {
-        #expect(#expect(throws: TesseraError.self) { try roots.relativePath(of: "none", workingDirectory: nil) }?.code == .inputMissing)
+        #expect(
+            #expect(throws: TesseraError.self) { try roots.relativePath(of: "none", workingDirectory: nil) }?.code
+                == .inputMissing)
         #expect(#expect(throws: TesseraError.self) { try Roots(["/does/not/exist"]) }?.code == .inputMissing)
     }
 

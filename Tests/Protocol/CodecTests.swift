@@ -10,7 +10,8 @@ import Testing
         return (0..<count).map { index in
             switch kind {
             case "zeros": 0
-            case "sparse": index % 4 == 3 && Int.random(in: 0..<10, using: &random) == 0 ? UInt8.random(in: 0...255, using: &random) : 0
+            case "sparse":
+                index % 4 == 3 && Int.random(in: 0..<10, using: &random) == 0 ? UInt8.random(in: 0...255, using: &random) : 0
             default: UInt8.random(in: 0...255, using: &random)
             }
         }

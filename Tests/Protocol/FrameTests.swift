@@ -17,7 +17,8 @@ import Testing
     }
 
     private static let block = Frame(
-        .block, body: ByteBuffer(string: "tessera"), stream: 3, job: JobID(high: 0x0102_0304_0506_0708, low: 0x090a_0b0c_0d0e_0f10), epoch: 5)
+        .block, body: ByteBuffer(string: "tessera"), stream: 3,
+        job: JobID(high: 0x0102_0304_0506_0708, low: 0x090a_0b0c_0d0e_0f10), epoch: 5)
 
     private func decode(_ bytes: ByteBuffer, pieces: Int = .max) throws -> [Frame] {
         let processor = NIOSingleStepByteToMessageProcessor(FrameDecoder())
@@ -46,7 +47,10 @@ import Testing
 
     @Test(arguments: [1, 2, 3, 7, 63, 64, 65, 1000])
     func framesSurviveAnyCutting(pieces: Int) throws {
-        let frames = [Self.block, Frame(.control, body: ByteBuffer()), Frame(.fetched, body: ByteBuffer(repeating: 7, count: 300)), Self.block]
+        let frames = [
+            Self.block, Frame(.control, body: ByteBuffer()), Frame(.fetched, body: ByteBuffer(repeating: 7, count: 300)),
+            Self.block,
+        ]
         let decoded = try decode(Self.encoded(frames), pieces: pieces)
         #expect(decoded.map(\.body) == frames.map(\.body))
         #expect(decoded.map(\.header.sequence) == [0, 1, 2, 3])
@@ -68,12 +72,15 @@ import Testing
     @Test func everyCutIsNoticed() {
         let good = Self.encoded([Self.block])
         for length in 1..<good.readableBytes {
-            #expect(throws: FrameError.truncated, "\(length) bytes") { try decode(good.getSlice(at: 0, length: length) ?? ByteBuffer()) }
+            #expect(throws: FrameError.truncated, "\(length) bytes") {
+                try decode(good.getSlice(at: 0, length: length) ?? ByteBuffer())
+            }
         }
     }
 
     @Test(arguments: [
-        ("GET / HTTP/1.1\r\n", "the status port does"), ("POST /x", "HTTP"), ("PRI * HTTP/2.0", "HTTP"), ("SSH-2.0-OpenSSH", "does not speak"),
+        ("GET / HTTP/1.1\r\n", "the status port does"), ("POST /x", "HTTP"), ("PRI * HTTP/2.0", "HTTP"),
+        ("SSH-2.0-OpenSSH", "does not speak"),
         ("\u{16}\u{03}\u{01}\u{02}", "TLS"), ("\0\0\0\0", "does not speak"),
     ])
     func otherProtocolsAreToldFromTheFirstBytes(text: String, words: String) {
@@ -105,7 +112,9 @@ import Testing
         #expect(throws: FrameError.unknownType(9)) { try decode(header { $0.setInteger(UInt16(9), at: 6, endianness: .little) }) }
         #expect(throws: FrameError.reservedBits) { try decode(header { $0.setInteger(UInt32(1), at: 8, endianness: .little) }) }
         #expect(throws: FrameError.reservedBits) { try decode(header { $0.setInteger(UInt32(1), at: 28, endianness: .little) }) }
-        #expect(throws: FrameError.outOfOrder(expected: 0, found: 1)) { try decode(header { $0.setInteger(UInt64(1), at: 32, endianness: .little) }) }
+        #expect(throws: FrameError.outOfOrder(expected: 0, found: 1)) {
+            try decode(header { $0.setInteger(UInt64(1), at: 32, endianness: .little) })
+        }
         for type in FrameType.allCases {
             let length = type.bodyLimit + 1
             #expect(throws: FrameError.tooLarge(length, limit: type.bodyLimit)) {
@@ -139,7 +148,8 @@ import Testing
         let bytes = (0..<10_000).map { UInt8(truncatingIfNeeded: $0 * 13) }
         let block = bytes.withUnsafeBytes {
             BlockFrame(
-                attempt: Attempt(job: JobID(high: 1, low: 2), shard: 7, epoch: 9), tensor: 3, offset: 1 << 40, contents: PackedBlock(storing: $0))
+                attempt: Attempt(job: JobID(high: 1, low: 2), shard: 7, epoch: 9), tensor: 3, offset: 1 << 40,
+                contents: PackedBlock(storing: $0))
         }
         let frame = try #require(try decode(Self.encoded([block.frame])).first)
         #expect(try BlockFrame(frame) == block)
@@ -158,7 +168,8 @@ import Testing
         for (what, change) in [
             ("too short", { $0.moveWriterIndex(to: 23) }), ("unknown codec", { $0.setInteger(UInt8(2), at: 20) }),
             ("width 0", { $0.setInteger(UInt8(0), at: 21) }), ("width 9", { $0.setInteger(UInt8(9), at: 21) }),
-            ("reserved", { $0.setInteger(UInt8(1), at: 22) }), ("longer than a block", { $0.setInteger(UInt32(TreeDigest.blockSize + 1), at: 16, endianness: .little) }),
+            ("reserved", { $0.setInteger(UInt8(1), at: 22) }),
+            ("longer than a block", { $0.setInteger(UInt32(TreeDigest.blockSize + 1), at: 16, endianness: .little) }),
             ("offset above 63 bits", { $0.setInteger(UInt64.max, at: 8, endianness: .little) }),
         ] as [(String, (inout ByteBuffer) -> Void)] {
             #expect(throws: TesseraError.self, "\(what)") { try BlockFrame(body(change)) }

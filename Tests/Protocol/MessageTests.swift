@@ -13,9 +13,12 @@ import Testing
     private static let error = TesseraError(.badData, "is bad", file: "f", line: 2, tensor: "t", advice: "mend it")
     private static let job = JobStatus(
         id: attempt.job, state: .running, method: "ties", output: "/out", plan: digest,
-        shards: JobStatus.Shards(total: 3, pending: 1, leased: 1, committed: 1), bytesDone: 5, bytesTotal: 9, bytesInput: 20, attempts: 2,
+        shards: JobStatus.Shards(total: 3, pending: 1, leased: 1, committed: 1), bytesDone: 5, bytesTotal: 9, bytesInput: 20,
+        attempts: 2,
         submittedAt: 1.5, seconds: 2.5, error: error,
-        shardDetails: [ShardStatus(index: 0, label: "layers.0", state: .leased, workers: ["w"], attempts: 1, bytesDone: 2, bytesTotal: 3)])
+        shardDetails: [
+            ShardStatus(index: 0, label: "layers.0", state: .leased, workers: ["w"], attempts: 1, bytesDone: 2, bytesTotal: 3)
+        ])
     private static let work = ShardWork(
         label: "layers.0", files: [file],
         tensors: [
@@ -27,40 +30,48 @@ import Testing
 
     static let all: [Message] = [
         .hello(Hello(role: .worker, build: "0.1.0", name: "w", threads: 2, memory: 1 << 30)),
-        .welcome(Welcome(version: 1, build: "0.1.0", session: 1, heartbeatMilliseconds: 5000, credit: 100)), .refusal(Refusal(error)),
-        .heartbeat(Heartbeat(number: 7, leases: [LeaseProgress(attempt: attempt, bytesDone: 5)])), .heartbeatAnswer(HeartbeatAnswer(number: 7)),
+        .welcome(Welcome(version: 1, build: "0.1.0", session: 1, heartbeatMilliseconds: 5000, credit: 100)),
+        .refusal(Refusal(error)),
+        .heartbeat(Heartbeat(number: 7, leases: [LeaseProgress(attempt: attempt, bytesDone: 5)])),
+        .heartbeatAnswer(HeartbeatAnswer(number: 7)),
         .lease(Lease(attempt: attempt, milliseconds: 30_000, work: work)), .revoke(Revoke(attempt: attempt, reason: "late")),
-        .shardDone(ShardDone(attempt: attempt, digests: [[digest], []])), .shardFailed(ShardFailed(attempt: attempt, error: error)),
+        .shardDone(ShardDone(attempt: attempt, digests: [[digest], []])),
+        .shardFailed(ShardFailed(attempt: attempt, error: error)),
         .credit(Credit(bytes: 9)), .fetch(FetchRequest(request: 1, file: file, offset: 2, length: 3)),
         .fetchFailed(FetchFailed(request: 1, error: error)), .drain, .goodbye("done"),
-        .submit(Submit(recipe: "merge_method: linear", recipeName: "r.yml", workingDirectory: "/", output: "out", options: JobOptions())),
+        .submit(
+            Submit(
+                recipe: "merge_method: linear", recipeName: "r.yml", workingDirectory: "/", output: "out", options: JobOptions())),
         .submitted(Submitted(job: attempt.job, remarks: ["note"])), .statusRequest(StatusRequest(job: attempt.job)),
         .status(
             Status(
                 jobs: [job],
                 workers: [
                     WorkerStatus(
-                        id: 1, name: "w", address: "::1", build: "0.1.0", state: .busy, threads: 2, memory: 3, leases: 1, shardsDone: 4,
+                        id: 1, name: "w", address: "::1", build: "0.1.0", state: .busy, threads: 2, memory: 3, leases: 1,
+                        shardsDone: 4,
                         bytesDone: 5, secondsConnected: 6)
-                ])), .cancel(Cancel(job: attempt.job, reason: "enough")), .cancelled(Cancelled(job: attempt.job)), .failure(Failure(problems: [error])),
+                ])), .cancel(Cancel(job: attempt.job, reason: "enough")), .cancelled(Cancelled(job: attempt.job)),
+        .failure(Failure(problems: [error])),
     ]
 
     @Test(arguments: all)
     func survivesTheWire(message: Message) throws { #expect(try Message(try message.frame()) == message) }
 
     /// The JSON of some messages, as docs/protocol.md shows it.
-    @Test(arguments: [
-        (Message.drain, #"{"type":"drain"}"#), (.goodbye("done"), #"{"content":"done","type":"goodbye"}"#),
-        (.credit(Credit(bytes: 9)), #"{"content":{"bytes":9},"type":"credit"}"#),
-        (
-            .revoke(Revoke(attempt: attempt, reason: "late")),
-            #"{"content":{"attempt":{"epoch":4,"job":"00000000000000010000000000000002","shard":3},"reason":"late"},"type":"revoke"}"#
-        ),
-        (
-            .hello(Hello(role: .worker, build: "0.1.0", name: "w", threads: 2, memory: 1024, numericsVersion: 1)),
-            #"{"content":{"build":"0.1.0","memory":1024,"name":"w","newestVersion":1,"numericsVersion":1,"oldestVersion":1,"role":"worker","threads":2},"type":"hello"}"#
-        ),
-    ] as [(Message, String)])
+    @Test(
+        arguments: [
+            (Message.drain, #"{"type":"drain"}"#), (.goodbye("done"), #"{"content":"done","type":"goodbye"}"#),
+            (.credit(Credit(bytes: 9)), #"{"content":{"bytes":9},"type":"credit"}"#),
+            (
+                .revoke(Revoke(attempt: attempt, reason: "late")),
+                #"{"content":{"attempt":{"epoch":4,"job":"00000000000000010000000000000002","shard":3},"reason":"late"},"type":"revoke"}"#
+            ),
+            (
+                .hello(Hello(role: .worker, build: "0.1.0", name: "w", threads: 2, memory: 1024, numericsVersion: 1)),
+                #"{"content":{"build":"0.1.0","memory":1024,"name":"w","newestVersion":1,"numericsVersion":1,"oldestVersion":1,"role":"worker","threads":2},"type":"hello"}"#
+            ),
+        ] as [(Message, String)])
     func theJSONIsAsDocumented(message: Message, json: String) throws {
         #expect(String(buffer: try message.frame().body) == json)
     }
@@ -80,7 +91,9 @@ import Testing
         #expect(error?.code == .protocolMismatch)
     }
 
-    @Test(arguments: ["", "0", String(repeating: "0", count: 31), String(repeating: "0", count: 33), "+" + String(repeating: "0", count: 31)])
+    @Test(arguments: [
+        "", "0", String(repeating: "0", count: 31), String(repeating: "0", count: 33), "+" + String(repeating: "0", count: 31),
+    ])
     func otherTextIsNoJob(text: String) { #expect(JobID(text) == nil) }
 
     @Test func jobsSurviveTheirText() {
@@ -101,7 +114,9 @@ import Testing
 
 extension TreeDigest {
     fileprivate static let example: Digest = {
-        guard let digest = Digest(bytes: [UInt8](repeating: 0xab, count: Digest.byteCount)) else { preconditionFailure("32 bytes are a digest") }
+        guard let digest = Digest(bytes: [UInt8](repeating: 0xab, count: Digest.byteCount)) else {
+            preconditionFailure("32 bytes are a digest")
+        }
         return digest
     }()
 }

@@ -29,7 +29,9 @@ import Testing
         let actions = session.received(.hello(Self.hello()), at: .zero)
         #expect(
             actions == [
-                .send(.welcome(Welcome(version: 1, build: "0.1.0", session: 4, heartbeatMilliseconds: 5000, credit: Limits.creditBytes))),
+                .send(
+                    .welcome(
+                        Welcome(version: 1, build: "0.1.0", session: 4, heartbeatMilliseconds: 5000, credit: Limits.creditBytes))),
                 .admit(Self.hello()),
             ])
     }
@@ -143,7 +145,8 @@ import Testing
 
     private func working() -> WorkerSession {
         var session = WorkerSession(at: .zero)
-        _ = session.received(.welcome(Welcome(version: 1, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: 10)), at: .zero)
+        _ = session.received(
+            .welcome(Welcome(version: 1, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: 10)), at: .zero)
         return session
     }
 
@@ -170,9 +173,10 @@ import Testing
         #expect(session.received(.lease(Self.lease), at: .seconds(1)) == [.start(Self.lease)])
         let progress = LeaseProgress(attempt: Self.attempt, bytesDone: 7)
         #expect(session.tick(at: .seconds(4), progress: [progress]) == [])
-        #expect(session.tick(at: .seconds(5), progress: [progress]) == [.send(.heartbeat(Heartbeat(number: 1, leases: [progress])))])
+        #expect(
+            session.tick(at: .seconds(5), progress: [progress]) == [.send(.heartbeat(Heartbeat(number: 1, leases: [progress])))])
         #expect(session.tick(at: .seconds(6), progress: [progress]) == [])
-        session.ended(Self.attempt)
+        #expect(session.ended(Self.attempt) == [])
         #expect(session.tick(at: .seconds(10), progress: [progress]) == [.send(.heartbeat(Heartbeat(number: 2, leases: [])))])
     }
 
@@ -207,6 +211,32 @@ import Testing
         let revoke = Message.revoke(Revoke(attempt: Self.attempt, reason: "late"))
         #expect(session.received(revoke, at: .zero) == [.stop(Self.attempt)])
         #expect(session.received(revoke, at: .zero) == [])
+    }
+
+    /// A lease may be on its way while the worker asks to leave: it counts until the coordinator has confirmed that it was the last.
+    @Test func aDrainingWorkerLeavesAfterItsLastLease() {
+        var session = working()
+        #expect(session.drain() == [.send(.drain)])
+        #expect(session.received(.lease(Self.lease), at: .zero) == [.start(Self.lease)])
+        #expect(session.received(.drain, at: .zero) == [])
+        #expect(session.ended(Self.attempt) == [.drained])
+        #expect(session.tick(at: .seconds(1), progress: []) == [], "once")
+    }
+
+    @Test func aDrainingWorkerWithoutLeasesLeavesWhenConfirmed() {
+        var session = working()
+        _ = session.received(.lease(Self.lease), at: .zero)
+        _ = session.drain()
+        #expect(session.ended(Self.attempt) == [], "another lease may be on its way")
+        #expect(session.received(.drain, at: .zero) == [.drained])
+        var revoked = working()
+        _ = revoked.received(.lease(Self.lease), at: .zero)
+        _ = revoked.drain()
+        _ = revoked.received(.drain, at: .zero)
+        #expect(
+            revoked.received(.revoke(Revoke(attempt: Self.attempt, reason: "late")), at: .zero) == [
+                .stop(Self.attempt), .drained,
+            ])
     }
 
     @Test func aSilentCoordinatorIsGivenUp() {

@@ -43,7 +43,8 @@ import Testing
 
     /// mergekit's rule: the gradient's points are spread evenly over 0...1, and what lies between is interpolated.
     @Test(arguments: [
-        ("[1, 3]", 0.0, 1.0), ("[1, 3]", 0.5, 2), ("[1, 3]", 1, 3), ("[0, 1, 0]", 0.25, 0.5), ("[0, 1, 0]", 0.5, 1), ("[0, 1, 0]", 0.75, 0.5),
+        ("[1, 3]", 0.0, 1.0), ("[1, 3]", 0.5, 2), ("[1, 3]", 1, 3), ("[0, 1, 0]", 0.25, 0.5), ("[0, 1, 0]", 0.5, 1),
+        ("[0, 1, 0]", 0.75, 0.5),
         ("[7]", 0.3, 7), ("5", 0.9, 5), ("[1e-1, 0.3]", 0.5, 0.2),
     ])
     func gradients(written: String, position: Double, value: Double) throws {
@@ -111,7 +112,9 @@ import Testing
         Bad("merge_method: linear\n\(models)parameters:\n  weight:\n  - {filter: a, value: 1}\n  - 2\n", (8, "mixes filters")),
         Bad("merge_method: linear\nslices: []\n", (2, "not supported")),
         // Everything at once.
-        Bad("models:\n- model: a\n  scale: 2\n- model: ''\ndtype: x\n", (3, "stands beside"), (4, "no model reference"), (5, "not 'x'"), (1, "no 'merge_method'")),
+        Bad(
+            "models:\n- model: a\n  scale: 2\n- model: ''\ndtype: x\n", (3, "stands beside"), (4, "no model reference"),
+            (5, "not 'x'"), (1, "no 'merge_method'")),
     ])
     func saysWhatIsWrongAndWhere(_ bad: Bad) {
         let problems = #expect(throws: Problems.self) { try parse(bad.text) }

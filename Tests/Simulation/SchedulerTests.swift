@@ -7,7 +7,9 @@ import Testing
 @Suite struct SchedulerTests {
     private static let job = JobID(high: 1, low: 1)
 
-    private func scheduler(shards: [Int] = [1], stages: Int = 1, workers: Int = 1, slots: Int = 1) -> (Scheduler, [Scheduler.Action]) {
+    private func scheduler(shards: [Int] = [1], stages: Int = 1, workers: Int = 1, slots: Int = 1) -> (
+        Scheduler, [Scheduler.Action]
+    ) {
         var scheduler = Scheduler()
         var actions: [Scheduler.Action] = []
         for worker in 1...max(1, workers) where workers > 0 {
@@ -25,7 +27,10 @@ import Testing
     @Test func aJobRunsToItsEnd() throws {
         var (scheduler, actions) = scheduler()
         let lease = try #require(leases(actions).first)
-        #expect(scheduler.handle(.shardFinished(lease.worker, lease.attempt), at: .seconds(1)) == [.commit(lease.worker, lease.attempt)])
+        #expect(
+            scheduler.handle(.shardFinished(lease.worker, lease.attempt), at: .seconds(1)) == [
+                .commit(lease.worker, lease.attempt)
+            ])
         #expect(scheduler.handle(.shardCommitted(lease.attempt), at: .seconds(1)) == [.jobFinished(Self.job)])
         #expect(scheduler.handle(.shardCommitted(lease.attempt), at: .seconds(1)) == [])
     }
@@ -60,15 +65,22 @@ import Testing
         let second = try #require(leases(later).first)
         #expect(second.attempt.epoch > first.attempt.epoch)
         // The first worker was only slow. Its result is stale, and harmless.
-        #expect(scheduler.handle(.shardFinished(first.worker, first.attempt), at: .seconds(33)) == [.stale(first.worker, first.attempt)])
-        #expect(scheduler.handle(.shardFinished(second.worker, second.attempt), at: .seconds(33)) == [.commit(second.worker, second.attempt)])
+        #expect(
+            scheduler.handle(.shardFinished(first.worker, first.attempt), at: .seconds(33)) == [
+                .stale(first.worker, first.attempt)
+            ])
+        #expect(
+            scheduler.handle(.shardFinished(second.worker, second.attempt), at: .seconds(33)) == [
+                .commit(second.worker, second.attempt)
+            ])
     }
 
     @Test func heartbeatsKeepALease() throws {
         var (scheduler, actions) = scheduler()
         let lease = try #require(leases(actions).first)
         for second in stride(from: 5, through: 300, by: 5) {
-            _ = scheduler.handle(.heartbeat(lease.worker, [LeaseProgress(attempt: lease.attempt, bytesDone: second)]), at: .seconds(second))
+            _ = scheduler.handle(
+                .heartbeat(lease.worker, [LeaseProgress(attempt: lease.attempt, bytesDone: second)]), at: .seconds(second))
             #expect(scheduler.handle(.tick, at: .seconds(second)) == [])
         }
         #expect(scheduler.shards(of: Self.job).first?.bytesDone == 300)
@@ -101,7 +113,10 @@ import Testing
         let error = TesseraError(.badData, "bad")
         let failed = scheduler.handle(.shardFailed(open[0].worker, open[0].attempt, error), at: .zero)
         #expect(failed == [.revoke(open[1].worker, open[1].attempt, reason: "the job failed"), .jobFailed(Self.job, error)])
-        #expect(scheduler.handle(.shardFinished(open[1].worker, open[1].attempt), at: .zero) == [.stale(open[1].worker, open[1].attempt)])
+        #expect(
+            scheduler.handle(.shardFinished(open[1].worker, open[1].attempt), at: .zero) == [
+                .stale(open[1].worker, open[1].attempt)
+            ])
     }
 
     @Test func aTransientFailureIsTriedOnOtherHostsAfterAPause() throws {
@@ -134,8 +149,12 @@ import Testing
         let backup = try #require(leases(scheduler.handle(.tick, at: .seconds(11))).first)
         #expect(backup.worker != slow.worker && backup.attempt.shard == slow.attempt.shard)
         let won = scheduler.handle(.shardFinished(backup.worker, backup.attempt), at: .seconds(12))
-        #expect(won == [.revoke(slow.worker, slow.attempt, reason: "another worker was faster"), .commit(backup.worker, backup.attempt)])
-        #expect(scheduler.handle(.shardFinished(slow.worker, slow.attempt), at: .seconds(12)) == [.stale(slow.worker, slow.attempt)])
+        #expect(
+            won == [
+                .revoke(slow.worker, slow.attempt, reason: "another worker was faster"), .commit(backup.worker, backup.attempt),
+            ])
+        #expect(
+            scheduler.handle(.shardFinished(slow.worker, slow.attempt), at: .seconds(12)) == [.stale(slow.worker, slow.attempt)])
     }
 
     @Test func aFailedCommitIsDoneAgain() throws {

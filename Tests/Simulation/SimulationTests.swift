@@ -7,7 +7,7 @@ import Testing
 /// The scheduler in a world where workers come, go, freeze and come back, and messages are late, lost or doubled.
 ///
 /// A run follows from its seed alone; a failure names it.
-@Suite struct SimulationTests {
+@Suite(.serialized) struct SimulationTests {
     @Test(arguments: 0..<300)
     func whateverHappensTheRulesHold(seed: Int) {
         var world = World(seed: UInt64(seed))
@@ -85,7 +85,9 @@ private struct World {
         for number in 0..<3 {
             let id = JobID(high: 1, low: UInt64(number))
             let stages = (0..<Int.random(in: 1...3, using: &random)).map { _ in
-                (0..<Int.random(in: 0...8, using: &random)).map { ShardCost(label: "s\($0)", cost: Int.random(in: 1...100, using: &random)) }
+                (0..<Int.random(in: 0...8, using: &random)).map {
+                    ShardCost(label: "s\($0)", cost: Int.random(in: 1...100, using: &random))
+                }
             }
             jobs[id] = stages.map(\.count)
             tell(.jobAdded(id, stages: stages))
@@ -139,7 +141,8 @@ private struct World {
             case .toScheduler(let event):
                 if case .workerLeft(let id) = event { leased[id] = nil }
                 tell(event)
-            case .start(let worker, let attempt): workers[worker]?.working[attempt] = now + .seconds(Double.random(in: 1...20, using: &random))
+            case .start(let worker, let attempt):
+                workers[worker]?.working[attempt] = now + .seconds(Double.random(in: 1...20, using: &random))
             case .stop(let worker, let attempt): workers[worker]?.working[attempt] = nil
             }
         }
@@ -149,7 +152,9 @@ private struct World {
     private mutating func work() {
         for id in workers.keys.sorted() {
             guard let worker = workers[id], worker.isAlive, worker.frozenUntil <= now else { continue }
-            let beat = worker.working.keys.sorted { ($0.job.low, UInt64($0.shard), $0.epoch) < ($1.job.low, UInt64($1.shard), $1.epoch) }
+            let beat = worker.working.keys.sorted {
+                ($0.job.low, UInt64($0.shard), $0.epoch) < ($1.job.low, UInt64($1.shard), $1.epoch)
+            }
             if isCalm || chance(0.2) { send(.heartbeat(id, beat.map { LeaseProgress(attempt: $0, bytesDone: 1) })) }
             for attempt in beat where worker.working[attempt] ?? now <= now {
                 workers[id]?.working[attempt] = nil
@@ -189,10 +194,14 @@ private struct World {
             if ended[attempt.job] != nil { violate("a lease of a job that has ended") }
             if committed.contains(key) { violate("a lease of a committed shard") }
             if attempt.epoch <= epochs[key] ?? 0 { violate("an epoch that does not rise") }
-            if let before = stage(of: attempt), (0..<before).contains(where: { !committed.contains(ShardKey(job: attempt.job, shard: $0)) }) {
+            if let before = stage(of: attempt),
+                (0..<before).contains(where: { !committed.contains(ShardKey(job: attempt.job, shard: $0)) })
+            {
                 violate("a stage before its time")
             }
-            if leased.contains(where: { $0.value.contains { $0.job == attempt.job && $0.shard == attempt.shard } }) { backups += 1 }
+            if leased.contains(where: { $0.value.contains { $0.job == attempt.job && $0.shard == attempt.shard } }) {
+                backups += 1
+            }
             epochs[key] = attempt.epoch
             leased[worker, default: []].insert(attempt)
             if leased[worker, default: []].count > Self.slots { violate("more leases than slots") }
@@ -215,7 +224,9 @@ private struct World {
         case .jobFinished(let job):
             if ended.updateValue(true, forKey: job) != nil { violate("a second end") }
             let count = jobs[job]?.reduce(0, +) ?? 0
-            if (0..<count).contains(where: { !committed.contains(ShardKey(job: job, shard: $0)) }) { violate("finished without all shards") }
+            if (0..<count).contains(where: { !committed.contains(ShardKey(job: job, shard: $0)) }) {
+                violate("finished without all shards")
+            }
             finished += 1
         case .jobFailed(let job, _):
             if ended.updateValue(false, forKey: job) != nil { violate("a second end") }

@@ -14,12 +14,15 @@ package struct TestTensor: Equatable {
     }
 
     package init(_ values: [Float], shape: [Int]? = nil) {
-        self.init(.f32, shape ?? [values.count], bytes: values.flatMap { withUnsafeBytes(of: $0.bitPattern.littleEndian, Array.init) })
+        self.init(
+            .f32, shape ?? [values.count], bytes: values.flatMap { withUnsafeBytes(of: $0.bitPattern.littleEndian, Array.init) })
     }
 
     /// Truncates, which is exact for values that fit bfloat16.
     package init(bfloat16 values: [Float], shape: [Int]? = nil) {
-        self.init(.bf16, shape ?? [values.count], bytes: values.flatMap { Array(withUnsafeBytes(of: $0.bitPattern.littleEndian, Array.init)[2...]) })
+        self.init(
+            .bf16, shape ?? [values.count],
+            bytes: values.flatMap { Array(withUnsafeBytes(of: $0.bitPattern.littleEndian, Array.init)[2...]) })
     }
 
     package var values: [Double] {
@@ -43,12 +46,16 @@ package struct TestTensor: Equatable {
         _ = FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory)
         let files =
             isDirectory.boolValue
-            ? try FileManager.default.contentsOfDirectory(atPath: path).filter { $0.hasSuffix(".safetensors") }.map { "\(path)/\($0)" } : [path]
+            ? try FileManager.default.contentsOfDirectory(atPath: path).filter { $0.hasSuffix(".safetensors") }.map {
+                "\(path)/\($0)"
+            } : [path]
         var tensors: [String: TestTensor] = [:]
         for file in files {
             let data = Array(try Data(contentsOf: URL(fileURLWithPath: file)))
             let length = data[..<8].reversed().reduce(0) { $0 << 8 | Int($1) }
-            guard let header = try JSONSerialization.jsonObject(with: Data(data[8..<8 + length])) as? [String: Any] else { continue }
+            guard let header = try JSONSerialization.jsonObject(with: Data(data[8..<8 + length])) as? [String: Any] else {
+                continue
+            }
             for (name, value) in header where name != "__metadata__" {
                 guard let entry = value as? [String: Any], let type = (entry["dtype"] as? String).flatMap(DType.init),
                     let shape = entry["shape"] as? [Int], let offsets = entry["data_offsets"] as? [Int]
@@ -64,7 +71,9 @@ package struct TestTensor: Equatable {
         var entries: [String] = [], body: [UInt8] = []
         for (name, tensor) in tensors {
             let end = body.count + tensor.bytes.count
-            entries.append("\"\(name)\":{\"dtype\":\"\(tensor.dtype.rawValue)\",\"shape\":\(tensor.shape),\"data_offsets\":[\(body.count),\(end)]}")
+            entries.append(
+                "\"\(name)\":{\"dtype\":\"\(tensor.dtype.rawValue)\",\"shape\":\(tensor.shape),\"data_offsets\":[\(body.count),\(end)]}"
+            )
             body += tensor.bytes
         }
         let header = Array("{\(entries.joined(separator: ","))}".utf8)
@@ -75,7 +84,8 @@ package struct TestTensor: Equatable {
     package static func writeCheckpoint(_ directory: String, _ tensors: [(String, TestTensor)]) throws {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         try Data(encode(tensors)).write(to: URL(fileURLWithPath: "\(directory)/model.safetensors"))
-        try Data(#"{"model_type": "test", "torch_dtype": "float32"}"#.utf8).write(to: URL(fileURLWithPath: "\(directory)/config.json"))
+        try Data(#"{"model_type": "test", "torch_dtype": "float32"}"#.utf8).write(
+            to: URL(fileURLWithPath: "\(directory)/config.json"))
     }
 }
 
@@ -97,7 +107,8 @@ package enum Comparison {
             let misses = zip(found.values, values).count { actual, expected in
                 !((actual - expected).magnitude <= rtol * max(expected.magnitude, rms))
             }
-            return Double(misses) > allowedShare * Double(values.count) ? "\(name): \(misses) of \(values.count) values differ" : nil
+            return Double(misses) > allowedShare * Double(values.count)
+                ? "\(name): \(misses) of \(values.count) values differ" : nil
         }
     }
 }

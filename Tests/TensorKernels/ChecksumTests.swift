@@ -6,7 +6,8 @@ import Testing
     /// The examples of RFC 3720, appendix B.4, and the check value of the CRC catalogue.
     private static let examples: [(bytes: [UInt8], checksum: UInt32)] = [
         (Array("123456789".utf8), 0xe306_9283), ([UInt8](repeating: 0, count: 32), 0x8a91_36aa),
-        ([UInt8](repeating: 0xff, count: 32), 0x62a8_ab43), (Array(0..<32), 0x46dd_794e), (Array((0..<32).reversed()), 0x113f_db5c), ([], 0),
+        ([UInt8](repeating: 0xff, count: 32), 0x62a8_ab43), (Array(0..<32), 0x46dd_794e),
+        (Array((0..<32).reversed()), 0x113f_db5c), ([], 0),
     ]
 
     @Test(arguments: examples)
@@ -43,8 +44,11 @@ import Testing
     func planesAreUndone(width: Int, length: Int) {
         let bytes = (0..<length).map { UInt8(truncatingIfNeeded: $0 * 11) }
         var planes = [UInt8](repeating: 0, count: length), back = planes
-        bytes.withUnsafeBytes { source in planes.withUnsafeMutableBytes { BytePlanes.split(source, elementWidth: width, into: $0) } }
-        planes.withUnsafeBytes { source in back.withUnsafeMutableBytes { BytePlanes.join(source, elementWidth: width, into: $0) } }
+        bytes.withUnsafeBytes { source in
+            planes.withUnsafeMutableBytes { BytePlanes.split(source, elementWidth: width, into: $0) }
+        }
+        planes.withUnsafeBytes { source in back.withUnsafeMutableBytes { BytePlanes.join(source, elementWidth: width, into: $0) }
+        }
         #expect(back == bytes)
         if length >= 2 * width { #expect(Array(planes[..<2]) == [bytes[0], bytes[width]]) }
     }

@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// Conversions against Swift's own types, exhaustively where that is possible.
-@Suite struct ConversionTests {
+@Suite(.serialized) struct ConversionTests {
     private func widened(_ dtype: DType, _ bytes: [UInt8], count: Int, _ kernels: Kernels) -> [Float] {
         var target = [Float](repeating: .nan, count: count)
         bytes.withUnsafeBytes { raw in
@@ -13,7 +13,9 @@ import Testing
         return target
     }
 
-    private func narrowed<Word: FixedWidthInteger>(_ values: [Float], to dtype: DType, as: Word.Type, _ kernels: Kernels) -> [Word] {
+    private func narrowed<Word: FixedWidthInteger>(_ values: [Float], to dtype: DType, as: Word.Type, _ kernels: Kernels)
+        -> [Word]
+    {
         var target = [Word](repeating: 0, count: values.count)
         target.withUnsafeMutableBytes { raw in
             if let start = raw.baseAddress { kernels.narrow(values, to: dtype, start, count: values.count) }
@@ -60,7 +62,10 @@ import Testing
         var inputs: [Float] = [], expected: [UInt16] = []
         for pattern in UInt16(0)..<0x7f80 {
             let base = UInt32(pattern) << 16
-            for (low, result) in [(UInt32(0), pattern), (0x7fff, pattern), (0x8000, pattern % 2 == 0 ? pattern : pattern + 1), (0x8001, pattern + 1)] {
+            for (low, result) in [
+                (UInt32(0), pattern), (0x7fff, pattern), (0x8000, pattern % 2 == 0 ? pattern : pattern + 1),
+                (0x8001, pattern + 1),
+            ] {
                 inputs += [Float(bitPattern: base | low), Float(bitPattern: base | low | 0x8000_0000)]
                 expected += [result, result | 0x8000]
             }

@@ -2,7 +2,7 @@ import TensorKernels
 import TestSupport
 import Testing
 
-@Suite struct HistogramTests {
+@Suite(.serialized) struct HistogramTests {
     /// The k-th largest magnitude of two rounds of counting is that of a sort, whatever the values.
     @Test(arguments: Kernels.available, ["spread", "narrow", "few values", "any bits"])
     func findsWhatSortingFinds(kernels: Kernels, kind: String) {

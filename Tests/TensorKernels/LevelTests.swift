@@ -4,14 +4,15 @@ import TestSupport
 import Testing
 
 /// Every instruction set computes the same bits as the portable loops, for any length, alignment and bit pattern.
-@Suite struct LevelTests {
+@Suite(.serialized) struct LevelTests {
     private static let lengths = [0, 1, 3, 7, 8, 15, 16, 17, 31, 33, 64, 100, 1000, 8192]
 
     /// Half of the values are ordinary, the others any bit pattern: infinities, NaN, subnormals.
     private static func values(_ count: Int, seed: UInt64) -> [Float] {
         var random = SplitMix(seed: seed)
         return (0..<count).map { index in
-            index % 2 == 0 ? Float.random(in: -1...1, using: &random) : Float(bitPattern: UInt32(truncatingIfNeeded: random.next()))
+            index % 2 == 0
+                ? Float.random(in: -1...1, using: &random) : Float(bitPattern: UInt32(truncatingIfNeeded: random.next()))
         }
     }
 
@@ -47,7 +48,8 @@ import Testing
                     y.withUnsafeBufferPointer { y in
                         third.withUnsafeBufferPointer { z in
                             let entries = [x, y, z].compactMap(\.baseAddress)
-                            kernels.signConsensus(entries, weights: [0.5, 0.3, -0.2], normalize: normalize, into: &target, count: x.count)
+                            kernels.signConsensus(
+                                entries, weights: [0.5, 0.3, -0.2], normalize: normalize, into: &target, count: x.count)
                         }
                     }
                 }
@@ -71,11 +73,16 @@ import Testing
         for length in Self.lengths {
             let x = Self.values(length, seed: 5), y = Self.values(length, seed: 6)
             for kernels in Kernels.available {
-                #expect(kernels.countEqual(x, pattern: x.first?.magnitude.bitPattern ?? 0, count: length)
-                    == x.count { $0.magnitude.bitPattern == x.first?.magnitude.bitPattern })
+                #expect(
+                    kernels.countEqual(x, pattern: x.first?.magnitude.bitPattern ?? 0, count: length)
+                        == x.count { $0.magnitude.bitPattern == x.first?.magnitude.bitPattern })
                 let ordinary = x.map { $0.isFinite ? $0 : 1 }, others = y.map { $0.isFinite ? $0 : 1 }
-                #expect(kernels.dot(ordinary, others, count: length).bitPattern == Kernels.portable.dot(ordinary, others, count: length).bitPattern)
-                #expect(kernels.sumOfMagnitudes(ordinary, count: length).bitPattern == Kernels.portable.sumOfMagnitudes(ordinary, count: length).bitPattern)
+                #expect(
+                    kernels.dot(ordinary, others, count: length).bitPattern
+                        == Kernels.portable.dot(ordinary, others, count: length).bitPattern)
+                #expect(
+                    kernels.sumOfMagnitudes(ordinary, count: length).bitPattern
+                        == Kernels.portable.sumOfMagnitudes(ordinary, count: length).bitPattern)
             }
         }
     }

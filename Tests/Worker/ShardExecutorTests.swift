@@ -10,7 +10,7 @@ import Testing
 import Worker
 
 /// A shard in, blocks and digests out: the same for any number of threads, and an error for anything that does not fit.
-@Suite struct ShardExecutorTests {
+@Suite(.serialized) struct ShardExecutorTests {
     private let directory: TemporaryDirectory
     private let roots: Roots
     private static let count = 3 * (TreeDigest.blockSize / 4) + 77
@@ -40,16 +40,22 @@ import Worker
         return InputFile(path: name, size: header.fileSize, headerDigest: header.digest)
     }
 
-    private func work(_ file: InputFile, count: Int, change: (inout SourceReference) -> Void = { _ in }, method: String = "passthrough", base: Int? = nil) -> ShardWork {
+    private func work(
+        _ file: InputFile, count: Int, change: (inout SourceReference) -> Void = { _ in }, method: String = "passthrough",
+        base: Int? = nil
+    ) -> ShardWork {
         var source = SourceReference(file: 0, offset: file.size - 4 * count, dtype: .f32)
         change(&source)
         let tensor = TensorWork(
-            name: "t", dtype: .bf16, shape: [count], part: 0, offset: 0, method: method, values: ParameterValues(perInput: [["scale": .number(2)]]),
+            name: "t", dtype: .bf16, shape: [count], part: 0, offset: 0, method: method,
+            values: ParameterValues(perInput: [["scale": .number(2)]]),
             base: base, sources: [source])
         return ShardWork(label: "s", files: [file], tensors: [tensor])
     }
 
-    private func run(_ work: ShardWork, threads: Int = 2, output: Store = Store(), progress: ShardProgress = ShardProgress()) async throws -> [[Digest]] {
+    private func run(_ work: ShardWork, threads: Int = 2, output: Store = Store(), progress: ShardProgress = ShardProgress())
+        async throws -> [[Digest]]
+    {
         let pool = ComputePool(threads: threads)
         let executor = ShardExecutor(pool: pool, inputs: LocalInputs(roots: roots))
         let result = await Result { try await executor.run(work, output: output, progress: progress) }
@@ -88,7 +94,8 @@ import Worker
             ("offset beyond the file", work(file, count: 100) { $0 = SourceReference(file: 0, offset: file.size, dtype: .f32) }),
             ("negative offset", work(file, count: 100) { $0 = SourceReference(file: 0, offset: -8, dtype: .f32) }),
             ("file that is not listed", work(file, count: 100) { $0.file = 1 }),
-            ("base that is no source", work(file, count: 100, base: 3)), ("unknown method", work(file, count: 100, method: "magic")),
+            ("base that is no source", work(file, count: 100, base: 3)),
+            ("unknown method", work(file, count: 100, method: "magic")),
         ] {
             let error = await #expect(throws: TesseraError.self, "\(what)") { try await run(work) }
             #expect(error?.tensor == "t")

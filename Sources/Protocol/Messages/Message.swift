@@ -16,7 +16,7 @@ package enum Message: Sendable, Hashable {
     case credit(Credit)
     case fetch(FetchRequest)
     case fetchFailed(FetchFailed)
-    /// A worker takes no more leases and leaves when its last one is over.
+    /// A worker takes no more leases and leaves when its last one is over; the coordinator answers with the same, and no lease follows.
     case drain
     /// The sender is about to close the connection, and why.
     case goodbye(String)
@@ -97,10 +97,10 @@ extension Message: Codable {
 }
 
 extension Message {
-    /// A result stays behind the blocks that it vouches for; everything else goes before them.
+    /// A result stays behind the blocks that it vouches for, and a goodbye behind all; everything else goes before them.
     private var frameType: FrameType {
         switch self {
-        case .shardDone: .ordered
+        case .shardDone, .goodbye: .ordered
         default: .control
         }
     }

@@ -56,11 +56,14 @@ struct CheckpointComparison {
         tensors = names.count
         differences = try names.compactMap { name in
             guard let left = first.tensor(named: name) else { return Difference(tensor: name, description: "only in the second") }
-            guard let right = second.tensor(named: name) else { return Difference(tensor: name, description: "only in the first") }
+            guard let right = second.tensor(named: name) else {
+                return Difference(tensor: name, description: "only in the first")
+            }
             guard left.entry.dtype == right.entry.dtype, left.entry.shape == right.entry.shape else {
                 return Difference(
                     tensor: name,
-                    description: "\(left.entry.dtype.rawValue) \(left.entry.shape) and \(right.entry.dtype.rawValue) \(right.entry.shape)")
+                    description:
+                        "\(left.entry.dtype.rawValue) \(left.entry.shape) and \(right.entry.dtype.rawValue) \(right.entry.shape)")
             }
             return try Self.difference(
                 name, left.entry, try openByteSource(path: "\(first.directory)/\(first.parts[left.part].fileName)"), right.entry,
@@ -79,8 +82,11 @@ struct CheckpointComparison {
         var tally = Tally()
         for start in stride(from: 0, to: left.byteCount, by: stretch) {
             let count = min(stretch, left.byteCount - start)
-            try leftBytes.withBytes(left.range.lowerBound + start..<left.range.lowerBound + start + count, scratch: leftRoom) { x in
-                try rightBytes.withBytes(right.range.lowerBound + start..<right.range.lowerBound + start + count, scratch: rightRoom) { y in
+            try leftBytes.withBytes(left.range.lowerBound + start..<left.range.lowerBound + start + count, scratch: leftRoom) {
+                x in
+                try rightBytes.withBytes(
+                    right.range.lowerBound + start..<right.range.lowerBound + start + count, scratch: rightRoom
+                ) { y in
                     tally.add(x, y, left.dtype)
                 }
             }
@@ -121,7 +127,9 @@ struct CheckpointComparison {
         private static func values(_ bytes: UnsafeRawBufferPointer, _ dtype: DType) -> [Double] {
             let width = dtype.bitWidth / 8
             guard dtype != .f64 else {
-                return stride(from: 0, to: bytes.count, by: width).map { bytes.loadUnaligned(fromByteOffset: $0, as: Double.self) }
+                return stride(from: 0, to: bytes.count, by: width).map {
+                    bytes.loadUnaligned(fromByteOffset: $0, as: Double.self)
+                }
             }
             var values = [Float](repeating: 0, count: bytes.count / width)
             if let first = bytes.baseAddress { Kernels.best.widen(dtype, first, &values, count: values.count) }

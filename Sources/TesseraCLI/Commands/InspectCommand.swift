@@ -53,6 +53,7 @@ struct InspectCommand: ParsableCommand {
         let bytes = checkpoint.parts.reduce(0) { $0 + $1.header.fileSize }
         print("")
         print(
-            "\(checkpoint.tensorNames.count) tensors, \(elements) elements, \(Quantity.bytes(bytes)) in \(checkpoint.parts.count) \(checkpoint.parts.count == 1 ? "part" : "parts")")
+            "\(checkpoint.tensorNames.count) tensors, \(elements) elements, \(Quantity.bytes(bytes)) in \(checkpoint.parts.count) \(checkpoint.parts.count == 1 ? "part" : "parts")"
+        )
     }
 }

@@ -26,12 +26,18 @@ struct VerifyCommand: ParsableCommand {
         } else {
             for finding in report.findings { print(Self.line(finding)) }
             if report.findings.isEmpty {
-                let amount = report.checkedBytes < report.totalBytes - (1 << 20) ? "\(Quantity.bytes(report.checkedBytes)) of " : ""
-                print("\(directory): \(report.tensors) tensors in \(report.files) files are as they were written (\(amount)\(Quantity.bytes(report.totalBytes)) checked)")
+                let amount =
+                    report.checkedBytes < report.totalBytes - (1 << 20) ? "\(Quantity.bytes(report.checkedBytes)) of " : ""
+                print(
+                    "\(directory): \(report.tensors) tensors in \(report.files) files are as they were written (\(amount)\(Quantity.bytes(report.totalBytes)) checked)"
+                )
             }
         }
         guard report.findings.isEmpty else {
-            throw TesseraError(.difference, "\(report.findings.count) \(report.findings.count == 1 ? "thing differs" : "things differ") from what was written", file: directory)
+            throw TesseraError(
+                .difference,
+                "\(report.findings.count) \(report.findings.count == 1 ? "thing differs" : "things differ") from what was written",
+                file: directory)
         }
     }
 

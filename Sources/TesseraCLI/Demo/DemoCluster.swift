@@ -19,7 +19,8 @@ final class DemoCluster: Sendable {
     ///
     /// - Parameter logs: where each process writes its log.
     static func start(workers: [String], pace: Int, logs: String) async throws -> DemoCluster {
-        let coordinator = try tessera(["coordinator", "--listen", "127.0.0.1:0", "--status", "127.0.0.1:0"], log: "\(logs)/coordinator.log")
+        let coordinator = try tessera(
+            ["coordinator", "--listen", "127.0.0.1:0", "--status", "127.0.0.1:0"], log: "\(logs)/coordinator.log")
         let pipe = Pipe()
         coordinator.standardOutput = pipe
         try coordinator.run()

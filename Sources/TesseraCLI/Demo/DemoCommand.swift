@@ -43,7 +43,8 @@ struct Demo: Sendable {
         do {
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
         } catch {
-            throw TesseraError(.cannotCreate, "cannot create the directory for the demo: \(error.localizedDescription)", file: path)
+            throw TesseraError(
+                .cannotCreate, "cannot create the directory for the demo: \(error.localizedDescription)", file: path)
         }
         self.directory = path
     }
@@ -62,20 +63,27 @@ struct Demo: Sendable {
         print("")
         let job = try await watch(cluster, recipe: recipePath, output: merged)
         print("")
-        print("The cluster merged \(Quantity.bytes(job.bytesTotal)) in \(job.shards.total) shards and \(job.attempts) attempts, in \(Quantity.seconds(job.seconds)) at demo pace.")
+        print(
+            "The cluster merged \(Quantity.bytes(job.bytesTotal)) in \(job.shards.total) shards and \(job.attempts) attempts, in \(Quantity.seconds(job.seconds)) at demo pace."
+        )
 
         let verification = try Verification(directory: merged).run(threads: availableProcessors())
         try check(verification.findings.isEmpty, "the merged checkpoint is not what was written")
-        print("\(Terminal.styled("✓", .green)) verified: \(verification.tensors) tensors in \(verification.files) files have the digests of the manifest")
+        print(
+            "\(Terminal.styled("✓", .green)) verified: \(verification.tensors) tensors in \(verification.files) files have the digests of the manifest"
+        )
 
         let local = LocalRun(threads: availableProcessors(), memory: 1 << 30, log: quietLog)
         let status = try await local.run(
             Submit(
-                recipe: recipe, recipeName: recipePath, workingDirectory: directory, output: reference, options: JobOptions(overwrite: true))
+                recipe: recipe, recipeName: recipePath, workingDirectory: directory, output: reference,
+                options: JobOptions(overwrite: true))
         ) { _, _ in }
         if let error = status.error { throw error }
         try check(try Self.sameFiles(merged, reference), "tessera run made other bytes than the cluster")
-        print("\(Terminal.styled("✓", .green)) tessera run, in one process and at full speed, took \(Quantity.seconds(status.seconds)) and made the same bytes")
+        print(
+            "\(Terminal.styled("✓", .green)) tessera run, in one process and at full speed, took \(Quantity.seconds(status.seconds)) and made the same bytes"
+        )
         print("")
         for line in DigitsFamily.accuracyTable(digits: digits, merged: merged) { print(line) }
         print(
@@ -91,7 +99,8 @@ struct Demo: Sendable {
 
     private var recipe: String {
         let models = Self.tunes.map { "- model: \(digits)/\($0)\n  parameters: {weight: 0.15, density: 0.5}" }
-        return "merge_method: ties\nbase_model: \(digits)/base\nmodels:\n\(models.joined(separator: "\n"))\nparameters: {normalize: false}\ndtype: float32\n"
+        return
+            "merge_method: ties\nbase_model: \(digits)/base\nmodels:\n\(models.joined(separator: "\n"))\nparameters: {normalize: false}\ndtype: float32\n"
     }
 
     /// Submits the job, shows its shards, and kills the victim on the way.

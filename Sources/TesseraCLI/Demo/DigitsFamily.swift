@@ -7,10 +7,13 @@ enum DigitsFamily {
     static func locate() throws(TesseraError) -> String {
         let executable = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
         let beside = URL(fileURLWithPath: executable).deletingLastPathComponent().path
-        let candidates = ["\(beside)/tessera_TesseraCLI.resources/digits", "\(currentDirectory())/Sources/TesseraCLI/Resources/digits"]
+        let candidates = [
+            "\(beside)/tessera_TesseraCLI.resources/digits", "\(currentDirectory())/Sources/TesseraCLI/Resources/digits",
+        ]
         for candidate in candidates where isDirectory("\(candidate)/base") { return candidate }
         throw TesseraError(
-            .inputMissing, "the demo's checkpoints are neither beside the executable nor in the working directory", file: candidates[0],
+            .inputMissing, "the demo's checkpoints are neither beside the executable nor in the working directory",
+            file: candidates[0],
             advice: "run it from a clone of the repository: swift run -c release tessera demo")
     }
 
@@ -28,7 +31,9 @@ enum DigitsFamily {
         func percent(_ value: Double?) -> String { value.map { "\(Quantity.decimal($0 * 100, places: 1)) %" } ?? "–" }
         func mean(_ values: [Double]) -> Double? { values.isEmpty ? nil : values.reduce(0, +) / Double(values.count) }
         let domains = published.keys.filter { $0 != "base" }.sorted()
-        for domain in domains { table.add([domain, percent(base[domain]), percent(after[domain]), percent(published[domain]?[domain])]) }
+        for domain in domains {
+            table.add([domain, percent(base[domain]), percent(after[domain]), percent(published[domain]?[domain])])
+        }
         table.add([
             "mean", percent(mean(domains.compactMap { base[$0] })), percent(mean(domains.compactMap { after[$0] })),
             percent(mean(domains.compactMap { published[$0]?[$0] })),

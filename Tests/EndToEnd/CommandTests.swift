@@ -1,0 +1,97 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// The commands around a merge, as a user meets them.
+@Suite(.serialized) struct CommandTests {
+    private let directory: TemporaryDirectory
+    private let output: String
+
+    init() async throws {
+        directory = try TemporaryDirectory()
+        output = "\(directory.path)/out"
+        let outcome = try await Tessera.run(["run", "cases/linear/recipe.yml", output, "--sha256sums"])
+        try #require(outcome.exitCode == 0, "\(outcome.errors)")
+    }
+
+    @Test func runSaysWhatItMade() async throws {
+        let outcome = try await Tessera.run(["run", "cases/ties/recipe.yml", "\(directory.path)/ties"])
+        #expect(outcome.output.contains("of tensors by ties in "))
+        #expect(outcome.errors.contains("note: entries that are equal to a trim threshold"))
+        let names = try FileManager.default.contentsOfDirectory(atPath: "\(directory.path)/ties").sorted()
+        #expect(
+            names == [
+                "README.md", "config.json", "model.safetensors", "recipe.yml", "tessera.manifest.json", "tessera.report.json",
+            ])
+    }
+
+    @Test func verifyNamesTheTensorAndBlockOfAFlippedBit() async throws {
+        #expect(try await Tessera.run(["verify", output]).exitCode == 0)
+        let url = URL(fileURLWithPath: "\(output)/model.safetensors")
+        var data = try Data(contentsOf: url)
+        data[data.count - 3] ^= 1
+        try data.write(to: url)
+        let outcome = try await Tessera.run(["verify", output])
+        #expect(outcome.exitCode == 1)
+        #expect(outcome.output.contains("model.safetensors: tensor '") && outcome.output.contains("', block 0: bytes "))
+        #expect(outcome.errors.contains("error: \(output): 1 thing differs"))
+        let sums = try await Tessera.run(["verify", output, "--json"])
+        #expect(sums.exitCode == 1 && sums.output.contains("\"kind\" : \"block\""))
+    }
+
+    @Test func overwriteReplacesWhatTesseraWrote() async throws {
+        let before = try outputFiles(output)
+        let outcome = try await Tessera.run(["run", "cases/task-arithmetic/recipe.yml", output, "--overwrite"])
+        #expect(outcome.exitCode == 0, "\(outcome.errors)")
+        #expect(try outputFiles(output)["model.safetensors"] != before["model.safetensors"])
+        #expect(try await Tessera.run(["verify", output]).exitCode == 0)
+        #expect(directory.names == ["out"])
+    }
+
+    @Test func compareTellsWhatDiffers() async throws {
+        let same = try await Tessera.run(["compare", output, "cases/linear/expected.safetensors"])
+        #expect([0, 1].contains(same.exitCode), "the last bit may differ from mergekit's")
+        let self_ = try await Tessera.run(["compare", output, output])
+        #expect(self_.exitCode == 0 && self_.output.contains("bit for bit"))
+        let other = try await Tessera.run(["compare", "models/f32/base", "models/f32/tune-0"])
+        #expect(other.exitCode == 1)
+        #expect(other.output.contains("of the norm"))
+    }
+
+    @Test func inspectListsTensors() async throws {
+        let outcome = try await Tessera.run(["inspect", "models/bf16/base"])
+        #expect(outcome.exitCode == 0)
+        #expect(outcome.output.contains("BF16"))
+        let json = try await Tessera.run(["inspect", "models/deep/base", "--json"])
+        let listing = try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [String: [[String: Any]]]
+        #expect((listing?["parts"]?.count ?? 0) > 1)
+    }
+
+    @Test func planShowsInputsShardsAndMemory() async throws {
+        let outcome = try await Tessera.run(["plan", "cases/ties/recipe.yml"])
+        #expect(outcome.exitCode == 0, "\(outcome.errors)")
+        for words in ["INPUT", "models/f32/tune-2", "OUTPUT", "model.safetensors", "SHARD", "3.0 times over", "for each thread"] {
+            #expect(outcome.output.contains(words), "\(words)")
+        }
+        let json = try await Tessera.run(["plan", "cases/ties/recipe.yml", "--json"])
+        let plan = try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [String: Any]
+        #expect((plan?["plan"] as? String)?.count == 64)
+    }
+
+    @Test func everyCommandHasHelp() async throws {
+        for command in [
+            "run", "plan", "coordinator", "worker", "submit", "status", "cancel", "verify", "inspect", "compare", "demo",
+        ] {
+            let outcome = try await Tessera.run([command, "--help"])
+            #expect(outcome.exitCode == 0 && outcome.output.contains("USAGE: tessera \(command)"), "\(command)")
+        }
+    }
+
+    @Test func theDemoWorks() async throws {
+        let outcome = try await Tessera.run(["demo", "--output", "\(directory.path)/demo", "--pace", "20"])
+        #expect(outcome.exitCode == 0, "\(outcome.errors)")
+        for words in ["was killed with a shard in hand", "✓ verified", "made the same bytes", "Try next"] {
+            #expect(outcome.output.contains(words), "\(outcome.output)")
+        }
+    }
+}

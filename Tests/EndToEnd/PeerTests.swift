@@ -1,0 +1,154 @@
+import Checkpoints
+import Foundation
+import NIOCore
+import Protocol
+import TestSupport
+import Testing
+
+/// Peers that are not what they should be. The coordinator says why it closes, and goes on working.
+@Suite(.serialized) struct PeerTests {
+    private func frame(_ message: Message, by encoder: inout FrameEncoder) throws -> [UInt8] {
+        let frame = try message.frame()
+        return Array(encoder.encodeHeader(of: frame).readableBytesView) + Array(frame.body.readableBytesView)
+    }
+
+    /// The messages in what a peer sent before it closed.
+    private func messages(in bytes: [UInt8]) throws -> [Message] {
+        var messages: [Message] = []
+        let processor = NIOSingleStepByteToMessageProcessor(FrameDecoder())
+        try processor.process(buffer: ByteBuffer(bytes: bytes)) { messages.append(try Message($0)) }
+        return messages
+    }
+
+    private func expectAlive(_ cluster: Cluster) async throws {
+        let outcome = try await Tessera.run(["status", "--coordinator", cluster.jobs])
+        #expect(outcome.exitCode == 0, "\(outcome.errors)")
+    }
+
+    @Test(
+        arguments: [
+            ("HTTP", Array("GET / HTTP/1.1\r\nHost: x\r\n\r\n".utf8), "does not speak HTTP"),
+            ("TLS", [0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03], "speaks TLS"),
+            ("random", (0..<500).map { UInt8(truncatingIfNeeded: $0 &* 151 &+ 7) }, "does not speak Tessera's protocol"),
+        ] as [(String, [UInt8], String)])
+    func otherProtocolsAreClosedAtOnce(name: String, bytes: [UInt8], words: String) async throws {
+        let cluster = try await Cluster()
+        let connection = try RawConnection(cluster.jobs)
+        connection.send(bytes)
+        #expect(await connection.readToEnd() == [])
+        try await eventually("a log line") { cluster.coordinator.errors.contains(words) }
+        try await expectAlive(cluster)
+    }
+
+    @Test func aWorkerOfAnotherBuildIsRefused() async throws {
+        let cluster = try await Cluster()
+        let connection = try RawConnection(cluster.jobs)
+        var encoder = FrameEncoder()
+        var hello = Hello(role: .worker, build: "9.9.9", name: "stranger", threads: 4, memory: 1 << 30)
+        hello.numericsVersion = 99
+        connection.send(try frame(.hello(hello), by: &encoder))
+        let answer = try messages(in: await connection.readToEnd())
+        guard case .refusal(let refusal)? = answer.first else {
+            Issue.record("\(answer)")
+            return
+        }
+        #expect(refusal.error.code == .protocolMismatch)
+        #expect(refusal.error.problem.contains("numerics 99 (build 9.9.9)"))
+        #expect(try await cluster.get("/api/v1/workers", as: [Cluster.Worker].self).isEmpty)
+        try await expectAlive(cluster)
+    }
+
+    /// Starts a worker whose coordinator answers every hello with these bytes; on a busy machine it may come more than once.
+    private func worker(thatIsAnswered answer: [UInt8]) async throws -> RunningTessera {
+        let listener = try RawListener()
+        let worker = try RunningTessera(["worker", "--coordinator", "127.0.0.1:\(listener.port)"])
+        while worker.isRunning {
+            guard let connection = await listener.accept() else { continue }
+            let greeting = try messages(in: await connection.read())
+            guard case .hello(let hello)? = greeting.first else { continue }
+            #expect(hello.role == .worker && hello.threads > 0)
+            connection.send(answer)
+        }
+        return worker
+    }
+
+    @Test func aRefusedWorkerEndsWithTheReason() async throws {
+        var encoder = FrameEncoder()
+        let error = TesseraError(.protocolMismatch, "the coordinator refuses this peer", advice: "run the same build")
+        let worker = try await worker(thatIsAnswered: try frame(.refusal(Refusal(error)), by: &encoder))
+        #expect(await worker.exitCode() == 76)
+        #expect(worker.errors.contains("error: the coordinator refuses this peer — run the same build"))
+    }
+
+    @Test func aWorkerThatMeetsAnotherProtocolEndsWithTheReason() async throws {
+        let answer = Array("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".utf8) + [UInt8](repeating: 0, count: 64)
+        let worker = try await worker(thatIsAnswered: answer)
+        #expect(await worker.exitCode() == 76)
+        #expect(worker.errors.contains("does not speak Tessera's protocol"))
+    }
+
+    @Test func aPeerThatBreaksTheRulesIsClosed() async throws {
+        let cluster = try await Cluster()
+        for message in [Message.drain, .heartbeat(Heartbeat(number: 1, leases: []))] {
+            let connection = try RawConnection(cluster.jobs)
+            var encoder = FrameEncoder()
+            connection.send(try frame(message, by: &encoder))
+            #expect(try messages(in: await connection.readToEnd()) == [.goodbye("expected hello")])
+        }
+        try await expectAlive(cluster)
+    }
+
+    /// A worker may fetch the inputs of running jobs, and nothing else: neither by path, nor by guessing.
+    @Test func noOtherFileIsHandedOut() async throws {
+        let cluster = try await Cluster()
+        let connection = try RawConnection(cluster.jobs)
+        var encoder = FrameEncoder()
+        connection.send(try frame(.hello(Hello(role: .worker, build: "x", name: "thief", threads: 1, memory: 1)), by: &encoder))
+        #expect(try messages(in: await connection.read()).count == 1)
+        for path in ["etc/passwd", "../../etc/passwd", "/etc/passwd"] {
+            let file = InputFileForTest(path: path, size: 100, headerDigest: try .sha256(of: []))
+            connection.send(try frame(try file.request(number: 1), by: &encoder))
+        }
+        var answers = ""
+        while answers.components(separatedBy: "no running job reads this file").count <= 3 {
+            let answer = await connection.read()
+            try #require(!answer.isEmpty, "\(answers)")
+            answers += String(decoding: answer, as: UTF8.self)
+        }
+        #expect(!answers.contains("root:"))
+    }
+
+    /// Bytes of another size, made by hand, since workers do not ask for what no lease names.
+    private struct InputFileForTest: Codable {
+        let path: String
+        let size: Int
+        let headerDigest: Digest
+
+        func request(number: UInt64) throws -> Message {
+            let file = String(decoding: try JSONEncoder().encode(self), as: UTF8.self)
+            let text = "{\"type\":\"fetch\",\"content\":{\"request\":\(number),\"file\":\(file),\"offset\":0,\"length\":10}}"
+            return try Message(Frame(.control, body: ByteBuffer(string: text)))
+        }
+    }
+
+    // MARK: The status port
+
+    @Test func theStatusPortAnswers() async throws {
+        let cluster = try await Cluster(workers: 1)
+        #expect(try await HTTP.get(cluster.status + "/healthz").status == 200)
+        #expect(try await HTTP.get(cluster.status + "/readyz").status == 200)
+        let workers = try await cluster.get("/api/v1/workers", as: [Cluster.Worker].self)
+        #expect(workers.map(\.name) == ["worker-1"] && workers.map(\.state) == ["idle"])
+        let directory = try TemporaryDirectory()
+        let outcome = try await cluster.submit("cases/linear/recipe.yml", "\(directory.path)/out", ["--wait", "--json"])
+        #expect(outcome.exitCode == 0, "\(outcome.errors)")
+        let id = try JSONDecoder().decode(Cluster.Job.self, from: Data(outcome.output.utf8)).id
+        let job = try await cluster.job(id)
+        #expect(job.state == "done" && job.method == "linear" && job.output == "\(directory.path)/out")
+        #expect(job.shards.committed == job.shards.total && job.shardDetails?.count == job.shards.total)
+        #expect(job.shardDetails?.allSatisfy { $0.workers == ["worker-1"] && $0.state == "committed" } == true)
+        #expect(try await HTTP.get(cluster.status + "/api/v1/jobs/0123").status == 404)
+        #expect(try await HTTP.get(cluster.status + "/api/v1/jobs/\(String(repeating: "0", count: 32))").status == 404)
+        #expect(try await HTTP.get(cluster.status + "/etc/passwd").status == 404)
+    }
+}
