@@ -29,6 +29,8 @@ package final class ReadableFile: Sendable {
     package let path: String
     /// Bytes, when it was opened.
     package let size: Int
+    /// Tells the file from any other that is put in its place, and from itself after a change; means nothing on another host.
+    package let version: String
     let descriptor: Int32
 
     /// - Throws: `inputMissing`, `notAllowed` or `io`; `badData` for what is not a regular file.
@@ -48,6 +50,17 @@ package final class ReadableFile: Sendable {
             throw TesseraError(.badData, "is not a regular file", file: path)
         }
         size = Int(status.st_size)
+        version = Self.version(status)
+    }
+
+    /// The version of the file that is at `path` now; `nil` when there is none.
+    package static func version(at path: String) -> String? {
+        var status = stat()
+        return stat(path, &status) == 0 ? version(status) : nil
+    }
+
+    private static func version(_ status: stat) -> String {
+        "\(status.st_dev)-\(status.st_ino)-\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
     }
 
     deinit { close(descriptor) }

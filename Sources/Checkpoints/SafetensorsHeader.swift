@@ -32,6 +32,8 @@ package struct SafetensorsHeader: Sendable, Hashable {
     package let fileSize: Int
     /// SHA-256 of the bytes before the tensor data.
     package let digest: Digest
+    /// `ReadableFile.version` of the file it was read from; empty for one made of bytes.
+    package private(set) var fileVersion = ""
 
     /// The library's own limit.
     package static let jsonLimit = 100_000_000
@@ -61,7 +63,9 @@ package struct SafetensorsHeader: Sendable, Hashable {
                 .badData, "the header claims \(length) bytes, but the file has only \(file.size)", file: path,
                 advice: "the file seems truncated: copy it again")
         }
-        return try SafetensorsHeader(bytes: file.bytes(0..<byteCount), fileSize: file.size, file: path)
+        var header = try SafetensorsHeader(bytes: file.bytes(0..<byteCount), fileSize: file.size, file: path)
+        header.fileVersion = file.version
+        return header
     }
 
     /// - Parameter bytes: the file's first bytes, exactly up to the tensor data.

@@ -18,10 +18,6 @@ struct FetchSource: Sendable {
 
     /// - Throws: `inputMissing` when the coordinator has no such file either.
     func read(_ file: InputFile, _ range: Range<Int>) throws(TesseraError) -> [UInt8] {
-        guard range.upperBound <= file.size else {
-            throw TesseraError(
-                .protocolMismatch, "bytes \(range.lowerBound)..<\(range.upperBound) of a file of \(file.size)", file: file.path)
-        }
         return try open(file).bytes(range)
     }
 
@@ -31,6 +27,11 @@ struct FetchSource: Sendable {
             throw TesseraError(.inputMissing, "the file is under none of the coordinator's roots", file: file.path)
         }
         let readable = try ReadableFile(path)
+        guard file.version.isEmpty || readable.version == file.version else {
+            throw TesseraError(
+                .badData, "the file was changed or replaced after the job was planned", file: file.path,
+                advice: "make sure that nobody writes the inputs during a merge, and submit the job again")
+        }
         opened.files.withLock { files in
             if files.count >= Self.openLimit { files.removeAll() }
             files[file] = readable

@@ -6,7 +6,8 @@ import Protocol
 struct Job {
     let id: JobID
     let plan: Plan
-    let assembler: Assembler
+    /// Gone once the job has ended, and with it the files that it keeps open.
+    var assembler: Assembler?
     let output: String
     let options: JobOptions
     let startedAt: Duration
@@ -20,8 +21,8 @@ struct Job {
     let shards: [(stage: Int, index: Int)]
     /// Block digests of each committed shard's tensors.
     private var digests: [[[Digest]]?]
-    /// Bytes of blocks that arrived, by shard, for the attempt with that epoch.
-    private var arrived: [Int: [UInt64: Int]] = [:]
+    /// The blocks that are stored, by shard, for the attempt with that epoch.
+    private var arrived: [Int: [UInt64: Set<BlockPosition>]] = [:]
     /// Digests that came with a result and wait for the scheduler's word.
     private var reported: [Int: [UInt64: [[Digest]]]] = [:]
     private(set) var bytesWritten = 0
@@ -57,11 +58,11 @@ struct Job {
 
     // MARK: Results
 
-    mutating func arrived(_ bytes: Int, of attempt: Attempt) {
-        arrived[attempt.shard, default: [:]][attempt.epoch, default: 0] += bytes
+    mutating func arrived(_ block: BlockPosition, of attempt: Attempt) {
+        arrived[attempt.shard, default: [:]][attempt.epoch, default: []].insert(block)
     }
 
-    /// Takes the digests of a finished attempt, after checking that they fit the shard and that all of its bytes are here.
+    /// Takes the digests of a finished attempt, after checking that they fit the shard and that all of its blocks are here.
     mutating func report(_ tensors: [[Digest]], of attempt: Attempt, streamed: Bool) throws(TesseraError) {
         guard shards.indices.contains(attempt.shard) else {
             throw TesseraError(.protocolMismatch, "a result for shard \(attempt.shard) of \(shards.count)")
@@ -70,10 +71,9 @@ struct Job {
         guard tensors.map(\.count) == planned.tensors.map({ TreeDigest.blockCount(ofBytes: $0.byteCount) }) else {
             throw TesseraError(.protocolMismatch, "the result for \(planned.label) has digests for other blocks than the plan's")
         }
-        let bytes = arrived[attempt.shard]?[attempt.epoch] ?? 0
-        guard !streamed || bytes == planned.byteCount else {
-            throw TesseraError(
-                .temporary, "the result for \(planned.label) came with \(bytes) of \(planned.byteCount) bytes")
+        let blocks = arrived[attempt.shard]?[attempt.epoch]?.count ?? 0, expected = tensors.reduce(0) { $0 + $1.count }
+        guard !streamed || blocks == expected else {
+            throw TesseraError(.temporary, "the result for \(planned.label) came with \(blocks) of \(expected) blocks")
         }
         reported[attempt.shard, default: [:]][attempt.epoch] = tensors
     }
@@ -112,6 +112,13 @@ struct Job {
             attempts: attempts,
             bytesRead: bytesRead, bytesWritten: bytesWritten, workers: shares.values.sorted { $0.name < $1.name })
     }
+}
+
+/// A block of a shard's output.
+struct BlockPosition: Hashable {
+    let tensor: Int
+    /// Bytes from the tensor's beginning.
+    let offset: Int
 }
 
 extension Duration {

@@ -18,7 +18,8 @@ extension JobBook {
                 ? [job.worker(of: index)].compactMap { $0 } : view.workers.compactMap { workers[$0]?.description.name }
             return ShardStatus(
                 index: index, label: planned.label, state: view.state, workers: names, attempts: view.attempts,
-                bytesDone: view.state == .committed ? planned.byteCount : view.bytesDone, bytesTotal: planned.byteCount)
+                bytesDone: view.state == .committed ? planned.byteCount : min(max(0, view.bytesDone), planned.byteCount),
+                bytesTotal: planned.byteCount)
         }
         return JobStatus(
             id: id, state: job.state, method: job.plan.method, output: job.output, plan: job.plan.digest,

@@ -72,7 +72,8 @@ package actor JobBook {
     private var nextWorker = 1
     private var isDraining = false
     private(set) var connectionCount = 0
-    private var waiters: [JobID: [CheckedContinuation<Void, Never>]] = [:]
+    private var waiters: [JobID: [Int: CheckedContinuation<Void, Never>]] = [:]
+    private var nextWaiter = 0
     private let (finishedJobs, finishedJobsInput) = AsyncStream<JobID>.makeStream()
 
     package init(settings: Settings, log: Logger) {
@@ -83,7 +84,7 @@ package actor JobBook {
 
     var now: Duration { ContinuousClock.now - origin }
 
-    /// Keeps time and publishes finished jobs, until cancelled.
+    /// Keeps time and publishes finished jobs, until cancelled; then nothing of unfinished jobs stays.
     package func run() async {
         await withDiscardingTaskGroup { group in
             group.addTask { await self.keepTime() }
@@ -92,6 +93,7 @@ package actor JobBook {
             }
             group.cancelAll()
         }
+        for id in order { try? cancel(id, reason: "the coordinator was interrupted") }
     }
 
     private func keepTime() async {
@@ -107,7 +109,7 @@ package actor JobBook {
     ///
     /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs, or `TesseraError` for the output.
     package func submit(_ submission: Submit) async throws -> Submitted {
-        guard !isDraining else { throw TesseraError(.temporary, "the coordinator is shutting down and takes no more jobs") }
+        guard !isDraining else { throw Self.shuttingDown }
         let output = try OutputPath.resolve(
             submission.output, workingDirectory: submission.workingDirectory, root: settings.outputRoot)
         let request = PlanRequest(
@@ -120,6 +122,10 @@ package actor JobBook {
             let plan = try Planner.plan(request)
             return (plan, try Assembler(layout: plan.layout, output: output, job: "\(id)", overwrite: overwrite))
         }
+        guard !isDraining else {
+            assembler.discard()
+            throw Self.shuttingDown
+        }
         jobs[id] = Job(
             id: id, plan: plan, assembler: assembler, output: output, options: submission.options, startedAt: now,
             submittedAt: Date().timeIntervalSince1970)
@@ -129,16 +135,25 @@ package actor JobBook {
         return Submitted(job: id, remarks: plan.remarks)
     }
 
-    /// - Returns: whether there is such a job.
-    package func cancel(_ id: JobID, reason: String) -> Bool {
-        guard jobs[id] != nil else { return false }
+    private static let shuttingDown = TesseraError(.temporary, "the coordinator is shutting down and takes no more jobs")
+
+    /// Ends a job that is running; one that has ended stays as it is.
+    ///
+    /// - Throws: `inputMissing` when there is no such job, `temporary` when its output is about to appear.
+    package func cancel(_ id: JobID, reason: String) throws(TesseraError) {
+        guard let job = jobs[id] else {
+            throw TesseraError(.inputMissing, "the coordinator knows no job \(id)", advice: "tessera status lists the jobs")
+        }
+        guard job.state != .publishing else {
+            throw TesseraError(.temporary, "the job \(id) is finished but for its last step, and can no longer be cancelled")
+        }
         handle(.jobCancelled(id))
         end(id, as: .cancelled, error: TesseraError(.cancelled, reason))
-        return true
     }
 
-    /// Ends a job whose output cannot be written.
+    /// Ends a running job whose output cannot be written.
     package func abandon(_ id: JobID, error: TesseraError) {
+        guard jobs[id]?.state == .running else { return }
         handle(.jobCancelled(id))
         end(id, as: .failed, error: error)
     }
@@ -162,30 +177,45 @@ package actor JobBook {
         jobs.values.contains { $0.state == .running && $0.files.contains(file) }
     }
 
-    /// The job's state once it has ended, however it ended.
+    /// The job's state once it has ended, however it ended, or as it is when the waiting is cancelled.
     package func end(of id: JobID) async -> JobStatus? {
         guard let job = jobs[id] else { return nil }
         if !job.state.isEnd {
-            await withCheckedContinuation { waiters[id, default: []].append($0) }
+            let waiter = nextWaiter
+            nextWaiter += 1
+            await withTaskCancellationHandler {
+                await withCheckedContinuation { continuation in
+                    if Task.isCancelled {
+                        continuation.resume()
+                    } else {
+                        waiters[id, default: [:]][waiter] = continuation
+                    }
+                }
+            } onCancel: {
+                Task { await self.stopWaiting(waiter, for: id) }
+            }
         }
         return status(of: id)
     }
+
+    private func stopWaiting(_ waiter: Int, for id: JobID) { waiters[id]?.removeValue(forKey: waiter)?.resume() }
 
     private func end(_ id: JobID, as state: JobState, error: TesseraError? = nil) {
         guard jobs[id]?.state.isEnd == false else { return }
         jobs[id]?.state = state
         jobs[id]?.error = error
         jobs[id]?.endedAt = now
-        if state != .done { jobs[id]?.assembler.discard() }
+        if state != .done { jobs[id]?.assembler?.discard() }
+        jobs[id]?.assembler = nil
         log.info("job ended", metadata: ["job": "\(id)", "state": "\(state)", "error": "\(error?.description ?? "none")"])
-        for waiter in waiters.removeValue(forKey: id) ?? [] { waiter.resume() }
+        for waiter in waiters.removeValue(forKey: id) ?? [:] { waiter.value.resume() }
     }
 
     private func publish(_ id: JobID) async {
-        guard let job = jobs[id], job.state == .publishing else { return }
+        guard let job = jobs[id], job.state == .publishing, let assembler = job.assembler else { return }
         do {
             let digests = try job.digestsByPart()
-            let publisher = Publisher(plan: job.plan, assembler: job.assembler, build: settings.build)
+            let publisher = Publisher(plan: job.plan, assembler: assembler, build: settings.build)
             let report = job.report(endedAt: now)
             try await blocking { try publisher.publish(digests: digests, report: report, sha256Sums: job.options.sha256Sums) }
             end(id, as: .done)
@@ -225,20 +255,22 @@ package actor JobBook {
     package func target(
         of attempt: Attempt, from worker: WorkerID, tensor: Int, offset: Int, byteCount: Int
     ) throws(TesseraError) -> BlockTarget? {
-        guard let job = jobs[attempt.job], job.state == .running, scheduler.holdsLease(worker, attempt) else { return nil }
+        guard let job = jobs[attempt.job], let assembler = job.assembler, job.state == .running,
+            scheduler.holdsLease(worker, attempt)
+        else { return nil }
         let planned = job.planned(attempt.shard)
-        guard planned.tensors.indices.contains(tensor), offset >= 0, byteCount >= 0,
-            offset % TreeDigest.blockSize == 0, byteCount <= planned.tensors[tensor].byteCount - offset
+        guard planned.tensors.indices.contains(tensor), offset >= 0, offset % TreeDigest.blockSize == 0,
+            byteCount == min(TreeDigest.blockSize, planned.tensors[tensor].byteCount - offset)
         else {
             throw TesseraError(
                 .protocolMismatch, "a block of \(byteCount) bytes at \(offset) does not fit tensor \(tensor) of \(planned.label)")
         }
         let work = planned.tensors[tensor]
-        return BlockTarget(assembler: job.assembler, part: work.part, offset: work.offset + offset)
+        return BlockTarget(assembler: assembler, part: work.part, offset: work.offset + offset)
     }
 
-    package func stored(_ byteCount: Int, of attempt: Attempt) {
-        jobs[attempt.job]?.arrived(byteCount, of: attempt)
+    package func stored(tensor: Int, offset: Int, of attempt: Attempt) {
+        jobs[attempt.job]?.arrived(BlockPosition(tensor: tensor, offset: offset), of: attempt)
     }
 
     /// - Parameter streamed: whether the shard's bytes came as blocks; a worker that wrote them itself sends none.

@@ -41,7 +41,8 @@ package struct JobServer: Service {
         let count = Atomic(0)
         try await withThrowingDiscardingTaskGroup { group in
             group.addTask {
-                try? await gracefulShutdown()
+                // Cancelled without it, there is nothing to wait for.
+                guard (try? await gracefulShutdown()) != nil else { return }
                 await book.drain()
                 server.channel.close(promise: nil)
             }

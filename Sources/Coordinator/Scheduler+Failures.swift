@@ -43,17 +43,24 @@ extension Scheduler {
         return actions
     }
 
-    /// Takes back the leases that nobody renewed.
+    /// Takes back the leases that nobody renewed. It counts as a failure of the shard once nobody else is at it.
     mutating func expire(at now: Duration) -> [Action] {
-        order.flatMap { id in
-            (jobs[id]?.shards ?? []).enumerated().flatMap { index, shard in
-                shard.leases.filter { $0.ends <= now }.map { lease in
+        var actions: [Action] = []
+        for id in order {
+            for (index, shard) in (jobs[id]?.shards ?? []).enumerated() {
+                for lease in shard.leases where lease.ends <= now {
                     let attempt = Attempt(job: id, shard: index, epoch: lease.epoch)
                     release(attempt, from: lease.worker)
-                    return Action.revoke(lease.worker, attempt, reason: "the lease ran out")
+                    actions.append(.revoke(lease.worker, attempt, reason: "the lease ran out"))
+                    guard jobs[id]?.hasEnded == false, jobs[id]?.shards[index].isPending == true else { continue }
+                    let error = TesseraError(
+                        .temporary, "nobody renewed the lease of \(shard.label) in time",
+                        advice: "look at the network between coordinator and workers, then submit the job again")
+                    actions += retry(attempt, after: error, host: workers[lease.worker]?.host, at: now)
                 }
             }
         }
+        return actions
     }
 
     private mutating func fail(_ job: JobID, _ error: TesseraError) -> [Action] {

@@ -61,7 +61,7 @@ final class ServerConnection: Sendable {
 
     private func close(_ reason: String) {
         log.info("closing: \(reason)")
-        channel.channel.send(.goodbye(reason))
+        channel.channel.send(.goodbye(reason), urgent: true)
         channel.channel.close(promise: nil)
     }
 
@@ -125,7 +125,7 @@ final class ServerConnection: Sendable {
                 try await blocking {
                     try block.contents.withUnpacked { try target.assembler.write($0, part: target.part, offset: target.offset) }
                 }
-                await book.stored(length, of: block.attempt)
+                await book.stored(tensor: block.tensor, offset: block.offset, of: block.attempt)
             }
         } catch let error as TesseraError where error.code == .protocolMismatch {
             return close(error.problem)
@@ -170,8 +170,12 @@ final class ServerConnection: Sendable {
             if let status = await book.status(request) { return .status(status) }
             return unknown(request.job)
         case .cancel(let cancel):
-            return await book.cancel(cancel.job, reason: cancel.reason)
-                ? .cancelled(Cancelled(job: cancel.job)) : unknown(cancel.job)
+            do {
+                try await book.cancel(cancel.job, reason: cancel.reason)
+                return .cancelled(Cancelled(job: cancel.job))
+            } catch {
+                return .failure(Failure(problems: [TesseraError(wrapping: error)]))
+            }
         default:
             return .failure(Failure(problems: [TesseraError(.protocolMismatch, "this request has no answer")]))
         }

@@ -25,7 +25,10 @@ package enum StatusPort {
         let router = Router()
         // The process is alive; says nothing about jobs, so that nobody restarts it over them.
         router.get("healthz") { _, _ in "ok\n" }
-        router.get("readyz") { _, _ in await book.takesJobs ? "ready\n" : "draining\n" }
+        router.get("readyz") { _, _ in
+            guard await book.takesJobs else { throw HTTPError(.serviceUnavailable, message: "draining") }
+            return "ready\n"
+        }
         router.get("api/v1/jobs") { _, _ in
             JSONResponse(await book.status(StatusRequest())?.jobs ?? [])
         }

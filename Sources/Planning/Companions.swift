@@ -5,6 +5,7 @@ import Recipes
 struct Companions {
     let recipe: Recipe
     let donor: Checkpoint
+    let roots: Roots
     let layout: CheckpointLayout
     /// The type of the output's floating tensors, if they share one.
     let dtype: DType?
@@ -16,11 +17,14 @@ struct Companions {
         "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
     ]
 
-    func files() -> [CompanionFile] {
+    /// - Throws: `notAllowed` for a file that is a link to somewhere outside the roots.
+    func files() throws(TesseraError) -> [CompanionFile] {
         var files: [CompanionFile] = []
         if let config = config() { files.append(CompanionFile(name: Checkpoint.configName, bytes: config)) }
         for name in Self.copiedNames where fileExists("\(donor.directory)/\(name)") {
-            files.append(CompanionFile(name: name, copyOf: "\(donor.directory)/\(name)"))
+            let path = "\(donor.directory)/\(name)"
+            _ = try roots.relativePath(of: path, workingDirectory: nil)
+            files.append(CompanionFile(name: name, copyOf: path))
         }
         if let index = layout.index { files.append(CompanionFile(name: Checkpoint.indexName, bytes: index)) }
         files.append(CompanionFile(name: "recipe.yml", bytes: Array(recipe.text.utf8)))

@@ -26,7 +26,8 @@ struct InputSet {
                 reference: input.reference.description, location: input.location,
                 parts: input.checkpoint.parts.map {
                     ManifestInput.Part(file: $0.fileName, size: $0.header.fileSize, headerDigest: $0.header.digest)
-                })
+                },
+                versions: input.checkpoint.parts.map(\.header.fileVersion))
         }
     }
 
@@ -76,6 +77,9 @@ struct InputSet {
                     throw TesseraError(.inputMissing, "no such file or directory", file: entry.reference.path)
                 }
                 let checkpoint = try Checkpoint.open(directory)
+                for part in checkpoint.parts {
+                    _ = try request.roots.relativePath(of: "\(checkpoint.directory)/\(part.fileName)", workingDirectory: nil)
+                }
                 let location = try request.roots.relativePath(of: checkpoint.directory, workingDirectory: nil)
                 inputs.append(
                     Input(

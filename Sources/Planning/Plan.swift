@@ -9,6 +9,8 @@ package struct PlannedInput: Sendable, Hashable {
     /// The checkpoint's directory relative to a root: how this job finds it, not part of the plan's identity.
     package let location: String
     package let parts: [ManifestInput.Part]
+    /// `ReadableFile.version` of each part, on the host that planned.
+    package let versions: [String]
     /// Bytes of all parts.
     package var byteCount: Int { parts.reduce(0) { $0 + $1.size } }
 }
@@ -69,10 +71,10 @@ package struct Plan: Sendable {
     /// The parts of all inputs, as the shards' sources count them.
     private var allFiles: [InputFile] {
         inputs.flatMap { input in
-            input.parts.map {
+            zip(input.parts, input.versions).map { part, version in
                 InputFile(
-                    path: input.location == "." ? $0.file : "\(input.location)/\($0.file)", size: $0.size,
-                    headerDigest: $0.headerDigest)
+                    path: input.location == "." ? part.file : "\(input.location)/\(part.file)", size: part.size,
+                    headerDigest: part.headerDigest, version: version)
             }
         }
     }

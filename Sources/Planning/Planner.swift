@@ -26,8 +26,9 @@ package enum Planner {
         return try Plan(
             recipeText: recipe.text, method: method.name, inputs: inputs.planned, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
-            companions: Companions(
-                recipe: recipe, donor: inputs.donor.checkpoint, layout: layout, dtype: floatingType(of: tensors)
+            companions: try Companions(
+                recipe: recipe, donor: inputs.donor.checkpoint, roots: request.roots, layout: layout,
+                dtype: floatingType(of: tensors)
             ).files(),
             remarks: recipe.warnings.map(\.description) + MergekitDifferences.remarks(recipe: recipe, tensors: tensors),
             bytesRead: zip(tensors, work).reduce(0) { $0 + $1.0.cost.reads * $1.1.sourceByteCount },

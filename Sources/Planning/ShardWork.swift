@@ -9,11 +9,15 @@ package struct InputFile: Sendable, Hashable, Codable {
     package let size: Int
     /// SHA-256 of the safetensors header, so that another file of the same size is told apart.
     package let headerDigest: Digest
+    /// `ReadableFile.version` on the host that planned: another file of the same header is another input, so that nothing kept from an
+    /// earlier job is taken for it. Not part of the plan's identity.
+    package let version: String
 
-    package init(path: String, size: Int, headerDigest: Digest) {
+    package init(path: String, size: Int, headerDigest: Digest, version: String = "") {
         self.path = path
         self.size = size
         self.headerDigest = headerDigest
+        self.version = version
     }
 }
 

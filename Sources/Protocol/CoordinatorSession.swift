@@ -1,4 +1,5 @@
 import Checkpoints
+import Planning
 import TensorKernels
 
 /// The coordinator's end of one connection: a value that decides what each frame means and what is answered.
@@ -91,8 +92,12 @@ package struct CoordinatorSession: Sendable {
         case .shardDone(let done): return [.finished(done)]
         case .shardFailed(let failed): return [.failed(failed)]
         case .fetch(let request):
-            guard request.offset >= 0, (1...Limits.fetchBytes).contains(request.length) else {
-                let error = TesseraError(.protocolMismatch, "a request for \(request.length) bytes at \(request.offset)")
+            guard (1...Limits.fetchBytes).contains(request.length), request.length <= request.file.size,
+                (0...request.file.size - request.length).contains(request.offset)
+            else {
+                let error = TesseraError(
+                    .protocolMismatch,
+                    "a request for \(request.length) bytes at \(request.offset) of a file of \(request.file.size)")
                 return [.send(.fetchFailed(FetchFailed(request: request.request, error: error)))]
             }
             return [.fetch(request)]

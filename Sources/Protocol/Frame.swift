@@ -36,7 +36,7 @@ package struct FrameHeader: Sendable, Hashable {
     package var type: FrameType
     package var bodyLength: Int
     package var bodyChecksum: UInt32
-    /// The shard of a block, the number of a fetch; zero for control.
+    /// The shard of a block; zero for anything else.
     package var stream: UInt32
     /// Counts the frames of one direction of a connection, from 0.
     package var sequence: UInt64
@@ -168,7 +168,10 @@ extension FrameError: CustomStringConvertible {
         }
     }
 
-    package var asTesseraError: TesseraError { TesseraError(.protocolMismatch, description) }
+    /// A stream that just ends is a lost connection, and worth another try; anything else is a peer that means something else.
+    package var asTesseraError: TesseraError {
+        TesseraError(self == .truncated ? .unreachable : .protocolMismatch, description)
+    }
 }
 
 extension CRC32C {

@@ -16,9 +16,11 @@ package enum FrameChannel {
 
 extension Channel {
     /// Sends a message; what it cannot carry closes the connection.
-    package func send(_ message: Message) {
+    ///
+    /// - Parameter urgent: whether it goes before data that is waiting, even if messages of its kind do not.
+    package func send(_ message: Message, urgent: Bool = false) {
         do throws(TesseraError) {
-            writeAndFlush(try message.frame(), promise: nil)
+            writeAndFlush(try message.frame(urgent: urgent), promise: nil)
         } catch {
             close(promise: nil)
         }
@@ -31,12 +33,14 @@ private final class FrameWriter: ChannelDuplexHandler {
     typealias OutboundIn = Frame
     typealias OutboundOut = ByteBuffer
 
-    private var queue = OutboundQueue()
+    private typealias Entry = (frame: Frame, written: EventLoopPromise<Void>?)
+
+    private var queue = OutboundQueue<Entry>()
     private var encoder = FrameEncoder()
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
-        queue.add(unwrapOutboundIn(data))
-        promise?.succeed()
+        let frame = unwrapOutboundIn(data)
+        queue.add((frame, promise), as: frame.header.type)
     }
 
     func flush(context: ChannelHandlerContext) { drain(context) }
@@ -46,12 +50,16 @@ private final class FrameWriter: ChannelDuplexHandler {
         context.fireChannelWritabilityChanged()
     }
 
+    func channelInactive(context: ChannelHandlerContext) {
+        while let entry = queue.next() { entry.written?.fail(ChannelError.ioOnClosedChannel) }
+        context.fireChannelInactive()
+    }
+
     private func drain(_ context: ChannelHandlerContext) {
-        while context.channel.isWritable, let frame = queue.next() {
+        while context.channel.isWritable, let (frame, written) = queue.next() {
             // Header and body leave in one vectored write, without being copied together.
             context.write(wrapOutboundOut(encoder.encodeHeader(of: frame)), promise: nil)
-            if frame.body.readableBytes > 0 { context.write(wrapOutboundOut(frame.body), promise: nil) }
-            context.flush()
+            context.writeAndFlush(wrapOutboundOut(frame.body), promise: written)
         }
     }
 }

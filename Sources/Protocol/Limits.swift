@@ -9,7 +9,7 @@ package enum Limits {
     /// Bytes of a data frame: one block, or as much of a file, and what says which.
     package static let dataBodyBytes = TreeDigest.blockSize + 64
     /// Bytes of blocks that a worker may have under way before the coordinator says that it has stored some.
-    package static let creditBytes = 4 * (TreeDigest.blockSize + 64)
+    package static let creditBytes = 4 * (headerBytes + dataBodyBytes)
     /// Bytes of a file that one request may ask for.
     package static let fetchBytes = TreeDigest.blockSize
 

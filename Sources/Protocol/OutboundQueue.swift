@@ -1,19 +1,19 @@
-/// Frames that wait for the connection: control frames go before data, so that a heartbeat never stands behind a block.
-package struct OutboundQueue: Sendable {
-    private var control: [Frame] = []
-    private var data: [Frame] = []
+/// What waits for the connection: control frames go before data, so that a heartbeat never stands behind a block.
+package struct OutboundQueue<Entry: Sendable>: Sendable {
+    private var control: [Entry] = []
+    private var data: [Entry] = []
 
     package init() {}
 
-    package mutating func add(_ frame: Frame) {
-        if frame.header.type == .control {
-            control.append(frame)
+    package mutating func add(_ entry: Entry, as type: FrameType) {
+        if type == .control {
+            control.append(entry)
         } else {
-            data.append(frame)
+            data.append(entry)
         }
     }
 
-    package mutating func next() -> Frame? {
+    package mutating func next() -> Entry? {
         if !control.isEmpty { return control.removeFirst() }
         return data.isEmpty ? nil : data.removeFirst()
     }

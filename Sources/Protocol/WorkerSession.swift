@@ -37,11 +37,19 @@ package struct WorkerSession: Sendable {
         var draining = Draining.no
         var lastHeard: Duration
         var nextBeat: Duration
-        /// The last heartbeat: its number, when it went out, and the leases that it named.
-        var beat: (number: Int, at: Duration, named: [Attempt]) = (0, .zero, [])
         let interval: Duration
-        /// When each lease ends, by this worker's own clock.
-        var leases: [Attempt: (ends: Duration, lasts: Duration)] = [:]
+        var beatCount = 0
+        /// The heartbeats that nobody has answered yet: when each went out, and the leases that it named.
+        var unanswered: [Int: (at: Duration, named: [Attempt])] = [:]
+        var leases: [Attempt: HeldLease] = [:]
+    }
+
+    fileprivate struct HeldLease {
+        let lasts: Duration
+        /// By this worker's own clock.
+        var ends: Duration
+        /// Output bytes, as last heard.
+        var bytesDone = 0
     }
 
     private var state: State
@@ -75,7 +83,7 @@ package struct WorkerSession: Sendable {
         state = .working(working)
     }
 
-    /// The attempt ended here, one way or the other, and what there was to say about it is said.
+    /// The attempt ended here, one way or the other, and what there was to say about it has left.
     package mutating func ended(_ attempt: Attempt) -> [Action] {
         guard case .working(var working) = state else { return [] }
         working.leases[attempt] = nil
@@ -92,7 +100,8 @@ package struct WorkerSession: Sendable {
         return [.send(.drain)]
     }
 
-    /// - Parameter progress: of the leases that are at work, for the heartbeat that may be due.
+    /// - Parameter progress: of the leases that are at work, for the heartbeat that may be due. It names every lease that has not `ended`:
+    ///   also those that have not begun, and those whose result is still on its way.
     package mutating func tick(at now: Duration, progress: [LeaseProgress]) -> [Action] {
         switch state {
         case .greeting(let deadline) where now >= deadline:
@@ -120,14 +129,15 @@ extension WorkerSession.Working {
         switch message {
         case .heartbeatAnswer(let answer):
             // The leases that the heartbeat named begin anew, counted from when it was sent: never later than the coordinator counts.
-            guard answer.number == beat.number else { return [] }
+            guard let beat = unanswered[answer.number] else { return [] }
+            unanswered = unanswered.filter { $0.key > answer.number }
             for attempt in beat.named {
                 if let lasts = leases[attempt]?.lasts { leases[attempt]?.ends = beat.at + lasts }
             }
             return []
         case .lease(let lease):
             let lasts = Duration.milliseconds(lease.milliseconds)
-            leases[lease.attempt] = (now + lasts, lasts)
+            leases[lease.attempt] = WorkerSession.HeldLease(lasts: lasts, ends: now + lasts)
             return [.start(lease)]
         case .revoke(let revoke):
             return leases.removeValue(forKey: revoke.attempt) == nil ? [] : [.stop(revoke.attempt)] + finishDraining()
@@ -153,10 +163,13 @@ extension WorkerSession.Working {
         for attempt in overdue { leases[attempt] = nil }
         var actions = overdue.map(WorkerSession.Action.stop) + finishDraining()
         if now >= nextBeat {
-            let known = progress.filter { leases[$0.attempt] != nil }
-            beat = (beat.number + 1, now, known.map(\.attempt))
+            for entry in progress { leases[entry.attempt]?.bytesDone = entry.bytesDone }
+            let held = leases.map { LeaseProgress(attempt: $0.key, bytesDone: $0.value.bytesDone) }
+                .sorted { ($0.attempt.shard, $0.attempt.epoch) < ($1.attempt.shard, $1.attempt.epoch) }
+            beatCount += 1
+            unanswered[beatCount] = (now, held.map(\.attempt))
             nextBeat = now + interval
-            actions.append(.send(.heartbeat(Heartbeat(number: beat.number, leases: known))))
+            actions.append(.send(.heartbeat(Heartbeat(number: beatCount, leases: held))))
         }
         return actions
     }

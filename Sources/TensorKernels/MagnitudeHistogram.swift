@@ -23,7 +23,7 @@ package struct MagnitudeHistogram: Sendable, Hashable {
     /// Bytes of both rounds' bins.
     package static let byteCount = (Int(TK_HIGH_BINS) + Int(TK_LOW_BINS)) * MemoryLayout<UInt32>.stride
 
-    /// Elements that one histogram can count without overflow; a tensor above that is refused by the planner.
+    /// Elements that one histogram can count without overflow; whoever ranks a larger tensor refuses it.
     package static let countLimit = Int(UInt32.max)
 
     package mutating func add(_ x: UnsafePointer<Float>, count: Int, kernels: Kernels) {

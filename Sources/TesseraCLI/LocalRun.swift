@@ -38,14 +38,14 @@ struct LocalRun: Sendable {
             }
             let submitted = try await book.submit(submission)
             group.addTask { await watch(book, submitted) }
-            return try await withTaskCancellationHandler {
-                guard let status = await book.end(of: submitted.job) else {
-                    throw TesseraError(.internal, "the job \(submitted.job) is gone")
-                }
-                return status
-            } onCancel: {
-                Task { await book.cancel(submitted.job, reason: "cancelled") }
+            var status = await book.end(of: submitted.job)
+            if status?.state.isEnd == false {
+                // Interrupted. A job whose output is about to appear can only be waited for.
+                try? await book.cancel(submitted.job, reason: "cancelled")
+                status = await Task { await book.end(of: submitted.job) }.value
             }
+            guard let status else { throw TesseraError(.internal, "the job \(submitted.job) is gone") }
+            return status
         }
     }
 

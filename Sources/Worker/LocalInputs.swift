@@ -7,7 +7,16 @@ package final class LocalInputs: InputProvider {
     private let roots: Roots
     /// Stands in for files that this host does not have.
     private let fallback: (any InputProvider)?
-    private let opened = Mutex<[InputFile: any ByteSource]>([:])
+    private let opened = Mutex<[InputFile: Opened]>([:])
+
+    private struct Opened {
+        let source: any ByteSource
+        /// Where this host has the file, and which file it was; `nil` for one from elsewhere.
+        let place: (path: String, version: String?)?
+
+        /// Whether what was opened is still what is there.
+        var isCurrent: Bool { place.map { ReadableFile.version(at: $0.path) == $0.version } ?? true }
+    }
 
     package init(roots: Roots, fallback: (any InputProvider)? = nil) {
         self.roots = roots
@@ -15,18 +24,22 @@ package final class LocalInputs: InputProvider {
     }
 
     package func open(_ file: InputFile) throws -> any ByteSource {
-        if let source = opened.withLock({ $0[file] }) { return source }
-        let source = try openAnew(file)
-        opened.withLock { $0[file] = source }
-        return source
+        if let kept = opened.withLock({ $0[file] }), kept.isCurrent { return kept.source }
+        let fresh = try openAnew(file)
+        opened.withLock { $0[file] = fresh }
+        return fresh.source
     }
 
     /// Lets go of every file, once no shard needs them.
     package func closeAll() { opened.withLock { $0.removeAll() } }
 
-    private func openAnew(_ file: InputFile) throws -> any ByteSource {
-        if let path = try roots.find(file) { return try openByteSource(path: path) }
-        if let fallback { return try fallback.open(file) }
+    private func openAnew(_ file: InputFile) throws -> Opened {
+        if let path = try roots.find(file) {
+            // The version first: a file that is replaced in between is then opened again, not kept.
+            let version = ReadableFile.version(at: path)
+            return Opened(source: try openByteSource(path: path), place: (path, version))
+        }
+        if let fallback { return Opened(source: try fallback.open(file), place: nil) }
         throw TesseraError(
             .inputMissing, "the file is under none of this worker's roots \(roots.directories.joined(separator: ", "))",
             file: file.path)

@@ -84,7 +84,8 @@ final class WorkerConnection: Sendable {
     private func handle(_ frame: Frame, in group: inout DiscardingTaskGroup) throws {
         switch frame.header.type {
         case .control, .ordered:
-            for action in session.withLock({ session in (try? Message(frame)).map { session.received($0, at: now) } ?? [] }) {
+            let message = try Message(frame)
+            for action in session.withLock({ $0.received(message, at: now) }) {
                 if case .start(let lease) = action {
                     group.addTask { await self.work(on: lease) }
                 } else {
@@ -123,7 +124,10 @@ final class WorkerConnection: Sendable {
             channel: channel.channel,
             packs: settings.packsBlocks(to: channel.channel.remoteAddress))
         switch await runner.run(lease, output: output) {
-        case .success(let digests): channel.channel.send(.shardDone(ShardDone(attempt: lease.attempt, digests: digests)))
+        case .success(let digests):
+            // The lease is this worker's until its blocks and the result have left.
+            let done = Message.shardDone(ShardDone(attempt: lease.attempt, digests: digests))
+            do { try await channel.channel.writeAndFlush(done.frame()) } catch { channel.channel.close(promise: nil) }
         case .failure(let error):
             log.warning("shard failed", metadata: ["shard": "\(lease.work.label)", "error": "\(error)"])
             channel.channel.send(.shardFailed(ShardFailed(attempt: lease.attempt, error: error)))

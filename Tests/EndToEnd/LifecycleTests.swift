@@ -63,6 +63,37 @@ import Testing
         #expect(try await Tessera.run(["verify", "\(directory.path)/out"]).exitCode == 0)
     }
 
+    @Test func anInterruptedCoordinatorEndsAtOnceAndLeavesNothing() async throws {
+        let cluster = try await Cluster()
+        _ = try await submit(cluster)
+        #expect(directory.names.count == 1)
+        cluster.coordinator.signal(SIGINT)
+        #expect(await cluster.coordinator.exitCode() == 130)
+        #expect(directory.names == [])
+    }
+
+    /// A checkpoint that is replaced between two jobs by another of the same shapes is read anew, wherever it was kept.
+    @Test(arguments: [false, true])
+    func replacedInputsAreReadAnew(fetched: Bool) async throws {
+        func write(_ value: Float) throws {
+            try TestTensor.writeCheckpoint("\(directory.path)/new", [("x", TestTensor([value, value], shape: [2]))])
+            if FileManager.default.fileExists(atPath: "\(directory.path)/m") {
+                try FileManager.default.removeItem(atPath: "\(directory.path)/m")
+            }
+            try FileManager.default.moveItem(atPath: "\(directory.path)/new", toPath: "\(directory.path)/m")
+        }
+        let recipe = try directory.write("merge_method: passthrough\nmodels:\n- model: \(directory.path)/m\n", to: "r.yml")
+        let empty = try TemporaryDirectory()
+        let cluster = try await Cluster(workers: 1, worker: fetched ? ["--root", empty.path] : [])
+        for value in [Float(1), 2] {
+            try write(value)
+            let output = "\(directory.path)/out-\(value)"
+            let outcome = try await cluster.submit(recipe, output, ["--wait"])
+            #expect(outcome.exitCode == 0, "\(outcome.errors)")
+            #expect(try TestTensor.read(output)["x"]?.values == [Double(value), Double(value)])
+        }
+    }
+
     @Test func workersComeBackToACoordinatorThatComesBack() async throws {
         let first = try await Cluster()
         let port = first.jobs

@@ -123,6 +123,7 @@ import Testing
         let path: String
         let size: Int
         let headerDigest: Digest
+        var version = ""
 
         func request(number: UInt64) throws -> Message {
             let file = String(decoding: try JSONEncoder().encode(self), as: UTF8.self)

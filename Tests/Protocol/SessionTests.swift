@@ -125,7 +125,7 @@ import Testing
         #expect(closes(stranger.receivedBlock(byteCount: 1, at: .zero), "only workers"))
     }
 
-    @Test(arguments: [(-1, 5), (0, 0), (0, Limits.fetchBytes + 1), (0, -5)])
+    @Test(arguments: [(-1, 5), (0, 0), (0, Limits.fetchBytes + 1), (0, -5), (96, 5), (0, 101), (Int.max, 5), (Int.max - 1, 1)])
     func fetchesBeyondTheLimitsAreAnsweredWithAnError(offset: Int, length: Int) throws {
         var session = welcomed(.worker)
         let digest = try Digest.sha256(of: [])
@@ -203,6 +203,30 @@ import Testing
         _ = session.received(.credit(Credit(bytes: 1)), at: .seconds(34))
         #expect(!session.tick(at: .seconds(34), progress: progress).contains(.stop(Self.attempt)))
         #expect(session.tick(at: .seconds(35), progress: progress).contains(.stop(Self.attempt)))
+    }
+
+    /// Answers may lag by more than an interval: each renews from when its own question was sent.
+    @Test func lateAnswersRenewToo() {
+        var session = working()
+        _ = session.received(.lease(Self.lease), at: .zero)
+        for second in [5, 10, 15] { _ = session.tick(at: .seconds(second), progress: []) }
+        _ = session.received(.heartbeatAnswer(HeartbeatAnswer(number: 2)), at: .seconds(22))
+        #expect(!session.tick(at: .seconds(39), progress: []).contains(.stop(Self.attempt)))
+        // An older answer takes nothing back.
+        _ = session.received(.heartbeatAnswer(HeartbeatAnswer(number: 1)), at: .seconds(39))
+        #expect(session.tick(at: .seconds(40), progress: []).contains(.stop(Self.attempt)))
+    }
+
+    /// Also one that waits to begin, or whose result is still in the queue: until `ended`, the coordinator must not think it lost.
+    @Test func heartbeatsNameEveryLeaseThatHasNotEnded() {
+        var session = working()
+        _ = session.received(.lease(Self.lease), at: .zero)
+        let lease = { LeaseProgress(attempt: Self.attempt, bytesDone: $0) }
+        #expect(session.tick(at: .seconds(5), progress: []) == [.send(.heartbeat(Heartbeat(number: 1, leases: [lease(0)])))])
+        _ = session.received(.heartbeatAnswer(HeartbeatAnswer(number: 1)), at: .seconds(5))
+        #expect(
+            session.tick(at: .seconds(10), progress: [lease(7)]) == [.send(.heartbeat(Heartbeat(number: 2, leases: [lease(7)])))])
+        #expect(session.tick(at: .seconds(15), progress: []) == [.send(.heartbeat(Heartbeat(number: 3, leases: [lease(7)])))])
     }
 
     @Test func revokedLeasesStopOnce() {

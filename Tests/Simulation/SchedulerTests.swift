@@ -60,9 +60,9 @@ import Testing
         var (scheduler, actions) = scheduler(workers: 2)
         let first = try #require(leases(actions).first)
         #expect(scheduler.handle(.tick, at: .seconds(31)) == [])
-        let later = scheduler.handle(.tick, at: .seconds(32))
-        #expect(later.contains(.revoke(first.worker, first.attempt, reason: "the lease ran out")))
-        let second = try #require(leases(later).first)
+        #expect(
+            scheduler.handle(.tick, at: .seconds(32)) == [.revoke(first.worker, first.attempt, reason: "the lease ran out")])
+        let second = try #require(leases(scheduler.handle(.tick, at: .seconds(33))).first)
         #expect(second.attempt.epoch > first.attempt.epoch)
         // The first worker was only slow. Its result is stale, and harmless.
         #expect(
@@ -73,6 +73,21 @@ import Testing
             scheduler.handle(.shardFinished(second.worker, second.attempt), at: .seconds(33)) == [
                 .commit(second.worker, second.attempt)
             ])
+    }
+
+    /// Results that always come too late, as over a link slower than the lease allows, must not keep a job going for ever.
+    @Test func aShardWhoseLeaseRunsOutAgainAndAgainFailsItsJob() throws {
+        var (scheduler, actions) = scheduler()
+        var last: [Scheduler.Action] = []
+        for second in stride(from: 0, to: 600, by: 1) where !leases(actions).isEmpty || second > 0 {
+            actions = scheduler.handle(.tick, at: .seconds(second))
+            if !actions.isEmpty { last = actions }
+        }
+        guard case .jobFailed(Self.job, let error)? = last.last else {
+            Issue.record("\(last)")
+            return
+        }
+        #expect(error.problem.contains("nobody renewed the lease of s0 in time"))
     }
 
     @Test func heartbeatsKeepALease() throws {

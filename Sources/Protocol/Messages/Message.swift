@@ -107,8 +107,9 @@ extension Message {
 
     /// The frame that carries the message.
     ///
+    /// - Parameter urgent: whether it goes before data in any case.
     /// - Throws: `internal` when the message is too large for one.
-    package func frame() throws(TesseraError) -> Frame {
+    package func frame(urgent: Bool = false) throws(TesseraError) -> Frame {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         let body: Data
@@ -121,7 +122,7 @@ extension Message {
             throw TesseraError(
                 .internal, "a message of \(body.count) bytes, more than the \(Limits.controlBodyBytes) that a frame carries")
         }
-        return Frame(frameType, body: ByteBuffer(bytes: body))
+        return Frame(urgent ? .control : frameType, body: ByteBuffer(bytes: body))
     }
 
     /// - Throws: `protocolMismatch` for a body that is no message.

@@ -86,7 +86,7 @@ package struct Credit: Sendable, Hashable, Codable {
 
 /// A worker asks for a stretch of an input that it does not have; the answer is a fetched frame or `FetchFailed`.
 package struct FetchRequest: Sendable, Hashable, Codable {
-    /// Numbers the requests of a connection.
+    /// Numbers the requests of a worker.
     package let request: UInt64
     package let file: InputFile
     package let offset: Int

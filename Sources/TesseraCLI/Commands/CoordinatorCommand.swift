@@ -77,12 +77,14 @@ struct CoordinatorCommand: AsyncParsableCommand {
 
     /// Beyond loopback everything has to be said explicitly.
     private func checkExposure() throws {
-        guard !listen.isLoopback else { return }
-        guard insecure else {
+        if !insecure, let exposed = [listen, status].first(where: { !$0.isLoopback }) {
+            let what =
+                exposed == listen ? "submit jobs, without encryption" : "read what jobs there are and where their files lie"
             throw TesseraError(
-                .notAllowed, "listening on \(listen) would let every host that reaches it submit jobs, without encryption",
+                .notAllowed, "listening on \(exposed) would let every host that reaches it \(what)",
                 advice: "listen on 127.0.0.1, or add --insecure on a network that you trust")
         }
+        guard !listen.isLoopback else { return }
         guard !root.isEmpty, outputRoot != nil else {
             throw TesseraError(.usage, "beyond this machine, --root and --output-root are required")
         }
