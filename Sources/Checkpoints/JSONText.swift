@@ -60,6 +60,11 @@ package struct JSONText: Sendable, Hashable {
 
     package mutating func set(_ key: String, to value: Int) { set(key, toJSON: "\(value)") }
 
+    /// Gives the value at `path` another, if there is one.
+    package mutating func replace(_ path: [String], with value: Int) {
+        if let range = range(of: path) { bytes.replaceSubrange(range, with: "\(value)".utf8) }
+    }
+
     private mutating func set(_ key: String, toJSON json: String) {
         if let range = range(of: [key]) {
             bytes.replaceSubrange(range, with: json.utf8)

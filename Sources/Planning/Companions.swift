@@ -9,6 +9,8 @@ struct Companions {
     let layout: CheckpointLayout
     /// The type of the output's floating tensors, if they share one.
     let dtype: DType?
+    /// Where the recipe chose the layers: how many the output has, by the text before their number.
+    let layerCounts: [String: Int]
 
     /// What is copied as it is, when the donor has it.
     private static let copiedNames = [
@@ -32,12 +34,20 @@ struct Companions {
         return files
     }
 
-    /// The donor's config with the output's dtype, under whichever of its two names the config uses.
+    /// What configs call the number of layers; a model of several parts has it in the part's own section.
+    private static let layerCountKeys = ["num_hidden_layers", "n_layer", "n_layers", "num_layers"]
+
+    /// The donor's config with the output's dtype, under whichever of its two names the config uses, and the output's number of layers.
     private func config() -> [UInt8]? {
         guard var config = donor.config else { return nil }
-        guard let name = dtype.flatMap({ dtype in Recipe.name(of: dtype) }) else { return config.bytes }
-        let keys = ["dtype", "torch_dtype"].filter { config.has([$0]) }
-        for key in keys.isEmpty ? ["torch_dtype"] : keys { config.set(key, to: name) }
+        if let name = dtype.flatMap({ dtype in Recipe.name(of: dtype) }) {
+            let keys = ["dtype", "torch_dtype"].filter { config.has([$0]) }
+            for key in keys.isEmpty ? ["torch_dtype"] : keys { config.set(key, to: name) }
+        }
+        if let count = layerCounts.values.first, layerCounts.count == 1 {
+            let paths = Self.layerCountKeys.flatMap { [[$0], ["text_config", $0]] }
+            for path in paths where config.integer(path) != nil { config.replace(path, with: count) }
+        }
         return config.bytes
     }
 }
@@ -47,7 +57,7 @@ struct ModelCard {
     let recipe: Recipe
 
     var text: String {
-        let models = recipe.models.map { "\($0.model.value)" }
+        let models = recipe.models.map { "\($0)" }
         let base = recipe.baseModel.map { "\($0.value)" }
         return """
             ---

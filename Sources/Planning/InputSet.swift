@@ -1,8 +1,7 @@
 import Checkpoints
-import Operators
 import Recipes
 
-/// The models of a recipe, opened: one entry for each input of the merge, in recipe order.
+/// The models of a recipe, opened once each, in the order of the recipe; a base that is named only as base comes last.
 struct InputSet {
     struct Input {
         let reference: ModelReference
@@ -11,14 +10,15 @@ struct InputSet {
         let location: String
         /// The number of the checkpoint's first part when the parts of all inputs are counted in order.
         let firstFile: Int
-        /// The parameters written at the model; none for a base that the recipe names only as base.
-        let parameters: ParameterScope
-        let line: Int
+        let layers: LayerStacks
     }
 
     let inputs: [Input]
-    /// The input that is the base, in whatever role the method gives it.
+    /// The recipe's base.
     let base: Int?
+    private let indices: [ModelReference: Int]
+
+    func index(of reference: ModelReference) -> Int? { indices[reference] }
 
     var planned: [PlannedInput] {
         inputs.map { input in
@@ -34,63 +34,47 @@ struct InputSet {
     /// The model whose config and tokenizer the output gets: the base, else the first.
     var donor: Input { inputs[base ?? 0] }
 
-    static func open(_ recipe: Recipe, method: any MergeMethod.Type, request: PlanRequest) throws -> InputSet {
-        var problems: [TesseraError] = []
-        func complain(_ problem: String, line: Int, advice: String? = nil) {
-            problems.append(TesseraError(.badData, problem, file: recipe.file, line: line, advice: advice))
+    /// - Throws: `Problems` with every model that cannot be opened.
+    static func open(_ recipe: Recipe, request: PlanRequest) throws -> InputSet {
+        let sources = recipe.modules.flatMap(\.body.sources).map(\.model)
+        let sliceBases = recipe.modules.flatMap { module -> [Located<ModelReference>] in
+            guard case .slices(let slices) = module.body else { return [] }
+            return slices.compactMap(\.baseModel)
         }
-
-        var wanted = recipe.models.map { (reference: $0.model.value, parameters: $0.parameters, line: $0.model.line) }
-        for (index, entry) in wanted.enumerated() where wanted[..<index].contains(where: { $0.reference == entry.reference }) {
-            complain(
-                "the model '\(entry.reference)' is listed twice", line: entry.line, advice: "add the two weights and list it once"
-            )
-        }
-        var base = recipe.baseModel.flatMap { named in wanted.firstIndex { $0.reference == named.value } }
-        if base == nil, let named = recipe.baseModel {
-            base = wanted.count
-            wanted.append((named.value, ParameterScope(), named.line))
-        }
-        if method.inputs.base == .required, base == nil {
-            complain(
-                "the method '\(method.name)' computes from task vectors and needs a base", line: recipe.method.line,
-                advice: "add a line 'base_model: PATH'")
-        }
-        let models = method.inputs.base == .required && base != nil ? wanted.count - 1 : wanted.count
-        if !method.inputs.models.contains(models) {
-            let range = method.inputs.models
-            let expected = range.count == 1 ? "\(range.lowerBound)" : "at least \(range.lowerBound)"
-            complain("the method '\(method.name)' takes \(expected) models, the recipe has \(models)", line: recipe.method.line)
-        }
-
+        let locator = ModelLocator(roots: request.roots, workingDirectory: request.workingDirectory)
         var inputs: [Input] = []
+        var indices: [ModelReference: Int] = [:]
+        var problems: [TesseraError] = []
         var files = 0
-        for entry in wanted {
+        var seen: Set<ModelReference> = []
+        for named in sources + sliceBases + [recipe.baseModel].compactMap(\.self) where seen.insert(named.value).inserted {
             do throws(TesseraError) {
-                guard entry.reference.adapter == nil, entry.reference.model.revision == nil else {
+                guard named.value.adapter == nil else {
                     throw TesseraError(
-                        .badData, "'\(entry.reference)' has an adapter or a revision, which this version does not support",
-                        file: recipe.file, line: entry.line)
+                        .badData, "'\(named.value)' has an adapter, which this version does not support", file: recipe.file,
+                        line: named.line)
                 }
-                let path = try request.roots.relativePath(of: entry.reference.path, workingDirectory: request.workingDirectory)
-                guard let directory = request.roots.locate(path) else {
-                    throw TesseraError(.inputMissing, "no such file or directory", file: entry.reference.path)
-                }
-                let checkpoint = try Checkpoint.open(directory)
-                for part in checkpoint.parts {
-                    _ = try request.roots.relativePath(of: "\(checkpoint.directory)/\(part.fileName)", workingDirectory: nil)
-                }
-                let location = try request.roots.relativePath(of: checkpoint.directory, workingDirectory: nil)
-                inputs.append(
-                    Input(
-                        reference: entry.reference, checkpoint: checkpoint, location: location, firstFile: files,
-                        parameters: entry.parameters, line: entry.line))
-                files += checkpoint.parts.count
+                let input = try open(named.value, locator: locator, firstFile: files)
+                indices[named.value] = inputs.count
+                inputs.append(input)
+                files += input.checkpoint.parts.count
             } catch {
                 problems.append(error)
             }
         }
         guard problems.isEmpty else { throw Problems(problems) }
-        return InputSet(inputs: inputs, base: base)
+        return InputSet(inputs: inputs, base: recipe.baseModel.flatMap { indices[$0.value] }, indices: indices)
+    }
+
+    private static func open(_ reference: ModelReference, locator: ModelLocator, firstFile: Int) throws(TesseraError) -> Input {
+        let checkpoint = try Checkpoint.open(try locator.locate(reference.model))
+        for part in checkpoint.parts {
+            // A part may be a link, as in the hub's cache, but not to somewhere outside.
+            _ = try locator.roots.relativePath(of: "\(checkpoint.directory)/\(part.fileName)", workingDirectory: nil)
+        }
+        return Input(
+            reference: reference, checkpoint: checkpoint,
+            location: try locator.roots.relativePath(of: checkpoint.directory, workingDirectory: nil), firstFile: firstFile,
+            layers: LayerStacks(names: checkpoint.tensorNames))
     }
 }

@@ -8,20 +8,20 @@ struct ParameterResolution {
     let method: any MergeMethod.Type
     let inputs: InputSet
 
-    func values(for tensor: String, at position: Double) throws(Problems) -> ParameterValues {
-        var values = ParameterValues(perInput: Array(repeating: [:], count: inputs.inputs.count))
+    /// The values for the demand's sources, all of which the models have.
+    ///
+    /// Of a source's parameters the nearest wins: model, slice, module, recipe; then the method's default.
+    func values(for demand: TensorDemand) throws(Problems) -> ParameterValues {
+        var values = ParameterValues(perInput: Array(repeating: [:], count: demand.sources.count))
         var problems: [TesseraError] = []
         for parameter in method.parameters {
             switch parameter.scope {
             case .shared:
-                let found = recipe.parameters.value(parameter.name, at: position, tensor: tensor)
-                values.shared[parameter.name] = check(found, parameter, model: nil, &problems)
+                values.shared[parameter.name] = check(demand.value(parameter.name), parameter, source: nil, &problems)
             case .perModel, .perInput:
-                for (index, input) in inputs.inputs.enumerated() where parameter.scope == .perInput || index != inputs.base {
-                    let found =
-                        input.parameters.value(parameter.name, at: position, tensor: tensor)
-                        ?? recipe.parameters.value(parameter.name, at: position, tensor: tensor)
-                    values.perInput[index][parameter.name] = check(found, parameter, model: input, &problems)
+                for (index, source) in demand.sources.enumerated() where parameter.scope == .perInput || index != demand.base {
+                    let found = demand.value(parameter.name, of: source)
+                    values.perInput[index][parameter.name] = check(found, parameter, source: source, &problems)
                 }
             }
         }
@@ -31,15 +31,15 @@ struct ParameterResolution {
 
     /// The value in the parameter's own type, or a complaint.
     private func check(
-        _ found: Located<ScalarValue>?, _ parameter: Parameter, model: InputSet.Input?, _ problems: inout [TesseraError]
+        _ found: Located<ScalarValue>?, _ parameter: Parameter, source: TensorDemand.Source?, _ problems: inout [TesseraError]
     ) -> ParameterValue? {
         guard let found else {
             if parameter.isRequired {
-                let place = model.map { " for the model '\($0.reference)'" } ?? ""
+                let place = source.map { " for the model '\(inputs.inputs[$0.model].reference)'" } ?? ""
                 problems.append(
                     TesseraError(
                         .badData, "the method '\(method.name)' needs a value of '\(parameter.name)'\(place)", file: recipe.file,
-                        line: model?.line ?? recipe.method.line,
+                        line: source?.line ?? recipe.method.line,
                         advice: "add '\(parameter.name): VALUE' under its 'parameters:', or under the recipe's own"))
             }
             return parameter.defaultValue

@@ -7,8 +7,11 @@ package enum Planner {
     package static func plan(_ request: PlanRequest) throws -> Plan {
         let recipe = try Recipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict)
         let method = try mergeMethod(of: recipe)
-        let inputs = try InputSet.open(recipe, method: method, request: request)
-        let tensors = try TensorPlanner(recipe: recipe, method: method, inputs: inputs).plan()
+        let warnings = recipe.warnings + ParameterNames(recipe: recipe, method: method).warnings()
+        if request.strict, !warnings.isEmpty { throw Problems(warnings) }
+        let inputs = try InputSet.open(recipe, request: request)
+        var list = DemandList(recipe: recipe, method: method, inputs: inputs)
+        let (tensors, remarks) = try TensorPlanner(recipe: recipe, method: method, inputs: inputs).plan(try list.demands())
 
         let layout = try CheckpointLayout(
             tensors: tensors.map { NewTensor(name: $0.name, dtype: $0.outputType, shape: $0.shape) },
@@ -28,9 +31,10 @@ package enum Planner {
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
             companions: try Companions(
                 recipe: recipe, donor: inputs.donor.checkpoint, roots: request.roots, layout: layout,
-                dtype: floatingType(of: tensors)
+                dtype: floatingType(of: tensors),
+                layerCounts: list.layerCounts
             ).files(),
-            remarks: recipe.warnings.map(\.description) + MergekitDifferences.remarks(recipe: recipe, tensors: tensors),
+            remarks: warnings.map(\.description) + remarks + MergekitDifferences.remarks(recipe: recipe, tensors: tensors),
             bytesRead: zip(tensors, work).reduce(0) { $0 + $1.0.cost.reads * $1.1.sourceByteCount },
             bytesPerThread: tensors.map(\.bytesPerThread).max() ?? 0)
     }

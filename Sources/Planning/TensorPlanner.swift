@@ -30,56 +30,91 @@ struct TensorPlanner {
     let method: any MergeMethod.Type
     let inputs: InputSet
 
-    /// Tensors in byte order of their names, the order in which they are packed into parts.
-    func plan() throws -> [PlannedTensor] {
-        let names = Set(inputs.inputs.flatMap(\.checkpoint.tensorNames)).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
-        let layers = LayerStack(names: names)
+    /// - Returns: the tensors in the order of the demands, and what the user should know about some of them.
+    func plan(_ demands: [TensorDemand]) throws -> (tensors: [PlannedTensor], remarks: [String]) {
         var tensors: [PlannedTensor] = []
         var problems = ProblemList(file: recipe.file)
-        for name in names {
+        var incomplete: [String] = []
+        for demand in demands {
             do throws(Problems) {
-                tensors.append(try plan(name, position: layers.position(of: name)))
+                let found = try find(demand)
+                if found.demand.sources.count < demand.sources.count { incomplete.append(demand.name) }
+                if let tensor = try plan(found.demand, entries: found.entries) { tensors.append(tensor) }
             } catch {
                 problems.add(error.all)
             }
         }
-        if names.isEmpty { problems.add([TesseraError(.badData, "the models hold no tensors")]) }
         try problems.throwIfAny()
-        return tensors
+        guard let first = incomplete.first else { return (tensors, []) }
+        let rest = incomplete.count > 1 ? " and \(incomplete.count - 1) more" : ""
+        return (tensors, ["not every model has \(first)\(rest): merged from those that do"])
     }
 
-    /// - Parameter position: where gradients are evaluated, 0...1.
-    private func plan(_ name: String, position: Double) throws(Problems) -> PlannedTensor {
-        var entries: [TensorEntry] = []
-        var sources: [SourceReference] = []
-        for input in inputs.inputs {
-            guard let (part, entry) = input.checkpoint.tensor(named: name) else { continue }
-            entries.append(entry)
-            sources.append(
-                SourceReference(file: input.firstFile + part, offset: entry.range.lowerBound, dtype: entry.dtype))
+    /// The demand with the sources that are there, and their entries.
+    ///
+    /// A head that a model ties to its embedding is that embedding; biases and buffers may be missing in some models; anything else may not.
+    private func find(_ demand: TensorDemand) throws(Problems) -> (
+        demand: TensorDemand, entries: [(file: Int, entry: TensorEntry)]
+    ) {
+        var sources: [TensorDemand.Source] = []
+        var entries: [(file: Int, entry: TensorEntry)] = []
+        var lacking: [String] = []
+        var base: Int?
+        for (index, source) in demand.sources.enumerated() {
+            let input = inputs.inputs[source.model]
+            guard let (part, entry) = input.checkpoint.tensor(named: source.name) ?? tiedEmbedding(of: input, for: source.name)
+            else {
+                lacking.append("\(input.reference)")
+                continue
+            }
+            if index == demand.base { base = sources.count }
+            sources.append(source)
+            entries.append((input.firstFile + part, entry))
         }
-        try checkPresence(of: name, found: entries.count)
-        try checkShapes(of: name, entries)
+        if !lacking.isEmpty {
+            let isBaseMissing = demand.base != nil && base == nil && method.inputs.base == .required
+            guard !sources.isEmpty, TensorName(demand.name).isOptional, !isBaseMissing else {
+                throw problem(
+                    demand.name,
+                    "missing in \(list(lacking)), present in \(sources.count) of \(demand.sources.count) models",
+                    advice: "merge models of one architecture")
+            }
+        }
+        return (
+            TensorDemand(name: demand.name, sources: sources, base: base, scopes: demand.scopes, position: demand.position),
+            entries
+        )
+    }
 
-        let types = entries.map(\.dtype)
+    private func tiedEmbedding(of input: InputSet.Input, for name: String) -> (part: Int, entry: TensorEntry)? {
+        guard TensorName(name).isHead else { return nil }
+        return input.checkpoint.tensorNames.first { TensorName($0).isTokenEmbedding }.flatMap {
+            input.checkpoint.tensor(named: $0)
+        }
+    }
+
+    private func plan(_ demand: TensorDemand, entries: [(file: Int, entry: TensorEntry)]) throws(Problems) -> PlannedTensor? {
+        try checkShapes(of: demand, entries.map(\.entry))
+        let types = entries.map(\.entry.dtype)
         let isArithmetic = types.allSatisfy(\.isArithmetic)
         let isCopy = !isArithmetic && Set(types).count == 1
         guard isArithmetic || isCopy else {
             throw problem(
-                name, "the models hold it in types that cannot be merged with each other: \(list(types.map(\.rawValue)))")
+                demand.name, "the models hold it in types that cannot be merged with each other: \(list(types.map(\.rawValue)))")
         }
         let method: any MergeMethod.Type = isCopy ? Identical.self : self.method
-        let values = try ParameterResolution(recipe: recipe, method: method, inputs: inputs).values(for: name, at: position)
-        let base = method.inputs.base == .required ? inputs.base : nil
+        let values = try ParameterResolution(recipe: recipe, method: method, inputs: inputs).values(for: demand)
+        let base = method.inputs.base == .plainInput ? nil : demand.base
         let bound: any MergeMethod
         do throws(TesseraError) {
-            bound = try method.init(values, inputs: TensorInputs(count: sources.count, base: base))
+            bound = try method.init(values, inputs: TensorInputs(count: entries.count, base: base))
         } catch {
-            throw problem(name, error.problem, advice: error.advice)
+            throw problem(demand.name, error.problem, advice: error.advice)
         }
+        let sources = entries.map { SourceReference(file: $0.file, offset: $0.entry.range.lowerBound, dtype: $0.entry.dtype) }
         return PlannedTensor(
-            name: name, outputType: isCopy ? types[0] : outputType(of: types), shape: entries[0].shape, method: method.name,
-            values: values, base: base, sources: sources, cost: bound.cost)
+            name: demand.name, outputType: isCopy ? types[0] : outputType(of: types), shape: entries[0].entry.shape,
+            method: method.name, values: values, base: base, sources: sources, cost: bound.cost)
     }
 
     /// `out_dtype`, else `dtype`, else the narrowest type that holds every input's values.
@@ -87,20 +122,11 @@ struct TensorPlanner {
         recipe.outDtype ?? recipe.dtype ?? types.dropFirst().reduce(types[0]) { $0.promoted(with: $1) }
     }
 
-    private func checkPresence(of name: String, found: Int) throws(Problems) {
-        guard found < inputs.inputs.count else { return }
-        let lacking = inputs.inputs.filter { $0.checkpoint.tensor(named: name) == nil }
-        throw problem(
-            name,
-            "missing in \(list(lacking.map(\.reference.description))), present in \(found) of \(inputs.inputs.count) models",
-            advice: "merge models of one architecture")
-    }
-
-    private func checkShapes(of name: String, _ entries: [TensorEntry]) throws(Problems) {
+    private func checkShapes(of demand: TensorDemand, _ entries: [TensorEntry]) throws(Problems) {
         guard let other = entries.firstIndex(where: { $0.shape != entries[0].shape }) else { return }
+        let names = demand.sources.map { inputs.inputs[$0.model].reference }
         throw problem(
-            name,
-            "has shape \(entries[0].shape) in \(inputs.inputs[0].reference) and \(entries[other].shape) in \(inputs.inputs[other].reference)",
+            demand.name, "has shape \(entries[0].shape) in \(names[0]) and \(entries[other].shape) in \(names[other])",
             advice: "merge models of one size; for different vocabularies the embeddings have to be aligned first")
     }
 
@@ -138,25 +164,5 @@ extension DType {
     fileprivate func promoted(with other: DType) -> DType {
         if self == other { return self }
         return self == .f64 || other == .f64 ? .f64 : .f32
-    }
-}
-
-/// How many layers each stack of tensors has, to place gradients.
-private struct LayerStack {
-    private let layerCounts: [String: Int]
-
-    init(names: [String]) {
-        var counts: [String: Int] = [:]
-        for name in names {
-            guard let layer = TensorName(name).layer else { continue }
-            counts[layer.prefix] = max(counts[layer.prefix] ?? 0, layer.index + 1)
-        }
-        layerCounts = counts
-    }
-
-    /// `k / (L − 1)` in a stack of `L` layers, 1 in a stack of one, and 0 outside the stacks (mergekit-compatible).
-    func position(of name: String) -> Double {
-        guard let layer = TensorName(name).layer, let count = layerCounts[layer.prefix] else { return 0 }
-        return count > 1 ? Double(layer.index) / Double(count - 1) : 1
     }
 }

@@ -2,8 +2,41 @@ package import Checkpoints
 
 /// A recipe, read: every mergekit configuration is one (docs/recipes.md).
 package struct Recipe: Sendable {
-    package struct Model: Sendable {
+    /// A model that takes part, wholly or with a stretch of its layers.
+    package struct Source: Sendable {
         package let model: Located<ModelReference>
+        /// `layer_range`: from the first layer up to, not including, the second; `nil` for all.
+        package let layers: Located<Range<Int>>?
+        package let parameters: ParameterScope
+    }
+
+    /// Some layers of the output, and where they come from.
+    package struct Slice: Sendable {
+        package let sources: [Source]
+        /// Instead of the recipe's base.
+        package let baseModel: Located<ModelReference>?
+        package let parameters: ParameterScope
+        package let line: Int
+    }
+
+    package enum Body: Sendable {
+        /// `models`: whole models, layer by layer.
+        case models([Source])
+        /// `slices`: layers stacked in the order of the list.
+        case slices([Slice])
+
+        package var sources: [Source] {
+            switch self {
+            case .models(let models): models
+            case .slices(let slices): slices.flatMap(\.sources)
+            }
+        }
+    }
+
+    /// A part of a model of several parts, such as `text_decoder`; a recipe without `modules` is one without a name.
+    package struct Module: Sendable {
+        package let name: Located<String>?
+        package let body: Body
         package let parameters: ParameterScope
     }
 
@@ -12,7 +45,7 @@ package struct Recipe: Sendable {
     /// What messages call it.
     package let file: String
     package let method: Located<String>
-    package let models: [Model]
+    package let modules: [Module]
     package let baseModel: Located<ModelReference>?
     /// The recipe's own parameters, which apply where a model says nothing.
     package let parameters: ParameterScope
@@ -21,6 +54,15 @@ package struct Recipe: Sendable {
     package let outDtype: DType?
     /// What does not stop a merge but is probably not what the user means.
     package let warnings: [TesseraError]
+
+    /// Every model that is named besides a base, once, in the order of the recipe.
+    package var models: [ModelReference] {
+        var models: [ModelReference] = []
+        for source in modules.flatMap(\.body.sources) where !models.contains(source.model.value) {
+            models.append(source.model.value)
+        }
+        return models
+    }
 
     /// - Parameter strict: whether warnings are problems.
     /// - Throws: `Problems` with everything that is wrong, each with its line.

@@ -9,10 +9,12 @@ struct RecipeReader {
     private var warnings: [TesseraError] = []
 
     private static let byteLimit = 1 << 20
-    private static let topLevelKeys = ["merge_method", "models", "base_model", "parameters", "dtype", "out_dtype"]
+    private static let topLevelKeys = [
+        "merge_method", "models", "slices", "modules", "base_model", "parameters", "dtype", "out_dtype",
+    ]
     /// Keys of mergekit and of Tessera's other jobs that this version has no meaning for; to ignore one would change the result.
     private static let laterKeys = [
-        "slices", "modules", "tokenizer_source", "tokenizer", "chat_template", "quantize", "sparsify",
+        "tokenizer_source", "tokenizer", "chat_template", "quantize", "sparsify",
     ]
 
     init(text: String, file: String) {
@@ -28,7 +30,7 @@ struct RecipeReader {
         return recipe
     }
 
-    private mutating func complain(_ problem: String, at line: Int, advice: String? = nil) {
+    mutating func complain(_ problem: String, at line: Int, advice: String? = nil) {
         problems.append(TesseraError(.badData, problem, file: file, line: line, advice: advice))
     }
 
@@ -93,43 +95,16 @@ struct RecipeReader {
             complain("has no 'merge_method'", at: 1, advice: "add a line such as 'merge_method: linear'")
         }
         let base = root["base_model"].flatMap { readReference($0) }
-        let models = readModels(root["models"], isOptional: root["slices"] != nil || root["modules"] != nil)
+        let modules = readModules(root)
         let parameters = readParameters(root["parameters"])
         let dtype = readDtype(root, "dtype"), outDtype = readDtype(root, "out_dtype")
         guard let method else { return nil }
         return Recipe(
-            text: text, file: file, method: method, models: models, baseModel: base, parameters: parameters, dtype: dtype,
+            text: text, file: file, method: method, modules: modules, baseModel: base, parameters: parameters, dtype: dtype,
             outDtype: outDtype, warnings: warnings)
     }
 
-    private mutating func readModels(_ node: Node?, isOptional: Bool) -> [Recipe.Model] {
-        guard let node, case .sequence(let sequence) = node, !sequence.isEmpty else {
-            if !isOptional {
-                complain("has no models", at: node?.line ?? 1, advice: "add a list 'models:' with lines such as '- model: PATH'")
-            }
-            return []
-        }
-        return sequence.compactMap { readModel($0) }
-    }
-
-    private mutating func readModel(_ node: Node) -> Recipe.Model? {
-        guard case .mapping(let mapping) = node else {
-            complain("a model is written as '- model: PATH'", at: node.line)
-            return nil
-        }
-        for (key, _) in mapping where ["weight", "density", "scale"].contains(key.plainText ?? "") {
-            complain("'\(key.plainText ?? "")' stands beside 'model'", at: key.line, advice: "move it under 'parameters:'")
-        }
-        checkKeys(of: mapping, known: ["model", "parameters", "weight", "density", "scale"], later: [], place: "a model")
-        guard let referenceNode = mapping["model"] else {
-            complain("the model has no 'model: PATH'", at: node.line)
-            return nil
-        }
-        guard let reference = readReference(referenceNode) else { return nil }
-        return Recipe.Model(model: reference, parameters: readParameters(mapping["parameters"]))
-    }
-
-    private mutating func readReference(_ node: Node) -> Located<ModelReference>? {
+    mutating func readReference(_ node: Node) -> Located<ModelReference>? {
         if let text = node.plainText {
             if let reference = ModelReference(parsing: text) { return Located(reference, line: node.line) }
             complain(
@@ -142,12 +117,12 @@ struct RecipeReader {
             complain("a model reference is a path", at: node.line)
             return nil
         }
-        let inner = mapping["model"].map { readSource($0) } ?? readSource(node)
+        let inner = mapping["model"].map { readPath($0) } ?? readPath(node)
         guard let model = inner else { return nil }
-        return Located(ModelReference(model: model, adapter: mapping["lora"].flatMap { readSource($0) }), line: node.line)
+        return Located(ModelReference(model: model, adapter: mapping["lora"].flatMap { readPath($0) }), line: node.line)
     }
 
-    private mutating func readSource(_ node: Node) -> ModelReference.Source? {
+    private mutating func readPath(_ node: Node) -> ModelReference.Source? {
         if let text = node.plainText { return ModelReference.Source(path: text) }
         guard case .mapping(let mapping) = node, let path = mapping["path"]?.plainText else {
             complain("the model reference has no 'path'", at: node.line)
@@ -169,7 +144,7 @@ struct RecipeReader {
 
     // MARK: Parameters
 
-    private mutating func readParameters(_ node: Node?) -> ParameterScope {
+    mutating func readParameters(_ node: Node?) -> ParameterScope {
         guard let node, !node.isNull else { return ParameterScope() }
         guard case .mapping(let mapping) = node else {
             complain("'parameters' holds 'name: value' lines", at: node.line)
@@ -235,7 +210,7 @@ struct RecipeReader {
 
     // MARK: Keys
 
-    private mutating func checkKeys(of mapping: Node.Mapping, known: [String], later: [String], place: String) {
+    mutating func checkKeys(of mapping: Node.Mapping, known: [String], later: [String] = [], place: String) {
         for (key, _) in mapping {
             let name = key.plainText ?? "?"
             if later.contains(name) {
@@ -253,20 +228,20 @@ struct RecipeReader {
 
 extension Node {
     /// From 1.
-    fileprivate var line: Int { mark?.line ?? 1 }
+    var line: Int { mark?.line ?? 1 }
 
-    fileprivate var isMapping: Bool { if case .mapping = self { true } else { false } }
+    var isMapping: Bool { if case .mapping = self { true } else { false } }
 
-    fileprivate var isNull: Bool { scalarValue == .null }
+    var isNull: Bool { scalarValue == .null }
 
     /// The scalar's meaning; `nil` for lists and maps.
-    fileprivate var scalarValue: ScalarValue? {
+    var scalarValue: ScalarValue? {
         guard case .scalar(let scalar) = self else { return nil }
         return scalar.style == .plain || scalar.style == .any ? ScalarValue(plain: scalar.string) : .string(scalar.string)
     }
 
     /// The scalar as it is written, for names and paths.
-    fileprivate var plainText: String? {
+    var plainText: String? {
         guard case .scalar(let scalar) = self, !isNull else { return nil }
         return scalar.string
     }

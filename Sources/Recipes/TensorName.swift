@@ -18,4 +18,27 @@ package struct TensorName: Sendable, Hashable {
         else { return nil }
         return Layer(prefix: parts[..<position].joined(separator: "."), index: index)
     }
+
+    /// Whether a tensor outside the layers is used before them, as embeddings are; heads and final norms are used behind.
+    package var standsBeforeLayers: Bool {
+        guard !text.contains("embed_out") else { return false }
+        return ["embed", "wte", "wpe", "word_emb", "tok_emb"].contains { text.contains($0) }
+    }
+
+    /// Whether it is an output head, which may be missing where the embedding stands in for it.
+    package var isHead: Bool { ["lm_head.weight", "embed_out.weight"].contains { text == $0 || text.hasSuffix(".\($0)") } }
+
+    /// Whether it is an input embedding that a tied head shares.
+    package var isTokenEmbedding: Bool {
+        ["embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight"].contains {
+            text == $0 || text.hasSuffix(".\($0)")
+        }
+    }
+
+    /// Whether models of one architecture may lack it: biases and buffers that can be computed.
+    package var isOptional: Bool {
+        [".bias", ".inv_freq", ".masked_bias", ".position_ids", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached"].contains {
+            text.hasSuffix($0)
+        }
+    }
 }

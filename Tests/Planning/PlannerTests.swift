@@ -155,7 +155,7 @@ import Testing
             "needs a value of 'weight' for the model 'a'"
         ),
         ("merge_method: linear\nmodels:\n- model: a\n- model: a\nparameters: {weight: 1}\n", 4, "listed twice"),
-        ("merge_method: passthrough\nmodels:\n- model: a\n- model: b\n", 1, "takes 1 models, the recipe has 2"),
+        ("merge_method: passthrough\nmodels:\n- model: a\n- model: b\n", 1, "takes 1 model, the recipe has 2"),
         ("merge_method: linear\nmodels:\n- model: a\n- model: b\nparameters:\n  weight: heavy\n", 6, "is a number, not 'heavy'"),
         ("merge_method: linear\nmodels:\n- model: a\n- model: b\nparameters:\n  weight: .nan\n", 6, "is a number"),
         ("merge_method: linear\nmodels:\n- model: a\nparameters:\n  weight: 1\n  normalize: 7\n", 6, "is true or false, not '7'"),

@@ -30,13 +30,14 @@ import Testing
             """)
         #expect(recipe.method == Located("ties", line: 1))
         #expect(recipe.baseModel?.value == ModelReference(model: .init(path: "org/base", revision: "v1")))
-        #expect(recipe.models.map(\.model.value.description) == ["a path", "b+lora", "c+c@main+d@d"])
-        #expect(recipe.models.map(\.model.line) == [4, 6, 7])
+        let sources = recipe.modules.flatMap(\.body.sources)
+        #expect(sources.map(\.model.value.description) == ["a path", "b+lora", "c+c@main+d@d"])
+        #expect(sources.map(\.model.line) == [4, 6, 7])
         #expect(recipe.dtype == .bf16)
         #expect(recipe.outDtype == .f32)
         #expect(recipe.warnings == [])
         #expect(recipe.parameters.value("normalize", at: 0, tensor: "t")?.value.asBool == false)
-        #expect(recipe.models[0].parameters.value("density", at: 0.5, tensor: "t")?.value.asDouble == 0.5)
+        #expect(sources[0].parameters.value("density", at: 0.5, tensor: "t")?.value.asDouble == 0.5)
     }
 
     // MARK: Parameters
@@ -110,7 +111,22 @@ import Testing
         Bad("merge_method: linear\n\(models)parameters:\n  weight:\n  - {filter: a}\n", (7, "has no 'value'")),
         Bad("merge_method: linear\n\(models)parameters:\n  weight:\n  - {filter: 3, value: 1}\n", (7, "part of a tensor's name")),
         Bad("merge_method: linear\n\(models)parameters:\n  weight:\n  - {filter: a, value: 1}\n  - 2\n", (8, "mixes filters")),
-        Bad("merge_method: linear\nslices: []\n", (2, "not supported")),
+        Bad("merge_method: linear\nslices: []\n", (2, "has no models")),
+        Bad(
+            "merge_method: linear\n\(models)slices:\n- sources: [{model: a, layer_range: [0, 1]}]\n",
+            (6, "has both 'models' and 'slices'")),
+        Bad("merge_method: linear\nslices:\n- sources: []\n", (3, "has no sources")),
+        Bad("merge_method: linear\nslices:\n- sources:\n  - {model: a}\n", (4, "has no 'layer_range'")),
+        Bad("merge_method: linear\nslices:\n- sources:\n  - {model: a, layer_range: [3, 2]}\n", (4, "no range of layers")),
+        Bad(
+            "merge_method: linear\nslices:\n- sources:\n  - {model: a, layer_range: [0, -1]}\n",
+            (4, "layer END itself is not included")),
+        Bad("merge_method: linear\nslices:\n- sources:\n  - {model: a, layer_range: 3}\n", (4, "holds two numbers")),
+        Bad(
+            "merge_method: linear\nslices:\n- sources:\n  - {model: a, layer_range: [0, 2]}\n  - {model: b, layer_range: [0, 3]}\n",
+            (5, "have 2 and 3 layers")),
+        Bad("merge_method: linear\nmodules: [a]\n", (2, "holds a map")),
+        Bad("merge_method: linear\nmodules:\n  a: {parameters: {weight: 1}}\n", (3, "the module 'a' has no models")),
         // Everything at once.
         Bad(
             "models:\n- model: a\n  scale: 2\n- model: ''\ndtype: x\n", (3, "stands beside"), (4, "no model reference"),

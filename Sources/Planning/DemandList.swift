@@ -1,0 +1,223 @@
+import Checkpoints
+import Operators
+import Recipes
+
+/// Lists the tensors of the output: which they are, and from which layers of which models they come.
+struct DemandList {
+    let recipe: Recipe
+    let method: any MergeMethod.Type
+    let inputs: InputSet
+    private var problems: [TesseraError] = []
+
+    init(recipe: Recipe, method: any MergeMethod.Type, inputs: InputSet) {
+        self.recipe = recipe
+        self.method = method
+        self.inputs = inputs
+    }
+
+    /// A slice with its models found.
+    private struct Slice {
+        struct Source {
+            let model: Int
+            let layers: Range<Int>?
+            let parameters: ParameterScope
+            let line: Int
+        }
+
+        let sources: [Source]
+        let base: Int?
+        let scopes: [ParameterScope]
+    }
+
+    /// Layers of the output where the recipe chooses them, by the text before their number.
+    private(set) var layerCounts: [String: Int] = [:]
+
+    /// The tensors in byte order of their names, the order in which they are packed into parts.
+    ///
+    /// - Throws: `Problems`: unknown modules, layers that a model does not have, slices that break the method's contract.
+    mutating func demands() throws -> [TensorDemand] {
+        let names = Set(inputs.inputs.flatMap(\.checkpoint.tensorNames)).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+        var demands: [TensorDemand] = []
+        if recipe.modules.contains(where: { $0.name != nil }) {
+            let modules = ModuleNames.modules(of: names)
+            checkModules(known: Set(modules.values))
+            for module in recipe.modules {
+                demands += self.demands(of: module, names: names.filter { modules[$0] == module.name?.value })
+            }
+        } else {
+            for module in recipe.modules { demands += self.demands(of: module, names: names) }
+        }
+        if names.isEmpty { problems.append(TesseraError(.badData, "the models hold no tensors", file: recipe.file)) }
+        guard problems.isEmpty else { throw Problems(problems) }
+        return demands.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
+    }
+
+    private mutating func complain(_ problem: String, line: Int, advice: String? = nil) {
+        problems.append(TesseraError(.badData, problem, file: recipe.file, line: line, advice: advice))
+    }
+
+    private mutating func checkModules(known: Set<String>) {
+        let listed = recipe.modules.compactMap(\.name)
+        for name in listed where !known.contains(name.value) {
+            complain(
+                "the models have no module '\(name.value)'", line: name.line,
+                advice: "their modules are \(known.sorted().joined(separator: ", "))")
+        }
+        for name in known.sorted() where !listed.contains(where: { $0.value == name }) {
+            complain(
+                "the module '\(name)' is not listed, so its tensors would be missing", line: listed.first?.line ?? 1,
+                advice: "list every module of the models under 'modules:'")
+        }
+    }
+
+    // MARK: Slices
+
+    private mutating func demands(of module: Recipe.Module, names: [String]) -> [TensorDemand] {
+        let scopes = (module.name == nil ? [] : [module.parameters]) + [recipe.parameters]
+        switch module.body {
+        case .models(let models):
+            var sources = models.map { source(of: $0) }
+            if let base = inputs.base, let named = recipe.baseModel, !sources.contains(where: { $0.model == base }) {
+                sources.append(Slice.Source(model: base, layers: nil, parameters: ParameterScope(), line: named.line))
+            }
+            let slice = Slice(sources: sources, base: sources.firstIndex { $0.model == inputs.base }, scopes: scopes)
+            check(slice, line: recipe.method.line)
+            return wholeModels(slice, names: names)
+        case .slices(let slices):
+            let found = slices.map { slice in
+                let sources = slice.sources.map { source(of: $0) }
+                let base = slice.baseModel.flatMap { inputs.index(of: $0.value) } ?? inputs.base
+                let found = Slice(
+                    sources: sources, base: sources.firstIndex { $0.model == base }, scopes: [slice.parameters] + scopes)
+                check(found, line: slice.line)
+                return found
+            }
+            return stacked(found, names: names, line: slices.first?.line ?? 1)
+        }
+    }
+
+    private func source(of source: Recipe.Source) -> Slice.Source {
+        // Every model that the recipe names has been opened.
+        Slice.Source(
+            model: inputs.index(of: source.model.value) ?? 0, layers: source.layers?.value, parameters: source.parameters,
+            line: source.layers?.line ?? source.model.line)
+    }
+
+    /// The method's contract, for one slice.
+    private mutating func check(_ slice: Slice, line: Int) {
+        for (index, source) in slice.sources.enumerated()
+        where slice.sources[..<index].contains(where: { $0.model == source.model }) {
+            complain(
+                "the model '\(inputs.inputs[source.model].reference)' is listed twice", line: source.line,
+                advice: "add the two weights and list it once")
+        }
+        if method.inputs.base == .required, slice.base == nil {
+            complain(
+                "the method '\(method.name)' needs a base", line: line,
+                advice: recipe.baseModel == nil
+                    ? "add a line 'base_model: PATH'" : "list the base among the sources of every slice")
+            return
+        }
+        let hasBaseRole = method.inputs.base != .plainInput && slice.base != nil
+        let models = slice.sources.count - (hasBaseRole ? 1 : 0)
+        guard !method.inputs.models.contains(models) else { return }
+        let range = method.inputs.models
+        let expected = range.count == 1 ? "\(range.lowerBound)" : "at least \(range.lowerBound)"
+        complain(
+            "the method '\(method.name)' takes \(expected) \(range.upperBound == 1 ? "model" : "models")\(hasBaseRole ? " beside the base" : ""), the recipe has \(models)",
+            line: line,
+            advice: method.inputs.base == .plainInput && slice.base != nil && recipe.baseModel != nil
+                ? "the base counts as a model here: leave 'base_model' out" : nil)
+    }
+
+    // MARK: Tensors
+
+    /// Every tensor of whole models, under its own name.
+    private mutating func wholeModels(_ slice: Slice, names: [String]) -> [TensorDemand] {
+        let layers = LayerStacks(names: names)
+        for (prefix, count) in layers.counts.sorted(by: { $0.key < $1.key }) {
+            for source in slice.sources {
+                let input = inputs.inputs[source.model], own = input.layers.counts[prefix] ?? 0
+                guard own != count, own > 0 else { continue }
+                complain(
+                    "'\(input.reference)' has \(own) layers in \(prefix), another model has \(count)", line: source.line,
+                    advice: "merge models of one depth, or choose layers with 'slices'")
+                return []
+            }
+        }
+        return names.map { name in
+            TensorDemand(
+                name: name,
+                sources: slice.sources.map {
+                    TensorDemand.Source(model: $0.model, name: name, parameters: $0.parameters, line: $0.line)
+                },
+                base: slice.base, scopes: slice.scopes, position: layers.position(of: name))
+        }
+    }
+
+    /// Layers one on top of the other. What lies before the first layer comes from the first slice's models, what lies behind from the last's.
+    private mutating func stacked(_ slices: [Slice], names: [String], line: Int) -> [TensorDemand] {
+        let prefixes = LayerStacks(names: names).counts.keys.sorted()
+        guard let prefix = prefixes.first, prefixes.count == 1 else {
+            complain(
+                prefixes.isEmpty
+                    ? "the models have no numbered layers to slice"
+                    : "the models have several stacks of layers: \(prefixes.joined(separator: ", "))", line: line,
+                advice: prefixes.isEmpty ? "use 'models:'" : "use 'modules:', and slices within a module")
+            return []
+        }
+        var demands: [TensorDemand] = []
+        var layer = 0
+        for slice in slices {
+            let count = slice.sources.first?.layers?.count ?? 0
+            let rests = layerTensors(of: slice, prefix: prefix)
+            for k in 0..<count {
+                for rest in rests {
+                    demands.append(
+                        TensorDemand(
+                            name: "\(prefix).\(layer + k).\(rest)",
+                            sources: slice.sources.map { source in
+                                let name = "\(prefix).\((source.layers?.lowerBound ?? 0) + k).\(rest)"
+                                return TensorDemand.Source(
+                                    model: source.model, name: name, parameters: source.parameters, line: source.line)
+                            },
+                            base: slice.base, scopes: slice.scopes, position: LayerStacks.position(of: k, in: count)))
+                }
+            }
+            layer += count
+        }
+        layerCounts[prefix] = layer
+        for name in names where TensorName(name).layer == nil {
+            guard let slice = TensorName(name).standsBeforeLayers ? slices.first : slices.last else { continue }
+            let has = slice.sources.contains { inputs.inputs[$0.model].checkpoint.tensor(named: name) != nil }
+            guard has else { continue }
+            demands.append(
+                TensorDemand(
+                    name: name,
+                    sources: slice.sources.map {
+                        TensorDemand.Source(model: $0.model, name: name, parameters: $0.parameters, line: $0.line)
+                    },
+                    base: slice.base, scopes: slice.scopes, position: 0))
+        }
+        return demands
+    }
+
+    /// The names behind the layer's number, over the layers that the slice takes; complains about layers that are not there.
+    private mutating func layerTensors(of slice: Slice, prefix: String) -> [String] {
+        var rests: Set<String> = []
+        for source in slice.sources {
+            let input = inputs.inputs[source.model], count = input.layers.counts[prefix] ?? 0
+            guard let layers = source.layers, layers.upperBound <= count else {
+                complain(
+                    "'\(input.reference)' has \(count) layers, the recipe asks for [\(source.layers?.lowerBound ?? 0), \(source.layers?.upperBound ?? 0)]",
+                    line: source.line, advice: "the last layer of the range is not included: END is at most \(count)")
+                continue
+            }
+            for name in input.checkpoint.tensorNames {
+                guard let layer = TensorName(name).layer, layer.prefix == prefix, layers.contains(layer.index) else { continue }
+                rests.insert(String(name.dropFirst("\(prefix).\(layer.index).".count)))
+            }
+        }
+        return rests.sorted()
+    }
+}

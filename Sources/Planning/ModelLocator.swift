@@ -1,0 +1,97 @@
+import Checkpoints
+import Glibc
+import Recipes
+
+/// Finds the directory of a model that a recipe names: a path, or a repository in the Hugging Face hub's local cache. Never asks a network.
+struct ModelLocator {
+    let roots: Roots
+    let workingDirectory: String
+    /// The hub's cache, as `huggingface_hub` finds it.
+    let hubCache: String?
+
+    init(roots: Roots, workingDirectory: String, environment: (String) -> String? = Self.environment) {
+        self.roots = roots
+        self.workingDirectory = workingDirectory
+        hubCache =
+            environment("HF_HUB_CACHE") ?? environment("HUGGINGFACE_HUB_CACHE") ?? environment("HF_HOME").map { "\($0)/hub" }
+            ?? environment("XDG_CACHE_HOME").map { "\($0)/huggingface/hub" }
+            ?? environment("HOME").map { "\($0)/.cache/huggingface/hub" }
+    }
+
+    private static func environment(_ name: String) -> String? {
+        getenv(name).map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
+    }
+
+    /// The absolute path of a file or directory.
+    ///
+    /// - Throws: `inputMissing` when it is in neither place, `notAllowed` when it lies outside the roots, `badData` for a local
+    ///   directory with a revision.
+    func locate(_ source: ModelReference.Source) throws(TesseraError) -> String {
+        do throws(TesseraError) {
+            let relative = try roots.relativePath(of: source.path, workingDirectory: workingDirectory)
+            guard let path = roots.locate(relative) else {
+                throw TesseraError(.inputMissing, "no such file or directory", file: source.path)
+            }
+            guard source.revision == nil else {
+                throw TesseraError(
+                    .badData, "'\(source)' names a revision of a local directory, which has none", file: source.path,
+                    advice: "leave '@\(source.revision ?? "")' out")
+            }
+            return path
+        } catch  where error.code == .inputMissing {
+            guard let repository = HubRepository(source, cache: hubCache) else { throw error }
+            return try snapshot(of: repository)
+        }
+    }
+
+    private func snapshot(of repository: HubRepository) throws(TesseraError) -> String {
+        guard let snapshot = repository.snapshot() else {
+            let known = repository.isCached ? "has no revision '\(repository.revision)' of it" : "does not hold it"
+            throw TesseraError(
+                .inputMissing, "no such file or directory, and the hub cache \(repository.cache) \(known)", file: repository.name,
+                advice: "download it first, for example with: hf download \(repository.name)")
+        }
+        guard let path = roots.locate(try roots.relativePath(of: snapshot, workingDirectory: nil)) else {
+            throw TesseraError(.inputMissing, "no such file or directory", file: snapshot)
+        }
+        return path
+    }
+}
+
+/// A repository of the hub as its cache lays it out: `models--ORG--NAME/refs/REVISION` names a commit, `snapshots/COMMIT` holds its files.
+private struct HubRepository {
+    let cache: String
+    let name: String
+    let revision: String
+
+    /// - Returns: `nil` for what is no repository's name.
+    init?(_ source: ModelReference.Source, cache: String?) {
+        let parts = source.path.split(separator: "/", omittingEmptySubsequences: false)
+        guard let cache, (1...2).contains(parts.count), parts.allSatisfy(Self.isName) else { return nil }
+        self.cache = cache
+        name = source.path
+        revision = source.revision ?? "main"
+    }
+
+    private static func isName(_ text: Substring) -> Bool {
+        !text.isEmpty && !text.hasPrefix(".")
+            && text.utf8.allSatisfy { byte in
+                Character(UnicodeScalar(byte)).isLetter && byte < 128 || (48...57).contains(byte) || "-_.".utf8.contains(byte)
+            }
+    }
+
+    private var directory: String { "\(cache)/models--\(name.split(separator: "/").joined(separator: "--"))" }
+
+    var isCached: Bool { isDirectory(directory) }
+
+    func snapshot() -> String? {
+        guard !revision.contains("..") else { return nil }
+        if let commit = try? readFile("\(directory)/refs/\(revision)", maxBytes: 256) {
+            let path = "\(directory)/snapshots/\(String(decoding: commit, as: UTF8.self).filter { !$0.isWhitespace })"
+            if isDirectory(path) { return path }
+        }
+        // A commit, or enough of its beginning.
+        let commits = ((try? listDirectory("\(directory)/snapshots")) ?? []).filter { $0.hasPrefix(revision) }
+        return commits.count == 1 ? "\(directory)/snapshots/\(commits[0])" : nil
+    }
+}

@@ -1,0 +1,38 @@
+import Recipes
+
+/// One output tensor as the recipe asks for it, before anybody has looked whether the models have what it needs.
+struct TensorDemand {
+    struct Source {
+        /// Which of the recipe's models.
+        let model: Int
+        /// What the tensor is called there: its layer's number may be another than in the output.
+        let name: String
+        /// The parameters written at the model.
+        let parameters: ParameterScope
+        let line: Int
+    }
+
+    /// In the output.
+    let name: String
+    /// In the order of the recipe, an implicit base last.
+    let sources: [Source]
+    /// Which of the sources is the slice's base, in whatever role the method gives it.
+    let base: Int?
+    /// The parameters of slice, module and recipe, the nearest first.
+    let scopes: [ParameterScope]
+    /// Where gradients are evaluated, 0...1.
+    let position: Double
+}
+
+/// What parameter `name` is for one of the sources, or for the whole tensor.
+extension TensorDemand {
+    /// One value for the output tensor; filters look at the output's name.
+    func value(_ name: String) -> Located<ScalarValue>? {
+        scopes.lazy.compactMap { $0.value(name, at: position, tensor: self.name) }.first
+    }
+
+    /// One value for a source; filters look at the name that the tensor has there.
+    func value(_ name: String, of source: Source) -> Located<ScalarValue>? {
+        ([source.parameters] + scopes).lazy.compactMap { $0.value(name, at: position, tensor: source.name) }.first
+    }
+}

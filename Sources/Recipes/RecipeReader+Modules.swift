@@ -1,0 +1,130 @@
+import Checkpoints
+import Yams
+
+/// The three forms of a recipe: whole models, slices of layers, and either of them for each module.
+extension RecipeReader {
+    private static let forms = ["models", "slices", "modules"]
+    private static let misplacedParameters = ["weight", "density", "scale"]
+
+    mutating func readModules(_ root: Node.Mapping) -> [Recipe.Module] {
+        guard let form = theOneForm(of: root, forms: Self.forms, place: "the recipe", line: 1) else { return [] }
+        guard form == "modules" else {
+            return readBody(root, form: form).map { [Recipe.Module(name: nil, body: $0, parameters: ParameterScope())] } ?? []
+        }
+        guard let node = root["modules"], case .mapping(let modules) = node else {
+            complain("'modules' holds a map from module names to their models or slices", at: root["modules"]?.line ?? 1)
+            return []
+        }
+        return modules.compactMap { readModule(named: $0, $1) }
+    }
+
+    private mutating func readModule(named key: Node, _ node: Node) -> Recipe.Module? {
+        guard let name = key.plainText, case .mapping(let mapping) = node else {
+            complain("a module is written as 'name:' with its 'models' or 'slices' below", at: key.line)
+            return nil
+        }
+        checkKeys(of: mapping, known: ["models", "slices", "parameters"], place: "a module")
+        guard let form = theOneForm(of: mapping, forms: ["models", "slices"], place: "the module '\(name)'", line: key.line),
+            let body = readBody(mapping, form: form)
+        else { return nil }
+        return Recipe.Module(name: Located(name, line: key.line), body: body, parameters: readParameters(mapping["parameters"]))
+    }
+
+    /// An empty list counts as absent, as in mergekit.
+    private mutating func theOneForm(of mapping: Node.Mapping, forms: [String], place: String, line: Int) -> String? {
+        let present = forms.filter { form in
+            switch mapping[form] {
+            case .sequence(let sequence)?: !sequence.isEmpty
+            case let node?: !node.isNull
+            case nil: false
+            }
+        }
+        switch present.count {
+        case 1: return present[0]
+        case 0:
+            let empty = forms.compactMap { mapping[$0]?.line }.first
+            complain(
+                "\(place) has no models", at: empty ?? line, advice: "add a list 'models:' with lines such as '- model: PATH'")
+        default:
+            complain(
+                "\(place) has both '\(present[0])' and '\(present[1])'", at: mapping[present[1]]?.line ?? line,
+                advice: "keep one of them")
+        }
+        return nil
+    }
+
+    private mutating func readBody(_ mapping: Node.Mapping, form: String) -> Recipe.Body? {
+        guard let node = mapping[form], case .sequence(let sequence) = node else {
+            complain(
+                "'\(form)' holds a list", at: mapping[form]?.line ?? 1,
+                advice: form == "slices" ? "write '- sources: [...]' lines" : "write '- model: PATH' lines")
+            return nil
+        }
+        if form == "models" { return .models(sequence.compactMap { readSource($0, isSlice: false) }) }
+        return .slices(sequence.compactMap { readSlice($0) })
+    }
+
+    private mutating func readSlice(_ node: Node) -> Recipe.Slice? {
+        guard case .mapping(let mapping) = node else {
+            complain("a slice is written as '- sources: [...]'", at: node.line)
+            return nil
+        }
+        // mergekit reads 'residual_weight' too, and never uses it.
+        checkKeys(of: mapping, known: ["sources", "base_model", "parameters", "residual_weight"], place: "a slice")
+        guard case .sequence(let list)? = mapping["sources"], !list.isEmpty else {
+            complain(
+                "the slice has no sources", at: mapping["sources"]?.line ?? node.line,
+                advice: "add 'sources:' with lines such as '- {model: PATH, layer_range: [0, 16]}'")
+            return nil
+        }
+        let sources = list.compactMap { readSource($0, isSlice: true) }
+        if let first = sources.first?.layers,
+            let other = sources.compactMap(\.layers).first(where: { $0.value.count != first.value.count })
+        {
+            complain(
+                "the sources of the slice have \(first.value.count) and \(other.value.count) layers", at: other.line,
+                advice: "give every source of a slice as many layers")
+        }
+        return Recipe.Slice(
+            sources: sources, baseModel: mapping["base_model"].flatMap { readReference($0) },
+            parameters: readParameters(mapping["parameters"]), line: node.line)
+    }
+
+    private mutating func readSource(_ node: Node, isSlice: Bool) -> Recipe.Source? {
+        guard case .mapping(let mapping) = node else {
+            complain("a model is written as '- model: PATH'", at: node.line)
+            return nil
+        }
+        for (key, _) in mapping where Self.misplacedParameters.contains(key.plainText ?? "") {
+            complain("'\(key.plainText ?? "")' stands beside 'model'", at: key.line, advice: "move it under 'parameters:'")
+        }
+        let known = ["model", "parameters"] + (isSlice ? ["layer_range"] : [])
+        checkKeys(of: mapping, known: known + Self.misplacedParameters, place: isSlice ? "a source" : "a model")
+        guard let referenceNode = mapping["model"] else {
+            complain("the model has no 'model: PATH'", at: node.line)
+            return nil
+        }
+        guard let reference = readReference(referenceNode) else { return nil }
+        let layers = isSlice ? readLayers(mapping["layer_range"], of: reference.value, line: node.line) : nil
+        if isSlice, layers == nil { return nil }
+        return Recipe.Source(model: reference, layers: layers, parameters: readParameters(mapping["parameters"]))
+    }
+
+    private mutating func readLayers(_ node: Node?, of model: ModelReference, line: Int) -> Located<Range<Int>>? {
+        let advice = "write 'layer_range: [FIRST, END]', two whole numbers; layer END itself is not included"
+        guard let node else {
+            complain("the source '\(model)' has no 'layer_range'", at: line, advice: advice)
+            return nil
+        }
+        guard case .sequence(let list) = node, list.count == 2 else {
+            complain("'layer_range' holds two numbers", at: node.line, advice: advice)
+            return nil
+        }
+        let bounds = list.compactMap { $0.scalarValue?.asDouble }.compactMap { Int(exactly: $0) }
+        guard bounds.count == 2, bounds[0] >= 0, bounds[1] > bounds[0] else {
+            complain("'layer_range' is no range of layers", at: node.line, advice: advice)
+            return nil
+        }
+        return Located(bounds[0]..<bounds[1], line: node.line)
+    }
+}
