@@ -55,11 +55,15 @@ struct InputSet {
                 "the method '\(method.name)' computes from task vectors and needs a base", line: recipe.method.line,
                 advice: "add a line 'base_model: PATH'")
         }
-        let models = method.inputs.base == .required && base != nil ? wanted.count - 1 : wanted.count
+        let hasRole = method.inputs.givesBaseARole && base != nil
+        let models = hasRole ? wanted.count - 1 : wanted.count
         if !method.inputs.models.contains(models) {
             let range = method.inputs.models
             let expected = range.count == 1 ? "\(range.lowerBound)" : "at least \(range.lowerBound)"
-            complain("the method '\(method.name)' takes \(expected) models, the recipe has \(models)", line: recipe.method.line)
+            let besides = hasRole ? " besides the base" : ""
+            complain(
+                "the method '\(method.name)' takes \(expected) models\(besides), the recipe has \(models)",
+                line: recipe.method.line)
         }
 
         var inputs: [Input] = []

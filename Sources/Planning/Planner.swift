@@ -8,7 +8,7 @@ package enum Planner {
         let recipe = try Recipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict)
         let method = try mergeMethod(of: recipe)
         let inputs = try InputSet.open(recipe, method: method, request: request)
-        let tensors = try TensorPlanner(recipe: recipe, method: method, inputs: inputs).plan()
+        let tensors = try TensorPlanner(recipe: recipe, method: method, inputs: inputs, seed: request.seed).plan()
 
         let layout = try CheckpointLayout(
             tensors: tensors.map { NewTensor(name: $0.name, dtype: $0.outputType, shape: $0.shape) },

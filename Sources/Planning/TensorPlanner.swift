@@ -13,11 +13,12 @@ struct PlannedTensor {
     let base: Int?
     let sources: [SourceReference]
     let cost: OperatorCost
+    let randomKey: UInt64?
 
     func work(part: Int, offset: Int) -> TensorWork {
         TensorWork(
             name: name, dtype: outputType, shape: shape, part: part, offset: offset, method: method, values: values, base: base,
-            sources: sources)
+            sources: sources, randomKey: randomKey)
     }
 
     /// Statistics, a grain and the block that is being filled.
@@ -29,6 +30,8 @@ struct TensorPlanner {
     let recipe: Recipe
     let method: any MergeMethod.Type
     let inputs: InputSet
+    /// What random methods draw from.
+    let seed: UInt64
 
     /// Tensors in byte order of their names, the order in which they are packed into parts.
     func plan() throws -> [PlannedTensor] {
@@ -70,16 +73,18 @@ struct TensorPlanner {
         }
         let method: any MergeMethod.Type = isCopy ? Identical.self : self.method
         let values = try ParameterResolution(recipe: recipe, method: method, inputs: inputs).values(for: name, at: position)
-        let base = method.inputs.base == .required ? inputs.base : nil
+        let base = method.inputs.givesBaseARole ? inputs.base : nil
         let bound: any MergeMethod
+        let randomKey: UInt64?
         do throws(TesseraError) {
+            randomKey = method.isRandom ? try CounterRandom.key(seed: seed, tensor: name) : nil
             bound = try method.init(values, inputs: TensorInputs(count: sources.count, base: base))
         } catch {
             throw problem(name, error.problem, advice: error.advice)
         }
         return PlannedTensor(
             name: name, outputType: isCopy ? types[0] : outputType(of: types), shape: entries[0].shape, method: method.name,
-            values: values, base: base, sources: sources, cost: bound.cost)
+            values: values, base: base, sources: sources, cost: bound.cost(of: entries[0].shape), randomKey: randomKey)
     }
 
     /// `out_dtype`, else `dtype`, else the narrowest type that holds every input's values.
