@@ -107,12 +107,12 @@ package struct TensorPasses: Sendable {
 
     /// Folds every row of `length` consecutive elements into `width` float64 numbers.
     ///
-    /// Grains cut rows into pieces. `body` makes the numbers of a piece; `join` takes a later piece's into those of the earlier ones, in
+    /// Grains cut rows into pieces. `body` makes the numbers of a grain's pieces, one piece after the other; `join` takes a later piece's into those of the earlier ones, in
     /// order. As the grains are fixed, so is the result to the last bit.
     ///
     /// - Returns: the rows' numbers, one row after the other.
     package func rowStatistics(
-        length: Int, width: Int, _ body: @escaping @Sendable (Grain, RowPiece, UnsafeMutablePointer<Double>) throws -> Void,
+        length: Int, width: Int, _ body: @escaping @Sendable (Grain, RowPieces, UnsafeMutablePointer<Double>) throws -> Void,
         join: (UnsafeMutablePointer<Double>, UnsafePointer<Double>) -> Void
     ) throws -> [Double] {
         guard length > 0, count > 0 else { return [] }
@@ -126,7 +126,7 @@ package struct TensorPasses: Sendable {
                 var values = Array(repeating: 0.0, count: pieces.count * width)
                 try values.withUnsafeMutableBufferPointer { values in
                     guard let first = values.baseAddress else { return }
-                    for (index, piece) in pieces.enumerated() { try body(grain, piece, first + index * width) }
+                    try body(grain, pieces, first)
                 }
                 let hasRest = range.lowerBound % length != 0
                 found.withLock { found in
@@ -150,14 +150,14 @@ package struct TensorPasses: Sendable {
 
     /// Adds up `terms` float64 quantities of every column, in a matrix of `width` columns.
     ///
-    /// `body` adds a piece of a row, elementwise, to the sums of the columns it lies in: `sums` points to the first of them, and
-    /// `stride` further to the next term's. Runs of grains have sums of their own, which are then added in order; how many there are
+    /// `body` adds a grain's pieces of rows, elementwise, to the sums of the columns they lie in; `sums` holds all columns of the first
+    /// term, then those of the next. Runs of grains have sums of their own, which are then added in order; how many there are
     /// depends on the shape alone.
     ///
     /// - Returns: for each term the sums of all columns, one term after the other.
     package func columnSums(
         width: Int, terms: Int,
-        _ body: @escaping @Sendable (Grain, RowPiece, _ sums: UnsafeMutablePointer<Double>, _ stride: Int) throws -> Void
+        _ body: @escaping @Sendable (Grain, RowPieces, _ sums: UnsafeMutablePointer<Double>) throws -> Void
     ) throws -> [Double] {
         guard width > 0, count > 0 else { return [] }
         let runCount = max(1, min(grainCount, Self.columnRuns, Self.columnSumLimit / (width * terms)))
@@ -169,7 +169,7 @@ package struct TensorPasses: Sendable {
                     grain.take(grainRange(index))
                     try sums.withUnsafeMutableBufferPointer { sums in
                         guard let first = sums.baseAddress else { return }
-                        for piece in RowPieces(grain.range, length: width) { try body(grain, piece, first + piece.column, width) }
+                        try body(grain, RowPieces(grain.range, length: width), first)
                     }
                 }
                 runs.withLock { $0[run] = sums }

@@ -49,20 +49,26 @@ struct DotProducts: Sendable {
                 }
             }
         case .rows(let length):
-            values = try tensor.rowStatistics(length: length, width: pairs.count) { grain, piece, sums in
+            values = try tensor.rowStatistics(length: length, width: pairs.count) { grain, pieces, sums in
                 let rows = try rows(grain)
-                for (index, pair) in pairs.enumerated() {
-                    sums[index] = grain.kernels.dot(rows[pair.0] + piece.offset, rows[pair.1] + piece.offset, count: piece.count)
+                for (position, piece) in pieces.enumerated() {
+                    for (index, pair) in pairs.enumerated() {
+                        sums[position * pairs.count + index] = grain.kernels.dot(
+                            rows[pair.0] + piece.offset, rows[pair.1] + piece.offset, count: piece.count)
+                    }
                 }
             } join: { total, part in
                 for index in pairs.indices { total[index] += part[index] }
             }
         case .columns(let width):
-            values = try tensor.columnSums(width: width, terms: pairs.count) { grain, piece, sums, stride in
+            values = try tensor.columnSums(width: width, terms: pairs.count) { grain, pieces, sums in
                 let rows = try rows(grain)
-                for (index, pair) in pairs.enumerated() {
-                    grain.kernels.addProducts(
-                        rows[pair.0] + piece.offset, rows[pair.1] + piece.offset, to: sums + index * stride, count: piece.count)
+                for piece in pieces {
+                    for (index, pair) in pairs.enumerated() {
+                        grain.kernels.addProducts(
+                            rows[pair.0] + piece.offset, rows[pair.1] + piece.offset, to: sums + index * width + piece.column,
+                            count: piece.count)
+                    }
                 }
             }
         }

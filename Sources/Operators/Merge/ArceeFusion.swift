@@ -64,11 +64,14 @@ package struct ArceeFusion: MergeMethod {
     private func divergences(_ tensor: TensorPasses, length: Int) throws -> [Double] {
         let kernels = tensor.kernels, order = [model, base]
         // A row's maximum and its sum of exponentials, for both. Pieces with other maxima are brought to the larger one.
-        var softmax = try tensor.rowStatistics(length: length, width: 4) { grain, piece, values in
+        var softmax = try tensor.rowStatistics(length: length, width: 4) { grain, pieces, values in
             for (index, source) in order.enumerated() {
-                let parts = grain.kernels.softmaxParts(try grain.source(source) + piece.offset, count: piece.count)
-                values[2 * index] = parts.maximum
-                values[2 * index + 1] = parts.sum
+                let row = try grain.source(source)
+                for (position, piece) in pieces.enumerated() {
+                    let parts = grain.kernels.softmaxParts(row + piece.offset, count: piece.count)
+                    values[4 * position + 2 * index] = parts.maximum
+                    values[4 * position + 2 * index + 1] = parts.sum
+                }
             }
         } join: { total, part in
             for index in [0, 2] {
@@ -81,10 +84,13 @@ package struct ArceeFusion: MergeMethod {
         }
         for index in stride(from: 1, to: softmax.count, by: 2) { softmax[index] = 1 / softmax[index] }
         let scales = softmax
-        return try tensor.rowStatistics(length: length, width: 1) { grain, piece, sum in
-            sum[0] = grain.kernels.divergence(
-                try grain.source(model) + piece.offset, try grain.source(base) + piece.offset,
-                softmax: Array(scales[4 * piece.row..<4 * piece.row + 4]), count: piece.count)
+        return try tensor.rowStatistics(length: length, width: 1) { grain, pieces, sums in
+            let x = try grain.source(model), b = try grain.source(base)
+            for (position, piece) in pieces.enumerated() {
+                sums[position] = grain.kernels.divergence(
+                    x + piece.offset, b + piece.offset, softmax: Array(scales[4 * piece.row..<4 * piece.row + 4]),
+                    count: piece.count)
+            }
         } join: { total, part in
             total[0] += part[0]
         }
