@@ -105,10 +105,11 @@ INLINE void axpy(float a, const float *x, float *target, size_t n) {
     for (size_t i = 0; i < n; i++) target[i] = a * x[i] + target[i];
 }
 
-INLINE void zero_below(uint32_t pattern, float *target, size_t n) {
+INLINE void keep_between(uint32_t from, uint32_t to, float *target, size_t n) {
+    const uint32_t span = to - from;
     for (size_t i = 0; i < n; i++) {
         const uint32_t u = bits_of(target[i]);
-        target[i] = float_of((u & MAGNITUDE) >= pattern ? u : 0);
+        target[i] = float_of((u & MAGNITUDE) - from <= span ? u : 0);
     }
 }
 
@@ -195,5 +196,7 @@ INLINE double sum_of_magnitudes(const float *x, size_t n) {
     for (size_t lane = 0; i < n; i++, lane++) sum[lane] += fabsf(x[i]);
     return sum_of_lanes(&sum);
 }
+
+#include "merging.h"
 
 #endif

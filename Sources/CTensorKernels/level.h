@@ -15,13 +15,31 @@ WRAP(void, add, (const float *x, float *y, size_t n), (x, y, n))
 WRAP(void, scale, (float a, const float *x, float *y, size_t n), (a, x, y, n))
 WRAP(void, divide, (float a, float *y, size_t n), (a, y, n))
 WRAP(void, axpy, (float a, const float *x, float *y, size_t n), (a, x, y, n))
-WRAP(void, zero_below, (uint32_t p, float *y, size_t n), (p, y, n))
+WRAP(void, keep_between, (uint32_t from, uint32_t to, float *y, size_t n), (from, to, y, n))
 WRAP(void, sign_consensus, (const float *const *e, const float *w, size_t m, bool norm, float *y, size_t n), (e, w, m, norm, y, n))
 WRAP(void, histogram_high, (const float *x, uint32_t *bins, size_t n), (x, bins, n))
 WRAP(void, histogram_low, (const float *x, uint32_t high, uint32_t *bins, size_t n), (x, high, bins, n))
 WRAP(size_t, count_equal, (const float *x, uint32_t p, size_t n), (x, p, n))
 WRAP(double, dot, (const float *x, const float *y, size_t n), (x, y, n))
 WRAP(double, sum_of_magnitudes, (const float *x, size_t n), (x, n))
+WRAP(void, multiply, (const float *a, const float *x, float *y, size_t n), (a, x, y, n))
+WRAP(void, multiply_add, (const float *a, const float *x, float *y, size_t n), (a, x, y, n))
+WRAP(void, add_products, (const float *x, const float *y, double *s, size_t n), (x, y, s, n))
+WRAP(void, draw, (uint64_t key, uint32_t stream, uint64_t first, uint32_t *u, size_t n), (key, stream, first, u, n))
+WRAP(void, keep_random, (uint64_t key, uint32_t stream, uint64_t first, uint32_t limit, float *y, size_t n), (key, stream, first, limit, y, n))
+WRAP(void, keep_by_rank, (const float *x, const uint32_t *u, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items, uint8_t *keep), (x, u, n, lowest, spread, room, items, keep))
+WRAP(void, keep_where, (const uint8_t *keep, float *y, size_t n), (keep, y, n))
+WRAP(void, keep_keyed, (const float *keys, uint32_t from, uint32_t to, float *y, size_t n), (keys, from, to, y, n))
+WRAP(void, variance, (const float *const *rows, size_t m, float *y, size_t n), (rows, m, y, n))
+WRAP(void, fuse_agreeing, (const float *const *rows, const float *w, size_t m, float floor, float *y, size_t n), (rows, w, m, floor, y, n))
+WRAP(void, count_changes, (const float *const *rows, size_t m, float epsilon, uint32_t *alone, uint32_t *shared, size_t n), (rows, m, epsilon, alone, shared, n))
+WRAP(void, merge_changes, (const float *const *rows, const float *f, size_t m, float epsilon, float *y, size_t n), (rows, f, m, epsilon, y, n))
+WRAP(void, nearswap, (float t, const float *a, const float *b, float *y, size_t n), (t, a, b, y, n))
+WRAP(double, exponential, (double x), (x))
+WRAP(void, softmax_parts, (const float *x, size_t n, double *maximum, double *sum), (x, n, maximum, sum))
+WRAP(double, divergence, (const float *x, const float *y, const double *s, size_t n), (x, y, s, n))
+WRAP(void, importance, (float a, const float *x, const float *y, float *z, size_t n), (a, x, y, z, n))
+WRAP(void, swap_important, (float a, float threshold, const float *x, const float *y, float *z, size_t n), (a, threshold, x, y, z, n))
 
 static const tk_kernels table = {
     .name = LEVEL,
@@ -36,11 +54,29 @@ static const tk_kernels table = {
     .scale = level_scale,
     .divide = level_divide,
     .axpy = level_axpy,
-    .zero_below = level_zero_below,
+    .keep_between = level_keep_between,
     .sign_consensus = level_sign_consensus,
     .histogram_high = level_histogram_high,
     .histogram_low = level_histogram_low,
     .count_equal = level_count_equal,
     .dot = level_dot,
     .sum_of_magnitudes = level_sum_of_magnitudes,
+    .multiply = level_multiply,
+    .multiply_add = level_multiply_add,
+    .add_products = level_add_products,
+    .draw = level_draw,
+    .keep_random = level_keep_random,
+    .keep_by_rank = level_keep_by_rank,
+    .keep_where = level_keep_where,
+    .keep_keyed = level_keep_keyed,
+    .variance = level_variance,
+    .fuse_agreeing = level_fuse_agreeing,
+    .count_changes = level_count_changes,
+    .merge_changes = level_merge_changes,
+    .nearswap = level_nearswap,
+    .exponential = level_exponential,
+    .softmax_parts = level_softmax_parts,
+    .divergence = level_divergence,
+    .importance = level_importance,
+    .swap_important = level_swap_important,
 };

@@ -115,7 +115,7 @@ package actor JobBook {
         let request = PlanRequest(
             recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
             roots: settings.inputRoots, maxPartBytes: submission.options.maxPartBytes, shardBytes: submission.options.shardBytes,
-            strict: submission.options.strict)
+            strict: submission.options.strict, seed: submission.options.seed ?? 0)
         let overwrite = submission.options.overwrite
         let id = JobID.random()
         let (plan, assembler) = try await blocking {

@@ -8,6 +8,8 @@ package final class Grain {
     package let kernels: Kernels
     /// The elements in hand, as flat indices of the tensor.
     package private(set) var range: Range<Int> = 0..<0
+    /// The tensor's shape.
+    package let shape: [Int]
 
     private let sources: [any ElementSource]
     private let inputs: TensorInputs
@@ -15,13 +17,15 @@ package final class Grain {
     private let bytes: UnsafeMutableRawBufferPointer
     /// Whether slot `i` holds source `i` of the grain in hand.
     private var isLoaded: [Bool]
+    private var attached: AnyObject?
 
     /// Slots beyond the sources that a method may use for its own intermediate values.
     private static let extraSlots = 2
     private static let widestElement = 8
     private static let alignment = 64
 
-    init(sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels) {
+    init(shape: [Int], sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels) {
+        self.shape = shape
         self.sources = sources
         self.inputs = inputs
         self.kernels = kernels
@@ -70,5 +74,26 @@ package final class Grain {
     /// Room for a method's own values, 0 or 1.
     package func scratch(_ index: Int) -> UnsafeMutablePointer<Float> {
         slab + (sources.count + index) * FixedTree.blockElements
+    }
+
+    /// Elements of a task vector beyond the grain in hand, loaded into a method's own room. Overwrites `scratch(1)`.
+    func loadTaskVector(_ index: Int, _ elements: Range<Int>, into target: UnsafeMutablePointer<Float>) throws {
+        for start in stride(from: elements.lowerBound, to: elements.upperBound, by: FixedTree.blockElements) {
+            let stretch = start..<min(elements.upperBound, start + FixedTree.blockElements)
+            let own = target + (start - elements.lowerBound)
+            try sources[index].load(stretch, into: own, scratch: bytes, kernels: kernels)
+            guard let base = inputs.base else { continue }
+            try sources[base].load(stretch, into: scratch(1), scratch: bytes, kernels: kernels)
+            kernels.subtract(own, scratch(1), into: own, count: stretch.count)
+        }
+    }
+
+    /// The method's own room in this place of work, made when it is first asked for. It stays for the tensor's later passes, so
+    /// nothing in it may decide a result.
+    func workspace<Workspace: AnyObject>(_ make: () -> Workspace) -> Workspace {
+        if let workspace = attached as? Workspace { return workspace }
+        let workspace = make()
+        attached = workspace
+        return workspace
     }
 }

@@ -5,6 +5,8 @@ package struct InputContract: Sendable, Hashable {
     package enum Base: Sendable, Hashable {
         /// The method computes from task vectors: without a base there are none.
         case required
+        /// A base in the recipe has its role, but the method does without one.
+        case optional
         /// A base in the recipe is an input like any other.
         case plainInput
     }
@@ -12,6 +14,9 @@ package struct InputContract: Sendable, Hashable {
     package let base: Base
     /// How many inputs besides a base in its role.
     package let models: ClosedRange<Int>
+
+    /// Whether a base in the recipe stands apart from the models.
+    package var givesBaseARole: Bool { base != .plainInput }
 
     package init(base: Base, models: ClosedRange<Int>) {
         self.base = base
@@ -23,7 +28,7 @@ package struct InputContract: Sendable, Hashable {
 package struct OperatorCost: Sendable, Hashable {
     /// How often every input element is read.
     package let reads: Int
-    /// Bytes of statistics that each thread keeps beside its grains.
+    /// Bytes of statistics that each thread keeps beside its grains. What all threads share counts as one thread's.
     package let statisticsBytes: Int
 
     package init(reads: Int, statisticsBytes: Int = 0) {
@@ -48,10 +53,18 @@ package protocol MergeMethod: Sendable {
     /// Reads the values it needs for every chunk; throws when a plan lacks one or when two of them contradict each other.
     init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError)
 
-    var cost: OperatorCost { get }
+    /// Whether the result depends on the job's seed.
+    static var isRandom: Bool { get }
+
+    /// What the method needs for a tensor of that shape.
+    func cost(of shape: [Int]) -> OperatorCost
 
     /// Computes one output tensor. Every element of every block is written exactly once, by one `emit`.
     func merge(_ tensor: TensorPasses) throws
+}
+
+extension MergeMethod {
+    package static var isRandom: Bool { false }
 }
 
 /// Which of a tensor's sources plays which part.
@@ -60,10 +73,13 @@ package struct TensorInputs: Sendable, Hashable {
     package let count: Int
     /// The source that is the base in its role; `nil` when the method treats a base as any other input.
     package let base: Int?
+    /// The key of the tensor's random numbers (`CounterRandom.key`); 0 where the method draws none.
+    package let randomKey: UInt64
 
-    package init(count: Int, base: Int? = nil) {
+    package init(count: Int, base: Int? = nil, randomKey: UInt64 = 0) {
         self.count = count
         self.base = base
+        self.randomKey = randomKey
     }
 
     /// The sources that are not the base, in recipe order.
@@ -79,7 +95,9 @@ package struct TensorInputs: Sendable, Hashable {
 /// The methods this build knows, by name.
 package enum MergeMethods {
     package static let all: [any MergeMethod.Type] = [
-        Linear.self, TaskArithmetic.self, Ties.self, Passthrough.self,
+        Linear.self, Slerp.self, NuSlerp.self, MultiSlerp.self, Karcher.self, TaskArithmetic.self, Ties.self, DareLinear.self,
+        DareTies.self, DellaLinear.self, Della.self, Breadcrumbs.self, BreadcrumbsTies.self, ModelStock.self, Nearswap.self,
+        ArceeFusion.self, SCE.self, RAM.self, RAMPlus.self, Passthrough.self,
     ]
 
     private static let byName = Dictionary(uniqueKeysWithValues: (all + [Identical.self]).map { ($0.name, $0) })

@@ -38,6 +38,8 @@ package struct Parameter: Sendable {
 
     package enum Kind: Sendable, Hashable {
         case number
+        /// A number without a fraction.
+        case integer
         case flag
     }
 
@@ -78,6 +80,28 @@ package struct Parameter: Sendable {
         Parameter(name, scope, .number, value.map(ParameterValue.number), isRequired: false, range: range, summary)
     }
 
+    package static func integer(
+        _ name: String, _ scope: Scope, default value: Int, in range: ClosedRange<Int>, _ summary: String
+    ) -> Parameter {
+        Parameter(
+            name, scope, .integer, .number(Double(value)), isRequired: false,
+            range: Double(range.lowerBound)...Double(range.upperBound), summary)
+    }
+
+    /// A number above zero.
+    package static func positive(_ name: String, _ scope: Scope, default value: Double, _ summary: String) -> Parameter {
+        number(name, scope, default: value, in: Double.leastNonzeroMagnitude...Double.greatestFiniteMagnitude, summary)
+    }
+
+    /// The range in words, to follow the parameter's name: "lies between 0.0 and 1.0".
+    package var rangeDescription: String {
+        let isOpen = range.upperBound == Double.greatestFiniteMagnitude
+        let bound = { (value: Double) in kind == .integer ? "\(Int(exactly: value) ?? 0)" : "\(value)" }
+        if isOpen, range.lowerBound == Double.leastNonzeroMagnitude { return "is greater than 0" }
+        return isOpen
+            ? "is at least \(bound(range.lowerBound))" : "lies between \(bound(range.lowerBound)) and \(bound(range.upperBound))"
+    }
+
     package static func flag(_ name: String, default value: Bool, _ summary: String) -> Parameter {
         Parameter(name, .shared, .flag, .flag(value), isRequired: false, range: anyNumber, summary)
     }
@@ -97,6 +121,11 @@ package struct ParameterValues: Sendable, Hashable, Codable {
     /// The shared number `name`. A plan from elsewhere may lack it: that is bad data, not a crash.
     package func number(_ name: String) throws(TesseraError) -> Double {
         guard case .number(let value)? = shared[name] else { throw Self.lacking(name) }
+        return value
+    }
+
+    package func integer(_ name: String) throws(TesseraError) -> Int {
+        guard let value = Int(exactly: try number(name)) else { throw Self.lacking(name) }
         return value
     }
 

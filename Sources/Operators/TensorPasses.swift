@@ -46,7 +46,7 @@ package struct TensorPasses: Sendable {
         self.kernels = kernels
         self.runner = runner
         self.sink = sink
-        grains = GrainPool { Grain(sources: sources, inputs: inputs, kernels: kernels) }
+        grains = GrainPool { Grain(shape: shape, sources: sources, inputs: inputs, kernels: kernels) }
     }
 
     package var count: Int { shape.reduce(1, *) }
@@ -99,6 +99,101 @@ package struct TensorPasses: Sendable {
         }
         return found.withLock { $0 }
     }
+
+    /// Adds up `terms` quantities of every grain like `sums`, but leaves them apart: one number a grain for each.
+    package func shares(_ terms: Int, _ body: @escaping @Sendable (Grain, inout [Double]) throws -> Void) throws -> [[Double]] {
+        try perGrain(terms, zero: 0, body)
+    }
+
+    /// Folds every row of `length` consecutive elements into `width` float64 numbers.
+    ///
+    /// Grains cut rows into pieces. `body` makes the numbers of a grain's pieces, one piece after the other; `join` takes a later piece's into those of the earlier ones, in
+    /// order. As the grains are fixed, so is the result to the last bit.
+    ///
+    /// - Returns: the rows' numbers, one row after the other.
+    package func rowStatistics(
+        length: Int, width: Int, _ body: @escaping @Sendable (Grain, RowPieces, UnsafeMutablePointer<Double>) throws -> Void,
+        join: (UnsafeMutablePointer<Double>, UnsafePointer<Double>) -> Void
+    ) throws -> [Double] {
+        guard length > 0, count > 0 else { return [] }
+        // A row begins in one grain; what later grains hold of it waits beside them.
+        let found = Mutex(
+            (rows: Array(repeating: 0.0, count: count / length * width), rests: Array(repeating: [Double](), count: grainCount)))
+        try forEachSpan { grain, ranges in
+            for range in ranges {
+                grain.take(range)
+                let pieces = RowPieces(range, length: length)
+                var values = Array(repeating: 0.0, count: pieces.count * width)
+                try values.withUnsafeMutableBufferPointer { values in
+                    guard let first = values.baseAddress else { return }
+                    try body(grain, pieces, first)
+                }
+                let hasRest = range.lowerBound % length != 0
+                found.withLock { found in
+                    if hasRest { found.rests[range.lowerBound / FixedTree.blockElements] = Array(values.prefix(width)) }
+                    let own = values.dropFirst(hasRest ? width : 0)
+                    let start = (range.lowerBound + length - 1) / length * width
+                    found.rows.replaceSubrange(start..<start + own.count, with: own)
+                }
+            }
+        }
+        return found.withLock { found in
+            found.rows.withUnsafeMutableBufferPointer { rows in
+                guard let first = rows.baseAddress else { return }
+                for (index, rest) in found.rests.enumerated() where !rest.isEmpty {
+                    join(first + index * FixedTree.blockElements / length * width, rest)
+                }
+            }
+            return found.rows
+        }
+    }
+
+    /// Adds up `terms` float64 quantities of every column, in a matrix of `width` columns.
+    ///
+    /// `body` adds a grain's pieces of rows, elementwise, to the sums of the columns they lie in; `sums` holds all columns of the first
+    /// term, then those of the next. Runs of grains have sums of their own, which are then added in order; how many there are
+    /// depends on the shape alone.
+    ///
+    /// - Returns: for each term the sums of all columns, one term after the other.
+    package func columnSums(
+        width: Int, terms: Int,
+        _ body: @escaping @Sendable (Grain, RowPieces, _ sums: UnsafeMutablePointer<Double>) throws -> Void
+    ) throws -> [Double] {
+        guard width > 0, count > 0 else { return [] }
+        let runCount = max(1, min(grainCount, Self.columnRuns, Self.columnSumLimit / (width * terms)))
+        let runs = Mutex<[[Double]]>(Array(repeating: [], count: runCount))
+        try runner.forEach(runCount) { run in
+            try grains.with { grain in
+                var sums = Array(repeating: 0.0, count: width * terms)
+                for index in grainCount * run / runCount..<grainCount * (run + 1) / runCount {
+                    grain.take(grainRange(index))
+                    try sums.withUnsafeMutableBufferPointer { sums in
+                        guard let first = sums.baseAddress else { return }
+                        try body(grain, RowPieces(grain.range, length: width), first)
+                    }
+                }
+                runs.withLock { $0[run] = sums }
+            }
+        }
+        return runs.withLock { runs in
+            runs.dropFirst().reduce(into: runs[0]) { total, sums in
+                for index in total.indices { total[index] += sums[index] }
+            }
+        }
+    }
+
+    /// Bytes that `rowStatistics` or `columnSums` take for a tensor of `count` elements.
+    static func rowStatisticsBytes(count: Int, length: Int, width: Int) -> Int {
+        (count / max(1, length) + count / FixedTree.blockElements) * width * MemoryLayout<Double>.stride
+    }
+
+    static func columnSumsBytes(width: Int, terms: Int) -> Int {
+        max(width * terms, min(columnRuns * width * terms, columnSumLimit)) * MemoryLayout<Double>.stride
+    }
+
+    /// Runs of grains with column sums of their own, and numbers in all of them together.
+    private static let columnRuns = 16
+    private static let columnSumLimit = 1 << 22
 
     /// Visits one grain by its index, on the calling thread.
     package func visit<Result>(grain index: Int, _ body: (Grain) throws -> Result) throws -> Result {
@@ -162,6 +257,38 @@ package struct TensorPasses: Sendable {
         try runner.forEach((byteCount + size - 1) / size) { index in
             try body(index, index * size..<min(byteCount, (index + 1) * size))
         }
+    }
+}
+
+/// The part of a row that lies in a grain.
+package struct RowPiece: Sendable, Hashable {
+    package let row: Int
+    /// Where in its row the piece begins.
+    package let column: Int
+    /// Where in the grain it begins.
+    package let offset: Int
+    package let count: Int
+}
+
+/// The pieces of a range of elements, row by row.
+package struct RowPieces: Sequence, IteratorProtocol {
+    private let range: Range<Int>
+    private let length: Int
+    private var position: Int
+
+    package init(_ range: Range<Int>, length: Int) {
+        self.range = range
+        self.length = length
+        position = range.lowerBound
+    }
+
+    package var count: Int { range.isEmpty ? 0 : (range.upperBound - 1) / length - range.lowerBound / length + 1 }
+
+    package mutating func next() -> RowPiece? {
+        guard position < range.upperBound else { return nil }
+        let row = position / length, end = Swift.min(range.upperBound, (row + 1) * length)
+        defer { position = end }
+        return RowPiece(row: row, column: position - row * length, offset: position - range.lowerBound, count: end - position)
     }
 }
 

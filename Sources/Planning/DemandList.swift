@@ -118,7 +118,7 @@ struct DemandList {
                     ? "add a line 'base_model: PATH'" : "list the base among the sources of every slice")
             return
         }
-        let hasBaseRole = method.inputs.base != .plainInput && slice.base != nil
+        let hasBaseRole = method.inputs.givesBaseARole && slice.base != nil
         let models = slice.sources.count - (hasBaseRole ? 1 : 0)
         guard !method.inputs.models.contains(models) else { return }
         let range = method.inputs.models
@@ -126,7 +126,7 @@ struct DemandList {
         complain(
             "the method '\(method.name)' takes \(expected) \(range.upperBound == 1 ? "model" : "models")\(hasBaseRole ? " beside the base" : ""), the recipe has \(models)",
             line: line,
-            advice: method.inputs.base == .plainInput && slice.base != nil && recipe.baseModel != nil
+            advice: !method.inputs.givesBaseARole && slice.base != nil && recipe.baseModel != nil
                 ? "the base counts as a model here: leave 'base_model' out" : nil)
     }
 

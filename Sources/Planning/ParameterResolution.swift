@@ -54,14 +54,15 @@ struct ParameterResolution {
                 return complain("'\(parameter.name)' is true or false, not '\(found.value)'")
             }
             return .flag(flag)
-        case .number:
+        case .number, .integer:
             guard let number = found.value.asDouble, number.isFinite else {
                 return complain("'\(parameter.name)' is a number, not '\(found.value)'")
             }
+            guard parameter.kind == .number || number == number.rounded() else {
+                return complain("'\(parameter.name)' is a whole number, not \(number)")
+            }
             guard parameter.range.contains(number) else {
-                return complain(
-                    "'\(parameter.name)' lies between \(parameter.range.lowerBound) and \(parameter.range.upperBound), not at \(number)"
-                )
+                return complain("'\(parameter.name)' \(parameter.rangeDescription), not at \(number)")
             }
             return .number(number)
         }

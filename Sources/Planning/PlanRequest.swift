@@ -11,13 +11,15 @@ package struct PlanRequest: Sendable {
     package var shardBytes: Int
     /// Whether an unknown key is a problem rather than a remark.
     package var strict: Bool
+    /// What random methods draw from; has no part in the plan of any other.
+    package var seed: UInt64
 
     /// Decimal, as the hub and mergekit count.
     package static let defaultMaxPartBytes = 5_000_000_000
 
     package init(
         recipe: String, recipeName: String, workingDirectory: String, roots: Roots = .wholeMachine, maxPartBytes: Int? = nil,
-        shardBytes: Int? = nil, strict: Bool = false
+        shardBytes: Int? = nil, strict: Bool = false, seed: UInt64 = 0
     ) {
         self.recipe = recipe
         self.recipeName = recipeName
@@ -26,5 +28,6 @@ package struct PlanRequest: Sendable {
         self.maxPartBytes = maxPartBytes ?? Self.defaultMaxPartBytes
         self.shardBytes = shardBytes ?? ShardCutter.defaultTargetBytes
         self.strict = strict
+        self.seed = seed
     }
 }

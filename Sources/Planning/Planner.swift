@@ -11,7 +11,8 @@ package enum Planner {
         if request.strict, !warnings.isEmpty { throw Problems(warnings) }
         let inputs = try InputSet.open(recipe, request: request)
         var list = DemandList(recipe: recipe, method: method, inputs: inputs)
-        let (tensors, remarks) = try TensorPlanner(recipe: recipe, method: method, inputs: inputs).plan(try list.demands())
+        let planner = TensorPlanner(recipe: recipe, method: method, inputs: inputs, seed: request.seed)
+        let (tensors, remarks) = try planner.plan(try list.demands())
 
         let layout = try CheckpointLayout(
             tensors: tensors.map { NewTensor(name: $0.name, dtype: $0.outputType, shape: $0.shape) },

@@ -49,10 +49,12 @@ package struct TensorWork: Sendable, Hashable, Codable {
     /// The source that is the base in its role.
     package let base: Int?
     package var sources: [SourceReference]
+    /// The key of the tensor's random numbers; only for methods that draw some, so that a seed has no part in other plans.
+    package let randomKey: UInt64?
 
     package init(
         name: String, dtype: DType, shape: [Int], part: Int, offset: Int, method: String, values: ParameterValues, base: Int?,
-        sources: [SourceReference]
+        sources: [SourceReference], randomKey: UInt64? = nil
     ) {
         self.name = name
         self.dtype = dtype
@@ -63,6 +65,7 @@ package struct TensorWork: Sendable, Hashable, Codable {
         self.values = values
         self.base = base
         self.sources = sources
+        self.randomKey = randomKey
     }
 
     package var elementCount: Int { shape.reduce(1, *) }

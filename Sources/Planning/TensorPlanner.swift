@@ -13,11 +13,12 @@ struct PlannedTensor {
     let base: Int?
     let sources: [SourceReference]
     let cost: OperatorCost
+    let randomKey: UInt64?
 
     func work(part: Int, offset: Int) -> TensorWork {
         TensorWork(
             name: name, dtype: outputType, shape: shape, part: part, offset: offset, method: method, values: values, base: base,
-            sources: sources)
+            sources: sources, randomKey: randomKey)
     }
 
     /// Statistics, a grain and the block that is being filled.
@@ -29,6 +30,8 @@ struct TensorPlanner {
     let recipe: Recipe
     let method: any MergeMethod.Type
     let inputs: InputSet
+    /// What random methods draw from.
+    let seed: UInt64
 
     /// - Returns: the tensors in the order of the demands, and what the user should know about some of them.
     func plan(_ demands: [TensorDemand]) throws -> (tensors: [PlannedTensor], remarks: [String]) {
@@ -104,9 +107,11 @@ struct TensorPlanner {
         }
         let method: any MergeMethod.Type = isCopy ? Identical.self : self.method
         let values = try ParameterResolution(recipe: recipe, method: method, inputs: inputs).values(for: demand)
-        let base = method.inputs.base == .plainInput ? nil : demand.base
+        let base = method.inputs.givesBaseARole ? demand.base : nil
         let bound: any MergeMethod
+        let randomKey: UInt64?
         do throws(TesseraError) {
+            randomKey = method.isRandom ? try CounterRandom.key(seed: seed, tensor: demand.name) : nil
             bound = try method.init(values, inputs: TensorInputs(count: entries.count, base: base))
         } catch {
             throw problem(demand.name, error.problem, advice: error.advice)
@@ -114,7 +119,8 @@ struct TensorPlanner {
         let sources = entries.map { SourceReference(file: $0.file, offset: $0.entry.range.lowerBound, dtype: $0.entry.dtype) }
         return PlannedTensor(
             name: demand.name, outputType: isCopy ? types[0] : outputType(of: types), shape: entries[0].entry.shape,
-            method: method.name, values: values, base: base, sources: sources, cost: bound.cost)
+            method: method.name, values: values, base: base, sources: sources, cost: bound.cost(of: entries[0].entry.shape),
+            randomKey: randomKey)
     }
 
     /// `out_dtype`, else `dtype`, else the narrowest type that holds every input's values.

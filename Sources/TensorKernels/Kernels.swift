@@ -12,7 +12,7 @@ package let numericsVersion = 1
 /// Callers vouch for the pointers: each names at least `count` elements.
 package struct Kernels: @unchecked Sendable {
     // Unchecked because it holds a pointer: to a constant table of functions without state.
-    private let table: UnsafePointer<tk_kernels>
+    let table: UnsafePointer<tk_kernels>
 
     /// Runs on every processor.
     package static let portable = Kernels(table: tk_portable())
@@ -80,9 +80,9 @@ package struct Kernels: @unchecked Sendable {
         table.pointee.axpy(factor, x, target, count)
     }
 
-    /// Zeroes the elements whose magnitude pattern lies below `pattern`. NaN stays.
-    package func zeroBelow(_ pattern: UInt32, _ target: UnsafeMutablePointer<Float>, count: Int) {
-        table.pointee.zero_below(pattern, target, count)
+    /// Zeroes the elements whose magnitude pattern lies outside `patterns`. The patterns of NaN are the largest.
+    package func keep(_ patterns: ClosedRange<UInt32>, _ target: UnsafeMutablePointer<Float>, count: Int) {
+        table.pointee.keep_between(patterns.lowerBound, patterns.upperBound, target, count)
     }
 
     /// TIES' elect and merge steps over weighted entries, one vector a model (arXiv 2306.01708, section 3).

@@ -30,6 +30,9 @@ struct JobArguments: ParsableArguments {
         help: ArgumentHelp("Bytes of output that make a shard.", valueName: "size", visibility: .hidden))
     var shardSize: ByteCount?
 
+    @Option(help: ArgumentHelp("What random methods such as dare_ties draw from.", valueName: "n"))
+    var seed: UInt64 = 0
+
     @Option(
         help: ArgumentHelp(
             "How to show progress: \(ProgressStyle.allCases.map(\.rawValue).joined(separator: ", ")).", valueName: "style"))
@@ -43,7 +46,7 @@ struct JobArguments: ParsableArguments {
             recipe: try readText(recipe), recipeName: recipe, workingDirectory: currentDirectory(), output: output,
             options: JobOptions(
                 overwrite: overwrite, sha256Sums: sha256Sums, strict: strict, maxPartBytes: maxPartSize.bytes,
-                shardBytes: shardSize?.bytes))
+                shardBytes: shardSize?.bytes, seed: seed))
     }
 }
 

@@ -80,7 +80,7 @@ package struct ShardExecutor: Sendable {
         guard tensor.base.map(sources.indices.contains) ?? true, !sources.isEmpty else {
             throw TesseraError(.badData, "the shard names a base that is none of its \(sources.count) sources")
         }
-        let inputs = TensorInputs(count: sources.count, base: tensor.base)
+        let inputs = TensorInputs(count: sources.count, base: tensor.base, randomKey: tensor.randomKey ?? 0)
         let sink = HashingSink(
             blockCount: TreeDigest.blockCount(ofBytes: tensor.byteCount), tensor: index, output: output, progress: progress,
             buffers: buffers)

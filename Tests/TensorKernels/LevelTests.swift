@@ -40,7 +40,9 @@ import Testing
         compare("scale") { kernels, x, _, target in kernels.scale(x, by: 0.3, into: &target, count: x.count) }
         compare("divide") { kernels, x, _, target in kernels.divide(&target, by: 0.7, count: x.count) }
         compare("axpy") { kernels, x, _, target in kernels.axpy(0.1, x, into: &target, count: x.count) }
-        compare("zeroBelow") { kernels, x, _, target in kernels.zeroBelow(Float(0.5).bitPattern, &target, count: x.count) }
+        compare("keep") { kernels, x, _, target in
+            kernels.keep(Float(0.5).bitPattern...Float(0.75).bitPattern, &target, count: x.count)
+        }
         for normalize in [false, true] {
             compare("signConsensus") { kernels, x, y, target in
                 let third = Self.values(x.count, seed: 4)

@@ -15,7 +15,14 @@
 enum {
     TK_HIGH_BINS = 1 << 15, /* a float32 magnitude has 31 bits: 15 high ones ... */
     TK_LOW_BINS = 1 << 16,  /* ... and 16 low ones */
+    TK_RANK_BINS = 1 << 12, /* what DELLA counts a row's magnitudes by */
 };
+
+/* What keep_by_rank counts with; its contents mean nothing between calls. */
+typedef struct tk_rank_room {
+    uint32_t counts[TK_RANK_BINS], below[TK_RANK_BINS], surely[TK_RANK_BINS], possibly[TK_RANK_BINS], offset[TK_RANK_BINS];
+    uint8_t wanted[TK_RANK_BINS];
+} tk_rank_room;
 
 /* One instruction set's version of every loop. `n` counts elements. */
 typedef struct tk_kernels {
@@ -40,8 +47,8 @@ typedef struct tk_kernels {
     void (*divide)(float a, float *target, size_t n);
     /* target += a * x, in two roundings. */
     void (*axpy)(float a, const float *x, float *target, size_t n);
-    /* Zeroes every element whose magnitude, as a bit pattern, lies below `pattern`. NaN has the largest patterns and stays. */
-    void (*zero_below)(uint32_t pattern, float *target, size_t n);
+    /* Zeroes every element whose magnitude, as a bit pattern, lies outside from...to. NaN has the largest patterns. */
+    void (*keep_between)(uint32_t from, uint32_t to, float *target, size_t n);
     /* TIES' election over `models` vectors of weighted entries: target = sum of the entries whose sign is that of the sum of
      * all (zero counts as plus; a zero entry never agrees), divided by the sum of their weights when `normalize` is set and
      * that sum is not zero. NaN in any entry reaches the target. */
@@ -58,6 +65,52 @@ typedef struct tk_kernels {
     /* Sums in float64 over eight lanes; the products are exact. */
     double (*dot)(const float *x, const float *y, size_t n);
     double (*sum_of_magnitudes)(const float *x, size_t n);
+
+    /* target = a * x and target += a * x with a factor for each element; the latter in two roundings. */
+    void (*multiply)(const float *a, const float *x, float *target, size_t n);
+    void (*multiply_add)(const float *a, const float *x, float *target, size_t n);
+    /* sums[i] += x[i] * y[i], the product exact. */
+    void (*add_products)(const float *x, const float *y, double *sums, size_t n);
+
+    /* Random words for the elements first, first + 1, ...: Philox4x32-10 (Salmon et al., SC 2011) under `key`. Element e has
+     * word e % 32 / 8 of the counter (e / 32 * 8 + e % 8, stream), so that eight counters fill eight lanes. */
+    void (*draw)(uint64_t key, uint32_t stream, uint64_t first, uint32_t *draws, size_t n);
+    /* target *= 1 where the element's draw is below `limit`, else 0: NaN stays. */
+    void (*keep_random)(uint64_t key, uint32_t stream, uint64_t first, uint32_t limit, float *target, size_t n);
+    /* keep[i] = whether draws[i] / 2^32 < lowest + spread * q, q the rank of |x[i]| in the row from 0 (least) to 1, equal ones
+     * by index; q = 1/2 in a row of one. `items` has room for 2 n; n is at most 2^32 - 1. */
+    void (*keep_by_rank)(
+        const float *x, const uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items,
+        uint8_t *keep);
+    /* target *= keep[i] ? 1 : 0 */
+    void (*keep_where)(const uint8_t *keep, float *target, size_t n);
+    /* target *= 1 where the key's pattern lies in from...to, else 0. */
+    void (*keep_keyed)(const float *keys, uint32_t from, uint32_t to, float *target, size_t n);
+
+    /* target = mean over rows of (row - mean)^2 */
+    void (*variance)(const float *_Nonnull const *_Nonnull rows, size_t models, float *target, size_t n);
+    /* SCE's fusion: the weighted mean of the entries whose sign is that of the sum of all; the divisor is at least `floor`. */
+    void (*fuse_agreeing)(
+        const float *_Nonnull const *_Nonnull rows, const float *weights, size_t models, float floor, float *target, size_t n);
+    /* alone[m] and shared[m] += how many entries of row m lie above epsilon where no other row does, and where another does. */
+    void (*count_changes)(
+        const float *_Nonnull const *_Nonnull rows, size_t models, float epsilon, uint32_t *alone, uint32_t *shared, size_t n);
+    /* target = the one entry above epsilon times its row's factor, or the mean of several. */
+    void (*merge_changes)(
+        const float *_Nonnull const *_Nonnull rows, const float *factors, size_t models, float epsilon, float *target, size_t n);
+    /* target = w b + (1 - w) a, w = t / |a - b| within 0...1 */
+    void (*nearswap)(float t, const float *a, const float *b, float *target, size_t n);
+
+    /* exp for x <= 0 as the loops below compute it. */
+    double (*exponential)(double x);
+    /* The largest element, and the sum of exp(x - largest). */
+    void (*softmax_parts)(const float *x, size_t n, double *maximum, double *sum);
+    /* sum of p log(p / q), p = exp(x - s[0]) s[1] + 1e-8, q = exp(y - s[2]) s[3] + 1e-8 */
+    double (*divergence)(const float *x, const float *y, const double *s, size_t n);
+    /* target = |x - y| * a */
+    void (*importance)(float a, const float *x, const float *y, float *target, size_t n);
+    /* target = y + (x - y) where |x - y| * a >= threshold, else y */
+    void (*swap_important)(float a, float threshold, const float *x, const float *y, float *target, size_t n);
 } tk_kernels;
 
 /* Runs everywhere. */

@@ -12,7 +12,7 @@ package struct Identical: MergeMethod {
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {}
 
-    package var cost: OperatorCost { OperatorCost(reads: 2) }
+    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: 2) }
 
     package func merge(_ tensor: TensorPasses) throws {
         for (index, source) in tensor.sources.enumerated().dropFirst() {

@@ -28,7 +28,7 @@ package struct Linear: MergeMethod {
         }
     }
 
-    package var cost: OperatorCost { OperatorCost(reads: 1) }
+    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: 1) }
 
     package func merge(_ tensor: TensorPasses) throws {
         try tensor.emit { grain, out in

@@ -16,7 +16,7 @@ package struct Passthrough: MergeMethod {
         scale = try values.optionalNumber("scale", ofInput: 0).map { Float($0) }
     }
 
-    package var cost: OperatorCost { OperatorCost(reads: 1) }
+    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: 1) }
 
     package func merge(_ tensor: TensorPasses) throws {
         if scale == nil, tensor.sources[0].dtype == tensor.outputType {

@@ -12,15 +12,19 @@ package struct JobOptions: Sendable, Hashable, Codable {
     package var maxPartBytes: Int?
     /// Bytes of output in a shard; `nil` for the default.
     package var shardBytes: Int?
+    /// What random methods draw from; `nil` for the default, 0.
+    package var seed: UInt64?
 
     package init(
-        overwrite: Bool = false, sha256Sums: Bool = false, strict: Bool = false, maxPartBytes: Int? = nil, shardBytes: Int? = nil
+        overwrite: Bool = false, sha256Sums: Bool = false, strict: Bool = false, maxPartBytes: Int? = nil, shardBytes: Int? = nil,
+        seed: UInt64? = nil
     ) {
         self.overwrite = overwrite
         self.sha256Sums = sha256Sums
         self.strict = strict
         self.maxPartBytes = maxPartBytes
         self.shardBytes = shardBytes
+        self.seed = seed
     }
 }
 

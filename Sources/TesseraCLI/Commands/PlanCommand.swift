@@ -16,6 +16,9 @@ struct PlanCommand: ParsableCommand {
     @Option(name: .customLong("max-part-size"), help: ArgumentHelp("Bytes of a part at most.", valueName: "size"))
     var maxPartSize = ByteCount(5_000_000_000)
 
+    @Option(help: ArgumentHelp("What random methods such as dare_ties draw from.", valueName: "n"))
+    var seed: UInt64 = 0
+
     @Flag(help: "Print the plan as JSON.")
     var json = false
 
@@ -24,7 +27,7 @@ struct PlanCommand: ParsableCommand {
             PlanRequest(
                 recipe: try readText(recipe), recipeName: recipe, workingDirectory: currentDirectory(),
                 maxPartBytes: maxPartSize.bytes,
-                strict: strict))
+                strict: strict, seed: seed))
         if json {
             try printJSON(PlanSummary(plan))
         } else {

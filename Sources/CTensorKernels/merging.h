@@ -1,0 +1,379 @@
+/* The loops of the merge methods beyond sums and trims. Included by bodies.h, whose rules hold here too. */
+#ifndef MERGING_H
+#define MERGING_H
+
+/* --- coefficients that differ from element to element -------------------------------------------------------------- */
+
+INLINE void multiply(const float *a, const float *x, float *target, size_t n) {
+    for (size_t i = 0; i < n; i++) target[i] = a[i] * x[i];
+}
+
+INLINE void multiply_add(const float *a, const float *x, float *target, size_t n) {
+    for (size_t i = 0; i < n; i++) target[i] = a[i] * x[i] + target[i];
+}
+
+INLINE void add_products(const float *x, const float *y, double *sums, size_t n) {
+    for (size_t i = 0; i < n; i++) sums[i] += (double)x[i] * (double)y[i];
+}
+
+/* --- random draws -------------------------------------------------------------------------------------------------- */
+
+enum { DRAW_LANES = 8, DRAW_GROUP = 4 * DRAW_LANES };
+typedef uint64_t uint64x8 __attribute__((vector_size(DRAW_LANES * sizeof(uint64_t))));
+typedef uint32_t uint32x8 __attribute__((vector_size(DRAW_LANES * sizeof(uint32_t)), aligned(4)));
+
+/* Philox4x32-10 on eight counters at once. Words live in 64-bit lanes, where a product keeps both halves. */
+INLINE void philox_group(uint64_t key, uint64_t group, uint32_t stream, uint32_t *draws) {
+    const uint64x8 low = (uint64x8){} + 0xffffffffu;
+    const uint64_t block = group * DRAW_LANES;
+    uint64x8 c0 = (uint64x8){0, 1, 2, 3, 4, 5, 6, 7} + (block & 0xffffffffu); /* eight counters never straddle 2^32 */
+    uint64x8 c1 = (uint64x8){} + (block >> 32), c2 = (uint64x8){} + (uint64_t)stream, c3 = (uint64x8){};
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    for (int round = 0; round < 10; round++) {
+        const uint64x8 p0 = (c0 & low) * 0xd2511f53u, p1 = (c2 & low) * 0xcd9e8d57u;
+        c0 = (p1 >> 32) ^ c1 ^ (uint64_t)k0;
+        c2 = (p0 >> 32) ^ c3 ^ (uint64_t)k1;
+        c1 = p1 & low;
+        c3 = p0 & low;
+        k0 += 0x9e3779b9u;
+        k1 += 0xbb67ae85u;
+    }
+    *(uint32x8 *)(draws) = __builtin_convertvector(c0, uint32x8);
+    *(uint32x8 *)(draws + DRAW_LANES) = __builtin_convertvector(c1, uint32x8);
+    *(uint32x8 *)(draws + 2 * DRAW_LANES) = __builtin_convertvector(c2, uint32x8);
+    *(uint32x8 *)(draws + 3 * DRAW_LANES) = __builtin_convertvector(c3, uint32x8);
+}
+
+INLINE void draw(uint64_t key, uint32_t stream, uint64_t first, uint32_t *draws, size_t n) {
+    uint32_t group[DRAW_GROUP];
+    size_t done = 0;
+    while (done < n) {
+        const uint64_t element = first + done;
+        const size_t skip = element % DRAW_GROUP, left = n - done, count = DRAW_GROUP - skip < left ? DRAW_GROUP - skip : left;
+        if (count == DRAW_GROUP) {
+            philox_group(key, element / DRAW_GROUP, stream, draws + done);
+        } else {
+            philox_group(key, element / DRAW_GROUP, stream, group);
+            memcpy(draws + done, group + skip, count * sizeof *draws);
+        }
+        done += count;
+    }
+}
+
+INLINE void keep_random(uint64_t key, uint32_t stream, uint64_t first, uint32_t limit, float *target, size_t n) {
+    uint32_t draws[16 * DRAW_GROUP];
+    enum { STRETCH = 16 * DRAW_GROUP };
+    for (size_t i = 0; i < n; i += STRETCH) {
+        const size_t count = n - i < STRETCH ? n - i : STRETCH;
+        draw(key, stream, first + i, draws, count);
+        for (size_t j = 0; j < count; j++) target[i + j] *= draws[j] < limit ? 1.0f : 0.0f;
+    }
+}
+
+/* --- DELLA --------------------------------------------------------------------------------------------------------- */
+
+enum { RANK_SHIFT = 19, RANK_BINS = TK_RANK_BINS };
+
+/* The draw below which the element of this rank (from 0) stays. Never decreases with the rank. */
+INLINE uint32_t rank_limit(size_t rank, size_t n, double lowest, double spread) {
+    const double q = n > 1 ? (double)rank / (double)(n - 1) : 0.5, limit = (lowest + q * spread) * 4294967296.0;
+    return limit >= 4294967295.0 ? 0xffffffffu : limit > 0 ? (uint32_t)limit : 0;
+}
+
+/* By the low bits that the bins left open, equal ones by index: the items of one bin come in order of index. */
+INLINE void sort_items(uint64_t *items, uint64_t *room, size_t n) {
+    if (n <= 32) {
+        for (size_t i = 1; i < n; i++) {
+            const uint64_t item = items[i];
+            size_t j = i;
+            for (; j > 0 && items[j - 1] > item; j--) items[j] = items[j - 1];
+            items[j] = item;
+        }
+        return;
+    }
+    uint64_t differing = 0;
+    for (size_t i = 1; i < n; i++) differing |= items[i] ^ items[0];
+    for (int shift = 32; shift < 52; shift += 10) {
+        if ((differing >> shift & 0x3ff) == 0) continue;
+        uint32_t starts[1024] = {0};
+        for (size_t i = 0; i < n; i++) starts[items[i] >> shift & 0x3ff]++;
+        uint32_t sum = 0;
+        for (int digit = 0; digit < 1024; digit++) {
+            const uint32_t count = starts[digit];
+            starts[digit] = sum;
+            sum += count;
+        }
+        for (size_t i = 0; i < n; i++) room[starts[items[i] >> shift & 0x3ff]++] = items[i];
+        memcpy(items, room, n * sizeof *items);
+    }
+}
+
+/* Most elements are decided by the ranks that their bin leaves open; only the bins of the others are put in order. */
+INLINE void keep_by_rank(
+    const float *x, const uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items, uint8_t *keep) {
+    memset(room->counts, 0, sizeof room->counts);
+    memset(room->wanted, 0, sizeof room->wanted);
+    for (size_t i = 0; i < n; i++) room->counts[(bits_of(x[i]) & MAGNITUDE) >> RANK_SHIFT]++;
+    uint32_t below = 0;
+    for (int bin = 0; bin < RANK_BINS; bin++) {
+        const uint32_t count = room->counts[bin];
+        if (count == 0) continue;
+        room->below[bin] = below;
+        room->surely[bin] = rank_limit(below, n, lowest, spread);
+        room->possibly[bin] = rank_limit(below + count - 1, n, lowest, spread);
+        below += count;
+    }
+    bool any = false;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t bin = (bits_of(x[i]) & MAGNITUDE) >> RANK_SHIFT;
+        keep[i] = draws[i] < room->surely[bin];
+        const bool open = draws[i] >= room->surely[bin] && draws[i] < room->possibly[bin];
+        room->wanted[bin] |= open;
+        any |= open;
+    }
+    if (!any) return;
+    uint32_t offset = 0;
+    for (int bin = 0; bin < RANK_BINS; bin++) {
+        room->offset[bin] = offset;
+        if (room->wanted[bin]) offset += room->counts[bin];
+    }
+    const uint32_t low = (1u << RANK_SHIFT) - 1;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t u = bits_of(x[i]) & MAGNITUDE, bin = u >> RANK_SHIFT;
+        if (room->wanted[bin]) items[room->offset[bin]++] = (uint64_t)(u & low) << 32 | i;
+    }
+    for (int bin = 0; bin < RANK_BINS; bin++) {
+        if (!room->wanted[bin]) continue;
+        const uint32_t count = room->counts[bin];
+        uint64_t *own = items + (room->offset[bin] - count);
+        sort_items(own, items + n, count);
+        for (uint32_t j = 0; j < count; j++) {
+            const uint32_t i = (uint32_t)own[j];
+            keep[i] = draws[i] < rank_limit(room->below[bin] + j, n, lowest, spread);
+        }
+    }
+}
+
+INLINE void keep_where(const uint8_t *keep, float *target, size_t n) {
+    for (size_t i = 0; i < n; i++) target[i] *= keep[i] ? 1.0f : 0.0f;
+}
+
+/* --- selections ---------------------------------------------------------------------------------------------------- */
+
+INLINE void keep_keyed(const float *keys, uint32_t from, uint32_t to, float *target, size_t n) {
+    const uint32_t span = to - from;
+    for (size_t i = 0; i < n; i++) target[i] *= (bits_of(keys[i]) & MAGNITUDE) - from <= span ? 1.0f : 0.0f;
+}
+
+INLINE void variance_tile(const float *const *rows, size_t models, float *restrict target, size_t at, size_t n) {
+    float mean[TILE], sum[TILE];
+    const float count = (float)models;
+    for (size_t j = 0; j < n; j++) mean[j] = sum[j] = 0;
+    for (size_t m = 0; m < models; m++) {
+        for (size_t j = 0; j < n; j++) mean[j] += rows[m][at + j];
+    }
+    for (size_t j = 0; j < n; j++) mean[j] /= count;
+    for (size_t m = 0; m < models; m++) {
+        for (size_t j = 0; j < n; j++) {
+            const float off = rows[m][at + j] - mean[j];
+            sum[j] += off * off;
+        }
+    }
+    for (size_t j = 0; j < n; j++) target[at + j] = sum[j] / count;
+}
+
+INLINE void variance(const float *const *rows, size_t models, float *target, size_t n) {
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) variance_tile(rows, models, target, i, TILE);
+    if (i < n) variance_tile(rows, models, target, i, n - i);
+}
+
+/* --- SCE ----------------------------------------------------------------------------------------------------------- */
+
+INLINE void fuse_tile(const float *const *rows, const float *weights, size_t models, float floor, float *restrict target, size_t at, size_t n) {
+    float sum[TILE], agreed[TILE], weight[TILE];
+    for (size_t j = 0; j < n; j++) sum[j] = agreed[j] = weight[j] = 0;
+    for (size_t m = 0; m < models; m++) {
+        for (size_t j = 0; j < n; j++) sum[j] += rows[m][at + j];
+    }
+    for (size_t m = 0; m < models; m++) {
+        const float *x = rows[m] + at, w = weights[m];
+        for (size_t j = 0; j < n; j++) {
+            const float own = ((x[j] > 0) & (sum[j] >= 0)) | ((x[j] < 0) & !(sum[j] >= 0)) ? w : 0.0f;
+            agreed[j] += x[j] * own;
+            weight[j] += own;
+        }
+    }
+    for (size_t j = 0; j < n; j++) target[at + j] = agreed[j] / (weight[j] > floor ? weight[j] : floor);
+}
+
+INLINE void fuse_agreeing(const float *const *rows, const float *weights, size_t models, float floor, float *target, size_t n) {
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) fuse_tile(rows, weights, models, floor, target, i, TILE);
+    if (i < n) fuse_tile(rows, weights, models, floor, target, i, n - i);
+}
+
+/* --- RAM ----------------------------------------------------------------------------------------------------------- */
+
+INLINE void count_changes(const float *const *rows, size_t models, float epsilon, uint32_t *alone, uint32_t *shared, size_t n) {
+    uint8_t changes[TILE];
+    for (size_t at = 0; at < n; at += TILE) {
+        const size_t count = n - at < TILE ? n - at : TILE;
+        for (size_t j = 0; j < count; j++) changes[j] = 0;
+        for (size_t m = 0; m < models; m++) {
+            for (size_t j = 0; j < count; j++) changes[j] += fabsf(rows[m][at + j]) > epsilon ? changes[j] < 2 : 0;
+        }
+        for (size_t m = 0; m < models; m++) {
+            uint32_t one = 0, more = 0;
+            for (size_t j = 0; j < count; j++) {
+                const bool own = fabsf(rows[m][at + j]) > epsilon;
+                one += own & (changes[j] == 1);
+                more += own & (changes[j] > 1);
+            }
+            alone[m] += one;
+            shared[m] += more;
+        }
+    }
+}
+
+INLINE void merge_changes(const float *const *rows, const float *factors, size_t models, float epsilon, float *target, size_t n) {
+    float changes[TILE], alone[TILE], shared[TILE];
+    for (size_t at = 0; at < n; at += TILE) {
+        const size_t count = n - at < TILE ? n - at : TILE;
+        for (size_t j = 0; j < count; j++) changes[j] = alone[j] = shared[j] = 0;
+        for (size_t m = 0; m < models; m++) {
+            for (size_t j = 0; j < count; j++) changes[j] += fabsf(rows[m][at + j]) > epsilon ? 1.0f : 0.0f;
+        }
+        for (size_t m = 0; m < models; m++) {
+            const float factor = factors[m];
+            for (size_t j = 0; j < count; j++) {
+                /* Not "not above": NaN is no change by the formula, but must reach the result. */
+                const float x = rows[m][at + j], own = fabsf(x) <= epsilon ? 0.0f : x;
+                alone[j] += factor * own;
+                shared[j] += own / (changes[j] > 1 ? changes[j] : 1.0f);
+            }
+        }
+        for (size_t j = 0; j < count; j++) target[at + j] = changes[j] > 1 ? shared[j] : alone[j];
+    }
+}
+
+/* --- nearswap ------------------------------------------------------------------------------------------------------ */
+
+INLINE void nearswap(float t, const float *a, const float *b, float *target, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const float gap = fabsf(a[i] - b[i]), inverse = 1.0f / (gap < 1e-6f ? 1e-6f : gap), w = inverse * t;
+        const float weight = w < 0 ? 0.0f : w > 1 ? 1.0f : w;
+        target[i] = weight * b[i] + (1.0f - weight) * a[i];
+    }
+}
+
+/* --- softmax ------------------------------------------------------------------------------------------------------- */
+
+INLINE double double_of(uint64_t u) {
+    double x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+INLINE uint64_t bits_of_double(double x) {
+    uint64_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+/* The C library's exp and log may differ from machine to machine in the last bit; these do not, and they vectorise.
+ * exp for x <= 0 to 1e-14 (about e^-700 below -700): x = k ln 2 + r, Taylor in r. */
+INLINE double fixed_exp(double x) {
+    const double magic = 0x1.8p52;
+    const double bounded = x < -700 ? -700 : x;
+    const double shifted = bounded * 0x1.71547652b82fep0 + magic, k = shifted - magic;
+    const double r = (bounded - k * 0x1.62e42fefa38p-1) - k * 0x1.ef35793c7673p-45;
+    double p = 1.0 / 479001600;
+    p = p * r + 1.0 / 39916800;
+    p = p * r + 1.0 / 3628800;
+    p = p * r + 1.0 / 362880;
+    p = p * r + 1.0 / 40320;
+    p = p * r + 1.0 / 5040;
+    p = p * r + 1.0 / 720;
+    p = p * r + 1.0 / 120;
+    p = p * r + 1.0 / 24;
+    p = p * r + 1.0 / 6;
+    p = p * r + 0.5;
+    p = p * r + 1;
+    p = p * r + 1;
+    return p * double_of((bits_of_double(shifted) + 1023) << 52);
+}
+
+/* log for normal x > 0 to 1e-15: x = 2^k m, m near 1, 2 atanh((m - 1)/(m + 1)). */
+INLINE double fixed_log(double x) {
+    const uint64_t offset = 0x3fe6a09e667f3bcdu; /* sqrt(1/2) */
+    const uint64_t shifted = bits_of_double(x) - offset + (1023ull << 52), biased = shifted >> 52;
+    const double k = double_of(0x4338000000000000u + biased) - (0x1.8p52 + 1023);
+    const double m = double_of(bits_of_double(x) - ((biased - 1023) << 52));
+    const double f = (m - 1) / (m + 1), s = f * f;
+    double p = 1.0 / 19;
+    p = p * s + 1.0 / 17;
+    p = p * s + 1.0 / 15;
+    p = p * s + 1.0 / 13;
+    p = p * s + 1.0 / 11;
+    p = p * s + 1.0 / 9;
+    p = p * s + 1.0 / 7;
+    p = p * s + 1.0 / 5;
+    p = p * s + 1.0 / 3;
+    p = p * s + 1;
+    return k * 0x1.62e42fefa39efp-1 + 2 * f * p;
+}
+
+INLINE double exponential(double x) { return fixed_exp(x); }
+
+INLINE void softmax_parts(const float *x, size_t n, double *maximum, double *sum) {
+    float most[LANES], greatest = -INFINITY;
+    for (int lane = 0; lane < LANES; lane++) most[lane] = -INFINITY;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int lane = 0; lane < LANES; lane++) most[lane] = x[i + lane] > most[lane] ? x[i + lane] : most[lane];
+    }
+    for (; i < n; i++) greatest = x[i] > greatest ? x[i] : greatest;
+    for (int lane = 0; lane < LANES; lane++) greatest = most[lane] > greatest ? most[lane] : greatest;
+    double8 lanes = {0};
+    const double top = greatest;
+    i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        double8 e;
+        for (int lane = 0; lane < LANES; lane++) e[lane] = fixed_exp((double)x[i + lane] - top);
+        lanes += e;
+    }
+    for (size_t lane = 0; i < n; i++, lane++) lanes[lane] += fixed_exp((double)x[i] - top);
+    *maximum = top;
+    *sum = sum_of_lanes(&lanes);
+}
+
+INLINE double divergence_term(float x, float y, const double *s) {
+    const double p = fixed_exp((double)x - s[0]) * s[1] + 1e-8, q = fixed_exp((double)y - s[2]) * s[3] + 1e-8;
+    return p * fixed_log(p / q);
+}
+
+INLINE double divergence(const float *x, const float *y, const double *s, size_t n) {
+    double8 lanes = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        double8 e;
+        for (int lane = 0; lane < LANES; lane++) e[lane] = divergence_term(x[i + lane], y[i + lane], s);
+        lanes += e;
+    }
+    for (size_t lane = 0; i < n; i++, lane++) lanes[lane] += divergence_term(x[i], y[i], s);
+    return sum_of_lanes(&lanes);
+}
+
+INLINE void importance(float a, const float *x, const float *y, float *target, size_t n) {
+    for (size_t i = 0; i < n; i++) target[i] = fabsf(x[i] - y[i]) * a;
+}
+
+INLINE void swap_important(float a, float threshold, const float *x, const float *y, float *target, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const float d = x[i] - y[i], mask = fabsf(d) * a >= threshold ? 1.0f : 0.0f;
+        target[i] = y[i] + d * mask;
+    }
+}
+
+#endif

@@ -1,0 +1,32 @@
+import Checkpoints
+
+/// Which entries the breadcrumbs methods keep of a task vector of `n` entries.
+///
+/// `⌊density·n⌋` entries stay after the `⌊gamma·n⌋` largest were dropped. Where there are fewer than that, the smallest stay. Both
+/// products are taken in float64.
+struct BreadcrumbShares: Sendable {
+    private let gammas: [Double]
+
+    static let gamma = Parameter.number(
+        "gamma", .perModel, default: 0.01, in: 0...1, "Share of the task vector's largest entries that are dropped as outliers.")
+
+    init(_ values: ParameterValues, _ vectors: TaskVectors) throws(TesseraError) {
+        gammas = try vectors.models.map { (model) throws(TesseraError) in try values.number("gamma", ofInput: model) }
+    }
+
+    func cost(_ vectors: TaskVectors) -> OperatorCost {
+        guard vectors.isSparse else { return OperatorCost(reads: 1) }
+        return OperatorCost(
+            reads: vectors.reads + 2, statisticsBytes: MagnitudeTrim.statisticsBytes(models: vectors.models.count, queries: 2))
+    }
+
+    func trim(_ vectors: TaskVectors, in tensor: TensorPasses) throws -> MagnitudeTrim {
+        let count = tensor.count
+        let shares = zip(vectors.densities, gammas).map { density, gamma in
+            guard density < 1 else { return MagnitudeTrim.Share(kept: count) }
+            let kept = Int(density * Double(count)), outliers = Int(gamma * Double(count))
+            return MagnitudeTrim.Share(kept: kept, outliers: min(outliers, count - kept))
+        }
+        return try MagnitudeTrim(shares, of: vectors.models, in: tensor)
+    }
+}

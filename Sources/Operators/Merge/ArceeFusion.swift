@@ -1,0 +1,98 @@
+package import Checkpoints
+import TensorKernels
+
+/// Takes over the entries of a model that matter most: `out = b + (x − b)·[I ≥ threshold]` (mergekit-compatible).
+///
+/// For each vector along the last dimension, `p` and `q` are the softmax of `x` and `b` plus 1e-8, and `kl = Σ p log(p/q)`. The importance
+/// is `I = |x − b|·kl`, the threshold `median + 1.5·(third quartile − first quartile)` of all `I`, quantile `f` being the element
+/// `⌊f·(n−1)⌋` in ascending order.
+///
+/// - Remark: exact quantiles where mergekit samples: above 10⁶ elements it draws them from a random million.
+package struct ArceeFusion: MergeMethod {
+    package static let name = "arcee_fusion"
+    package static let summary = "Takes over the model's entries whose change matters most."
+    package static let inputs = InputContract(base: .required, models: 1...1)
+    package static let parameters: [Parameter] = []
+
+    private let base: Int
+    private let model: Int
+
+    package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
+        base = try inputs.requiredBase()
+        guard let model = inputs.models.first else { throw TesseraError(.badData, "the plan names no model for this tensor") }
+        self.model = model
+    }
+
+    package func cost(of shape: [Int]) -> OperatorCost {
+        let count = shape.reduce(1, *)
+        return OperatorCost(
+            reads: 5,
+            statisticsBytes: OrderStatistics.statisticsBytes(streams: 1, queries: 3)
+                + TensorPasses.rowStatisticsBytes(count: count, length: Self.rowLength(shape), width: 5))
+    }
+
+    private static func rowLength(_ shape: [Int]) -> Int { max(1, shape.last ?? 1) }
+
+    package func merge(_ tensor: TensorPasses) throws {
+        guard tensor.count > 0 else { return }
+        let length = Self.rowLength(tensor.shape)
+        let weights = try divergences(tensor, length: length).map { Float($0 < 0 ? 0 : $0) }
+        let quartiles = [0.25, 0.5, 0.75].map { share in
+            OrderStatistics.Query(stream: 0, rank: tensor.count - Int(share * Double(tensor.count - 1)))
+        }
+        let found = try OrderStatistics.find(quartiles, in: tensor) { grain, _ in
+            let target = grain.scratch(0), x = try grain.source(model), b = try grain.source(base)
+            for piece in RowPieces(grain.range, length: length) {
+                grain.kernels.importance(
+                    x + piece.offset, b + piece.offset, factor: weights[piece.row], into: target + piece.offset,
+                    count: piece.count)
+            }
+            return UnsafePointer(target)
+        }.map { Float(bitPattern: $0.pattern) }
+        let threshold = found[1] + 1.5 * (found[2] - found[0])
+        try tensor.emit { grain, out in
+            let x = try grain.source(model), b = try grain.source(base)
+            for piece in RowPieces(grain.range, length: length) {
+                grain.kernels.swapImportant(
+                    x + piece.offset, for: b + piece.offset, factor: weights[piece.row], threshold: threshold,
+                    into: out + piece.offset, count: piece.count)
+            }
+        }
+    }
+
+    /// `kl` of each row. Reads the sources twice.
+    private func divergences(_ tensor: TensorPasses, length: Int) throws -> [Double] {
+        let kernels = tensor.kernels, order = [model, base]
+        // A row's maximum and its sum of exponentials, for both. Pieces with other maxima are brought to the larger one.
+        var softmax = try tensor.rowStatistics(length: length, width: 4) { grain, pieces, values in
+            for (index, source) in order.enumerated() {
+                let row = try grain.source(source)
+                for (position, piece) in pieces.enumerated() {
+                    let parts = grain.kernels.softmaxParts(row + piece.offset, count: piece.count)
+                    values[4 * position + 2 * index] = parts.maximum
+                    values[4 * position + 2 * index + 1] = parts.sum
+                }
+            }
+        } join: { total, part in
+            for index in [0, 2] {
+                let maximum = max(total[index], part[index])
+                total[index + 1] =
+                    total[index + 1] * kernels.exponential(total[index] - maximum)
+                    + part[index + 1] * kernels.exponential(part[index] - maximum)
+                total[index] = maximum
+            }
+        }
+        for index in stride(from: 1, to: softmax.count, by: 2) { softmax[index] = 1 / softmax[index] }
+        let scales = softmax
+        return try tensor.rowStatistics(length: length, width: 1) { grain, pieces, sums in
+            let x = try grain.source(model), b = try grain.source(base)
+            for (position, piece) in pieces.enumerated() {
+                sums[position] = grain.kernels.divergence(
+                    x + piece.offset, b + piece.offset, softmax: Array(scales[4 * piece.row..<4 * piece.row + 4]),
+                    count: piece.count)
+            }
+        } join: { total, part in
+            total[0] += part[0]
+        }
+    }
+}

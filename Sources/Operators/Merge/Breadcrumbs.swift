@@ -1,0 +1,25 @@
+package import Checkpoints
+
+/// Drop the largest and the smallest entries of each task vector, then combine by sum (Model Breadcrumbs, arXiv 2312.06795).
+///
+/// `BreadcrumbShares` says which entries stay, `TaskVectors` what becomes of them.
+package struct Breadcrumbs: MergeMethod {
+    package static let name = "breadcrumbs"
+    package static let summary = "Drops each task vector's outliers and small entries, and adds up the rest."
+    package static let inputs = InputContract(base: .required, models: 0...Int.max)
+    package static let parameters = TaskVectors.parameters(normalize: false, rescale: false) + [BreadcrumbShares.gamma]
+
+    private let vectors: TaskVectors
+    private let shares: BreadcrumbShares
+
+    package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
+        vectors = try TaskVectors(values, inputs: inputs)
+        shares = try BreadcrumbShares(values, vectors)
+    }
+
+    package func cost(of shape: [Int]) -> OperatorCost { shares.cost(vectors) }
+
+    package func merge(_ tensor: TensorPasses) throws {
+        try vectors.merge(tensor, shares.trim(vectors, in: tensor), by: .sum)
+    }
+}

@@ -1,0 +1,25 @@
+package import Checkpoints
+
+/// Drop entries of each task vector at random, small ones more likely, then combine by sum (DELLA, arXiv 2406.11617).
+///
+/// `RankedDrop` states the probabilities, `TaskVectors` what becomes of the entries that stay.
+package struct DellaLinear: MergeMethod {
+    package static let name = "della_linear"
+    package static let summary =
+        "Drops small entries of each row more likely than large ones, rescales the rest and adds them up."
+    package static let inputs = InputContract(base: .required, models: 0...Int.max)
+    package static let parameters = TaskVectors.parameters(normalize: false, rescale: true) + [RankedDrop.epsilon]
+    package static let isRandom = true
+
+    private let vectors: TaskVectors
+    private let drop: RankedDrop
+
+    package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
+        vectors = try TaskVectors(values, inputs: inputs)
+        drop = try RankedDrop(values, vectors, inputs: inputs)
+    }
+
+    package func cost(of shape: [Int]) -> OperatorCost { drop.cost(vectors, shape: shape) }
+
+    package func merge(_ tensor: TensorPasses) throws { try vectors.merge(tensor, drop, by: .sum) }
+}

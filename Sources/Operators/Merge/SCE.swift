@@ -1,0 +1,135 @@
+package import Checkpoints
+import TensorKernels
+
+/// Select what varies, calculate the models' weights, erase what disagrees (SCE, FuseChat, arXiv 2408.07990).
+///
+/// With `dᵢ = xᵢ − b`: the `⌊select_topk · z⌋` entries of largest variance over the models stay, `z` being how many have any;
+/// `ωᵢ = mean(dᵢ²)` over the tensor, divided by their sum, or `1/n` where that is below 1e-6; the elected sign is that of
+/// `Σ dᵢ`, zero counting as plus; `out = b + Σ ωᵢdᵢ / max(Σ ωᵢ, 1e-6)` over the models whose entry has it.
+package struct SCE: MergeMethod {
+    package static let name = "sce"
+    package static let summary = "Keeps the entries that vary most between models, and weighs models by the size of their change."
+    package static let inputs = InputContract(base: .required, models: 0...Int.max)
+    package static let parameters: [Parameter] = [
+        .number("select_topk", .shared, default: 1, in: 0...1, "Share of the varying entries that are kept."),
+        .flag("int8_mask", default: false, "Accepted for mergekit's sake; it never had an effect on the result."),
+    ]
+
+    private let share: Double
+    private let models: [Int]
+    private let base: Int
+
+    package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
+        share = try values.number("select_topk")
+        models = inputs.models
+        base = try inputs.requiredBase()
+    }
+
+    private var selects: Bool { share > 0 && share < 1 && !models.isEmpty }
+
+    package func cost(of shape: [Int]) -> OperatorCost {
+        OperatorCost(
+            reads: share <= 0 ? 1 : selects ? 4 : 2,
+            statisticsBytes: selects ? OrderStatistics.statisticsBytes(streams: 1, queries: 1) : 0)
+    }
+
+    package func merge(_ tensor: TensorPasses) throws {
+        var threshold = MagnitudeEdge(pattern: 0, limit: tensor.count)
+        var squares: [Double]
+        if share <= 0 || models.isEmpty {
+            return try emitBase(tensor)
+        } else if selects {
+            let found = try OrderStatistics.find(largest: Float(share), ofNonzeroIn: 0, of: tensor) { grain, _ in
+                try variance(grain, try grain.taskVectors(models), into: 0)
+            }
+            guard let (smallest, kept) = found else { return try emitBase(tensor) }
+            (threshold, squares) = try cut(tensor, at: smallest, keeping: kept)
+        } else {
+            squares = try tensor.sums(models.count) { grain, sums in
+                for (index, row) in try grain.taskVectors(models).enumerated() {
+                    sums[index] += grain.kernels.dot(row, row, count: grain.count)
+                }
+            }
+        }
+        let means = squares.map { $0 / Double(max(1, tensor.count)) }, total = means.reduce(0, +)
+        let weights = means.map { Float(total < 1e-6 ? 1 / Double(means.count) : $0 / total) }
+        let (edge, isCut) = (threshold, selects)
+        try tensor.emit { grain, out in
+            let rows = try models.map { try grain.taskVector($0) }
+            if isCut {
+                let keys = try variance(grain, rows.map { UnsafePointer($0) }, into: 1)
+                for row in rows { keep(from: edge, keys, row, of: grain) }
+            }
+            grain.kernels.fuseAgreeing(
+                rows.map { UnsafePointer($0) }, weights: weights, floor: 1e-6, into: out, count: grain.count)
+            grain.kernels.add(try grain.source(base), to: out, count: grain.count)
+        }
+    }
+
+    private func emitBase(_ tensor: TensorPasses) throws {
+        try tensor.emit { grain, out in out.update(from: try grain.source(base), count: grain.count) }
+    }
+
+    private func variance(_ grain: Grain, _ rows: [UnsafePointer<Float>], into scratch: Int) throws -> UnsafePointer<Float> {
+        grain.kernels.variance(rows, into: grain.scratch(scratch), count: grain.count)
+        return UnsafePointer(grain.scratch(scratch))
+    }
+
+    /// Where the entries end that vary like the smallest that is kept, and `Σ d²` of what is kept of each model. Reads the sources once.
+    private func cut(
+        _ tensor: TensorPasses, at smallest: OrderStatistics.Found, keeping kept: Int
+    ) throws -> (MagnitudeEdge, [Double]) {
+        let pattern = smallest.pattern
+        // By grain: how many entries lie on the edge, then for each model the sum with them and the sum without.
+        let shares = try tensor.shares(1 + 2 * models.count) { grain, sums in
+            let rows = try models.map { try grain.taskVector($0) }
+            let keys = try variance(grain, rows.map { UnsafePointer($0) }, into: 0)
+            sums[0] = Double(grain.kernels.countEqual(keys, pattern: pattern, count: grain.count))
+            for (index, row) in rows.enumerated() {
+                for (term, limit) in [tensor.count, 0].enumerated() {
+                    keep(from: MagnitudeEdge(pattern: pattern, limit: limit), keys, row, of: grain)
+                    sums[1 + 2 * index + term] = grain.kernels.dot(row, row, count: grain.count)
+                }
+            }
+        }
+        var left = kept - smallest.above, edge = MagnitudeEdge(pattern: pattern, limit: tensor.count)
+        var leaves = models.indices.map { shares[1 + 2 * $0] }
+        for (index, count) in shares[0].enumerated() {
+            if left >= Int(count) {
+                left -= Int(count)
+                continue
+            }
+            if edge.limit == tensor.count {
+                let equal = OrderStatistics.EqualEntries(stream: 0, pattern: pattern, kept: left)
+                let limit = try OrderStatistics.limit(of: equal, inGrain: index, keeping: left, in: tensor) { grain, _ in
+                    try variance(grain, try grain.taskVectors(models), into: 0)
+                }
+                edge = MagnitudeEdge(pattern: pattern, limit: limit)
+                let own = try tensor.visit(grain: index) { [edge] grain in
+                    let rows = try models.map { try grain.taskVector($0) }
+                    let keys = try variance(grain, rows.map { UnsafePointer($0) }, into: 0)
+                    return rows.map { row in
+                        keep(from: edge, keys, row, of: grain)
+                        return grain.kernels.dot(row, row, count: grain.count)
+                    }
+                }
+                for model in models.indices { leaves[model][index] = own[model] }
+                left = 0
+            } else {
+                for model in models.indices { leaves[model][index] = shares[2 + 2 * model][index] }
+            }
+        }
+        return (edge, leaves.map(FixedTree.sum))
+    }
+
+    /// Zeroes the entries whose key lies below the edge.
+    private func keep(
+        from edge: MagnitudeEdge, _ keys: UnsafePointer<Float>, _ row: UnsafeMutablePointer<Float>, of grain: Grain
+    ) {
+        let largest: UInt32 = 0x7fff_ffff
+        let inclusive = min(grain.count, max(0, edge.limit - grain.range.lowerBound))
+        grain.kernels.keep(edge.pattern...largest, ofKeys: keys, row, count: inclusive)
+        grain.kernels.keep(
+            min(edge.pattern + 1, largest)...largest, ofKeys: keys + inclusive, row + inclusive, count: grain.count - inclusive)
+    }
+}

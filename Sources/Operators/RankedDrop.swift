@@ -1,0 +1,158 @@
+import Checkpoints
+import TensorKernels
+
+/// Keeps an entry of a task vector with a probability that grows with its rank in its row (DELLA, arXiv 2406.11617).
+///
+/// With `r` the rank of `|d|` among the `R` entries of the row, from 1 for the smallest, equal ones by index:
+/// `p = (density − epsilon) + 2·epsilon·(r − 1)/(R − 1)`. A row runs along dimension 1, also with three or more dimensions; a tensor of
+/// one dimension is one row, and a row of one entry stays with the probability `density` (mergekit ends with an error there).
+struct RankedDrop: Sparsifier {
+    private let models: [Int]
+    private let densities: [Double]
+    private let epsilons: [Double]
+    private let random: [CounterRandom]
+
+    static let epsilon = Parameter.number(
+        "epsilon", .perModel, default: 0.15, in: 0...1,
+        "How far the probability of the row's smallest and largest entry lies from the density.")
+
+    init(_ values: ParameterValues, _ vectors: TaskVectors, inputs: TensorInputs) throws(TesseraError) {
+        models = vectors.models
+        densities = vectors.densities
+        epsilons = try models.map { (model) throws(TesseraError) in try values.number("epsilon", ofInput: model) }
+        random = models.map { CounterRandom(key: inputs.randomKey, stream: UInt32(truncatingIfNeeded: $0)) }
+        for (density, epsilon) in zip(densities, epsilons) where density > 0 && density < 1 {
+            guard density - epsilon > 0, density + epsilon < 1 else {
+                let room = min(density, 1 - density)
+                throw TesseraError(
+                    .badData,
+                    "density \(density) with epsilon \(epsilon) gives probabilities from \(density - epsilon) to \(density + epsilon), which have to lie between 0 and 1",
+                    advice: "set 'epsilon' below \(room), or choose another density; density 0 and 1 need no epsilon")
+            }
+        }
+    }
+
+    func cost(_ vectors: TaskVectors, shape: [Int]) -> OperatorCost {
+        guard vectors.isSparse else { return OperatorCost(reads: 1) }
+        let rows = RowGroups(shape: shape)
+        // Rows that lie across grains are read beside them.
+        let reads = rows.fitsGrains ? vectors.reads : 2 * vectors.reads
+        return OperatorCost(
+            reads: reads, statisticsBytes: RankRoom.byteCount(row: rows.length) + rows.groupLength * (8 + models.count))
+    }
+
+    func sparsify(_ index: Int, _ entries: UnsafeMutablePointer<Float>, of grain: Grain) throws {
+        let density = densities[index]
+        guard density < 1 else { return }
+        guard density > 0 else { return entries.update(repeating: 0, count: grain.count) }
+        let room = grain.workspace { RankedDropRoom(models: models.count) }
+        let rows = RowGroups(shape: grain.shape)
+        var at = grain.range.lowerBound
+        while at < grain.range.upperBound {
+            let group = at / rows.groupLength
+            let range = group * rows.groupLength..<(group + 1) * rows.groupLength
+            let end = min(range.upperBound, grain.range.upperBound), offset = at - grain.range.lowerBound
+            let isWhole = range.lowerBound >= grain.range.lowerBound && range.upperBound <= grain.range.upperBound
+            let flags = try room.flags(index, group: group, count: rows.groupLength) { flags in
+                let deltas = isWhole ? UnsafeMutablePointer(entries + offset) : room.deltas(rows.groupLength)
+                if !isWhole { try grain.loadTaskVector(models[index], range, into: deltas) }
+                choose(index, rows, first: range.lowerBound, deltas, room: room, flags: flags, kernels: grain.kernels)
+            }
+            grain.kernels.keep(where: flags + (at - range.lowerBound), entries + offset, count: end - at)
+            at = end
+        }
+    }
+
+    private func choose(
+        _ index: Int, _ rows: RowGroups, first: Int, _ deltas: UnsafePointer<Float>, room: RankedDropRoom,
+        flags: UnsafeMutablePointer<UInt8>, kernels: Kernels
+    ) {
+        let lowest = densities[index] - epsilons[index], spread = 2 * epsilons[index]
+        let words = room.words(rows.groupLength)
+        random[index].draw(first: first, into: words, count: rows.groupLength, kernels: kernels)
+        if rows.stride == 1 {
+            room.ranks.choose(
+                deltas, words: words, lowest: lowest, spread: spread, flags: flags, count: rows.length, kernels: kernels)
+            return
+        }
+        let row = room.row(rows.length)
+        for column in 0..<rows.stride {
+            for position in 0..<rows.length {
+                row.deltas[position] = deltas[position * rows.stride + column]
+                row.words[position] = words[position * rows.stride + column]
+            }
+            room.ranks.choose(
+                row.deltas, words: row.words, lowest: lowest, spread: spread, flags: row.flags, count: rows.length,
+                kernels: kernels)
+            for position in 0..<rows.length { flags[position * rows.stride + column] = row.flags[position] }
+        }
+    }
+}
+
+/// The rows of dimension 1: `stride` of them lie interleaved in each group of consecutive elements.
+private struct RowGroups {
+    let length: Int
+    let stride: Int
+    var groupLength: Int { length * stride }
+    /// Whether no grain cuts a group.
+    var fitsGrains: Bool { FixedTree.blockElements % groupLength == 0 }
+
+    init(shape: [Int]) {
+        length = max(1, shape.count > 1 ? shape[1] : shape.first ?? 1)
+        stride = max(1, shape.dropFirst(2).reduce(1, *))
+    }
+}
+
+/// One thread's rows, and the last choice it made for each model: the neighbours of a grain ask for the same row again.
+private final class RankedDropRoom {
+    let ranks = RankRoom()
+    private var chosen: [Int?]
+    private var flags: [Room<UInt8>]
+    private let deltaRoom = Room<Float>(), wordRoom = Room<UInt32>()
+    private let rowDeltas = Room<Float>(), rowWords = Room<UInt32>(), rowFlags = Room<UInt8>()
+
+    init(models: Int) {
+        chosen = Array(repeating: nil, count: models)
+        flags = (0..<models).map { _ in Room() }
+    }
+
+    func deltas(_ count: Int) -> UnsafeMutablePointer<Float> { deltaRoom.pointer(count) }
+    func words(_ count: Int) -> UnsafeMutablePointer<UInt32> { wordRoom.pointer(count) }
+
+    func row(_ count: Int) -> (
+        deltas: UnsafeMutablePointer<Float>, words: UnsafeMutablePointer<UInt32>, flags: UnsafeMutablePointer<UInt8>
+    ) {
+        (rowDeltas.pointer(count), rowWords.pointer(count), rowFlags.pointer(count))
+    }
+
+    /// The flags of a group, made by `choose` unless they are the last ones made for the model.
+    func flags(
+        _ index: Int, group: Int, count: Int, _ choose: (UnsafeMutablePointer<UInt8>) throws -> Void
+    ) rethrows -> UnsafePointer<UInt8> {
+        let pointer = flags[index].pointer(count)
+        if chosen[index] != group {
+            chosen[index] = nil
+            try choose(pointer)
+            chosen[index] = group
+        }
+        return UnsafePointer(pointer)
+    }
+}
+
+/// Room that grows as it is asked for.
+private final class Room<Element: BitwiseCopyable> {
+    private var start = UnsafeMutablePointer<Element>.allocate(capacity: 1)
+    private var capacity = 1
+
+    deinit { start.deallocate() }
+
+    /// Room for `count` elements; what was in it is lost when it grows.
+    func pointer(_ count: Int) -> UnsafeMutablePointer<Element> {
+        if capacity < count {
+            start.deallocate()
+            start = .allocate(capacity: count)
+            capacity = count
+        }
+        return start
+    }
+}

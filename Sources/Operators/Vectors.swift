@@ -1,0 +1,192 @@
+import Checkpoints
+import TensorKernels
+
+/// How a method cuts a tensor into the vectors that it treats one by one.
+enum VectorCut: Sendable, Hashable {
+    /// The tensor is one vector.
+    case whole
+    /// Vectors of that many consecutive elements.
+    case rows(Int)
+    /// That many vectors side by side: element `i` belongs to vector `i % width`.
+    case columns(Int)
+
+    /// Vectors along the last dimension; one for a tensor of one dimension or none.
+    static func alongLast(_ shape: [Int]) -> VectorCut { shape.count > 1 ? .rows(max(1, shape[shape.count - 1])) : .whole }
+
+    /// Vectors down dimension 0.
+    static func alongFirst(_ shape: [Int]) -> VectorCut {
+        shape.count > 1 ? .columns(max(1, shape.dropFirst().reduce(1, *))) : .whole
+    }
+}
+
+/// The dot products of some vectors with each other and themselves, in float64, for each piece of a `VectorCut`.
+///
+/// Whatever a method computes from norms and angles follows from these, and a result in the span of its inputs is given by their
+/// coefficients: two reads of the inputs are enough, however many steps the method takes.
+struct DotProducts: Sendable {
+    /// How many vectors were multiplied with each other.
+    let order: Int
+    let cut: VectorCut
+    /// By piece and pair for rows, by pair and piece for columns.
+    private let values: [Double]
+
+    /// Reads the sources once.
+    ///
+    /// - Parameter rows: the vectors' elements in the grain in hand, `order` of them.
+    init(
+        _ order: Int, _ cut: VectorCut, of tensor: TensorPasses,
+        _ rows: @escaping @Sendable (Grain) throws -> [UnsafePointer<Float>]
+    ) throws {
+        self.order = order
+        self.cut = cut
+        let pairs = Self.pairs(order)
+        switch cut {
+        case .whole:
+            values = try tensor.sums(pairs.count) { grain, sums in
+                let rows = try rows(grain)
+                for (index, pair) in pairs.enumerated() {
+                    sums[index] += grain.kernels.dot(rows[pair.0], rows[pair.1], count: grain.count)
+                }
+            }
+        case .rows(let length):
+            values = try tensor.rowStatistics(length: length, width: pairs.count) { grain, pieces, sums in
+                let rows = try rows(grain)
+                for (position, piece) in pieces.enumerated() {
+                    for (index, pair) in pairs.enumerated() {
+                        sums[position * pairs.count + index] = grain.kernels.dot(
+                            rows[pair.0] + piece.offset, rows[pair.1] + piece.offset, count: piece.count)
+                    }
+                }
+            } join: { total, part in
+                for index in pairs.indices { total[index] += part[index] }
+            }
+        case .columns(let width):
+            values = try tensor.columnSums(width: width, terms: pairs.count) { grain, pieces, sums in
+                let rows = try rows(grain)
+                for piece in pieces {
+                    for (index, pair) in pairs.enumerated() {
+                        grain.kernels.addProducts(
+                            rows[pair.0] + piece.offset, rows[pair.1] + piece.offset, to: sums + index * width + piece.column,
+                            count: piece.count)
+                    }
+                }
+            }
+        }
+    }
+
+    private static func pairs(_ order: Int) -> [(Int, Int)] { (0..<order).flatMap { i in (i..<order).map { (i, $0) } } }
+
+    /// Bytes for the products of a tensor, and for as many coefficients as there are vectors.
+    static func statisticsBytes(order: Int, _ cut: VectorCut, shape: [Int]) -> Int {
+        let terms = order * (order + 1) / 2, count = shape.reduce(1, *)
+        return switch cut {
+        case .whole: TensorPasses.rowStatisticsBytes(count: count, length: count, width: terms)
+        case .rows(let length): TensorPasses.rowStatisticsBytes(count: count, length: length, width: terms + order)
+        case .columns(let width): TensorPasses.columnSumsBytes(width: width, terms: terms) + width * order * 4
+        }
+    }
+
+    /// How many pieces the tensor was cut into.
+    var pieceCount: Int { values.count / max(1, order * (order + 1) / 2) }
+
+    /// The product of vectors `i` and `j` in piece `piece`.
+    func callAsFunction(_ i: Int, _ j: Int, in piece: Int = 0) -> Double {
+        let low = min(i, j), high = max(i, j)
+        let pair = low * order - low * (low - 1) / 2 + (high - low)
+        if case .columns(let width) = cut { return values[pair * width + piece] }
+        return values[piece * (order * (order + 1) / 2) + pair]
+    }
+
+    /// The length of vector `i` in piece `piece`.
+    func norm(_ i: Int, in piece: Int = 0) -> Double { self(i, i, in: piece).squareRoot() }
+}
+
+/// A sum of vectors with coefficients of their own for each piece of a `VectorCut`.
+struct Combination: Sendable {
+    private let cut: VectorCut
+    /// By vector, then by piece.
+    private let coefficients: [[Float]]
+
+    /// - Parameter piece: the vectors' coefficients in one piece.
+    init(_ products: DotProducts, _ piece: (Int) -> [Double]) {
+        cut = products.cut
+        var coefficients = Array(repeating: [Float](), count: products.order)
+        for index in 0..<products.pieceCount {
+            for (vector, value) in zip(coefficients.indices, piece(index)) { coefficients[vector].append(Float(value)) }
+        }
+        self.coefficients = coefficients
+    }
+
+    /// One set of coefficients for the whole tensor.
+    init(_ values: [Double]) {
+        cut = .whole
+        coefficients = values.map { [Float($0)] }
+    }
+
+    /// `out = Σ cᵢ·rowᵢ`, in float32 and in order.
+    func apply(_ rows: [UnsafePointer<Float>], of grain: Grain, into out: UnsafeMutablePointer<Float>) {
+        let kernels = grain.kernels
+        switch cut {
+        case .whole: add(rows, at: 0, count: grain.count, coefficient: { $0.first ?? 0 }, into: out, kernels: kernels)
+        case .rows(let length):
+            for piece in RowPieces(grain.range, length: length) {
+                add(rows, at: piece.offset, count: piece.count, coefficient: { $0[piece.row] }, into: out, kernels: kernels)
+            }
+        case .columns(let width):
+            for piece in RowPieces(grain.range, length: width) {
+                for (index, (row, own)) in zip(rows, coefficients).enumerated() {
+                    own.withUnsafeBufferPointer { own in
+                        guard let factors = own.baseAddress.map({ $0 + piece.column }) else { return }
+                        let target = out + piece.offset
+                        if index == 0 {
+                            kernels.multiply(row + piece.offset, by: factors, into: target, count: piece.count)
+                        } else {
+                            kernels.multiplyAdd(factors, row + piece.offset, into: target, count: piece.count)
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    private func add(
+        _ rows: [UnsafePointer<Float>], at offset: Int, count: Int, coefficient: ([Float]) -> Float,
+        into out: UnsafeMutablePointer<Float>, kernels: Kernels
+    ) {
+        for (index, (row, own)) in zip(rows, coefficients).enumerated() {
+            if index == 0 {
+                kernels.scale(row + offset, by: coefficient(own), into: out + offset, count: count)
+            } else {
+                kernels.axpy(coefficient(own), row + offset, into: out + offset, count: count)
+            }
+        }
+    }
+}
+
+extension Grain {
+    /// The sources themselves.
+    func rows(_ indices: [Int]) throws -> [UnsafePointer<Float>] { try indices.map { UnsafePointer(try source($0)) } }
+
+    /// The sources minus the base, or the sources where there is none. Asked for once a grain.
+    func taskVectors(_ indices: [Int]) throws -> [UnsafePointer<Float>] {
+        try indices.map { UnsafePointer(try taskVector($0)) }
+    }
+}
+
+extension Double {
+    /// Within -1...1, as a cosine has to be; NaN stays NaN.
+    var asCosine: Double { self > 1 ? 1 : self < -1 ? -1 : self }
+}
+
+extension DotProducts {
+    /// `y · vector` for the combination `y` of the vectors, where the tensor is one piece.
+    func dot(_ combination: [Double], with vector: Int) -> Double {
+        combination.indices.reduce(0) { $0 + combination[$1] * self($1, vector) }
+    }
+
+    /// The length of a combination of the vectors. Rounding may take the square of a short one below zero: that is a zero.
+    func norm(ofCombination combination: [Double]) -> Double {
+        let square = combination.indices.reduce(0) { $0 + combination[$1] * dot(combination, with: $1) }
+        return square < 0 ? 0 : square.squareRoot()
+    }
+}

@@ -1,0 +1,72 @@
+internal import CTensorKernels
+package import Checkpoints
+
+/// Random words that are a function of where they are used: the same on every worker, for any thread and at any level.
+///
+/// Philox4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011). The key is made from the job's seed and
+/// the output tensor's name, the counter from the source's index and the element's.
+package struct CounterRandom: Sendable, Hashable {
+    package let key: UInt64
+    /// Tells the sources of one tensor apart.
+    package let stream: UInt32
+
+    package init(key: UInt64, stream: UInt32) {
+        self.key = key
+        self.stream = stream
+    }
+
+    /// The key of the output tensor `tensor` under `seed`: the first eight bytes of a SHA-256.
+    package static func key(seed: UInt64, tensor: String) throws(TesseraError) -> UInt64 {
+        let seedBytes = (0..<8).map { UInt8(truncatingIfNeeded: seed >> (8 * $0)) }
+        let digest = try Digest.sha256(of: seedBytes + Array(tensor.utf8))
+        return digest.bytes.prefix(8).reversed().reduce(0) { $0 << 8 | UInt64($1) }
+    }
+
+    /// The words of the elements `first`, `first + 1`, ...
+    package func draw(first: Int, into words: UnsafeMutablePointer<UInt32>, count: Int, kernels: Kernels) {
+        kernels.table.pointee.draw(key, stream, UInt64(first), words, count)
+    }
+
+    /// Keeps each of the elements `first`, `first + 1`, ... with the given probability (below 1), to 2⁻³², and multiplies the
+    /// others by 0; NaN stays.
+    package func keep(
+        probability: Double, first: Int, _ target: UnsafeMutablePointer<Float>, count: Int, kernels: Kernels
+    ) {
+        kernels.table.pointee.keep_random(key, stream, UInt64(first), Self.limit(probability), target, count)
+    }
+
+    /// The words below this number are the ones of the given probability.
+    private static func limit(_ probability: Double) -> UInt32 {
+        probability > 0 ? UInt32(exactly: (min(probability, 1) * 0x1p32).rounded(.down)) ?? .max : 0
+    }
+}
+
+/// One thread's room for DELLA's choice in a row.
+package final class RankRoom {
+    private let room: UnsafeMutablePointer<tk_rank_room>
+    private var items: [UInt64] = []
+
+    package init() {
+        room = .allocate(capacity: 1)
+        room.initialize(to: tk_rank_room())
+    }
+
+    deinit { room.deallocate() }
+
+    /// Bytes for rows of that many elements.
+    package static func byteCount(row: Int) -> Int { MemoryLayout<tk_rank_room>.size + row * 16 }
+
+    /// Chooses from a row: an element stays with the probability `lowest + spread · q`, `q` being the rank of its magnitude from
+    /// 0 for the smallest to 1; equal magnitudes rank by index. A row of one has `q = 1/2`.
+    ///
+    /// - Parameters:
+    ///   - words: the elements' random words.
+    ///   - flags: is set to 1 for what stays and 0 for the rest.
+    package func choose(
+        _ row: UnsafePointer<Float>, words: UnsafePointer<UInt32>, lowest: Double, spread: Double,
+        flags: UnsafeMutablePointer<UInt8>, count: Int, kernels: Kernels
+    ) {
+        if items.count < 2 * count { items = Array(repeating: 0, count: 2 * count) }
+        kernels.table.pointee.keep_by_rank(row, words, count, lowest, spread, room, &items, flags)
+    }
+}

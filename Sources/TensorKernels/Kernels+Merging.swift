@@ -1,0 +1,115 @@
+internal import CTensorKernels
+
+/// The loops of single merge methods. The same rules as for all kernels: any level computes the same bits.
+extension Kernels {
+    // MARK: Factors for each element
+
+    /// `target = factors · x`, element by element.
+    package func multiply(
+        _ x: UnsafePointer<Float>, by factors: UnsafePointer<Float>, into target: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        table.pointee.multiply(factors, x, target, count)
+    }
+
+    /// `target += factors · x`, element by element, the product rounded before the sum.
+    package func multiplyAdd(
+        _ factors: UnsafePointer<Float>, _ x: UnsafePointer<Float>, into target: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        table.pointee.multiply_add(factors, x, target, count)
+    }
+
+    /// `sums += x · y` in float64, element by element.
+    package func addProducts(
+        _ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, to sums: UnsafeMutablePointer<Double>, count: Int
+    ) {
+        table.pointee.add_products(x, y, sums, count)
+    }
+
+    // MARK: Selections
+
+    /// Multiplies by 0 the elements whose key's magnitude pattern lies outside `patterns`; NaN stays.
+    package func keep(
+        _ patterns: ClosedRange<UInt32>, ofKeys keys: UnsafePointer<Float>, _ target: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        table.pointee.keep_keyed(keys, patterns.lowerBound, patterns.upperBound, target, count)
+    }
+
+    /// Multiplies by 0 the elements whose flag is 0; NaN stays.
+    package func keep(where flags: UnsafePointer<UInt8>, _ target: UnsafeMutablePointer<Float>, count: Int) {
+        table.pointee.keep_where(flags, target, count)
+    }
+
+    /// The population variance of each element over the rows.
+    package func variance(_ rows: [UnsafePointer<Float>], into target: UnsafeMutablePointer<Float>, count: Int) {
+        table.pointee.variance(rows, rows.count, target, count)
+    }
+
+    /// The weighted mean of the entries whose sign is that of the sum of all; zero counts as plus and never agrees, and the
+    /// divisor is at least `floor` (SCE).
+    package func fuseAgreeing(
+        _ rows: [UnsafePointer<Float>], weights: [Float], floor: Float, into target: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        table.pointee.fuse_agreeing(rows, weights, min(rows.count, weights.count), floor, target, count)
+    }
+
+    // MARK: Changes
+
+    /// Adds to `alone` and `shared`, for each row, how many of its entries lie above `epsilon` where no other row's does, and
+    /// where another's does.
+    package func countChanges(
+        _ rows: [UnsafePointer<Float>], above epsilon: Float, alone: inout [UInt32], shared: inout [UInt32], count: Int
+    ) {
+        table.pointee.count_changes(rows, min(rows.count, alone.count, shared.count), epsilon, &alone, &shared, count)
+    }
+
+    /// The only entry above `epsilon` times its row's factor, or the mean of the entries above it.
+    package func mergeChanges(
+        _ rows: [UnsafePointer<Float>], factors: [Float], above epsilon: Float, into target: UnsafeMutablePointer<Float>,
+        count: Int
+    ) {
+        table.pointee.merge_changes(rows, factors, min(rows.count, factors.count), epsilon, target, count)
+    }
+
+    /// `w·b + (1 − w)·a` with `w = t / |a − b|`, the divisor at least 1e-6 and `w` within 0...1.
+    package func nearswap(
+        _ t: Float, _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, into target: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        table.pointee.nearswap(t, a, b, target, count)
+    }
+
+    // MARK: Softmax
+
+    /// `exp(x)` for `x ≤ 0`, the same bits on every machine.
+    package func exponential(_ x: Double) -> Double { table.pointee.exponential(x) }
+
+    /// The largest element, and `Σ exp(x − largest)` in float64.
+    package func softmaxParts(_ x: UnsafePointer<Float>, count: Int) -> (maximum: Double, sum: Double) {
+        var maximum = 0.0, sum = 0.0
+        table.pointee.softmax_parts(x, count, &maximum, &sum)
+        return (maximum, sum)
+    }
+
+    /// `Σ p log(p/q)` in float64, `p` and `q` being the softmax of `x` and `y` plus 1e-8.
+    ///
+    /// - Parameter softmax: the maximum of `x` and the inverse of its sum of exponentials, then the same of `y`.
+    package func divergence(
+        _ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, softmax: [Double], count: Int
+    ) -> Double {
+        softmax.count < 4 ? 0 : table.pointee.divergence(x, y, softmax, count)
+    }
+
+    /// `target = |x − y| · factor`.
+    package func importance(
+        _ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, factor: Float, into target: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        table.pointee.importance(factor, x, y, target, count)
+    }
+
+    /// `y + (x − y)` where the importance `|x − y| · factor` reaches the threshold, else `y`.
+    package func swapImportant(
+        _ x: UnsafePointer<Float>, for y: UnsafePointer<Float>, factor: Float, threshold: Float,
+        into target: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        table.pointee.swap_important(factor, threshold, x, y, target, count)
+    }
+}
