@@ -24,6 +24,17 @@ package struct InputContract: Sendable, Hashable {
     }
 }
 
+/// What becomes of a tensor that too few models have (mergekit-compatible).
+package enum IncompleteTensor: Sendable, Hashable {
+    case refuse
+    /// The only one there is is taken as it is.
+    case copyLone
+    /// The only one there is is taken if it is the base's.
+    case copyLoneBase
+    /// The base's is taken; without one the tensor is left out.
+    case copyBaseOrLeaveOut
+}
+
 /// What a method needs of a machine for one tensor: what the plan adds up.
 package struct OperatorCost: Sendable, Hashable {
     /// How often every input element is read.
@@ -55,6 +66,8 @@ package protocol MergeMethod: Sendable {
 
     /// Whether the result depends on the job's seed.
     static var isRandom: Bool { get }
+    /// What becomes of an optional tensor that some models lack, when too few have it for the method.
+    static var whenIncomplete: IncompleteTensor { get }
 
     /// What the method needs for a tensor of that shape.
     func cost(of shape: [Int]) -> OperatorCost
@@ -65,6 +78,7 @@ package protocol MergeMethod: Sendable {
 
 extension MergeMethod {
     package static var isRandom: Bool { false }
+    package static var whenIncomplete: IncompleteTensor { .refuse }
 }
 
 /// Which of a tensor's sources plays which part.

@@ -6,11 +6,43 @@ struct InputSet {
     struct Input {
         let reference: ModelReference
         let checkpoint: Checkpoint
-        /// The checkpoint's directory relative to a root.
-        let location: String
-        /// The number of the checkpoint's first part when the parts of all inputs are counted in order.
+        let adapter: Adapter?
+        /// Every file that it is made of: the checkpoint's parts, then the adapter's.
+        let files: [PlannedFile]
+        /// The number of its first file when the files of all inputs are counted in order.
         let firstFile: Int
         let layers: LayerStacks
+
+        /// The tensor as this model has it, its adapter folded in; `nil` when there is none of that name.
+        func tensor(named name: String) -> (source: SourceReference, shape: [Int])? {
+            guard let (part, entry) = checkpoint.tensor(named: name) else { return nil }
+            let adapterFile = firstFile + checkpoint.parts.count
+            switch adapter?.changes[name] {
+            case nil:
+                return (SourceReference(file: firstFile + part, offset: entry.range.lowerBound, dtype: entry.dtype), entry.shape)
+            case .replacement(let entry)?:
+                return (SourceReference(file: adapterFile, offset: entry.range.lowerBound, dtype: entry.dtype), entry.shape)
+            case .lowRank(let a, let b, let scale, let isTransposed)?:
+                let factors = [a, b].map {
+                    AdapterReference.Factor(offset: $0.range.lowerBound, dtype: $0.dtype, count: $0.elementCount)
+                }
+                return (
+                    SourceReference(
+                        file: firstFile + part, offset: entry.range.lowerBound, dtype: entry.dtype,
+                        adapter: AdapterReference(
+                            file: adapterFile, a: factors[0], b: factors[1], rank: a.shape[0], scale: scale,
+                            isTransposed: isTransposed)),
+                    entry.shape
+                )
+            }
+        }
+    }
+
+    /// A file of an input, pinned, and where it lies relative to a root.
+    struct PlannedFile {
+        let part: ManifestInput.Part
+        let version: String
+        let path: String
     }
 
     let inputs: [Input]
@@ -23,11 +55,8 @@ struct InputSet {
     var planned: [PlannedInput] {
         inputs.map { input in
             PlannedInput(
-                reference: input.reference.description, location: input.location,
-                parts: input.checkpoint.parts.map {
-                    ManifestInput.Part(file: $0.fileName, size: $0.header.fileSize, headerDigest: $0.header.digest)
-                },
-                versions: input.checkpoint.parts.map(\.header.fileVersion))
+                reference: input.reference.description, parts: input.files.map(\.part), versions: input.files.map(\.version),
+                paths: input.files.map(\.path))
         }
     }
 
@@ -49,15 +78,10 @@ struct InputSet {
         var seen: Set<ModelReference> = []
         for named in sources + sliceBases + [recipe.baseModel].compactMap(\.self) where seen.insert(named.value).inserted {
             do throws(TesseraError) {
-                guard named.value.adapter == nil else {
-                    throw TesseraError(
-                        .badData, "'\(named.value)' has an adapter, which this version does not support", file: recipe.file,
-                        line: named.line)
-                }
                 let input = try open(named.value, locator: locator, firstFile: files)
                 indices[named.value] = inputs.count
                 inputs.append(input)
-                files += input.checkpoint.parts.count
+                files += input.files.count
             } catch {
                 problems.append(error)
             }
@@ -68,13 +92,28 @@ struct InputSet {
 
     private static func open(_ reference: ModelReference, locator: ModelLocator, firstFile: Int) throws(TesseraError) -> Input {
         let checkpoint = try Checkpoint.open(try locator.locate(reference.model))
+        var files: [PlannedFile] = []
         for part in checkpoint.parts {
-            // A part may be a link, as in the hub's cache, but not to somewhere outside.
-            _ = try locator.roots.relativePath(of: "\(checkpoint.directory)/\(part.fileName)", workingDirectory: nil)
+            files.append(try pin(part.header, part.fileName, in: checkpoint.directory, locator.roots))
+        }
+        var adapter: Adapter?
+        if let named = reference.adapter {
+            let opened = try Adapter(directory: try locator.locate(named), names: Set(checkpoint.tensorNames))
+            files.append(try pin(opened.header, Adapter.weightsName, in: opened.directory, locator.roots))
+            adapter = opened
         }
         return Input(
-            reference: reference, checkpoint: checkpoint,
-            location: try locator.roots.relativePath(of: checkpoint.directory, workingDirectory: nil), firstFile: firstFile,
+            reference: reference, checkpoint: checkpoint, adapter: adapter, files: files, firstFile: firstFile,
             layers: LayerStacks(names: checkpoint.tensorNames))
+    }
+
+    /// - Throws: `notAllowed` for a link to somewhere outside the roots; links inside, as in the hub's cache, are followed.
+    private static func pin(
+        _ header: SafetensorsHeader, _ name: String, in directory: String, _ roots: Roots
+    ) throws(TesseraError) -> PlannedFile {
+        let path = try roots.relativePath(of: "\(directory)/\(name)", workingDirectory: nil)
+        return PlannedFile(
+            part: ManifestInput.Part(file: name, size: header.fileSize, headerDigest: header.digest), version: header.fileVersion,
+            path: path)
     }
 }

@@ -6,11 +6,11 @@ import TensorKernels
 package struct PlannedInput: Sendable, Hashable {
     /// The reference as the recipe has it.
     package let reference: String
-    /// The checkpoint's directory relative to a root: how this job finds it, not part of the plan's identity.
-    package let location: String
     package let parts: [ManifestInput.Part]
     /// `ReadableFile.version` of each part, on the host that planned.
     package let versions: [String]
+    /// The path of each part relative to a root: how this job finds it, not part of the plan's identity.
+    package let paths: [String]
     /// Bytes of all parts.
     package var byteCount: Int { parts.reduce(0) { $0 + $1.size } }
 }
@@ -71,10 +71,10 @@ package struct Plan: Sendable {
     /// The parts of all inputs, as the shards' sources count them.
     private var allFiles: [InputFile] {
         inputs.flatMap { input in
-            zip(input.parts, input.versions).map { part, version in
+            input.parts.indices.map { index in
                 InputFile(
-                    path: input.location == "." ? part.file : "\(input.location)/\(part.file)", size: part.size,
-                    headerDigest: part.headerDigest, version: version)
+                    path: input.paths[index], size: input.parts[index].size, headerDigest: input.parts[index].headerDigest,
+                    version: input.versions[index])
             }
         }
     }
@@ -88,13 +88,12 @@ package struct Plan: Sendable {
         let tensors = planned.tensors.map { tensor in
             var tensor = tensor
             for index in tensor.sources.indices {
-                let file = tensor.sources[index].file
-                let position = used[file] ?? files.count
-                if position == files.count {
-                    used[file] = position
+                tensor.sources[index].renumberFiles { file in
+                    if let position = used[file] { return position }
+                    used[file] = files.count
                     files.append(all[file])
+                    return files.count - 1
                 }
-                tensor.sources[index].file = position
             }
             return tensor
         }

@@ -28,12 +28,38 @@ package struct SourceReference: Sendable, Hashable, Codable {
     /// Bytes from the beginning of the file.
     package let offset: Int
     package let dtype: DType
+    /// The adapter that is folded into the tensor as it is read.
+    package var adapter: AdapterReference?
 
-    package init(file: Int, offset: Int, dtype: DType) {
+    package init(file: Int, offset: Int, dtype: DType, adapter: AdapterReference? = nil) {
         self.file = file
         self.offset = offset
         self.dtype = dtype
+        self.adapter = adapter
     }
+
+    /// Gives every file another number.
+    mutating func renumberFiles(_ number: (Int) -> Int) {
+        file = number(file)
+        if let old = adapter?.file { adapter?.file = number(old) }
+    }
+}
+
+/// Where the factors of a low-rank adapter lie (`LowRankUpdate`).
+package struct AdapterReference: Sendable, Hashable, Codable {
+    package struct Factor: Sendable, Hashable, Codable {
+        /// Bytes from the beginning of the file.
+        package let offset: Int
+        package let dtype: DType
+        package let count: Int
+    }
+
+    package var file: Int
+    package let a: Factor
+    package let b: Factor
+    package let rank: Int
+    package let scale: Double
+    package let isTransposed: Bool
 }
 
 /// One output tensor: what to compute, from what, and where the result goes.

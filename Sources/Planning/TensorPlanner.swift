@@ -21,8 +21,12 @@ struct PlannedTensor {
             sources: sources, randomKey: randomKey)
     }
 
-    /// Statistics, a grain and the block that is being filled.
-    var bytesPerThread: Int { cost.statisticsBytes + Grain.byteCount(sources: sources.count) + TreeDigest.blockSize }
+    /// Statistics, a grain, the block that is being filled, and adapters' factors as float32, once as stored and once as used.
+    var bytesPerThread: Int {
+        let factors = sources.compactMap(\.adapter).reduce(0) { $0 + $1.a.count + $1.b.count }
+        return cost.statisticsBytes + Grain.byteCount(sources: sources.count) + TreeDigest.blockSize
+            + 2 * factors * MemoryLayout<Float>.stride
+    }
 }
 
 /// Finds for every output tensor its sources, type, shape and parameter values, and all that is wrong with them.
@@ -41,8 +45,8 @@ struct TensorPlanner {
         for demand in demands {
             do throws(Problems) {
                 let found = try find(demand)
-                if found.demand.sources.count < demand.sources.count { incomplete.append(demand.name) }
-                if let tensor = try plan(found.demand, entries: found.entries) { tensors.append(tensor) }
+                if found.sources.count < demand.sources.count { incomplete.append(demand.name) }
+                if let method = found.method { tensors.append(try plan(found, by: method)) }
             } catch {
                 problems.add(error.all)
             }
@@ -53,74 +57,95 @@ struct TensorPlanner {
         return (tensors, ["not every model has \(first)\(rest): merged from those that do"])
     }
 
-    /// The demand with the sources that are there, and their entries.
+    /// What there is of a demand.
+    private struct Found {
+        /// With the sources that are there.
+        let demand: TensorDemand
+        let sources: [SourceReference]
+        let shapes: [[Int]]
+        /// What merges them; `nil` when the tensor is left out.
+        let method: (any MergeMethod.Type)?
+    }
+
+    /// Looks the sources up.
     ///
     /// A head that a model ties to its embedding is that embedding; biases and buffers may be missing in some models; anything else may not.
-    private func find(_ demand: TensorDemand) throws(Problems) -> (
-        demand: TensorDemand, entries: [(file: Int, entry: TensorEntry)]
-    ) {
-        var sources: [TensorDemand.Source] = []
-        var entries: [(file: Int, entry: TensorEntry)] = []
+    private func find(_ demand: TensorDemand) throws(Problems) -> Found {
+        var present: [TensorDemand.Source] = [], sources: [SourceReference] = [], shapes: [[Int]] = []
         var lacking: [String] = []
         var base: Int?
         for (index, source) in demand.sources.enumerated() {
             let input = inputs.inputs[source.model]
-            guard let (part, entry) = input.checkpoint.tensor(named: source.name) ?? tiedEmbedding(of: input, for: source.name)
-            else {
+            guard let found = input.tensor(named: source.name) ?? tiedEmbedding(of: input, for: source.name) else {
                 lacking.append("\(input.reference)")
                 continue
             }
-            if index == demand.base { base = sources.count }
-            sources.append(source)
-            entries.append((input.firstFile + part, entry))
+            if index == demand.base { base = present.count }
+            present.append(source)
+            sources.append(found.source)
+            shapes.append(found.shape)
         }
+        let reduced = TensorDemand(
+            name: demand.name, sources: present, base: base, scopes: demand.scopes, position: demand.position)
+        var method: (any MergeMethod.Type)? = self.method
         if !lacking.isEmpty {
-            let isBaseMissing = demand.base != nil && base == nil && method.inputs.base == .required
-            guard !sources.isEmpty, TensorName(demand.name).isOptional, !isBaseMissing else {
+            guard TensorName(demand.name).isOptional, let substitute = substitute(for: reduced) else {
                 throw problem(
                     demand.name,
                     "missing in \(list(lacking)), present in \(sources.count) of \(demand.sources.count) models",
                     advice: "merge models of one architecture")
             }
+            method = substitute.method
+            if substitute.isBaseAlone, let base {
+                let alone = TensorDemand(
+                    name: demand.name, sources: [present[base]], base: nil, scopes: demand.scopes, position: demand.position)
+                return Found(demand: alone, sources: [sources[base]], shapes: [shapes[base]], method: method)
+            }
         }
-        return (
-            TensorDemand(name: demand.name, sources: sources, base: base, scopes: demand.scopes, position: demand.position),
-            entries
-        )
+        return Found(demand: reduced, sources: sources, shapes: shapes, method: method)
     }
 
-    private func tiedEmbedding(of input: InputSet.Input, for name: String) -> (part: Int, entry: TensorEntry)? {
+    /// What is done with an optional tensor that some models lack: by the method if its contract still holds, else as the method says.
+    private func substitute(for demand: TensorDemand) -> (method: (any MergeMethod.Type)?, isBaseAlone: Bool)? {
+        let hasBase = demand.base != nil, contract = method.inputs
+        let models = demand.sources.count - (contract.givesBaseARole && hasBase ? 1 : 0)
+        if contract.models.contains(models), contract.base != .required || hasBase { return (method, false) }
+        switch method.whenIncomplete {
+        case .refuse: return nil
+        case .copyLone: return demand.sources.count == 1 ? (Passthrough.self, false) : nil
+        case .copyLoneBase: return demand.sources.count == 1 && hasBase ? (Passthrough.self, false) : nil
+        case .copyBaseOrLeaveOut: return hasBase ? (Passthrough.self, true) : (nil, false)
+        }
+    }
+
+    private func tiedEmbedding(of input: InputSet.Input, for name: String) -> (source: SourceReference, shape: [Int])? {
         guard TensorName(name).isHead else { return nil }
-        return input.checkpoint.tensorNames.first { TensorName($0).isTokenEmbedding }.flatMap {
-            input.checkpoint.tensor(named: $0)
-        }
+        return input.checkpoint.tensorNames.first { TensorName($0).isTokenEmbedding }.flatMap { input.tensor(named: $0) }
     }
 
-    private func plan(_ demand: TensorDemand, entries: [(file: Int, entry: TensorEntry)]) throws(Problems) -> PlannedTensor? {
-        try checkShapes(of: demand, entries.map(\.entry))
-        let types = entries.map(\.entry.dtype)
+    private func plan(_ found: Found, by wanted: any MergeMethod.Type) throws(Problems) -> PlannedTensor {
+        let demand = found.demand, shape = found.shapes[0], types = found.sources.map(\.dtype)
+        try checkShapes(of: demand, found.shapes)
         let isArithmetic = types.allSatisfy(\.isArithmetic)
         let isCopy = !isArithmetic && Set(types).count == 1
         guard isArithmetic || isCopy else {
             throw problem(
                 demand.name, "the models hold it in types that cannot be merged with each other: \(list(types.map(\.rawValue)))")
         }
-        let method: any MergeMethod.Type = isCopy ? Identical.self : self.method
+        let method: any MergeMethod.Type = isCopy ? Identical.self : wanted
         let values = try ParameterResolution(recipe: recipe, method: method, inputs: inputs).values(for: demand)
         let base = method.inputs.givesBaseARole ? demand.base : nil
         let bound: any MergeMethod
         let randomKey: UInt64?
         do throws(TesseraError) {
             randomKey = method.isRandom ? try CounterRandom.key(seed: seed, tensor: demand.name) : nil
-            bound = try method.init(values, inputs: TensorInputs(count: entries.count, base: base))
+            bound = try method.init(values, inputs: TensorInputs(count: found.sources.count, base: base))
         } catch {
             throw problem(demand.name, error.problem, advice: error.advice)
         }
-        let sources = entries.map { SourceReference(file: $0.file, offset: $0.entry.range.lowerBound, dtype: $0.entry.dtype) }
         return PlannedTensor(
-            name: demand.name, outputType: isCopy ? types[0] : outputType(of: types), shape: entries[0].entry.shape,
-            method: method.name, values: values, base: base, sources: sources, cost: bound.cost(of: entries[0].entry.shape),
-            randomKey: randomKey)
+            name: demand.name, outputType: isCopy ? types[0] : outputType(of: types), shape: shape, method: method.name,
+            values: values, base: base, sources: found.sources, cost: bound.cost(of: shape), randomKey: randomKey)
     }
 
     /// `out_dtype`, else `dtype`, else the narrowest type that holds every input's values.
@@ -128,11 +153,11 @@ struct TensorPlanner {
         recipe.outDtype ?? recipe.dtype ?? types.dropFirst().reduce(types[0]) { $0.promoted(with: $1) }
     }
 
-    private func checkShapes(of demand: TensorDemand, _ entries: [TensorEntry]) throws(Problems) {
-        guard let other = entries.firstIndex(where: { $0.shape != entries[0].shape }) else { return }
+    private func checkShapes(of demand: TensorDemand, _ shapes: [[Int]]) throws(Problems) {
+        guard let other = shapes.firstIndex(where: { $0 != shapes[0] }) else { return }
         let names = demand.sources.map { inputs.inputs[$0.model].reference }
         throw problem(
-            demand.name, "has shape \(entries[0].shape) in \(names[0]) and \(entries[other].shape) in \(names[other])",
+            demand.name, "has shape \(shapes[0]) in \(names[0]) and \(shapes[other]) in \(names[other])",
             advice: "merge models of one size; for different vocabularies the embeddings have to be aligned first")
     }
 

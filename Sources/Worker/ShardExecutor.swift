@@ -71,12 +71,7 @@ package struct ShardExecutor: Sendable {
         guard let method = MergeMethods.named(tensor.method) else {
             throw TesseraError(.protocolMismatch, "this build does not know the method '\(tensor.method)'")
         }
-        let sources = try tensor.sources.map { source in
-            guard files.indices.contains(source.file) else {
-                throw TesseraError(.badData, "the shard names file \(source.file) of \(files.count)")
-            }
-            return try StoredTensor(files[source.file], offset: source.offset, dtype: source.dtype, count: tensor.elementCount)
-        }
+        let sources = try tensor.sources.map { try open($0, of: tensor, in: files) }
         guard tensor.base.map(sources.indices.contains) ?? true, !sources.isEmpty else {
             throw TesseraError(.badData, "the shard names a base that is none of its \(sources.count) sources")
         }
@@ -89,6 +84,24 @@ package struct ShardExecutor: Sendable {
                 shape: tensor.shape, outputType: tensor.dtype, sources: sources, inputs: inputs, kernels: kernels,
                 runner: pool.loops { progress.isCancelled }, sink: sink))
         return try sink.finish()
+    }
+}
+
+extension ShardExecutor {
+    /// The source as the method reads it, its adapter folded in.
+    private func open(_ source: SourceReference, of tensor: TensorWork, in files: [any ByteSource]) throws -> any ElementSource {
+        func stored(_ file: Int, _ offset: Int, _ dtype: DType, _ count: Int) throws -> StoredTensor {
+            guard files.indices.contains(file) else {
+                throw TesseraError(.badData, "the shard names file \(file) of \(files.count)")
+            }
+            return try StoredTensor(files[file], offset: offset, dtype: dtype, count: count)
+        }
+        let matrix = try stored(source.file, source.offset, source.dtype, tensor.elementCount)
+        guard let adapter = source.adapter else { return matrix }
+        return try LowRankUpdate(
+            matrix, shape: tensor.shape, a: try stored(adapter.file, adapter.a.offset, adapter.a.dtype, adapter.a.count),
+            b: try stored(adapter.file, adapter.b.offset, adapter.b.dtype, adapter.b.count), rank: adapter.rank,
+            scale: adapter.scale, isTransposed: adapter.isTransposed)
     }
 }
 

@@ -33,4 +33,18 @@ import Testing
         }
         #expect(try await Tessera.run(["verify", output]).exitCode == 0)
     }
+
+    /// The same recipes through a coordinator and three workers: not only as good, but the same bytes.
+    @Test func theSameBytesThroughThreeWorkers() async throws {
+        let directory = try TemporaryDirectory()
+        let cluster = try await Cluster(workers: 3)
+        for name in Self.cases {
+            let recipe = "cases/\(name)/recipe.yml", alone = "\(directory.path)/alone", together = "\(directory.path)/together"
+            #expect(try await Tessera.run(["run", recipe, alone]).exitCode == 0, "\(name)")
+            let outcome = try await cluster.submit(recipe, together, ["--wait", "--shard-size", "10kB"])
+            #expect(outcome.exitCode == 0, "\(name): \(outcome.errors)")
+            #expect(try outputFiles(alone) == outputFiles(together), "\(name)")
+            for output in [alone, together] { try FileManager.default.removeItem(atPath: output) }
+        }
+    }
 }

@@ -163,7 +163,6 @@ import Testing
             "merge_method: ties\nbase_model: a\nmodels:\n- model: b\nparameters:\n  weight: 1\n  density: 1.5\n", 7,
             "lies between 0.0 and 1.0"
         ),
-        ("merge_method: linear\nmodels:\n- model: a+lora\n- model: b\nparameters: {weight: 1}\n", 3, "does not support"),
     ])
     func recipesThatMakeNoSenseNameTheirLine(recipe: String, line: Int, words: String) throws {
         try writeFamily()

@@ -12,6 +12,7 @@ package struct ArceeFusion: MergeMethod {
     package static let name = "arcee_fusion"
     package static let summary = "Takes over the model's entries whose change matters most."
     package static let inputs = InputContract(base: .required, models: 1...1)
+    package static let whenIncomplete = IncompleteTensor.copyLone
     package static let parameters: [Parameter] = []
 
     private let base: Int

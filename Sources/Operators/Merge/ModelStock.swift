@@ -10,6 +10,7 @@ package struct ModelStock: MergeMethod {
     package static let name = "model_stock"
     package static let summary = "Moves from the base towards the mean of the models, the further the more they agree."
     package static let inputs = InputContract(base: .required, models: 2...Int.max)
+    package static let whenIncomplete = IncompleteTensor.copyBaseOrLeaveOut
     package static let parameters: [Parameter] = [
         .flag("filter_wise", default: false, "A step of its own for each vector along the last dimension.")
     ]

@@ -9,6 +9,7 @@ package struct Nearswap: MergeMethod {
     package static let name = "nearswap"
     package static let summary = "Takes the model's entries where they are close to the base's."
     package static let inputs = InputContract(base: .required, models: 1...1)
+    package static let whenIncomplete = IncompleteTensor.copyLoneBase
     package static let parameters: [Parameter] = [
         .required("t", .shared, "The distance up to which entries are swapped.")
     ]

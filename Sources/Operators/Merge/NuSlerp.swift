@@ -10,6 +10,7 @@ package struct NuSlerp: MergeMethod {
     package static let name = "nuslerp"
     package static let summary = "Interpolates between two models along the arc between them, by weight."
     package static let inputs = InputContract(base: .optional, models: 2...2)
+    package static let whenIncomplete = IncompleteTensor.copyLone
     package static let parameters: [Parameter] = [
         .required("weight", .perModel, "This model's part; what counts is its share of both."),
         .flag("nuslerp_flatten", default: true, "Take the tensor as one vector."),

@@ -9,6 +9,7 @@ package struct Slerp: MergeMethod {
     package static let name = "slerp"
     package static let summary = "Interpolates between the base and one model along the arc between them."
     package static let inputs = InputContract(base: .required, models: 1...1)
+    package static let whenIncomplete = IncompleteTensor.copyLone
     package static let parameters: [Parameter] = [
         .required("t", .shared, "Where on the arc: 0 is the base, 1 the model.")
     ]

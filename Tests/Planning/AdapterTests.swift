@@ -1,0 +1,135 @@
+import Checkpoints
+import Foundation
+import Operators
+import Planning
+import TestSupport
+import Testing
+
+/// LoRA adapters: `model+adapter` is the model with the adapter folded in.
+@Suite struct AdapterTests {
+    private let directory: TemporaryDirectory
+    /// 3 × 2, and an embedding of 4 tokens.
+    private static let tensors = [
+        ("model.layers.0.q.weight", TestTensor([1, 2, 3, 4, 5, 6], shape: [3, 2])),
+        ("model.embed_tokens.weight", TestTensor([0, 0, 0, 0, 0, 0, 0, 0], shape: [4, 2])),
+        ("model.norm.weight", TestTensor([1])),
+    ]
+
+    init() throws {
+        directory = try TemporaryDirectory()
+        try TestTensor.writeCheckpoint("\(directory.path)/m", Self.tensors)
+    }
+
+    private func writeAdapter(_ config: String, _ tensors: [(String, TestTensor)]) throws {
+        try FileManager.default.createDirectory(atPath: "\(directory.path)/l", withIntermediateDirectories: true)
+        try directory.write(config, to: "l/adapter_config.json")
+        try Data(TestTensor.encode(tensors)).write(to: URL(fileURLWithPath: "\(directory.path)/l/adapter_model.safetensors"))
+    }
+
+    private static let q = [
+        ("base_model.model.model.layers.0.q.lora_A.weight", TestTensor([1, 10], shape: [1, 2])),
+        ("base_model.model.model.layers.0.q.lora_B.weight", TestTensor([1, 2, 3], shape: [3, 1])),
+    ]
+
+    private func plan() throws -> [String: TensorWork] {
+        let plan = try Planner.plan(
+            PlanRequest(
+                recipe: "merge_method: passthrough\nmodels:\n- model: m+l\n", recipeName: "recipe.yml",
+                workingDirectory: directory.path))
+        #expect(plan.inputs.map { $0.parts.map(\.file) } == [["model.safetensors", "adapter_model.safetensors"]])
+        return Dictionary(uniqueKeysWithValues: plan.stages.joined().flatMap(\.tensors).map { ($0.name, $0) })
+    }
+
+    private func problem() -> TesseraError? { #expect(throws: Problems.self) { try plan() }?.all.first }
+
+    @Test(arguments: [
+        (#"{"peft_type": "LORA", "r": 1, "lora_alpha": 4}"#, 4.0), (#"{"lora_alpha": 4, "use_rslora": true}"#, 4),
+        (#"{"lora_alpha": 4, "alpha_pattern": {"layers.0.q": 6}}"#, 6), (#"{"lora_alpha": 4, "alpha_pattern": {"q": 7}}"#, 7),
+        (#"{"lora_alpha": 4, "alpha_pattern": {"model.layers.[1-9].q": 7}}"#, 4),
+    ])
+    func theScaleIsAlphaOverRank(config: String, scale: Double) throws {
+        try writeAdapter(config, Self.q)
+        let adapter = try #require(try plan()["model.layers.0.q.weight"]?.sources[0].adapter)
+        #expect(adapter.scale == scale && adapter.rank == 1 && !adapter.isTransposed)
+        #expect(try plan()["model.norm.weight"]?.sources[0].adapter == nil)
+    }
+
+    @Test func theRankIsWhatTheFactorsSay() throws {
+        try writeAdapter(
+            #"{"r": 64, "lora_alpha": 8, "use_rslora": true}"#,
+            [
+                ("base_model.model.model.layers.0.q.lora_A.weight", TestTensor([Float](repeating: 1, count: 8), shape: [4, 2])),
+                ("base_model.model.model.layers.0.q.lora_B.weight", TestTensor([Float](repeating: 1, count: 12), shape: [3, 4])),
+            ])
+        #expect(try plan()["model.layers.0.q.weight"]?.sources[0].adapter?.scale == 4)
+    }
+
+    @Test func embeddingsAndWholeModules() throws {
+        try writeAdapter(
+            #"{"lora_alpha": 2, "modules_to_save": ["norm"]}"#,
+            [
+                ("base_model.model.model.embed_tokens.lora_embedding_A", TestTensor([1, 2, 3, 4], shape: [1, 4])),
+                ("base_model.model.model.embed_tokens.lora_embedding_B", TestTensor([5, 6], shape: [2, 1])),
+                ("base_model.model.model.norm.weight", TestTensor([9])),
+            ])
+        let work = try plan()
+        #expect(work["model.embed_tokens.weight"]?.sources[0].adapter?.isTransposed == true)
+        #expect(work["model.norm.weight"]?.sources[0].file != work["model.layers.0.q.weight"]?.sources[0].file)
+    }
+
+    @Test(arguments: [
+        (#"{"peft_type": "IA3"}"#, "type IA3"), (#"{"lora_alpha": 1, "use_dora": true}"#, "DoRA"), ("{}", "no 'lora_alpha'"),
+        ("[", "no adapter's config"), (#"{"lora_alpha": 1, "alpha_pattern": {"(": 2}}"#, "no regular expression"),
+    ])
+    func configsThatCannotBeFolded(config: String, words: String) throws {
+        try writeAdapter(config, Self.q)
+        #expect(problem()?.description.contains(words) == true)
+        #expect(problem()?.code == .badData)
+    }
+
+    @Test func adaptersOfOtherModels() throws {
+        try writeAdapter(
+            #"{"lora_alpha": 1}"#, [("base_model.model.other.lora_A.weight", TestTensor([1, 1], shape: [1, 2]))])
+        #expect(problem()?.problem == "the model has no tensor 'other.weight' that it could change")
+        try writeAdapter(#"{"lora_alpha": 1}"#, [Self.q[0]])
+        #expect(problem()?.problem == "has no second factor of the same rank")
+        try FileManager.default.removeItem(atPath: "\(directory.path)/l/adapter_model.safetensors")
+        #expect(problem()?.code == .inputMissing)
+    }
+
+    // MARK: The hub's cache
+
+    @Test func modelsAreFoundInTheHubsCache() throws {
+        let hub = "\(directory.path)/hub", repository = "\(hub)/models--org--name"
+        for folder in ["refs", "blobs", "snapshots/abc123"] {
+            try FileManager.default.createDirectory(atPath: "\(repository)/\(folder)", withIntermediateDirectories: true)
+        }
+        try directory.write("abc123\n", to: "hub/models--org--name/refs/main")
+        try FileManager.default.moveItem(atPath: "\(directory.path)/m/model.safetensors", toPath: "\(repository)/blobs/f00")
+        try FileManager.default.createSymbolicLink(
+            atPath: "\(repository)/snapshots/abc123/model.safetensors", withDestinationPath: "../../blobs/f00")
+        setenv("HF_HUB_CACHE", hub, 1)
+        defer { unsetenv("HF_HUB_CACHE") }
+        func plan(_ reference: String) throws -> Plan {
+            try Planner.plan(
+                PlanRequest(
+                    recipe: "merge_method: passthrough\nmodels:\n- model: \(reference)\n", recipeName: "recipe.yml",
+                    workingDirectory: directory.path))
+        }
+        for reference in ["org/name", "org/name@main", "org/name@abc"] {
+            #expect(try plan(reference).inputs.map(\.reference) == [reference])
+            #expect(try plan(reference).files.first?.path.hasSuffix("models--org--name/blobs/f00") == true)
+        }
+        for (reference, words) in [("org/other", "does not hold it"), ("org/name@v2", "has no revision 'v2'")] {
+            let problem = #expect(throws: Problems.self) { try plan(reference) }?.all.first
+            #expect(
+                problem?.code == .inputMissing && problem?.description.contains(words) == true, "\(String(describing: problem))")
+        }
+        // A link that leads out of the cache is followed only within the roots.
+        var request = PlanRequest(
+            recipe: "merge_method: passthrough\nmodels:\n- model: org/name\n", recipeName: "recipe.yml",
+            workingDirectory: directory.path, roots: try Roots(["\(repository)/snapshots"]))
+        request.strict = true
+        #expect(#expect(throws: Problems.self) { try Planner.plan(request) }?.all.first?.code == .notAllowed)
+    }
+}
