@@ -12,7 +12,7 @@ struct RecipeReader {
     private static let topLevelKeys = ["merge_method", "models", "base_model", "parameters", "dtype", "out_dtype"]
     /// Keys of mergekit and of Tessera's other jobs that this version has no meaning for; to ignore one would change the result.
     private static let laterKeys = [
-        "slices", "modules", "tokenizer_source", "tokenizer", "chat_template", "quantize", "sparsify",
+        "slices", "modules", "quantize", "sparsify",
     ]
 
     init(text: String, file: String) {
@@ -28,7 +28,7 @@ struct RecipeReader {
         return recipe
     }
 
-    private mutating func complain(_ problem: String, at line: Int, advice: String? = nil) {
+    mutating func complain(_ problem: String, at line: Int, advice: String? = nil) {
         problems.append(TesseraError(.badData, problem, file: file, line: line, advice: advice))
     }
 
@@ -81,7 +81,7 @@ struct RecipeReader {
     // MARK: The recipe
 
     private mutating func readRecipe(_ root: Node.Mapping) -> Recipe? {
-        checkKeys(of: root, known: Self.topLevelKeys, later: Self.laterKeys, place: "a recipe")
+        checkKeys(of: root, known: Self.topLevelKeys + Self.tokenizerKeys, later: Self.laterKeys, place: "a recipe")
         var method: Located<String>?
         if let node = root["merge_method"] {
             if let name = node.plainText {
@@ -96,10 +96,11 @@ struct RecipeReader {
         let models = readModels(root["models"], isOptional: root["slices"] != nil || root["modules"] != nil)
         let parameters = readParameters(root["parameters"])
         let dtype = readDtype(root, "dtype"), outDtype = readDtype(root, "out_dtype")
+        let tokenizer = readTokenizer(root), chatTemplate = readChatTemplate(root)
         guard let method else { return nil }
         return Recipe(
             text: text, file: file, method: method, models: models, baseModel: base, parameters: parameters, dtype: dtype,
-            outDtype: outDtype, warnings: warnings)
+            outDtype: outDtype, tokenizer: tokenizer, chatTemplate: chatTemplate, warnings: warnings)
     }
 
     private mutating func readModels(_ node: Node?, isOptional: Bool) -> [Recipe.Model] {
@@ -129,7 +130,7 @@ struct RecipeReader {
         return Recipe.Model(model: reference, parameters: readParameters(mapping["parameters"]))
     }
 
-    private mutating func readReference(_ node: Node) -> Located<ModelReference>? {
+    mutating func readReference(_ node: Node) -> Located<ModelReference>? {
         if let text = node.plainText {
             if let reference = ModelReference(parsing: text) { return Located(reference, line: node.line) }
             complain(
@@ -235,7 +236,7 @@ struct RecipeReader {
 
     // MARK: Keys
 
-    private mutating func checkKeys(of mapping: Node.Mapping, known: [String], later: [String], place: String) {
+    mutating func checkKeys(of mapping: Node.Mapping, known: [String], later: [String], place: String) {
         for (key, _) in mapping {
             let name = key.plainText ?? "?"
             if later.contains(name) {
@@ -253,20 +254,20 @@ struct RecipeReader {
 
 extension Node {
     /// From 1.
-    fileprivate var line: Int { mark?.line ?? 1 }
+    var line: Int { mark?.line ?? 1 }
 
     fileprivate var isMapping: Bool { if case .mapping = self { true } else { false } }
 
-    fileprivate var isNull: Bool { scalarValue == .null }
+    var isNull: Bool { scalarValue == .null }
 
     /// The scalar's meaning; `nil` for lists and maps.
-    fileprivate var scalarValue: ScalarValue? {
+    var scalarValue: ScalarValue? {
         guard case .scalar(let scalar) = self else { return nil }
         return scalar.style == .plain || scalar.style == .any ? ScalarValue(plain: scalar.string) : .string(scalar.string)
     }
 
     /// The scalar as it is written, for names and paths.
-    fileprivate var plainText: String? {
+    var plainText: String? {
         guard case .scalar(let scalar) = self, !isNull else { return nil }
         return scalar.string
     }
