@@ -161,8 +161,8 @@ package struct JSONScanner {
         let start = position
         position = endOfPlainText
         if position < bytes.count, bytes[position] == UInt8(ascii: "\"") {
-            guard let string = text(start..<position) else { throw error("a string that is not UTF-8") }
             position += 1
+            guard let string = text(start..<position - 1) else { throw error("a string that is not UTF-8") }
             return string
         }
         return try string(after: Array(bytes[start..<position]))
