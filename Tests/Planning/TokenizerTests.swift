@@ -106,9 +106,9 @@ import Testing
     // MARK: Writing
 
     private static let changes: TokenizerChanges = {
-        var word = AddedToken(id: 7, text: "d\"\n"), tool = AddedToken(id: 8, text: "<tool>")
+        let word = AddedToken(id: 7, text: "d\"\n")
+        var tool = AddedToken(id: 8, text: "<tool>")
         tool.singleWord = true
-        word.normalized = false
         return TokenizerChanges(appended: [word, tool], isUnion: true)
     }()
 

@@ -47,6 +47,8 @@ import Testing
         #expect(try rows(plan) == ["a0 a1 a2 a3 a4 a5 a6 b2 b3 b6 0", "b1 b0 b7 a3 b4 b5 a6 b2 b3 b6 0"])
         #expect(plan.changes.appended.map(\.text.string) == ["d", "bd", "<tool>", "c", "<far>"])
         #expect(plan.changes.appended.map(\.id) == [7, 8, 9, 2, 10])
+        #expect(plan.changes.appended.map(\.normalized) == [true, true, false, true, false])
+        #expect(plan.changes.appended.map(\.singleWord) == [false, false, true, false, false])
         #expect(plan.remarks.contains { $0.contains("1 tokens have a row in none of the models and get zeros: '<far>'") })
         #expect(plan.remarks.contains { $0.contains("defined differently") && $0.contains("'<s>'") })
     }

@@ -15,6 +15,13 @@ package struct AddedToken: Sendable, Hashable {
         self.text = text
     }
 
+    /// One that no tokenizer describes: found in the text as the model would see it, for its text is often written so (`▁word`).
+    static func plain(_ text: ExactText) -> AddedToken {
+        var token = AddedToken(id: 0, text: text)
+        token.normalized = true
+        return token
+    }
+
     /// Whether both would be found in the same places.
     func isSameDefinition(as other: AddedToken) -> Bool {
         var other = other

@@ -69,7 +69,7 @@ struct OutputVocabulary {
         var vocabulary = OutputVocabulary(models: models, donor: donor, tokenizer: tokenizer, isStripped: !isModel)
         if recipe.source.value == .union { vocabulary.unite() }
         for token in recipe.tokens where vocabulary.ids[ExactText(token.text)] == nil {
-            vocabulary.append(AddedToken(id: 0, text: ExactText(token.text)))
+            vocabulary.append(.plain(ExactText(token.text)))
         }
         return vocabulary
     }
@@ -85,7 +85,7 @@ struct OutputVocabulary {
             for (_, text) in tokenizer.tokens(below: models[model].vocabularySize)
             where ids[text] == nil && !tokenizer.isAdded(text) {
                 // What is ordinary here may be an added token elsewhere; its flags then tell how it is found.
-                append(definitions.first[text] ?? AddedToken(id: 0, text: text))
+                append(definitions.first[text] ?? .plain(text))
             }
         }
         for text in definitions.order {

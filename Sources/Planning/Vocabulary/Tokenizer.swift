@@ -68,7 +68,11 @@ struct VocabularyBuilder {
             throw TesseraError(
                 .badData, "the token '\(text)' has the id \(id); ids lie between 0 and \(Tokenizer.idLimit - 1)", file: file)
         }
-        if texts.count <= id { texts += Array(repeating: nil, count: id + 1 - texts.count) }
+        if texts.count == id {
+            texts.append(nil)
+        } else if texts.count < id {
+            texts += Array(repeating: nil, count: id + 1 - texts.count)
+        }
         if let other = texts[id], other != text {
             throw TesseraError(.badData, "the tokens '\(other)' and '\(text)' have the same id \(id)", file: file)
         }

@@ -139,36 +139,39 @@ package struct VocabularyPlan: Sendable {
         var maps = Array(repeating: RowMap(), count: holders.count)
         var problems: [TesseraError] = []
         for id in tokens.indices {
-            guard tokens[id] != nil else {
-                for index in maps.indices { maps[index].append(.padding) }
-                continue
-            }
-            let entry = entries[id]
-            var filler: RowMap.Origin?
-            for index in holders.indices {
-                let own = ownRows[holders[index]][id]
-                if own >= 0, entry?.force != true {
-                    maps[index].append(.stored(RowMap.SourceRow(source: index, row: Int(own))))
-                    continue
-                }
-                if filler == nil {
-                    do throws(TesseraError) {
-                        filler = try entry.map { entry throws(TesseraError) in
-                            try configured(entry, id: id, holders: holders)
-                        }
-                    } catch {
-                        problems.append(error)
-                        filler = .zero
-                    }
-                }
-                let origin = filler ?? standard(id, holders: holders)
-                filler = origin
-                maps[index].append(origin)
+            do throws(TesseraError) {
+                try appendRow(of: id, holders: holders, to: &maps)
+            } catch {
+                problems.append(error)
             }
         }
         guard problems.isEmpty else { throw Problems(problems) }
         for index in maps.indices { maps[index].append(.padding, count: rowCount - tokens.count) }
         return maps
+    }
+
+    private func appendRow(of id: Int, holders: [Int], to maps: inout [RowMap]) throws(TesseraError) {
+        guard tokens[id] != nil else {
+            for index in maps.indices { maps[index].append(.padding) }
+            return
+        }
+        let entry = entries[id], isForced = entry?.force == true
+        var filler: RowMap.Origin?
+        if isForced || holders.contains(where: { ownRows[$0][id] < 0 }) {
+            if let entry {
+                filler = try configured(entry, id: id, holders: holders)
+            } else {
+                filler = standard(id, holders: holders)
+            }
+        }
+        for index in maps.indices {
+            let own = ownRows[holders[index]][id]
+            if let filler, isForced || own < 0 {
+                maps[index].append(filler)
+            } else {
+                maps[index].append(.stored(RowMap.SourceRow(source: index, row: Int(own))))
+            }
+        }
     }
 
     /// The row of a token that the recipe says nothing about, for models that lack it.
