@@ -80,7 +80,7 @@ let package = Package(
         tests(of: "TensorKernels", uses: ["Checkpoints", "TensorKernels", "TestSupport"]),
         tests(of: "Recipes", uses: ["Checkpoints", "Recipes", "TestSupport"]),
         tests(of: "Operators", uses: ["Checkpoints", "TensorKernels", "Operators", "TestSupport"]),
-        tests(of: "Planning", uses: ["Checkpoints", "Operators", "Planning", "TestSupport"]),
+        tests(of: "Planning", uses: ["Checkpoints", "Recipes", "Operators", "Planning", "TestSupport"]),
         tests(
             of: "Protocol", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", "TestSupport", nioCore]),
         tests(

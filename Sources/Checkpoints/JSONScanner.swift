@@ -1,41 +1,42 @@
 /// Reads JSON strictly and in one pass, for files that may be hostile.
 ///
 /// Unlike a decoder it refuses duplicate keys, keeps nothing that is not asked for, and says at which byte something is wrong.
-struct JSONScanner {
+package struct JSONScanner {
     private let bytes: [UInt8]
     private let file: String?
     /// The byte that is read next.
-    private(set) var position: Int
+    package private(set) var position: Int
 
     /// Deep enough for any sane file, shallow enough for any stack.
     private static let depthLimit = 64
     private var depth = 0
 
-    init(_ bytes: [UInt8], file: String?) {
+    /// - Parameter start: the byte that is read first.
+    package init(_ bytes: [UInt8], file: String?, from start: Int = 0) {
         self.bytes = bytes
         self.file = file
-        position = 0
+        position = start
     }
 
-    func error(_ problem: String) -> TesseraError {
+    package func error(_ problem: String) -> TesseraError {
         TesseraError(.badData, "byte \(position) of the JSON: \(problem)", file: file)
     }
 
     // MARK: Structure
 
     /// Calls `member` with each key of the object; it must consume the value.
-    mutating func object(_ member: (inout JSONScanner, String) throws(TesseraError) -> Void) throws(TesseraError) {
-        var keys: Set<String> = []
+    package mutating func object(_ member: (inout JSONScanner, String) throws(TesseraError) -> Void) throws(TesseraError) {
+        var keys: Set<ExactText> = []
         try elements(from: "{", to: "}") { scanner throws(TesseraError) in
             let key = try scanner.string()
-            guard keys.insert(key).inserted else { throw scanner.error("the key '\(key)' occurs twice") }
+            guard keys.insert(ExactText(key)).inserted else { throw scanner.error("the key '\(key)' occurs twice") }
             try scanner.expect(":")
             try member(&scanner, key)
         }
     }
 
     /// Calls `element` for each element of the array; it must consume it.
-    mutating func array(_ element: (inout JSONScanner) throws(TesseraError) -> Void) throws(TesseraError) {
+    package mutating func array(_ element: (inout JSONScanner) throws(TesseraError) -> Void) throws(TesseraError) {
         try elements(from: "[", to: "]", element)
     }
 
@@ -54,7 +55,7 @@ struct JSONScanner {
         }
     }
 
-    mutating func expect(_ scalar: Unicode.Scalar) throws(TesseraError) {
+    package mutating func expect(_ scalar: Unicode.Scalar) throws(TesseraError) {
         guard takes(scalar) else { throw error("expected '\(scalar)', found \(found)") }
     }
 
@@ -66,11 +67,25 @@ struct JSONScanner {
         return true
     }
 
-    mutating func skipSpace() {
-        while position < bytes.count, [0x20, 0x09, 0x0a, 0x0d].contains(bytes[position]) { position += 1 }
+    package mutating func skipSpace() {
+        while position < bytes.count {
+            switch bytes[position] {
+            case 0x20, 0x09, 0x0a, 0x0d: position += 1
+            default: return
+            }
+        }
     }
 
-    var isAtEnd: Bool { position == bytes.count }
+    /// The next byte after white space, which stays to be read; `nil` at the end.
+    package mutating func peek() -> UInt8? {
+        skipSpace()
+        return position < bytes.count ? bytes[position] : nil
+    }
+
+    /// What was consumed, as it is written.
+    package func bytes(of range: Range<Int>) -> [UInt8] { Array(bytes[range]) }
+
+    package var isAtEnd: Bool { position == bytes.count }
 
     private var found: String {
         guard position < bytes.count else { return "the end" }
@@ -82,7 +97,7 @@ struct JSONScanner {
 
     /// Consumes any value; the range of its bytes.
     @discardableResult
-    mutating func value() throws(TesseraError) -> Range<Int> {
+    package mutating func value() throws(TesseraError) -> Range<Int> {
         skipSpace()
         let start = position
         guard position < bytes.count else { throw error("expected a value, found the end") }
@@ -100,16 +115,21 @@ struct JSONScanner {
         let start = position
         while position < bytes.count, Self.isLiteralByte(bytes[position]) { position += 1 }
         let text = String(decoding: bytes[start..<position], as: UTF8.self)
-        let isWord = ["true", "false", "null", "NaN", "Infinity", "-Infinity"].contains(text)
-        guard isWord || (text.utf8.first.map { $0 == UInt8(ascii: "-") || Self.isDigit($0) } == true && Double(text) != nil)
-        else {
+        let isNumber = text.utf8.first.map { $0 == UInt8(ascii: "-") || Self.isDigit($0) } == true && Double(text) != nil
+        guard isNumber || ["true", "false", "null", "NaN", "Infinity", "-Infinity"].contains(text) else {
             position = start
             throw error("expected a value, found \(found)")
         }
     }
 
+    package mutating func flag() throws(TesseraError) -> Bool {
+        let range = try value()
+        guard let flag = Bool(String(decoding: bytes[range], as: UTF8.self)) else { throw error("expected true or false") }
+        return flag
+    }
+
     /// A number without sign, fraction or exponent.
-    mutating func natural() throws(TesseraError) -> Int {
+    package mutating func natural() throws(TesseraError) -> Int {
         skipSpace()
         let start = position
         var value = 0
@@ -135,9 +155,44 @@ struct JSONScanner {
             || [UInt8(ascii: "+"), UInt8(ascii: "-"), UInt8(ascii: ".")].contains(byte)
     }
 
-    mutating func string() throws(TesseraError) -> String {
+    package mutating func string() throws(TesseraError) -> String {
         try expect("\"")
-        var text: [UInt8] = []
+        // Nearly every string of a vocabulary is plain to its end.
+        let start = position
+        position = endOfPlainText
+        if position < bytes.count, bytes[position] == UInt8(ascii: "\"") {
+            position += 1
+            guard let string = text(start..<position - 1) else { throw error("a string that is not UTF-8") }
+            return string
+        }
+        return try string(after: Array(bytes[start..<position]))
+    }
+
+    private func text(_ range: Range<Int>) -> String? {
+        bytes.withUnsafeBufferPointer { String(validating: UnsafeBufferPointer(rebasing: $0[range]), as: UTF8.self) }
+    }
+
+    /// Where the next quote, backslash or control character stands, found eight bytes at a time; else at most seven bytes from the end.
+    private var endOfPlainText: Int {
+        bytes.withUnsafeBytes { bytes in
+            let ones: UInt64 = 0x0101_0101_0101_0101
+            var index = position
+            while index + 8 <= bytes.count {
+                let word = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: index, as: UInt64.self))
+                let quote = word ^ (ones &* 0x22), backslash = word ^ (ones &* 0x5c)
+                // The top bit of the lowest byte that is one of the three; bits above it may be wrong.
+                let found =
+                    ((quote &- ones) & ~quote | (backslash &- ones) & ~backslash | (word &- ones &* 0x20) & ~word) & (ones << 7)
+                if found != 0 { return index + found.trailingZeroBitCount / 8 }
+                index += 8
+            }
+            return index
+        }
+    }
+
+    /// The rest of a string of which `plain` has been read.
+    private mutating func string(after plain: [UInt8]) throws(TesseraError) -> String {
+        var text = plain
         while true {
             guard position < bytes.count else { throw error("a string without an end") }
             let byte = bytes[position]

@@ -2,8 +2,8 @@
 ///
 /// For `config.json`: rewriting it through a decoder would reorder its keys and respell its numbers.
 package struct JSONText: Sendable, Hashable {
-    package private(set) var bytes: [UInt8]
-    private let file: String?
+    package internal(set) var bytes: [UInt8]
+    let file: String?
 
     /// - Throws: `badData` unless the bytes are one JSON object.
     package init(_ bytes: [UInt8], file: String? = nil) throws(TesseraError) {
@@ -35,7 +35,7 @@ package struct JSONText: Sendable, Hashable {
     }
 
     /// The bytes of the value at `path`, which names a key of the object, a key of that key's object, and so on.
-    private func range(of path: [String]) -> Range<Int>? {
+    func range(of path: [String]) -> Range<Int>? {
         var scanner = JSONScanner(bytes, file: file)
         return try? Self.find(path[...], in: &scanner)
     }
@@ -60,12 +60,8 @@ package struct JSONText: Sendable, Hashable {
 
     package mutating func set(_ key: String, to value: Int) { set(key, toJSON: "\(value)") }
 
-    /// Gives the value at `path` another, if there is one.
-    package mutating func replace(_ path: [String], with value: Int) {
-        if let range = range(of: path) { bytes.replaceSubrange(range, with: "\(value)".utf8) }
-    }
-
-    private mutating func set(_ key: String, toJSON json: String) {
+    /// - Parameter json: a JSON value.
+    package mutating func set(_ key: String, toJSON json: String) {
         if let range = range(of: [key]) {
             bytes.replaceSubrange(range, with: json.utf8)
         } else if let opening = bytes.firstIndex(of: UInt8(ascii: "{")), let closing = bytes.lastIndex(of: UInt8(ascii: "}")) {

@@ -24,6 +24,11 @@ package struct CompanionFile: Sendable, Hashable {
         source = .copy(of: path)
     }
 
+    /// Where a copy comes from; `nil` for a file made of bytes.
+    var copiedFrom: String? {
+        if case .copy(let path) = source { path } else { nil }
+    }
+
     package func contents() throws(TesseraError) -> [UInt8] {
         switch source {
         case .bytes(let bytes): bytes

@@ -4,51 +4,77 @@ import Recipes
 /// The files beside the weights: from the donor (the base, else the first model), and about the merge.
 struct Companions {
     let recipe: Recipe
-    let donor: Checkpoint
+    let inputs: InputSet
     let roots: Roots
     let layout: CheckpointLayout
+    /// Where the recipe chooses the output's vocabulary.
+    let vocabulary: VocabularyPlan?
     /// The type of the output's floating tensors, if they share one.
     let dtype: DType?
     /// Where the recipe chose the layers: how many the output has, by the text before their number.
     let layerCounts: [String: Int]
 
-    /// What is copied as it is, when the donor has it.
+    private var donor: Checkpoint { inputs.donor.checkpoint }
+
+    /// What is copied as it is, when the donor has it, beside the tokenizer's files.
     private static let copiedNames = [
-        "generation_config.json", "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "special_tokens_map.json",
-        "added_tokens.json", "merges.txt", "vocab.json", "vocab.txt", "chat_template.jinja", "chat_template.json",
-        "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
+        "generation_config.json", "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
     ]
 
-    /// - Throws: `notAllowed` for a file that is a link to somewhere outside the roots.
-    func files() throws(TesseraError) -> [CompanionFile] {
-        var files: [CompanionFile] = []
-        if let config = config() { files.append(CompanionFile(name: Checkpoint.configName, bytes: config)) }
+    /// - Returns: the files, and what the user should know of them.
+    /// - Throws: `notAllowed` for a file that is a link to somewhere outside the roots, `badData` for one that cannot be changed as it must.
+    func make() throws(TesseraError) -> (files: [CompanionFile], remarks: [String]) {
+        let (config, configRemarks) = config()
+        var files = config.map { [CompanionFile(name: Checkpoint.configName, bytes: $0)] } ?? []
         for name in Self.copiedNames where fileExists("\(donor.directory)/\(name)") {
-            let path = "\(donor.directory)/\(name)"
-            _ = try roots.relativePath(of: path, workingDirectory: nil)
-            files.append(CompanionFile(name: name, copyOf: path))
+            files.append(CompanionFile(name: name, copyOf: "\(donor.directory)/\(name)"))
+        }
+        let tokenizer = try tokenizerFiles()
+        files += tokenizer.files
+        for file in files {
+            if let source = file.copiedFrom { _ = try roots.relativePath(of: source, workingDirectory: nil) }
         }
         if let index = layout.index { files.append(CompanionFile(name: Checkpoint.indexName, bytes: index)) }
         files.append(CompanionFile(name: "recipe.yml", bytes: Array(recipe.text.utf8)))
         files.append(CompanionFile(name: "README.md", bytes: Array(ModelCard(recipe: recipe).text.utf8)))
-        return files
+        return (files, configRemarks + tokenizer.remarks)
     }
+
+    private func tokenizerFiles() throws(TesseraError) -> (files: [CompanionFile], remarks: [String]) {
+        var template: String?
+        if let setting = recipe.chatTemplate {
+            template = try ChatTemplates.template(setting.value, directories: inputs.inputs.map(\.checkpoint.directory))
+        }
+        let directory = vocabulary.map(\.donorDirectory).flatMap { $0.isEmpty ? nil : $0 } ?? donor.directory
+        return try TokenizerFiles(directory: directory, changes: vocabulary?.changes ?? TokenizerChanges(), template: template)
+            .make()
+    }
+
+    // MARK: config.json
 
     /// What configs call the number of layers; a model of several parts has it in the part's own section.
     private static let layerCountKeys = ["num_hidden_layers", "n_layer", "n_layers", "num_layers"]
+    private static let tieKey = "tie_word_embeddings"
 
-    /// The donor's config with the output's dtype, under whichever of its two names the config uses, and the output's number of layers.
-    private func config() -> [UInt8]? {
-        guard var config = donor.config else { return nil }
+    /// The donor's config with the output's dtype under whichever of its two names the config uses, number of layers and rows, and ties.
+    private func config() -> (bytes: [UInt8]?, remarks: [String]) {
+        guard var config = donor.config else { return (nil, []) }
+        var remarks: [String] = []
         if let name = dtype.flatMap({ dtype in Recipe.name(of: dtype) }) {
             let keys = ["dtype", "torch_dtype"].filter { config.has([$0]) }
             for key in keys.isEmpty ? ["torch_dtype"] : keys { config.set(key, to: name) }
         }
         if let count = layerCounts.values.first, layerCounts.count == 1 {
             let paths = Self.layerCountKeys.flatMap { [[$0], ["text_config", $0]] }
-            for path in paths where config.integer(path) != nil { config.replace(path, with: count) }
+            for path in paths where config.integer(path) != nil { config.replace(path, withJSON: "\(count)") }
         }
-        return config.bytes
+        vocabulary?.resize(&config)
+        let hasHead = layout.parts.contains { $0.tensors.contains { TensorName($0.name).isHead } }
+        if hasHead, config.flag([Self.tieKey]) == true {
+            config.replace([Self.tieKey], withJSON: "false")
+            remarks.append("the output has a head of its own, so '\(Self.tieKey)' in its config.json is set to false")
+        }
+        return (config.bytes, remarks)
     }
 }
 

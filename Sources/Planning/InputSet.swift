@@ -48,6 +48,8 @@ struct InputSet {
     let inputs: [Input]
     /// The recipe's base.
     let base: Int?
+    /// Models that only lend their tokenizer.
+    let lenders: [(reference: ModelReference, checkpoint: Checkpoint)]
     private let indices: [ModelReference: Int]
 
     func index(of reference: ModelReference) -> Int? { indices[reference] }
@@ -86,8 +88,16 @@ struct InputSet {
                 problems.append(error)
             }
         }
+        var lenders: [(reference: ModelReference, checkpoint: Checkpoint)] = []
+        for named in recipe.tokenizer?.models ?? [] where seen.insert(named.value).inserted {
+            do throws(TesseraError) {
+                lenders.append((named.value, try Checkpoint.open(try locator.locate(named.value.model))))
+            } catch {
+                problems.append(error)
+            }
+        }
         guard problems.isEmpty else { throw Problems(problems) }
-        return InputSet(inputs: inputs, base: recipe.baseModel.flatMap { indices[$0.value] }, indices: indices)
+        return InputSet(inputs: inputs, base: recipe.baseModel.flatMap { indices[$0.value] }, lenders: lenders, indices: indices)
     }
 
     private static func open(_ reference: ModelReference, locator: ModelLocator, firstFile: Int) throws(TesseraError) -> Input {

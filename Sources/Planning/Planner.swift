@@ -11,8 +11,11 @@ package enum Planner {
         if request.strict, !warnings.isEmpty { throw Problems(warnings) }
         let inputs = try InputSet.open(recipe, request: request)
         var list = DemandList(recipe: recipe, method: method, inputs: inputs)
-        let planner = TensorPlanner(recipe: recipe, method: method, inputs: inputs, seed: request.seed)
-        let (tensors, remarks) = try planner.plan(try list.demands())
+        let demands = try list.demands()
+        let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs).plan()
+        let planner = TensorPlanner(
+            recipe: recipe, method: method, inputs: inputs, vocabulary: vocabulary, seed: request.seed)
+        let (tensors, remarks) = try planner.plan(demands)
 
         let layout = try CheckpointLayout(
             tensors: tensors.map { NewTensor(name: $0.name, dtype: $0.outputType, shape: $0.shape) },
@@ -27,15 +30,16 @@ package enum Planner {
             }
             return tensor.work(part: place.part, offset: place.entry.range.lowerBound)
         }
+        let companions = try Companions(
+            recipe: recipe, inputs: inputs, roots: request.roots, layout: layout, vocabulary: vocabulary,
+            dtype: floatingType(of: tensors), layerCounts: list.layerCounts
+        ).make()
         return try Plan(
             recipeText: recipe.text, method: method.name, inputs: inputs.planned, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
-            companions: try Companions(
-                recipe: recipe, donor: inputs.donor.checkpoint, roots: request.roots, layout: layout,
-                dtype: floatingType(of: tensors),
-                layerCounts: list.layerCounts
-            ).files(),
-            remarks: warnings.map(\.description) + remarks + MergekitDifferences.remarks(recipe: recipe, tensors: tensors),
+            companions: companions.files,
+            remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + remarks + companions.remarks
+                + MergekitDifferences.remarks(recipe: recipe, tensors: tensors),
             bytesRead: zip(tensors, work).reduce(0) { $0 + $1.0.cost.reads * $1.1.sourceByteCount },
             bytesPerThread: tensors.map(\.bytesPerThread).max() ?? 0)
     }

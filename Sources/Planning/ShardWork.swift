@@ -62,6 +62,18 @@ package struct AdapterReference: Sendable, Hashable, Codable {
     package let isTransposed: Bool
 }
 
+/// What makes matrices of different vocabularies one shape (`AlignedRows`).
+package struct Alignment: Sendable, Hashable, Codable {
+    /// Elements of a row.
+    package let rowLength: Int
+    /// Rows of each source as it is stored.
+    package let rows: [Int]
+    /// The sources in the order in which the maps count them.
+    package let order: [Int]
+    /// For each source, where the rows of its aligned matrix come from.
+    package let maps: [RowMap]
+}
+
 /// One output tensor: what to compute, from what, and where the result goes.
 package struct TensorWork: Sendable, Hashable, Codable {
     package let name: String
@@ -75,12 +87,14 @@ package struct TensorWork: Sendable, Hashable, Codable {
     /// The source that is the base in its role.
     package let base: Int?
     package var sources: [SourceReference]
+    /// How the rows of the sources are brought into the order of the output's vocabulary.
+    package let alignment: Alignment?
     /// The key of the tensor's random numbers; only for methods that draw some, so that a seed has no part in other plans.
     package let randomKey: UInt64?
 
     package init(
         name: String, dtype: DType, shape: [Int], part: Int, offset: Int, method: String, values: ParameterValues, base: Int?,
-        sources: [SourceReference], randomKey: UInt64? = nil
+        sources: [SourceReference], alignment: Alignment? = nil, randomKey: UInt64? = nil
     ) {
         self.name = name
         self.dtype = dtype
@@ -91,6 +105,7 @@ package struct TensorWork: Sendable, Hashable, Codable {
         self.values = values
         self.base = base
         self.sources = sources
+        self.alignment = alignment
         self.randomKey = randomKey
     }
 
@@ -98,7 +113,15 @@ package struct TensorWork: Sendable, Hashable, Codable {
     /// Bytes of the output.
     package var byteCount: Int { elementCount * dtype.bitWidth / 8 }
     /// Bytes of all sources together, each counted once.
-    package var sourceByteCount: Int { sources.reduce(0) { $0 + elementCount * $1.dtype.bitWidth / 8 } }
+    package var sourceByteCount: Int {
+        sources.indices.reduce(0) { $0 + storedCount(ofSource: $1) * sources[$1].dtype.bitWidth / 8 }
+    }
+
+    /// Elements of a source as it is stored.
+    package func storedCount(ofSource index: Int) -> Int {
+        guard let alignment, alignment.rows.indices.contains(index) else { return elementCount }
+        return alignment.rows[index] * alignment.rowLength
+    }
 }
 
 /// The unit of dispatch and of retry: some tensors of one layer, with all that a worker needs to know of the plan.

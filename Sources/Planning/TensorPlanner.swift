@@ -12,13 +12,14 @@ struct PlannedTensor {
     let values: ParameterValues
     let base: Int?
     let sources: [SourceReference]
+    let alignment: Alignment?
     let cost: OperatorCost
     let randomKey: UInt64?
 
     func work(part: Int, offset: Int) -> TensorWork {
         TensorWork(
             name: name, dtype: outputType, shape: shape, part: part, offset: offset, method: method, values: values, base: base,
-            sources: sources, randomKey: randomKey)
+            sources: sources, alignment: alignment, randomKey: randomKey)
     }
 
     /// Statistics, a grain, the block that is being filled, and adapters' factors as float32, once as stored and once as used.
@@ -34,6 +35,8 @@ struct TensorPlanner {
     let recipe: Recipe
     let method: any MergeMethod.Type
     let inputs: InputSet
+    /// Where the recipe chooses the output's vocabulary; counts models as `inputs` does.
+    let vocabulary: VocabularyPlan?
     /// What random methods draw from.
     let seed: UInt64
 
@@ -124,8 +127,10 @@ struct TensorPlanner {
     }
 
     private func plan(_ found: Found, by wanted: any MergeMethod.Type) throws(Problems) -> PlannedTensor {
-        let demand = found.demand, shape = found.shapes[0], types = found.sources.map(\.dtype)
-        try checkShapes(of: demand, found.shapes)
+        let demand = found.demand, types = found.sources.map(\.dtype)
+        let alignment = try alignment(of: found)
+        let shape = alignment.map { _ in [vocabulary?.rowCount ?? 0] + found.shapes[0].dropFirst() } ?? found.shapes[0]
+        if alignment == nil { try checkShapes(of: demand, found.shapes) }
         let isArithmetic = types.allSatisfy(\.isArithmetic)
         let isCopy = !isArithmetic && Set(types).count == 1
         guard isArithmetic || isCopy else {
@@ -145,7 +150,23 @@ struct TensorPlanner {
         }
         return PlannedTensor(
             name: demand.name, outputType: isCopy ? types[0] : outputType(of: types), shape: shape, method: method.name,
-            values: values, base: base, sources: found.sources, cost: bound.cost(of: shape), randomKey: randomKey)
+            values: values, base: base, sources: found.sources, alignment: alignment, cost: bound.cost(of: shape),
+            randomKey: randomKey)
+    }
+
+    /// How the rows of a tensor with a vocabulary axis are brought together; `nil` for any other, and where the recipe leaves them alone.
+    private func alignment(of found: Found) throws(Problems) -> Alignment? {
+        guard let vocabulary, TensorName(found.demand.name).hasVocabularyAxis, (1...2).contains(found.shapes[0].count) else {
+            return nil
+        }
+        try checkShapes(of: found.demand, found.shapes.map { Array($0.dropFirst()) })
+        let models = found.demand.sources.map(\.model)
+        let order = models.indices.sorted { models[$0] < models[$1] }
+        let maps = try vocabulary.rowMaps(holders: order.map { models[$0] })
+        var bySource = maps
+        for (position, source) in order.enumerated() { bySource[source] = maps[position] }
+        return Alignment(
+            rowLength: found.shapes[0].dropFirst().reduce(1, *), rows: found.shapes.map { $0[0] }, order: order, maps: bySource)
     }
 
     /// `out_dtype`, else `dtype`, else the narrowest type that holds every input's values.

@@ -52,6 +52,9 @@ package struct Recipe: Sendable {
     /// mergekit's working type; here the output's type unless `outDtype` says otherwise, since all arithmetic is in float32.
     package let dtype: DType?
     package let outDtype: DType?
+    /// How vocabularies are aligned; `nil` when rows are merged by id.
+    package let tokenizer: TokenizerRecipe?
+    package let chatTemplate: Located<ChatTemplateSetting>?
     /// What does not stop a merge but is probably not what the user means.
     package let warnings: [TesseraError]
 

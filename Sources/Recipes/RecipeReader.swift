@@ -14,7 +14,7 @@ struct RecipeReader {
     ]
     /// Keys of mergekit and of Tessera's other jobs that this version has no meaning for; to ignore one would change the result.
     private static let laterKeys = [
-        "tokenizer_source", "tokenizer", "chat_template", "quantize", "sparsify",
+        "quantize", "sparsify",
     ]
 
     init(text: String, file: String) {
@@ -83,7 +83,7 @@ struct RecipeReader {
     // MARK: The recipe
 
     private mutating func readRecipe(_ root: Node.Mapping) -> Recipe? {
-        checkKeys(of: root, known: Self.topLevelKeys, later: Self.laterKeys, place: "a recipe")
+        checkKeys(of: root, known: Self.topLevelKeys + Self.tokenizerKeys, later: Self.laterKeys, place: "a recipe")
         var method: Located<String>?
         if let node = root["merge_method"] {
             if let name = node.plainText {
@@ -98,10 +98,11 @@ struct RecipeReader {
         let modules = readModules(root)
         let parameters = readParameters(root["parameters"])
         let dtype = readDtype(root, "dtype"), outDtype = readDtype(root, "out_dtype")
+        let tokenizer = readTokenizer(root), chatTemplate = readChatTemplate(root)
         guard let method else { return nil }
         return Recipe(
             text: text, file: file, method: method, modules: modules, baseModel: base, parameters: parameters, dtype: dtype,
-            outDtype: outDtype, warnings: warnings)
+            outDtype: outDtype, tokenizer: tokenizer, chatTemplate: chatTemplate, warnings: warnings)
     }
 
     mutating func readReference(_ node: Node) -> Located<ModelReference>? {

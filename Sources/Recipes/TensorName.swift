@@ -35,6 +35,12 @@ package struct TensorName: Sendable, Hashable {
         }
     }
 
+    /// Whether its first dimension counts tokens: embeddings, heads and heads' biases.
+    package var hasVocabularyAxis: Bool {
+        isTokenEmbedding || isHead
+            || ["lm_head.bias", "embed_out.bias", "shared.weight"].contains { text == $0 || text.hasSuffix(".\($0)") }
+    }
+
     /// Whether models of one architecture may lack it: biases and buffers that can be computed.
     package var isOptional: Bool {
         [".bias", ".inv_freq", ".masked_bias", ".position_ids", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached"].contains {

@@ -71,7 +71,7 @@ package struct ShardExecutor: Sendable {
         guard let method = MergeMethods.named(tensor.method) else {
             throw TesseraError(.protocolMismatch, "this build does not know the method '\(tensor.method)'")
         }
-        let sources = try tensor.sources.map { try open($0, of: tensor, in: files) }
+        let sources = try openSources(of: tensor, in: files)
         guard tensor.base.map(sources.indices.contains) ?? true, !sources.isEmpty else {
             throw TesseraError(.badData, "the shard names a base that is none of its \(sources.count) sources")
         }
@@ -88,18 +88,39 @@ package struct ShardExecutor: Sendable {
 }
 
 extension ShardExecutor {
-    /// The source as the method reads it, its adapter folded in.
-    private func open(_ source: SourceReference, of tensor: TensorWork, in files: [any ByteSource]) throws -> any ElementSource {
+    /// The sources as the method reads them.
+    private func openSources(of tensor: TensorWork, in files: [any ByteSource]) throws -> [any ElementSource] {
+        let stored = try tensor.sources.indices.map { try open(tensor.sources[$0], at: $0, of: tensor, in: files) }
+        guard let alignment = tensor.alignment else { return stored }
+        guard alignment.maps.count == stored.count, alignment.order.allSatisfy(stored.indices.contains) else {
+            throw TesseraError(.badData, "the shard aligns \(alignment.maps.count) of \(stored.count) sources")
+        }
+        let matrices = alignment.order.map { stored[$0] }
+        let aligned = try alignment.maps.map { map in
+            try AlignedRows(matrices: matrices, rowLength: alignment.rowLength, map: map)
+        }
+        guard aligned.allSatisfy({ $0.count == tensor.elementCount }) else {
+            throw TesseraError(.badData, "the aligned rows do not make the shape \(tensor.shape)")
+        }
+        return aligned
+    }
+
+    /// One source as it is stored, its adapter folded in.
+    private func open(
+        _ source: SourceReference, at index: Int, of tensor: TensorWork, in files: [any ByteSource]
+    ) throws -> any ElementSource {
         func stored(_ file: Int, _ offset: Int, _ dtype: DType, _ count: Int) throws -> StoredTensor {
             guard files.indices.contains(file) else {
                 throw TesseraError(.badData, "the shard names file \(file) of \(files.count)")
             }
             return try StoredTensor(files[file], offset: offset, dtype: dtype, count: count)
         }
-        let matrix = try stored(source.file, source.offset, source.dtype, tensor.elementCount)
+        let count = tensor.storedCount(ofSource: index)
+        let matrix = try stored(source.file, source.offset, source.dtype, count)
         guard let adapter = source.adapter else { return matrix }
+        let shape = tensor.alignment.map { [$0.rows[index], $0.rowLength] } ?? tensor.shape
         return try LowRankUpdate(
-            matrix, shape: tensor.shape, a: try stored(adapter.file, adapter.a.offset, adapter.a.dtype, adapter.a.count),
+            matrix, shape: shape, a: try stored(adapter.file, adapter.a.offset, adapter.a.dtype, adapter.a.count),
             b: try stored(adapter.file, adapter.b.offset, adapter.b.dtype, adapter.b.count), rank: adapter.rank,
             scale: adapter.scale, isTransposed: adapter.isTransposed)
     }

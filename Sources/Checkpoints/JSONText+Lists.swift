@@ -1,0 +1,111 @@
+/// Changes to arrays and objects inside the text: only what is added or taken away changes a byte.
+extension JSONText {
+    /// An element of an array or a member of an object.
+    package struct Child: Sendable, Hashable {
+        /// `nil` in an array.
+        package let key: String?
+        /// The value as it is written.
+        package let value: [UInt8]
+    }
+
+    private struct Place {
+        let key: String?
+        /// From the key, if there is one, to the end of the value.
+        let whole: Range<Int>
+        let value: Range<Int>
+    }
+
+    /// The value at `path` as it is written.
+    package func json(_ path: [String]) -> String? {
+        range(of: path).map { String(decoding: bytes[$0], as: UTF8.self) }
+    }
+
+    /// Gives the value at `path` another, if it is there.
+    ///
+    /// - Returns: whether it was.
+    @discardableResult
+    package mutating func replace(_ path: [String], withJSON json: String) -> Bool {
+        guard let range = range(of: path) else { return false }
+        bytes.replaceSubrange(range, with: json.utf8)
+        return true
+    }
+
+    /// Adds elements at the end of the array at `path`, each on a line of its own if the first one is.
+    ///
+    /// - Throws: `badData` when there is no array.
+    package mutating func append(_ elements: [String], to path: [String]) throws(TesseraError) {
+        try append(elements, to: path, opening: "[")
+    }
+
+    /// Adds members at the end of the object at `path`.
+    ///
+    /// - Throws: `badData` when there is no object. Keys that are there already are the caller's fault.
+    package mutating func append(members: [(key: String, json: String)], to path: [String]) throws(TesseraError) {
+        try append(members.map { "\(Self.quoted($0.key)): \($0.json)" }, to: path, opening: "{")
+    }
+
+    private mutating func append(_ items: [String], to path: [String], opening: Unicode.Scalar) throws(TesseraError) {
+        guard !items.isEmpty else { return }
+        let list = try list(at: path, opening: opening)
+        let indent = list.children.first.map { Array(bytes[list.range.lowerBound + 1..<$0.whole.lowerBound]) } ?? []
+        let separator = [UInt8(ascii: ",")] + (indent.isEmpty && list.children.isEmpty ? [0x20] : indent)
+        var added: [UInt8] = []
+        for item in items {
+            if !added.isEmpty || !list.children.isEmpty { added += separator }
+            added += item.utf8
+        }
+        bytes.insert(contentsOf: added, at: list.children.last?.whole.upperBound ?? list.range.lowerBound + 1)
+    }
+
+    /// Takes away the elements or members of the array or object at `path` that are not to stay.
+    ///
+    /// - Throws: `badData` when there is neither, and what `stays` throws.
+    package mutating func keep(in path: [String], where stays: (Child) throws(TesseraError) -> Bool) throws(TesseraError) {
+        let list = try list(at: path, opening: nil)
+        var kept: [UInt8] = []
+        var isFirst = true
+        for (index, place) in list.children.enumerated()
+        where try stays(Child(key: place.key, value: Array(bytes[place.value]))) {
+            let before = index == 0 ? list.range.lowerBound + 1 : list.children[index - 1].whole.upperBound
+            // The first one that stays takes the place, and so the white space, of the first one that was there.
+            if isFirst {
+                kept += bytes[list.range.lowerBound + 1..<list.children[0].whole.lowerBound]
+                isFirst = false
+            } else {
+                kept += bytes[before..<place.whole.lowerBound]
+            }
+            kept += bytes[place.whole]
+        }
+        let end = list.range.upperBound - 1
+        if !isFirst, let last = list.children.last { kept += bytes[last.whole.upperBound..<end] }
+        bytes.replaceSubrange(list.range.lowerBound + 1..<end, with: kept)
+    }
+
+    /// - Parameter opening: what the value at `path` must begin with; `nil` for either of the two.
+    private func list(at path: [String], opening: Unicode.Scalar?) throws(TesseraError) -> (range: Range<Int>, children: [Place])
+    {
+        let wanted = opening.map { [UInt8(ascii: $0)] } ?? [UInt8(ascii: "["), UInt8(ascii: "{")]
+        guard let range = range(of: path), wanted.contains(bytes[range.lowerBound]) else {
+            let kind = opening == "[" ? "array" : opening == "{" ? "object" : "array or object"
+            throw TesseraError(.badData, "has no \(kind) '\(path.joined(separator: "."))'", file: file)
+        }
+        var children: [Place] = []
+        var scanner = JSONScanner(bytes, file: file, from: range.lowerBound)
+        if bytes[range.lowerBound] == UInt8(ascii: "[") {
+            try scanner.array { scanner throws(TesseraError) in
+                let value = try scanner.value()
+                children.append(Place(key: nil, whole: value, value: value))
+            }
+        } else {
+            // The scanner stands behind the colon when it hands a key over; the key began behind the member before.
+            var previous = range.lowerBound + 1
+            try scanner.object { scanner, key throws(TesseraError) in
+                let value = try scanner.value()
+                let start = bytes[previous...].firstIndex(of: UInt8(ascii: "\"")) ?? value.lowerBound
+                children.append(Place(key: key, whole: start..<value.upperBound, value: value))
+                previous = value.upperBound
+            }
+        }
+        return (range, children)
+    }
+}

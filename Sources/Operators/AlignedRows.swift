@@ -1,0 +1,180 @@
+package import Checkpoints
+import Synchronization
+package import TensorKernels
+
+/// One model's matrix with its rows brought into the order of the output vocabulary, as float32.
+///
+/// ```
+/// stored row   M_j[r]
+/// mean         (M_a[r] + M_b[s] + …) / n       summed in float64 in that order, rounded once to float32
+/// zero         0
+/// padding      Σ_i A[i] / n  over the n rows i of the aligned matrix A that are no padding, ascending, in float64; rounded once
+/// ```
+/// A matrix has shape `[vocabulary, …]`; a bias `[vocabulary]` has rows of one element.
+package final class AlignedRows: ElementSource {
+    /// What is presented, whatever types the stored matrices have.
+    package var dtype: DType { .f32 }
+    package let count: Int
+
+    private let matrices: [any ElementSource]
+    private let map: RowMap
+    /// Elements of a row.
+    private let rowLength: Int
+    /// Whoever needs it first computes it; the others wait for that.
+    private let paddingRow = Mutex<[Float]?>(nil)
+
+    /// Elements of a mean that are summed at a time, small enough for the stack.
+    private static let meanStretch = 512
+
+    /// - Parameters:
+    ///   - matrices: the stored matrices of all models that take part, as `map` counts them.
+    ///   - rowLength: elements of a row, the same in all of them.
+    /// - Throws: `badData` unless the matrices are made of such rows and hold all that the map names, so that reading never fails for it.
+    package init(matrices: [any ElementSource], rowLength: Int, map: RowMap) throws(TesseraError) {
+        guard rowLength > 0, matrices.allSatisfy({ $0.count % rowLength == 0 && $0.dtype.isArithmetic }) else {
+            throw TesseraError(.badData, "the matrices that are to be aligned are not made of rows of \(rowLength) numbers")
+        }
+        guard let needed = map.rowsNeeded(sources: matrices.count) else {
+            throw TesseraError(.badData, "the row map names more matrices than the \(matrices.count) there are")
+        }
+        if let short = matrices.indices.first(where: { matrices[$0].count / rowLength < needed[$0] }) {
+            throw TesseraError(
+                .badData,
+                "the row map names row \(needed[short] - 1) of matrix \(short), which has \(matrices[short].count / rowLength) rows"
+            )
+        }
+        let (count, overflow) = map.rowCount.multipliedReportingOverflow(by: rowLength)
+        guard !overflow else { throw TesseraError(.badData, "the aligned matrix is too large") }
+        self.matrices = matrices
+        self.rowLength = rowLength
+        self.map = map
+        self.count = count
+    }
+
+    // MARK: Reading
+
+    package func load(
+        _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
+    ) throws {
+        guard range.lowerBound >= 0, range.upperBound <= count else {
+            throw TesseraError(.internal, "elements \(range) of an aligned matrix of \(count)")
+        }
+        guard !range.isEmpty else { return }
+        var index = map.runIndex(ofRow: range.lowerBound / rowLength)
+        var next = range.lowerBound
+        while next < range.upperBound {
+            let run = map.runs[index], first = run.rows.lowerBound * rowLength
+            let end = min(range.upperBound, first + run.rows.count * rowLength)
+            let part = next..<end, place = target + (next - range.lowerBound)
+            switch run.origin {
+            case .stored(let row):
+                let source = shifted(part, by: row.row * rowLength - first)
+                try matrices[row.source].load(source, into: place, scratch: scratch, kernels: kernels)
+            case .mean(let rows): try loadMean(of: rows, part, first: first, into: place, scratch: scratch, kernels: kernels)
+            case .zero: place.update(repeating: 0, count: part.count)
+            case .padding:
+                let row = try padding(kernels)
+                for offset in 0..<part.count { place[offset] = row[(next + offset) % rowLength] }
+            }
+            next = end
+            index += 1
+        }
+    }
+
+    /// The elements as little-endian float32, decoded and, where rows are means, computed; not the bytes that are stored.
+    ///
+    /// - Throws: `internal` for a range that cuts an element.
+    package func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
+        let width = MemoryLayout<Float>.stride
+        guard byteRange.lowerBound % width == 0, byteRange.upperBound % width == 0 else {
+            throw TesseraError(.internal, "bytes \(byteRange) cut an element of an aligned matrix")
+        }
+        let stretch = FixedTree.blockElements
+        try Room.with(elements: stretch) { floats, scratch in
+            for start in stride(from: byteRange.lowerBound / width, to: byteRange.upperBound / width, by: stretch) {
+                let part = start..<min(byteRange.upperBound / width, start + stretch)
+                try load(part, into: floats, scratch: scratch, kernels: .best)
+                (target + (start * width - byteRange.lowerBound)).copyMemory(from: floats, byteCount: part.count * width)
+            }
+        }
+    }
+
+    private func shifted(_ range: Range<Int>, by distance: Int) -> Range<Int> {
+        range.lowerBound + distance..<range.upperBound + distance
+    }
+
+    // MARK: Means
+
+    /// - Parameter first: the element of the aligned matrix at which the run begins.
+    private func loadMean(
+        of rows: [RowMap.SourceRow], _ part: Range<Int>, first: Int, into target: UnsafeMutablePointer<Float>,
+        scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
+    ) throws {
+        try withUnsafeTemporaryAllocation(of: Double.self, capacity: Self.meanStretch) { sums in
+            for start in stride(from: part.lowerBound, to: part.upperBound, by: Self.meanStretch) {
+                let stretch = start..<min(part.upperBound, start + Self.meanStretch)
+                let place = target + (start - part.lowerBound)
+                sums.update(repeating: 0)
+                for row in rows {
+                    let source = shifted(stretch, by: row.row * rowLength - first)
+                    try matrices[row.source].load(source, into: place, scratch: scratch, kernels: kernels)
+                    for offset in 0..<stretch.count { sums[offset] += Double(place[offset]) }
+                }
+                for offset in 0..<stretch.count { place[offset] = Float(sums[offset] / Double(rows.count)) }
+            }
+        }
+    }
+
+    private func padding(_ kernels: Kernels) throws -> [Float] {
+        try paddingRow.withLock { row in
+            if let row { return row }
+            let computed = try meanRow(kernels)
+            row = computed
+            return computed
+        }
+    }
+
+    /// The mean of all rows that are no padding; zeros when there are none.
+    private func meanRow(_ kernels: Kernels) throws -> [Float] {
+        var sums = [Double](repeating: 0, count: rowLength)
+        var rows = 0
+        let rowsAtOnce = max(1, FixedTree.blockElements / rowLength)
+        try Room.with(elements: rowsAtOnce * rowLength) { floats, scratch in
+            for run in map.runs where run.origin != .padding {
+                rows += run.rows.count
+                for start in stride(from: run.rows.lowerBound, to: run.rows.upperBound, by: rowsAtOnce) {
+                    let end = min(run.rows.upperBound, start + rowsAtOnce)
+                    try load(start * rowLength..<end * rowLength, into: floats, scratch: scratch, kernels: kernels)
+                    add(floats, rows: end - start, to: &sums)
+                }
+            }
+        }
+        return sums.map { rows == 0 ? 0 : Float($0 / Double(rows)) }
+    }
+
+    private func add(_ floats: UnsafeMutablePointer<Float>, rows: Int, to sums: inout [Double]) {
+        sums.withUnsafeMutableBufferPointer { sums in
+            for row in 0..<rows {
+                let place = floats + row * rowLength
+                for column in 0..<rowLength { sums[column] += Double(place[column]) }
+            }
+        }
+    }
+}
+
+/// Float32 room, and scratch for the same number of elements of any type.
+private enum Room {
+    private static let widestElement = 8
+
+    static func with(
+        elements: Int, _ body: (UnsafeMutablePointer<Float>, UnsafeMutableRawBufferPointer) throws -> Void
+    ) rethrows {
+        let floats = UnsafeMutablePointer<Float>.allocate(capacity: elements)
+        let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: elements * widestElement, alignment: 64)
+        defer {
+            floats.deallocate()
+            scratch.deallocate()
+        }
+        try body(floats, scratch)
+    }
+}

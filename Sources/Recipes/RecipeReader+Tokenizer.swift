@@ -1,0 +1,156 @@
+import Yams
+
+/// `tokenizer_source`, `tokenizer` and `chat_template`.
+extension RecipeReader {
+    static let tokenizerKeys = ["tokenizer_source", "tokenizer", "chat_template"]
+
+    /// ```
+    /// tokenizer_source: union | base | MODEL
+    /// tokenizer: {source: union | base | MODEL, tokens: {TEXT: {source: …, force: false}}, pad_to_multiple_of: N}
+    /// ```
+    mutating func readTokenizer(_ root: Node.Mapping) -> TokenizerRecipe? {
+        let short = root["tokenizer_source"].flatMap { $0.isNull ? nil : $0 }
+        let full = root["tokenizer"].flatMap { $0.isNull ? nil : $0 }
+        if let short, let full {
+            complain(
+                "has both 'tokenizer_source' and 'tokenizer'", at: max(short.line, full.line),
+                advice: "write the source as 'source:' under 'tokenizer:'")
+            return nil
+        }
+        if let short { return readVocabularySource(short).map { TokenizerRecipe(source: $0) } }
+        guard let full else { return nil }
+        guard case .mapping(let mapping) = full else {
+            complain("'tokenizer' holds 'source', 'tokens' and 'pad_to_multiple_of'", at: full.line)
+            return nil
+        }
+        checkKeys(of: mapping, known: ["source", "tokens", "pad_to_multiple_of"], later: [], place: "'tokenizer'")
+        let source =
+            mapping["source"].flatMap { $0.isNull ? nil : $0 }.map { readVocabularySource($0) }
+            ?? Located(.union, line: full.line)
+        let tokens = readTokens(mapping["tokens"])
+        let padding = readPadding(mapping["pad_to_multiple_of"])
+        return source.map { TokenizerRecipe(source: $0, tokens: tokens, padToMultipleOf: padding) }
+    }
+
+    mutating func readChatTemplate(_ root: Node.Mapping) -> Located<ChatTemplateSetting>? {
+        guard let node = root["chat_template"], !node.isNull else { return nil }
+        let text = node.plainText ?? ""
+        if let setting = ChatTemplateSetting(text) { return Located(setting, line: node.line) }
+        let names = ["auto"] + ChatTemplateSetting.Name.allCases.map(\.rawValue)
+        let advice = Suggestion.closest(to: text, in: names).map { "did you mean '\($0)'?" }
+        complain(
+            "'chat_template' is one of \(names.joined(separator: ", ")) or a whole template, not '\(text)'", at: node.line,
+            advice: advice)
+        return nil
+    }
+
+    // MARK: Parts
+
+    private mutating func readVocabularySource(_ node: Node) -> Located<TokenizerRecipe.Source>? {
+        switch node.plainText {
+        case "union": return Located(.union, line: node.line)
+        case "base": return Located(.base, line: node.line)
+        case let text? where text.hasPrefix("model:"):
+            complain("'\(text)' is no model reference", at: node.line, advice: "write the path without 'model:'")
+            return nil
+        default: return readReference(node).map { Located(.model($0.value), line: $0.line) }
+        }
+    }
+
+    private mutating func readPadding(_ node: Node?) -> Int? {
+        guard let node, !node.isNull else { return nil }
+        guard case .integer(let padding)? = node.scalarValue, padding > 0 else {
+            complain("'pad_to_multiple_of' is a whole number from 1 up", at: node.line)
+            return nil
+        }
+        return padding
+    }
+
+    private mutating func readTokens(_ node: Node?) -> [TokenizerRecipe.Token] {
+        guard let node, !node.isNull else { return [] }
+        guard case .mapping(let mapping) = node else {
+            complain("'tokens' holds 'TEXT: {source: ...}' lines", at: node.line)
+            return []
+        }
+        return mapping.compactMap { readToken($0.key, $0.value) }
+    }
+
+    private mutating func readToken(_ key: Node, _ node: Node) -> TokenizerRecipe.Token? {
+        guard let text = key.scalarText, !text.isEmpty else {
+            complain("a token's text is not empty", at: key.line)
+            return nil
+        }
+        if node.isNull { return TokenizerRecipe.Token(text, line: key.line) }
+        guard case .mapping(let mapping) = node else {
+            complain("the token '\(text)' has no 'source'", at: node.line, advice: "write '\(text)': {source: MODEL}")
+            return nil
+        }
+        checkKeys(of: mapping, known: ["source", "force"], later: [], place: "a token")
+        var force = false
+        if let flag = mapping["force"], !flag.isNull {
+            guard let value = flag.scalarValue?.asBool else {
+                complain("'force' is true or false", at: flag.line)
+                return nil
+            }
+            force = value
+        }
+        guard let sourceNode = mapping["source"], !sourceNode.isNull else {
+            return TokenizerRecipe.Token(text, force: force, line: key.line)
+        }
+        guard let source = readRowSource(sourceNode) else { return nil }
+        return TokenizerRecipe.Token(text, source: source, force: force, line: key.line)
+    }
+
+    /// A model reference, or a map with `kind`.
+    private mutating func readRowSource(_ node: Node) -> TokenizerRecipe.RowSource? {
+        guard case .mapping(let mapping) = node, let kindNode = mapping["kind"] else {
+            return readReference(node).map { .model($0.value) }
+        }
+        switch kindNode.plainText {
+        case "zero":
+            checkKeys(of: mapping, known: ["kind"], later: [], place: "a source of zeros")
+            return .zero
+        case "model_token":
+            checkKeys(of: mapping, known: ["kind", "model", "token", "token_id"], later: [], place: "a token's source")
+            return readModelToken(mapping, line: node.line)
+        case let kind:
+            let advice = Suggestion.closest(to: kind ?? "", in: ["zero", "model_token"]).map { "did you mean '\($0)'?" }
+            complain("'kind' is 'zero' or 'model_token', not '\(kind ?? "")'", at: kindNode.line, advice: advice)
+            return nil
+        }
+    }
+
+    private mutating func readModelToken(_ mapping: Node.Mapping, line: Int) -> TokenizerRecipe.RowSource? {
+        guard let modelNode = mapping["model"], !modelNode.isNull else {
+            complain("the token's source has no 'model'", at: line)
+            return nil
+        }
+        guard let model = readReference(modelNode) else { return nil }
+        let text = mapping["token"].flatMap { $0.isNull ? nil : $0 }, id = mapping["token_id"].flatMap { $0.isNull ? nil : $0 }
+        switch (text, id) {
+        case (let text?, nil):
+            guard let name = text.scalarText else {
+                complain("'token' is the text of a token", at: text.line)
+                return nil
+            }
+            return .modelToken(model.value, .text(name))
+        case (nil, let id?):
+            guard case .integer(let number)? = id.scalarValue, number >= 0 else {
+                complain("'token_id' is a whole number from 0 up", at: id.line)
+                return nil
+            }
+            return .modelToken(model.value, .id(number))
+        default:
+            complain("the token's source needs either 'token' or 'token_id'", at: line, advice: "write one of the two")
+            return nil
+        }
+    }
+}
+
+extension Node {
+    /// Any scalar as it is written, also one that means something else to YAML: tokens may be called `null` or `~`.
+    fileprivate var scalarText: String? {
+        guard case .scalar(let scalar) = self else { return nil }
+        return scalar.string
+    }
+}
