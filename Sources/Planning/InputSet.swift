@@ -62,7 +62,7 @@ struct InputSet {
             let expected = range.count == 1 ? "\(range.lowerBound)" : "at least \(range.lowerBound)"
             let besides = hasRole ? " besides the base" : ""
             complain(
-                "the method '\(method.name)' takes \(expected) models\(besides), the recipe has \(models)",
+                "the method '\(method.name)' takes \(expected) \(range == 1...1 ? "model" : "models")\(besides), the recipe has \(models)",
                 line: recipe.method.line)
         }
 

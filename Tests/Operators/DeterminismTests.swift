@@ -69,7 +69,11 @@ import Testing
         for parameter in method.parameters {
             switch parameter.name {
             case "weight", "t", "density", "select_topk", "scale":
-                if parameter.scope == .shared { shared[parameter.name] = .number(0.4) } else { own[parameter.name] = .number(0.4) }
+                if parameter.scope == .shared {
+                    shared[parameter.name] = .number(0.4)
+                } else {
+                    own[parameter.name] = .number(0.4)
+                }
             case "rescale", "filter_wise", "nuslerp_row_wise": shared[parameter.name] = .flag(true)
             case "nuslerp_flatten": shared[parameter.name] = .flag(false)
             default: break

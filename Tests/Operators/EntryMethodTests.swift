@@ -57,7 +57,8 @@ import Testing
     func sce(size: Int, share: Double) throws {
         for scale in [Float(1), 0.001] {
             let (base, tunes) = MethodTests.family(size, models: 3, seed: 5)
-            let all = ([base] + tunes.map { zip($0, base).map { Float(bitPattern: ($1 + scale * ($0 - $1)).bitPattern & 0xffff_ff00) } })
+            let all =
+                ([base] + tunes.map { zip($0, base).map { Float(bitPattern: ($1 + scale * ($0 - $1)).bitPattern & 0xffff_ff00) } })
             let found = try Bench(sources: all.map { TestTensor($0) }, base: 0).run(
                 SCE.self, shared: ["select_topk": .number(share)])
             let expected = Reference.sce(base: doubles(base), all.dropFirst().map(doubles), share: share)
@@ -110,7 +111,8 @@ import Testing
             uniqueKeysWithValues: required.filter { $0.scope != .shared }.map { ($0.name, ParameterValue.number(0.5)) })
         if method.parameters.contains(where: { $0.name == "density" }) { model["density"] = .number(0.5) }
         return (
-            Dictionary(uniqueKeysWithValues: required.filter { $0.scope == .shared }.map { ($0.name, ParameterValue.number(0.5)) }),
+            Dictionary(
+                uniqueKeysWithValues: required.filter { $0.scope == .shared }.map { ($0.name, ParameterValue.number(0.5)) }),
             model
         )
     }

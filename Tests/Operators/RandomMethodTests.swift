@@ -62,7 +62,8 @@ import Testing
         let density = 0.5, epsilon = 0.4, bins = min(length, 10)
         var kept = [Double](repeating: 0, count: bins), expected = kept, variance = kept
         for key in 0..<10 {
-            let found = try run(DellaLinear.self, deltas: deltas, shape: shape, density: density, epsilon: epsilon, key: UInt64(key))
+            let found = try run(
+                DellaLinear.self, deltas: deltas, shape: shape, density: density, epsilon: epsilon, key: UInt64(key))
             for index in 0..<count {
                 let bin = rank(index) * bins / length
                 let p = density - epsilon + 2 * epsilon * Double(rank(index)) / Double(length - 1)

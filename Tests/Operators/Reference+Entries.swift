@@ -97,8 +97,8 @@ extension Reference {
         for row in rows {
             func softmax(_ x: [Double]) -> [Double] {
                 let values = row.map { x[$0] }, top = values.max() ?? 0
-                let powers = values.map { exp($0 - top) }
-                return powers.map { $0 / powers.reduce(0, +) + 1e-8 }
+                let powers = values.map { exp($0 - top) }, sum = powers.reduce(0, +)
+                return powers.map { $0 / sum + 1e-8 }
             }
             let divergence = zip(softmax(model), softmax(base)).reduce(0) { $0 + $1.0 * log($1.0 / $1.1) }
             for index in row { importance[index] = abs(Float(model[index]) - Float(base[index])) * Float(max(0, divergence)) }

@@ -8,11 +8,12 @@ extension Reference {
     private static func sum(_ vectors: [[Double]], _ factors: [Double]) -> [Double] {
         vectors[0].indices.map { index in zip(vectors, factors).reduce(0) { $0 + $1.0[index] * $1.1 } }
     }
+    private static func over(_ x: [Double], _ divisor: Double) -> [Double] { x.map { $0 / divisor } }
     private static func cosine(_ value: Double) -> Double { min(1, max(-1, value)) }
 
     static func slerp(_ a: [Double], _ b: [Double], t: Double) -> [Double] {
         let na = norm(a) <= 1e-8 ? 1 : norm(a), nb = norm(b) <= 1e-8 ? 1 : norm(b)
-        let c = cosine(dot(a.map { $0 / na }, b.map { $0 / nb }))
+        let c = cosine(dot(over(a, na), over(b, nb)))
         if abs(c) > 0.9995 { return sum([a, b], [1 - t, t]) }
         let angle = acos(c)
         return sum([a, b], [sin((1 - t) * angle) / sin(angle), sin(t * angle) / sin(angle)])
@@ -38,8 +39,7 @@ extension Reference {
         var result = y[0]
         for indices in vectors(shape, cut) {
             let a = indices.map { y[0][$0] }, b = indices.map { y[1][$0] }
-            let u = a.map { $0 / max(norm(a), 1e-7) }, v = b.map { $0 / max(norm(b), 1e-7) }
-            let c = cosine(dot(u, v)), angle = acos(c)
+            let c = cosine(dot(over(a, max(norm(a), 1e-7)), over(b, max(norm(b), 1e-7)))), angle = acos(c)
             let out =
                 1 - c * c <= 1e-16
                 ? sum([a, b], [1 - t, t])
@@ -53,11 +53,9 @@ extension Reference {
         if x.count == 1 { return x[0] }
         let y = x.map { x in base.map { difference(x, $0) } ?? x }
         let w = normalize ? weights.map { $0 / weights.reduce(0, +) } : weights
-        let units = y.map { y in y.map { $0 / (norm(y) + eps) } }
-        var m = sum(units, w)
-        let length = norm(m)
-        m = m.map { $0 / length }
-        let tangents = units.map { u in zip(u, m).map { $0 - dot(u, m) * $1 } }
+        let units = y.map { over($0, norm($0) + eps) }
+        let mean = sum(units, w), m = over(mean, norm(mean))
+        let tangents = units.map { sum([$0, m], [1, -dot($0, m)]) }
         let tangent = sum(tangents, w), angle = norm(tangent) + eps
         let scale = zip(y, w).reduce(0) { $0 + norm($1.0) * $1.1 }
         return m.indices.map { (m[$0] * cos(angle) + tangent[$0] * sin(angle) / angle) * scale + (base?[$0] ?? 0) }
@@ -66,10 +64,10 @@ extension Reference {
     static func karcher(_ x: [[Double]], steps: Int, tolerance: Double) -> [Double] {
         let lengths = x.map(norm), used = x.indices.filter { lengths[$0] > tolerance }
         guard !used.isEmpty else { return x[0].map { _ in 0 } }
-        let units = used.map { index in x[index].map { $0 / lengths[index] } }
+        let units = used.map { over(x[$0], lengths[$0]) }
         let shares = used.map { _ in 1 / Double(used.count) }
         var m = sum(units, shares)
-        m = norm(m) < tolerance ? units[0] : m.map { $0 / norm(m) }
+        m = norm(m) < tolerance ? units[0] : over(m, norm(m))
         for _ in 0..<steps {
             var tangent = m.map { _ in 0.0 }
             for unit in units {
@@ -79,8 +77,8 @@ extension Reference {
             }
             let length = norm(tangent)
             if length < tolerance { break }
-            m = zip(m, tangent).map { cos(length) * $0 + sin(length) * $1 / length }
-            m = m.map { $0 / norm(m) }
+            m = sum([m, tangent], [cos(length), sin(length) / length])
+            m = over(m, norm(m))
         }
         return m.map { $0 * lengths.reduce(0, +) / Double(x.count) }
     }

@@ -75,7 +75,8 @@ import Testing
     }
 
     @Test func wordsAreSpreadEvenly() {
-        var words = [UInt32](repeating: 0, count: 1 << 18), bits = [Int](repeating: 0, count: 32), cells = [Int](repeating: 0, count: 256)
+        var words = [UInt32](repeating: 0, count: 1 << 18), bits = [Int](repeating: 0, count: 32),
+            cells = [Int](repeating: 0, count: 256)
         CounterRandom(key: 7, stream: 0).draw(first: 0, into: &words, count: words.count, kernels: .best)
         for word in words {
             for bit in 0..<32 { bits[bit] += Int(word >> bit & 1) }
