@@ -108,7 +108,10 @@ INLINE void sort_items(uint64_t *items, uint64_t *room, size_t n) {
     }
 }
 
-/* Most elements are decided by the ranks that their bin leaves open; only the bins of the others are put in order. */
+/* In a bin with more open elements than this, sorting is cheaper than counting for each of them what precedes it. */
+enum { MANY_OPEN = 24 };
+
+/* Most elements are decided by the ranks that their bin leaves possible; only the ranks of the others are looked for. */
 INLINE void keep_by_rank(
     const float *x, const uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items, uint8_t *keep) {
     memset(room->counts, 0, sizeof room->counts);
@@ -127,29 +130,42 @@ INLINE void keep_by_rank(
     for (size_t i = 0; i < n; i++) {
         const uint32_t bin = (bits_of(x[i]) & MAGNITUDE) >> RANK_SHIFT;
         keep[i] = draws[i] < room->surely[bin];
-        const bool open = draws[i] >= room->surely[bin] && draws[i] < room->possibly[bin];
-        room->wanted[bin] |= open;
-        any |= open;
+        if ((draws[i] >= room->surely[bin]) & (draws[i] < room->possibly[bin])) {
+            room->wanted[bin]++;
+            any = true;
+        }
     }
     if (!any) return;
     uint32_t offset = 0;
     for (int bin = 0; bin < RANK_BINS; bin++) {
-        room->offset[bin] = offset;
+        room->offset[bin] = room->wanted[bin] ? offset : (uint32_t)n; /* what nobody asks for lands behind the items */
         if (room->wanted[bin]) offset += room->counts[bin];
     }
     const uint32_t low = (1u << RANK_SHIFT) - 1;
     for (size_t i = 0; i < n; i++) {
         const uint32_t u = bits_of(x[i]) & MAGNITUDE, bin = u >> RANK_SHIFT;
-        if (room->wanted[bin]) items[room->offset[bin]++] = (uint64_t)(u & low) << 32 | i;
+        items[room->offset[bin]] = (uint64_t)(u & low) << 32 | i;
+        room->offset[bin] += room->wanted[bin] != 0;
     }
     for (int bin = 0; bin < RANK_BINS; bin++) {
         if (!room->wanted[bin]) continue;
         const uint32_t count = room->counts[bin];
         uint64_t *own = items + (room->offset[bin] - count);
-        sort_items(own, items + n, count);
+        if (room->wanted[bin] > MANY_OPEN) {
+            sort_items(own, items + n, count);
+            for (uint32_t j = 0; j < count; j++) {
+                const uint32_t i = (uint32_t)own[j];
+                keep[i] = draws[i] < rank_limit(room->below[bin] + j, n, lowest, spread);
+            }
+            continue;
+        }
         for (uint32_t j = 0; j < count; j++) {
-            const uint32_t i = (uint32_t)own[j];
-            keep[i] = draws[i] < rank_limit(room->below[bin] + j, n, lowest, spread);
+            const uint64_t item = own[j];
+            const uint32_t i = (uint32_t)item;
+            if ((draws[i] < room->surely[bin]) | (draws[i] >= room->possibly[bin])) continue;
+            uint64_t before = 0;
+            for (uint32_t other = 0; other < count; other++) before += own[other] < item;
+            keep[i] = draws[i] < rank_limit(room->below[bin] + before, n, lowest, spread);
         }
     }
 }
@@ -215,46 +231,53 @@ INLINE void fuse_agreeing(const float *const *rows, const float *weights, size_t
 
 /* --- RAM ----------------------------------------------------------------------------------------------------------- */
 
-INLINE void count_changes(const float *const *rows, size_t models, float epsilon, uint32_t *alone, uint32_t *shared, size_t n) {
-    uint8_t changes[TILE];
-    for (size_t at = 0; at < n; at += TILE) {
-        const size_t count = n - at < TILE ? n - at : TILE;
-        for (size_t j = 0; j < count; j++) changes[j] = 0;
-        for (size_t m = 0; m < models; m++) {
-            for (size_t j = 0; j < count; j++) changes[j] += fabsf(rows[m][at + j]) > epsilon ? changes[j] < 2 : 0;
+INLINE void count_tile(
+    const float *const *rows, size_t models, float epsilon, uint32_t *alone, uint32_t *shared, size_t at, size_t n) {
+    uint32_t changes[TILE];
+    for (size_t j = 0; j < n; j++) changes[j] = 0;
+    for (size_t m = 0; m < models; m++) {
+        for (size_t j = 0; j < n; j++) changes[j] += fabsf(rows[m][at + j]) > epsilon;
+    }
+    for (size_t m = 0; m < models; m++) {
+        const float *row = rows[m] + at;
+        uint32_t one = 0, any = 0;
+        for (size_t j = 0; j < n; j++) {
+            const uint32_t own = fabsf(row[j]) > epsilon;
+            any += own;
+            one += own & (changes[j] == 1);
         }
-        for (size_t m = 0; m < models; m++) {
-            uint32_t one = 0, more = 0;
-            for (size_t j = 0; j < count; j++) {
-                const bool own = fabsf(rows[m][at + j]) > epsilon;
-                one += own & (changes[j] == 1);
-                more += own & (changes[j] > 1);
-            }
-            alone[m] += one;
-            shared[m] += more;
-        }
+        alone[m] += one;
+        shared[m] += any - one;
     }
 }
 
-INLINE void merge_changes(const float *const *rows, const float *factors, size_t models, float epsilon, float *target, size_t n) {
-    float changes[TILE], alone[TILE], shared[TILE];
-    for (size_t at = 0; at < n; at += TILE) {
-        const size_t count = n - at < TILE ? n - at : TILE;
-        for (size_t j = 0; j < count; j++) changes[j] = alone[j] = shared[j] = 0;
-        for (size_t m = 0; m < models; m++) {
-            for (size_t j = 0; j < count; j++) changes[j] += fabsf(rows[m][at + j]) > epsilon ? 1.0f : 0.0f;
+INLINE void count_changes(const float *const *rows, size_t models, float epsilon, uint32_t *alone, uint32_t *shared, size_t n) {
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) count_tile(rows, models, epsilon, alone, shared, i, TILE);
+    if (i < n) count_tile(rows, models, epsilon, alone, shared, i, n - i);
+}
+
+INLINE void change_tile(
+    const float *const *rows, const float *factors, size_t models, float epsilon, float *restrict target, size_t at, size_t n) {
+    float changes[TILE], alone[TILE], sum[TILE];
+    for (size_t j = 0; j < n; j++) changes[j] = alone[j] = sum[j] = 0;
+    for (size_t m = 0; m < models; m++) {
+        const float *row = rows[m] + at, factor = factors[m];
+        for (size_t j = 0; j < n; j++) {
+            /* Not "not above": NaN is no change by the formula, but must reach the result. */
+            const float own = fabsf(row[j]) <= epsilon ? 0.0f : row[j];
+            changes[j] += fabsf(row[j]) > epsilon ? 1.0f : 0.0f;
+            alone[j] += factor * own;
+            sum[j] += own;
         }
-        for (size_t m = 0; m < models; m++) {
-            const float factor = factors[m];
-            for (size_t j = 0; j < count; j++) {
-                /* Not "not above": NaN is no change by the formula, but must reach the result. */
-                const float x = rows[m][at + j], own = fabsf(x) <= epsilon ? 0.0f : x;
-                alone[j] += factor * own;
-                shared[j] += own / (changes[j] > 1 ? changes[j] : 1.0f);
-            }
-        }
-        for (size_t j = 0; j < count; j++) target[at + j] = changes[j] > 1 ? shared[j] : alone[j];
     }
+    for (size_t j = 0; j < n; j++) target[at + j] = changes[j] > 1 ? sum[j] / changes[j] : alone[j];
+}
+
+INLINE void merge_changes(const float *const *rows, const float *factors, size_t models, float epsilon, float *target, size_t n) {
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) change_tile(rows, factors, models, epsilon, target, i, TILE);
+    if (i < n) change_tile(rows, factors, models, epsilon, target, i, n - i);
 }
 
 /* --- nearswap ------------------------------------------------------------------------------------------------------ */
@@ -269,26 +292,17 @@ INLINE void nearswap(float t, const float *a, const float *b, float *target, siz
 
 /* --- softmax ------------------------------------------------------------------------------------------------------- */
 
-INLINE double double_of(uint64_t u) {
-    double x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
+typedef int64_t int64x8 __attribute__((vector_size(LANES * sizeof(int64_t))));
 
-INLINE uint64_t bits_of_double(double x) {
-    uint64_t u;
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
-
-/* The C library's exp and log may differ from machine to machine in the last bit; these do not, and they vectorise.
+/* The C library's exp and log may differ from machine to machine in the last bit; these do not, and they take eight at once.
  * exp for x <= 0 to 1e-14 (about e^-700 below -700): x = k ln 2 + r, Taylor in r. */
-INLINE double fixed_exp(double x) {
+INLINE void fixed_exp(double8 *x) {
     const double magic = 0x1.8p52;
-    const double bounded = x < -700 ? -700 : x;
-    const double shifted = bounded * 0x1.71547652b82fep0 + magic, k = shifted - magic;
-    const double r = (bounded - k * 0x1.62e42fefa38p-1) - k * 0x1.ef35793c7673p-45;
-    double p = 1.0 / 479001600;
+    const int64x8 tiny = *x < -700.0;
+    const double8 bounded = (double8)(((int64x8)*x & ~tiny) | ((int64x8)((double8){} - 700.0) & tiny));
+    const double8 shifted = bounded * 0x1.71547652b82fep0 + magic, k = shifted - magic;
+    const double8 r = (bounded - k * 0x1.62e42fefa38p-1) - k * 0x1.ef35793c7673p-45;
+    double8 p = (double8){} + 1.0 / 479001600;
     p = p * r + 1.0 / 39916800;
     p = p * r + 1.0 / 3628800;
     p = p * r + 1.0 / 362880;
@@ -299,19 +313,19 @@ INLINE double fixed_exp(double x) {
     p = p * r + 1.0 / 24;
     p = p * r + 1.0 / 6;
     p = p * r + 0.5;
-    p = p * r + 1;
-    p = p * r + 1;
-    return p * double_of((bits_of_double(shifted) + 1023) << 52);
+    p = p * r + 1.0;
+    p = p * r + 1.0;
+    *x = p * (double8)(((uint64x8)shifted + 1023u) << 52);
 }
 
 /* log for normal x > 0 to 1e-15: x = 2^k m, m near 1, 2 atanh((m - 1)/(m + 1)). */
-INLINE double fixed_log(double x) {
-    const uint64_t offset = 0x3fe6a09e667f3bcdu; /* sqrt(1/2) */
-    const uint64_t shifted = bits_of_double(x) - offset + (1023ull << 52), biased = shifted >> 52;
-    const double k = double_of(0x4338000000000000u + biased) - (0x1.8p52 + 1023);
-    const double m = double_of(bits_of_double(x) - ((biased - 1023) << 52));
-    const double f = (m - 1) / (m + 1), s = f * f;
-    double p = 1.0 / 19;
+INLINE void fixed_log(double8 *x) {
+    const uint64_t half_root = 0x3fe6a09e667f3bcdu, magic = 0x4338000000000000u;
+    const uint64x8 biased = ((uint64x8)*x - half_root + (1023ull << 52)) >> 52;
+    const double8 k = (double8)(biased + magic) - (0x1.8p52 + 1023);
+    const double8 m = (double8)((uint64x8)*x - ((biased - 1023u) << 52));
+    const double8 f = (m - 1.0) / (m + 1.0), s = f * f;
+    double8 p = (double8){} + 1.0 / 19;
     p = p * s + 1.0 / 17;
     p = p * s + 1.0 / 15;
     p = p * s + 1.0 / 13;
@@ -320,11 +334,29 @@ INLINE double fixed_log(double x) {
     p = p * s + 1.0 / 7;
     p = p * s + 1.0 / 5;
     p = p * s + 1.0 / 3;
-    p = p * s + 1;
-    return k * 0x1.62e42fefa39efp-1 + 2 * f * p;
+    p = p * s + 1.0;
+    *x = k * 0x1.62e42fefa39efp-1 + 2.0 * f * p;
 }
 
-INLINE double exponential(double x) { return fixed_exp(x); }
+INLINE double exponential(double x) {
+    double8 e = (double8){} + x;
+    fixed_exp(&e);
+    return e[0];
+}
+
+/* exp(x - top), the lanes beyond n holding zero. */
+INLINE void exp_lanes(const float *x, size_t n, double top, double8 *e) {
+    float lanes[LANES];
+    if (n < LANES) {
+        for (size_t lane = 0; lane < LANES; lane++) lanes[lane] = lane < n ? x[lane] : -INFINITY;
+        x = lanes;
+    }
+    *e = __builtin_convertvector(*(const float8 *)x, double8) - top;
+    fixed_exp(e);
+    if (n < LANES) {
+        for (size_t lane = n; lane < LANES; lane++) (*e)[lane] = 0;
+    }
+}
 
 INLINE void softmax_parts(const float *x, size_t n, double *maximum, double *sum) {
     float most[LANES], greatest = -INFINITY;
@@ -336,32 +368,28 @@ INLINE void softmax_parts(const float *x, size_t n, double *maximum, double *sum
     for (; i < n; i++) greatest = x[i] > greatest ? x[i] : greatest;
     for (int lane = 0; lane < LANES; lane++) greatest = most[lane] > greatest ? most[lane] : greatest;
     double8 lanes = {0};
-    const double top = greatest;
-    i = 0;
-    for (; i + LANES <= n; i += LANES) {
+    for (i = 0; i < n; i += LANES) {
         double8 e;
-        for (int lane = 0; lane < LANES; lane++) e[lane] = fixed_exp((double)x[i + lane] - top);
+        exp_lanes(x + i, n - i, greatest, &e);
         lanes += e;
     }
-    for (size_t lane = 0; i < n; i++, lane++) lanes[lane] += fixed_exp((double)x[i] - top);
-    *maximum = top;
+    *maximum = greatest;
     *sum = sum_of_lanes(&lanes);
-}
-
-INLINE double divergence_term(float x, float y, const double *s) {
-    const double p = fixed_exp((double)x - s[0]) * s[1] + 1e-8, q = fixed_exp((double)y - s[2]) * s[3] + 1e-8;
-    return p * fixed_log(p / q);
 }
 
 INLINE double divergence(const float *x, const float *y, const double *s, size_t n) {
     double8 lanes = {0};
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        double8 e;
-        for (int lane = 0; lane < LANES; lane++) e[lane] = divergence_term(x[i + lane], y[i + lane], s);
-        lanes += e;
+    for (size_t i = 0; i < n; i += LANES) {
+        double8 p, q;
+        exp_lanes(x + i, n - i, s[0], &p);
+        exp_lanes(y + i, n - i, s[2], &q);
+        /* Beyond the end p and q are both 1e-8, and their logarithm is zero. */
+        p = p * s[1] + 1e-8;
+        q = q * s[3] + 1e-8;
+        double8 ratio = p / q;
+        fixed_log(&ratio);
+        lanes += p * ratio;
     }
-    for (size_t lane = 0; i < n; i++, lane++) lanes[lane] += divergence_term(x[i], y[i], s);
     return sum_of_lanes(&lanes);
 }
 

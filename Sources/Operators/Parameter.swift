@@ -93,13 +93,14 @@ package struct Parameter: Sendable {
         number(name, scope, default: value, in: Double.leastNonzeroMagnitude...Double.greatestFiniteMagnitude, summary)
     }
 
-    /// The range in words, to follow the parameter's name: "lies between 0.0 and 1.0".
-    package var rangeDescription: String {
+    /// What is wrong with a number outside the range, in words.
+    package func complaint(about number: Double) -> String {
         let isOpen = range.upperBound == Double.greatestFiniteMagnitude
         let bound = { (value: Double) in kind == .integer ? "\(Int(exactly: value) ?? 0)" : "\(value)" }
-        if isOpen, range.lowerBound == Double.leastNonzeroMagnitude { return "is greater than 0" }
+        if isOpen, range.lowerBound == Double.leastNonzeroMagnitude { return "'\(name)' is greater than 0, not \(bound(number))" }
         return isOpen
-            ? "is at least \(bound(range.lowerBound))" : "lies between \(bound(range.lowerBound)) and \(bound(range.upperBound))"
+            ? "'\(name)' is at least \(bound(range.lowerBound)), not \(bound(number))"
+            : "'\(name)' lies between \(bound(range.lowerBound)) and \(bound(range.upperBound)), not at \(bound(number))"
     }
 
     package static func flag(_ name: String, default value: Bool, _ summary: String) -> Parameter {

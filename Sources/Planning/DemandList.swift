@@ -124,7 +124,7 @@ struct DemandList {
         let range = method.inputs.models
         let expected = range.count == 1 ? "\(range.lowerBound)" : "at least \(range.lowerBound)"
         complain(
-            "the method '\(method.name)' takes \(expected) \(range.upperBound == 1 ? "model" : "models")\(hasBaseRole ? " beside the base" : ""), the recipe has \(models)",
+            "the method '\(method.name)' takes \(expected) \(range.upperBound == 1 ? "model" : "models")\(hasBaseRole ? " besides the base" : ""), the recipe has \(models)",
             line: line,
             advice: !method.inputs.givesBaseARole && slice.base != nil && recipe.baseModel != nil
                 ? "the base counts as a model here: leave 'base_model' out" : nil)

@@ -21,7 +21,10 @@ enum MergekitDifferences {
                 return density < 1
             }
         }
-        if trims {
+        if trims, tensors.contains(where: { $0.randomKey != nil }) {
+            remarks.append(
+                "which entries are dropped follows from --seed and from no order of work; mergekit draws other random numbers")
+        } else if trims {
             remarks.append(
                 "entries that are equal to a trim threshold are kept by lowest index; mergekit's choice depends on its sort")
         }

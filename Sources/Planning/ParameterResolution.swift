@@ -62,7 +62,7 @@ struct ParameterResolution {
                 return complain("'\(parameter.name)' is a whole number, not \(number)")
             }
             guard parameter.range.contains(number) else {
-                return complain("'\(parameter.name)' \(parameter.rangeDescription), not at \(number)")
+                return complain(parameter.complaint(about: number))
             }
             return .number(number)
         }

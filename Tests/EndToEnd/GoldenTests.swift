@@ -7,7 +7,20 @@ import Testing
     private static let cases = ((try? FileManager.default.contentsOfDirectory(atPath: "\(Repository.golden)/cases")) ?? [])
         .sorted()
 
-    @Test func thereAreCases() { #expect(Self.cases.count >= 15) }
+    @Test func thereAreCases() { #expect(Self.cases.count >= 35) }
+
+    private static func tolerance(_ name: String) -> Double {
+        // Iterations add up the rounding of their steps.
+        name.contains("bf16") ? 8e-3 : name == "karcher" ? 1e-4 : 2e-6
+    }
+
+    private static func allowedShare(_ name: String) -> Double {
+        // mergekit's float32 divergences are off by some percent, which moves entries across the threshold: it differs as much from
+        // the formula in float64, with which our result agrees.
+        if name == "arcee-fusion" { return 0.01 }
+        // Where a threshold cuts through equal entries, mergekit's choice among them depends on its sort.
+        return ["ties", "breadcrumbs", "sce"].contains { name.contains($0) } ? 0.002 : 0
+    }
 
     @Test(arguments: cases)
     func matches(name: String) async throws {
@@ -15,11 +28,9 @@ import Testing
         let output = "\(directory.path)/out"
         let outcome = try await Tessera.run(["run", "cases/\(name)/recipe.yml", output])
         #expect(outcome.exitCode == 0, "\(outcome.errors)")
-        // Where a threshold cuts through equal entries, mergekit's choice among them depends on its sort.
-        let cuts = name.contains("ties")
         let differences = Comparison.differences(
             try TestTensor.read(output), from: try TestTensor.read("\(Repository.golden)/cases/\(name)/expected.safetensors"),
-            rtol: name.contains("bf16") ? 8e-3 : 2e-6, allowedShare: cuts ? 0.002 : 0)
+            rtol: Self.tolerance(name), allowedShare: Self.allowedShare(name))
         #expect(differences == [])
         let config =
             try JSONSerialization.jsonObject(with: Data(contentsOf: URL(fileURLWithPath: "\(output)/config.json")))

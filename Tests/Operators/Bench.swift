@@ -12,13 +12,14 @@ struct Bench {
     var output = DType.f32
     var kernels = Kernels.best
     var runner: any ParallelRunner = InOrder()
+    var randomKey: UInt64 = 0
 
     /// The output's bytes. Every block is written exactly once, or this throws.
     func run(_ method: any MergeMethod.Type, shared: [String: ParameterValue] = [:], perInput: [[String: ParameterValue]] = [])
         throws -> TestTensor
     {
         let shape = sources[0].shape
-        let inputs = TensorInputs(count: sources.count, base: base)
+        let inputs = TensorInputs(count: sources.count, base: base, randomKey: randomKey)
         var values = ParameterValues(shared: shared, perInput: perInput)
         while values.perInput.count < sources.count { values.perInput.append([:]) }
         for parameter in method.parameters {

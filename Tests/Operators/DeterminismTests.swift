@@ -55,4 +55,37 @@ import Testing
             #expect(try run() == expected)
         }
     }
+
+    /// Every method, on rows that lie across grains and blocks, with equal values everywhere.
+    @Test(arguments: MergeMethods.all.map { $0.name }, [[3, 10_003], [31, 1_000], [2, 5, 3_001]])
+    func everyMethod(name: String, shape: [Int]) throws {
+        let method = try #require(MergeMethods.named(name)), count = shape.reduce(1, *)
+        let models = name == "passthrough" ? 1 : method.inputs.models.upperBound == 1 ? 1 : 2
+        let base = method.inputs.base == .plainInput ? nil : models
+        let sources = (0...models).prefix(base == nil ? models : models + 1).map { model in
+            TestTensor((0..<count).map { Float(($0 &* 31 &+ model &* 7) % 1_009) / 512 }, shape: shape)
+        }
+        var shared: [String: ParameterValue] = [:], own: [String: ParameterValue] = [:]
+        for parameter in method.parameters {
+            switch parameter.name {
+            case "weight", "t", "density", "select_topk", "scale":
+                if parameter.scope == .shared {
+                    shared[parameter.name] = .number(0.4)
+                } else {
+                    own[parameter.name] = .number(0.4)
+                }
+            case "rescale", "filter_wise", "nuslerp_row_wise": shared[parameter.name] = .flag(true)
+            case "nuslerp_flatten": shared[parameter.name] = .flag(false)
+            default: break
+            }
+        }
+        var bench = Bench(sources: sources, base: base, kernels: .portable, randomKey: 11)
+        let expected = try bench.run(method, shared: shared, perInput: sources.map { _ in own }).bytes
+        let runners: [any ParallelRunner] = [Backwards(), AtOnce(), InOrder()]
+        for (kernels, runner) in zip(Kernels.available, runners) {
+            bench.kernels = kernels
+            bench.runner = runner
+            #expect(try bench.run(method, shared: shared, perInput: sources.map { _ in own }).bytes == expected, "\(kernels)")
+        }
+    }
 }

@@ -195,4 +195,51 @@ import Testing
         let plan = try plan("merge_method: ties\nbase_model: base\nmodels:\n- model: a\nparameters: {weight: 1}\n")
         #expect(plan.companions.map(\.name) == ["config.json", "tokenizer.json", "recipe.yml", "README.md"])
     }
+
+    // MARK: Contracts, parameters and seeds
+
+    @Test func contractsSayHowManyModelsAMethodTakes() throws {
+        for model in ["a", "b", "c"] { try write(model, Self.layers) }
+        func recipe(_ method: String, base: String? = nil, _ models: [String]) -> String {
+            "merge_method: \(method)\n" + (base.map { "base_model: \($0)\n" } ?? "") + "models:\n"
+                + models.map { "- model: \($0)\n" }.joined() + "parameters: {t: 0.5, weight: 0.5}\n"
+        }
+        for good in [
+            recipe("slerp", base: "a", ["a", "b"]), recipe("slerp", base: "a", ["b"]), recipe("nuslerp", ["a", "b"]),
+            recipe("nuslerp", base: "c", ["a", "b"]), recipe("multislerp", base: "c", ["a"]), recipe("karcher", base: "c", ["a"]),
+            recipe("model_stock", base: "c", ["a", "b"]), recipe("sce", base: "a", ["a"]),
+        ] {
+            #expect(throws: Never.self) { try plan(good) }
+        }
+        #expect(problems(recipe("slerp", ["a", "b"])).contains { $0.advice == "add a line 'base_model: PATH'" })
+        #expect(problems(recipe("slerp", base: "c", ["a", "b"]))[0].problem.contains("takes 1 model besides the base"))
+        #expect(problems(recipe("nuslerp", base: "a", ["a", "b"]))[0].problem.contains("takes 2 models besides the base"))
+        #expect(problems(recipe("model_stock", base: "c", ["a"]))[0].problem.contains("at least 2 models"))
+        #expect(problems(recipe("nearswap", base: "c", ["a", "b"])).count == 1)
+        let work = try plan(recipe("nuslerp", base: "c", ["a", "b"])).stages[0][0].tensors[0]
+        #expect(work.base == 2)
+        #expect(try plan(recipe("karcher", base: "c", ["a"])).stages[0][0].tensors[0].base == nil)
+    }
+
+    @Test func wholeAndPositiveNumbersAreChecked() throws {
+        try writeFamily()
+        let karcher = "merge_method: karcher\nmodels:\n- model: a\n- model: b\nparameters: {max_iter: 2.5, tol: 0}\n"
+        let found = problems(karcher).map(\.problem)
+        #expect(found.contains("'max_iter' is a whole number, not 2.5"))
+        #expect(found.contains("'tol' is greater than 0, not 0.0"))
+        let della = "merge_method: della\nbase_model: a\nmodels:\n- model: b\nparameters: {weight: 1, density: 0.9}\n"
+        #expect(problems(della).allSatisfy { $0.advice?.contains("set 'epsilon' below") == true })
+    }
+
+    @Test func aSeedIsPartOfRandomPlansOnly() throws {
+        try writeFamily()
+        let random = "merge_method: dare_ties\nbase_model: a\nmodels:\n- model: b\nparameters: {weight: 1, density: 0.5}\n"
+        let fixed = random.replacingOccurrences(of: "dare_ties", with: "ties")
+        func digest(_ recipe: String, seed: UInt64) throws -> Digest { try plan(recipe) { $0.seed = seed }.digest }
+        #expect(try digest(random, seed: 0) == digest(random, seed: 0))
+        #expect(try digest(random, seed: 0) != digest(random, seed: 1))
+        #expect(try digest(fixed, seed: 0) == digest(fixed, seed: 1))
+        let keys = try plan(random).stages.joined().flatMap(\.tensors).map(\.randomKey)
+        #expect(Set(keys).count == keys.count && !keys.contains(nil))
+    }
 }

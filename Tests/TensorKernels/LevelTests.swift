@@ -1,4 +1,5 @@
 import Checkpoints
+import Glibc
 import TensorKernels
 import TestSupport
 import Testing
@@ -57,6 +58,73 @@ import Testing
                 }
             }
         }
+    }
+
+    @Test func theLoopsOfSingleMethodsAreTheSame() {
+        func rows(_ count: Int, _ body: ([UnsafePointer<Float>]) -> Void) {
+            let values = (11...13).map { Self.values(count + 1, seed: $0) }
+            values[0].withUnsafeBufferPointer { a in
+                values[1].withUnsafeBufferPointer { b in
+                    values[2].withUnsafeBufferPointer { c in body([a, b, c].compactMap(\.baseAddress)) }
+                }
+            }
+        }
+        compare("multiply") { kernels, x, y, target in kernels.multiply(x, by: y, into: &target, count: x.count) }
+        compare("multiplyAdd") { kernels, x, y, target in kernels.multiplyAdd(x, y, into: &target, count: x.count) }
+        compare("nearswap") { kernels, x, y, target in kernels.nearswap(0.1, x, y, into: &target, count: x.count) }
+        compare("importance") { kernels, x, y, target in
+            kernels.importance(x, y, factor: 0.7, into: &target, count: x.count)
+        }
+        compare("swapImportant") { kernels, x, y, target in
+            kernels.swapImportant(x, for: y, factor: 0.7, threshold: 0.3, into: &target, count: x.count)
+        }
+        compare("keep of keys") { kernels, x, _, target in
+            kernels.keep(Float(0.5).bitPattern...0x7fff_ffff, ofKeys: x, &target, count: x.count)
+        }
+        compare("keep random") { kernels, x, _, target in
+            CounterRandom(key: 3, stream: 1).keep(probability: 0.4, first: 17, &target, count: x.count, kernels: kernels)
+        }
+        compare("variance") { kernels, x, _, target in
+            rows(x.count) { kernels.variance($0, into: &target, count: x.count) }
+        }
+        compare("fuseAgreeing") { kernels, x, _, target in
+            rows(x.count) { kernels.fuseAgreeing($0, weights: [0.2, 0.5, 0.3], floor: 1e-6, into: &target, count: x.count) }
+        }
+        compare("mergeChanges") { kernels, x, _, target in
+            rows(x.count) { kernels.mergeChanges($0, factors: [1, 1.1, 1.2], above: 0.4, into: &target, count: x.count) }
+        }
+        for length in Self.lengths {
+            let x = (0..<length).map { Float($0 % 37) / 7 - 2 }, y = (0..<length).map { Float($0 % 31) / 9 - 1 }
+            let portable = Kernels.portable.softmaxParts(x, count: length)
+            let softmax = [portable.maximum, 1 / portable.sum, 3, 0.01]
+            for kernels in Kernels.available {
+                let parts = kernels.softmaxParts(x, count: length)
+                #expect(parts.maximum == portable.maximum && parts.sum.bitPattern == portable.sum.bitPattern)
+                #expect(
+                    kernels.divergence(x, y, softmax: softmax, count: length).bitPattern
+                        == Kernels.portable.divergence(x, y, softmax: softmax, count: length).bitPattern)
+                var sums = [Double](repeating: 0.1, count: length), expected = sums
+                kernels.addProducts(x, y, to: &sums, count: length)
+                Kernels.portable.addProducts(x, y, to: &expected, count: length)
+                #expect(sums == expected)
+            }
+        }
+    }
+
+    /// The exponential and the logarithm against the C library's, through the sums they are used in.
+    @Test func softmaxIsRight() {
+        for x in stride(from: -700.0, through: 0, by: 0.37) {
+            #expect((Kernels.portable.exponential(x) / exp(x) - 1).magnitude < 1e-13)
+        }
+        let x = (0..<1_000).map { Float($0 % 89) / 13 }, y = (0..<1_000).map { Float($0 % 97) / 17 }
+        func softmax(_ x: [Float]) -> [Double] {
+            let powers = x.map { exp(Double($0)) }, sum = powers.reduce(0, +)
+            return powers.map { $0 / sum + 1e-8 }
+        }
+        let expected = zip(softmax(x), softmax(y)).reduce(0) { $0 + $1.0 * log($1.0 / $1.1) }
+        let (a, b) = (Kernels.best.softmaxParts(x, count: 1_000), Kernels.best.softmaxParts(y, count: 1_000))
+        let found = Kernels.best.divergence(x, y, softmax: [a.maximum, 1 / a.sum, b.maximum, 1 / b.sum], count: 1_000)
+        #expect((found / expected - 1).magnitude < 1e-12)
     }
 
     /// The products of axpy are rounded before the sum: a fused multiply-add would give other bits.

@@ -21,7 +21,7 @@ enum {
 /* What keep_by_rank counts with; its contents mean nothing between calls. */
 typedef struct tk_rank_room {
     uint32_t counts[TK_RANK_BINS], below[TK_RANK_BINS], surely[TK_RANK_BINS], possibly[TK_RANK_BINS], offset[TK_RANK_BINS];
-    uint8_t wanted[TK_RANK_BINS];
+    uint32_t wanted[TK_RANK_BINS];
 } tk_rank_room;
 
 /* One instruction set's version of every loop. `n` counts elements. */
