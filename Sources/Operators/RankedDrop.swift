@@ -47,6 +47,11 @@ struct RankedDrop: Sparsifier {
         guard density > 0 else { return entries.update(repeating: 0, count: grain.count) }
         let room = grain.workspace { RankedDropRoom(models: models.count) }
         let rows = RowGroups(shape: grain.shape)
+        guard rows.length <= MagnitudeHistogram.countLimit else {
+            throw TesseraError(
+                .badData, "has rows of \(rows.length) elements, more than the \(MagnitudeHistogram.countLimit) that can be ranked"
+            )
+        }
         var at = grain.range.lowerBound
         while at < grain.range.upperBound {
             let group = at / rows.groupLength

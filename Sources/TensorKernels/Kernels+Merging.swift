@@ -91,11 +91,11 @@ extension Kernels {
 
     /// `Σ p log(p/q)` in float64, `p` and `q` being the softmax of `x` and `y` plus 1e-8.
     ///
-    /// - Parameter softmax: the maximum of `x` and the inverse of its sum of exponentials, then the same of `y`.
+    /// - Parameter softmax: four numbers: the maximum of `x` and the inverse of its sum of exponentials, then the same of `y`.
     package func divergence(
-        _ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, softmax: [Double], count: Int
+        _ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, softmax: UnsafePointer<Double>, count: Int
     ) -> Double {
-        softmax.count < 4 ? 0 : table.pointee.divergence(x, y, softmax, count)
+        table.pointee.divergence(x, y, softmax, count)
     }
 
     /// `target = |x − y| · factor`.

@@ -88,4 +88,17 @@ import Testing
             #expect(try bench.run(method, shared: shared, perInput: sources.map { _ in own }).bytes == expected, "\(kernels)")
         }
     }
+
+    /// Rows that lie across grains, spans and blocks of output.
+    @Test func rowsAcrossBlocks() throws {
+        let shape = [3, 700_001], count = 3 * 700_001
+        let values = (0..<count).map { Float(($0 &* 2_654_435_761) % 65_521) / 65_536 - 0.5 }
+        let base = TestTensor([Float](repeating: 0, count: count), shape: shape)
+        var bench = Bench(sources: [base, TestTensor(values, shape: shape)], base: 0, output: .f32, randomKey: 4)
+        let own: [String: ParameterValue] = ["weight": .number(1), "density": .number(0.5)]
+        let expected = try bench.run(DellaLinear.self, perInput: [[:], own]).bytes
+        bench.runner = AtOnce()
+        bench.kernels = .portable
+        #expect(try bench.run(DellaLinear.self, perInput: [[:], own]).bytes == expected)
+    }
 }

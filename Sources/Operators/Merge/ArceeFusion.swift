@@ -87,10 +87,12 @@ package struct ArceeFusion: MergeMethod {
         let scales = softmax
         return try tensor.rowStatistics(length: length, width: 1) { grain, pieces, sums in
             let x = try grain.source(model), b = try grain.source(base)
-            for (position, piece) in pieces.enumerated() {
-                sums[position] = grain.kernels.divergence(
-                    x + piece.offset, b + piece.offset, softmax: Array(scales[4 * piece.row..<4 * piece.row + 4]),
-                    count: piece.count)
+            scales.withUnsafeBufferPointer { scales in
+                guard let first = scales.baseAddress else { return }
+                for (position, piece) in pieces.enumerated() {
+                    sums[position] = grain.kernels.divergence(
+                        x + piece.offset, b + piece.offset, softmax: first + 4 * piece.row, count: piece.count)
+                }
             }
         } join: { total, part in
             total[0] += part[0]
