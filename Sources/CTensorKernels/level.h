@@ -11,6 +11,10 @@ WRAP(void, narrow_f16, (const float *x, void *y, size_t n), (x, y, n))
 WRAP(void, narrow_bf16, (const float *x, void *y, size_t n), (x, y, n))
 WRAP(void, narrow_f64, (const float *x, void *y, size_t n), (x, y, n))
 WRAP(void, subtract, (const float *x, const float *y, float *z, size_t n), (x, y, z, n))
+WRAP(void, difference, (const tk_vector *x, const tk_vector *y, float *z, size_t n), (x, y, z, n))
+WRAP(
+    void, merge_trimmed, (const tk_trimmed *p, size_t m, const tk_vector *b, const tk_combination *how, float *y, size_t n),
+    (p, m, b, how, y, n))
 WRAP(void, add, (const float *x, float *y, size_t n), (x, y, n))
 WRAP(void, scale, (float a, const float *x, float *y, size_t n), (a, x, y, n))
 WRAP(void, divide, (float a, float *y, size_t n), (a, y, n))
@@ -18,7 +22,7 @@ WRAP(void, axpy, (float a, const float *x, float *y, size_t n), (a, x, y, n))
 WRAP(void, keep_between, (uint32_t from, uint32_t to, float *y, size_t n), (from, to, y, n))
 WRAP(void, sign_consensus, (const float *const *e, const float *w, size_t m, bool norm, float *y, size_t n), (e, w, m, norm, y, n))
 WRAP(void, histogram_high, (const float *x, uint32_t *bins, size_t n), (x, bins, n))
-WRAP(void, histogram_low, (const float *x, uint32_t high, uint32_t *bins, size_t n), (x, high, bins, n))
+WRAP(size_t, histogram_low, (const float *x, uint32_t high, uint32_t *bins, uint16_t *hits, size_t room, size_t n), (x, high, bins, hits, room, n))
 WRAP(size_t, count_equal, (const float *x, uint32_t p, size_t n), (x, p, n))
 WRAP(double, dot, (const float *x, const float *y, size_t n), (x, y, n))
 WRAP(double, sum_of_magnitudes, (const float *x, size_t n), (x, n))
@@ -50,6 +54,8 @@ static const tk_kernels table = {
     .narrow_bf16 = level_narrow_bf16,
     .narrow_f64 = level_narrow_f64,
     .subtract = level_subtract,
+    .difference = level_difference,
+    .merge_trimmed = level_merge_trimmed,
     .add = level_add,
     .scale = level_scale,
     .divide = level_divide,

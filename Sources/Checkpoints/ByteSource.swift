@@ -13,9 +13,14 @@ package protocol ByteSource: Sendable {
     func withBytes<Result>(
         _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
     ) throws -> Result
+
+    /// Where the bytes of `range` lie for as long as the source does; `nil` when they are not in memory, or not in the file.
+    func direct(_ range: Range<Int>) -> UnsafeRawPointer?
 }
 
 extension ByteSource {
+    package func direct(_ range: Range<Int>) -> UnsafeRawPointer? { nil }
+
     /// - Throws: `badData` unless `range` lies inside the source and, when it has to be copied, inside `scratch`.
     package func check(_ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer?, file: String) throws(TesseraError) {
         guard range.lowerBound >= 0, range.upperBound <= size, range.count <= scratch?.count ?? .max else {
@@ -64,6 +69,11 @@ package final class MappedSource: ByteSource, @unchecked Sendable {
     ) throws -> Result {
         try check(range, scratch: nil, file: file.path)
         return try body(UnsafeRawBufferPointer(rebasing: bytes[range]))
+    }
+
+    package func direct(_ range: Range<Int>) -> UnsafeRawPointer? {
+        guard range.lowerBound >= 0, range.upperBound <= size else { return nil }
+        return bytes.baseAddress.map { $0 + range.lowerBound }
     }
 }
 

@@ -259,7 +259,8 @@ package actor JobBook {
             scheduler.holdsLease(worker, attempt)
         else { return nil }
         let planned = job.planned(attempt.shard)
-        guard planned.tensors.indices.contains(tensor), offset >= 0, offset % TreeDigest.blockSize == 0,
+        guard planned.tensors.indices.contains(tensor), offset % TreeDigest.blockSize == 0,
+            (0..<planned.tensors[tensor].byteCount).contains(offset),
             byteCount == min(TreeDigest.blockSize, planned.tensors[tensor].byteCount - offset)
         else {
             throw TesseraError(

@@ -11,8 +11,15 @@ package protocol ElementSource: Sendable {
         _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer,
         kernels: Kernels) throws
 
+    /// Where the elements of `range` lie as they are stored, for as long as the source does; `nil` when they have to be loaded.
+    func direct(_ range: Range<Int>) -> UnsafeRawPointer?
+
     /// Copies the bytes of `byteRange` (counted from the tensor's first byte) as they are stored.
     func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws
+}
+
+extension ElementSource {
+    package func direct(_ range: Range<Int>) -> UnsafeRawPointer? { nil }
 }
 
 /// A tensor as it lies in a safetensors part.
@@ -46,6 +53,11 @@ package struct StoredTensor: ElementSource {
             guard let first = raw.baseAddress else { return }
             kernels.widen(dtype, first, target, count: range.count)
         }
+    }
+
+    package func direct(_ range: Range<Int>) -> UnsafeRawPointer? {
+        let width = dtype.bitWidth / 8
+        return bytes.direct(offset + range.lowerBound * width..<offset + range.upperBound * width)
     }
 
     package func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {

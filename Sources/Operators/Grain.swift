@@ -1,3 +1,4 @@
+import Checkpoints
 package import TensorKernels
 
 /// One thread's place of work: float32 room for a grain of every source, and the grain that is in hand.
@@ -63,11 +64,22 @@ package final class Grain {
         return target
     }
 
-    /// Source `index` minus the base, in the slot of the source.
+    /// The grain of source `index` as it is stored where it lies in memory, else as float32 in its slot. Not to be asked for of a source
+    /// whose slot was changed.
+    func stored(_ index: Int) throws -> StoredVector {
+        let source = sources[index]
+        if !isLoaded[index], source.dtype.isArithmetic, let data = source.direct(range) {
+            return StoredVector(data, source.dtype)
+        }
+        return StoredVector(try self.source(index), .f32)
+    }
+
+    /// Source `index` minus the base, in the slot of the source. Made once a grain: whoever changes it must not ask for it again.
     package func taskVector(_ index: Int) throws -> UnsafeMutablePointer<Float> {
-        let target = try source(index)
-        guard let base = inputs.base else { return target }
-        try kernels.subtract(target, source(base), into: target, count: count)
+        guard let base = inputs.base else { return try source(index) }
+        let target = slab + index * FixedTree.blockElements
+        try kernels.difference(stored(index), stored(base), into: target, count: count)
+        isLoaded[index] = true
         return target
     }
 

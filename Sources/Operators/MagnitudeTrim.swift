@@ -24,7 +24,7 @@ struct MagnitudeTrim: Sparsifier {
         OrderStatistics.statisticsBytes(streams: models, queries: models * queries)
     }
 
-    /// Reads the sources twice, and once more when a threshold cuts through equal entries.
+    /// Reads the sources twice; once more when a threshold cuts through equal entries of which there are very many.
     init(_ shares: [Share], of models: [Int], in tensor: TensorPasses) throws {
         let total = tensor.count
         var rules: [Rule] = []
@@ -47,7 +47,7 @@ struct MagnitudeTrim: Sparsifier {
         func edge(_ rule: Int, isLower: Bool, _ found: OrderStatistics.Found, keeping kept: Int) {
             let isCut = kept < found.equal
             edges.append((rule, isLower, isCut ? cuts.count : nil, found.pattern))
-            if isCut { cuts.append(.init(stream: rule, pattern: found.pattern, kept: kept)) }
+            if isCut { cuts.append(.init(stream: rule, pattern: found.pattern, kept: kept, hits: found.hits)) }
         }
         for (index, share) in shares.enumerated() where share.kept > 0 && share.kept < total {
             let upper = share.outliers > 0 ? found.popFirst() : nil
@@ -77,25 +77,27 @@ struct MagnitudeTrim: Sparsifier {
     private static let largestPattern: UInt32 = 0x7fff_ffff
 
     func sparsify(_ index: Int, _ entries: UnsafeMutablePointer<Float>, of grain: Grain) {
+        var start = grain.range.lowerBound
+        while start < grain.range.upperBound {
+            let (band, end) = rule(index, from: start)
+            let count = min(end, grain.range.upperBound) - start
+            grain.kernels.keep(band, entries + (start - grain.range.lowerBound), count: count)
+            start += count
+        }
+    }
+
+    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int)? { rule(index, from: start) }
+
+    /// Between the edges' limits, whether entries equal to an edge stay does not change.
+    private func rule(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) {
         switch rules[index] {
-        case .keepAll: break
-        case .keepNone: entries.update(repeating: 0, count: grain.count)
+        case .keepAll: return (.all, .max)
+        case .keepNone: return (.none, .max)
         case .keep(let lower, let upper):
-            // Between the limits, whether entries equal to an edge stay does not change.
-            var start = grain.range.lowerBound
-            for limit in [min(lower.limit, upper.limit), max(lower.limit, upper.limit), grain.range.upperBound] {
-                let end = min(limit, grain.range.upperBound)
-                guard start < end else { continue }
-                let target = entries + (start - grain.range.lowerBound)
-                let from = Int(lower.pattern) + (start < lower.limit ? 0 : 1)
-                let to = Int(upper.pattern) - (start < upper.limit ? 0 : 1)
-                if from <= to {
-                    grain.kernels.keep(UInt32(from)...UInt32(to), target, count: end - start)
-                } else {
-                    target.update(repeating: 0, count: end - start)
-                }
-                start = end
-            }
+            let from = Int(lower.pattern) + (start < lower.limit ? 0 : 1)
+            let to = Int(upper.pattern) - (start < upper.limit ? 0 : 1)
+            let band = from <= to ? MagnitudeBand(from: UInt32(from), to: UInt32(to)) : .none
+            return (band, [lower.limit, upper.limit].filter { $0 > start }.min() ?? .max)
         }
     }
 }

@@ -20,6 +20,20 @@ struct OrderStatistics: Sendable {
         /// How many elements are larger, and how many are equal.
         let above: Int
         let equal: Int
+        /// Where elements near it lie, if they were few enough to note.
+        /// By span.
+        let hits: [NearHits]
+    }
+
+    /// The elements of one span of the tensor that share the high bits of a found one.
+    struct NearHits: Sendable, Hashable {
+        /// How many have low bits of zero: where differences of 16-bit numbers tend to lie.
+        var zeros = 0
+        /// The low bits of the others, in order; `nil` where there are too many to note.
+        var others: [UInt16]? = []
+
+        /// How many have these low bits.
+        func count(of low: UInt16) -> Int? { low == 0 ? zeros : others.map { $0.count { $0 == low } } }
     }
 
     /// Bytes of statistics that each thread keeps.
@@ -75,13 +89,15 @@ struct OrderStatistics: Sendable {
             roundOfQuery.append(known.map { roundOfQuery[$0] } ?? rounds.count)
             if known == nil { rounds.append((query.stream, .fine(inBin: bin.bin))) }
         }
-        let fine = try count(rounds, in: tensor, entries)
+        let fine = try countNear(rounds, in: tensor, entries)
         return try queries.indices.map { index in
-            guard let place = fine[roundOfQuery[index]].place(ofLargest: queries[index].rank - bins[index].above) else {
+            let (histogram, hits) = fine[roundOfQuery[index]]
+            guard let place = histogram.place(ofLargest: queries[index].rank - bins[index].above) else {
                 throw changed
             }
             return Found(
-                pattern: bins[index].bin << 16 | place.bin, above: bins[index].above + place.above, equal: place.inside)
+                pattern: bins[index].bin << 16 | place.bin, above: bins[index].above + place.above, equal: place.inside,
+                hits: hits)
         }
     }
 
@@ -105,6 +121,31 @@ struct OrderStatistics: Sendable {
         }
     }
 
+    /// Bytes of hits that are noted for a tensor at most; where there are more, equal entries are looked for in another pass.
+    private static let hitBytes = 16 << 20
+
+    /// The second round, which also notes what it counts.
+    private static func countNear(
+        _ rounds: [(stream: Int, histogram: MagnitudeHistogram)], in tensor: TensorPasses, _ entries: @escaping Entries
+    ) throws -> [(histogram: MagnitudeHistogram, hits: [NearHits])] {
+        let streams = rounds.map(\.stream)
+        let room = hitBytes / MemoryLayout<UInt16>.stride / max(1, rounds.count * tensor.spanCount)
+        let empty = Array(repeating: NearHits(), count: rounds.count)
+        let (histograms, spans) = try tensor.fold(rounds.map(\.histogram), recording: empty) { histograms, hits, grain in
+            var current: (stream: Int, entries: UnsafePointer<Float>)?
+            for (index, stream) in streams.enumerated() {
+                let values = try current.flatMap { $0.stream == stream ? $0.entries : nil } ?? entries(grain, stream)
+                current = (stream, values)
+                hits[index].note(room: room) {
+                    histograms[index].add(values, count: grain.count, hits: $0, kernels: grain.kernels)
+                }
+            }
+        } combine: { total, part in
+            for index in total.indices { total[index].add(part[index]) }
+        }
+        return histograms.enumerated().map { index, histogram in (histogram, spans.map { $0[index] }) }
+    }
+
     // MARK: Equal entries
 
     /// Asks where the first `kept` of the elements of a stream that equal `pattern` end.
@@ -112,10 +153,47 @@ struct OrderStatistics: Sendable {
         let stream: Int
         let pattern: UInt32
         let kept: Int
+        /// By span; none for an element that was not found by `find`.
+        let hits: [NearHits]
     }
 
-    /// For each, the flat index below which exactly `kept` of the equal entries lie. Reads the sources once.
+    /// For each, the flat index below which exactly `kept` of the equal entries lie. Reads a span of the sources where equal entries were noted,
+    /// else all of them.
     static func limits(of cut: [EqualEntries], in tensor: TensorPasses, _ entries: @escaping Entries) throws -> [Int] {
+        let noted = cut.map { equal in equal.hits.map { $0.count(of: UInt16(truncatingIfNeeded: equal.pattern)) } }
+        let isNoted = noted.map { !$0.isEmpty && $0.allSatisfy { $0 != nil } }
+        var counted = try countedLimits(of: zip(cut, isNoted).filter { !$0.1 }.map(\.0), in: tensor, entries)[...]
+        return try cut.indices.map { index in
+            guard isNoted[index] else { return counted.popFirst() ?? tensor.count }
+            return try limit(of: cut[index], counts: noted[index].compactMap(\.self), in: tensor, entries)
+        }
+    }
+
+    /// - Parameter counts: of the equal entries, by span.
+    private static func limit(
+        of equal: EqualEntries, counts: [Int], in tensor: TensorPasses, _ entries: Entries
+    ) throws -> Int {
+        var left = equal.kept
+        for (span, count) in counts.enumerated() {
+            guard left < count else {
+                left -= count
+                continue
+            }
+            for index in tensor.grains(ofSpan: span) {
+                let inGrain = try tensor.visit(grain: index) { grain in
+                    grain.kernels.countEqual(try entries(grain, equal.stream), pattern: equal.pattern, count: grain.count)
+                }
+                if left < inGrain { return try limit(of: equal, inGrain: index, keeping: left, in: tensor, entries) }
+                left -= inGrain
+            }
+            throw changed
+        }
+        return tensor.count
+    }
+
+    private static func countedLimits(of cut: [EqualEntries], in tensor: TensorPasses, _ entries: @escaping Entries) throws
+        -> [Int]
+    {
         guard !cut.isEmpty else { return [] }
         let counts = try tensor.counts(cut.count) { grain, counts in
             var current: (stream: Int, entries: UnsafePointer<Float>)?
@@ -155,4 +233,17 @@ struct OrderStatistics: Sendable {
 struct MagnitudeEdge: Sendable, Hashable {
     let pattern: UInt32
     let limit: Int
+}
+
+extension OrderStatistics.NearHits {
+    /// Adds what `count` finds; a list without room for all of it is given up.
+    fileprivate mutating func note(room: Int, _ count: (UnsafeMutableBufferPointer<UInt16>) -> (hits: Int, zeros: Int)) {
+        let left = others.map { min(FixedTree.blockElements, room - $0.count) } ?? 0
+        withUnsafeTemporaryAllocation(of: UInt16.self, capacity: max(1, left)) { buffer in
+            let target = UnsafeMutableBufferPointer(rebasing: buffer[..<left])
+            let found = count(target)
+            zeros += found.zeros
+            if found.hits <= left { others?.append(contentsOf: target[..<found.hits]) } else { others = nil }
+        }
+    }
 }

@@ -72,6 +72,37 @@ package struct TensorPasses: Sendable {
         return idle.withLock { $0.reduce(into: initial, combine) }
     }
 
+    /// As `fold`, and keeps what `body` records of each span of grains.
+    ///
+    /// - Returns: the folded value, and the records in the order of the spans.
+    package func fold<Part: Sendable, Record: Sendable>(
+        _ initial: Part, recording empty: Record, _ body: @escaping @Sendable (inout Part, inout Record, Grain) throws -> Void,
+        combine: (inout Part, Part) -> Void
+    ) throws -> (Part, [Record]) {
+        let idle = Mutex<[Part]>([])
+        let records = Mutex(Array(repeating: empty, count: spanCount))
+        try forEachSpan { grain, ranges in
+            var part = idle.withLock { $0.popLast() } ?? initial
+            var record = empty, span = 0
+            for range in ranges {
+                span = range.lowerBound / FixedTree.blockElements / Self.grainsPerSpan
+                grain.take(range)
+                try body(&part, &record, grain)
+            }
+            idle.withLock { $0.append(part) }
+            records.withLock { $0[span] = record }
+        }
+        return (idle.withLock { $0.reduce(into: initial, combine) }, records.withLock { $0 })
+    }
+
+    /// Spans of grains that a thread folds in one go.
+    package var spanCount: Int { (grainCount + Self.grainsPerSpan - 1) / Self.grainsPerSpan }
+
+    /// The indices of a span's grains.
+    package func grains(ofSpan span: Int) -> Range<Int> {
+        span * Self.grainsPerSpan..<min(grainCount, (span + 1) * Self.grainsPerSpan)
+    }
+
     /// Adds up `terms` float64 quantities of every grain: `body` adds a grain's share to the zeros it is given.
     package func sums(_ terms: Int, _ body: @escaping @Sendable (Grain, inout [Double]) throws -> Void) throws -> [Double] {
         try perGrain(terms, zero: 0, body).map(FixedTree.sum)
@@ -204,10 +235,8 @@ package struct TensorPasses: Sendable {
     }
 
     private func forEachSpan(_ body: @escaping @Sendable (Grain, LazyMapSequence<Range<Int>, Range<Int>>) throws -> Void) throws {
-        let spans = (grainCount + Self.grainsPerSpan - 1) / Self.grainsPerSpan
-        try runner.forEach(spans) { span in
-            let indices = span * Self.grainsPerSpan..<min(grainCount, (span + 1) * Self.grainsPerSpan)
-            try grains.with { try body($0, indices.lazy.map(grainRange)) }
+        try runner.forEach(spanCount) { span in
+            try grains.with { try body($0, grains(ofSpan: span).lazy.map(grainRange)) }
         }
     }
 

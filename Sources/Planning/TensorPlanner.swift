@@ -160,6 +160,12 @@ struct TensorPlanner {
             return nil
         }
         try checkShapes(of: found.demand, found.shapes.map { Array($0.dropFirst()) })
+        guard found.sources.allSatisfy(\.dtype.isArithmetic) else {
+            throw problem(
+                found.demand.name,
+                "holds \(list(Set(found.sources.map(\.dtype.rawValue)).sorted())) values, whose rows cannot be brought together",
+                advice: "leave 'tokenizer' out, or convert the models to a floating type")
+        }
         let models = found.demand.sources.map(\.model)
         let order = models.indices.sorted { models[$0] < models[$1] }
         let maps = try vocabulary.rowMaps(holders: order.map { models[$0] })

@@ -81,8 +81,8 @@ package struct Kernels: @unchecked Sendable {
     }
 
     /// Zeroes the elements whose magnitude pattern lies outside `patterns`. The patterns of NaN are the largest.
-    package func keep(_ patterns: ClosedRange<UInt32>, _ target: UnsafeMutablePointer<Float>, count: Int) {
-        table.pointee.keep_between(patterns.lowerBound, patterns.upperBound, target, count)
+    package func keep(_ band: MagnitudeBand, _ target: UnsafeMutablePointer<Float>, count: Int) {
+        table.pointee.keep_between(band.from, band.to, target, count)
     }
 
     /// TIES' elect and merge steps over weighted entries, one vector a model (arXiv 2306.01708, section 3).
@@ -100,8 +100,17 @@ package struct Kernels: @unchecked Sendable {
         table.pointee.histogram_high(x, bins, count)
     }
 
-    func histogramLow(_ x: UnsafePointer<Float>, high: UInt32, _ bins: UnsafeMutablePointer<UInt32>, count: Int) {
-        table.pointee.histogram_low(x, high, bins, count)
+    /// - Parameter hits: takes the low bits of what was counted, unless they are zero, in order, as far as there is room.
+    /// - Returns: how many are not zero.
+    func histogramLow(
+        _ x: UnsafePointer<Float>, high: UInt32, _ bins: UnsafeMutablePointer<UInt32>, hits: UnsafeMutableBufferPointer<UInt16>,
+        count: Int
+    ) -> Int {
+        // Without room the pointer is never followed.
+        withUnsafeTemporaryAllocation(of: UInt16.self, capacity: 1) { none in
+            guard let target = hits.baseAddress ?? none.baseAddress else { return 0 }
+            return table.pointee.histogram_low(x, high, bins, target, hits.count, count)
+        }
     }
 
     /// How many elements have exactly this magnitude pattern.

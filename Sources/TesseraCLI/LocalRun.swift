@@ -50,7 +50,8 @@ struct LocalRun: Sendable {
     }
 
     private func work(as worker: JobBook.WorkerID, on messages: AsyncStream<Message>) async {
-        let runner = LeaseRunner(executor: ShardExecutor(pool: pool, inputs: LocalInputs(roots: .wholeMachine)))
+        let runner = LeaseRunner(
+            executor: ShardExecutor(pool: pool, inputs: LocalInputs(roots: .wholeMachine, checksVersions: true)))
         await withDiscardingTaskGroup { group in
             for await message in messages {
                 switch message {

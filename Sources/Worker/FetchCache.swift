@@ -10,7 +10,7 @@ package protocol RangeFetcher: Sendable {
 
 /// Input files that this host does not have, read piece by piece from the coordinator and kept while there is room.
 ///
-/// Pieces are known by the file's header digest and size, so that two jobs over one file share them. The least recently used piece goes first;
+/// Pieces are known by the file and its version, so that two jobs over one file share them, and a file that was replaced is fetched anew. The least recently used piece goes first;
 /// a reader keeps the piece that it holds alive.
 package final class FetchCache: InputProvider {
     /// One request and the unit of keeping: large enough to keep a fast link busy.

@@ -7,6 +7,8 @@ package final class LocalInputs: InputProvider {
     private let roots: Roots
     /// Stands in for files that this host does not have.
     private let fallback: (any InputProvider)?
+    /// Whether this is the host that planned, where a file's version means something.
+    private let checksVersions: Bool
     private let opened = Mutex<[InputFile: Opened]>([:])
 
     private struct Opened {
@@ -18,8 +20,9 @@ package final class LocalInputs: InputProvider {
         var isCurrent: Bool { place.map { ReadableFile.version(at: $0.path) == $0.version } ?? true }
     }
 
-    package init(roots: Roots, fallback: (any InputProvider)? = nil) {
+    package init(roots: Roots, fallback: (any InputProvider)? = nil, checksVersions: Bool = false) {
         self.roots = roots
+        self.checksVersions = checksVersions
         self.fallback = fallback
     }
 
@@ -37,6 +40,11 @@ package final class LocalInputs: InputProvider {
         if let path = try roots.find(file) {
             // The version first: a file that is replaced in between is then opened again, not kept.
             let version = ReadableFile.version(at: path)
+            guard !checksVersions || version == file.version else {
+                throw TesseraError(
+                    .badData, "the file was changed or replaced after the job was planned", file: path,
+                    advice: "make sure that nobody writes the inputs during a merge, and run it again")
+            }
             return Opened(source: try openByteSource(path: path), place: (path, version))
         }
         if let fallback { return Opened(source: try fallback.open(file), place: nil) }

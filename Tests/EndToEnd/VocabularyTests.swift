@@ -20,7 +20,8 @@ import Testing
             [("model.embed_tokens.weight", matrix), ("lm_head.weight", matrix), ("model.norm.weight", TestTensor([1, 1]))])
         try directory.write(#"{"vocab_size": \#(rows), "torch_dtype": "float32"}"#, to: "\(name)/config.json")
         let vocabulary = tokens.enumerated().dropFirst().map { "\"\($1)\": \($0)" }.joined(separator: ", ")
-        let added = #"{"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}"#
+        let added =
+            #"{"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}"#
         try directory.write(
             #"{"version": "1.0", "added_tokens": [\#(added)], "model": {"type": "BPE", "vocab": {"<s>": 0, \#(vocabulary)}, "merges": []}}"#,
             to: "\(name)/tokenizer.json")
@@ -63,7 +64,8 @@ import Testing
 
     @Test func theBasesVocabularyAndPadding() async throws {
         #expect(try await merge("tokenizer_source: a", weights: (0, 1)) == [100, 103, 2, 101])
-        #expect(try await merge("tokenizer: {source: a, pad_to_multiple_of: 8}", weights: (1, 0)) == [0, 1, 2, 3, 1.5, 1.5, 1.5, 1.5])
+        #expect(
+            try await merge("tokenizer: {source: a, pad_to_multiple_of: 8}", weights: (1, 0)) == [0, 1, 2, 3, 1.5, 1.5, 1.5, 1.5])
         #expect(try config("vocab_size") == 8)
     }
 
@@ -94,7 +96,8 @@ import Testing
         try directory.write("merge_method: linear\nmodels:\n- model: a\n- model: b\nparameters: {weight: 1}\n", to: "r.yml")
         let outcome = try await Tessera.run(["run", "r.yml", "out"], in: directory.path)
         #expect(outcome.exitCode == 65)
-        #expect(outcome.errors.contains("'b' has 4 rows, 'a' has 6") && outcome.errors.contains("1 is \"z\" here and \"x\" there"))
+        #expect(
+            outcome.errors.contains("'b' has 4 rows, 'a' has 6") && outcome.errors.contains("1 is \"z\" here and \"x\" there"))
         #expect(outcome.errors.contains("add a line 'tokenizer_source: union'"))
     }
 }

@@ -42,7 +42,7 @@ import Testing
         compare("divide") { kernels, x, _, target in kernels.divide(&target, by: 0.7, count: x.count) }
         compare("axpy") { kernels, x, _, target in kernels.axpy(0.1, x, into: &target, count: x.count) }
         compare("keep") { kernels, x, _, target in
-            kernels.keep(Float(0.5).bitPattern...Float(0.75).bitPattern, &target, count: x.count)
+            kernels.keep(MagnitudeBand(from: Float(0.5).bitPattern, to: Float(0.75).bitPattern), &target, count: x.count)
         }
         for normalize in [false, true] {
             compare("signConsensus") { kernels, x, y, target in

@@ -24,6 +24,36 @@ typedef struct tk_rank_room {
     uint32_t wanted[TK_RANK_BINS];
 } tk_rank_room;
 
+/* Element types of tk_vector. */
+enum { TK_F32, TK_BF16, TK_F16, TK_F64 };
+
+/* Elements as they are stored, decoded as they are needed. */
+typedef struct tk_vector {
+    const void *data;
+    int32_t type;
+} tk_vector;
+
+/* Models that merge_trimmed takes at most. */
+enum { TK_TRIMMED_MODELS = 16 };
+
+/* One model's part in merge_trimmed: of x - base, the magnitudes whose bit patterns lie in from...to stay, times factor, times weight. */
+typedef struct tk_trimmed {
+    tk_vector x;
+    uint32_t from, to;
+    float factor, weight;
+} tk_trimmed;
+
+/* How merge_trimmed combines what stays. */
+typedef struct tk_combination {
+    /* By the sign that sign_consensus elects, else by sum. */
+    bool consensus;
+    /* Of a consensus: divide by the sum of the agreeing weights. */
+    bool normalize;
+    /* Of a sum: divide by this; 1 for none. */
+    float divisor;
+    float lambda;
+} tk_combination;
+
 /* One instruction set's version of every loop. `n` counts elements. */
 typedef struct tk_kernels {
     const char *name;
@@ -39,6 +69,11 @@ typedef struct tk_kernels {
 
     /* target = x - y; target may be x. */
     void (*subtract)(const float *x, const float *y, float *target, size_t n);
+    /* target = x - y for stored elements; x may be target itself. */
+    void (*difference)(const tk_vector *x, const tk_vector *y, float *target, size_t n);
+    /* target = base + lambda * (combination of the trimmed differences), each step rounded as in the kernels for one step. */
+    void (*merge_trimmed)(
+        const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *target, size_t n);
     /* target += x */
     void (*add)(const float *x, float *target, size_t n);
     /* target = a * x; target may be x. */
@@ -57,8 +92,9 @@ typedef struct tk_kernels {
 
     /* bins[high 15 bits of the magnitude] += 1; TK_HIGH_BINS bins. */
     void (*histogram_high)(const float *x, uint32_t *bins, size_t n);
-    /* bins[low 16 bits] += 1 for the magnitudes whose high 15 bits are `high`; TK_LOW_BINS bins. */
-    void (*histogram_low)(const float *x, uint32_t high, uint32_t *bins, size_t n);
+    /* bins[low 16 bits] += 1 for the magnitudes whose high 15 bits are `high`; TK_LOW_BINS bins. The first `room` of those low bits
+     * that are not zero go to `hits` too, in order. Returns how many are not zero. */
+    size_t (*histogram_low)(const float *x, uint32_t high, uint32_t *bins, uint16_t *hits, size_t room, size_t n);
     /* How many magnitudes have exactly this pattern. */
     size_t (*count_equal)(const float *x, uint32_t pattern, size_t n);
 

@@ -100,7 +100,7 @@ package struct SCE: MergeMethod {
                 continue
             }
             if edge.limit == tensor.count {
-                let equal = OrderStatistics.EqualEntries(stream: 0, pattern: pattern, kept: left)
+                let equal = OrderStatistics.EqualEntries(stream: 0, pattern: pattern, kept: left, hits: [])
                 let limit = try OrderStatistics.limit(of: equal, inGrain: index, keeping: left, in: tensor) { grain, _ in
                     try variance(grain, try grain.taskVectors(models), into: 0)
                 }

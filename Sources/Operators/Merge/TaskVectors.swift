@@ -5,11 +5,19 @@ import TensorKernels
 protocol Sparsifier: Sendable {
     /// Zeroes what is dropped from the grain of the `index`-th model's task vector. The same entries each time it is asked.
     func sparsify(_ index: Int, _ entries: UnsafeMutablePointer<Float>, of grain: Grain) throws
+
+    /// For one that keeps a range of magnitudes: the range that holds from flat index `start` on, and up to where it does; else `nil`.
+    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int)?
+}
+
+extension Sparsifier {
+    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int)? { nil }
 }
 
 /// Drops nothing.
 struct KeepAll: Sparsifier {
     func sparsify(_ index: Int, _ entries: UnsafeMutablePointer<Float>, of grain: Grain) {}
+    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int)? { (.all, .max) }
 }
 
 /// The parameters and the last steps that all methods on task vectors share.
@@ -64,6 +72,16 @@ struct TaskVectors: Sendable {
         let factors = isSparse && rescale ? try rescalingFactors(sparsifier, in: tensor) : nil
         let total = weights.reduce(0, +)
         let divisor: Float? = normalize && abs(total) >= 1e-8 ? total : nil
+        let isBand = models.indices.allSatisfy { sparsifier.band($0, from: 0) != nil }
+        if isBand, models.count <= Kernels.TrimmedMerge.modelLimit {
+            return try tensor.emit { grain, out in
+                let merge = Kernels.TrimmedMerge(
+                    try models.map { try grain.stored($0) }, base: try grain.stored(base), weights: weights,
+                    factors: factors ?? Array(repeating: 1, count: models.count), isConsensus: combination == .consensus,
+                    normalize: normalize, divisor: divisor ?? 1, lambda: lambda)
+                apply(merge, sparsifier, to: grain, into: out)
+            }
+        }
         try tensor.emit { grain, out in
             var entries: [UnsafePointer<Float>] = []
             if combination == .sum { out.update(repeating: 0, count: grain.count) }
@@ -87,6 +105,21 @@ struct TaskVectors: Sendable {
             }
             if lambda != 1 { grain.kernels.scale(out, by: lambda, into: out, count: grain.count) }
             try grain.kernels.add(grain.source(base), to: out, count: grain.count)
+        }
+    }
+
+    /// Stretch by stretch, within each of which the same magnitudes of every model stay.
+    private func apply(
+        _ merge: Kernels.TrimmedMerge, _ sparsifier: any Sparsifier, to grain: Grain, into out: UnsafeMutablePointer<Float>
+    ) {
+        var start = grain.range.lowerBound
+        while start < grain.range.upperBound {
+            let bands = models.indices.map { sparsifier.band($0, from: start) ?? (.all, .max) }
+            let end = bands.reduce(grain.range.upperBound) { min($0, $1.end) }
+            merge.apply(
+                start - grain.range.lowerBound..<end - grain.range.lowerBound, bands: bands.map(\.0), into: out,
+                kernels: grain.kernels)
+            start = end
         }
     }
 
