@@ -1,0 +1,61 @@
+"""What the benchmark measures. A method that Tessera learns later is one more line in ROWS."""
+
+from dataclasses import dataclass
+
+TUNES = ("tune-0", "tune-1", "tune-2")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: a recipe, how Tessera carries it out, and what that is held against."""
+
+    name: str
+    recipe: str  # its paths begin at the family: base, tune-0, tune-1, tune-2
+    against: str | None = None  # a mode of roofline.c; RUN for `tessera run` of the same recipe; None for nothing
+    command: str = "run"  # or "submit", to a coordinator with WORKERS workers on this machine
+    preset: str | None = None  # a family of its own instead of the one that --preset names
+
+
+RUN = "run"
+WORKERS = 2  # of a row that submits; they share the threads of the others
+
+
+def merge(
+    method: str,
+    models: tuple[str, ...] = TUNES,
+    base: bool = False,
+    shared: dict[str, float] | None = None,
+    **parameters: float,
+) -> str:
+    """A mergekit recipe in which every model has the same parameters."""
+    lines = [f"merge_method: {method}"]
+    lines += ["base_model: base"] if base else []
+    lines += ["models:"]
+    for model in models:
+        lines += [f"- model: {model}"]
+        lines += ["  parameters:"] if parameters else []
+        lines += [f"    {name}: {value}" for name, value in parameters.items()]
+    lines += ["parameters:"] if shared else []
+    lines += [f"  {name}: {value}" for name, value in (shared or {}).items()]
+    lines += ["dtype: bfloat16"]
+    return "\n".join(lines) + "\n"
+
+
+TRIMMED = {"weight": 1.0, "density": 0.5}
+LIKE_TIES = "ties+sha256"
+
+ROWS = [
+    Row("passthrough", merge("passthrough", models=("tune-0",)), against="copy+sha256"),
+    Row("linear", merge("linear", weight=1.0), against="linear+sha256"),
+    Row("ties", merge("ties", base=True, **TRIMMED), against=LIKE_TIES),
+    Row("dare-ties", merge("dare_ties", base=True, **TRIMMED), against=LIKE_TIES),
+    Row("della", merge("della", base=True, **TRIMMED), against=LIKE_TIES),
+    Row("breadcrumbs-ties", merge("breadcrumbs_ties", base=True, **TRIMMED), against=LIKE_TIES),
+    Row("slerp", merge("slerp", models=("tune-0",), base=True, shared={"t": 0.5}), against=LIKE_TIES),
+    Row("multislerp", merge("multislerp", base=True, weight=1.0), against=LIKE_TIES),
+    Row("model-stock", merge("model_stock", base=True), against=LIKE_TIES),
+    Row("sce", merge("sce", base=True, shared={"select_topk": 0.5}), against=LIKE_TIES),
+    Row("arcee-fusion", merge("arcee_fusion", models=("tune-0",), base=True), against=LIKE_TIES),
+    Row("ties-submit", merge("ties", base=True, **TRIMMED), against=RUN, command="submit"),
+    Row("start-up", merge("linear", weight=1.0), preset="tiny"),
+]
