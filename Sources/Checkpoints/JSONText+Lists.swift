@@ -20,6 +20,11 @@ extension JSONText {
         range(of: path).map { String(decoding: bytes[$0], as: UTF8.self) }
     }
 
+    /// The elements of the array at `path`, each as it is written; `nil` when there is no array.
+    package func elements(_ path: [String]) -> [String]? {
+        (try? list(at: path, opening: "["))?.children.map { String(decoding: bytes[$0.value], as: UTF8.self) }
+    }
+
     /// Gives the value at `path` another, if it is there.
     ///
     /// - Returns: whether it was.

@@ -11,8 +11,8 @@ struct Companions {
     let vocabulary: VocabularyPlan?
     /// The type of the output's floating tensors, if they share one.
     let dtype: DType?
-    /// Where the recipe chose the layers: how many the output has, by the text before their number.
-    let layerCounts: [String: Int]
+    /// As `DemandList` says.
+    let layerOrigins: [String: [DemandList.LayerOrigin]]
 
     private var donor: Checkpoint { inputs.donor.checkpoint }
 
@@ -36,7 +36,8 @@ struct Companions {
         }
         if let index = layout.index { files.append(CompanionFile(name: Checkpoint.indexName, bytes: index)) }
         files.append(CompanionFile(name: "recipe.yml", bytes: Array(recipe.text.utf8)))
-        files.append(CompanionFile(name: "README.md", bytes: Array(ModelCard(recipe: recipe).text.utf8)))
+        let card = ModelCard(recipe: recipe, repositories: inputs.inputs.compactMap(\.repository))
+        files.append(CompanionFile(name: "README.md", bytes: Array(card.text.utf8)))
         return (files, configRemarks + tokenizer.remarks)
     }
 
@@ -52,6 +53,22 @@ struct Companions {
 
     // MARK: config.json
 
+    /// What kind of layer each is, where a config lists them one by one.
+    private static let layerTypesKey = "layer_types"
+
+    /// The entries of the models' own lists; `nil` unless each has one that is long enough.
+    private func layerTypes(_ origins: [DemandList.LayerOrigin], at path: [String]) -> [String]? {
+        var lists: [Int: [String]] = [:]
+        for model in Set(origins.map(\.model)) {
+            guard let list = inputs.inputs[model].checkpoint.config?.elements(path) else { return nil }
+            lists[model] = list
+        }
+        let types = origins.compactMap { origin in
+            lists[origin.model].flatMap { $0.indices.contains(origin.layer) ? $0[origin.layer] : nil }
+        }
+        return types.count == origins.count ? types : nil
+    }
+
     /// What configs call the number of layers; a model of several parts has it in the part's own section.
     private static let layerCountKeys = ["num_hidden_layers", "n_layer", "n_layers", "num_layers"]
     private static let tieKey = "tie_word_embeddings"
@@ -64,9 +81,14 @@ struct Companions {
             let keys = ["dtype", "torch_dtype"].filter { config.has([$0]) }
             for key in keys.isEmpty ? ["torch_dtype"] : keys { config.set(key, to: name) }
         }
-        if let count = layerCounts.values.first, layerCounts.count == 1 {
+        if let origins = layerOrigins.values.first, layerOrigins.count == 1 {
             let paths = Self.layerCountKeys.flatMap { [[$0], ["text_config", $0]] }
-            for path in paths where config.integer(path) != nil { config.replace(path, withJSON: "\(count)") }
+            for path in paths where config.integer(path) != nil { config.replace(path, withJSON: "\(origins.count)") }
+            for path in [[Self.layerTypesKey], ["text_config", Self.layerTypesKey]] {
+                if let types = layerTypes(origins, at: path) {
+                    config.replace(path, withJSON: "[\(types.joined(separator: ", "))]")
+                }
+            }
         }
         vocabulary?.resize(&config)
         let hasHead = layout.parts.contains { $0.tensors.contains { TensorName($0.name).isHead } }
@@ -81,13 +103,15 @@ struct Companions {
 /// `README.md` of an output, with the front matter that the hub reads.
 struct ModelCard {
     let recipe: Recipe
+    /// The models that are repositories of the hub.
+    let repositories: [String]
 
     var text: String {
         let models = recipe.models.map { "\($0)" }
         let base = recipe.baseModel.map { "\($0.value)" }
         return """
             ---
-            library_name: transformers
+            \(repositories.isEmpty ? "" : "base_model:\n" + repositories.map { "- \($0)\n" }.joined())library_name: transformers
             tags:
             - merge
             - tessera

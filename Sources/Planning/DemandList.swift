@@ -29,8 +29,14 @@ struct DemandList {
         let scopes: [ParameterScope]
     }
 
-    /// Layers of the output where the recipe chooses them, by the text before their number.
-    private(set) var layerCounts: [String: Int] = [:]
+    /// A layer of one of the models.
+    struct LayerOrigin {
+        let model: Int
+        let layer: Int
+    }
+
+    /// Where the recipe chooses the layers, by the text before their number: for each layer of the output, that of its first source.
+    private(set) var layerOrigins: [String: [LayerOrigin]] = [:]
 
     /// The tensors in byte order of their names, the order in which they are packed into parts.
     ///
@@ -167,7 +173,7 @@ struct DemandList {
             return []
         }
         var demands: [TensorDemand] = []
-        var layer = 0
+        var origins: [LayerOrigin] = []
         for slice in slices {
             let count = slice.sources.first?.layers?.count ?? 0
             let rests = layerTensors(of: slice, prefix: prefix)
@@ -175,7 +181,7 @@ struct DemandList {
                 for rest in rests {
                     demands.append(
                         TensorDemand(
-                            name: "\(prefix).\(layer + k).\(rest)",
+                            name: "\(prefix).\(origins.count + k).\(rest)",
                             sources: slice.sources.map { source in
                                 let name = "\(prefix).\((source.layers?.lowerBound ?? 0) + k).\(rest)"
                                 return TensorDemand.Source(
@@ -184,9 +190,11 @@ struct DemandList {
                             base: slice.base, scopes: slice.scopes, position: LayerStacks.position(of: k, in: count)))
                 }
             }
-            layer += count
+            if let first = slice.sources.first, let layers = first.layers {
+                origins += layers.map { LayerOrigin(model: first.model, layer: $0) }
+            }
         }
-        layerCounts[prefix] = layer
+        layerOrigins[prefix] = origins
         for name in names where TensorName(name).layer == nil {
             guard let slice = TensorName(name).standsBeforeLayers ? slices.first : slices.last else { continue }
             let has = slice.sources.contains { inputs.inputs[$0.model].checkpoint.tensor(named: name) != nil }

@@ -13,6 +13,12 @@ struct InputSet {
         let firstFile: Int
         let layers: LayerStacks
 
+        /// What the hub calls it, if it lies in the hub's cache.
+        var repository: String? {
+            let cached = "/models--\(reference.path.split(separator: "/").joined(separator: "--"))/snapshots/"
+            return checkpoint.directory.contains(cached) ? reference.path : nil
+        }
+
         /// The tensor as this model has it, its adapter folded in; `nil` when there is none of that name.
         func tensor(named name: String) -> (source: SourceReference, shape: [Int])? {
             guard let (part, entry) = checkpoint.tensor(named: name) else { return nil }

@@ -32,7 +32,7 @@ package enum Planner {
         }
         let companions = try Companions(
             recipe: recipe, inputs: inputs, roots: request.roots, layout: layout, vocabulary: vocabulary,
-            dtype: floatingType(of: tensors), layerCounts: list.layerCounts
+            dtype: floatingType(of: tensors), layerOrigins: list.layerOrigins
         ).make()
         return try Plan(
             recipeText: recipe.text, method: method.name, inputs: inputs.planned, layout: layout,

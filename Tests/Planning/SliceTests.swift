@@ -24,7 +24,8 @@ import Testing
         try TestTensor.writeCheckpoint(
             "\(directory.path)/\(model)",
             layers + [("model.embed_tokens.weight", TestTensor([1, 2])), ("model.norm.weight", TestTensor([1]))] + extra)
-        try Data(#"{"num_hidden_layers": \#(depth), "torch_dtype": "float32"}"#.utf8)
+        let types = (0..<depth).map { "\"\(model)\($0)\"" }.joined(separator: ", ")
+        try Data(#"{"num_hidden_layers": \#(depth), "layer_types": [\#(types)], "torch_dtype": "float32"}"#.utf8)
             .write(to: URL(fileURLWithPath: "\(directory.path)/\(model)/config.json"))
     }
 
@@ -56,6 +57,9 @@ import Testing
         #expect(work["model.layers.7.mlp.weight"]?.values.perInput[0]["scale"] == .number(0.5))
         let config = try #require(plan.companions.first { $0.name == "config.json" }).contents()
         #expect(try JSONText(config).integer(["num_hidden_layers"]) == 8)
+        #expect(
+            try JSONText(config).elements(["layer_types"])
+                == ["a0", "a1", "a2", "b2", "b3", "b4", "b5", "b2"].map { "\"\($0)\"" })
     }
 
     /// Gradients run over each slice, and stand at their beginning outside the layers.
