@@ -1,5 +1,5 @@
 package import Checkpoints
-import Glibc
+import TensorKernels
 
 /// The point on the sphere with the least sum of squared angles to the models' directions, given the mean of their lengths.
 ///
@@ -53,15 +53,15 @@ package struct Karcher: MergeMethod {
         for _ in 0..<stepLimit {
             var step = models.map { _ in 0.0 }
             for index in used {
-                let cosine = (products.dot(centre, with: index) / lengths[index]).asCosine, angle = acos(cosine)
+                let cosine = (products.dot(centre, with: index) / lengths[index]).asCosine, angle = Trigonometry.arcCosine(cosine)
                 guard !(angle < tolerance) else { continue }
-                let factor = share * angle / sin(angle)
+                let factor = share * angle / Trigonometry.sine(angle)
                 step[index] += factor / lengths[index]
                 for other in models.indices { step[other] -= factor * cosine * centre[other] }
             }
             let length = products.norm(ofCombination: step)
             if !(length >= tolerance) { break }
-            centre = zip(centre, step).map { cos(length) * $0 + sin(length) / length * $1 }
+            centre = zip(centre, step).map { Trigonometry.cosine(length) * $0 + Trigonometry.sine(length) / length * $1 }
             let norm = products.norm(ofCombination: centre)
             if norm > tolerance { centre = centre.map { $0 / norm } }
         }

@@ -1,5 +1,4 @@
 package import Checkpoints
-import Glibc
 import TensorKernels
 
 /// The weighted mean direction of several models, given the weighted mean of their lengths.
@@ -67,6 +66,6 @@ package struct MultiSlerp: MergeMethod {
             return weights
         }
         let length = zip(weights, lengths).reduce(0) { $0 + $1.0 * $1.1 }
-        return units.map { $0 / mean * cos(eps) * length }
+        return units.map { $0 / mean * Trigonometry.cosine(eps) * length }
     }
 }

@@ -1,5 +1,5 @@
 package import Checkpoints
-import Glibc
+import TensorKernels
 
 /// `out = [sin((1−t)θ)·a + sin(tθ)·b] / sin θ`, where `a` is the base, `b` the model and `θ` the angle between them.
 ///
@@ -43,7 +43,7 @@ struct Arc: Sendable {
     /// The coefficients of both vectors at `t`, from 0 at the first to 1 at the second.
     func point(_ t: Double) -> [Double] {
         guard !isStraight else { return [1 - t, t] }
-        let angle = acos(cosine), sine = sin(angle)
-        return [sin((1 - t) * angle) / sine, sin(t * angle) / sine]
+        let angle = Trigonometry.arcCosine(cosine), sine = Trigonometry.sine(angle)
+        return [Trigonometry.sine((1 - t) * angle) / sine, Trigonometry.sine(t * angle) / sine]
     }
 }
