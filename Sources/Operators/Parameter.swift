@@ -103,6 +103,20 @@ package struct Parameter: Sendable {
             : "'\(name)' lies between \(bound(range.lowerBound)) and \(bound(range.upperBound)), not at \(bound(number))"
     }
 
+    /// What to write for a value that makes no sense.
+    package var advice: String {
+        let isBounded = range.lowerBound > -Double.greatestFiniteMagnitude && range.upperBound < Double.greatestFiniteMagnitude
+        let bound = { (value: Double) in Int(exactly: value).map { "\($0)" } ?? "\(value)" }
+        switch kind {
+        case .flag: return "write '\(name): true' or '\(name): false'"
+        case .integer: return "write a whole number without a point, such as '\(name): \(bound(max(1, range.lowerBound)))'"
+        case .number where isBounded: return "write a number from \(bound(range.lowerBound)) to \(bound(range.upperBound))"
+        case .number where range.lowerBound == Double.leastNonzeroMagnitude: return "write a number above 0"
+        case .number where range.lowerBound == 0: return "write 0 or a number above it"
+        case .number: return "write a number, such as '\(name): 0.5', or a list of numbers"
+        }
+    }
+
     package static func flag(_ name: String, default value: Bool, _ summary: String) -> Parameter {
         Parameter(name, .shared, .flag, .flag(value), isRequired: false, range: anyNumber, summary)
     }

@@ -63,12 +63,14 @@ struct DemandList {
     }
 
     private mutating func checkModules(known: Set<String>) {
-        let listed = recipe.modules.compactMap(\.name)
-        for name in listed where !known.contains(name.value) {
+        let listed = recipe.modules.compactMap(\.name), unknown = listed.filter { !known.contains($0.value) }
+        for name in unknown {
             complain(
                 "the models have no module '\(name.value)'", line: name.line,
-                advice: "their modules are \(known.sorted().joined(separator: ", "))")
+                advice: Suggestion.advice(for: name.value, in: known.sorted(), otherwise: "write one of"))
         }
+        // The one that is not listed may be the one that is called wrongly.
+        guard unknown.isEmpty else { return }
         for name in known.sorted() where !listed.contains(where: { $0.value == name }) {
             complain(
                 "the module '\(name)' is not listed, so its tensors would be missing", line: listed.first?.line ?? 1,
@@ -116,6 +118,7 @@ struct DemandList {
             complain(
                 "the model '\(inputs.inputs[source.model].reference)' is listed twice", line: source.line,
                 advice: "add the two weights and list it once")
+            return
         }
         if method.inputs.base == .required, slice.base == nil {
             complain(
@@ -133,7 +136,10 @@ struct DemandList {
             "the method '\(method.name)' takes \(expected) \(range.upperBound == 1 ? "model" : "models")\(hasBaseRole ? " besides the base" : ""), the recipe has \(models)",
             line: line,
             advice: !method.inputs.givesBaseARole && slice.base != nil && recipe.baseModel != nil
-                ? "the base counts as a model here: leave 'base_model' out" : nil)
+                ? "the base counts as a model here: leave 'base_model' out"
+                : models > range.upperBound
+                    ? "leave \(models - range.upperBound) out, or choose a method for more models"
+                    : "add \(range.lowerBound - models) more")
     }
 
     // MARK: Tensors

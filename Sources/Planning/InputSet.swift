@@ -71,8 +71,9 @@ struct InputSet {
     /// The model whose config and tokenizer the output gets: the base, else the first.
     var donor: Input { inputs[base ?? 0] }
 
-    /// - Throws: `Problems` with every model that cannot be opened.
-    static func open(_ recipe: Recipe, request: PlanRequest) throws -> InputSet {
+    /// - Parameter problems: what is already known to be wrong with the recipe.
+    /// - Throws: `Problems` with these and every model that cannot be opened.
+    static func open(_ recipe: Recipe, request: PlanRequest, problems: [TesseraError] = []) throws -> InputSet {
         let sources = recipe.modules.flatMap(\.body.sources).map(\.model)
         let sliceBases = recipe.modules.flatMap { module -> [Located<ModelReference>] in
             guard case .slices(let slices) = module.body else { return [] }
@@ -81,7 +82,7 @@ struct InputSet {
         let locator = ModelLocator(roots: request.roots, workingDirectory: request.workingDirectory)
         var inputs: [Input] = []
         var indices: [ModelReference: Int] = [:]
-        var problems: [TesseraError] = []
+        var problems = problems
         var files = 0
         var seen: Set<ModelReference> = []
         for named in sources + sliceBases + [recipe.baseModel].compactMap(\.self) where seen.insert(named.value).inserted {
@@ -91,7 +92,7 @@ struct InputSet {
                 inputs.append(input)
                 files += input.files.count
             } catch {
-                problems.append(error)
+                problems.append(blame(named, for: error, in: recipe))
             }
         }
         var lenders: [(reference: ModelReference, checkpoint: Checkpoint)] = []
@@ -99,11 +100,23 @@ struct InputSet {
             do throws(TesseraError) {
                 lenders.append((named.value, try Checkpoint.open(try locator.locate(named.value.model))))
             } catch {
-                problems.append(error)
+                problems.append(blame(named, for: error, in: recipe))
             }
         }
         guard problems.isEmpty else { throw Problems(problems) }
         return InputSet(inputs: inputs, base: recipe.baseModel.flatMap { indices[$0.value] }, lenders: lenders, indices: indices)
+    }
+
+    /// A model that is not where the recipe says is a mistake of that line; what is wrong inside a file stays a matter of that file.
+    private static func blame(_ named: Located<ModelReference>, for error: TesseraError, in recipe: Recipe) -> TesseraError {
+        let isWrittenSo = [named.value.model, named.value.adapter].contains { $0?.path == error.file }
+        guard error.code == .inputMissing || isWrittenSo else { return error }
+        var blamed = error
+        blamed.problem = error.file.map { "\($0): \(error.problem)" } ?? error.problem
+        blamed.file = recipe.file
+        blamed.line = named.line
+        blamed.advice = error.advice ?? "correct the path: it leads to a directory with a model, or behind '+' with an adapter"
+        return blamed
     }
 
     private static func open(_ reference: ModelReference, locator: ModelLocator, firstFile: Int) throws(TesseraError) -> Input {

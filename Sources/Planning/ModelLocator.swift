@@ -49,7 +49,7 @@ struct ModelLocator {
             let known = repository.isCached ? "has no revision '\(repository.revision)' of it" : "does not hold it"
             throw TesseraError(
                 .inputMissing, "no such file or directory, and the hub cache \(repository.cache) \(known)", file: repository.name,
-                advice: "download it first, for example with: hf download \(repository.name)")
+                advice: "correct the path, or download the repository, for example with: hf download \(repository.name)")
         }
         guard let path = roots.locate(try roots.relativePath(of: snapshot, workingDirectory: nil)) else {
             throw TesseraError(.inputMissing, "no such file or directory", file: snapshot)

@@ -2,19 +2,59 @@ import Checkpoints
 import Operators
 import Recipes
 
-/// Finds parameters that a recipe sets in vain: names that the method does not have, and values at a place where nobody looks for them.
+/// Finds parameters that a recipe sets in vain: names that the method does not have, values at a place where nobody looks for them, values
+/// that make no sense wherever they apply, and filters that fit nothing.
 struct ParameterNames {
     let recipe: Recipe
     let method: any MergeMethod.Type
 
     func warnings() -> [TesseraError] {
-        var warnings = unknown(in: recipe.parameters)
-        for module in recipe.modules {
-            warnings += unknown(in: module.parameters)
-            if case .slices(let slices) = module.body { warnings += slices.flatMap { unknown(in: $0.parameters) } }
-            warnings += module.body.sources.flatMap { unknown(in: $0.parameters) + misplaced(in: $0.parameters) }
+        sorted(scopes.flatMap { unknown(in: $0) } + sources.flatMap { misplaced(in: $0) })
+    }
+
+    /// Values that the method cannot take, one complaint for each setting, however many layers and tensors it is for.
+    func problems() -> [TesseraError] {
+        sorted(
+            scopes.flatMap { scope in
+                method.parameters.compactMap { parameter -> TesseraError? in
+                    guard let setting = scope.settings[parameter.name] else { return nil }
+                    for value in setting.value.scalars {
+                        if case .failure(let complaint) = parameter.convert(value) {
+                            return told(complaint.problem, setting.line, parameter.advice)
+                        }
+                    }
+                    return nil
+                }
+            })
+    }
+
+    /// Filters that fit none of the tensors.
+    func uselessFilters(tensors: Set<String>) -> [TesseraError] {
+        let conditions = scopes.flatMap { scope in
+            method.parameters.flatMap { scope.settings[$0.name]?.value.conditions ?? [] }
         }
-        return warnings.sorted { ($0.line ?? 0, $0.problem) < ($1.line ?? 0, $1.problem) }
+        return sorted(
+            conditions.filter { condition in !tensors.contains { condition.fits($0) } }.map { condition in
+                let filter = condition.filter ?? "", parts = Set(tensors.flatMap { $0.split(separator: ".").map(String.init) })
+                let words = parts.filter { Int($0) == nil }.sorted()
+                return told(
+                    "no tensor's name holds '\(filter)', so the filter does nothing", condition.line,
+                    Suggestion.closest(to: filter, in: words).map { "did you mean '\($0)'?" }
+                        ?? "write a part of a name, such as \(words.prefix(8).map { "'\($0)'" }.joined(separator: ", "))")
+            })
+    }
+
+    private var sources: [ParameterScope] { recipe.modules.flatMap(\.body.sources).map(\.parameters) }
+
+    private var scopes: [ParameterScope] {
+        let slices = recipe.modules.flatMap { module in
+            if case .slices(let slices) = module.body { slices.map(\.parameters) } else { [ParameterScope]() }
+        }
+        return [recipe.parameters] + recipe.modules.map(\.parameters) + slices + sources
+    }
+
+    private func sorted(_ found: [TesseraError]) -> [TesseraError] {
+        found.sorted { ($0.line ?? 0, $0.problem) < ($1.line ?? 0, $1.problem) }
     }
 
     private func unknown(in scope: ParameterScope) -> [TesseraError] {
@@ -23,7 +63,7 @@ struct ParameterNames {
             let advice =
                 Suggestion.closest(to: name, in: known).map { "did you mean '\($0)'?" }
                 ?? (known.isEmpty ? "it has none" : "it has \(known.joined(separator: ", "))")
-            return warning("the method '\(method.name)' has no parameter '\(name)', so it is ignored", setting.line, advice)
+            return told("the method '\(method.name)' has no parameter '\(name)', so it is ignored", setting.line, advice)
         }
     }
 
@@ -31,14 +71,14 @@ struct ParameterNames {
     private func misplaced(in scope: ParameterScope) -> [TesseraError] {
         method.parameters.filter { $0.scope == .shared }.compactMap { parameter in
             scope.settings[parameter.name].map {
-                warning(
+                told(
                     "'\(parameter.name)' is one value for all models, so it is ignored at one of them", $0.line,
                     "move it to the recipe's own 'parameters:'")
             }
         }
     }
 
-    private func warning(_ problem: String, _ line: Int, _ advice: String) -> TesseraError {
+    private func told(_ problem: String, _ line: Int, _ advice: String) -> TesseraError {
         TesseraError(.badData, problem, file: recipe.file, line: line, advice: advice)
     }
 }

@@ -17,11 +17,11 @@ struct ParameterResolution {
         for parameter in method.parameters {
             switch parameter.scope {
             case .shared:
-                values.shared[parameter.name] = check(demand.value(parameter.name), parameter, source: nil, &problems)
+                values.shared[parameter.name] = check(demand.value(parameter.name), parameter, demand, nil, &problems)
             case .perModel, .perInput:
                 for (index, source) in demand.sources.enumerated() where parameter.scope == .perInput || index != demand.base {
                     let found = demand.value(parameter.name, of: source)
-                    values.perInput[index][parameter.name] = check(found, parameter, source: source, &problems)
+                    values.perInput[index][parameter.name] = check(found, parameter, demand, source, &problems)
                 }
             }
         }
@@ -31,40 +31,55 @@ struct ParameterResolution {
 
     /// The value in the parameter's own type, or a complaint.
     private func check(
-        _ found: Located<ScalarValue>?, _ parameter: Parameter, source: TensorDemand.Source?, _ problems: inout [TesseraError]
+        _ found: Located<ScalarValue>?, _ parameter: Parameter, _ demand: TensorDemand, _ source: TensorDemand.Source?,
+        _ problems: inout [TesseraError]
     ) -> ParameterValue? {
         guard let found else {
-            if parameter.isRequired {
-                let place = source.map { " for the model '\(inputs.inputs[$0.model].reference)'" } ?? ""
-                problems.append(
-                    TesseraError(
-                        .badData, "the method '\(method.name)' needs a value of '\(parameter.name)'\(place)", file: recipe.file,
-                        line: source?.line ?? recipe.method.line,
-                        advice: "add '\(parameter.name): VALUE' under its 'parameters:', or under the recipe's own"))
-            }
+            if parameter.isRequired { problems.append(missing(parameter, demand, source)) }
             return parameter.defaultValue
         }
-        func complain(_ problem: String) -> ParameterValue? {
-            problems.append(TesseraError(.badData, problem, file: recipe.file, line: found.line))
+        switch parameter.convert(found.value) {
+        case .success(let value): return value
+        case .failure(let complaint):
+            problems.append(
+                TesseraError(.badData, complaint.problem, file: recipe.file, line: found.line, advice: parameter.advice))
             return nil
         }
-        switch parameter.kind {
-        case .flag:
-            guard let flag = found.value.asBool else {
-                return complain("'\(parameter.name)' is true or false, not '\(found.value)'")
-            }
-            return .flag(flag)
-        case .number, .integer:
-            guard let number = found.value.asDouble, number.isFinite else {
-                return complain("'\(parameter.name)' is a number, not '\(found.value)'")
-            }
-            guard parameter.kind == .number || number == number.rounded() else {
-                return complain("'\(parameter.name)' is a whole number, not \(number)")
-            }
-            guard parameter.range.contains(number) else {
-                return complain(parameter.complaint(about: number))
-            }
-            return .number(number)
+    }
+
+    /// Why there is no value: a slip in the name, filters that leave tensors out, or nothing was written.
+    private func missing(_ parameter: Parameter, _ demand: TensorDemand, _ source: TensorDemand.Source?) -> TesseraError {
+        let name = parameter.name, scopes = (source.map { [$0.parameters] } ?? []) + demand.scopes
+        let model = source.map { "'\(inputs.inputs[$0.model].reference)'" }
+        func problem(_ text: String, line: Int, _ advice: String) -> TesseraError {
+            TesseraError(.badData, text, file: recipe.file, line: line, advice: advice)
         }
+        let needs = "the method '\(method.name)' needs a value of '\(name)'"
+        let known = method.parameters.map(\.name)
+        let slips = scopes.flatMap(\.settings).filter { word, _ in
+            !known.contains(word) && Suggestion.closest(to: word, in: known) == name
+        }
+        if let (word, setting) = slips.min(by: { ($0.value.line, $0.key) < ($1.value.line, $1.key) }) {
+            return problem("\(needs), and has no parameter '\(word)'", line: setting.line, "did you mean '\(name)'?")
+        }
+        if let setting = scopes.compactMap({ $0.settings[name] }).first(where: { !$0.value.conditions.isEmpty }) {
+            return problem(
+                "no filter of '\(name)' fits every tensor", line: setting.line,
+                "add '- value: VALUE' as the last entry, for all other tensors")
+        }
+        if let source {
+            // Left out of every model is one mistake, not one for each.
+            let isForAll = demand.sources.allSatisfy { $0.parameters.settings[name] == nil }
+            return problem(
+                "\(needs) for \(isForAll ? "every model" : "the model \(model ?? "")")",
+                line: isForAll ? recipe.method.line : source.line,
+                "add '\(name): VALUE' under \(isForAll ? "the" : "its") 'parameters:'\(isForAll ? " of each" : ", or under the recipe's own")"
+            )
+        }
+        if let misplaced = demand.sources.compactMap({ $0.parameters.settings[name] }).first {
+            return problem(
+                "\(needs) for all models, not at one of them", line: misplaced.line, "move it to the recipe's own 'parameters:'")
+        }
+        return problem(needs, line: recipe.method.line, "add '\(name): VALUE' under the recipe's 'parameters:'")
     }
 }

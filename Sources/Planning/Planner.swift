@@ -7,11 +7,17 @@ package enum Planner {
     package static func plan(_ request: PlanRequest) throws -> Plan {
         let recipe = try Recipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict)
         let method = try mergeMethod(of: recipe)
-        let warnings = recipe.warnings + ParameterNames(recipe: recipe, method: method).warnings()
-        if request.strict, !warnings.isEmpty { throw Problems(warnings) }
-        let inputs = try InputSet.open(recipe, request: request)
+        let parameters = ParameterNames(recipe: recipe, method: method)
+        var warnings = recipe.warnings + parameters.warnings()
+        func throwIfStrict() throws(Problems) {
+            if request.strict, !warnings.isEmpty { throw Problems(warnings) }
+        }
+        try throwIfStrict()
+        let inputs = try InputSet.open(recipe, request: request, problems: parameters.problems())
         var list = DemandList(recipe: recipe, method: method, inputs: inputs)
         let demands = try list.demands()
+        warnings += parameters.uselessFilters(tensors: Set(demands.flatMap { [$0.name] + $0.sources.map(\.name) }))
+        try throwIfStrict()
         let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs).plan()
         let planner = TensorPlanner(
             recipe: recipe, method: method, inputs: inputs, vocabulary: vocabulary, seed: request.seed)
@@ -52,10 +58,7 @@ package enum Planner {
     private static func mergeMethod(of recipe: Recipe) throws -> any MergeMethod.Type {
         let name = recipe.method.value
         if let method = MergeMethods.all.first(where: { $0.name == name }) { return method }
-        let names = MergeMethods.all.map { $0.name }
-        let advice =
-            Suggestion.closest(to: name, in: names).map { "did you mean '\($0)'?" }
-            ?? "this version knows \(names.joined(separator: ", "))"
+        let advice = Suggestion.advice(for: name, in: MergeMethods.all.map { $0.name }, otherwise: "write one of")
         throw Problems([
             TesseraError(.badData, "unknown merge method '\(name)'", file: recipe.file, line: recipe.method.line, advice: advice)
         ])

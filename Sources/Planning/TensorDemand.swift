@@ -1,3 +1,4 @@
+import Operators
 import Recipes
 
 /// One output tensor as the recipe asks for it, before anybody has looked whether the models have what it needs.
@@ -29,6 +30,13 @@ extension TensorDemand {
     /// One value for the output tensor; filters look at the output's name.
     func value(_ name: String) -> Located<ScalarValue>? {
         scopes.lazy.compactMap { $0.value(name, at: position, tensor: self.name) }.first
+    }
+
+    /// The last line of the recipe that has a say in one of the parameters of this tensor.
+    func lastLine(of parameters: [Parameter]) -> Int? {
+        parameters.flatMap { parameter in
+            parameter.scope == .shared ? [value(parameter.name)?.line] : sources.map { value(parameter.name, of: $0)?.line }
+        }.compactMap(\.self).max()
     }
 
     /// One value for a source; filters look at the name that the tensor has there.

@@ -146,7 +146,13 @@ struct TensorPlanner {
             randomKey = method.isRandom ? try CounterRandom.key(seed: seed, tensor: demand.name) : nil
             bound = try method.init(values, inputs: TensorInputs(count: found.sources.count, base: base))
         } catch {
-            throw problem(demand.name, error.problem, advice: error.advice)
+            // Values that contradict each other do so in every tensor: the last of them is where to look.
+            throw Problems([
+                TesseraError(
+                    .badData, error.problem, file: recipe.file,
+                    line: demand.lastLine(of: method.parameters) ?? recipe.method.line,
+                    advice: error.advice)
+            ])
         }
         return PlannedTensor(
             name: demand.name, outputType: isCopy ? types[0] : outputType(of: types), shape: shape, method: method.name,
@@ -203,9 +209,16 @@ private struct ProblemList {
 
     init(file: String?) { self.file = file }
 
-    /// The same complaint about the recipe itself, met at every tensor, is kept once.
+    /// The same complaint about the recipe itself, met at every tensor, is kept once, though a gradient gives it other numbers in each layer.
     mutating func add(_ more: [TesseraError]) {
-        for problem in more where !problems.contains(problem) { problems.append(problem) }
+        for problem in more where !problems.contains(where: { $0 == problem || isSameLine($0, problem) }) {
+            problems.append(problem)
+        }
+    }
+
+    private func isSameLine(_ left: TesseraError, _ right: TesseraError) -> Bool {
+        func words(_ error: TesseraError) -> String { error.problem.filter { !$0.isNumber && !".-".contains($0) } }
+        return left.line != nil && left.line == right.line && left.tensor == nil && words(left) == words(right)
     }
 
     func throwIfAny() throws(Problems) {

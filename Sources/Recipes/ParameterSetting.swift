@@ -15,15 +15,29 @@ package enum ParameterSetting: Sendable, Hashable {
         /// A part of the tensor's name; `nil` and `*` fit every tensor.
         package let filter: String?
         package let values: Values
+        /// Of the recipe.
+        package let line: Int
 
-        package init(filter: String?, values: Values) {
+        package init(filter: String?, values: Values, line: Int) {
             self.filter = filter
             self.values = values
+            self.line = line
         }
 
-        fileprivate func fits(_ tensor: String) -> Bool {
+        package func fits(_ tensor: String) -> Bool {
             guard let filter, filter != "*" else { return true }
             return tensor.contains(filter)
+        }
+    }
+
+    /// Filters and their values; none for a value without filters.
+    package var conditions: [Condition] { if case .conditions(let conditions) = self { conditions } else { [] } }
+
+    /// Every value as it is written, whatever it applies to.
+    package var scalars: [ScalarValue] {
+        switch self {
+        case .values(let values): values.scalars
+        case .conditions(let conditions): conditions.flatMap(\.values.scalars)
         }
     }
 
@@ -39,6 +53,13 @@ package enum ParameterSetting: Sendable, Hashable {
 }
 
 extension ParameterSetting.Values {
+    fileprivate var scalars: [ScalarValue] {
+        switch self {
+        case .scalar(let value): [value]
+        case .gradient(let values): values
+        }
+    }
+
     fileprivate func value(at position: Double) -> ScalarValue? {
         switch self {
         case .scalar(let value): return value

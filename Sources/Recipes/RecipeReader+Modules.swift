@@ -4,7 +4,7 @@ import Yams
 /// The three forms of a recipe: whole models, slices of layers, and either of them for each module.
 extension RecipeReader {
     private static let forms = ["models", "slices", "modules"]
-    private static let misplacedParameters = ["weight", "density", "scale"]
+    static let misplacedParameters = ["weight", "density", "scale"]
 
     mutating func readModules(_ root: Node.Mapping) -> [Recipe.Module] {
         guard let form = theOneForm(of: root, forms: Self.forms, place: "the recipe", line: 1) else { return [] }
@@ -12,7 +12,9 @@ extension RecipeReader {
             return readBody(root, form: form).map { [Recipe.Module(name: nil, body: $0, parameters: ParameterScope())] } ?? []
         }
         guard let node = root["modules"], case .mapping(let modules) = node else {
-            complain("'modules' holds a map from module names to their models or slices", at: root["modules"]?.line ?? 1)
+            complain(
+                "'modules' holds a map from module names to their models or slices", at: root["modules"]?.line ?? 1,
+                advice: "write 'NAME:' lines with 'models:' or 'slices:' below")
             return []
         }
         return modules.compactMap { readModule(named: $0, $1) }
@@ -20,7 +22,9 @@ extension RecipeReader {
 
     private mutating func readModule(named key: Node, _ node: Node) -> Recipe.Module? {
         guard let name = key.plainText, case .mapping(let mapping) = node else {
-            complain("a module is written as 'name:' with its 'models' or 'slices' below", at: key.line)
+            complain(
+                "the module '\(key.plainText ?? "")' has no models", at: key.line,
+                advice: "write 'NAME:' with 'models:' or 'slices:' below")
             return nil
         }
         checkKeys(of: mapping, known: ["models", "slices", "parameters"], place: "a module")
@@ -66,7 +70,9 @@ extension RecipeReader {
 
     private mutating func readSlice(_ node: Node) -> Recipe.Slice? {
         guard case .mapping(let mapping) = node else {
-            complain("a slice is written as '- sources: [...]'", at: node.line)
+            complain(
+                "a slice is a map", at: node.line,
+                advice: "write '- sources: [...]' with entries such as {model: PATH, layer_range: [0, 16]}")
             return nil
         }
         // mergekit reads 'residual_weight' too, and never uses it.
@@ -92,7 +98,7 @@ extension RecipeReader {
 
     private mutating func readSource(_ node: Node, isSlice: Bool) -> Recipe.Source? {
         guard case .mapping(let mapping) = node else {
-            complain("a model is written as '- model: PATH'", at: node.line)
+            complain("a model is a map", at: node.line, advice: "write '- model: \(node.plainText ?? "PATH")'")
             return nil
         }
         for (key, _) in mapping where Self.misplacedParameters.contains(key.plainText ?? "") {
@@ -101,7 +107,7 @@ extension RecipeReader {
         let known = ["model", "parameters"] + (isSlice ? ["layer_range"] : [])
         checkKeys(of: mapping, known: known + Self.misplacedParameters, place: isSlice ? "a source" : "a model")
         guard let referenceNode = mapping["model"] else {
-            complain("the model has no 'model: PATH'", at: node.line)
+            complain("the model has no path", at: node.line, advice: "write '- model: PATH'")
             return nil
         }
         guard let reference = readReference(referenceNode) else { return nil }

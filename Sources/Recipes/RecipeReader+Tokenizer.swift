@@ -20,7 +20,9 @@ extension RecipeReader {
         if let short { return readVocabularySource(short).map { TokenizerRecipe(source: $0) } }
         guard let full else { return nil }
         guard case .mapping(let mapping) = full else {
-            complain("'tokenizer' holds 'source', 'tokens' and 'pad_to_multiple_of'", at: full.line)
+            complain(
+                "'tokenizer' holds 'source', 'tokens' and 'pad_to_multiple_of'", at: full.line,
+                advice: "write 'tokenizer: {source: \(full.plainText ?? "union")}'")
             return nil
         }
         checkKeys(of: mapping, known: ["source", "tokens", "pad_to_multiple_of"], later: [], place: "'tokenizer'")
@@ -37,10 +39,9 @@ extension RecipeReader {
         let text = node.plainText ?? ""
         if let setting = ChatTemplateSetting(text) { return Located(setting, line: node.line) }
         let names = ["auto"] + ChatTemplateSetting.Name.allCases.map(\.rawValue)
-        let advice = Suggestion.closest(to: text, in: names).map { "did you mean '\($0)'?" }
         complain(
-            "'chat_template' is one of \(names.joined(separator: ", ")) or a whole template, not '\(text)'", at: node.line,
-            advice: advice)
+            "'chat_template' is a known name or a whole template, not '\(text)'", at: node.line,
+            advice: Suggestion.advice(for: text, in: names, otherwise: "write a template, or one of"))
         return nil
     }
 
@@ -60,7 +61,9 @@ extension RecipeReader {
     private mutating func readPadding(_ node: Node?) -> Int? {
         guard let node, !node.isNull else { return nil }
         guard case .integer(let padding)? = node.scalarValue, padding > 0 else {
-            complain("'pad_to_multiple_of' is a whole number from 1 up", at: node.line)
+            complain(
+                "'pad_to_multiple_of' is a whole number from 1 up", at: node.line,
+                advice: "write, for example, 'pad_to_multiple_of: 64'")
             return nil
         }
         return padding
@@ -69,7 +72,7 @@ extension RecipeReader {
     private mutating func readTokens(_ node: Node?) -> [TokenizerRecipe.Token] {
         guard let node, !node.isNull else { return [] }
         guard case .mapping(let mapping) = node else {
-            complain("'tokens' holds 'TEXT: {source: ...}' lines", at: node.line)
+            complain("'tokens' is a map", at: node.line, advice: "write 'TEXT: {source: MODEL}' lines")
             return []
         }
         return mapping.compactMap { readToken($0.key, $0.value) }
@@ -77,7 +80,7 @@ extension RecipeReader {
 
     private mutating func readToken(_ key: Node, _ node: Node) -> TokenizerRecipe.Token? {
         guard let text = key.scalarText, !text.isEmpty else {
-            complain("a token's text is not empty", at: key.line)
+            complain("a token's text is not empty", at: key.line, advice: "write 'TEXT: {source: MODEL}'")
             return nil
         }
         if node.isNull { return TokenizerRecipe.Token(text, line: key.line) }
@@ -89,7 +92,7 @@ extension RecipeReader {
         var force = false
         if let flag = mapping["force"], !flag.isNull {
             guard let value = flag.scalarValue?.asBool else {
-                complain("'force' is true or false", at: flag.line)
+                complain("'force' is true or false", at: flag.line, advice: "write 'force: true' or 'force: false'")
                 return nil
             }
             force = value
@@ -114,15 +117,17 @@ extension RecipeReader {
             checkKeys(of: mapping, known: ["kind", "model", "token", "token_id"], later: [], place: "a token's source")
             return readModelToken(mapping, line: node.line)
         case let kind:
-            let advice = Suggestion.closest(to: kind ?? "", in: ["zero", "model_token"]).map { "did you mean '\($0)'?" }
-            complain("'kind' is 'zero' or 'model_token', not '\(kind ?? "")'", at: kindNode.line, advice: advice)
+            complain(
+                "'kind' is 'zero' or 'model_token', not '\(kind ?? "")'", at: kindNode.line,
+                advice: Suggestion.advice(for: kind ?? "", in: ["zero", "model_token"], otherwise: "write one of"))
             return nil
         }
     }
 
     private mutating func readModelToken(_ mapping: Node.Mapping, line: Int) -> TokenizerRecipe.RowSource? {
         guard let modelNode = mapping["model"], !modelNode.isNull else {
-            complain("the token's source has no 'model'", at: line)
+            complain(
+                "the token's source has no 'model'", at: line, advice: "write {kind: model_token, model: MODEL, token: TEXT}")
             return nil
         }
         guard let model = readReference(modelNode) else { return nil }
@@ -130,13 +135,13 @@ extension RecipeReader {
         switch (text, id) {
         case (let text?, nil):
             guard let name = text.scalarText else {
-                complain("'token' is the text of a token", at: text.line)
+                complain("'token' is the text of a token", at: text.line, advice: "write it in quotes")
                 return nil
             }
             return .modelToken(model.value, .text(name))
         case (nil, let id?):
             guard case .integer(let number)? = id.scalarValue, number >= 0 else {
-                complain("'token_id' is a whole number from 0 up", at: id.line)
+                complain("'token_id' is a whole number from 0 up", at: id.line, advice: "write the token's row, or 'token: TEXT'")
                 return nil
             }
             return .modelToken(model.value, .id(number))

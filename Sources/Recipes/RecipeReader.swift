@@ -30,18 +30,20 @@ struct RecipeReader {
         return recipe
     }
 
-    mutating func complain(_ problem: String, at line: Int, advice: String? = nil) {
+    /// - Parameter advice: what to write instead.
+    mutating func complain(_ problem: String, at line: Int, advice: String) {
         problems.append(TesseraError(.badData, problem, file: file, line: line, advice: advice))
     }
 
     // MARK: YAML
 
     private func compose() throws(Problems) -> Node.Mapping {
-        func problem(_ text: String, line: Int?, advice: String? = nil) -> Problems {
+        func problem(_ text: String, line: Int?, advice: String) -> Problems {
             Problems([TesseraError(.badData, text, file: file, line: line, advice: advice)])
         }
         guard text.utf8.count <= Self.byteLimit else {
-            throw problem("has \(text.utf8.count) bytes, a recipe has at most \(Self.byteLimit)", line: nil)
+            throw problem(
+                "has \(text.utf8.count) bytes, a recipe has at most \(Self.byteLimit)", line: nil, advice: "is it another file?")
         }
         var documents: [Node] = []
         do {
@@ -53,22 +55,29 @@ struct RecipeReader {
             _, let what, let mark, _)
         {
             let isTab = what.contains("cannot start any token") || what.contains("tab character")
-            let advice = isTab ? "YAML is indented with spaces, not tabs" : nil
+            let advice =
+                isTab
+                ? "YAML is indented with spaces, not tabs"
+                : "look for an open bracket or quote and for lines that are indented differently, here or above"
             throw problem("is not YAML: \(what)", line: mark.line, advice: advice)
         } catch YamlError.duplicatedKeysInMapping(let keys, let context) {
             let names = keys.joined(separator: ", ")
             let line = secondLine(of: keys.first ?? "", from: context.mark.line) ?? context.mark.line
             throw problem("the key '\(names)' occurs twice", line: line, advice: "keep one of them")
         } catch {
-            throw problem("is not YAML: \(error)", line: nil)
+            throw problem("is not YAML: \(error)", line: nil, advice: "write 'key: value' lines")
         }
         guard documents.count <= 1 else {
             throw problem(
                 "holds \(documents.count) documents", line: documents[1].line, advice: "give each recipe a file of its own")
         }
-        guard let node = documents.first, !node.isNull else { throw problem("is empty", line: nil) }
+        guard let node = documents.first, !node.isNull else {
+            throw problem("is empty", line: nil, advice: "begin with a line such as 'merge_method: linear'")
+        }
         guard case .mapping(let mapping) = node else {
-            throw problem("is no recipe: expected 'key: value' lines", line: node.line)
+            throw problem(
+                "is no recipe but a \(node.isScalar ? "text" : "list")", line: node.line,
+                advice: "write 'key: value' lines, such as 'merge_method: linear'")
         }
         return mapping
     }
@@ -89,7 +98,9 @@ struct RecipeReader {
             if let name = node.plainText {
                 method = Located(name, line: node.line)
             } else {
-                complain("'merge_method' is the name of a method", at: node.line)
+                complain(
+                    "'merge_method' is the name of one method", at: node.line,
+                    advice: "write a name, as in 'merge_method: linear'")
             }
         } else if root["quantize"] == nil, root["sparsify"] == nil {
             complain("has no 'merge_method'", at: 1, advice: "add a line such as 'merge_method: linear'")
@@ -115,7 +126,9 @@ struct RecipeReader {
         }
         // {model: {path, revision}, lora: {path, revision}}, for paths that hold a '+' or '@'.
         guard case .mapping(let mapping) = node else {
-            complain("a model reference is a path", at: node.line)
+            complain(
+                "a model reference is a path", at: node.line,
+                advice: "write PATH, PATH@REVISION or PATH+ADAPTER, or a map with 'path'")
             return nil
         }
         let inner = mapping["model"].map { readPath($0) } ?? readPath(node)
@@ -126,7 +139,7 @@ struct RecipeReader {
     private mutating func readPath(_ node: Node) -> ModelReference.Source? {
         if let text = node.plainText { return ModelReference.Source(path: text) }
         guard case .mapping(let mapping) = node, let path = mapping["path"]?.plainText else {
-            complain("the model reference has no 'path'", at: node.line)
+            complain("the model reference has no 'path'", at: node.line, advice: "write {path: PATH, revision: REVISION}")
             return nil
         }
         return ModelReference.Source(path: path, revision: mapping["revision"]?.plainText)
@@ -138,8 +151,9 @@ struct RecipeReader {
         let name = text.hasPrefix("torch.") ? String(text.dropFirst("torch.".count)) : text
         if let dtype = Recipe.dtypes[name] { return dtype }
         let names = Recipe.dtypes.keys.sorted()
-        let advice = Suggestion.closest(to: name, in: names).map { "did you mean '\($0)'?" }
-        complain("'\(key)' is one of \(names.joined(separator: ", ")), not '\(text)'", at: node.line, advice: advice)
+        complain(
+            "'\(key)' is a floating-point type, not '\(text)'", at: node.line,
+            advice: Suggestion.advice(for: name, in: names, otherwise: "write one of"))
         return nil
     }
 
@@ -148,7 +162,9 @@ struct RecipeReader {
     mutating func readParameters(_ node: Node?) -> ParameterScope {
         guard let node, !node.isNull else { return ParameterScope() }
         guard case .mapping(let mapping) = node else {
-            complain("'parameters' holds 'name: value' lines", at: node.line)
+            complain(
+                "'parameters' holds 'name: value' lines", at: node.line, advice: "write, for example, 'parameters: {weight: 0.5}'"
+            )
             return ParameterScope()
         }
         var settings: [String: Located<ParameterSetting>] = [:]
@@ -162,6 +178,12 @@ struct RecipeReader {
     private mutating func readSetting(_ node: Node, name: String) -> ParameterSetting? {
         switch node {
         case .sequence(let sequence) where sequence.contains { $0.isMapping }:
+            if let plain = sequence.first(where: { !$0.isMapping }) {
+                complain(
+                    "the parameter '\(name)' mixes filters and plain values", at: plain.line,
+                    advice: "write every entry as '- value: ...'")
+                return nil
+            }
             return .conditions(sequence.compactMap { readCondition($0, name: name) })
         case .mapping:
             return readCondition(node, name: name).map { .conditions([$0]) }
@@ -172,6 +194,12 @@ struct RecipeReader {
 
     private mutating func readValues(_ node: Node, name: String) -> ParameterSetting.Values? {
         if case .sequence(let sequence) = node {
+            if let inner = sequence.first(where: { !$0.isScalar }) {
+                complain(
+                    "a gradient of '\(name)' is one list of numbers", at: inner.line,
+                    advice: "write it without inner brackets, as in '\(name): [0, 0.5, 1]'")
+                return nil
+            }
             return .gradient(sequence.compactMap { readScalar($0, name: name) })
         }
         return readScalar(node, name: name).map { .scalar($0) }
@@ -187,15 +215,12 @@ struct RecipeReader {
     }
 
     private mutating func readCondition(_ node: Node, name: String) -> ParameterSetting.Condition? {
-        guard case .mapping(let mapping) = node else {
-            complain(
-                "the parameter '\(name)' mixes filters and plain values", at: node.line,
-                advice: "write every entry as '- value: ...'")
-            return nil
-        }
+        guard case .mapping(let mapping) = node else { return nil }
         checkKeys(of: mapping, known: ["filter", "value"], later: [], place: "a filter")
         guard let valueNode = mapping["value"] else {
-            complain("the filter of '\(name)' has no 'value'", at: node.line)
+            complain(
+                "the filter of '\(name)' has no 'value'", at: node.line,
+                advice: "write {filter: PART_OF_A_TENSOR_NAME, value: NUMBER}")
             return nil
         }
         var filter: String?
@@ -206,7 +231,8 @@ struct RecipeReader {
             }
             filter = text
         }
-        return readValues(valueNode, name: name).map { ParameterSetting.Condition(filter: filter, values: $0) }
+        let line = mapping["filter"]?.line ?? node.line
+        return readValues(valueNode, name: name).map { ParameterSetting.Condition(filter: filter, values: $0, line: line) }
     }
 
     // MARK: Keys
@@ -215,13 +241,16 @@ struct RecipeReader {
         for (key, _) in mapping {
             let name = key.plainText ?? "?"
             if later.contains(name) {
-                complain("'\(name)' is not supported by this version", at: key.line)
+                complain("'\(name)' is not supported by this version", at: key.line, advice: "leave '\(name)' out")
             } else if !known.contains(name) {
-                let meant = Suggestion.closest(to: name, in: known + later).map { "did you mean '\($0)'?" }
+                let advice =
+                    known.contains("parameters") && Self.misplacedParameters.contains(name)
+                    ? "move it under 'parameters:'"
+                    : Suggestion.advice(for: name, in: known, otherwise: "leave it out: the keys here are")
                 warnings.append(
                     TesseraError(
                         .badData, "the key '\(name)' means nothing in \(place) and is ignored", file: file, line: key.line,
-                        advice: meant))
+                        advice: advice))
             }
         }
     }
@@ -232,6 +261,8 @@ extension Node {
     var line: Int { mark?.line ?? 1 }
 
     var isMapping: Bool { if case .mapping = self { true } else { false } }
+
+    var isScalar: Bool { if case .scalar = self { true } else { false } }
 
     var isNull: Bool { scalarValue == .null }
 

@@ -7,6 +7,11 @@ package enum Suggestion {
             .min { ($0.distance, $0.word) < ($1.distance, $1.word) }?.word
     }
 
+    /// What to write instead of `word`: what it was probably meant to be, else all that is known.
+    package static func advice(for word: String, in known: [String], otherwise: String) -> String {
+        closest(to: word, in: known).map { "did you mean '\($0)'?" } ?? "\(otherwise) \(known.joined(separator: ", "))"
+    }
+
     /// Insertions, deletions, substitutions and swaps of neighbours that lead from one word to the other.
     private static func distance(_ left: String, _ right: String) -> Int {
         let left = Array(left), right = Array(right)

@@ -70,7 +70,7 @@ import Testing
         ("tokenizer: {source: [a]}\n", 5, "a model reference is a path"),
         ("tokenizer:\n  pad_to_multiple_of: 0\n", 6, "whole number from 1"),
         ("tokenizer:\n  pad_to_multiple_of: 1.5\n", 6, "whole number from 1"),
-        ("tokenizer:\n  tokens: [a]\n", 6, "'TEXT: {source: ...}' lines"),
+        ("tokenizer:\n  tokens: [a]\n", 6, "'TEXT: {source: MODEL}' lines"),
         ("tokenizer:\n  tokens:\n    x: a\n", 7, "the token 'x' has no 'source'"),
         ("tokenizer:\n  tokens:\n    '': {}\n", 7, "not empty"),
         ("tokenizer:\n  tokens:\n    x: {source: a, force: 7}\n", 7, "'force' is true or false"),

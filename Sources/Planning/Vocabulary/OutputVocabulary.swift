@@ -55,7 +55,8 @@ struct OutputVocabulary {
         if case .model(let reference) = recipe.source.value {
             guard let index = models.firstIndex(where: { $0.reference == reference }) else {
                 throw TesseraError(
-                    .badData, "the tokenizer's source '\(reference)' is none of the models", file: file, line: recipe.source.line)
+                    .badData, "the tokenizer's source '\(reference)' is none of the models", file: file, line: recipe.source.line,
+                    advice: "write 'union', 'base', or one of \(models.map { "\($0.reference)" }.joined(separator: ", "))")
             }
             donor = index
         }

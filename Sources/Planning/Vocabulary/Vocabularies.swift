@@ -14,7 +14,15 @@ struct Vocabularies {
         }
         guard try !areAllTheSame() else { return nil }
         let problems = VocabularyCheck(models: try models(), base: inputs.base, file: recipe.file).problems
-        guard problems.isEmpty else { throw Problems(problems) }
+        guard problems.isEmpty else {
+            // The line that is missing stands beside 'merge_method'.
+            throw Problems(
+                problems.map {
+                    var problem = $0
+                    problem.line = recipe.method.line
+                    return problem
+                })
+        }
         return nil
     }
 

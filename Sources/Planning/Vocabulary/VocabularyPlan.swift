@@ -202,9 +202,15 @@ package struct VocabularyPlan: Sendable {
         }
         guard let model = models.firstIndex(where: { $0.reference == reference }), let source = holders.firstIndex(of: model)
         else {
-            throw problem(token, "is to come from '\(reference)', which does not hold this tensor")
+            throw problem(
+                token, "is to come from '\(reference)', which does not hold this tensor",
+                advice: "name a model that has it, or write 'source: {kind: zero}'")
         }
-        guard let row = row(model) else { throw problem(token, "is to come from '\(reference)', which has no row for it") }
+        guard let row = row(model) else {
+            throw problem(
+                token, "is to come from '\(reference)', which has no row for it",
+                advice: "name a model that has the token, or write 'source: {kind: zero}'")
+        }
         return .stored(RowMap.SourceRow(source: source, row: row))
     }
 
@@ -226,13 +232,16 @@ package struct VocabularyPlan: Sendable {
             case .model(let model), .modelToken(let model, _): reference = model
             }
             guard models.contains(where: { $0.reference == reference && $0.isInput }) else {
-                return problem(token, "is to come from '\(reference)', which is none of the merged models")
+                let known = models.filter(\.isInput).map { "\($0.reference)" }
+                return problem(
+                    token, "is to come from '\(reference)', which is none of the merged models",
+                    advice: "write one of \(known.joined(separator: ", "))")
             }
             return nil
         }
     }
 
-    private func problem(_ token: TokenizerRecipe.Token, _ text: String, advice: String? = nil) -> TesseraError {
+    private func problem(_ token: TokenizerRecipe.Token, _ text: String, advice: String) -> TesseraError {
         TesseraError(.badData, "the token '\(token.text)' \(text)", file: file, line: token.line, advice: advice)
     }
 }
