@@ -40,6 +40,8 @@ package actor JobBook {
         /// Absolute path that every output must lie under; `nil` allows any.
         package var outputRoot: String?
         package var policy: SchedulerPolicy
+        /// Bytes of buffers that each of this process's own threads may take; `nil` where workers elsewhere do the work.
+        package var bytesPerThread: Int?
         /// Version named in the manifest and to peers.
         package var build: String
 
@@ -116,10 +118,15 @@ package actor JobBook {
             recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
             roots: settings.inputRoots, maxPartBytes: submission.options.maxPartBytes, shardBytes: submission.options.shardBytes,
             strict: submission.options.strict, seed: submission.options.seed ?? 0)
-        let overwrite = submission.options.overwrite
+        let overwrite = submission.options.overwrite, limit = settings.bytesPerThread
         let id = JobID.random()
         let (plan, assembler) = try await blocking {
             let plan = try Planner.plan(request)
+            if let limit, plan.bytesPerThread > limit {
+                throw TesseraError(
+                    .usage, "the job needs \(plan.bytesPerThread) bytes of memory for each thread, and has \(limit)",
+                    file: request.recipeName, advice: "raise --memory, or take fewer --threads")
+            }
             return (plan, try Assembler(layout: plan.layout, output: output, job: "\(id)", overwrite: overwrite))
         }
         guard !isDraining else {

@@ -16,7 +16,9 @@ struct LocalRun: Sendable {
         // With one worker there is no other host to try, and nobody to renew leases for.
         policy.hostLimit = 1
         policy.lease = .seconds(365 * 86_400)
-        book = JobBook(settings: JobBook.Settings(inputRoots: .wholeMachine, policy: policy, build: tesseraVersion), log: log)
+        var settings = JobBook.Settings(inputRoots: .wholeMachine, policy: policy, build: tesseraVersion)
+        settings.bytesPerThread = memory / threads
+        book = JobBook(settings: settings, log: log)
         pool = ComputePool(threads: threads)
         self.memory = memory
     }

@@ -108,6 +108,13 @@ import Testing
         try await expect(65, "tensor 'ids': holds I64 values, which cannot be averaged")
     }
 
+    @Test func moreMemoryThanThereIs() async throws {
+        let outcome = try await Tessera.run(
+            ["run", "recipe.yml", "out", "--memory", "64MiB", "--threads", "16"], in: directory.path)
+        #expect(outcome.exitCode == 64 && outcome.errors.contains("raise --memory, or take fewer --threads"), "\(outcome.errors)")
+        #expect(directory.names == ["a", "b", "recipe.yml"])
+    }
+
     /// A file system or limit that does not take the output: told before any work is done, and cleaned up.
     @Test func anOutputTooLargeForTheLimit() async throws {
         let process = Process(), pipe = Pipe()

@@ -93,7 +93,7 @@ struct Demo: Sendable {
               tessera plan \(recipePath)
               tessera inspect \(merged)
               tessera verify \(merged)
-              tessera run RECIPE OUT        with a recipe of your own; every mergekit config of these methods is one
+              tessera run RECIPE OUT        with a recipe of your own; every mergekit config is one
             """)
     }
 
