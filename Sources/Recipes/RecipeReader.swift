@@ -74,6 +74,12 @@ struct RecipeReader {
         guard let node = documents.first, !node.isNull else {
             throw problem("is empty", line: nil, advice: "begin with a line such as 'merge_method: linear'")
         }
+        var keys = MergeKeys()
+        guard let node = keys.resolve(node) else {
+            throw problem(
+                "merges something with '<<' that is no map, or means far more than it says", line: node.line,
+                advice: "write '<<: *NAME' for a map that is marked '&NAME', or write the keys out")
+        }
         guard case .mapping(let mapping) = node else {
             throw problem(
                 "is no recipe but a \(node.isScalar ? "text" : "list")", line: node.line,

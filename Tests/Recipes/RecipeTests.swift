@@ -40,6 +40,35 @@ import Testing
         #expect(sources[0].parameters.value("density", at: 0.5, tensor: "t")?.value.asDouble == 0.5)
     }
 
+    /// The map's own keys win over merged ones, and the first of several merged maps over the others.
+    @Test func mergeKeysAreResolved() throws {
+        let recipe = try parse(
+            """
+            merge_method: ties
+            models:
+            - model: a
+              parameters: &first {weight: 1, density: 0.5}
+            - model: b
+              parameters: &second
+                <<: *first
+                weight: 2
+            - model: c
+              parameters: {<<: [*second, {weight: 3, lambda: 4}]}
+            """)
+        let values = recipe.modules.flatMap(\.body.sources).map { source in
+            ["weight", "density", "lambda"].map { source.parameters.value($0, at: 0, tensor: "t")?.value.asDouble }
+        }
+        #expect(values == [[1, 0.5, nil], [2, 0.5, nil], [2, 0.5, 4]])
+    }
+
+    /// Aliases of aliases: a few lines that mean a thousand million.
+    @Test func textsThatExplodeAreRefused() {
+        let lines = (1...9).map { "l\($0): &l\($0) [\([String](repeating: "*l\($0 - 1)", count: 10).joined(separator: ", "))]" }
+        let text = "l0: &l0 [x]\n" + lines.joined(separator: "\n") + "\nmerge_method: linear\n"
+        let problem = #expect(throws: Problems.self) { try parse(text) }?.all.first
+        #expect(problem?.problem.contains("means far more than it says") == true)
+    }
+
     // MARK: Parameters
 
     /// mergekit's rule: the gradient's points are spread evenly over 0...1, and what lies between is interpolated.
