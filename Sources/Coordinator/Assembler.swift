@@ -30,9 +30,10 @@ package final class Assembler: Sendable {
                 advice: "check that the directory above it exists and can be written")
         }
         do {
+            let reserves = try Self.reserves(layout.parts.reduce(0) { $0 + $1.fileSize }, in: directory)
             var parts: [OutputFile] = []
             for part in layout.parts {
-                let file = try OutputFile(creating: "\(directory)/\(part.fileName)", size: part.fileSize)
+                let file = try OutputFile(creating: "\(directory)/\(part.fileName)", size: part.fileSize, reserve: reserves)
                 try file.write(part.header)
                 parts.append(file)
             }
@@ -92,6 +93,20 @@ package final class Assembler: Sendable {
         return true
     }
 
+    /// Whether space is to be reserved file by file. In memory (tmpfs) that would write every page once for nothing, so there the room is
+    /// looked at instead.
+    ///
+    /// - Throws: `io` when there is too little.
+    private static func reserves(_ bytes: Int, in directory: String) throws(TesseraError) -> Bool {
+        let tmpfs = 0x0102_1994
+        var status = statfs()
+        guard statfs(directory, &status) == 0, Int(status.f_type) == tmpfs else { return true }
+        guard bytes <= Int(clamping: status.f_bavail) * Int(status.f_bsize) else {
+            throw .system(ENOSPC, "reserve \(bytes) bytes in", directory)
+        }
+        return false
+    }
+
     private static func parent(of path: String) -> String {
         path.lastIndex(of: "/").map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
     }
@@ -108,11 +123,11 @@ private final class OutputFile: Sendable {
     private let path: String
     private let descriptor: Int32
 
-    init(creating path: String, size: Int) throws(TesseraError) {
+    init(creating path: String, size: Int, reserve: Bool) throws(TesseraError) {
         self.path = path
         descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
         guard descriptor >= 0 else { throw .system(errno, "create", path) }
-        var result = posix_fallocate(descriptor, 0, size)
+        var result = reserve ? posix_fallocate(descriptor, 0, size) : EOPNOTSUPP
         if result == EOPNOTSUPP || result == EINVAL { result = ftruncate(descriptor, size) == 0 ? 0 : errno }
         guard result == 0 else { throw .system(result, "reserve \(size) bytes for", path) }
     }
