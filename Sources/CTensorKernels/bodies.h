@@ -105,46 +105,8 @@ INLINE void axpy(float a, const float *x, float *target, size_t n) {
     for (size_t i = 0; i < n; i++) target[i] = a * x[i] + target[i];
 }
 
-INLINE void keep_between(uint32_t from, uint32_t to, float *target, size_t n) {
-    const uint32_t span = to - from;
-    for (size_t i = 0; i < n; i++) {
-        const uint32_t u = bits_of(target[i]);
-        target[i] = float_of((u & MAGNITUDE) - from <= span ? u : 0);
-    }
-}
-
-/* Elements that sign_consensus takes at a time: its sums stay in registers and the first cache. */
-enum { TILE = 64 };
-
-INLINE void consensus_tile(
-    const float *const *entries, const float *weights, size_t models, bool normalize, float *restrict target, size_t at, size_t n) {
-    float sum[TILE], agreed[TILE], weight[TILE];
-    for (size_t j = 0; j < n; j++) sum[j] = agreed[j] = weight[j] = 0;
-    for (size_t m = 0; m < models; m++) {
-        const float *e = entries[m] + at;
-        for (size_t j = 0; j < n; j++) sum[j] += e[j];
-    }
-    for (size_t m = 0; m < models; m++) {
-        const float *e = entries[m] + at, w = weights[m];
-        for (size_t j = 0; j < n; j++) {
-            const float mask = ((e[j] > 0) & (sum[j] >= 0)) | ((e[j] < 0) & !(sum[j] >= 0)) ? 1.0f : 0.0f;
-            agreed[j] += e[j] * mask;
-            weight[j] += w * mask;
-        }
-    }
-    if (normalize) {
-        for (size_t j = 0; j < n; j++) target[at + j] = agreed[j] / (weight[j] == 0 ? 1.0f : weight[j]);
-    } else {
-        for (size_t j = 0; j < n; j++) target[at + j] = agreed[j];
-    }
-}
-
-INLINE void sign_consensus(
-    const float *const *entries, const float *weights, size_t models, bool normalize, float *target, size_t n) {
-    size_t i = 0;
-    for (; i + TILE <= n; i += TILE) consensus_tile(entries, weights, models, normalize, target, i, TILE);
-    if (i < n) consensus_tile(entries, weights, models, normalize, target, i, n - i);
-}
+/* Elements that a loop over several vectors takes at a time: its sums stay in registers and the first cache. */
+enum { TILE = TK_TILE };
 
 /* --- order statistics -------------------------------------------------------------------------------------------- */
 
@@ -213,18 +175,6 @@ INLINE double dot(const float *x, const float *y, size_t n) {
         sum += __builtin_convertvector(*(const float8 *)(x + i), double8) * __builtin_convertvector(*(const float8 *)(y + i), double8);
     }
     for (size_t lane = 0; i < n; i++, lane++) sum[lane] += (double)x[i] * (double)y[i];
-    return sum_of_lanes(&sum);
-}
-
-INLINE double sum_of_magnitudes(const float *x, size_t n) {
-    double8 sum = {0};
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        double8 wide;
-        for (int lane = 0; lane < LANES; lane++) wide[lane] = fabsf(x[i + lane]);
-        sum += wide;
-    }
-    for (size_t lane = 0; i < n; i++, lane++) sum[lane] += fabsf(x[i]);
     return sum_of_lanes(&sum);
 }
 

@@ -27,35 +27,60 @@ INLINE void difference(const tk_vector *x, const tk_vector *y, float *target, si
     if (i < n) difference_tile(x, y, target, i, n - i);
 }
 
-INLINE void trimmed_tile(
-    const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *restrict target, size_t at, size_t n) {
-    float b[TILE], merged[TILE], entries[TK_TRIMMED_MODELS][TILE];
-    const float *rows[TK_TRIMMED_MODELS];
-    float weights[TK_TRIMMED_MODELS];
-    load_tile(base, at, b, n);
-    if (!how->consensus) {
-        for (size_t j = 0; j < n; j++) merged[j] = 0;
+/* What stays of x - base. NaN that a flag drops remains, as 0 * NaN. */
+INLINE void kept_tile(const tk_trimmed *part, const float *b, float *restrict e, size_t at, size_t n) {
+    const uint32_t from = part->from, span = part->to - part->from;
+    load_tile(&part->x, at, e, n);
+    for (size_t j = 0; j < n; j++) {
+        const uint32_t u = bits_of(e[j] - b[j]);
+        e[j] = float_of((u & MAGNITUDE) - from <= span ? u : 0);
+    }
+    if (part->keep) {
+        const uint8_t *keep = part->keep + at;
+        for (size_t j = 0; j < n; j++) e[j] *= keep[j] ? 1.0f : 0.0f;
+    }
+}
+
+INLINE void consensus_tile(const tk_trimmed *parts, size_t models, bool normalize, const float *entries, float *restrict target, size_t n) {
+    float sum[TILE], agreed[TILE], weight[TILE];
+    for (size_t j = 0; j < n; j++) sum[j] = agreed[j] = weight[j] = 0;
+    for (size_t m = 0; m < models; m++) {
+        const float *e = entries + m * TILE;
+        for (size_t j = 0; j < n; j++) sum[j] += e[j];
     }
     for (size_t m = 0; m < models; m++) {
-        const tk_trimmed *part = &parts[m];
-        const uint32_t from = part->from, span = part->to - part->from;
-        const float factor = part->factor, weight = part->weight;
-        float *e = entries[m];
-        load_tile(&part->x, at, e, n);
+        const float *e = entries + m * TILE, w = parts[m].weight;
         for (size_t j = 0; j < n; j++) {
-            const uint32_t u = bits_of(e[j] - b[j]);
-            e[j] = float_of((u & MAGNITUDE) - from <= span ? u : 0) * factor;
+            const float mask = ((e[j] > 0) & (sum[j] >= 0)) | ((e[j] < 0) & !(sum[j] >= 0)) ? 1.0f : 0.0f;
+            agreed[j] += e[j] * mask;
+            weight[j] += w * mask;
         }
+    }
+    if (normalize) {
+        for (size_t j = 0; j < n; j++) target[j] = agreed[j] / (weight[j] == 0 ? 1.0f : weight[j]);
+    } else {
+        for (size_t j = 0; j < n; j++) target[j] = agreed[j];
+    }
+}
+
+INLINE void trimmed_tile(
+    const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *room, float *restrict target, size_t at,
+    size_t n) {
+    float b[TILE], merged[TILE];
+    load_tile(base, at, b, n);
+    for (size_t j = 0; j < n; j++) merged[j] = 0;
+    for (size_t m = 0; m < models; m++) {
+        const float factor = parts[m].factor, weight = parts[m].weight;
+        float *restrict e = room + m * TILE;
+        kept_tile(&parts[m], b, e, at, n);
         if (how->consensus) {
-            for (size_t j = 0; j < n; j++) e[j] *= weight;
+            for (size_t j = 0; j < n; j++) e[j] = e[j] * factor * weight;
         } else {
-            for (size_t j = 0; j < n; j++) merged[j] = weight * e[j] + merged[j];
+            for (size_t j = 0; j < n; j++) merged[j] = weight * (e[j] * factor) + merged[j];
         }
-        rows[m] = e;
-        weights[m] = weight;
     }
     if (how->consensus) {
-        consensus_tile(rows, weights, models, how->normalize, merged, 0, n);
+        consensus_tile(parts, models, how->normalize, room, merged, n);
     } else if (how->divisor != 1) {
         for (size_t j = 0; j < n; j++) merged[j] /= how->divisor;
     }
@@ -64,8 +89,43 @@ INLINE void trimmed_tile(
 }
 
 INLINE void merge_trimmed(
-    const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *target, size_t n) {
+    const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *room, float *target, size_t n) {
     size_t i = 0;
-    for (; i + TILE <= n; i += TILE) trimmed_tile(parts, models, base, how, target, i, TILE);
-    if (i < n) trimmed_tile(parts, models, base, how, target, i, n - i);
+    for (; i + TILE <= n; i += TILE) trimmed_tile(parts, models, base, how, room, target, i, TILE);
+    if (i < n) trimmed_tile(parts, models, base, how, room, target, i, n - i);
+}
+
+INLINE void magnitudes_tile(const tk_trimmed *part, const tk_vector *base, double8 *all, double8 *kept, size_t at, size_t n) {
+    float b[TILE], d[TILE], e[TILE];
+    load_tile(base, at, b, n);
+    load_tile(&part->x, at, d, n);
+    kept_tile(part, b, e, at, n);
+    for (size_t j = 0; j < n; j++) d[j] = fabsf(d[j] - b[j]);
+    for (size_t j = 0; j < n; j++) e[j] = fabsf(e[j]);
+    for (size_t j = n; j % LANES; j++) d[j] = e[j] = 0;
+    for (size_t j = 0; j < n; j += LANES) {
+        *all += __builtin_convertvector(*(const float8 *)(d + j), double8);
+        *kept += __builtin_convertvector(*(const float8 *)(e + j), double8);
+    }
+}
+
+/* The lane that comes first becomes lane 0. */
+INLINE void rotate_lanes(double8 *x, size_t first) {
+    const double8 old = *x;
+    for (size_t lane = 0; lane < LANES; lane++) (*x)[lane] = old[(lane + first) % LANES];
+}
+
+INLINE void add_magnitudes(const tk_trimmed *part, const tk_vector *base, size_t lane, double *sums, size_t n) {
+    double8 all, kept;
+    memcpy(&all, sums, sizeof all);
+    memcpy(&kept, sums + LANES, sizeof kept);
+    rotate_lanes(&all, lane);
+    rotate_lanes(&kept, lane);
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) magnitudes_tile(part, base, &all, &kept, i, TILE);
+    if (i < n) magnitudes_tile(part, base, &all, &kept, i, n - i);
+    rotate_lanes(&all, LANES - lane);
+    rotate_lanes(&kept, LANES - lane);
+    memcpy(sums, &all, sizeof all);
+    memcpy(sums + LANES, &kept, sizeof kept);
 }

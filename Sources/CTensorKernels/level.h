@@ -13,26 +13,25 @@ WRAP(void, narrow_f64, (const float *x, void *y, size_t n), (x, y, n))
 WRAP(void, subtract, (const float *x, const float *y, float *z, size_t n), (x, y, z, n))
 WRAP(void, difference, (const tk_vector *x, const tk_vector *y, float *z, size_t n), (x, y, z, n))
 WRAP(
-    void, merge_trimmed, (const tk_trimmed *p, size_t m, const tk_vector *b, const tk_combination *how, float *y, size_t n),
-    (p, m, b, how, y, n))
+    void, merge_trimmed, (const tk_trimmed *p, size_t m, const tk_vector *b, const tk_combination *how, float *room, float *y, size_t n),
+    (p, m, b, how, room, y, n))
+WRAP(void, add_magnitudes, (const tk_trimmed *p, const tk_vector *b, size_t lane, double *s, size_t n), (p, b, lane, s, n))
 WRAP(void, add, (const float *x, float *y, size_t n), (x, y, n))
 WRAP(void, scale, (float a, const float *x, float *y, size_t n), (a, x, y, n))
 WRAP(void, divide, (float a, float *y, size_t n), (a, y, n))
 WRAP(void, axpy, (float a, const float *x, float *y, size_t n), (a, x, y, n))
-WRAP(void, keep_between, (uint32_t from, uint32_t to, float *y, size_t n), (from, to, y, n))
-WRAP(void, sign_consensus, (const float *const *e, const float *w, size_t m, bool norm, float *y, size_t n), (e, w, m, norm, y, n))
 WRAP(void, histogram_high, (const float *x, uint32_t *bins, size_t n), (x, bins, n))
 WRAP(size_t, histogram_low, (const float *x, uint32_t high, uint32_t *bins, uint16_t *hits, size_t room, size_t n), (x, high, bins, hits, room, n))
 WRAP(size_t, count_equal, (const float *x, uint32_t p, size_t n), (x, p, n))
 WRAP(double, dot, (const float *x, const float *y, size_t n), (x, y, n))
-WRAP(double, sum_of_magnitudes, (const float *x, size_t n), (x, n))
 WRAP(void, multiply, (const float *a, const float *x, float *y, size_t n), (a, x, y, n))
 WRAP(void, multiply_add, (const float *a, const float *x, float *y, size_t n), (a, x, y, n))
 WRAP(void, add_products, (const float *x, const float *y, double *s, size_t n), (x, y, s, n))
 WRAP(void, draw, (uint64_t key, uint32_t stream, uint64_t first, uint32_t *u, size_t n), (key, stream, first, u, n))
-WRAP(void, keep_random, (uint64_t key, uint32_t stream, uint64_t first, uint32_t limit, float *y, size_t n), (key, stream, first, limit, y, n))
+WRAP(void, flag_random, (uint64_t key, uint32_t stream, uint64_t first, uint32_t limit, uint8_t *keep, size_t n), (key, stream, first, limit, keep, n))
+WRAP(void, pack_flags, (const uint8_t *x, uint32_t *bits, size_t n), (x, bits, n))
+WRAP(void, unpack_flags, (const uint32_t *bits, uint8_t *x, size_t n), (bits, x, n))
 WRAP(void, keep_by_rank, (const float *x, const uint32_t *u, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items, uint8_t *keep), (x, u, n, lowest, spread, room, items, keep))
-WRAP(void, keep_where, (const uint8_t *keep, float *y, size_t n), (keep, y, n))
 WRAP(void, keep_keyed, (const float *keys, uint32_t from, uint32_t to, float *y, size_t n), (keys, from, to, y, n))
 WRAP(void, variance, (const float *const *rows, size_t m, float *y, size_t n), (rows, m, y, n))
 WRAP(void, fuse_agreeing, (const float *const *rows, const float *w, size_t m, float floor, float *y, size_t n), (rows, w, m, floor, y, n))
@@ -56,24 +55,23 @@ static const tk_kernels table = {
     .subtract = level_subtract,
     .difference = level_difference,
     .merge_trimmed = level_merge_trimmed,
+    .add_magnitudes = level_add_magnitudes,
     .add = level_add,
     .scale = level_scale,
     .divide = level_divide,
     .axpy = level_axpy,
-    .keep_between = level_keep_between,
-    .sign_consensus = level_sign_consensus,
     .histogram_high = level_histogram_high,
     .histogram_low = level_histogram_low,
     .count_equal = level_count_equal,
     .dot = level_dot,
-    .sum_of_magnitudes = level_sum_of_magnitudes,
     .multiply = level_multiply,
     .multiply_add = level_multiply_add,
     .add_products = level_add_products,
     .draw = level_draw,
-    .keep_random = level_keep_random,
+    .flag_random = level_flag_random,
+    .pack_flags = level_pack_flags,
+    .unpack_flags = level_unpack_flags,
     .keep_by_rank = level_keep_by_rank,
-    .keep_where = level_keep_where,
     .keep_keyed = level_keep_keyed,
     .variance = level_variance,
     .fuse_agreeing = level_fuse_agreeing,

@@ -22,21 +22,34 @@ enum { DRAW_LANES = 8, DRAW_GROUP = 4 * DRAW_LANES };
 typedef uint64_t uint64x8 __attribute__((vector_size(DRAW_LANES * sizeof(uint64_t))));
 typedef uint32_t uint32x8 __attribute__((vector_size(DRAW_LANES * sizeof(uint32_t)), aligned(4)));
 
-/* Philox4x32-10 on eight counters at once. Words live in 64-bit lanes, where a product keeps both halves. */
-INLINE void philox_group(uint64_t key, uint64_t group, uint32_t stream, uint32_t *draws) {
+enum { PHILOX_ROUNDS = 10 };
+
+/* A key for each round, in every lane. */
+typedef struct philox_keys {
+    uint64x8 k0[PHILOX_ROUNDS], k1[PHILOX_ROUNDS];
+} philox_keys;
+
+INLINE void schedule_keys(uint64_t key, philox_keys *keys) {
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    for (int round = 0; round < PHILOX_ROUNDS; round++, k0 += 0x9e3779b9u, k1 += 0xbb67ae85u) {
+        keys->k0[round] = (uint64x8){} + (uint64_t)k0;
+        keys->k1[round] = (uint64x8){} + (uint64_t)k1;
+    }
+}
+
+/* Philox4x32-10 on eight counters at once. Words live in 64-bit lanes, where a product keeps both halves; what is above a word means nothing. */
+INLINE void philox_group(const philox_keys *keys, uint64_t group, uint32_t stream, uint32_t *draws) {
     const uint64x8 low = (uint64x8){} + 0xffffffffu;
     const uint64_t block = group * DRAW_LANES;
     uint64x8 c0 = (uint64x8){0, 1, 2, 3, 4, 5, 6, 7} + (block & 0xffffffffu); /* eight counters never straddle 2^32 */
     uint64x8 c1 = (uint64x8){} + (block >> 32), c2 = (uint64x8){} + (uint64_t)stream, c3 = (uint64x8){};
-    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-    for (int round = 0; round < 10; round++) {
+#pragma clang loop unroll(full)
+    for (int round = 0; round < PHILOX_ROUNDS; round++) {
         const uint64x8 p0 = (c0 & low) * 0xd2511f53u, p1 = (c2 & low) * 0xcd9e8d57u;
-        c0 = (p1 >> 32) ^ c1 ^ (uint64_t)k0;
-        c2 = (p0 >> 32) ^ c3 ^ (uint64_t)k1;
-        c1 = p1 & low;
-        c3 = p0 & low;
-        k0 += 0x9e3779b9u;
-        k1 += 0xbb67ae85u;
+        c0 = (p1 >> 32) ^ (c1 ^ keys->k0[round]);
+        c2 = (p0 >> 32) ^ (c3 ^ keys->k1[round]);
+        c1 = p1;
+        c3 = p0;
     }
     *(uint32x8 *)(draws) = __builtin_convertvector(c0, uint32x8);
     *(uint32x8 *)(draws + DRAW_LANES) = __builtin_convertvector(c1, uint32x8);
@@ -45,28 +58,51 @@ INLINE void philox_group(uint64_t key, uint64_t group, uint32_t stream, uint32_t
 }
 
 INLINE void draw(uint64_t key, uint32_t stream, uint64_t first, uint32_t *draws, size_t n) {
+    philox_keys keys;
+    schedule_keys(key, &keys);
     uint32_t group[DRAW_GROUP];
     size_t done = 0;
     while (done < n) {
         const uint64_t element = first + done;
         const size_t skip = element % DRAW_GROUP, left = n - done, count = DRAW_GROUP - skip < left ? DRAW_GROUP - skip : left;
         if (count == DRAW_GROUP) {
-            philox_group(key, element / DRAW_GROUP, stream, draws + done);
+            philox_group(&keys, element / DRAW_GROUP, stream, draws + done);
         } else {
-            philox_group(key, element / DRAW_GROUP, stream, group);
+            philox_group(&keys, element / DRAW_GROUP, stream, group);
             memcpy(draws + done, group + skip, count * sizeof *draws);
         }
         done += count;
     }
 }
 
-INLINE void keep_random(uint64_t key, uint32_t stream, uint64_t first, uint32_t limit, float *target, size_t n) {
+INLINE void flag_random(uint64_t key, uint32_t stream, uint64_t first, uint32_t limit, uint8_t *restrict keep, size_t n) {
     uint32_t draws[16 * DRAW_GROUP];
     enum { STRETCH = 16 * DRAW_GROUP };
     for (size_t i = 0; i < n; i += STRETCH) {
         const size_t count = n - i < STRETCH ? n - i : STRETCH;
         draw(key, stream, first + i, draws, count);
-        for (size_t j = 0; j < count; j++) target[i + j] *= draws[j] < limit ? 1.0f : 0.0f;
+        for (size_t j = 0; j < count; j++) keep[i + j] = draws[j] < limit;
+    }
+}
+
+typedef uint8_t uint8x32 __attribute__((vector_size(32), aligned(1)));
+typedef bool bool32 __attribute__((ext_vector_type(32)));
+
+INLINE void pack_flags(const uint8_t *flags, uint32_t *bits, size_t n) {
+    for (size_t i = 0; i < n; i += 32) {
+        uint8_t own[32] = {0};
+        memcpy(own, flags + i, n - i < 32 ? n - i : 32);
+        const bool32 set = __builtin_convertvector(*(const uint8x32 *)own, bool32);
+        memcpy(bits + i / 32, &set, sizeof set);
+    }
+}
+
+INLINE void unpack_flags(const uint32_t *bits, uint8_t *flags, size_t n) {
+    for (size_t i = 0; i < n; i += 32) {
+        bool32 set;
+        memcpy(&set, bits + i / 32, sizeof set);
+        const uint8x32 own = __builtin_convertvector(set, uint8x32);
+        memcpy(flags + i, &own, n - i < 32 ? n - i : 32);
     }
 }
 
@@ -168,10 +204,6 @@ INLINE void keep_by_rank(
             keep[i] = draws[i] < rank_limit(room->below[bin] + before, n, lowest, spread);
         }
     }
-}
-
-INLINE void keep_where(const uint8_t *keep, float *target, size_t n) {
-    for (size_t i = 0; i < n; i++) target[i] *= keep[i] ? 1.0f : 0.0f;
 }
 
 /* --- selections ---------------------------------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@ package final class Grain {
     private let bytes: UnsafeMutableRawBufferPointer
     /// Whether slot `i` holds source `i` of the grain in hand.
     private var isLoaded: [Bool]
+    private var flagRoom: UnsafeMutablePointer<UInt8>?
     private var attached: AnyObject?
 
     /// Slots beyond the sources that a method may use for its own intermediate values.
@@ -40,6 +41,7 @@ package final class Grain {
     deinit {
         slab.deallocate()
         bytes.deallocate()
+        flagRoom?.deallocate()
     }
 
     /// Bytes that one grain takes for a tensor with that many sources.
@@ -67,10 +69,7 @@ package final class Grain {
     /// The grain of source `index` as it is stored where it lies in memory, else as float32 in its slot. Not to be asked for of a source
     /// whose slot was changed.
     func stored(_ index: Int) throws -> StoredVector {
-        let source = sources[index]
-        if !isLoaded[index], source.dtype.isArithmetic, let data = source.direct(range) {
-            return StoredVector(data, source.dtype)
-        }
+        if !isLoaded[index], let vector = direct(index, range) { return vector }
         return StoredVector(try self.source(index), .f32)
     }
 
@@ -83,21 +82,43 @@ package final class Grain {
         return target
     }
 
+    /// Room for a flag for each element of source `index`.
+    func flags(_ index: Int) -> UnsafeMutablePointer<UInt8> {
+        let room = flagRoom ?? .allocate(capacity: sources.count * FixedTree.blockElements)
+        flagRoom = room
+        return room + index * FixedTree.blockElements
+    }
+
     /// Room for a method's own values, 0 or 1.
     package func scratch(_ index: Int) -> UnsafeMutablePointer<Float> {
         slab + (sources.count + index) * FixedTree.blockElements
     }
 
-    /// Elements of a task vector beyond the grain in hand, loaded into a method's own room. Overwrites `scratch(1)`.
+    /// Elements of a task vector anywhere in the tensor, loaded into a method's own room. Overwrites `scratch(1)`. The slots of the grain in hand
+    /// must hold what was loaded into them.
     func loadTaskVector(_ index: Int, _ elements: Range<Int>, into target: UnsafeMutablePointer<Float>) throws {
+        guard let base = inputs.base else { throw TesseraError(.internal, "a task vector without a base") }
+        if elements.lowerBound >= range.lowerBound, elements.upperBound <= range.upperBound {
+            let offset = elements.lowerBound - range.lowerBound
+            let x = try stored(index).advanced(by: offset), b = try stored(base).advanced(by: offset)
+            return kernels.difference(x, b, into: target, count: elements.count)
+        }
+        if let x = direct(index, elements), let b = direct(base, elements) {
+            return kernels.difference(x, b, into: target, count: elements.count)
+        }
         for start in stride(from: elements.lowerBound, to: elements.upperBound, by: FixedTree.blockElements) {
             let stretch = start..<min(elements.upperBound, start + FixedTree.blockElements)
             let own = target + (start - elements.lowerBound)
             try sources[index].load(stretch, into: own, scratch: bytes, kernels: kernels)
-            guard let base = inputs.base else { continue }
             try sources[base].load(stretch, into: scratch(1), scratch: bytes, kernels: kernels)
             kernels.subtract(own, scratch(1), into: own, count: stretch.count)
         }
+    }
+
+    private func direct(_ index: Int, _ elements: Range<Int>) -> StoredVector? {
+        let source = sources[index]
+        guard source.dtype.isArithmetic else { return nil }
+        return source.direct(elements).map { StoredVector($0, source.dtype) }
     }
 
     /// The method's own room in this place of work, made when it is first asked for. It stays for the tensor's later passes, so

@@ -76,24 +76,12 @@ struct MagnitudeTrim: Sparsifier {
 
     private static let largestPattern: UInt32 = 0x7fff_ffff
 
-    func sparsify(_ index: Int, _ entries: UnsafeMutablePointer<Float>, of grain: Grain) {
-        var start = grain.range.lowerBound
-        while start < grain.range.upperBound {
-            let (band, end) = rule(index, from: start)
-            let count = min(end, grain.range.upperBound) - start
-            grain.kernels.keep(band, entries + (start - grain.range.lowerBound), count: count)
-            start += count
-        }
-    }
-
-    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int)? { rule(index, from: start) }
-
-    /// Between the edges' limits, whether entries equal to an edge stay does not change.
-    private func rule(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) {
+    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) {
         switch rules[index] {
         case .keepAll: return (.all, .max)
         case .keepNone: return (.none, .max)
         case .keep(let lower, let upper):
+            // Between the edges' limits, whether entries equal to an edge stay does not change.
             let from = Int(lower.pattern) + (start < lower.limit ? 0 : 1)
             let to = Int(upper.pattern) - (start < upper.limit ? 0 : 1)
             let band = from <= to ? MagnitudeBand(from: UInt32(from), to: UInt32(to)) : .none

@@ -11,9 +11,10 @@ struct RandomDrop: Sparsifier {
         random = vectors.models.map { CounterRandom(key: inputs.randomKey, stream: UInt32(truncatingIfNeeded: $0)) }
     }
 
-    func sparsify(_ index: Int, _ entries: UnsafeMutablePointer<Float>, of grain: Grain) {
-        guard densities[index] < 1 else { return }
-        random[index].keep(
-            probability: densities[index], first: grain.range.lowerBound, entries, count: grain.count, kernels: grain.kernels)
+    func isFlagging(_ index: Int) -> Bool { densities[index] < 1 }
+
+    func flag(_ index: Int, _ flags: UnsafeMutablePointer<UInt8>, of grain: Grain) {
+        random[index].flag(
+            probability: densities[index], first: grain.range.lowerBound, flags, count: grain.count, kernels: grain.kernels)
     }
 }

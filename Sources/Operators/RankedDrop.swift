@@ -33,18 +33,20 @@ struct RankedDrop: Sparsifier {
     }
 
     func cost(_ vectors: TaskVectors, shape: [Int]) -> OperatorCost {
-        guard vectors.isSparse else { return OperatorCost(reads: 1) }
+        guard vectors.isSparse else { return vectors.cost }
         let rows = RowGroups(shape: shape)
         // Rows that lie across grains are read beside them.
         let reads = rows.fitsGrains ? vectors.reads : 2 * vectors.reads
         return OperatorCost(
-            reads: reads, statisticsBytes: RankRoom.byteCount(row: rows.length) + rows.groupLength * (8 + models.count))
+            reads: reads,
+            statisticsBytes: RankRoom.byteCount(row: rows.length) + rows.groupLength * (8 + models.count) + vectors.flagBytes)
     }
 
-    func sparsify(_ index: Int, _ entries: UnsafeMutablePointer<Float>, of grain: Grain) throws {
-        let density = densities[index]
-        guard density < 1 else { return }
-        guard density > 0 else { return entries.update(repeating: 0, count: grain.count) }
+    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) { (densities[index] > 0 ? .all : .none, .max) }
+
+    func isFlagging(_ index: Int) -> Bool { densities[index] > 0 && densities[index] < 1 }
+
+    func flag(_ index: Int, _ own: UnsafeMutablePointer<UInt8>, of grain: Grain) throws {
         let room = grain.workspace { RankedDropRoom(models: models.count) }
         let rows = RowGroups(shape: grain.shape)
         guard rows.length <= MagnitudeHistogram.countLimit else {
@@ -56,14 +58,13 @@ struct RankedDrop: Sparsifier {
         while at < grain.range.upperBound {
             let group = at / rows.groupLength
             let range = group * rows.groupLength..<(group + 1) * rows.groupLength
-            let end = min(range.upperBound, grain.range.upperBound), offset = at - grain.range.lowerBound
-            let isWhole = range.lowerBound >= grain.range.lowerBound && range.upperBound <= grain.range.upperBound
+            let end = min(range.upperBound, grain.range.upperBound)
             let flags = try room.flags(index, group: group, count: rows.groupLength) { flags in
-                let deltas = isWhole ? UnsafeMutablePointer(entries + offset) : room.deltas(rows.groupLength)
-                if !isWhole { try grain.loadTaskVector(models[index], range, into: deltas) }
+                let deltas = room.deltas(rows.groupLength)
+                try grain.loadTaskVector(models[index], range, into: deltas)
                 choose(index, rows, first: range.lowerBound, deltas, room: room, flags: flags, kernels: grain.kernels)
             }
-            grain.kernels.keep(where: flags + (at - range.lowerBound), entries + offset, count: end - at)
+            (own + (at - grain.range.lowerBound)).update(from: flags + (at - range.lowerBound), count: end - at)
             at = end
         }
     }

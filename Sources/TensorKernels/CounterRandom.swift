@@ -27,12 +27,11 @@ package struct CounterRandom: Sendable, Hashable {
         kernels.table.pointee.draw(key, stream, UInt64(first), words, count)
     }
 
-    /// Keeps each of the elements `first`, `first + 1`, ... with the given probability (below 1), to 2⁻³², and multiplies the
-    /// others by 0; NaN stays.
-    package func keep(
-        probability: Double, first: Int, _ target: UnsafeMutablePointer<Float>, count: Int, kernels: Kernels
+    /// Flags each of the elements `first`, `first + 1`, ... with 1 with the given probability (below 1), to 2⁻³², and the others with 0.
+    package func flag(
+        probability: Double, first: Int, _ flags: UnsafeMutablePointer<UInt8>, count: Int, kernels: Kernels
     ) {
-        kernels.table.pointee.keep_random(key, stream, UInt64(first), Self.limit(probability), target, count)
+        kernels.table.pointee.flag_random(key, stream, UInt64(first), Self.limit(probability), flags, count)
     }
 
     /// The words below this number are the ones of the given probability.

@@ -34,9 +34,13 @@ extension Kernels {
         table.pointee.keep_keyed(keys, patterns.lowerBound, patterns.upperBound, target, count)
     }
 
-    /// Multiplies by 0 the elements whose flag is 0; NaN stays.
-    package func keep(where flags: UnsafePointer<UInt8>, _ target: UnsafeMutablePointer<Float>, count: Int) {
-        table.pointee.keep_where(flags, target, count)
+    /// Flags of 0 and 1 as bits, 32 in each word.
+    package func pack(_ flags: UnsafePointer<UInt8>, into bits: UnsafeMutablePointer<UInt32>, count: Int) {
+        table.pointee.pack_flags(flags, bits, count)
+    }
+
+    package func unpack(_ bits: UnsafePointer<UInt32>, into flags: UnsafeMutablePointer<UInt8>, count: Int) {
+        table.pointee.unpack_flags(bits, flags, count)
     }
 
     /// The population variance of each element over the rows.

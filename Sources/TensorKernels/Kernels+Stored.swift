@@ -18,14 +18,17 @@ package struct StoredVector {
         vector = tk_vector(data: data, type: Int32(type))
     }
 
-    fileprivate func advanced(by elements: Int) -> tk_vector {
+    private init(_ vector: tk_vector) { self.vector = vector }
+
+    /// The same from a later element on.
+    package func advanced(by elements: Int) -> StoredVector {
         let width =
             switch Int(vector.type) {
             case TK_BF16, TK_F16: 2
             case TK_F64: 8
             default: 4
             }
-        return tk_vector(data: vector.data + elements * width, type: vector.type)
+        return StoredVector(tk_vector(data: vector.data + elements * width, type: vector.type))
     }
 }
 
@@ -52,13 +55,57 @@ extension Kernels {
         }
     }
 
-    /// The last pass of the methods on trimmed task vectors, in one walk (`TaskVectors` states the maths).
-    package struct TrimmedMerge {
-        /// More models than this are merged step by step.
-        package static let modelLimit = Int(TK_TRIMMED_MODELS)
-
-        private let models: [StoredVector]
+    /// The task vector `x − base` of stored elements, of which a part stays.
+    package struct TaskVector {
+        private let x: StoredVector
         private let base: StoredVector
+        /// One an element, 0 for what does not stay; `nil` where the band alone decides.
+        private let flags: UnsafePointer<UInt8>?
+
+        package init(_ x: StoredVector, base: StoredVector, flags: UnsafePointer<UInt8>?) {
+            self.x = x
+            self.base = base
+            self.flags = flags
+        }
+
+        fileprivate func part(from start: Int, _ band: MagnitudeBand, factor: Float = 1, weight: Float = 1) -> tk_trimmed {
+            tk_trimmed(
+                x: x.advanced(by: start).vector, from: band.from, to: band.to, keep: flags.map { $0 + start }, factor: factor,
+                weight: weight)
+        }
+
+        /// Adds the magnitudes of the elements of `range`, and of those that stay, to sums that began with the vector's first element.
+        package func addMagnitudes(_ range: Range<Int>, _ band: MagnitudeBand, to sums: inout MagnitudeSums, kernels: Kernels) {
+            withUnsafePointer(to: part(from: range.lowerBound, band)) { part in
+                withUnsafePointer(to: base.advanced(by: range.lowerBound).vector) { base in
+                    kernels.table.pointee.add_magnitudes(
+                        part, base, range.lowerBound % MagnitudeSums.laneCount, &sums.lanes, range.count)
+                }
+            }
+        }
+    }
+
+    /// `Σ|d|` over a task vector, and over what stays of it, in float64.
+    package struct MagnitudeSums: Sendable {
+        fileprivate static let laneCount = 8
+        fileprivate var lanes = Array(repeating: 0.0, count: 2 * laneCount)
+
+        package init() {}
+
+        package var all: Double { sum(of: 0) }
+        package var kept: Double { sum(of: Self.laneCount) }
+
+        /// In the order of all sums over lanes.
+        private func sum(of first: Int) -> Double {
+            let s = lanes[first..<first + Self.laneCount]
+            let even = (s[first] + s[first + 4]) + (s[first + 2] + s[first + 6])
+            let odd = (s[first + 1] + s[first + 5]) + (s[first + 3] + s[first + 7])
+            return even + odd
+        }
+    }
+
+    /// The last pass of the methods on task vectors, in one walk (`TaskVectors` states the maths).
+    package struct TaskVectorMerge {
         private let weights: [Float]
         private let factors: [Float]
         private let combination: tk_combination
@@ -68,11 +115,8 @@ extension Kernels {
         ///   - normalize: of a consensus: divide by the sum of the agreeing weights.
         ///   - divisor: of a sum.
         package init(
-            _ models: [StoredVector], base: StoredVector, weights: [Float], factors: [Float], isConsensus: Bool, normalize: Bool,
-            divisor: Float, lambda: Float
+            weights: [Float], factors: [Float], isConsensus: Bool, normalize: Bool, divisor: Float, lambda: Float
         ) {
-            self.models = models
-            self.base = base
             self.weights = weights
             self.factors = factors
             combination = tk_combination(consensus: isConsensus, normalize: normalize, divisor: divisor, lambda: lambda)
@@ -80,16 +124,19 @@ extension Kernels {
 
         /// Merges the elements of `range`, counted from the vectors' beginning, into `target`, counted likewise.
         package func apply(
-            _ range: Range<Int>, bands: [MagnitudeBand], into target: UnsafeMutablePointer<Float>, kernels: Kernels
+            _ range: Range<Int>, of vectors: [TaskVector], base: StoredVector, bands: [MagnitudeBand],
+            into target: UnsafeMutablePointer<Float>, kernels: Kernels
         ) {
-            let parts = models.indices.map { index in
-                tk_trimmed(
-                    x: models[index].advanced(by: range.lowerBound), from: bands[index].from, to: bands[index].to,
-                    factor: factors[index], weight: weights[index])
+            let parts = vectors.indices.map { index in
+                vectors[index].part(from: range.lowerBound, bands[index], factor: factors[index], weight: weights[index])
             }
-            withUnsafePointer(to: base.advanced(by: range.lowerBound)) { base in
-                withUnsafePointer(to: combination) { how in
-                    kernels.table.pointee.merge_trimmed(parts, parts.count, base, how, target + range.lowerBound, range.count)
+            withUnsafeTemporaryAllocation(of: Float.self, capacity: max(1, parts.count * Int(TK_TILE))) { room in
+                guard let room = room.baseAddress else { return }
+                withUnsafePointer(to: base.advanced(by: range.lowerBound).vector) { base in
+                    withUnsafePointer(to: combination) { how in
+                        kernels.table.pointee.merge_trimmed(
+                            parts, parts.count, base, how, room, target + range.lowerBound, range.count)
+                    }
                 }
             }
         }

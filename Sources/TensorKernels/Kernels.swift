@@ -80,20 +80,6 @@ package struct Kernels: @unchecked Sendable {
         table.pointee.axpy(factor, x, target, count)
     }
 
-    /// Zeroes the elements whose magnitude pattern lies outside `patterns`. The patterns of NaN are the largest.
-    package func keep(_ band: MagnitudeBand, _ target: UnsafeMutablePointer<Float>, count: Int) {
-        table.pointee.keep_between(band.from, band.to, target, count)
-    }
-
-    /// TIES' elect and merge steps over weighted entries, one vector a model (arXiv 2306.01708, section 3).
-    ///
-    /// Zero sums count as plus, zero entries never agree; NaN in any entry reaches the target.
-    package func signConsensus(
-        _ entries: [UnsafePointer<Float>], weights: [Float], normalize: Bool, into target: UnsafeMutablePointer<Float>, count: Int
-    ) {
-        table.pointee.sign_consensus(entries, weights, min(entries.count, weights.count), normalize, target, count)
-    }
-
     // MARK: Statistics
 
     func histogramHigh(_ x: UnsafePointer<Float>, _ bins: UnsafeMutablePointer<UInt32>, count: Int) {
@@ -121,11 +107,6 @@ package struct Kernels: @unchecked Sendable {
     /// `Σ xᵢyᵢ` in float64.
     package func dot(_ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, count: Int) -> Double {
         table.pointee.dot(x, y, count)
-    }
-
-    /// `Σ |xᵢ|` in float64.
-    package func sumOfMagnitudes(_ x: UnsafePointer<Float>, count: Int) -> Double {
-        table.pointee.sum_of_magnitudes(x, count)
     }
 }
 

@@ -41,23 +41,6 @@ import Testing
         compare("scale") { kernels, x, _, target in kernels.scale(x, by: 0.3, into: &target, count: x.count) }
         compare("divide") { kernels, x, _, target in kernels.divide(&target, by: 0.7, count: x.count) }
         compare("axpy") { kernels, x, _, target in kernels.axpy(0.1, x, into: &target, count: x.count) }
-        compare("keep") { kernels, x, _, target in
-            kernels.keep(MagnitudeBand(from: Float(0.5).bitPattern, to: Float(0.75).bitPattern), &target, count: x.count)
-        }
-        for normalize in [false, true] {
-            compare("signConsensus") { kernels, x, y, target in
-                let third = Self.values(x.count, seed: 4)
-                x.withUnsafeBufferPointer { x in
-                    y.withUnsafeBufferPointer { y in
-                        third.withUnsafeBufferPointer { z in
-                            let entries = [x, y, z].compactMap(\.baseAddress)
-                            kernels.signConsensus(
-                                entries, weights: [0.5, 0.3, -0.2], normalize: normalize, into: &target, count: x.count)
-                        }
-                    }
-                }
-            }
-        }
     }
 
     @Test func theLoopsOfSingleMethodsAreTheSame() {
@@ -80,9 +63,6 @@ import Testing
         }
         compare("keep of keys") { kernels, x, _, target in
             kernels.keep(Float(0.5).bitPattern...0x7fff_ffff, ofKeys: x, &target, count: x.count)
-        }
-        compare("keep random") { kernels, x, _, target in
-            CounterRandom(key: 3, stream: 1).keep(probability: 0.4, first: 17, &target, count: x.count, kernels: kernels)
         }
         compare("variance") { kernels, x, _, target in
             rows(x.count) { kernels.variance($0, into: &target, count: x.count) }
@@ -150,9 +130,6 @@ import Testing
                 #expect(
                     kernels.dot(ordinary, others, count: length).bitPattern
                         == Kernels.portable.dot(ordinary, others, count: length).bitPattern)
-                #expect(
-                    kernels.sumOfMagnitudes(ordinary, count: length).bitPattern
-                        == Kernels.portable.sumOfMagnitudes(ordinary, count: length).bitPattern)
             }
         }
     }
@@ -161,7 +138,6 @@ import Testing
     func sumsAreRight(kernels: Kernels) {
         let x = (0..<1000).map { Float($0 % 17) - 8 }, y = (0..<1000).map { Float($0 % 13) }
         #expect(kernels.dot(x, y, count: 1000) == zip(x, y).reduce(0) { $0 + Double($1.0 * $1.1) })
-        #expect(kernels.sumOfMagnitudes(x, count: 1000) == x.reduce(0) { $0 + Double($1.magnitude) })
     }
 
     @Test(arguments: Kernels.available, [DType.f16, .bf16, .f64, .f32])
@@ -180,23 +156,5 @@ import Testing
                 #expect(Self.bits(found) == Self.bits(expected))
             }
         }
-    }
-
-    @Test(arguments: Kernels.available)
-    func consensusIsTIES(kernels: Kernels) {
-        // Columns: all agree; the minority loses; a tie sums to zero and counts as plus; a zero entry takes no part; nothing at all.
-        let rows: [[Float]] = [[1, 3, 2, 0, 0], [2, -1, -2, 4, 0], [3, -1, 0, -1, 0]]
-        var sums = [Float](repeating: .nan, count: 5), means = sums
-        rows[0].withUnsafeBufferPointer { a in
-            rows[1].withUnsafeBufferPointer { b in
-                rows[2].withUnsafeBufferPointer { c in
-                    let entries = [a, b, c].compactMap(\.baseAddress)
-                    kernels.signConsensus(entries, weights: [1, 1, 2], normalize: false, into: &sums, count: 5)
-                    kernels.signConsensus(entries, weights: [1, 1, 2], normalize: true, into: &means, count: 5)
-                }
-            }
-        }
-        #expect(sums == [6, 3, 2, 4, 0])
-        #expect(means == [1.5, 3, 2, 4, 0])
     }
 }

@@ -62,9 +62,21 @@ import Testing
             var some = [UInt32](repeating: 0, count: count)
             random.draw(first: first, into: &some, count: count, kernels: kernels)
             #expect(some == Array(all[first..<first + count]))
-            var kept = [Float](repeating: 1, count: count)
-            random.keep(probability: 0.25, first: first, &kept, count: count, kernels: kernels)
-            #expect(kept == all[first..<first + count].map { $0 < 1 << 30 ? 1 : 0 })
+            var flags = [UInt8](repeating: 2, count: count)
+            random.flag(probability: 0.25, first: first, &flags, count: count, kernels: kernels)
+            #expect(flags == all[first..<first + count].map { $0 < 1 << 30 ? 1 : 0 })
+        }
+    }
+
+    @Test(arguments: Kernels.available)
+    func flagsAreNotedAsBits(kernels: Kernels) {
+        for count in [0, 1, 31, 32, 33, 1_000] {
+            let flags = (0..<count).map { UInt8($0 % 3 % 2) }
+            var bits = [UInt32](repeating: .max, count: (count + 31) / 32), found = [UInt8](repeating: 2, count: count)
+            kernels.pack(flags, into: &bits, count: count)
+            #expect((0..<count).allSatisfy { bits[$0 / 32] >> ($0 % 32) & 1 == flags[$0] })
+            kernels.unpack(bits, into: &found, count: count)
+            #expect(found == flags)
         }
     }
 

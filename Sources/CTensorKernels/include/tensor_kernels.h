@@ -16,6 +16,7 @@ enum {
     TK_HIGH_BINS = 1 << 15, /* a float32 magnitude has 31 bits: 15 high ones ... */
     TK_LOW_BINS = 1 << 16,  /* ... and 16 low ones */
     TK_RANK_BINS = 1 << 12, /* what DELLA counts a row's magnitudes by */
+    TK_TILE = 64, /* elements that a loop over several vectors takes at a time */
 };
 
 /* What keep_by_rank counts with; its contents mean nothing between calls. */
@@ -33,19 +34,19 @@ typedef struct tk_vector {
     int32_t type;
 } tk_vector;
 
-/* Models that merge_trimmed takes at most. */
-enum { TK_TRIMMED_MODELS = 16 };
-
-/* One model's part in merge_trimmed: of x - base, the magnitudes whose bit patterns lie in from...to stay, times factor, times weight. */
+/* One model's task vector, x - base, in merge_trimmed: what stays of it, times factor, times weight. */
 typedef struct tk_trimmed {
     tk_vector x;
+    /* The magnitudes whose bit patterns lie in from...to stay ... */
     uint32_t from, to;
+    /* ... where this is not 0; NULL where everything is kept. */
+    const uint8_t *_Nullable keep;
     float factor, weight;
 } tk_trimmed;
 
 /* How merge_trimmed combines what stays. */
 typedef struct tk_combination {
-    /* By the sign that sign_consensus elects, else by sum. */
+    /* By elected sign, as TIES does, else by sum. */
     bool consensus;
     /* Of a consensus: divide by the sum of the agreeing weights. */
     bool normalize;
@@ -71,9 +72,13 @@ typedef struct tk_kernels {
     void (*subtract)(const float *x, const float *y, float *target, size_t n);
     /* target = x - y for stored elements; x may be target itself. */
     void (*difference)(const tk_vector *x, const tk_vector *y, float *target, size_t n);
-    /* target = base + lambda * (combination of the trimmed differences), each step rounded as in the kernels for one step. */
+    /* target = base + lambda * (combination of what stays of the task vectors), every step rounded. By consensus: the sum of the entries whose
+     * sign is that of the sum of all (zero counts as plus; a zero entry never agrees). NaN in any entry reaches the target. `room` holds
+     * TK_TILE elements a model. */
     void (*merge_trimmed)(
-        const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *target, size_t n);
+        const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *room, float *target, size_t n);
+    /* Adds |x - base|, and what stays of it, to two sums of eight float64 lanes each, the first element to `lane`. */
+    void (*add_magnitudes)(const tk_trimmed *part, const tk_vector *base, size_t lane, double *sums, size_t n);
     /* target += x */
     void (*add)(const float *x, float *target, size_t n);
     /* target = a * x; target may be x. */
@@ -82,13 +87,6 @@ typedef struct tk_kernels {
     void (*divide)(float a, float *target, size_t n);
     /* target += a * x, in two roundings. */
     void (*axpy)(float a, const float *x, float *target, size_t n);
-    /* Zeroes every element whose magnitude, as a bit pattern, lies outside from...to. NaN has the largest patterns. */
-    void (*keep_between)(uint32_t from, uint32_t to, float *target, size_t n);
-    /* TIES' election over `models` vectors of weighted entries: target = sum of the entries whose sign is that of the sum of
-     * all (zero counts as plus; a zero entry never agrees), divided by the sum of their weights when `normalize` is set and
-     * that sum is not zero. NaN in any entry reaches the target. */
-    void (*sign_consensus)(
-        const float *_Nonnull const *_Nonnull entries, const float *weights, size_t models, bool normalize, float *target, size_t n);
 
     /* bins[high 15 bits of the magnitude] += 1; TK_HIGH_BINS bins. */
     void (*histogram_high)(const float *x, uint32_t *bins, size_t n);
@@ -98,9 +96,8 @@ typedef struct tk_kernels {
     /* How many magnitudes have exactly this pattern. */
     size_t (*count_equal)(const float *x, uint32_t pattern, size_t n);
 
-    /* Sums in float64 over eight lanes; the products are exact. */
+    /* The sum in float64 over eight lanes; the products are exact. */
     double (*dot)(const float *x, const float *y, size_t n);
-    double (*sum_of_magnitudes)(const float *x, size_t n);
 
     /* target = a * x and target += a * x with a factor for each element; the latter in two roundings. */
     void (*multiply)(const float *a, const float *x, float *target, size_t n);
@@ -111,15 +108,16 @@ typedef struct tk_kernels {
     /* Random words for the elements first, first + 1, ...: Philox4x32-10 (Salmon et al., SC 2011) under `key`. Element e has
      * word e % 32 / 8 of the counter (e / 32 * 8 + e % 8, stream), so that eight counters fill eight lanes. */
     void (*draw)(uint64_t key, uint32_t stream, uint64_t first, uint32_t *draws, size_t n);
-    /* target *= 1 where the element's draw is below `limit`, else 0: NaN stays. */
-    void (*keep_random)(uint64_t key, uint32_t stream, uint64_t first, uint32_t limit, float *target, size_t n);
+    /* keep[i] = whether the element's draw is below `limit`. */
+    void (*flag_random)(uint64_t key, uint32_t stream, uint64_t first, uint32_t limit, uint8_t *keep, size_t n);
+    /* Flags of 0 and 1 to bits, 32 in each word, and back. */
+    void (*pack_flags)(const uint8_t *flags, uint32_t *bits, size_t n);
+    void (*unpack_flags)(const uint32_t *bits, uint8_t *flags, size_t n);
     /* keep[i] = whether draws[i] / 2^32 < lowest + spread * q, q the rank of |x[i]| in the row from 0 (least) to 1, equal ones
      * by index; q = 1/2 in a row of one. `items` has room for 2 n; n is at most 2^32 - 1. */
     void (*keep_by_rank)(
         const float *x, const uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items,
         uint8_t *keep);
-    /* target *= keep[i] ? 1 : 0 */
-    void (*keep_where)(const uint8_t *keep, float *target, size_t n);
     /* target *= 1 where the key's pattern lies in from...to, else 0. */
     void (*keep_keyed)(const float *keys, uint32_t from, uint32_t to, float *target, size_t n);
 

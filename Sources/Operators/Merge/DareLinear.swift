@@ -19,7 +19,7 @@ package struct DareLinear: MergeMethod {
         drop = RandomDrop(vectors, inputs: inputs)
     }
 
-    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: vectors.reads) }
+    package func cost(of shape: [Int]) -> OperatorCost { vectors.cost }
 
     package func merge(_ tensor: TensorPasses) throws { try vectors.merge(tensor, drop, by: .sum) }
 }

@@ -1,24 +1,26 @@
 import Checkpoints
 import TensorKernels
 
-/// Drops entries of task vectors.
+/// Says which entries of task vectors stay: those that are both of the right magnitude and flagged.
 protocol Sparsifier: Sendable {
-    /// Zeroes what is dropped from the grain of the `index`-th model's task vector. The same entries each time it is asked.
-    func sparsify(_ index: Int, _ entries: UnsafeMutablePointer<Float>, of grain: Grain) throws
+    /// The magnitudes that stay of the `index`-th model's task vector from flat index `start` on, and up to where that holds.
+    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int)
 
-    /// For one that keeps a range of magnitudes: the range that holds from flat index `start` on, and up to where it does; else `nil`.
-    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int)?
+    /// Whether entries of the `index`-th model are flagged at all.
+    func isFlagging(_ index: Int) -> Bool
+
+    /// Flags each entry of the grain with 1 when it stays, else with 0. The same each time it is asked.
+    func flag(_ index: Int, _ flags: UnsafeMutablePointer<UInt8>, of grain: Grain) throws
 }
 
 extension Sparsifier {
-    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int)? { nil }
+    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) { (.all, .max) }
+    func isFlagging(_ index: Int) -> Bool { false }
+    func flag(_ index: Int, _ flags: UnsafeMutablePointer<UInt8>, of grain: Grain) {}
 }
 
 /// Drops nothing.
-struct KeepAll: Sparsifier {
-    func sparsify(_ index: Int, _ entries: UnsafeMutablePointer<Float>, of grain: Grain) {}
-    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int)? { (.all, .max) }
-}
+struct KeepAll: Sparsifier {}
 
 /// The parameters and the last steps that all methods on task vectors share.
 ///
@@ -68,69 +70,72 @@ struct TaskVectors: Sendable {
     /// Reads of `merge`, the sparsifier's own passes not counted.
     var reads: Int { isSparse && rescale ? 2 : 1 }
 
+    /// Bytes of the flags for a grain of every source.
+    var flagBytes: Int { (models.count + 1) * FixedTree.blockElements }
+
+    /// Of `merge` with a sparsifier that flags and has no passes of its own.
+    var cost: OperatorCost { OperatorCost(reads: reads, statisticsBytes: isSparse ? flagBytes : 0) }
+
     func merge(_ tensor: TensorPasses, _ sparsifier: any Sparsifier = KeepAll(), by combination: Combination) throws {
-        let factors = isSparse && rescale ? try rescalingFactors(sparsifier, in: tensor) : nil
+        let notes = isSparse && rescale ? FlagNotes(models: models.count, elements: tensor.count) : nil
+        let factors = try notes.map { try rescalingFactors(sparsifier, noting: $0, in: tensor) }
         let total = weights.reduce(0, +)
         let divisor: Float? = normalize && abs(total) >= 1e-8 ? total : nil
-        let isBand = models.indices.allSatisfy { sparsifier.band($0, from: 0) != nil }
-        if isBand, models.count <= Kernels.TrimmedMerge.modelLimit {
-            return try tensor.emit { grain, out in
-                let merge = Kernels.TrimmedMerge(
-                    try models.map { try grain.stored($0) }, base: try grain.stored(base), weights: weights,
-                    factors: factors ?? Array(repeating: 1, count: models.count), isConsensus: combination == .consensus,
-                    normalize: normalize, divisor: divisor ?? 1, lambda: lambda)
-                apply(merge, sparsifier, to: grain, into: out)
-            }
-        }
+        let merge = Kernels.TaskVectorMerge(
+            weights: weights, factors: factors ?? Array(repeating: 1, count: models.count),
+            isConsensus: combination == .consensus, normalize: normalize, divisor: divisor ?? 1, lambda: lambda)
         try tensor.emit { grain, out in
-            var entries: [UnsafePointer<Float>] = []
-            if combination == .sum { out.update(repeating: 0, count: grain.count) }
-            for (index, model) in models.enumerated() {
-                let entry = try grain.taskVector(model)
-                try sparsifier.sparsify(index, entry, of: grain)
-                if let factors, factors[index] != 1 {
-                    grain.kernels.scale(entry, by: factors[index], into: entry, count: grain.count)
-                }
-                switch combination {
-                case .sum: grain.kernels.axpy(weights[index], entry, into: out, count: grain.count)
-                case .consensus:
-                    grain.kernels.scale(entry, by: weights[index], into: entry, count: grain.count)
-                    entries.append(UnsafePointer(entry))
+            let vectors = try models.indices.map { index in
+                try taskVector(index, of: grain, sparsifier.isFlagging(index)) { flags in
+                    if notes?.recall(index, flags, of: grain) != true { try sparsifier.flag(index, flags, of: grain) }
                 }
             }
-            switch combination {
-            case .sum: if let divisor { grain.kernels.divide(out, by: divisor, count: grain.count) }
-            case .consensus:
-                grain.kernels.signConsensus(entries, weights: weights, normalize: normalize, into: out, count: grain.count)
+            let base = try grain.stored(base)
+            stretches(of: grain, models.indices, sparsifier) { range, bands in
+                merge.apply(range, of: vectors, base: base, bands: bands, into: out, kernels: grain.kernels)
             }
-            if lambda != 1 { grain.kernels.scale(out, by: lambda, into: out, count: grain.count) }
-            try grain.kernels.add(grain.source(base), to: out, count: grain.count)
         }
     }
 
-    /// Stretch by stretch, within each of which the same magnitudes of every model stay.
-    private func apply(
-        _ merge: Kernels.TrimmedMerge, _ sparsifier: any Sparsifier, to grain: Grain, into out: UnsafeMutablePointer<Float>
+    private func taskVector(
+        _ index: Int, of grain: Grain, _ isFlagged: Bool, _ flag: (UnsafeMutablePointer<UInt8>) throws -> Void
+    ) throws -> Kernels.TaskVector {
+        let x = try grain.stored(models[index]), base = try grain.stored(base)
+        guard isFlagged else { return Kernels.TaskVector(x, base: base, flags: nil) }
+        let flags = grain.flags(models[index])
+        try flag(flags)
+        return Kernels.TaskVector(x, base: base, flags: UnsafePointer(flags))
+    }
+
+    /// Calls `body` for each stretch of the grain, counted from its beginning, within which the same magnitudes of each of the models stay.
+    private func stretches(
+        of grain: Grain, _ indices: Range<Int>, _ sparsifier: any Sparsifier, _ body: (Range<Int>, [MagnitudeBand]) -> Void
     ) {
         var start = grain.range.lowerBound
         while start < grain.range.upperBound {
-            let bands = models.indices.map { sparsifier.band($0, from: start) ?? (.all, .max) }
+            let bands = indices.map { sparsifier.band($0, from: start) }
             let end = bands.reduce(grain.range.upperBound) { min($0, $1.end) }
-            merge.apply(
-                start - grain.range.lowerBound..<end - grain.range.lowerBound, bands: bands.map(\.0), into: out,
-                kernels: grain.kernels)
+            body(start - grain.range.lowerBound..<end - grain.range.lowerBound, bands.map(\.0))
             start = end
         }
     }
 
     /// `Σ|d| / Σ|kept d|` for each model; 1 where either sum is too small to divide by.
-    private func rescalingFactors(_ sparsifier: any Sparsifier, in tensor: TensorPasses) throws -> [Float] {
+    private func rescalingFactors(_ sparsifier: any Sparsifier, noting notes: FlagNotes, in tensor: TensorPasses) throws
+        -> [Float]
+    {
         let sums = try tensor.sums(2 * models.count) { grain, sums in
-            for (index, model) in models.enumerated() where densities[index] < 1 {
-                let entries = try grain.taskVector(model)
-                sums[2 * index] += grain.kernels.sumOfMagnitudes(entries, count: grain.count)
-                try sparsifier.sparsify(index, entries, of: grain)
-                sums[2 * index + 1] += grain.kernels.sumOfMagnitudes(entries, count: grain.count)
+            for index in models.indices where densities[index] < 1 {
+                let vector = try taskVector(index, of: grain, sparsifier.isFlagging(index)) { flags in
+                    try sparsifier.flag(index, flags, of: grain)
+                    notes.note(index, flags, of: grain)
+                }
+                var magnitudes = Kernels.MagnitudeSums()
+                stretches(of: grain, index..<index + 1, sparsifier) { range, bands in
+                    vector.addMagnitudes(range, bands[0], to: &magnitudes, kernels: grain.kernels)
+                }
+                sums[2 * index] = magnitudes.all
+                sums[2 * index + 1] = magnitudes.kept
             }
         }
         let least = 1e-7
@@ -138,5 +143,43 @@ struct TaskVectors: Sendable {
             let all = sums[2 * index], kept = sums[2 * index + 1]
             return all < least || kept < least ? 1 : Float(all / kept)
         }
+    }
+}
+
+/// The flags that the first of two passes makes, a bit each, so that the second need not make them again: as many grains of them as fit a fixed size.
+private final class FlagNotes: @unchecked Sendable {
+    // Unchecked because of the room. A grain's part of it is written by one thread, in the first pass, and read in the second.
+    private let room: UnsafeMutablePointer<UInt32>
+    private let models: Int
+    private let grains: Int
+
+    private static let byteLimit = 16 << 20
+    private static let wordsPerGrain = FixedTree.blockElements / 32
+
+    init(models: Int, elements: Int) {
+        self.models = models
+        let bytesPerGrain = max(1, models) * Self.wordsPerGrain * MemoryLayout<UInt32>.stride
+        let count = (elements + FixedTree.blockElements - 1) / FixedTree.blockElements
+        grains = min(count, Self.byteLimit / bytesPerGrain)
+        room = .allocate(capacity: max(1, grains * models * Self.wordsPerGrain))
+    }
+
+    deinit { room.deallocate() }
+
+    private func words(_ model: Int, of grain: Grain) -> UnsafeMutablePointer<UInt32>? {
+        let index = grain.range.lowerBound / FixedTree.blockElements
+        return index < grains ? room + (index * models + model) * Self.wordsPerGrain : nil
+    }
+
+    func note(_ model: Int, _ flags: UnsafePointer<UInt8>, of grain: Grain) {
+        guard let words = words(model, of: grain) else { return }
+        grain.kernels.pack(flags, into: words, count: grain.count)
+    }
+
+    /// - Returns: whether they were noted.
+    func recall(_ model: Int, _ flags: UnsafeMutablePointer<UInt8>, of grain: Grain) -> Bool {
+        guard let words = words(model, of: grain) else { return false }
+        grain.kernels.unpack(words, into: flags, count: grain.count)
+        return true
     }
 }
