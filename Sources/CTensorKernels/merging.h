@@ -108,15 +108,98 @@ INLINE void unpack_flags(const uint32_t *bits, uint8_t *flags, size_t n) {
 
 /* --- DELLA --------------------------------------------------------------------------------------------------------- */
 
-enum { RANK_SHIFT = 19, RANK_BINS = TK_RANK_BINS };
-
 /* The draw below which the element of this rank (from 0) stays. Never decreases with the rank. */
 INLINE uint32_t rank_limit(size_t rank, size_t n, double lowest, double spread) {
     const double q = n > 1 ? (double)rank / (double)(n - 1) : 0.5, limit = (lowest + q * spread) * 4294967296.0;
     return limit >= 4294967295.0 ? 0xffffffffu : limit > 0 ? (uint32_t)limit : 0;
 }
 
-/* By the low bits that the bins left open, equal ones by index: the items of one bin come in order of index. */
+enum { RANK_SHIFT = 20, RANK_CLASSES = TK_RANK_CLASSES, LAST_CLASS = RANK_CLASSES - 1 };
+
+/* Classes of magnitudes, in order: eight of each power of two, those at a class's lower end apart, in an even class where all are equal. That is
+ * where most differences of 16-bit numbers lie. Class 0 takes all that is some 2^15 times smaller than the largest, or zero. */
+INLINE uint32_t rank_class(uint32_t magnitude) {
+    return ((magnitude + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (magnitude >> RANK_SHIFT);
+}
+
+INLINE void rank_classes(const float *x, uint8_t *restrict classes, size_t n) {
+    uint32_t most = 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t u = bits_of(x[i]) & MAGNITUDE;
+        most = u > most ? u : most;
+    }
+    const uint32_t top = rank_class(most), floor = top > LAST_CLASS ? (top - LAST_CLASS + 1) & ~1u : 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t own = rank_class(bits_of(x[i]) & MAGNITUDE);
+        classes[i] = (uint8_t)((own > floor ? own : floor) - floor);
+    }
+}
+
+/* below[c] = how many elements lie in lower classes. */
+INLINE void count_classes(const uint8_t *classes, size_t n, tk_rank_room *room) {
+    uint32_t(*counts)[RANK_CLASSES] = room->counts; /* several, so that equal neighbours do not wait for each other */
+    memset(counts, 0, sizeof room->counts);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t eight;
+        memcpy(&eight, classes + i, sizeof eight);
+        for (int j = 0; j < 8; j++) counts[j % 4][eight >> 8 * j & 0xff]++;
+    }
+    for (; i < n; i++) counts[0][classes[i]]++;
+    for (int c = 0; c < RANK_CLASSES; c++) counts[0][c] += counts[1][c] + counts[2][c] + counts[3][c];
+    uint32_t below = 0;
+    for (int c = 0; c < RANK_CLASSES; c++) {
+        room->below[c] = below;
+        below += counts[0][c];
+    }
+    room->below[RANK_CLASSES] = below;
+}
+
+/* The high half of a draw below limits[c] % 2^16 is kept in class c, that above limits[c] / 2^16 dropped, whatever the rank within the class. In
+ * float32, which is exact to a fiftieth of that half's unit; the margin is more. */
+INLINE void class_limits(size_t n, double lowest, double spread, tk_rank_room *room) {
+    const float margin = 0.05f, largest = 65535, start = (float)(lowest * 65536), step = (float)(spread * 65536 / (double)(n - 1));
+    for (int c = 0; c < RANK_CLASSES; c++) {
+        const float least = start + step * (float)room->below[c] - margin;
+        const float most = start + step * (float)(room->below[c + 1] - 1) + margin;
+        const uint32_t surely = (uint32_t)(int32_t)(least < 0 ? 0 : least > largest ? largest : least);
+        const uint32_t possibly = (uint32_t)(int32_t)(most < 0 ? 0 : most > largest ? largest : most);
+        room->limits[c] = surely | possibly << 16;
+    }
+}
+
+/* Decides what the class decides, and sets `open` for the rest. */
+INLINE void decide_tile(const uint8_t *classes, const uint32_t *draws, const uint32_t *limits, uint8_t *restrict keep, uint8_t *restrict open, size_t n) {
+    uint32_t own[TILE];
+    for (size_t j = 0; j < n; j++) own[j] = limits[classes[j]];
+    for (size_t j = 0; j < n; j++) {
+        const uint32_t u = draws[j] >> 16, surely = own[j] & 0xffff, possibly = own[j] >> 16;
+        keep[j] = u < surely;
+        open[j] = (u >= surely) & (u <= possibly);
+    }
+}
+
+INLINE size_t count_bytes(const uint8_t *bytes, uint8_t value, size_t n) {
+    size_t count = 0, i = 0;
+    while (i + 32 <= n) {
+        uint8x32 found = {0};
+        for (int turn = 0; turn < 255 && i + 32 <= n; turn++, i += 32) found -= (uint8x32)(*(const uint8x32 *)(bytes + i) == value);
+        for (int lane = 0; lane < 32; lane++) count += found[lane];
+    }
+    for (; i < n; i++) count += bytes[i] == value;
+    return count;
+}
+
+INLINE size_t rank_in_row(const float *x, const uint8_t *classes, const uint32_t *below, size_t i, size_t n) {
+    if (classes[i] != 0 && classes[i] % 2 == 0) return below[classes[i]] + count_bytes(classes, classes[i], i);
+    const uint32_t own = bits_of(x[i]) & MAGNITUDE;
+    uint32_t rank = 0;
+    for (size_t j = 0; j < i; j++) rank += (bits_of(x[j]) & MAGNITUDE) <= own;
+    for (size_t j = i + 1; j < n; j++) rank += (bits_of(x[j]) & MAGNITUDE) < own;
+    return rank;
+}
+
+/* By magnitude, equal ones by index: the items of one class come in order of index. */
 INLINE void sort_items(uint64_t *items, uint64_t *room, size_t n) {
     if (n <= 32) {
         for (size_t i = 1; i < n; i++) {
@@ -127,82 +210,90 @@ INLINE void sort_items(uint64_t *items, uint64_t *room, size_t n) {
         }
         return;
     }
+    enum { DIGIT = 11, DIGITS = 1 << DIGIT };
     uint64_t differing = 0;
     for (size_t i = 1; i < n; i++) differing |= items[i] ^ items[0];
-    for (int shift = 32; shift < 52; shift += 10) {
-        if ((differing >> shift & 0x3ff) == 0) continue;
-        uint32_t starts[1024] = {0};
-        for (size_t i = 0; i < n; i++) starts[items[i] >> shift & 0x3ff]++;
+    for (int shift = 32; shift < 64; shift += DIGIT) {
+        if ((differing >> shift & (DIGITS - 1)) == 0) continue;
+        uint32_t starts[DIGITS] = {0};
+        for (size_t i = 0; i < n; i++) starts[items[i] >> shift & (DIGITS - 1)]++;
         uint32_t sum = 0;
-        for (int digit = 0; digit < 1024; digit++) {
+        for (int digit = 0; digit < DIGITS; digit++) {
             const uint32_t count = starts[digit];
             starts[digit] = sum;
             sum += count;
         }
-        for (size_t i = 0; i < n; i++) room[starts[items[i] >> shift & 0x3ff]++] = items[i];
+        for (size_t i = 0; i < n; i++) room[starts[items[i] >> shift & (DIGITS - 1)]++] = items[i];
         memcpy(items, room, n * sizeof *items);
     }
 }
 
-/* In a bin with more open elements than this, sorting is cheaper than counting for each of them what precedes it. */
-enum { MANY_OPEN = 24 };
+/* With more open elements than this in a row, all of the row is put in order of classes; and in a class, it is sorted. */
+enum { MANY_OPEN = 64, MANY_OPEN_IN_CLASS = 24 };
 
-/* Most elements are decided by the ranks that their bin leaves possible; only the ranks of the others are looked for. */
-INLINE void keep_by_rank(
-    const float *x, const uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items, uint8_t *keep) {
-    memset(room->counts, 0, sizeof room->counts);
-    memset(room->wanted, 0, sizeof room->wanted);
-    for (size_t i = 0; i < n; i++) room->counts[(bits_of(x[i]) & MAGNITUDE) >> RANK_SHIFT]++;
-    uint32_t below = 0;
-    for (int bin = 0; bin < RANK_BINS; bin++) {
-        const uint32_t count = room->counts[bin];
-        if (count == 0) continue;
-        room->below[bin] = below;
-        room->surely[bin] = rank_limit(below, n, lowest, spread);
-        room->possibly[bin] = rank_limit(below + count - 1, n, lowest, spread);
-        below += count;
-    }
-    bool any = false;
-    for (size_t i = 0; i < n; i++) {
-        const uint32_t bin = (bits_of(x[i]) & MAGNITUDE) >> RANK_SHIFT;
-        keep[i] = draws[i] < room->surely[bin];
-        if ((draws[i] >= room->surely[bin]) & (draws[i] < room->possibly[bin])) {
-            room->wanted[bin]++;
-            any = true;
-        }
-    }
-    if (!any) return;
-    uint32_t offset = 0;
-    for (int bin = 0; bin < RANK_BINS; bin++) {
-        room->offset[bin] = room->wanted[bin] ? offset : (uint32_t)n; /* what nobody asks for lands behind the items */
-        if (room->wanted[bin]) offset += room->counts[bin];
-    }
-    const uint32_t low = (1u << RANK_SHIFT) - 1;
-    for (size_t i = 0; i < n; i++) {
-        const uint32_t u = bits_of(x[i]) & MAGNITUDE, bin = u >> RANK_SHIFT;
-        items[room->offset[bin]] = (uint64_t)(u & low) << 32 | i;
-        room->offset[bin] += room->wanted[bin] != 0;
-    }
-    for (int bin = 0; bin < RANK_BINS; bin++) {
-        if (!room->wanted[bin]) continue;
-        const uint32_t count = room->counts[bin];
-        uint64_t *own = items + (room->offset[bin] - count);
-        if (room->wanted[bin] > MANY_OPEN) {
-            sort_items(own, items + n, count);
-            for (uint32_t j = 0; j < count; j++) {
-                const uint32_t i = (uint32_t)own[j];
-                keep[i] = draws[i] < rank_limit(room->below[bin] + j, n, lowest, spread);
-            }
-            continue;
-        }
+/* The ranks of many open elements: keep holds 2 for them. */
+INLINE void keep_open(
+    const float *x, const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items,
+    uint8_t *keep) {
+    uint32_t wanted[RANK_CLASSES] = {0}, ends[RANK_CLASSES];
+    for (size_t i = 0; i < n; i++) wanted[classes[i]] += keep[i] == 2;
+    memcpy(ends, room->below, sizeof ends);
+    for (size_t i = 0; i < n; i++) items[ends[classes[i]]++] = (uint64_t)(bits_of(x[i]) & MAGNITUDE) << 32 | i;
+    for (int c = 0; c < RANK_CLASSES; c++) {
+        if (!wanted[c]) continue;
+        const uint32_t first = room->below[c], count = ends[c] - first;
+        uint64_t *own = items + first;
+        const bool sorts = wanted[c] > MANY_OPEN_IN_CLASS;
+        if (sorts) sort_items(own, items + n, count);
         for (uint32_t j = 0; j < count; j++) {
             const uint64_t item = own[j];
             const uint32_t i = (uint32_t)item;
-            if ((draws[i] < room->surely[bin]) | (draws[i] >= room->possibly[bin])) continue;
-            uint64_t before = 0;
-            for (uint32_t other = 0; other < count; other++) before += own[other] < item;
-            keep[i] = draws[i] < rank_limit(room->below[bin] + before, n, lowest, spread);
+            if (keep[i] != 2) continue;
+            uint64_t before = j;
+            if (!sorts) {
+                before = 0;
+                for (uint32_t other = 0; other < count; other++) before += own[other] < item;
+            }
+            keep[i] = draws[i] < rank_limit(first + before, n, lowest, spread);
         }
+    }
+}
+
+/* Most elements are decided by the ranks that their class leaves possible; only the ranks of the others are looked for. */
+INLINE void keep_by_rank(
+    const float *x, const uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items, uint8_t *keep) {
+    if (n == 1) keep[0] = draws[0] < rank_limit(0, 1, lowest, spread);
+    if (n <= 1) return;
+    uint8_t *classes = (uint8_t *)(items + 2 * n), open[TILE];
+    rank_classes(x, classes, n);
+    count_classes(classes, n, room);
+    class_limits(n, lowest, spread, room);
+    uint32_t some[MANY_OPEN];
+    size_t count = 0;
+    for (size_t at = 0; at < n; at += TILE) {
+        const size_t size = n - at < TILE ? n - at : TILE;
+        if (size == TILE) {
+            decide_tile(classes + at, draws + at, room->limits, keep + at, open, TILE);
+        } else {
+            memset(open, 0, sizeof open);
+            decide_tile(classes + at, draws + at, room->limits, keep + at, open, size);
+        }
+        for (size_t j = 0; j < TILE; j += 8) {
+            uint64_t eight;
+            memcpy(&eight, open + j, sizeof eight);
+            if (!eight) continue;
+            for (size_t i = at + j; i < at + j + 8; i++) {
+                if (!open[i - at] || (bits_of(x[i]) & MAGNITUDE) == 0) continue; /* zero is zero, kept or not */
+                keep[i] = 2;
+                if (count < MANY_OPEN) some[count] = (uint32_t)i;
+                count++;
+            }
+        }
+    }
+    if (count > MANY_OPEN) return keep_open(x, draws, classes, n, lowest, spread, room, items, keep);
+    for (size_t j = 0; j < count; j++) {
+        const size_t i = some[j];
+        keep[i] = draws[i] < rank_limit(rank_in_row(x, classes, room->below, i, n), n, lowest, spread);
     }
 }
 

@@ -53,10 +53,12 @@ package final class RankRoom {
     deinit { room.deallocate() }
 
     /// Bytes for rows of that many elements.
-    package static func byteCount(row: Int) -> Int { MemoryLayout<tk_rank_room>.size + row * 16 }
+    package static func byteCount(row: Int) -> Int { MemoryLayout<tk_rank_room>.size + row * bytesPerElement }
+    private static let bytesPerElement = 17
 
     /// Chooses from a row: an element stays with the probability `lowest + spread · q`, `q` being the rank of its magnitude from
-    /// 0 for the smallest to 1; equal magnitudes rank by index. A row of one has `q = 1/2`.
+    /// 0 for the smallest to 1; equal magnitudes rank by index. A row of one has `q = 1/2`. Whether a zero
+    /// stays makes no difference, and is left open.
     ///
     /// - Parameters:
     ///   - words: the elements' random words.
@@ -65,7 +67,8 @@ package final class RankRoom {
         _ row: UnsafePointer<Float>, words: UnsafePointer<UInt32>, lowest: Double, spread: Double,
         flags: UnsafeMutablePointer<UInt8>, count: Int, kernels: Kernels
     ) {
-        if items.count < 2 * count { items = Array(repeating: 0, count: 2 * count) }
+        let needed = (count * Self.bytesPerElement + 7) / 8
+        if items.count < needed { items = Array(repeating: 0, count: needed) }
         kernels.table.pointee.keep_by_rank(row, words, count, lowest, spread, room, &items, flags)
     }
 }

@@ -80,6 +80,50 @@ import Testing
         }
     }
 
+    /// What a row may hold: equal magnitudes, many decades, infinities.
+    private func rows(_ count: Int) -> [(String, [Float])] {
+        var random = SplitMix(seed: UInt64(count))
+        func row(_ value: (inout SplitMix) -> Float) -> [Float] { (0..<count).map { _ in value(&random) } }
+        let any = row { Float(bitPattern: UInt32(truncatingIfNeeded: $0.next())) }
+        return [
+            ("uniform", row { Float.random(in: -1...1, using: &$0) }),
+            ("few values", row { Float(Int.random(in: -4...4, using: &$0)) / 256 }),
+            ("all equal", row { Bool.random(using: &$0) ? 0.75 : -0.75 }),
+            ("nearly equal", row { Float(bitPattern: Float(0.75).bitPattern + UInt32.random(in: 0...70, using: &$0)) }),
+            (
+                "decades",
+                row {
+                    Float.random(in: 0...1, using: &$0)
+                        * Float(sign: .plus, exponent: .random(in: -90...90, using: &$0), significand: 1)
+                }
+            ),
+            ("any pattern", any.map { $0.isNaN ? .infinity : $0 }),
+        ]
+    }
+
+    /// DELLA's choice against ranks that are found by sorting, where few and where many elements need theirs.
+    @Test(arguments: Kernels.available, [1, 2, 63, 64, 65, 896, 5_000])
+    func elementsStayByTheirRank(kernels: Kernels, count: Int) {
+        var words = [UInt32](repeating: 0, count: count)
+        CounterRandom(key: 5, stream: 2).draw(first: 3, into: &words, count: count, kernels: .portable)
+        for (name, row) in rows(count) {
+            let order = row.indices.sorted { (row[$0].magnitude, $0) < (row[$1].magnitude, $1) }
+            for (lowest, spread) in [(0.35, 0.3), (0.1, 0.8), (0.5, 0), (0.0, 1.0)] {
+                var flags = [UInt8](repeating: 9, count: count), expected = flags
+                for (rank, index) in order.enumerated() {
+                    let q = count > 1 ? Double(rank) / Double(count - 1) : 0.5
+                    let limit = min((lowest + q * spread) * 0x1p32, Double(UInt32.max)).rounded(.down)
+                    expected[index] = Double(words[index]) < limit ? 1 : 0
+                }
+                RankRoom().choose(
+                    row, words: words, lowest: lowest, spread: spread, flags: &flags, count: count, kernels: kernels)
+                #expect(
+                    row.indices.allSatisfy { row[$0] == 0 || flags[$0] == expected[$0] }, "\(name), \(lowest), \(spread)")
+                #expect(flags.allSatisfy { $0 <= 1 })
+            }
+        }
+    }
+
     @Test func keysDifferBySeedAndName() throws {
         let keys = try [(0, "a"), (1, "a"), (0, "b"), (256, "a")].map { try CounterRandom.key(seed: $0, tensor: $1) }
         #expect(Set(keys).count == keys.count)
