@@ -129,3 +129,96 @@ INLINE void add_magnitudes(const tk_trimmed *part, const tk_vector *base, size_t
     memcpy(sums, &all, sizeof all);
     memcpy(sums + LANES, &kept, sizeof kept);
 }
+
+/* --- arcee_fusion -------------------------------------------------------------------------------------------------- */
+
+/* A tile, the lanes beyond n filled. */
+INLINE void load_lanes(const tk_vector *x, size_t at, float fill, float *tile, size_t n) {
+    if (n == TILE) return load_tile(x, at, tile, TILE);
+    load_tile(x, at, tile, n);
+    for (size_t j = n; j % LANES; j++) tile[j] = fill;
+}
+
+/* exp(x - top), zero in the lanes beyond n. */
+INLINE void softmax_lanes(const float *x, double top, double8 *e, size_t n) {
+    *e = __builtin_convertvector(*(const float8 *)x, double8) - top;
+    exp_lanes(e);
+    for (size_t lane = n; lane < LANES; lane++) (*e)[lane] = 0;
+}
+
+INLINE void softmax_parts(const tk_vector *x, size_t n, double *maximum, double *sum) {
+    float tile[TILE], most[LANES], greatest = -INFINITY;
+    for (int lane = 0; lane < LANES; lane++) most[lane] = -INFINITY;
+    for (size_t i = 0; i < n; i += TILE) {
+        const size_t count = n - i < TILE ? n - i : TILE;
+        load_lanes(x, i, -INFINITY, tile, count);
+        for (size_t j = 0; j < count; j += LANES) {
+            for (int lane = 0; lane < LANES; lane++) most[lane] = tile[j + lane] > most[lane] ? tile[j + lane] : most[lane];
+        }
+    }
+    for (int lane = 0; lane < LANES; lane++) greatest = most[lane] > greatest ? most[lane] : greatest;
+    double8 lanes = {0}, e;
+    for (size_t i = 0; i < n; i += TILE) {
+        const size_t count = n - i < TILE ? n - i : TILE;
+        load_lanes(x, i, greatest, tile, count);
+        for (size_t j = 0; j < count; j += LANES) {
+            softmax_lanes(tile + j, greatest, &e, count - j);
+            lanes += e;
+        }
+    }
+    *maximum = greatest;
+    *sum = sum_of_lanes(&lanes);
+}
+
+INLINE void divergence_tile(const tk_vector *x, const tk_vector *y, const double *s, double8 *sum, size_t at, size_t n) {
+    float a[TILE], b[TILE];
+    load_lanes(x, at, (float)s[0], a, n);
+    load_lanes(y, at, (float)s[2], b, n);
+    for (size_t j = 0; j < n; j += LANES) {
+        double8 p, q, log;
+        softmax_lanes(a + j, s[0], &p, n - j);
+        softmax_lanes(b + j, s[2], &q, n - j);
+        /* Beyond the end p and q are both 1e-8, and their logarithm is zero. */
+        p = p * s[1] + 1e-8;
+        q = q * s[3] + 1e-8;
+        log_ratio(&p, &q, &log);
+        *sum += p * log;
+    }
+}
+
+INLINE double divergence(const tk_vector *x, const tk_vector *y, const double *s, size_t n) {
+    double8 sum = {0};
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) divergence_tile(x, y, s, &sum, i, TILE);
+    if (i < n) divergence_tile(x, y, s, &sum, i, n - i);
+    return sum_of_lanes(&sum);
+}
+
+INLINE void importance_tile(float a, const tk_vector *x, const tk_vector *y, float *restrict target, size_t at, size_t n) {
+    float own[TILE], other[TILE];
+    load_tile(x, at, own, n);
+    load_tile(y, at, other, n);
+    for (size_t j = 0; j < n; j++) target[at + j] = fabsf(own[j] - other[j]) * a;
+}
+
+INLINE void importance(float a, const tk_vector *x, const tk_vector *y, float *target, size_t n) {
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) importance_tile(a, x, y, target, i, TILE);
+    if (i < n) importance_tile(a, x, y, target, i, n - i);
+}
+
+INLINE void swap_tile(float a, float threshold, const tk_vector *x, const tk_vector *y, float *restrict target, size_t at, size_t n) {
+    float own[TILE], other[TILE];
+    load_tile(x, at, own, n);
+    load_tile(y, at, other, n);
+    for (size_t j = 0; j < n; j++) {
+        const float d = own[j] - other[j], mask = fabsf(d) * a >= threshold ? 1.0f : 0.0f;
+        target[at + j] = other[j] + d * mask;
+    }
+}
+
+INLINE void swap_important(float a, float threshold, const tk_vector *x, const tk_vector *y, float *target, size_t n) {
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) swap_tile(a, threshold, x, y, target, i, TILE);
+    if (i < n) swap_tile(a, threshold, x, y, target, i, n - i);
+}

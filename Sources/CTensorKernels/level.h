@@ -39,10 +39,10 @@ WRAP(void, count_changes, (const float *const *rows, size_t m, float epsilon, ui
 WRAP(void, merge_changes, (const float *const *rows, const float *f, size_t m, float epsilon, float *y, size_t n), (rows, f, m, epsilon, y, n))
 WRAP(void, nearswap, (float t, const float *a, const float *b, float *y, size_t n), (t, a, b, y, n))
 WRAP(double, exponential, (double x), (x))
-WRAP(void, softmax_parts, (const float *x, size_t n, double *maximum, double *sum), (x, n, maximum, sum))
-WRAP(double, divergence, (const float *x, const float *y, const double *s, size_t n), (x, y, s, n))
-WRAP(void, importance, (float a, const float *x, const float *y, float *z, size_t n), (a, x, y, z, n))
-WRAP(void, swap_important, (float a, float threshold, const float *x, const float *y, float *z, size_t n), (a, threshold, x, y, z, n))
+WRAP(void, softmax_parts, (const tk_vector *x, size_t n, double *maximum, double *sum), (x, n, maximum, sum))
+WRAP(double, divergence, (const tk_vector *x, const tk_vector *y, const double *s, size_t n), (x, y, s, n))
+WRAP(void, importance, (float a, const tk_vector *x, const tk_vector *y, float *z, size_t n), (a, x, y, z, n))
+WRAP(void, swap_important, (float a, float threshold, const tk_vector *x, const tk_vector *y, float *z, size_t n), (a, threshold, x, y, z, n))
 
 static const tk_kernels table = {
     .name = LEVEL,

@@ -441,6 +441,21 @@ INLINE void fixed_exp(double8 *x) {
     *x = p * (double8)(((uint64x8)shifted + 1023u) << 52);
 }
 
+/* The same to 3e-16 for -1/8 <= x <= 0: there nearly all weights of a row lie beside its largest. */
+INLINE void near_exp(double8 *x) {
+    const double8 r = *x;
+    double8 p = (double8){} + 1.0 / 362880;
+    p = p * r + 1.0 / 40320;
+    p = p * r + 1.0 / 5040;
+    p = p * r + 1.0 / 720;
+    p = p * r + 1.0 / 120;
+    p = p * r + 1.0 / 24;
+    p = p * r + 1.0 / 6;
+    p = p * r + 0.5;
+    p = p * r + 1.0;
+    *x = p * r + 1.0;
+}
+
 /* log for normal x > 0 to 1e-15: x = 2^k m, m near 1, 2 atanh((m - 1)/(m + 1)). */
 INLINE void fixed_log(double8 *x) {
     const uint64_t half_root = 0x3fe6a09e667f3bcdu, magic = 0x4338000000000000u;
@@ -461,70 +476,45 @@ INLINE void fixed_log(double8 *x) {
     *x = k * 0x1.62e42fefa39efp-1 + 2.0 * f * p;
 }
 
+typedef bool bool8 __attribute__((ext_vector_type(LANES)));
+
+INLINE bool all_lanes(const int64x8 *mask) {
+    const bool8 set = __builtin_convertvector(*mask, bool8);
+    uint8_t bits;
+    memcpy(&bits, &set, sizeof bits);
+    return bits == 0xff;
+}
+
+INLINE void exp_lanes(double8 *x) {
+    const int64x8 near = *x >= -0.125;
+    if (all_lanes(&near)) {
+        near_exp(x);
+    } else {
+        fixed_exp(x);
+    }
+}
+
+/* log(p / q) to 1e-15: as 2 atanh f, f = (p - q)/(p + q), where all f are at most 1/32, which takes one division and five terms. */
+INLINE void log_ratio(const double8 *p, const double8 *q, double8 *log) {
+    const double8 f = (*p - *q) / (*p + *q), s = f * f;
+    const int64x8 near = s <= 0x1p-10;
+    if (all_lanes(&near)) {
+        double8 sum = (double8){} + 1.0 / 9;
+        sum = sum * s + 1.0 / 7;
+        sum = sum * s + 1.0 / 5;
+        sum = sum * s + 1.0 / 3;
+        sum = sum * s + 1.0;
+        *log = 2.0 * f * sum;
+    } else {
+        *log = *p / *q;
+        fixed_log(log);
+    }
+}
+
 INLINE double exponential(double x) {
     double8 e = (double8){} + x;
     fixed_exp(&e);
     return e[0];
-}
-
-/* exp(x - top), the lanes beyond n holding zero. */
-INLINE void exp_lanes(const float *x, size_t n, double top, double8 *e) {
-    float lanes[LANES];
-    if (n < LANES) {
-        for (size_t lane = 0; lane < LANES; lane++) lanes[lane] = lane < n ? x[lane] : -INFINITY;
-        x = lanes;
-    }
-    *e = __builtin_convertvector(*(const float8 *)x, double8) - top;
-    fixed_exp(e);
-    if (n < LANES) {
-        for (size_t lane = n; lane < LANES; lane++) (*e)[lane] = 0;
-    }
-}
-
-INLINE void softmax_parts(const float *x, size_t n, double *maximum, double *sum) {
-    float most[LANES], greatest = -INFINITY;
-    for (int lane = 0; lane < LANES; lane++) most[lane] = -INFINITY;
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (int lane = 0; lane < LANES; lane++) most[lane] = x[i + lane] > most[lane] ? x[i + lane] : most[lane];
-    }
-    for (; i < n; i++) greatest = x[i] > greatest ? x[i] : greatest;
-    for (int lane = 0; lane < LANES; lane++) greatest = most[lane] > greatest ? most[lane] : greatest;
-    double8 lanes = {0};
-    for (i = 0; i < n; i += LANES) {
-        double8 e;
-        exp_lanes(x + i, n - i, greatest, &e);
-        lanes += e;
-    }
-    *maximum = greatest;
-    *sum = sum_of_lanes(&lanes);
-}
-
-INLINE double divergence(const float *x, const float *y, const double *s, size_t n) {
-    double8 lanes = {0};
-    for (size_t i = 0; i < n; i += LANES) {
-        double8 p, q;
-        exp_lanes(x + i, n - i, s[0], &p);
-        exp_lanes(y + i, n - i, s[2], &q);
-        /* Beyond the end p and q are both 1e-8, and their logarithm is zero. */
-        p = p * s[1] + 1e-8;
-        q = q * s[3] + 1e-8;
-        double8 ratio = p / q;
-        fixed_log(&ratio);
-        lanes += p * ratio;
-    }
-    return sum_of_lanes(&lanes);
-}
-
-INLINE void importance(float a, const float *x, const float *y, float *target, size_t n) {
-    for (size_t i = 0; i < n; i++) target[i] = fabsf(x[i] - y[i]) * a;
-}
-
-INLINE void swap_important(float a, float threshold, const float *x, const float *y, float *target, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        const float d = x[i] - y[i], mask = fabsf(d) * a >= threshold ? 1.0f : 0.0f;
-        target[i] = y[i] + d * mask;
-    }
 }
 
 #endif

@@ -85,35 +85,4 @@ extension Kernels {
 
     /// `exp(x)` for `x ≤ 0`, the same bits on every machine.
     package func exponential(_ x: Double) -> Double { table.pointee.exponential(x) }
-
-    /// The largest element, and `Σ exp(x − largest)` in float64.
-    package func softmaxParts(_ x: UnsafePointer<Float>, count: Int) -> (maximum: Double, sum: Double) {
-        var maximum = 0.0, sum = 0.0
-        table.pointee.softmax_parts(x, count, &maximum, &sum)
-        return (maximum, sum)
-    }
-
-    /// `Σ p log(p/q)` in float64, `p` and `q` being the softmax of `x` and `y` plus 1e-8.
-    ///
-    /// - Parameter softmax: four numbers: the maximum of `x` and the inverse of its sum of exponentials, then the same of `y`.
-    package func divergence(
-        _ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, softmax: UnsafePointer<Double>, count: Int
-    ) -> Double {
-        table.pointee.divergence(x, y, softmax, count)
-    }
-
-    /// `target = |x − y| · factor`.
-    package func importance(
-        _ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, factor: Float, into target: UnsafeMutablePointer<Float>, count: Int
-    ) {
-        table.pointee.importance(factor, x, y, target, count)
-    }
-
-    /// `y + (x − y)` where the importance `|x − y| · factor` reaches the threshold, else `y`.
-    package func swapImportant(
-        _ x: UnsafePointer<Float>, for y: UnsafePointer<Float>, factor: Float, threshold: Float,
-        into target: UnsafeMutablePointer<Float>, count: Int
-    ) {
-        table.pointee.swap_important(factor, threshold, x, y, target, count)
-    }
 }

@@ -50,10 +50,47 @@ package struct MagnitudeBand: Sendable, Hashable {
 extension Kernels {
     /// `target = x − y` of stored elements; `x` may lie in `target`.
     package func difference(_ x: StoredVector, _ y: StoredVector, into target: UnsafeMutablePointer<Float>, count: Int) {
-        withUnsafePointer(to: x.vector) { x in
-            withUnsafePointer(to: y.vector) { y in table.pointee.difference(x, y, target, count) }
-        }
+        withVectors(x, y) { table.pointee.difference($0, $1, target, count) }
     }
+
+    // MARK: arcee_fusion
+
+    /// The largest element, and `Σ exp(x − largest)` in float64.
+    package func softmaxParts(_ x: StoredVector, count: Int) -> (maximum: Double, sum: Double) {
+        var maximum = 0.0, sum = 0.0
+        withUnsafePointer(to: x.vector) { table.pointee.softmax_parts($0, count, &maximum, &sum) }
+        return (maximum, sum)
+    }
+
+    /// `Σ p log(p/q)` in float64, `p` and `q` being the softmax of `x` and `y` plus 1e-8.
+    ///
+    /// - Parameter softmax: four numbers: the maximum of `x` and the inverse of its sum of exponentials, then the same of `y`.
+    package func divergence(_ x: StoredVector, _ y: StoredVector, softmax: UnsafePointer<Double>, count: Int) -> Double {
+        withVectors(x, y) { table.pointee.divergence($0, $1, softmax, count) }
+    }
+
+    /// `target = |x − y| · factor`.
+    package func importance(
+        _ x: StoredVector, _ y: StoredVector, factor: Float, into target: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        withVectors(x, y) { table.pointee.importance(factor, $0, $1, target, count) }
+    }
+
+    /// `y + (x − y)` where the importance `|x − y| · factor` reaches the threshold, else `y`.
+    package func swapImportant(
+        _ x: StoredVector, for y: StoredVector, factor: Float, threshold: Float, into target: UnsafeMutablePointer<Float>,
+        count: Int
+    ) {
+        withVectors(x, y) { table.pointee.swap_important(factor, threshold, $0, $1, target, count) }
+    }
+
+    private func withVectors<Result>(
+        _ x: StoredVector, _ y: StoredVector, _ body: (UnsafePointer<tk_vector>, UnsafePointer<tk_vector>) -> Result
+    ) -> Result {
+        withUnsafePointer(to: x.vector) { x in withUnsafePointer(to: y.vector) { y in body(x, y) } }
+    }
+
+    // MARK: Task vectors
 
     /// The task vector `x − base` of stored elements, of which a part stays.
     package struct TaskVector {

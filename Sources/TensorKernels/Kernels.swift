@@ -5,7 +5,7 @@ package import Checkpoints
 ///
 /// It is in the handshake and in the manifest; workers with another number are refused. Raise it with any change after which the same
 /// plan may give other bytes.
-package let numericsVersion = 1
+package let numericsVersion = 2
 
 /// The loops over elements, at one instruction set's level. All levels compute the same bits.
 ///

@@ -47,7 +47,7 @@ import Testing
 
     @Test func aWorkerOfAnotherBuildIsRefusedWithBothNames() {
         var session = session()
-        var hello = Self.hello(numerics: 2)
+        var hello = Self.hello(numerics: 99)
         hello.build = "0.2.0"
         let actions = session.received(.hello(hello), at: .zero)
         guard case .send(.refusal(let refusal))? = actions.first else {
@@ -55,8 +55,8 @@ import Testing
             return
         }
         #expect(refusal.error.code == .protocolMismatch)
-        #expect(refusal.error.problem.contains("numerics 2 (build 0.2.0)"))
-        #expect(refusal.error.problem.contains("with 1 (build 0.1.0)"))
+        #expect(refusal.error.problem.contains("numerics 99 (build 0.2.0)"))
+        #expect(refusal.error.problem.contains("with \(Self.hello().numericsVersion) (build 0.1.0)"))
         #expect(closes(actions, "numerics"))
     }
 

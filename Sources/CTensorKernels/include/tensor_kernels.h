@@ -134,16 +134,16 @@ typedef struct tk_kernels {
     /* target = w b + (1 - w) a, w = t / |a - b| within 0...1 */
     void (*nearswap)(float t, const float *a, const float *b, float *target, size_t n);
 
-    /* exp for x <= 0 as the loops below compute it. */
+    /* exp for x <= 0 to 1e-14, the same bits everywhere. */
     double (*exponential)(double x);
     /* The largest element, and the sum of exp(x - largest). */
-    void (*softmax_parts)(const float *x, size_t n, double *maximum, double *sum);
+    void (*softmax_parts)(const tk_vector *x, size_t n, double *maximum, double *sum);
     /* sum of p log(p / q), p = exp(x - s[0]) s[1] + 1e-8, q = exp(y - s[2]) s[3] + 1e-8 */
-    double (*divergence)(const float *x, const float *y, const double *s, size_t n);
+    double (*divergence)(const tk_vector *x, const tk_vector *y, const double *s, size_t n);
     /* target = |x - y| * a */
-    void (*importance)(float a, const float *x, const float *y, float *target, size_t n);
+    void (*importance)(float a, const tk_vector *x, const tk_vector *y, float *target, size_t n);
     /* target = y + (x - y) where |x - y| * a >= threshold, else y */
-    void (*swap_important)(float a, float threshold, const float *x, const float *y, float *target, size_t n);
+    void (*swap_important)(float a, float threshold, const tk_vector *x, const tk_vector *y, float *target, size_t n);
 } tk_kernels;
 
 /* Runs everywhere. */

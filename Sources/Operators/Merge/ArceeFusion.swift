@@ -42,20 +42,22 @@ package struct ArceeFusion: MergeMethod {
             OrderStatistics.Query(stream: 0, rank: tensor.count - Int(share * Double(tensor.count - 1)))
         }
         let found = try OrderStatistics.find(quartiles, in: tensor) { grain, _ in
-            let target = grain.scratch(0), x = try grain.source(model), b = try grain.source(base)
+            let target = grain.scratch(0), x = try grain.stored(model), b = try grain.stored(base)
             for piece in RowPieces(grain.range, length: length) {
                 grain.kernels.importance(
-                    x + piece.offset, b + piece.offset, factor: weights[piece.row], into: target + piece.offset,
+                    x.advanced(by: piece.offset), b.advanced(by: piece.offset), factor: weights[piece.row],
+                    into: target + piece.offset,
                     count: piece.count)
             }
             return UnsafePointer(target)
         }.map { Float(bitPattern: $0.pattern) }
         let threshold = found[1] + 1.5 * (found[2] - found[0])
         try tensor.emit { grain, out in
-            let x = try grain.source(model), b = try grain.source(base)
+            let x = try grain.stored(model), b = try grain.stored(base)
             for piece in RowPieces(grain.range, length: length) {
                 grain.kernels.swapImportant(
-                    x + piece.offset, for: b + piece.offset, factor: weights[piece.row], threshold: threshold,
+                    x.advanced(by: piece.offset), for: b.advanced(by: piece.offset), factor: weights[piece.row],
+                    threshold: threshold,
                     into: out + piece.offset, count: piece.count)
             }
         }
@@ -67,9 +69,9 @@ package struct ArceeFusion: MergeMethod {
         // A row's maximum and its sum of exponentials, for both. Pieces with other maxima are brought to the larger one.
         var softmax = try tensor.rowStatistics(length: length, width: 4) { grain, pieces, values in
             for (index, source) in order.enumerated() {
-                let row = try grain.source(source)
+                let row = try grain.stored(source)
                 for (position, piece) in pieces.enumerated() {
-                    let parts = grain.kernels.softmaxParts(row + piece.offset, count: piece.count)
+                    let parts = grain.kernels.softmaxParts(row.advanced(by: piece.offset), count: piece.count)
                     values[4 * position + 2 * index] = parts.maximum
                     values[4 * position + 2 * index + 1] = parts.sum
                 }
@@ -86,12 +88,13 @@ package struct ArceeFusion: MergeMethod {
         for index in stride(from: 1, to: softmax.count, by: 2) { softmax[index] = 1 / softmax[index] }
         let scales = softmax
         return try tensor.rowStatistics(length: length, width: 1) { grain, pieces, sums in
-            let x = try grain.source(model), b = try grain.source(base)
+            let x = try grain.stored(model), b = try grain.stored(base)
             scales.withUnsafeBufferPointer { scales in
                 guard let first = scales.baseAddress else { return }
                 for (position, piece) in pieces.enumerated() {
                     sums[position] = grain.kernels.divergence(
-                        x + piece.offset, b + piece.offset, softmax: first + 4 * piece.row, count: piece.count)
+                        x.advanced(by: piece.offset), b.advanced(by: piece.offset), softmax: first + 4 * piece.row,
+                        count: piece.count)
                 }
             }
         } join: { total, part in
