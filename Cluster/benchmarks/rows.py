@@ -14,9 +14,12 @@ class Row:
     against: str | None = None  # a mode of roofline.c; RUN for `tessera run` of the same recipe; None for nothing
     command: str = "run"  # or "submit", to a coordinator with WORKERS workers on this machine
     preset: str | None = None  # a family of its own instead of the one that --preset names
+    store: str | None = None  # the recipe of a store that is made first; STORE in `recipe` is its path
+    beside: str | None = None  # what RUN runs, if it is another recipe
 
 
 RUN = "run"
+STORE = "STORE"
 WORKERS = 2  # of a row that submits; they share the threads of the others
 
 
@@ -41,6 +44,13 @@ def merge(
     return "\n".join(lines) + "\n"
 
 
+def quantize(bits: int) -> str:
+    """A store of the tunes' task vectors as the paper has them."""
+    models = "".join(f"- model: {tune}\n" for tune in TUNES)
+    return f"quantize: {{scheme: tvq, bits: {bits}}}\nbase_model: base\nmodels:\n{models}"
+
+
+STORED = tuple(f"{STORE}#{tune}" for tune in TUNES)
 TRIMMED = {"weight": 1.0, "density": 0.5}
 LIKE_TIES = "ties+sha256"
 
@@ -56,6 +66,14 @@ ROWS = [
     Row("model-stock", merge("model_stock", base=True), against=LIKE_TIES),
     Row("sce", merge("sce", base=True, shared={"select_topk": 0.5}), against=LIKE_TIES),
     Row("arcee-fusion", merge("arcee_fusion", models=("tune-0",), base=True), against=LIKE_TIES),
+    Row("tvq-4-bits", quantize(4), against=LIKE_TIES),
+    Row(
+        "ties-from-3-bits",
+        merge("ties", STORED, base=True, **TRIMMED),
+        against=RUN,
+        store=quantize(3),
+        beside=merge("ties", base=True, **TRIMMED),
+    ),
     Row("ties-submit", merge("ties", base=True, **TRIMMED), against=RUN, command="submit"),
     Row("start-up", merge("linear", weight=1.0), preset="tiny"),
 ]

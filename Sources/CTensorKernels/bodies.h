@@ -111,7 +111,12 @@ enum { TILE = TK_TILE };
 /* --- order statistics -------------------------------------------------------------------------------------------- */
 
 INLINE void histogram_high(const float *x, uint32_t *bins, size_t n) {
-    for (size_t i = 0; i < n; i++) bins[(bits_of(x[i]) & MAGNITUDE) >> 16]++;
+    /* A count that was just written is slow to be read again: neighbours, which are often equal, are counted in tables of their own. */
+    size_t i = 0;
+    for (; i + TK_HIGH_TABLES <= n; i += TK_HIGH_TABLES) {
+        for (size_t k = 0; k < TK_HIGH_TABLES; k++) bins[k * TK_HIGH_BINS + ((bits_of(x[i + k]) & MAGNITUDE) >> 16)]++;
+    }
+    for (; i < n; i++) bins[(bits_of(x[i]) & MAGNITUDE) >> 16]++;
 }
 
 /* Elements that histogram_low looks at together: most such groups hold nothing of the bin, or nothing but its first magnitude, which is where
@@ -180,5 +185,6 @@ INLINE double dot(const float *x, const float *y, size_t n) {
 
 #include "merging.h"
 #include "fused.h"
+#include "codes.h"
 
 #endif

@@ -27,9 +27,12 @@ INLINE void difference(const tk_vector *x, const tk_vector *y, float *target, si
     if (i < n) difference_tile(x, y, target, i, n - i);
 }
 
+static const float no_base[TILE];
+
 /* What stays of x - base. NaN that a flag drops remains, as 0 * NaN. */
-INLINE void kept_tile(const tk_trimmed *part, const float *b, float *restrict e, size_t at, size_t n) {
+INLINE void kept_tile(const tk_trimmed *part, const float *base, float *restrict e, size_t at, size_t n) {
     const uint32_t from = part->from, span = part->to - part->from;
+    const float *const b = part->is_difference ? no_base : base;
     load_tile(&part->x, at, e, n);
     for (size_t j = 0; j < n; j++) {
         const uint32_t u = bits_of(e[j] - b[j]);
@@ -100,7 +103,7 @@ INLINE void magnitudes_tile(const tk_trimmed *part, const tk_vector *base, doubl
     load_tile(base, at, b, n);
     load_tile(&part->x, at, d, n);
     kept_tile(part, b, e, at, n);
-    for (size_t j = 0; j < n; j++) d[j] = fabsf(d[j] - b[j]);
+    for (size_t j = 0; j < n; j++) d[j] = fabsf(d[j] - (part->is_difference ? 0 : b[j]));
     for (size_t j = 0; j < n; j++) e[j] = fabsf(e[j]);
     for (size_t j = n; j % LANES; j++) d[j] = e[j] = 0;
     for (size_t j = 0; j < n; j += LANES) {

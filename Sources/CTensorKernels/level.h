@@ -43,6 +43,25 @@ WRAP(void, softmax_parts, (const tk_vector *x, size_t n, double *maximum, double
 WRAP(double, divergence, (const tk_vector *x, const tk_vector *y, const double *s, size_t n), (x, y, s, n))
 WRAP(void, importance, (float a, const tk_vector *x, const tk_vector *y, float *z, size_t n), (a, x, y, z, n))
 WRAP(void, swap_important, (float a, float threshold, const tk_vector *x, const tk_vector *y, float *z, size_t n), (a, threshold, x, y, z, n))
+WRAP(bool, range, (const float *x, float *lowest, float *highest, size_t n), (x, lowest, highest, n))
+WRAP(void, quantize, (const float *x, float factor, double offset, uint32_t highest, uint8_t *codes, size_t n), (x, factor, offset, highest, codes, n))
+WRAP(void, pack, (const uint8_t *codes, size_t bits, void *stream, size_t n), (codes, bits, stream, n))
+WRAP(void, unpack, (const void *stream, size_t bits, size_t first, uint8_t *codes, size_t n), (stream, bits, first, codes, n))
+WRAP(void, dequantize_table, (const void *stream, size_t bits, size_t first, const float *table, float *target, size_t n), (stream, bits, first, table, target, n))
+WRAP(void, dequantize_groups, (const void *stream, size_t bits, size_t first, size_t group, const float *steps, float zero, float *target, size_t n), (stream, bits, first, group, steps, zero, target, n))
+WRAP(void, decode, (const uint8_t *codes, float step, double zero, float *target, size_t n), (codes, step, zero, target, n))
+WRAP(void, fit_groups, (const float *x, size_t group, size_t bits, float *steps, uint8_t *codes, float *decoded, size_t n), (x, group, bits, steps, codes, decoded, n))
+WRAP(double, sum_of_magnitudes, (const float *x, size_t n), (x, n))
+WRAP(double, squared_error, (const float *x, const float *y, size_t n), (x, y, n))
+WRAP(void, keep_bits, (const uint8_t *keep, void *bits, size_t n), (keep, bits, n))
+WRAP(void, bits_nonzero, (const float *x, void *bits, size_t n), (x, bits, n))
+WRAP(void, bits_above, (float a, const float *x, const float *y, void *bits, size_t n), (a, x, y, bits, n))
+WRAP(void, bits_agreeing, (const float *x, const float *y, void *bits, size_t n), (x, y, bits, n))
+WRAP(size_t, count_bits, (const void *bits, size_t n), (bits, n))
+WRAP(void, apply_bits, (const void *bits, size_t first, float *target, size_t n), (bits, first, target, n))
+WRAP(size_t, compress, (const float *x, const void *bits, float *target, size_t n), (x, bits, target, n))
+WRAP(size_t, expand, (const float *values, const void *bits, size_t first, float *target, size_t n), (values, bits, first, target, n))
+WRAP(void, keep_of_blocks, (const float *x, const uint8_t *taken, size_t block, size_t kept, size_t kept_at_end, uint8_t *keep, size_t n), (x, taken, block, kept, kept_at_end, keep, n))
 
 static const tk_kernels table = {
     .name = LEVEL,
@@ -83,4 +102,23 @@ static const tk_kernels table = {
     .divergence = level_divergence,
     .importance = level_importance,
     .swap_important = level_swap_important,
+    .range = level_range,
+    .quantize = level_quantize,
+    .pack = level_pack,
+    .unpack = level_unpack,
+    .dequantize_table = level_dequantize_table,
+    .dequantize_groups = level_dequantize_groups,
+    .decode = level_decode,
+    .fit_groups = level_fit_groups,
+    .sum_of_magnitudes = level_sum_of_magnitudes,
+    .squared_error = level_squared_error,
+    .keep_bits = level_keep_bits,
+    .bits_nonzero = level_bits_nonzero,
+    .bits_above = level_bits_above,
+    .bits_agreeing = level_bits_agreeing,
+    .count_bits = level_count_bits,
+    .apply_bits = level_apply_bits,
+    .compress = level_compress,
+    .expand = level_expand,
+    .keep_of_blocks = level_keep_of_blocks,
 };

@@ -77,21 +77,14 @@ package struct CheckpointLayout: Sendable, Hashable {
     package let parts: [PartLayout]
     /// The contents of `model.safetensors.index.json`; `nil` for a single part, which has none.
     package let index: [UInt8]?
+    /// For each part the name of the group that it belongs to, where tensors were laid out in groups.
+    package let groups: [String]
 
     /// Packs tensors into parts in the order given; a part is closed when the next tensor would bring it over the limit.
     ///
     /// - Parameter maxPartBytes: bytes of tensor data; a tensor above it gets a part of its own.
     package init(tensors: [NewTensor], maxPartBytes: Int) throws(TesseraError) {
-        var groups: [[NewTensor]] = [[]]
-        var bytes = 0
-        for tensor in tensors {
-            if !groups[groups.count - 1].isEmpty, bytes + tensor.byteCount > maxPartBytes {
-                groups.append([])
-                bytes = 0
-            }
-            groups[groups.count - 1].append(tensor)
-            bytes += tensor.byteCount
-        }
+        let groups = Self.cut(tensors.map { [$0] }, maxPartBytes: maxPartBytes)
         var parts: [PartLayout] = []
         for (number, group) in groups.enumerated() {
             let name =
@@ -101,7 +94,43 @@ package struct CheckpointLayout: Sendable, Hashable {
             parts.append(try PartLayout(fileName: name, tensors: group))
         }
         self.parts = parts
+        self.groups = []
         index = parts.count > 1 ? Self.index(of: parts) : nil
+    }
+
+    /// Packs tensors into parts of their own for each of several groups, in the order given: `NAME.safetensors`, or numbered ones where one is
+    /// not enough. There is no index.
+    ///
+    /// - Parameter groups: the name of each group's files, and its tensors; those of one list stay in one file.
+    package init(groups: [(name: String, tensors: [[NewTensor]])], maxPartBytes: Int) throws(TesseraError) {
+        var parts: [PartLayout] = [], names: [String] = []
+        for group in groups {
+            let runs = Self.cut(group.tensors, maxPartBytes: maxPartBytes)
+            for (number, run) in runs.enumerated() {
+                let suffix = runs.count == 1 ? "" : "-\(Self.fiveDigits(number + 1))-of-\(Self.fiveDigits(runs.count))"
+                parts.append(try PartLayout(fileName: "\(group.name)\(suffix).safetensors", tensors: run))
+                names.append(group.name)
+            }
+        }
+        self.parts = parts
+        self.groups = names
+        index = nil
+    }
+
+    /// A run is closed when the next tensors would bring it over the limit.
+    private static func cut(_ lists: [[NewTensor]], maxPartBytes: Int) -> [[NewTensor]] {
+        var runs: [[NewTensor]] = [[]]
+        var bytes = 0
+        for tensors in lists {
+            let more = tensors.reduce(0) { $0 + $1.byteCount }
+            if !runs[runs.count - 1].isEmpty, bytes + more > maxPartBytes {
+                runs.append([])
+                bytes = 0
+            }
+            runs[runs.count - 1] += tensors
+            bytes += more
+        }
+        return runs
     }
 
     private static func fiveDigits(_ number: Int) -> String {

@@ -32,8 +32,22 @@ package struct ManifestTensor: Sendable, Hashable, Codable {
     package let shape: [Int]
     /// `TreeDigest.tensor` over the blocks.
     package let digest: Digest
-    /// SHA-256 of each block of `TreeDigest.blockSize` bytes, so that a bad one is found alone.
+    /// SHA-256 of each block, so that a bad one is found alone.
     package let blocks: [Digest]
+    /// Bytes of a block, where it is not `TreeDigest.blockSize`.
+    package let blockSize: Int?
+}
+
+/// The digests of a tensor's blocks, and how large those are.
+package struct TensorBlocks: Sendable, Hashable {
+    /// Bytes; the last block may be shorter.
+    package let size: Int
+    package let digests: [Digest]
+
+    package init(size: Int = TreeDigest.blockSize, digests: [Digest]) {
+        self.size = size
+        self.digests = digests
+    }
 }
 
 /// A part of the output.
@@ -47,14 +61,15 @@ package struct ManifestPart: Sendable, Hashable, Codable {
     /// In the order of the file.
     package let tensors: [ManifestTensor]
 
-    /// - Parameter blocks: the block digests of each tensor, in the order of `layout.tensors`.
-    package init(layout: PartLayout, blocks: [[Digest]]) throws(TesseraError) {
+    /// - Parameter blocks: of each tensor, in the order of `layout.tensors`.
+    package init(layout: PartLayout, blocks: [TensorBlocks]) throws(TesseraError) {
         var tensors: [ManifestTensor] = []
         for (entry, blocks) in zip(layout.tensors, blocks) {
             tensors.append(
                 ManifestTensor(
-                    name: entry.name, dtype: entry.dtype, shape: entry.shape, digest: try TreeDigest.tensor(blocks: blocks),
-                    blocks: blocks))
+                    name: entry.name, dtype: entry.dtype, shape: entry.shape,
+                    digest: try TreeDigest.tensor(blocks: blocks.digests),
+                    blocks: blocks.digests, blockSize: blocks.size == TreeDigest.blockSize ? nil : blocks.size))
         }
         file = layout.fileName
         size = layout.fileSize

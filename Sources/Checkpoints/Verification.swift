@@ -60,8 +60,14 @@ package struct Verification: Sendable {
             pieces.append(.header(part))
             var position = part.size - part.tensors.reduce(0) { $0 + $1.byteCount }
             for tensor in part.tensors {
-                for (index, start) in stride(from: 0, to: tensor.byteCount, by: TreeDigest.blockSize).enumerated() {
-                    let end = min(tensor.byteCount, start + TreeDigest.blockSize)
+                let size = tensor.blockSize ?? TreeDigest.blockSize
+                guard (1...TreeDigest.blockSize).contains(size) else {
+                    throw TesseraError(
+                        .badData, "has blocks of \(size) bytes: it is damaged", file: "\(directory)/\(Manifest.fileName)",
+                        tensor: tensor.name)
+                }
+                for (index, start) in stride(from: 0, to: tensor.byteCount, by: size).enumerated() {
+                    let end = min(tensor.byteCount, start + size)
                     if let sample, Double.random(in: 0..<1, using: &generator) >= sample { continue }
                     pieces.append(.block(part: part, tensor: tensor, index: index, range: position + start..<position + end))
                 }

@@ -1,6 +1,8 @@
 import CLinux
 package import Checkpoints
 import Glibc
+package import Planning
+import Synchronization
 
 /// An output directory in the making: `OUT.partial-<job>` beside OUT, its parts preallocated with their headers in place.
 ///
@@ -10,17 +12,15 @@ package final class Assembler: Sendable {
     package let directory: String
     private let output: String
     private let replacesExisting: Bool
-    private let layout: CheckpointLayout
-    private let parts: [OutputFile]
+    private let parts = Mutex<[OutputFile]>([])
 
-    /// Creates the directory and the parts at their full size, so that a lack of space shows before the work begins.
+    /// Creates the directory.
     ///
     /// - Parameters:
     ///   - output: the absolute path of OUT.
     ///   - overwrite: whether an OUT that Tessera wrote may be replaced.
-    /// - Throws: `cannotCreate` when OUT exists or its parent cannot be written; `io` when there is no space.
-    package init(layout: CheckpointLayout, output: String, job: String, overwrite: Bool) throws(TesseraError) {
-        self.layout = layout
+    /// - Throws: `cannotCreate` when OUT exists or its parent cannot be written.
+    package init(output: String, job: String, overwrite: Bool) throws(TesseraError) {
         self.output = output
         directory = "\(output).partial-\(job)"
         replacesExisting = try Self.checkOutput(output, overwrite: overwrite)
@@ -29,15 +29,24 @@ package final class Assembler: Sendable {
                 .cannotCreate, "cannot create the output directory: \(String(cString: strerror(errno)))", file: directory,
                 advice: "check that the directory above it exists and can be written")
         }
+    }
+
+    /// Creates the plan's parts at their full size, so that a lack of space shows before the work begins, and takes in the files that the plan
+    /// leaves as they are. To be called once with a plan that has parts; removes everything when it throws.
+    ///
+    /// - Throws: `io` when there is no space.
+    package func lay(out plan: Plan) throws(TesseraError) {
         do {
-            let reserves = try Self.reserves(layout.parts.reduce(0) { $0 + $1.fileSize }, in: directory)
-            var parts: [OutputFile] = []
-            for part in layout.parts {
+            let reserves = try Self.reserves(plan.layout.parts.reduce(0) { $0 + $1.fileSize }, in: directory)
+            var files: [OutputFile] = []
+            for part in plan.layout.parts {
                 let file = try OutputFile(creating: "\(directory)/\(part.fileName)", size: part.fileSize, reserve: reserves)
                 try file.write(part.header)
-                parts.append(file)
+                files.append(file)
             }
-            self.parts = parts
+            for part in plan.carried { try linkOrCopy(part.path, to: "\(directory)/\(part.part.file)") }
+            let laid = files
+            parts.withLock { $0 = laid }
         } catch {
             Self.removeTree(directory)
             throw error
@@ -46,15 +55,16 @@ package final class Assembler: Sendable {
 
     /// Writes `bytes` of output tensor data at their final place.
     package func write(_ bytes: UnsafeRawBufferPointer, part: Int, offset: Int) throws(TesseraError) {
-        guard parts.indices.contains(part), offset >= 0, bytes.count <= layout.parts[part].fileSize - offset else {
+        let file = parts.withLock { $0.indices.contains(part) ? $0[part] : nil }
+        guard let file, offset >= 0, bytes.count <= file.size - offset else {
             throw TesseraError(.internal, "a block of \(bytes.count) bytes at \(offset) lies outside part \(part)")
         }
-        try parts[part].write(bytes, at: offset)
+        try file.write(bytes, at: offset)
     }
 
     /// Makes everything durable and gives it its final name; from then on OUT exists, whole.
     package func publish() throws(TesseraError) {
-        for part in parts { try part.sync() }
+        for part in parts.withLock({ $0 }) { try part.sync() }
         try syncDirectory(directory)
         if replacesExisting {
             // One atomic exchange: at every moment OUT is either the old checkpoint or the new one.
@@ -122,9 +132,11 @@ package final class Assembler: Sendable {
 private final class OutputFile: Sendable {
     private let path: String
     private let descriptor: Int32
+    let size: Int
 
     init(creating path: String, size: Int, reserve: Bool) throws(TesseraError) {
         self.path = path
+        self.size = size
         descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
         guard descriptor >= 0 else { throw .system(errno, "create", path) }
         var result = reserve ? posix_fallocate(descriptor, 0, size) : EOPNOTSUPP
@@ -149,11 +161,10 @@ private final class OutputFile: Sendable {
         }
     }
 
-    /// Writes the file's first bytes.
-    func write(_ header: [UInt8]) throws(TesseraError) {
+    func write(_ array: [UInt8], at offset: Int = 0) throws(TesseraError) {
         var failure: TesseraError?
-        header.withUnsafeBytes { bytes in
-            do throws(TesseraError) { try write(bytes, at: 0) } catch { failure = error }
+        array.withUnsafeBytes { bytes in
+            do throws(TesseraError) { try write(bytes, at: offset) } catch { failure = error }
         }
         if let failure { throw failure }
     }
@@ -161,6 +172,19 @@ private final class OutputFile: Sendable {
     func sync() throws(TesseraError) {
         guard fsync(descriptor) == 0 else { throw .system(errno, "make durable", path) }
     }
+}
+
+/// Gives a finished file a second name, or copies it where that cannot be.
+private func linkOrCopy(_ path: String, to target: String) throws(TesseraError) {
+    guard link(path, target) != 0 else { return }
+    let source = try ReadableFile(path)
+    let copy = try OutputFile(creating: target, size: source.size, reserve: true)
+    let piece = 8 << 20
+    for start in stride(from: 0, to: source.size, by: piece) {
+        let bytes = try source.bytes(start..<min(source.size, start + piece))
+        try copy.write(bytes, at: start)
+    }
+    try copy.sync()
 }
 
 /// Makes a directory's entries durable.

@@ -1,11 +1,13 @@
 import Checkpoints
+import Operators
 import Planning
 import Protocol
 
 /// One job while the coordinator has it in hand.
 struct Job {
     let id: JobID
-    let plan: Plan
+    /// The plan in hand; a job that has to look at its inputs first gets others.
+    private(set) var plan: Plan
     /// Gone once the job has ended, and with it the files that it keeps open.
     var assembler: Assembler?
     let output: String
@@ -17,14 +19,16 @@ struct Job {
     var error: TesseraError?
     var endedAt: Duration?
 
-    /// The shards of all stages in one row, as the scheduler counts them.
-    let shards: [(stage: Int, index: Int)]
-    /// Block digests of each committed shard's tensors.
-    private var digests: [[[Digest]]?]
+    /// The shards of all plans in one row, as the scheduler counts them.
+    private(set) var shards: [PlannedShard] = []
+    /// Those of the plan in hand.
+    private var current: Range<Int> = 0..<0
+    /// What came out of each committed shard.
+    private var results: [ShardResult?] = []
     /// The blocks that are stored, by shard, for the attempt with that epoch.
     private var arrived: [Int: [UInt64: Set<BlockPosition>]] = [:]
-    /// Digests that came with a result and wait for the scheduler's word.
-    private var reported: [Int: [UInt64: [[Digest]]]] = [:]
+    /// Results that came and wait for the scheduler's word.
+    private var reported: [Int: [UInt64: ShardResult]] = [:]
     private(set) var bytesWritten = 0
     private(set) var bytesRead = 0
     var attempts = 0
@@ -41,17 +45,30 @@ struct Job {
         self.options = options
         self.startedAt = startedAt
         self.submittedAt = submittedAt
-        shards = plan.stages.enumerated().flatMap { stage, shards in shards.indices.map { (stage, $0) } }
-        digests = Array(repeating: nil, count: shards.count)
         files = plan.files
+        addShards()
     }
 
-    func planned(_ shard: Int) -> PlannedShard { plan.stages[shards[shard].stage][shards[shard].index] }
+    /// Goes on with the plan that follows from what was found.
+    mutating func proceed(with plan: Plan, assembler: Assembler) {
+        self.plan = plan
+        self.assembler = assembler
+        files.formUnion(plan.files)
+        addShards()
+    }
 
-    func work(_ shard: Int) -> ShardWork { plan.work(stage: shards[shard].stage, shard: shards[shard].index) }
+    private mutating func addShards() {
+        let added = plan.stages.joined()
+        current = shards.count..<shards.count + added.count
+        shards += added
+        results += Array(repeating: nil, count: added.count)
+    }
+
+    /// A shard of the plan in hand, as it is sent; no other is leased.
+    func work(_ shard: Int) -> ShardWork { plan.work(of: shards[shard]) }
 
     /// Every input file, as leases name them.
-    let files: Set<InputFile>
+    private(set) var files: Set<InputFile>
 
     /// The name of the worker whose result the shard's is.
     func worker(of shard: Int) -> String? { committers[shard] }
@@ -62,31 +79,33 @@ struct Job {
         arrived[attempt.shard, default: [:]][attempt.epoch, default: []].insert(block)
     }
 
-    /// Takes the digests of a finished attempt, after checking that they fit the shard and that all of its blocks are here.
-    mutating func report(_ tensors: [[Digest]], of attempt: Attempt, streamed: Bool) throws(TesseraError) {
+    /// Takes the result of a finished attempt, after checking that it fits the shard and that all of its blocks are here.
+    mutating func report(_ result: ShardResult, of attempt: Attempt, streamed: Bool) throws(TesseraError) {
         guard shards.indices.contains(attempt.shard) else {
             throw TesseraError(.protocolMismatch, "a result for shard \(attempt.shard) of \(shards.count)")
         }
-        let planned = planned(attempt.shard)
-        guard tensors.map(\.count) == planned.tensors.map({ TreeDigest.blockCount(ofBytes: $0.byteCount) }) else {
+        let planned = shards[attempt.shard]
+        guard result.digests.map(\.count) == planned.outputs.map(\.blockCount),
+            result.findings.isEmpty || result.findings.count == planned.tensors.count
+        else {
             throw TesseraError(.protocolMismatch, "the result for \(planned.label) has digests for other blocks than the plan's")
         }
-        let blocks = arrived[attempt.shard]?[attempt.epoch]?.count ?? 0, expected = tensors.reduce(0) { $0 + $1.count }
+        let blocks = arrived[attempt.shard]?[attempt.epoch]?.count ?? 0, expected = result.digests.reduce(0) { $0 + $1.count }
         guard !streamed || blocks == expected else {
             throw TesseraError(.temporary, "the result for \(planned.label) came with \(blocks) of \(expected) blocks")
         }
-        reported[attempt.shard, default: [:]][attempt.epoch] = tensors
+        reported[attempt.shard, default: [:]][attempt.epoch] = result
     }
 
     /// Makes a reported attempt the shard's result.
     mutating func commit(_ attempt: Attempt, worker: String) -> Bool {
         let shard = attempt.shard
-        guard let tensors = reported[shard]?[attempt.epoch] else { return false }
-        digests[shard] = tensors
+        guard let result = reported[shard]?[attempt.epoch] else { return false }
+        results[shard] = result
         committers[shard] = worker
         reported[shard] = nil
         arrived[shard] = nil
-        let planned = planned(shard)
+        let planned = shards[shard]
         bytesWritten += planned.byteCount
         bytesRead += planned.sourceByteCount
         shares[worker, default: RunReport.Worker(name: worker, shards: 0, bytesWritten: 0)].shards += 1
@@ -94,16 +113,41 @@ struct Job {
         return true
     }
 
-    /// Block digests by part and position in the part, once every shard is committed.
-    func digestsByPart() throws(TesseraError) -> [[[Digest]]] {
-        var byName: [String: [Digest]] = [:]
-        for (shard, tensors) in digests.enumerated() {
-            guard let tensors else {
-                throw TesseraError(.internal, "the shard \(planned(shard).label) has no result")
-            }
-            for (work, blocks) in zip(planned(shard).tensors, tensors) { byName[work.name] = blocks }
+    /// The plan's blocks by part and position in the part, once every shard is committed.
+    func blocksByPart() throws(TesseraError) -> [[TensorBlocks]] {
+        var parts = plan.layout.parts.map { Array(repeating: TensorBlocks?.none, count: $0.tensors.count) }
+        let positions = plan.layout.parts.map { part in
+            // An empty tensor begins where the next one does, and has no blocks.
+            Dictionary(
+                uniqueKeysWithValues: part.tensors.enumerated().filter { $1.byteCount > 0 }.map { ($1.range.lowerBound, $0) })
         }
-        return plan.layout.parts.map { $0.tensors.map { byName[$0.name] ?? [] } }
+        for (shard, result) in zip(shards[current], try committedResults()) {
+            for (output, digests) in zip(shard.outputs, result.digests) where output.byteCount > 0 {
+                guard let position = positions[output.part][output.offset] else { continue }
+                parts[output.part][position] = TensorBlocks(size: output.blockSize, digests: digests)
+            }
+        }
+        return parts.map { $0.map { $0 ?? TensorBlocks(digests: []) } }
+    }
+
+    /// What was found in each tensor of the plan in hand, by the models' name for it, once every shard is committed.
+    func findings() throws(TesseraError) -> [String: TensorFindings] {
+        var findings: [String: TensorFindings] = [:]
+        for (shard, result) in zip(shards[current], try committedResults()) {
+            for (tensor, found) in zip(shard.tensors, result.findings) { findings[tensor.name] = found }
+        }
+        return findings
+    }
+
+    private func committedResults() throws(TesseraError) -> [ShardResult] {
+        var found: [ShardResult] = []
+        for shard in current {
+            guard let result = results[shard] else {
+                throw TesseraError(.internal, "the shard \(shards[shard].label) has no result")
+            }
+            found.append(result)
+        }
+        return found
     }
 
     func report(endedAt: Duration) -> RunReport {

@@ -12,14 +12,15 @@ extension JobBook {
         guard let job = jobs[id] else { return nil }
         let views = scheduler.shards(of: id)
         let details = views.enumerated().map { index, view in
-            let planned = job.planned(index)
+            let planned = job.shards[index]
             let names =
                 view.state == .committed
                 ? [job.worker(of: index)].compactMap { $0 } : view.workers.compactMap { workers[$0]?.description.name }
             return ShardStatus(
                 index: index, label: planned.label, state: view.state, workers: names, attempts: view.attempts,
-                bytesDone: view.state == .committed ? planned.byteCount : min(max(0, view.bytesDone), planned.byteCount),
-                bytesTotal: planned.byteCount)
+                bytesDone: view.state == .committed
+                    ? planned.progressByteCount : min(max(0, view.bytesDone), planned.progressByteCount),
+                bytesTotal: planned.progressByteCount)
         }
         return JobStatus(
             id: id, state: job.state, method: job.plan.method, output: job.output, plan: job.plan.digest,
@@ -28,7 +29,8 @@ extension JobBook {
                 leased: details.count { $0.state == .leased },
                 committed: details.count { $0.state == .committed }),
             bytesDone: details.reduce(0) { $0 + $1.bytesDone }, bytesTotal: details.reduce(0) { $0 + $1.bytesTotal },
-            bytesInput: job.plan.inputs.reduce(0) { $0 + $1.byteCount }, attempts: job.attempts, submittedAt: job.submittedAt,
+            bytesOutput: job.shards.reduce(0) { $0 + $1.byteCount }, bytesInput: job.plan.inputs.reduce(0) { $0 + $1.byteCount },
+            attempts: job.attempts, submittedAt: job.submittedAt,
             seconds: ((job.endedAt ?? now) - job.startedAt).seconds, error: job.error, shardDetails: withShards ? details : nil)
     }
 

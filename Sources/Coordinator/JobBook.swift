@@ -77,6 +77,7 @@ package actor JobBook {
     private var waiters: [JobID: [Int: CheckedContinuation<Void, Never>]] = [:]
     private var nextWaiter = 0
     private let (finishedJobs, finishedJobsInput) = AsyncStream<JobID>.makeStream()
+    private let (surveyedJobs, surveyedJobsInput) = AsyncStream<JobID>.makeStream()
 
     package init(settings: Settings, log: Logger) {
         self.settings = settings
@@ -90,6 +91,13 @@ package actor JobBook {
     package func run() async {
         await withDiscardingTaskGroup { group in
             group.addTask { await self.keepTime() }
+            group.addTask {
+                await withDiscardingTaskGroup { group in
+                    for await job in self.surveyedJobs {
+                        group.addTask { await self.proceed(with: job) }
+                    }
+                }
+            }
             for await job in finishedJobs {
                 group.addTask { await self.publish(job) }
             }
@@ -122,12 +130,10 @@ package actor JobBook {
         let id = JobID.random()
         let (plan, assembler) = try await blocking {
             let plan = try Planner.plan(request)
-            if let limit, plan.bytesPerThread > limit {
-                throw TesseraError(
-                    .usage, "the job needs \(plan.bytesPerThread) bytes of memory for each thread, and has \(limit)",
-                    file: request.recipeName, advice: "raise --memory, or take fewer --threads")
-            }
-            return (plan, try Assembler(layout: plan.layout, output: output, job: "\(id)", overwrite: overwrite))
+            try Self.checkMemory(plan, limit: limit, recipe: request.recipeName)
+            let assembler = try Assembler(output: output, job: "\(id)", overwrite: overwrite)
+            try assembler.lay(out: plan)
+            return (plan, assembler)
         }
         guard !isDraining else {
             assembler.discard()
@@ -138,8 +144,39 @@ package actor JobBook {
             submittedAt: Date().timeIntervalSince1970)
         order.append(id)
         log.info("job added", metadata: ["job": "\(id)", "shards": "\(plan.shardCount)", "output": "\(output)"])
-        handle(.jobAdded(id, stages: plan.stages.map { $0.map { ShardCost(label: $0.label, cost: $0.sourceByteCount) } }))
+        handle(.jobAdded(id, stages: Self.costs(plan), isWhole: plan.next == nil))
         return Submitted(job: id, remarks: plan.remarks)
+    }
+
+    private static func costs(_ plan: Plan) -> [[ShardCost]] {
+        plan.stages.map { $0.map { ShardCost(label: $0.label, cost: $0.sourceByteCount) } }
+    }
+
+    private static func checkMemory(_ plan: Plan, limit: Int?, recipe: String) throws(TesseraError) {
+        guard let limit, plan.bytesPerThread > limit else { return }
+        throw TesseraError(
+            .usage, "the job needs \(plan.bytesPerThread) bytes of memory for each thread, and has \(limit)", file: recipe,
+            advice: "raise --memory, or take fewer --threads")
+    }
+
+    /// Plans the rest of a job whose inputs have been looked at.
+    private func proceed(with id: JobID) async {
+        guard let job = jobs[id], job.state == .running, let assembler = job.assembler, let next = job.plan.next else { return }
+        let limit = settings.bytesPerThread
+        do {
+            let findings = try job.findings()
+            let plan = try await blocking {
+                let plan = try next(findings)
+                try Self.checkMemory(plan, limit: limit, recipe: plan.recipeName)
+                try assembler.lay(out: plan)
+                return plan
+            }
+            guard jobs[id]?.state == .running else { return }
+            jobs[id]?.proceed(with: plan, assembler: assembler)
+            handle(.stagesAdded(id, stages: Self.costs(plan), isWhole: plan.next == nil))
+        } catch {
+            abandon(id, error: TesseraError(wrapping: error))
+        }
     }
 
     private static let shuttingDown = TesseraError(.temporary, "the coordinator is shutting down and takes no more jobs")
@@ -221,10 +258,12 @@ package actor JobBook {
     private func publish(_ id: JobID) async {
         guard let job = jobs[id], job.state == .publishing, let assembler = job.assembler else { return }
         do {
-            let digests = try job.digestsByPart()
+            let blocks = try job.blocksByPart(), findings = try job.findings()
             let publisher = Publisher(plan: job.plan, assembler: assembler, build: settings.build)
             let report = job.report(endedAt: now)
-            try await blocking { try publisher.publish(digests: digests, report: report, sha256Sums: job.options.sha256Sums) }
+            try await blocking {
+                try publisher.publish(blocks: blocks, findings: findings, report: report, sha256Sums: job.options.sha256Sums)
+            }
             end(id, as: .done)
         } catch {
             end(id, as: .failed, error: TesseraError(wrapping: error))
@@ -265,16 +304,15 @@ package actor JobBook {
         guard let job = jobs[attempt.job], let assembler = job.assembler, job.state == .running,
             scheduler.holdsLease(worker, attempt)
         else { return nil }
-        let planned = job.planned(attempt.shard)
-        guard planned.tensors.indices.contains(tensor), offset % TreeDigest.blockSize == 0,
-            (0..<planned.tensors[tensor].byteCount).contains(offset),
-            byteCount == min(TreeDigest.blockSize, planned.tensors[tensor].byteCount - offset)
+        let planned = job.shards[attempt.shard], outputs = planned.outputs
+        guard outputs.indices.contains(tensor), offset % outputs[tensor].blockSize == 0,
+            (0..<outputs[tensor].byteCount).contains(offset),
+            byteCount == min(outputs[tensor].blockSize, outputs[tensor].byteCount - offset)
         else {
             throw TesseraError(
                 .protocolMismatch, "a block of \(byteCount) bytes at \(offset) does not fit tensor \(tensor) of \(planned.label)")
         }
-        let work = planned.tensors[tensor]
-        return BlockTarget(assembler: assembler, part: work.part, offset: work.offset + offset)
+        return BlockTarget(assembler: assembler, part: outputs[tensor].part, offset: outputs[tensor].offset + offset)
     }
 
     package func stored(tensor: Int, offset: Int, of attempt: Attempt) {
@@ -282,9 +320,9 @@ package actor JobBook {
     }
 
     /// - Parameter streamed: whether the shard's bytes came as blocks; a worker that wrote them itself sends none.
-    package func finished(_ attempt: Attempt, by worker: WorkerID, digests: [[Digest]], streamed: Bool) {
+    package func finished(_ attempt: Attempt, by worker: WorkerID, result: ShardResult, streamed: Bool) {
         do throws(TesseraError) {
-            try jobs[attempt.job]?.report(digests, of: attempt, streamed: streamed)
+            try jobs[attempt.job]?.report(result, of: attempt, streamed: streamed)
             handle(.shardFinished(worker, attempt))
         } catch {
             failed(attempt, by: worker, error: error)
@@ -326,8 +364,9 @@ package actor JobBook {
                 return .commitFailed(attempt, TesseraError(.temporary, "the result of shard \(attempt.shard) is not there"))
             }
             workers[worker]?.shardsDone += 1
-            workers[worker]?.bytesDone += jobs[attempt.job]?.planned(attempt.shard).byteCount ?? 0
+            workers[worker]?.bytesDone += jobs[attempt.job]?.shards[attempt.shard].byteCount ?? 0
             return .shardCommitted(attempt)
+        case .jobContinues(let id): surveyedJobsInput.yield(id)
         case .jobFinished(let id):
             jobs[id]?.state = .publishing
             finishedJobsInput.yield(id)

@@ -1,5 +1,6 @@
 import Checkpoints
 import FoundationEssentials
+import Operators
 import Planning
 import TensorKernels
 
@@ -12,19 +13,26 @@ struct Publisher {
 
     /// Writes config, tokenizer, index, recipe, model card, manifest and report, and gives the directory its name.
     ///
-    /// - Parameter digests: the block digests of every tensor, by part and position in the part.
-    func publish(digests: [[[Digest]]], report: RunReport, sha256Sums: Bool) throws {
+    /// - Parameters:
+    ///   - blocks: of every tensor, by part and position in the part.
+    ///   - findings: what was found in each tensor.
+    func publish(
+        blocks: [[TensorBlocks]], findings: [String: TensorFindings], report: RunReport, sha256Sums: Bool
+    ) throws {
         var files: [ManifestFile] = []
-        for companion in plan.companions {
-            let bytes = try companion.contents()
-            try write(bytes, to: companion.name)
-            files.append(ManifestFile(file: companion.name, size: bytes.count, digest: try .sha256(of: bytes)))
+        func add(_ name: String, _ bytes: [UInt8]) throws {
+            try write(bytes, to: name)
+            files.append(ManifestFile(file: name, size: bytes.count, digest: try .sha256(of: bytes)))
         }
+        for companion in plan.companions { try add(companion.name, companion.contents()) }
+        if let index = plan.index { try add(index.name, try index.make(findings)) }
         let manifest = Manifest(
             tessera: build, numericsVersion: numericsVersion, recipe: try .sha256(of: Array(plan.recipeText.utf8)),
             plan: plan.digest,
             inputs: plan.inputs.map { ManifestInput(model: $0.reference, parts: $0.parts) },
-            parts: try zip(plan.layout.parts, digests).map { try ManifestPart(layout: $0, blocks: $1) }, files: files)
+            parts: plan.carried.map(\.part)
+                + (try zip(plan.layout.parts, blocks).map { try ManifestPart(layout: $0, blocks: $1) }),
+            files: files)
         try write(try manifest.encoded(), to: Manifest.fileName)
         try write(try report.encoded(), to: RunReport.fileName)
         if sha256Sums { try SHA256Sums.write(directory: assembler.directory) }

@@ -25,8 +25,12 @@ package struct Scheduler: Sendable {
     package typealias WorkerID = Int
 
     package enum Event: Sendable {
-        /// - Parameter stages: the shards of each stage; shards are numbered through all stages.
-        case jobAdded(JobID, stages: [[ShardCost]])
+        /// - Parameters:
+        ///   - stages: the shards of each stage; shards are numbered through all stages.
+        ///   - isWhole: whether these are all; if not, the job asks for more when they are committed.
+        case jobAdded(JobID, stages: [[ShardCost]], isWhole: Bool = true)
+        /// The answer to `jobContinues`.
+        case stagesAdded(JobID, stages: [[ShardCost]], isWhole: Bool)
         case jobCancelled(JobID)
         case workerJoined(WorkerID, host: String, slots: Int)
         case workerDraining(WorkerID)
@@ -47,6 +51,8 @@ package struct Scheduler: Sendable {
         case commit(WorkerID, Attempt)
         /// The result is not wanted any more; nothing is wrong with it.
         case stale(WorkerID, Attempt)
+        /// All stages that are known are committed: say which come next.
+        case jobContinues(JobID)
         case jobFinished(JobID)
         case jobFailed(JobID, TesseraError)
     }
@@ -71,10 +77,14 @@ package struct Scheduler: Sendable {
     package mutating func handle(_ event: Event, at now: Duration) -> [Action] {
         var actions: [Action] = []
         switch event {
-        case .jobAdded(let id, let stages):
+        case .jobAdded(let id, let stages, let isWhole):
             guard jobs[id] == nil else { break }
-            jobs[id] = SchedulerJob(stages: stages)
+            jobs[id] = SchedulerJob(stages: stages, isWhole: isWhole)
             order.append(id)
+            actions += finishStages(of: id)
+        case .stagesAdded(let id, let stages, let isWhole):
+            guard jobs[id]?.hasEnded == false else { break }
+            jobs[id]?.add(stages, isWhole: isWhole)
             actions += finishStages(of: id)
         case .jobCancelled(let id): actions += end(id, reason: "the job was cancelled")
         case .workerJoined(let id, let host, let slots): workers[id] = Worker(host: host, slots: slots)
@@ -133,9 +143,13 @@ package struct Scheduler: Sendable {
 
     /// Opens the next stage when one is complete, and ends the job with its last.
     private mutating func finishStages(of id: JobID) -> [Action] {
-        guard jobs[id]?.advance() == true else { return [] }
-        _ = end(id, reason: "the job is finished")
-        return [.jobFinished(id)]
+        switch jobs[id]?.advance() {
+        case .stage, nil: return []
+        case .unknown: return [.jobContinues(id)]
+        case .end:
+            _ = end(id, reason: "the job is finished")
+            return [.jobFinished(id)]
+        }
     }
 
     // MARK: Ends

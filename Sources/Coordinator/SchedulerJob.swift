@@ -55,9 +55,13 @@ struct SchedulerShard: Sendable {
 
 /// One job in the schedule.
 struct SchedulerJob: Sendable {
-    var shards: [SchedulerShard]
-    private let stageCount: Int
+    private(set) var stageCount = 0
     private(set) var stage = 0
+    var shards: [SchedulerShard] = []
+    /// Whether no more stages will be added.
+    private var isWhole: Bool
+    /// Whether more stages were asked for and are not there yet.
+    private var asksForStages = false
     var hasEnded = false
     var committedCount = 0
     /// Shards of the stages so far, all of which have to be committed before the next stage opens.
@@ -65,12 +69,30 @@ struct SchedulerJob: Sendable {
     /// Seconds per byte of cost of finished shards.
     private var paces: [Double] = []
 
-    init(stages: [[ShardCost]]) {
-        stageCount = stages.count
-        shards = stages.enumerated().flatMap { stage, costs in
-            costs.map { SchedulerShard(label: $0.label, cost: $0.cost, stage: stage) }
-        }
+    /// Where a job stands when nothing of its open stages is left to do.
+    enum Advance {
+        /// In a stage with work to do.
+        case stage
+        /// At the end of the stages that are known.
+        case unknown
+        case end
+    }
+
+    init(stages: [[ShardCost]], isWhole: Bool) {
+        self.isWhole = isWhole
+        add(stages, isWhole: isWhole)
         openCount = stages.first?.count ?? 0
+    }
+
+    mutating func add(_ stages: [[ShardCost]], isWhole: Bool) {
+        let first = stageCount
+        stageCount += stages.count
+        shards += stages.enumerated().flatMap { stage, costs in
+            costs.map { SchedulerShard(label: $0.label, cost: $0.cost, stage: first + stage) }
+        }
+        if asksForStages { openCount += stages.first?.count ?? 0 }
+        asksForStages = false
+        self.isWhole = isWhole
     }
 
     /// Shards of the open stage that wait for a worker, the largest first so that none is left to run alone at the end.
@@ -79,16 +101,19 @@ struct SchedulerJob: Sendable {
             .sorted { (shards[$1].cost, $0) < (shards[$0].cost, $1) }
     }
 
-    /// Moves on to the next stage with shards once this one is committed.
-    ///
-    /// - Returns: whether the job has no stage left.
-    mutating func advance() -> Bool {
-        while committedCount == openCount {
+    /// Moves on to the next stage with shards once this one is committed. Says `unknown` once for each time that stages were added.
+    mutating func advance() -> Advance {
+        while committedCount == openCount, !asksForStages {
             stage += 1
-            guard stage < stageCount else { return true }
+            guard stage < stageCount else {
+                // The next one that is added, also where there was none at all.
+                stage = stageCount
+                asksForStages = !isWhole
+                return isWhole ? .end : .unknown
+            }
             openCount += shards.count { $0.stage == stage }
         }
-        return false
+        return .stage
     }
 
     mutating func noteDuration(of attempt: Attempt, at now: Duration) {

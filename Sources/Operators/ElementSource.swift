@@ -20,6 +20,21 @@ package protocol ElementSource: Sendable {
 
 extension ElementSource {
     package func direct(_ range: Range<Int>) -> UnsafeRawPointer? { nil }
+
+    /// `copyBytes` of a source that is computed: its elements, rounded to its type.
+    func copyRounded(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
+        let width = dtype.bitWidth / 8, kernels = Kernels.best
+        let range = byteRange.lowerBound / width..<byteRange.upperBound / width
+        var values = [Float](repeating: 0, count: range.count)
+        // Of a packed vector, parts that are read together each begin at a multiple of 64 bytes.
+        try withUnsafeTemporaryAllocation(byteCount: range.count * 8 + 128, alignment: 64) { scratch in
+            try values.withUnsafeMutableBufferPointer { values in
+                guard let first = values.baseAddress else { return }
+                try load(range, into: first, scratch: scratch, kernels: kernels)
+                kernels.narrow(first, to: dtype, target, count: range.count)
+            }
+        }
+    }
 }
 
 /// A tensor as it lies in a safetensors part.
@@ -58,6 +73,16 @@ package struct StoredTensor: ElementSource {
     package func direct(_ range: Range<Int>) -> UnsafeRawPointer? {
         let width = dtype.bitWidth / 8
         return bytes.direct(offset + range.lowerBound * width..<offset + range.upperBound * width)
+    }
+
+    /// Calls `body` with the bytes of `byteRange`, counted from the tensor's first one.
+    func withBytes<Result>(
+        _ byteRange: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
+    ) throws -> Result {
+        guard byteRange.upperBound * 8 <= (count * dtype.bitWidth + 7) / 8 * 8 else {
+            throw TesseraError(.badData, "bytes up to \(byteRange.upperBound) lie outside a tensor of \(count) elements")
+        }
+        return try bytes.withBytes(offset + byteRange.lowerBound..<offset + byteRange.upperBound, scratch: scratch, body)
     }
 
     package func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {

@@ -16,10 +16,16 @@ package final class Grain {
     private let inputs: TensorInputs
     private let slab: UnsafeMutablePointer<Float>
     private let bytes: UnsafeMutableRawBufferPointer
-    /// Whether slot `i` holds source `i` of the grain in hand.
-    private var isLoaded: [Bool]
+    /// What slot `i` holds of source `i` for the grain in hand.
+    private var contents: [Contents]
+    /// The sources that are the method's base with a task vector added.
+    private let rebuilt: [RebuiltTensor?]
     private var flagRoom: UnsafeMutablePointer<UInt8>?
-    private var attached: AnyObject?
+    private var attached: [ObjectIdentifier: AnyObject] = [:]
+
+    private enum Contents {
+        case nothing, source, taskVector
+    }
 
     /// Slots beyond the sources that a method may use for its own intermediate values.
     private static let extraSlots = 2
@@ -35,7 +41,8 @@ package final class Grain {
         slab = UnsafeMutableRawPointer.allocate(byteCount: elements * MemoryLayout<Float>.stride, alignment: Self.alignment)
             .bindMemory(to: Float.self, capacity: elements)
         bytes = .allocate(byteCount: FixedTree.blockElements * Self.widestElement, alignment: Self.alignment)
-        isLoaded = Array(repeating: false, count: sources.count)
+        contents = Array(repeating: .nothing, count: sources.count)
+        rebuilt = sources.map { ($0 as? RebuiltTensor).flatMap { $0.isOnMethodsBase ? $0 : nil } }
     }
 
     deinit {
@@ -51,7 +58,7 @@ package final class Grain {
 
     func take(_ range: Range<Int>) {
         self.range = range
-        for index in isLoaded.indices { isLoaded[index] = false }
+        for index in contents.indices { contents[index] = .nothing }
     }
 
     package var count: Int { range.count }
@@ -59,9 +66,9 @@ package final class Grain {
     /// The grain of source `index` as float32. Decoded once a grain: whoever changes it must not ask for it again.
     package func source(_ index: Int) throws -> UnsafeMutablePointer<Float> {
         let target = slab + index * FixedTree.blockElements
-        if !isLoaded[index] {
+        if contents[index] != .source {
             try sources[index].load(range, into: target, scratch: bytes, kernels: kernels)
-            isLoaded[index] = true
+            contents[index] = .source
         }
         return target
     }
@@ -69,17 +76,36 @@ package final class Grain {
     /// The grain of source `index` as it is stored where it lies in memory, else as float32 in its slot. Not to be asked for of a source
     /// whose slot was changed.
     func stored(_ index: Int) throws -> StoredVector {
-        if !isLoaded[index], let vector = direct(index, range) { return vector }
+        if contents[index] != .source, let vector = direct(index, range) { return vector }
         return StoredVector(try self.source(index), .f32)
     }
 
-    /// Source `index` minus the base, in the slot of the source. Made once a grain: whoever changes it must not ask for it again.
+    /// Source `index` minus the base, in the slot of the source. Made once a grain: whoever changes it finds it changed.
     package func taskVector(_ index: Int) throws -> UnsafeMutablePointer<Float> {
         guard let base = inputs.base else { return try source(index) }
         let target = slab + index * FixedTree.blockElements
+        guard contents[index] != .taskVector else { return target }
+        if let source = rebuilt[index] {
+            try source.loadVector(range, into: target, scratch: bytes, kernels: kernels)
+            contents[index] = .taskVector
+            return target
+        }
         try kernels.difference(stored(index), stored(base), into: target, count: count)
-        isLoaded[index] = true
+        contents[index] = .taskVector
         return target
+    }
+
+    /// Whether source `index` has its difference from the method's base at hand, and need not be made from it.
+    func holdsTaskVector(_ index: Int) -> Bool { rebuilt[index] != nil }
+
+    /// Source `index` minus the base, made anew whatever has become of the source's slot.
+    func difference(_ index: Int, into target: UnsafeMutablePointer<Float>) throws {
+        if let source = rebuilt[index] {
+            return try source.loadVector(range, into: target, scratch: bytes, kernels: kernels)
+        }
+        try sources[index].load(range, into: target, scratch: bytes, kernels: kernels)
+        guard let base = inputs.base else { return }
+        kernels.difference(StoredVector(target, .f32), try stored(base), into: target, count: count)
     }
 
     /// Room for a flag for each element of source `index`.
@@ -98,6 +124,14 @@ package final class Grain {
     /// must hold what was loaded into them.
     func loadTaskVector(_ index: Int, _ elements: Range<Int>, into target: UnsafeMutablePointer<Float>) throws {
         guard let base = inputs.base else { throw TesseraError(.internal, "a task vector without a base") }
+        if let source = rebuilt[index] {
+            for start in stride(from: elements.lowerBound, to: elements.upperBound, by: FixedTree.blockElements) {
+                let stretch = start..<min(elements.upperBound, start + FixedTree.blockElements)
+                try source.loadVector(
+                    stretch, into: target + (start - elements.lowerBound), scratch: bytes, kernels: kernels)
+            }
+            return
+        }
         if elements.lowerBound >= range.lowerBound, elements.upperBound <= range.upperBound {
             let offset = elements.lowerBound - range.lowerBound
             let x = try stored(index).advanced(by: offset), b = try stored(base).advanced(by: offset)
@@ -124,9 +158,9 @@ package final class Grain {
     /// The method's own room in this place of work, made when it is first asked for. It stays for the tensor's later passes, so
     /// nothing in it may decide a result.
     func workspace<Workspace: AnyObject>(_ make: () -> Workspace) -> Workspace {
-        if let workspace = attached as? Workspace { return workspace }
+        if let workspace = attached[ObjectIdentifier(Workspace.self)] as? Workspace { return workspace }
         let workspace = make()
-        attached = workspace
+        attached[ObjectIdentifier(Workspace.self)] = workspace
         return workspace
     }
 }

@@ -79,16 +79,7 @@ package final class LowRankUpdate: ElementSource {
 
     /// The folded elements, rounded to the matrix's own type.
     package func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
-        let width = dtype.bitWidth / 8, kernels = Kernels.best
-        let range = byteRange.lowerBound / width..<byteRange.upperBound / width
-        var values = [Float](repeating: 0, count: range.count)
-        try withUnsafeTemporaryAllocation(byteCount: range.count * 8, alignment: 64) { scratch in
-            try values.withUnsafeMutableBufferPointer { values in
-                guard let first = values.baseAddress else { return }
-                try load(range, into: first, scratch: scratch, kernels: kernels)
-                kernels.narrow(first, to: dtype, target, count: range.count)
-            }
-        }
+        try copyRounded(byteRange, to: target)
     }
 
     private func factors(_ kernels: Kernels) throws -> Factors {

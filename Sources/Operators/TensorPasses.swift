@@ -15,6 +15,9 @@ package protocol BlockSink: Sendable {
     func writeBlock(
         _ index: Int, byteRange: Range<Int>, fill: (UnsafeMutableRawPointer, _ filled: (Int) throws -> Void) throws -> Void)
         throws
+
+    /// Takes a block that is there as a whole.
+    func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer) throws
 }
 
 /// One output tensor at work: what a method sees of the machine.
@@ -28,16 +31,17 @@ package struct TensorPasses: Sendable {
     package let sources: [any ElementSource]
     package let outputType: DType
     package let kernels: Kernels
-    private let runner: any ParallelRunner
-    private let sink: any BlockSink
-    private let grains: GrainPool
+    let runner: any ParallelRunner
+    /// One for each output tensor; a merge has one.
+    let sinks: [any BlockSink]
+    let grains: GrainPool
 
     /// Grains that a thread folds before it asks for more work.
     private static let grainsPerSpan = 128
 
     package init(
         shape: [Int], outputType: DType, sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels,
-        runner: any ParallelRunner, sink: any BlockSink
+        runner: any ParallelRunner, sinks: [any BlockSink]
     ) {
         self.shape = shape
         self.outputType = outputType
@@ -45,13 +49,13 @@ package struct TensorPasses: Sendable {
         self.inputs = inputs
         self.kernels = kernels
         self.runner = runner
-        self.sink = sink
+        self.sinks = sinks
         grains = GrainPool { Grain(shape: shape, sources: sources, inputs: inputs, kernels: kernels) }
     }
 
     package var count: Int { shape.reduce(1, *) }
     private var byteCount: Int { count * outputType.bitWidth / 8 }
-    private var grainCount: Int { (count + FixedTree.blockElements - 1) / FixedTree.blockElements }
+    var grainCount: Int { (count + FixedTree.blockElements - 1) / FixedTree.blockElements }
 
     // MARK: Statistics
 
@@ -240,7 +244,7 @@ package struct TensorPasses: Sendable {
         }
     }
 
-    private func grainRange(_ index: Int) -> Range<Int> {
+    func grainRange(_ index: Int) -> Range<Int> {
         index * FixedTree.blockElements..<min(count, (index + 1) * FixedTree.blockElements)
     }
 
@@ -250,7 +254,7 @@ package struct TensorPasses: Sendable {
     /// type, to nearest even.
     package func emit(_ body: @escaping @Sendable (Grain, UnsafeMutablePointer<Float>) throws -> Void) throws {
         let width = outputType.bitWidth / 8
-        try forEachBlock { index, byteRange in
+        try forEachBlock { sink, index, byteRange in
             try grains.with { grain in
                 try sink.writeBlock(index, byteRange: byteRange) { target, filled in
                     let elements = byteRange.lowerBound / width..<byteRange.upperBound / width
@@ -270,7 +274,7 @@ package struct TensorPasses: Sendable {
     /// Copies a source's bytes as they are; for outputs of the source's own type.
     package func emitBytes(ofSource index: Int) throws {
         let stretch = FixedTree.blockElements * 8
-        try forEachBlock { block, byteRange in
+        try forEachBlock { sink, block, byteRange in
             try sink.writeBlock(block, byteRange: byteRange) { target, filled in
                 for start in stride(from: byteRange.lowerBound, to: byteRange.upperBound, by: stretch) {
                     let end = min(byteRange.upperBound, start + stretch)
@@ -281,10 +285,13 @@ package struct TensorPasses: Sendable {
         }
     }
 
-    private func forEachBlock(_ body: @escaping @Sendable (Int, Range<Int>) throws -> Void) throws {
+    private func forEachBlock(_ body: @escaping @Sendable (any BlockSink, Int, Range<Int>) throws -> Void) throws {
+        guard let sink = sinks.first, sinks.count == 1 else {
+            throw TesseraError(.internal, "a merge makes one tensor, not \(sinks.count)")
+        }
         let size = TreeDigest.blockSize
         try runner.forEach((byteCount + size - 1) / size) { index in
-            try body(index, index * size..<min(byteCount, (index + 1) * size))
+            try body(sink, index, index * size..<min(byteCount, (index + 1) * size))
         }
     }
 }
@@ -322,7 +329,7 @@ package struct RowPieces: Sequence, IteratorProtocol {
 }
 
 /// Hands each thread a grain of its own, and keeps them for the tensor's next pass.
-private final class GrainPool: Sendable {
+final class GrainPool: Sendable {
     private let make: @Sendable () -> Grain
     private let idle = Mutex<[GrainBox]>([])
 

@@ -7,7 +7,9 @@ struct InputSet {
         let reference: ModelReference
         let checkpoint: Checkpoint
         let adapter: Adapter?
-        /// Every file that it is made of: the checkpoint's parts, then the adapter's.
+        /// For a fine-tune in a store, what makes it of the checkpoint, which is the store's base.
+        let task: StoredTask?
+        /// Every file that it is made of: the checkpoint's parts, then the adapter's or the store's.
         let files: [PlannedFile]
         /// The number of its first file when the files of all inputs are counted in order.
         let firstFile: Int
@@ -23,6 +25,14 @@ struct InputSet {
         func tensor(named name: String) -> (source: SourceReference, shape: [Int])? {
             guard let (part, entry) = checkpoint.tensor(named: name) else { return nil }
             let adapterFile = firstFile + checkpoint.parts.count
+            if let task {
+                return (
+                    SourceReference(
+                        file: firstFile + part, offset: entry.range.lowerBound, dtype: entry.dtype,
+                        vector: task.vector(of: name, firstFile: adapterFile)),
+                    entry.shape
+                )
+            }
             switch adapter?.changes[name] {
             case nil:
                 return (SourceReference(file: firstFile + part, offset: entry.range.lowerBound, dtype: entry.dtype), entry.shape)
@@ -79,48 +89,97 @@ struct InputSet {
             guard case .slices(let slices) = module.body else { return [] }
             return slices.compactMap(\.baseModel)
         }
+        return try open(
+            sources + sliceBases + [recipe.baseModel].compactMap(\.self), base: recipe.baseModel,
+            lenders: recipe.tokenizer?.models ?? [], recipeFile: recipe.file, request: request, problems: problems)
+    }
+
+    /// - Parameters:
+    ///   - models: in order; one that is named again is the same.
+    ///   - lenders: that only lend their tokenizer.
+    static func open(
+        _ models: [Located<ModelReference>], base: Located<ModelReference>?, lenders: [Located<ModelReference>] = [],
+        recipeFile: String?, request: PlanRequest, problems: [TesseraError] = []
+    ) throws -> InputSet {
         let locator = ModelLocator(roots: request.roots, workingDirectory: request.workingDirectory)
         var inputs: [Input] = []
         var indices: [ModelReference: Int] = [:]
         var problems = problems
         var files = 0
+        var stores: [ModelReference.Source: TaskVectorStore] = [:]
         var seen: Set<ModelReference> = []
-        for named in sources + sliceBases + [recipe.baseModel].compactMap(\.self) where seen.insert(named.value).inserted {
+        for named in models where seen.insert(named.value).inserted {
             do throws(TesseraError) {
-                let input = try open(named.value, locator: locator, firstFile: files)
+                let input = try open(
+                    named.value, base: base?.value, locator: locator, firstFile: files, stores: &stores)
                 indices[named.value] = inputs.count
                 inputs.append(input)
                 files += input.files.count
             } catch {
-                problems.append(blame(named, for: error, in: recipe))
+                problems.append(blame(named, for: error, in: recipeFile))
             }
         }
-        var lenders: [(reference: ModelReference, checkpoint: Checkpoint)] = []
-        for named in recipe.tokenizer?.models ?? [] where seen.insert(named.value).inserted {
+        var opened: [(reference: ModelReference, checkpoint: Checkpoint)] = []
+        for named in lenders where seen.insert(named.value).inserted {
             do throws(TesseraError) {
-                lenders.append((named.value, try Checkpoint.open(try locator.locate(named.value.model))))
+                opened.append((named.value, try Checkpoint.open(try locator.locate(named.value.model))))
             } catch {
-                problems.append(blame(named, for: error, in: recipe))
+                problems.append(blame(named, for: error, in: recipeFile))
             }
         }
         guard problems.isEmpty else { throw Problems(problems) }
-        return InputSet(inputs: inputs, base: recipe.baseModel.flatMap { indices[$0.value] }, lenders: lenders, indices: indices)
+        return InputSet(inputs: inputs, base: base.flatMap { indices[$0.value] }, lenders: opened, indices: indices)
     }
 
     /// A model that is not where the recipe says is a mistake of that line; what is wrong inside a file stays a matter of that file.
-    private static func blame(_ named: Located<ModelReference>, for error: TesseraError, in recipe: Recipe) -> TesseraError {
+    private static func blame(
+        _ named: Located<ModelReference>, for error: TesseraError, in recipeFile: String?
+    ) -> TesseraError {
         let isWrittenSo = [named.value.model, named.value.adapter].contains { $0?.path == error.file }
         guard error.code == .inputMissing || isWrittenSo else { return error }
         var blamed = error
         blamed.problem = error.file.map { "\($0): \(error.problem)" } ?? error.problem
-        blamed.file = recipe.file
+        blamed.file = recipeFile
         blamed.line = named.line
         blamed.advice = error.advice ?? "correct the path: it leads to a directory with a model, or behind '+' with an adapter"
         return blamed
     }
 
-    private static func open(_ reference: ModelReference, locator: ModelLocator, firstFile: Int) throws(TesseraError) -> Input {
-        let checkpoint = try Checkpoint.open(try locator.locate(reference.model))
+    /// - Parameters:
+    ///   - base: the recipe's, which a store's tasks are added to.
+    ///   - stores: those that are open already: several tasks usually come from one.
+    private static func open(
+        _ reference: ModelReference, base: ModelReference?, locator: ModelLocator, firstFile: Int,
+        stores: inout [ModelReference.Source: TaskVectorStore]
+    ) throws(TesseraError) -> Input {
+        var task: StoredTask?
+        var model = reference.model
+        if let name = reference.task {
+            let store: TaskVectorStore
+            if let known = stores[reference.model] {
+                store = known
+            } else {
+                store = try TaskVectorStore.open(try locator.locate(reference.model))
+            }
+            stores[reference.model] = store
+            let opened = try StoredTask(store, task: name)
+            let written = ModelReference(parsing: opened.store.index.base.model)
+            guard let known = base ?? written, known.task == nil, known.adapter == nil else {
+                throw TesseraError(
+                    .badData, "the store's base cannot be '\(base ?? reference)'", file: reference.path,
+                    advice: "name the store's own base, '\(opened.store.index.base.model)', as 'base_model'")
+            }
+            model = known.model
+            task = opened
+        }
+        let directory = try locator.locate(model)
+        if task == nil, TaskVectorStore.isStore(directory) {
+            throw TesseraError(
+                .badData, "is a store of task vectors, not a model", file: reference.path,
+                advice: "name one of its tasks, as in '\(reference.path)#TASK'")
+        }
+        let checkpoint = try Checkpoint.open(directory)
+        try task?.check(checkpoint, reference: "\(model)")
         var files: [PlannedFile] = []
         for part in checkpoint.parts {
             files.append(try pin(part.header, part.fileName, in: checkpoint.directory, locator.roots))
@@ -131,8 +190,12 @@ struct InputSet {
             files.append(try pin(opened.header, Adapter.weightsName, in: opened.directory, locator.roots))
             adapter = opened
         }
+        for name in task?.files ?? [] {
+            guard let store = task?.store, let header = store.headers[name] else { continue }
+            files.append(try pin(header, name, in: store.directory, locator.roots))
+        }
         return Input(
-            reference: reference, checkpoint: checkpoint, adapter: adapter, files: files, firstFile: firstFile,
+            reference: reference, checkpoint: checkpoint, adapter: adapter, task: task, files: files, firstFile: firstFile,
             layers: LayerStacks(names: checkpoint.tensorNames))
     }
 

@@ -1,5 +1,6 @@
 package import Checkpoints
 import FoundationEssentials
+package import Operators
 import TensorKernels
 
 /// A model of the recipe as the plan found it.
@@ -22,13 +23,35 @@ package struct PlannedShard: Sendable, Hashable {
 
     /// Bytes of the output.
     package var byteCount: Int { tensors.reduce(0) { $0 + $1.byteCount } }
+    /// Bytes that progress counts: of the output, or of the sources where nothing but numbers comes out.
+    package var progressByteCount: Int { tensors.reduce(0) { $0 + $1.progressByteCount } }
+    /// The output tensors, as blocks and digests count them.
+    package var outputs: [OutputTensor] { tensors.flatMap(\.outputs) }
     /// Bytes of all sources, each counted once.
     package var sourceByteCount: Int { tensors.reduce(0) { $0 + $1.sourceByteCount } }
 }
 
+/// A part of an earlier output that becomes one of this output as it is.
+package struct CarriedPart: Sendable {
+    /// Where it lies.
+    package let path: String
+    package let part: ManifestPart
+}
+
+/// A small file whose contents depend on what the workers found.
+package struct FoundFile: Sendable {
+    package let name: String
+    package let make: @Sendable ([String: TensorFindings]) throws -> [UInt8]
+}
+
 /// What a recipe means for given inputs, made from headers alone: the exact output and the work that makes it.
+///
+/// A job whose output depends on the values of its inputs begins with a plan that only looks at them: it has no parts, and `next` makes
+/// the plan that follows of what was found.
 package struct Plan: Sendable {
     package let recipeText: String
+    /// What messages call the recipe.
+    package let recipeName: String
     package let method: String
     package let inputs: [PlannedInput]
     package let layout: CheckpointLayout
@@ -41,6 +64,12 @@ package struct Plan: Sendable {
     package let bytesRead: Int
     /// Bytes of statistics, grains and block that a worker needs for each of its threads.
     package let bytesPerThread: Int
+    /// Parts of another output that become parts of this one.
+    package let carried: [CarriedPart]
+    /// The file that says what the parts of a store mean.
+    package let index: FoundFile?
+    /// Makes the plan that follows, of what was found in each tensor (by the models' name for it); `nil` in a job's last plan.
+    package let next: (@Sendable ([String: TensorFindings]) throws -> Plan)?
 
     /// SHA-256 over everything that decides an output byte. Where inputs lie on this machine is not part of it.
     package let digest: Digest
@@ -50,10 +79,16 @@ package struct Plan: Sendable {
     package var tensorCount: Int { layout.parts.reduce(0) { $0 + $1.tensors.count } }
 
     init(
-        recipeText: String, method: String, inputs: [PlannedInput], layout: CheckpointLayout, stages: [[PlannedShard]],
-        companions: [CompanionFile], remarks: [String], bytesRead: Int, bytesPerThread: Int
+        recipeText: String, recipeName: String, method: String, inputs: [PlannedInput], layout: CheckpointLayout,
+        stages: [[PlannedShard]], companions: [CompanionFile], remarks: [String], bytesRead: Int, bytesPerThread: Int,
+        carried: [CarriedPart] = [], index: FoundFile? = nil,
+        next: (@Sendable ([String: TensorFindings]) throws -> Plan)? = nil
     ) throws(TesseraError) {
         self.recipeText = recipeText
+        self.recipeName = recipeName
+        self.carried = carried
+        self.index = index
+        self.next = next
         self.method = method
         self.inputs = inputs
         self.layout = layout
@@ -79,18 +114,18 @@ package struct Plan: Sendable {
         }
     }
 
-    /// The shard as it is sent: with the files it reads, and no others.
-    package func work(stage: Int, shard: Int) -> ShardWork {
-        let planned = stages[stage][shard]
+    /// One of its shards as it is sent: with the files it reads, and no others.
+    package func work(of planned: PlannedShard) -> ShardWork {
+        // A store's tasks bring their base along: it is one file, however many inputs it is a part of.
         let all = allFiles
-        var used: [Int: Int] = [:]
+        var used: [InputFile: Int] = [:]
         var files: [InputFile] = []
         let tensors = planned.tensors.map { tensor in
             var tensor = tensor
             for index in tensor.sources.indices {
                 tensor.sources[index].renumberFiles { file in
-                    if let position = used[file] { return position }
-                    used[file] = files.count
+                    if let position = used[all[file]] { return position }
+                    used[all[file]] = files.count
                     files.append(all[file])
                     return files.count - 1
                 }

@@ -5,7 +5,13 @@ import Recipes
 /// Makes a plan from a recipe and the headers of its inputs. Reads no tensor data, and reports every problem at once.
 package enum Planner {
     package static func plan(_ request: PlanRequest) throws -> Plan {
-        let recipe = try Recipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict)
+        switch try JobRecipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict) {
+        case .merge(let recipe): try plan(recipe, request)
+        case .store(let recipe): try StorePlanner.plan(recipe, request: request)
+        }
+    }
+
+    private static func plan(_ recipe: Recipe, _ request: PlanRequest) throws -> Plan {
         let method = try mergeMethod(of: recipe)
         let parameters = ParameterNames(recipe: recipe, method: method)
         var warnings = recipe.warnings + parameters.warnings()
@@ -34,14 +40,14 @@ package enum Planner {
             guard let place = places[tensor.name] else {
                 throw TesseraError(.internal, "the layout has no place for it", tensor: tensor.name)
             }
-            return tensor.work(part: place.part, offset: place.entry.range.lowerBound)
+            return tensor.work(part: place.part, entry: place.entry)
         }
         let companions = try Companions(
             recipe: recipe, inputs: inputs, roots: request.roots, layout: layout, vocabulary: vocabulary,
             dtype: floatingType(of: tensors), layerOrigins: list.layerOrigins
         ).make()
         return try Plan(
-            recipeText: recipe.text, method: method.name, inputs: inputs.planned, layout: layout,
+            recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
             companions: companions.files,
             remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + remarks + companions.remarks

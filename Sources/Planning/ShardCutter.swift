@@ -9,8 +9,8 @@ struct ShardCutter {
     /// Large enough that a lease costs nothing beside it, small enough that losing one loses little.
     static let defaultTargetBytes = 64 << 20
 
-    /// Tensors of one shard at most, so that a lease stays a small message.
-    private static let tensorLimit = 1024
+    /// Sources and outputs of one shard at most, so that a lease stays a small message.
+    private static let partLimit = 8192
 
     let targetBytes: Int
 
@@ -31,19 +31,28 @@ struct ShardCutter {
 
     private func cut(_ tensors: [TensorWork], layer: TensorName.Layer?) -> [PlannedShard] {
         var runs: [[TensorWork]] = []
-        var bytes = 0
+        var bytes = 0, parts = 0
         for tensor in tensors {
-            if let run = runs.last, bytes + tensor.byteCount <= targetBytes, run.count < Self.tensorLimit {
+            bytes += tensor.measure
+            parts += tensor.sources.count + tensor.outputs.count
+            if !runs.isEmpty, bytes <= targetBytes, parts <= Self.partLimit {
                 runs[runs.count - 1].append(tensor)
-                bytes += tensor.byteCount
             } else {
                 runs.append([tensor])
-                bytes = tensor.byteCount
+                bytes = tensor.measure
+                parts = tensor.sources.count + tensor.outputs.count
             }
         }
         return runs.enumerated().map { index, run in
             let name = layer.map { "\($0.prefix).\($0.index)" } ?? (run.count == 1 ? run[0].name : "outside layers")
             return PlannedShard(label: runs.count == 1 ? name : "\(name) (\(index + 1)/\(runs.count))", tensors: run)
         }
+    }
+}
+
+extension TensorWork {
+    /// Bytes of the output, or of one source where that is more, as it is where task vectors are packed.
+    fileprivate var measure: Int {
+        if case .merge = operation { byteCount } else { max(byteCount, sourceByteCount / max(1, sources.count)) }
     }
 }

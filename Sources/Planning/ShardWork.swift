@@ -30,18 +30,29 @@ package struct SourceReference: Sendable, Hashable, Codable {
     package let dtype: DType
     /// The adapter that is folded into the tensor as it is read.
     package var adapter: AdapterReference?
+    /// The task vector that is added to the tensor as it is read.
+    package var vector: VectorReference?
 
-    package init(file: Int, offset: Int, dtype: DType, adapter: AdapterReference? = nil) {
+    package init(
+        file: Int, offset: Int, dtype: DType, adapter: AdapterReference? = nil, vector: VectorReference? = nil
+    ) {
         self.file = file
         self.offset = offset
         self.dtype = dtype
         self.adapter = adapter
+        self.vector = vector
     }
 
     /// Gives every file another number.
     mutating func renumberFiles(_ number: (Int) -> Int) {
         file = number(file)
         if let old = adapter?.file { adapter?.file = number(old) }
+        vector?.renumberFiles(number)
+    }
+
+    /// Bytes to read for that many elements.
+    func byteCount(ofElements count: Int) -> Int {
+        count * dtype.bitWidth / 8 + (vector?.byteCount ?? 0)
     }
 }
 
@@ -74,47 +85,103 @@ package struct Alignment: Sendable, Hashable, Codable {
     package let maps: [RowMap]
 }
 
-/// One output tensor: what to compute, from what, and where the result goes.
-package struct TensorWork: Sendable, Hashable, Codable {
+/// One tensor of the output: what the layout calls it and where its bytes go.
+package struct OutputTensor: Sendable, Hashable, Codable {
     package let name: String
     package let dtype: DType
-    package let shape: [Int]
+    /// Bytes.
+    package let byteCount: Int
     /// The output part, and the tensor's first byte in it.
     package let part: Int
     package let offset: Int
+    /// Bytes of a block; the last one may be shorter.
+    package let blockSize: Int
+
+    package init(
+        name: String, dtype: DType, byteCount: Int, part: Int, offset: Int, blockSize: Int = TreeDigest.blockSize
+    ) {
+        self.name = name
+        self.dtype = dtype
+        self.byteCount = byteCount
+        self.part = part
+        self.offset = offset
+        self.blockSize = blockSize
+    }
+
+    package var blockCount: Int { TreeDigest.blockCount(ofBytes: byteCount, blockSize: blockSize) }
+}
+
+/// What is done with the sources of one tensor.
+package enum TensorOperation: Sendable, Hashable, Codable {
+    /// A merge method makes one output tensor.
+    case merge(MergeOperation)
+    /// Task vectors are brought into a store's form, or measured for it. The first source is the base.
+    case encode(Encoding)
+}
+
+/// A merge method with all that it is bound to.
+package struct MergeOperation: Sendable, Hashable, Codable {
     package let method: String
     package let values: ParameterValues
     /// The source that is the base in its role.
     package let base: Int?
-    package var sources: [SourceReference]
-    /// How the rows of the sources are brought into the order of the output's vocabulary.
-    package let alignment: Alignment?
     /// The key of the tensor's random numbers; only for methods that draw some, so that a seed has no part in other plans.
     package let randomKey: UInt64?
 
-    package init(
-        name: String, dtype: DType, shape: [Int], part: Int, offset: Int, method: String, values: ParameterValues, base: Int?,
-        sources: [SourceReference], alignment: Alignment? = nil, randomKey: UInt64? = nil
-    ) {
-        self.name = name
-        self.dtype = dtype
-        self.shape = shape
-        self.part = part
-        self.offset = offset
+    package init(method: String, values: ParameterValues, base: Int?, randomKey: UInt64? = nil) {
         self.method = method
         self.values = values
         self.base = base
+        self.randomKey = randomKey
+    }
+}
+
+/// One tensor of the models: what to compute, from what, and where the results go.
+package struct TensorWork: Sendable, Hashable, Codable {
+    /// What the models call it.
+    package let name: String
+    /// The shape that the operation works on.
+    package let shape: [Int]
+    package let operation: TensorOperation
+    package var sources: [SourceReference]
+    /// How the rows of the sources are brought into the order of the output's vocabulary.
+    package let alignment: Alignment?
+    /// One for a merge; for an encoding as many as it has parts to write, or none where it only measures.
+    package let outputs: [OutputTensor]
+
+    package init(
+        name: String, shape: [Int], operation: TensorOperation, sources: [SourceReference], alignment: Alignment? = nil,
+        outputs: [OutputTensor]
+    ) {
+        self.name = name
+        self.shape = shape
+        self.operation = operation
         self.sources = sources
         self.alignment = alignment
-        self.randomKey = randomKey
+        self.outputs = outputs
     }
 
     package var elementCount: Int { shape.reduce(1, *) }
     /// Bytes of the output.
-    package var byteCount: Int { elementCount * dtype.bitWidth / 8 }
+    package var byteCount: Int { outputs.reduce(0) { $0 + $1.byteCount } }
+    /// Bytes that progress counts: of the output, or of the sources where nothing but numbers comes out.
+    package var progressByteCount: Int { outputs.isEmpty ? sourceByteCount : byteCount }
     /// Bytes of all sources together, each counted once.
     package var sourceByteCount: Int {
-        sources.indices.reduce(0) { $0 + storedCount(ofSource: $1) * sources[$1].dtype.bitWidth / 8 }
+        sources.indices.reduce(0) { $0 + sources[$1].byteCount(ofElements: storedCount(ofSource: $1)) }
+    }
+
+    /// Whether what source `index` adds its task vector to is the very tensor that the operation takes differences from.
+    package func isBase(of index: Int) -> Bool {
+        let base: Int?
+        switch operation {
+        case .merge(let merge): base = merge.base
+        case .encode: base = 0
+        }
+        guard let base, alignment == nil, sources.indices.contains(base), base != index else { return false }
+        let plain = sources[base]
+        return plain.vector == nil && plain.adapter == nil && plain.file == sources[index].file
+            && plain.offset == sources[index].offset
     }
 
     /// Elements of a source as it is stored.
@@ -137,6 +204,7 @@ package struct ShardWork: Sendable, Hashable, Codable {
         self.tensors = tensors
     }
 
+    /// The output tensors of the whole shard: blocks and digests count them in this order.
+    package var outputs: [OutputTensor] { tensors.flatMap(\.outputs) }
     package var byteCount: Int { tensors.reduce(0) { $0 + $1.byteCount } }
-    package var sourceByteCount: Int { tensors.reduce(0) { $0 + $1.sourceByteCount } }
 }

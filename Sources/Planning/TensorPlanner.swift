@@ -16,10 +16,15 @@ struct PlannedTensor {
     let cost: OperatorCost
     let randomKey: UInt64?
 
-    func work(part: Int, offset: Int) -> TensorWork {
+    func work(part: Int, entry: TensorEntry) -> TensorWork {
         TensorWork(
-            name: name, dtype: outputType, shape: shape, part: part, offset: offset, method: method, values: values, base: base,
-            sources: sources, alignment: alignment, randomKey: randomKey)
+            name: name, shape: shape,
+            operation: .merge(MergeOperation(method: method, values: values, base: base, randomKey: randomKey)), sources: sources,
+            alignment: alignment,
+            outputs: [
+                OutputTensor(
+                    name: name, dtype: outputType, byteCount: entry.byteCount, part: part, offset: entry.range.lowerBound)
+            ])
     }
 
     /// Statistics, a grain, the block that is being filled, and adapters' factors as float32, once as stored and once as used.

@@ -1,4 +1,4 @@
-/// A model as a recipe names it: `path[@revision][+adapter[@revision]]`.
+/// A model as a recipe names it: `path[@revision][+adapter[@revision]]`, or `store#task` for a fine-tune in a store of task vectors.
 ///
 /// Two references are the same model only when they are written the same.
 package struct ModelReference: Sendable, Hashable {
@@ -21,14 +21,23 @@ package struct ModelReference: Sendable, Hashable {
 
     package let model: Source
     package let adapter: Source?
+    /// The task, where the model is a store.
+    package let task: String?
 
-    package init(model: Source, adapter: Source? = nil) {
+    package init(model: Source, adapter: Source? = nil, task: String? = nil) {
         self.model = model
         self.adapter = adapter
+        self.task = task
     }
 
-    /// - Returns: `nil` for an empty path, or more than one `+` or `@` in a place.
+    /// - Returns: `nil` for an empty path, or more than one `+`, `@` or `#` in a place.
     package init?(parsing text: String) {
+        if text.contains("#") {
+            let parts = text.split(separator: "#", omittingEmptySubsequences: false).map(String.init)
+            guard parts.count == 2, parts.allSatisfy({ !$0.isEmpty }) else { return nil }
+            self.init(model: Source(path: parts[0]), task: parts[1])
+            return
+        }
         let halves = text.split(separator: "+", omittingEmptySubsequences: false).map(String.init)
         guard halves.count <= 2, let model = Source(parsing: halves[0]) else { return nil }
         var adapter: Source?
@@ -47,5 +56,7 @@ extension ModelReference.Source: CustomStringConvertible {
 }
 
 extension ModelReference: CustomStringConvertible {
-    package var description: String { adapter.map { "\(model)+\($0)" } ?? model.description }
+    package var description: String {
+        task.map { "\(model)#\($0)" } ?? adapter.map { "\(model)+\($0)" } ?? model.description
+    }
 }

@@ -67,11 +67,12 @@ package struct Recipe: Sendable {
         return models
     }
 
-    /// - Parameter strict: whether warnings are problems.
-    /// - Throws: `Problems` with everything that is wrong, each with its line.
+    /// A recipe that is known to merge.
     package static func parse(text: String, file: String, strict: Bool = false) throws(Problems) -> Recipe {
-        var reader = RecipeReader(text: text, file: file)
-        return try reader.read(strict: strict)
+        guard case .merge(let recipe) = try JobRecipe.parse(text: text, file: file, strict: strict) else {
+            throw Problems([TesseraError(.badData, "makes a store of task vectors, not a merge", file: file)])
+        }
+        return recipe
     }
 
     /// The dtypes a recipe may name, by the names it uses for them.

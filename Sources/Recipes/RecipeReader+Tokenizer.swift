@@ -25,7 +25,7 @@ extension RecipeReader {
                 advice: "write 'tokenizer: {source: \(full.plainText ?? "union")}'")
             return nil
         }
-        checkKeys(of: mapping, known: ["source", "tokens", "pad_to_multiple_of"], later: [], place: "'tokenizer'")
+        checkKeys(of: mapping, known: ["source", "tokens", "pad_to_multiple_of"], place: "'tokenizer'")
         let source =
             mapping["source"].flatMap { $0.isNull ? nil : $0 }.map { readVocabularySource($0) }
             ?? Located(.union, line: full.line)
@@ -88,7 +88,7 @@ extension RecipeReader {
             complain("the token '\(text)' has no 'source'", at: node.line, advice: "write '\(text)': {source: MODEL}")
             return nil
         }
-        checkKeys(of: mapping, known: ["source", "force"], later: [], place: "a token")
+        checkKeys(of: mapping, known: ["source", "force"], place: "a token")
         var force = false
         if let flag = mapping["force"], !flag.isNull {
             guard let value = flag.scalarValue?.asBool else {
@@ -111,10 +111,10 @@ extension RecipeReader {
         }
         switch kindNode.plainText {
         case "zero":
-            checkKeys(of: mapping, known: ["kind"], later: [], place: "a source of zeros")
+            checkKeys(of: mapping, known: ["kind"], place: "a source of zeros")
             return .zero
         case "model_token":
-            checkKeys(of: mapping, known: ["kind", "model", "token", "token_id"], later: [], place: "a token's source")
+            checkKeys(of: mapping, known: ["kind", "model", "token", "token_id"], place: "a token's source")
             return readModelToken(mapping, line: node.line)
         case let kind:
             complain(

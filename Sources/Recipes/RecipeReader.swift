@@ -3,18 +3,14 @@ import Yams
 
 /// Reads one recipe, noting everything that is wrong with it on the way.
 struct RecipeReader {
-    private let text: String
-    private let file: String
+    let text: String
+    let file: String
     private var problems: [TesseraError] = []
-    private var warnings: [TesseraError] = []
+    private(set) var warnings: [TesseraError] = []
 
     private static let byteLimit = 1 << 20
     private static let topLevelKeys = [
         "merge_method", "models", "slices", "modules", "base_model", "parameters", "dtype", "out_dtype",
-    ]
-    /// Keys of mergekit and of Tessera's other jobs that this version has no meaning for; to ignore one would change the result.
-    private static let laterKeys = [
-        "quantize", "sparsify",
     ]
 
     init(text: String, file: String) {
@@ -22,9 +18,10 @@ struct RecipeReader {
         self.file = file
     }
 
-    mutating func read(strict: Bool) throws(Problems) -> Recipe {
+    mutating func readJob(strict: Bool) throws(Problems) -> JobRecipe {
         let root = try compose()
-        let recipe = readRecipe(root)
+        let recipe: JobRecipe? =
+            Self.makesStore(root) ? readStore(root).map { .store($0) } : readRecipe(root).map { .merge($0) }
         if strict { problems += warnings }
         guard let recipe, problems.isEmpty else { throw Problems(problems) }
         return recipe
@@ -98,7 +95,7 @@ struct RecipeReader {
     // MARK: The recipe
 
     private mutating func readRecipe(_ root: Node.Mapping) -> Recipe? {
-        checkKeys(of: root, known: Self.topLevelKeys + Self.tokenizerKeys, later: Self.laterKeys, place: "a recipe")
+        checkKeys(of: root, known: Self.topLevelKeys + Self.tokenizerKeys, place: "a recipe")
         var method: Located<String>?
         if let node = root["merge_method"] {
             if let name = node.plainText {
@@ -108,7 +105,7 @@ struct RecipeReader {
                     "'merge_method' is the name of one method", at: node.line,
                     advice: "write a name, as in 'merge_method: linear'")
             }
-        } else if root["quantize"] == nil, root["sparsify"] == nil {
+        } else {
             complain("has no 'merge_method'", at: 1, advice: "add a line such as 'merge_method: linear'")
         }
         let base = root["base_model"].flatMap { readReference($0) }
@@ -222,7 +219,7 @@ struct RecipeReader {
 
     private mutating func readCondition(_ node: Node, name: String) -> ParameterSetting.Condition? {
         guard case .mapping(let mapping) = node else { return nil }
-        checkKeys(of: mapping, known: ["filter", "value"], later: [], place: "a filter")
+        checkKeys(of: mapping, known: ["filter", "value"], place: "a filter")
         guard let valueNode = mapping["value"] else {
             complain(
                 "the filter of '\(name)' has no 'value'", at: node.line,
@@ -243,12 +240,10 @@ struct RecipeReader {
 
     // MARK: Keys
 
-    mutating func checkKeys(of mapping: Node.Mapping, known: [String], later: [String] = [], place: String) {
+    mutating func checkKeys(of mapping: Node.Mapping, known: [String], place: String) {
         for (key, _) in mapping {
             let name = key.plainText ?? "?"
-            if later.contains(name) {
-                complain("'\(name)' is not supported by this version", at: key.line, advice: "leave '\(name)' out")
-            } else if !known.contains(name) {
+            if !known.contains(name) {
                 let advice =
                     known.contains("parameters") && Self.misplacedParameters.contains(name)
                     ? "move it under 'parameters:'"

@@ -92,22 +92,26 @@ extension Kernels {
 
     // MARK: Task vectors
 
-    /// The task vector `x − base` of stored elements, of which a part stays.
+    /// The task vector `x − base` of stored elements, or `x` itself, of which a part stays.
     package struct TaskVector {
         private let x: StoredVector
         private let base: StoredVector
+        private let isDifference: Bool
         /// One an element, 0 for what does not stay; `nil` where the band alone decides.
         private let flags: UnsafePointer<UInt8>?
 
-        package init(_ x: StoredVector, base: StoredVector, flags: UnsafePointer<UInt8>?) {
+        /// - Parameter isDifference: whether `x` is the task vector.
+        package init(_ x: StoredVector, base: StoredVector, isDifference: Bool = false, flags: UnsafePointer<UInt8>?) {
             self.x = x
             self.base = base
+            self.isDifference = isDifference
             self.flags = flags
         }
 
         fileprivate func part(from start: Int, _ band: MagnitudeBand, factor: Float = 1, weight: Float = 1) -> tk_trimmed {
             tk_trimmed(
-                x: x.advanced(by: start).vector, from: band.from, to: band.to, keep: flags.map { $0 + start }, factor: factor,
+                x: x.advanced(by: start).vector, is_difference: isDifference, from: band.from, to: band.to,
+                keep: flags.map { $0 + start }, factor: factor,
                 weight: weight)
         }
 

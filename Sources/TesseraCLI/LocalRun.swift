@@ -60,9 +60,9 @@ struct LocalRun: Sendable {
                 case .lease(let lease):
                     group.addTask {
                         guard let assembler = await book.assembler(of: lease.attempt.job) else { return }
-                        switch await runner.run(lease, output: DirectOutput(assembler: assembler, work: lease.work)) {
-                        case .success(let digests):
-                            await book.finished(lease.attempt, by: worker, digests: digests, streamed: false)
+                        switch await runner.run(lease, output: DirectOutput(assembler: assembler, outputs: lease.work.outputs)) {
+                        case .success(let result):
+                            await book.finished(lease.attempt, by: worker, result: result, streamed: false)
                         case .failure(let error): await book.failed(lease.attempt, by: worker, error: error)
                         case nil: break
                         }
@@ -79,9 +79,9 @@ struct LocalRun: Sendable {
 /// Writes blocks where they belong from the thread that made them.
 private struct DirectOutput: ShardOutput {
     let assembler: Assembler
-    let work: ShardWork
+    let outputs: [OutputTensor]
 
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
-        try assembler.write(bytes, part: work.tensors[tensor].part, offset: work.tensors[tensor].offset + offset)
+        try assembler.write(bytes, part: outputs[tensor].part, offset: outputs[tensor].offset + offset)
     }
 }

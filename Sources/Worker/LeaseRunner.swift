@@ -1,4 +1,5 @@
 package import Checkpoints
+package import Planning
 package import Protocol
 import Synchronization
 
@@ -11,8 +12,8 @@ package final class LeaseRunner: Sendable {
 
     /// Computes the shard.
     ///
-    /// - Returns: the digests of each tensor's blocks; a failure; or `nil` when the lease was taken back meanwhile.
-    package func run(_ lease: Lease, output: any ShardOutput) async -> Result<[[Digest]], TesseraError>? {
+    /// - Returns: what came out; a failure; or `nil` when the lease was taken back meanwhile.
+    package func run(_ lease: Lease, output: any ShardOutput) async -> Result<ShardResult, TesseraError>? {
         let progress = ShardProgress()
         active.withLock { $0[lease.attempt] = progress }
         defer { active.withLock { $0[lease.attempt] = nil } }

@@ -6,7 +6,7 @@ package import TensorKernels
 
 /// Takes the finished blocks of a shard, from several threads at once.
 package protocol ShardOutput: Sendable {
-    /// Keeps `bytes`, which begin at byte `offset` of the shard's tensor `tensor`. May wait; throws when they cannot be kept.
+    /// Keeps `bytes`, which begin at byte `offset` of the shard's output tensor `tensor`. May wait; throws when they cannot be kept.
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws
 }
 
@@ -23,7 +23,7 @@ package final class ShardProgress: Sendable {
 
     package init() {}
 
-    /// Output bytes that are finished.
+    /// Bytes that are finished, as `TensorWork.progressByteCount` counts them.
     package var bytesDone: Int { done.load(ordering: .relaxed) }
     package var isCancelled: Bool { cancelled.load(ordering: .relaxed) }
 
@@ -46,44 +46,59 @@ package struct ShardExecutor: Sendable {
 
     /// Computes the shard on the pool.
     ///
-    /// - Returns: the digests of each tensor's blocks, in the order of `work.tensors`.
+    /// - Returns: the digests of all blocks, and what was found.
     /// - Throws: `TesseraError` naming the tensor, or `CancellationError` once `progress` was cancelled.
-    package func run(_ work: ShardWork, output: any ShardOutput, progress: ShardProgress) async throws -> [[Digest]] {
+    package func run(_ work: ShardWork, output: any ShardOutput, progress: ShardProgress) async throws -> ShardResult {
         try await pool.run { try execute(work, output: output, progress: progress) }
     }
 
-    private func execute(_ work: ShardWork, output: any ShardOutput, progress: ShardProgress) throws -> [[Digest]] {
+    private func execute(_ work: ShardWork, output: any ShardOutput, progress: ShardProgress) throws -> ShardResult {
         let files = try work.files.map(inputs.open)
-        return try work.tensors.indices.map { index in
-            let tensor = work.tensors[index]
+        var digests: [[Digest]] = [], findings: [TensorFindings] = []
+        for tensor in work.tensors {
             do {
-                return try compute(tensor, index: index, files: files, output: output, progress: progress)
+                let sinks = tensor.outputs.enumerated().map { index, tensor in
+                    HashingSink(
+                        blockCount: tensor.blockCount, tensor: digests.count + index, output: output, progress: progress,
+                        buffers: buffers)
+                }
+                if let found = try compute(tensor, files: files, sinks: sinks, progress: progress) { findings.append(found) }
+                digests += try sinks.map { try $0.finish() }
+                if sinks.isEmpty { progress.add(tensor.progressByteCount) }
             } catch var error as TesseraError {
                 error.tensor = error.tensor ?? tensor.name
                 throw error
             }
         }
+        return ShardResult(digests: digests, findings: findings)
     }
 
     private func compute(
-        _ tensor: TensorWork, index: Int, files: [any ByteSource], output: any ShardOutput, progress: ShardProgress
-    ) throws -> [Digest] {
-        guard let method = MergeMethods.named(tensor.method) else {
-            throw TesseraError(.protocolMismatch, "this build does not know the method '\(tensor.method)'")
-        }
+        _ tensor: TensorWork, files: [any ByteSource], sinks: [HashingSink], progress: ShardProgress
+    ) throws -> TensorFindings? {
         let sources = try openSources(of: tensor, in: files)
-        guard tensor.base.map(sources.indices.contains) ?? true, !sources.isEmpty else {
-            throw TesseraError(.badData, "the shard names a base that is none of its \(sources.count) sources")
+        func passes(_ inputs: TensorInputs, outputType: DType) throws(TesseraError) -> TensorPasses {
+            guard inputs.base.map(sources.indices.contains) ?? true, !sources.isEmpty else {
+                throw TesseraError(.badData, "the shard names a base that is none of its \(sources.count) sources")
+            }
+            return TensorPasses(
+                shape: tensor.shape, outputType: outputType, sources: sources, inputs: inputs, kernels: kernels,
+                runner: pool.loops { progress.isCancelled }, sinks: sinks)
         }
-        let inputs = TensorInputs(count: sources.count, base: tensor.base, randomKey: tensor.randomKey ?? 0)
-        let sink = HashingSink(
-            blockCount: TreeDigest.blockCount(ofBytes: tensor.byteCount), tensor: index, output: output, progress: progress,
-            buffers: buffers)
-        try method.init(tensor.values, inputs: inputs).merge(
-            TensorPasses(
-                shape: tensor.shape, outputType: tensor.dtype, sources: sources, inputs: inputs, kernels: kernels,
-                runner: pool.loops { progress.isCancelled }, sink: sink))
-        return try sink.finish()
+        switch tensor.operation {
+        case .merge(let merge):
+            guard let method = MergeMethods.named(merge.method) else {
+                throw TesseraError(.protocolMismatch, "this build does not know the method '\(merge.method)'")
+            }
+            guard let output = tensor.outputs.first else {
+                throw TesseraError(.badData, "the shard merges a tensor without an output")
+            }
+            let inputs = TensorInputs(count: sources.count, base: merge.base, randomKey: merge.randomKey ?? 0)
+            try method.init(merge.values, inputs: inputs).merge(passes(inputs, outputType: output.dtype))
+            return nil
+        case .encode(let encoding):
+            return try encoding.encode(passes(TensorInputs(count: sources.count, base: 0), outputType: .f32))
+        }
     }
 }
 
@@ -117,12 +132,40 @@ extension ShardExecutor {
         }
         let count = tensor.storedCount(ofSource: index)
         let matrix = try stored(source.file, source.offset, source.dtype, count)
+        if let vector = source.vector {
+            return try rebuild(matrix, with: vector, isOnMethodsBase: tensor.isBase(of: index), stored)
+        }
         guard let adapter = source.adapter else { return matrix }
         let shape = tensor.alignment.map { [$0.rows[index], $0.rowLength] } ?? tensor.shape
         return try LowRankUpdate(
             matrix, shape: shape, a: try stored(adapter.file, adapter.a.offset, adapter.a.dtype, adapter.a.count),
             b: try stored(adapter.file, adapter.b.offset, adapter.b.dtype, adapter.b.count), rank: adapter.rank,
             scale: adapter.scale, isTransposed: adapter.isTransposed)
+    }
+}
+
+extension ShardExecutor {
+    /// - Throws: `badData` when the base is not the one that the vector was taken from.
+    private func rebuild(
+        _ base: StoredTensor, with reference: VectorReference, isOnMethodsBase: Bool,
+        _ stored: (Int, Int, DType, Int) throws -> StoredTensor
+    ) throws -> any ElementSource {
+        func vector(_ vector: VectorReference.Vector) throws -> PackedVector {
+            let tensors = vector.form.tensors(shape: reference.shape)
+            guard tensors.count == vector.offsets.count else {
+                throw TesseraError(.badData, "the shard names \(vector.offsets.count) of \(tensors.count) parts of a task vector")
+            }
+            let parts = try zip(tensors, vector.offsets).map { try stored(vector.file, $1, $0.dtype, $0.shape.reduce(1, *)) }
+            return try PackedVector(vector.form, shape: reference.shape, parts: parts, kernels: kernels)
+        }
+        guard try BaseIdentity.sample(of: base) == reference.baseSample else {
+            throw TesseraError(
+                .badData, "the base is not the one that the store's task vectors were taken from",
+                advice: "name the right one as 'base_model'; tessera inspect STORE --base DIR tells which it is")
+        }
+        return RebuiltTensor(
+            base, vectors: try [reference.shared, reference.own].compactMap { try $0.map(vector) }, factor: reference.factor,
+            isOnMethodsBase: isOnMethodsBase)
     }
 }
 
@@ -160,11 +203,20 @@ private final class HashingSink: BlockSink {
         progress.add(byteRange.count)
     }
 
+    func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer) throws {
+        let hash = try SHA256()
+        hash.update(bytes)
+        let digest = try hash.finalize()
+        try output.store(bytes, tensor: tensor, offset: offset)
+        digests.withLock { $0[index] = digest }
+        progress.add(bytes.count)
+    }
+
     /// - Throws: when the method left a block out: its own fault, caught before the result can be taken for whole.
     func finish() throws -> [Digest] {
         try digests.withLock { digests in
             try digests.enumerated().map { index, digest in
-                guard let digest else { throw TesseraError(.internal, "the method left out block \(index)") }
+                guard let digest else { throw TesseraError(.internal, "block \(index) was left out") }
                 return digest
             }
         }

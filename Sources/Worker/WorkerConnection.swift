@@ -120,13 +120,13 @@ final class WorkerConnection: Sendable {
     private func work(on lease: Lease) async {
         if settings.pause > .zero { try? await Task.sleep(for: settings.pause) }
         let output = StreamOutput(
-            attempt: lease.attempt, widths: lease.work.tensors.map { max(1, $0.dtype.bitWidth / 8) }, gate: gate,
+            attempt: lease.attempt, widths: lease.work.outputs.map { max(1, $0.dtype.bitWidth / 8) }, gate: gate,
             channel: channel.channel,
             packs: settings.packsBlocks(to: channel.channel.remoteAddress))
         switch await runner.run(lease, output: output) {
-        case .success(let digests):
+        case .success(let result):
             // The lease is this worker's until its blocks and the result have left.
-            let done = Message.shardDone(ShardDone(attempt: lease.attempt, digests: digests))
+            let done = Message.shardDone(ShardDone(attempt: lease.attempt, result: result))
             do { try await channel.channel.writeAndFlush(done.frame()) } catch { channel.channel.close(promise: nil) }
         case .failure(let error):
             log.warning("shard failed", metadata: ["shard": "\(lease.work.label)", "error": "\(error)"])

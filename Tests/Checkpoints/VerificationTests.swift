@@ -7,6 +7,8 @@ import Testing
 @Suite struct VerificationTests {
     private let directory: TemporaryDirectory
     private let layout: CheckpointLayout
+    /// Bytes of the blocks of the small tensor: it has blocks of its own size.
+    private static let smallBlock = 256
     private static let companions = ["config.json": #"{"model_type": "x"}"#, "recipe.yml": "merge_method: linear\n"]
 
     init() throws {
@@ -19,13 +21,14 @@ import Testing
         var parts: [ManifestPart] = []
         for part in layout.parts {
             var bytes = part.header
-            var blocks: [[Digest]] = []
+            var blocks: [TensorBlocks] = []
             for tensor in part.tensors {
                 let data = [UInt8](repeating: 0x5a, count: tensor.byteCount)
-                blocks.append(
-                    try stride(from: 0, to: data.count, by: TreeDigest.blockSize).map {
-                        try Digest.sha256(of: Array(data[$0..<min(data.count, $0 + TreeDigest.blockSize)]))
-                    })
+                let size = tensor.name == "small" ? Self.smallBlock : TreeDigest.blockSize
+                let digests = try stride(from: 0, to: data.count, by: size).map {
+                    try Digest.sha256(of: Array(data[$0..<min(data.count, $0 + size)]))
+                }
+                blocks.append(TensorBlocks(size: size, digests: digests))
                 bytes += data
             }
             try Data(bytes).write(to: URL(fileURLWithPath: "\(directory.path)/\(part.fileName)"))

@@ -208,7 +208,8 @@ import Testing
             shared: ["normalize": .flag(false)], perInput: [["weight": .number(1)], ["weight": .number(2)]])
         try Linear(values, inputs: inputs).merge(
             TensorPasses(
-                shape: [2, 2], outputType: .f32, sources: sources, inputs: inputs, kernels: .best, runner: InOrder(), sink: sink))
+                shape: [2, 2], outputType: .f32, sources: sources, inputs: inputs, kernels: .best, runner: InOrder(),
+                sinks: [sink]))
         #expect(try TestTensor(.f32, [2, 2], bytes: sink.bytes(count: 16)).values == [2020, 2023, 2010, 2013])
     }
 }

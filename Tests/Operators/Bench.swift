@@ -38,7 +38,8 @@ struct Bench {
         let sink = Collector()
         try method.init(values, inputs: inputs).merge(
             TensorPasses(
-                shape: shape, outputType: output, sources: stored, inputs: inputs, kernels: kernels, runner: runner, sink: sink))
+                shape: shape, outputType: output, sources: stored, inputs: inputs, kernels: kernels, runner: runner, sinks: [sink]
+            ))
         return TestTensor(output, shape, bytes: try sink.bytes(count: shape.reduce(1, *) * output.bitWidth / 8))
     }
 }
@@ -68,6 +69,11 @@ final class Collector: BlockSink {
         guard let start = room.baseAddress else { return }
         try fill(start) { _ in }
         let isNew = blocks.withLock { $0.updateValue(Array(room[..<byteRange.count]), forKey: index) == nil }
+        if !isNew { throw TesseraError(.internal, "block \(index) was written twice") }
+    }
+
+    func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer) throws {
+        let isNew = blocks.withLock { $0.updateValue(Array(bytes), forKey: index) == nil }
         if !isNew { throw TesseraError(.internal, "block \(index) was written twice") }
     }
 

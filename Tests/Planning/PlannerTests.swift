@@ -48,9 +48,11 @@ import Testing
         #expect(work.map(\.name).sorted() == Self.layers.map(\.0).sorted())
         #expect(plan.layout.parts.count > 1)
         for tensor in work {
-            let entry = plan.layout.parts[tensor.part].tensors.first { $0.name == tensor.name }
-            #expect(entry?.range.lowerBound == tensor.offset)
-            #expect(entry?.byteCount == tensor.byteCount)
+            let output = try #require(tensor.outputs.first)
+            let entry = plan.layout.parts[output.part].tensors.first { $0.name == tensor.name }
+            #expect(tensor.outputs.count == 1)
+            #expect(entry?.range.lowerBound == output.offset)
+            #expect(entry?.byteCount == output.byteCount)
         }
     }
 
@@ -68,7 +70,7 @@ import Testing
         try writeFamily()
         let plan = try plan(Self.linear)
         for shard in plan.stages[0].indices {
-            let work = plan.work(stage: 0, shard: shard)
+            let work = plan.work(of: plan.stages[0][shard])
             #expect(Set(work.tensors.flatMap { $0.sources.map(\.file) }) == Set(work.files.indices))
             #expect(work.files.allSatisfy { $0.path.hasSuffix("/model.safetensors") && !$0.path.hasPrefix("/") })
             #expect(try JSONDecoder().decode(ShardWork.self, from: JSONEncoder().encode(work)) == work)

@@ -80,7 +80,6 @@ import Testing
         Wrong("a reference with two adapters", pass + "models:\n- model: a+b+c\n", 3, "no model reference", "PATH+ADAPTER"),
         Wrong("an unknown dtype", linear + "dtype: bfloat61\n", 6, "not 'bfloat61'", "'bfloat16'"),
         Wrong("a dtype of integers", linear + "out_dtype: int64\n", 6, "not 'int64'", "one of bfloat16"),
-        Wrong("an unsupported key", "quantize: {bits: 4}\n" + linear, 1, "'quantize' is not supported", "leave"),
         Wrong("an unknown key", linear + "out_dtpye: float16\n", 6, "'out_dtpye' means nothing", "'out_dtype'", strict: true),
         Wrong("a parameter at the top", linear + "density: 0.5\n", 6, "means nothing in a recipe", "'parameters:'", strict: true),
         Wrong("a base without path", linear + "base_model: {revision: main}\n", 6, "no 'path'", "{path: PATH"),

@@ -1,5 +1,6 @@
 import Checkpoints
 import NIOCore
+import Planning
 import Protocol
 import TensorKernels
 import TestSupport
@@ -135,7 +136,9 @@ import Testing
 
     @Test func controlGoesBeforeDataAndResultsStayBehindTheirBlocks() throws {
         var queue = OutboundQueue<Frame>()
-        let done = try Message.shardDone(ShardDone(attempt: Attempt(job: .none, shard: 0, epoch: 1), digests: [])).frame()
+        let done = try Message.shardDone(
+            ShardDone(attempt: Attempt(job: .none, shard: 0, epoch: 1), result: ShardResult(digests: []))
+        ).frame()
         let beat = try Message.heartbeat(Heartbeat(number: 1, leases: [])).frame()
         for frame in [Self.block, Self.block, done, beat] { queue.add(frame, as: frame.header.type) }
         #expect((0..<5).map { _ in queue.next()?.header.type } == [.control, .block, .block, .ordered, nil])

@@ -13,7 +13,8 @@ import Testing
     private static let error = TesseraError(.badData, "is bad", file: "f", line: 2, tensor: "t", advice: "mend it")
     private static let job = JobStatus(
         id: attempt.job, state: .running, method: "ties", output: "/out", plan: digest,
-        shards: JobStatus.Shards(total: 3, pending: 1, leased: 1, committed: 1), bytesDone: 5, bytesTotal: 9, bytesInput: 20,
+        shards: JobStatus.Shards(total: 3, pending: 1, leased: 1, committed: 1), bytesDone: 5, bytesTotal: 9, bytesOutput: 8,
+        bytesInput: 20,
         attempts: 2,
         submittedAt: 1.5, seconds: 2.5, error: error,
         shardDetails: [
@@ -23,9 +24,30 @@ import Testing
         label: "layers.0", files: [file],
         tensors: [
             TensorWork(
-                name: "t", dtype: .bf16, shape: [2, 3], part: 0, offset: 64, method: "linear",
-                values: ParameterValues(shared: ["normalize": .flag(true)], perInput: [["weight": .number(0.5)]]), base: nil,
-                sources: [SourceReference(file: 0, offset: 8, dtype: .f32)])
+                name: "t", shape: [2, 3],
+                operation: .merge(
+                    MergeOperation(
+                        method: "linear",
+                        values: ParameterValues(shared: ["normalize": .flag(true)], perInput: [["weight": .number(0.5)]]),
+                        base: nil)),
+                sources: [
+                    SourceReference(file: 0, offset: 8, dtype: .f32),
+                    SourceReference(
+                        file: 0, offset: 8, dtype: .f32,
+                        vector: VectorReference(
+                            shape: [2, 3], own: .init(form: .sparse(kept: 2, .raw(.bf16)), file: 0, offsets: [1, 2]),
+                            shared: .init(form: .dense(.grid(Grid(bits: 3, sharing: .run(32)))), file: 0, offsets: [3, 4, 5]),
+                            factor: 0.5, baseSample: digest)),
+                ],
+                outputs: [OutputTensor(name: "t", dtype: .bf16, byteCount: 12, part: 0, offset: 64)]),
+            TensorWork(
+                name: "u", shape: [2, 3],
+                operation: .encode(
+                    .quantize(
+                        Quantizer(
+                            shared: .dense(.grid(Grid(bits: 3, sharing: .tensor))),
+                            tasks: [.zero, .dense(.raw(.f32)), .dense(.grid(Grid(bits: 2, sharing: .row)))]))),
+                sources: [], outputs: []),
         ])
 
     static let all: [Message] = [
@@ -35,7 +57,9 @@ import Testing
         .heartbeat(Heartbeat(number: 7, leases: [LeaseProgress(attempt: attempt, bytesDone: 5)])),
         .heartbeatAnswer(HeartbeatAnswer(number: 7)),
         .lease(Lease(attempt: attempt, milliseconds: 30_000, work: work)), .revoke(Revoke(attempt: attempt, reason: "late")),
-        .shardDone(ShardDone(attempt: attempt, digests: [[digest], []])),
+        .shardDone(
+            ShardDone(
+                attempt: attempt, result: ShardResult(digests: [[digest], []], findings: [TensorFindings(tasks: [[0.5, 1e-9]])]))),
         .shardFailed(ShardFailed(attempt: attempt, error: error)),
         .credit(Credit(bytes: 9)), .fetch(FetchRequest(request: 1, file: file, offset: 2, length: 3)),
         .fetchFailed(FetchFailed(request: 1, error: error)), .drain, .goodbye("done"),

@@ -59,6 +59,8 @@ private struct World {
     private var workers: [Int: Worker] = [:]
     private var nextWorker = 1
     private var jobs: [JobID: [Int]] = [:]
+    /// The stages of a job that the scheduler has not been told of.
+    private var unknown: [JobID: [[ShardCost]]] = [:]
     private var ended: [JobID: Bool] = [:]
     private var committed: Set<ShardKey> = []
     private var epochs: [ShardKey: UInt64] = [:]
@@ -90,7 +92,10 @@ private struct World {
                 }
             }
             jobs[id] = stages.map(\.count)
-            tell(.jobAdded(id, stages: stages))
+            // Some jobs know their later stages only when the first ones are done.
+            let known = Bool.random(using: &random) ? stages.count : Int.random(in: 0..<stages.count, using: &random)
+            unknown[id] = Array(stages[known...])
+            tell(.jobAdded(id, stages: Array(stages[..<known]), isWhole: known == stages.count))
         }
         while now < Self.end, ended.count < jobs.count {
             now += .milliseconds(500)
@@ -221,6 +226,11 @@ private struct World {
                 post(.toScheduler(.shardCommitted(attempt)))
             }
         case .stale: break
+        case .jobContinues(let job):
+            if ended[job] != nil { violate("an ended job goes on") }
+            guard let next = unknown[job]?.first else { return violate("a whole job asks for more") }
+            unknown[job]?.removeFirst()
+            post(.toScheduler(.stagesAdded(job, stages: [next], isWhole: unknown[job]?.isEmpty ?? true)))
         case .jobFinished(let job):
             if ended.updateValue(true, forKey: job) != nil { violate("a second end") }
             let count = jobs[job]?.reduce(0, +) ?? 0

@@ -47,9 +47,10 @@ import Worker
         var source = SourceReference(file: 0, offset: file.size - 4 * count, dtype: .f32)
         change(&source)
         let tensor = TensorWork(
-            name: "t", dtype: .bf16, shape: [count], part: 0, offset: 0, method: method,
-            values: ParameterValues(perInput: [["scale": .number(2)]]),
-            base: base, sources: [source])
+            name: "t", shape: [count],
+            operation: .merge(
+                MergeOperation(method: method, values: ParameterValues(perInput: [["scale": .number(2)]]), base: base)),
+            sources: [source], outputs: [OutputTensor(name: "t", dtype: .bf16, byteCount: 2 * count, part: 0, offset: 0)])
         return ShardWork(label: "s", files: [file], tensors: [tensor])
     }
 
@@ -60,7 +61,7 @@ import Worker
         let executor = ShardExecutor(pool: pool, inputs: LocalInputs(roots: roots))
         let result = await Result { try await executor.run(work, output: output, progress: progress) }
         try await pool.shutdown()
-        return try result.get()
+        return try result.get().digests
     }
 
     @Test func digestsAndBytesAreTheSameForAnyNumberOfThreads() async throws {

@@ -14,9 +14,11 @@
 
 enum {
     TK_HIGH_BINS = 1 << 15, /* a float32 magnitude has 31 bits: 15 high ones ... */
+    TK_HIGH_TABLES = 2,     /* tables of these, which add up */
     TK_LOW_BINS = 1 << 16,  /* ... and 16 low ones */
     TK_RANK_CLASSES = 1 << 8, /* what DELLA counts a row's magnitudes by */
     TK_TILE = 64, /* elements that a loop over several vectors takes at a time */
+    TK_BLOCK_LIMIT = 1024, /* elements of a block of keep_of_blocks */
 };
 
 /* What keep_by_rank counts with; its contents mean nothing between calls. */
@@ -33,9 +35,10 @@ typedef struct tk_vector {
     int32_t type;
 } tk_vector;
 
-/* One model's task vector, x - base, in merge_trimmed: what stays of it, times factor, times weight. */
+/* One model's task vector, x - base or x itself, in merge_trimmed: what stays of it, times factor, times weight. */
 typedef struct tk_trimmed {
     tk_vector x;
+    bool is_difference;
     /* The magnitudes whose bit patterns lie in from...to stay ... */
     uint32_t from, to;
     /* ... where this is not 0; NULL where everything is kept. */
@@ -87,7 +90,7 @@ typedef struct tk_kernels {
     /* target += a * x, in two roundings. */
     void (*axpy)(float a, const float *x, float *target, size_t n);
 
-    /* bins[high 15 bits of the magnitude] += 1; TK_HIGH_BINS bins. */
+    /* bins[high 15 bits of the magnitude] += 1 in one of TK_HIGH_TABLES tables of TK_HIGH_BINS bins each. */
     void (*histogram_high)(const float *x, uint32_t *bins, size_t n);
     /* bins[low 16 bits] += 1 for the magnitudes whose high 15 bits are `high`; TK_LOW_BINS bins. The first `room` of those low bits
      * that are not zero go to `hits` too, in order. Returns how many are not zero. */
@@ -144,6 +147,52 @@ typedef struct tk_kernels {
     void (*importance)(float a, const tk_vector *x, const tk_vector *y, float *target, size_t n);
     /* target = y + (x - y) where |x - y| * a >= threshold, else y */
     void (*swap_important)(float a, float threshold, const tk_vector *x, const tk_vector *y, float *target, size_t n);
+
+    /* The lowest and the highest element, +0 for any zero; of none, infinities. Returns whether all are finite, else they mean nothing. */
+    bool (*range)(const float *x, float *lowest, float *highest, size_t n);
+    /* codes = x * factor + offset, to the nearest whole number, half to even, within 0...highest; NaN gives 0. Product and sum are
+     * rounded to float32 each; where |offset| >= 2^20 the product is exact and the sum is rounded to float64. */
+    void (*quantize)(const float *x, float factor, double offset, uint32_t highest, uint8_t *codes, size_t n);
+    /* A stream of codes of 1 to 8 bits: code i is the bits i * bits ..< (i + 1) * bits, bit k of the stream is bit k % 8 of byte k / 8.
+     * The last byte is filled up with zeros; bits of a code beyond its width are dropped. Nothing is read or written beyond that byte. */
+    void (*pack)(const uint8_t *codes, size_t bits, void *stream, size_t n);
+    /* The codes first ..< first + n of a stream, and likewise below. */
+    void (*unpack)(const void *stream, size_t bits, size_t first, uint8_t *codes, size_t n);
+    /* target = table[code]; the table has 2^bits elements. */
+    void (*dequantize_table)(const void *stream, size_t bits, size_t first, const float *table, float *target, size_t n);
+    /* target = (code - zero) * step, in two roundings, the step that of the group of `group` elements (a power of two) that the element
+     * is in. steps begin with the group of `first`. */
+    void (*dequantize_groups)(
+        const void *stream, size_t bits, size_t first, size_t group, const float *steps, float zero, float *target, size_t n);
+    /* target = (code - zero) * step for codes of a byte each; in float64 where |zero| >= 2^20. */
+    void (*decode)(const uint8_t *codes, float step, double zero, float *target, size_t n);
+    /* For each group of `group` elements (the last may be shorter), which are finite: codes on a grid whose zero is 1/2 for one bit, else
+     * 2^(bits - 1); the step from code to code, a bfloat16 number of either sign; and what will be read. A group of zeros has step 0. */
+    void (*fit_groups)(
+        const float *x, size_t group, size_t bits, float *steps, uint8_t *codes, float *decoded, size_t n);
+    /* Sums in float64 over eight lanes: of |x|, of (x - y)^2. */
+    double (*sum_of_magnitudes)(const float *x, size_t n);
+    double (*squared_error)(const float *x, const float *y, size_t n);
+
+    /* Bitmaps are streams of codes of one bit. Set where keep is not 0; where x is not 0 (NaN is not); where |x| > a * |y|; where x and y
+     * are both above or both below 0. */
+    void (*keep_bits)(const uint8_t *keep, void *bits, size_t n);
+    void (*bits_nonzero)(const float *x, void *bits, size_t n);
+    void (*bits_above)(float a, const float *x, const float *y, void *bits, size_t n);
+    void (*bits_agreeing)(const float *x, const float *y, void *bits, size_t n);
+    /* How many of the first n bits are set. */
+    size_t (*count_bits)(const void *bits, size_t n);
+    /* target = 0 where the element's bit is not set, the first element's being bit `first`. */
+    void (*apply_bits)(const void *bits, size_t first, float *target, size_t n);
+    /* The elements whose bits are set, in order. Returns how many they are. */
+    size_t (*compress)(const float *x, const void *bits, float *target, size_t n);
+    /* The other way round: target = the next of the values where the bit is set, else 0. Returns how many values were taken. */
+    size_t (*expand)(const float *values, const void *bits, size_t first, float *target, size_t n);
+    /* Of each block of `block` elements (TK_BLOCK_LIMIT at most), keep = 1 at the `kept` largest magnitudes where taken is 0, of equal
+     * ones at the first; if there are fewer such elements, at the largest others too; but never at a zero. A shorter block at the
+     * end keeps `kept_at_end`. */
+    void (*keep_of_blocks)(
+        const float *x, const uint8_t *taken, size_t block, size_t kept, size_t kept_at_end, uint8_t *keep, size_t n);
 } tk_kernels;
 
 /* Runs everywhere. */

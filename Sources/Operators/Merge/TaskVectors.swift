@@ -100,11 +100,11 @@ struct TaskVectors: Sendable {
     private func taskVector(
         _ index: Int, of grain: Grain, _ isFlagged: Bool, _ flag: (UnsafeMutablePointer<UInt8>) throws -> Void
     ) throws -> Kernels.TaskVector {
-        let x = try grain.stored(models[index]), base = try grain.stored(base)
-        guard isFlagged else { return Kernels.TaskVector(x, base: base, flags: nil) }
-        let flags = grain.flags(models[index])
-        try flag(flags)
-        return Kernels.TaskVector(x, base: base, flags: UnsafePointer(flags))
+        let model = models[index], isDifference = grain.holdsTaskVector(model), base = try grain.stored(base)
+        let x = isDifference ? StoredVector(try grain.taskVector(model), .f32) : try grain.stored(model)
+        let flags = isFlagged ? grain.flags(model) : nil
+        if let flags { try flag(flags) }
+        return Kernels.TaskVector(x, base: base, isDifference: isDifference, flags: flags.map { UnsafePointer($0) })
     }
 
     /// Calls `body` for each stretch of the grain, counted from its beginning, within which the same magnitudes of each of the models stay.

@@ -60,9 +60,11 @@ package struct JobStatus: Sendable, Hashable, Codable {
     /// SHA-256 that names the plan.
     package var plan: Digest
     package var shards: Shards
-    /// Output bytes that are finished, and of the whole job.
+    /// Bytes that are finished, and of all stages that are known: of the output, or of the inputs where a stage only looks at them.
     package var bytesDone: Int
     package var bytesTotal: Int
+    /// Bytes of the output's tensors, as far as they are planned.
+    package var bytesOutput: Int
     /// Input bytes of the whole job, each counted once.
     package var bytesInput: Int
     package var attempts: Int
@@ -76,7 +78,8 @@ package struct JobStatus: Sendable, Hashable, Codable {
 
     package init(
         id: JobID, state: JobState, method: String, output: String, plan: Digest, shards: Shards, bytesDone: Int, bytesTotal: Int,
-        bytesInput: Int, attempts: Int, submittedAt: Double, seconds: Double, error: TesseraError?, shardDetails: [ShardStatus]?
+        bytesOutput: Int, bytesInput: Int, attempts: Int, submittedAt: Double, seconds: Double, error: TesseraError?,
+        shardDetails: [ShardStatus]?
     ) {
         self.id = id
         self.state = state
@@ -86,6 +89,7 @@ package struct JobStatus: Sendable, Hashable, Codable {
         self.shards = shards
         self.bytesDone = bytesDone
         self.bytesTotal = bytesTotal
+        self.bytesOutput = bytesOutput
         self.bytesInput = bytesInput
         self.attempts = attempts
         self.submittedAt = submittedAt

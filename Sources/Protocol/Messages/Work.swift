@@ -55,15 +55,14 @@ package struct HeartbeatAnswer: Sendable, Hashable, Codable {
     package init(number: Int) { self.number = number }
 }
 
-/// All blocks of a shard are sent; these are their digests.
+/// All blocks of a shard are sent; this is what they are.
 package struct ShardDone: Sendable, Hashable, Codable {
     package let attempt: Attempt
-    /// The digests of each tensor's blocks, in the order of the lease.
-    package let digests: [[Digest]]
+    package let result: ShardResult
 
-    package init(attempt: Attempt, digests: [[Digest]]) {
+    package init(attempt: Attempt, result: ShardResult) {
         self.attempt = attempt
-        self.digests = digests
+        self.result = result
     }
 }
 

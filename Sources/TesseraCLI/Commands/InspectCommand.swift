@@ -1,12 +1,16 @@
 import ArgumentParser
 import Checkpoints
+import Planning
 
 struct InspectCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "inspect", abstract: "List the tensors of a checkpoint, from its headers alone.")
+        commandName: "inspect", abstract: "List the tensors of a checkpoint, or the tasks of a store, from headers alone.")
 
-    @Argument(help: "A checkpoint directory or a safetensors file.")
+    @Argument(help: "A checkpoint directory, a safetensors file, or a store of task vectors.")
     var path: String
+
+    @Option(help: ArgumentHelp("Check whether this is the base of the store, byte by byte.", valueName: "dir"))
+    var base: String?
 
     @Flag(help: "Print JSON.")
     var json = false
@@ -28,7 +32,18 @@ struct InspectCommand: ParsableCommand {
         let parts: [Part]
     }
 
+    private func list(store: TaskVectorStore) throws {
+        var listing = StoreListing(store)
+        if let base { try listing.compare(base: base, in: store) }
+        if json { try printJSON(listing) } else { print(listing.text) }
+        if listing.base.matches == false { throw ExitCode(1) }
+    }
+
     func run() throws {
+        if TaskVectorStore.isStore(path) { return try list(store: TaskVectorStore.open(path)) }
+        guard base == nil else {
+            throw TesseraError(.usage, "'--base' belongs to a store of task vectors", file: path, advice: "leave it out")
+        }
         let checkpoint = try Checkpoint.open(path)
         if json {
             return try printJSON(

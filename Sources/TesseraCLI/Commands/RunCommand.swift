@@ -51,9 +51,9 @@ struct JobOutcome {
         }
         guard job.state == .done else { throw job.error ?? TesseraError(.internal, "the job ended as \(job.state.rawValue)") }
         if !json {
-            let rate = Quantity.rate(job.bytesInput + job.bytesTotal, job.seconds)
+            let rate = Quantity.rate(job.bytesInput + job.bytesOutput, job.seconds)
             print(
-                "\(job.output): \(Quantity.bytes(job.bytesTotal)) of tensors by \(job.method) in \(Quantity.seconds(job.seconds)) (\(rate) in and out), plan \(job.plan.hex.prefix(12))"
+                "\(job.output): \(Quantity.bytes(job.bytesOutput)) of tensors by \(job.method) in \(Quantity.seconds(job.seconds)) (\(rate) in and out), plan \(job.plan.hex.prefix(12))"
             )
         }
     }

@@ -64,7 +64,7 @@ struct Demo: Sendable {
         let job = try await watch(cluster, recipe: recipePath, output: merged)
         print("")
         print(
-            "The cluster merged \(Quantity.bytes(job.bytesTotal)) in \(job.shards.total) shards and \(job.attempts) attempts, in \(Quantity.seconds(job.seconds)) at demo pace."
+            "The cluster merged \(Quantity.bytes(job.bytesOutput)) in \(job.shards.total) shards and \(job.attempts) attempts, in \(Quantity.seconds(job.seconds)) at demo pace."
         )
 
         let verification = try Verification(directory: merged).run(threads: availableProcessors())

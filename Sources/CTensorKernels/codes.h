@@ -1,0 +1,592 @@
+/* The loops over quantized and sparse task vectors: codes of one to eight bits, and bitmaps. Included by bodies.h, whose rules hold here too.
+ *
+ * Eight codes of b bits fill b bytes, and so the low end of one 64-bit word: whatever the width, eight elements are one word's work, by
+ * shifts whose counts and masks stay the same all along the loop. */
+#ifndef CODES_H
+#define CODES_H
+
+typedef uint64_t uint64x4 __attribute__((vector_size(4 * sizeof(uint64_t)), aligned(1), may_alias));
+typedef int32_t int32x8 __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4), may_alias));
+typedef uint8_t uint8x8 __attribute__((vector_size(LANES)));
+typedef bool bool8 __attribute__((ext_vector_type(LANES)));
+
+/* --- range --------------------------------------------------------------------------------------------------------- */
+
+/* Lanes that the extremes are looked for in: comparisons wait for each other, and a few vectors of them do not. */
+enum { RANGE_LANES = 32 };
+
+INLINE bool range(const float *x, float *lowest, float *highest, size_t n) {
+    float low[RANGE_LANES], high[RANGE_LANES];
+    uint32_t bad[RANGE_LANES];
+    for (int lane = 0; lane < RANGE_LANES; lane++) low[lane] = INFINITY, high[lane] = -INFINITY, bad[lane] = 0;
+    size_t i = 0;
+    for (; i + RANGE_LANES <= n; i += RANGE_LANES) {
+        for (int lane = 0; lane < RANGE_LANES; lane++) {
+            const float a = x[i + lane];
+            low[lane] = a < low[lane] ? a : low[lane];
+            high[lane] = a > high[lane] ? a : high[lane];
+            bad[lane] |= (bits_of(a) & 0x7f800000) == 0x7f800000;
+        }
+    }
+    for (size_t lane = 0; i < n; i++, lane++) {
+        low[lane] = x[i] < low[lane] ? x[i] : low[lane];
+        high[lane] = x[i] > high[lane] ? x[i] : high[lane];
+        bad[lane] |= (bits_of(x[i]) & 0x7f800000) == 0x7f800000;
+    }
+    for (int lane = 1; lane < RANGE_LANES; lane++) {
+        low[0] = low[lane] < low[0] ? low[lane] : low[0];
+        high[0] = high[lane] > high[0] ? high[lane] : high[0];
+        bad[0] |= bad[lane];
+    }
+    /* Which of two zeros was met first must not matter. */
+    *lowest = low[0] + 0.0f;
+    *highest = high[0] + 0.0f;
+    return !bad[0];
+}
+
+/* --- quantization -------------------------------------------------------------------------------------------------- */
+
+/* Adding these rounds small numbers to whole ones, half to even, which then stand in the low bits. */
+#define ROUNDER 0x1p23f
+#define WIDE_ROUNDER 0x1p52
+
+/* Offsets from here on leave float32 too few bits to tell codes apart. */
+#define FAR_OFFSET 0x1p20
+
+/* A bound and then a rounding, since bounds are whole; NaN goes to the lower bound. */
+INLINE float bounded(float v, float low, float high) {
+    const float raised = v > low ? v : low;
+    return raised < high ? raised : high;
+}
+
+INLINE void quantize(const float *restrict x, float factor, double offset, uint32_t highest, uint8_t *restrict codes, size_t n) {
+    if (fabs(offset) < FAR_OFFSET) {
+        const float z = (float)offset, top = (float)highest;
+        for (size_t i = 0; i < n; i++) codes[i] = (uint8_t)bits_of(bounded(x[i] * factor + z, 0.0f, top) + ROUNDER);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const double v = (double)x[i] * (double)factor + offset, raised = v > 0.0 ? v : 0.0;
+        const double rounded = (raised < highest ? raised : highest) + WIDE_ROUNDER;
+        uint64_t u;
+        memcpy(&u, &rounded, sizeof u);
+        codes[i] = (uint8_t)u;
+    }
+}
+
+/* --- grids ---------------------------------------------------------------------------------------------------------- */
+
+/* (code - zero) * step for codes of a byte each; in float64 where zero is so far off that float32 would lose the codes. */
+INLINE void decode(const uint8_t *restrict codes, float step, double zero, float *restrict x, size_t n) {
+    if (fabs(zero) < FAR_OFFSET) {
+        const float origin = (float)zero;
+        for (size_t i = 0; i < n; i++) x[i] = ((float)codes[i] - origin) * step;
+    } else {
+        for (size_t i = 0; i < n; i++) x[i] = (float)(((double)codes[i] - zero) * (double)step);
+    }
+}
+
+/* The code of zero on a fitted grid: between the two of one bit, else a code of its own, above which there is one less than below it. */
+INLINE float fitted_zero(size_t bits) { return bits == 1 ? 0.5f : (float)(1u << (bits - 1)); }
+
+/* The step, as a share of their root mean square, at which codes of so many bits err least on normally distributed numbers, and shares of it
+ * that are tried: numbers are not normally distributed. */
+static const float normal_steps[] = {0, 1.596f, 1.15f, 0.62f, 0.345f, 0.19f, 0.105f, 0.057f, 0.031f};
+static const float tried_steps[] = {0.8f, 0.95f, 1.15f};
+enum { TRIED_STEPS = sizeof tried_steps / sizeof *tried_steps };
+
+/* Steps nearer to zero than this are none. */
+#define LEAST_STEP 0x1p-120f
+
+/* Products of the numbers with their codes, counted from zero, and of the codes: what a step is found by. */
+typedef struct moments {
+    double product, square;
+} moments;
+
+INLINE moments moments_of(const float *x, float step, float zero, float top, size_t n) {
+    const float inverse = 1.0f / step;
+    double8 product = {0}, square = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        float8 c;
+        for (int lane = 0; lane < LANES; lane++) {
+            c[lane] = ((bounded(x[i + lane] * inverse + zero, 0.0f, top) + ROUNDER) - ROUNDER) - zero;
+        }
+        const double8 wide = __builtin_convertvector(c, double8);
+        product += __builtin_convertvector(*(const float8 *)(x + i), double8) * wide;
+        square += wide * wide;
+    }
+    for (size_t lane = 0; i < n; i++, lane++) {
+        const double c = (double)(((bounded(x[i] * inverse + zero, 0.0f, top) + ROUNDER) - ROUNDER) - zero);
+        product[lane] += (double)x[i] * c;
+        square[lane] += c * c;
+    }
+    return (moments){sum_of_lanes(&product), sum_of_lanes(&square)};
+}
+
+/* The best step that was found for a group, and by how much it lowers the squared error. */
+typedef struct fit {
+    float step;
+    double gain;
+} fit;
+
+INLINE void try_step(const float *x, float step, float zero, float top, size_t n, fit *best) {
+    if (!(fabsf(step) >= LEAST_STEP)) return;
+    const moments m = moments_of(x, step, zero, top, n);
+    if (!(m.square > 0)) return;
+    const double gain = m.product * m.product / m.square;
+    if (gain > best->gain) *best = (fit){(float)(m.product / m.square), gain};
+}
+
+/* Rounded to the nearest bfloat16; 0 for what is next to nothing. */
+INLINE float stored_step(double x) {
+    const float rounded = float_of((uint32_t)float_to_bfloat((float)x) << 16);
+    return fabsf(rounded) >= LEAST_STEP && fabsf(rounded) < INFINITY ? rounded : 0;
+}
+
+/* Codes one group by the step that errs least, of a few that are tried and then improved by least squares. Its sign says on which side the
+ * grid has one value more. What is stored is the step with which the product of the numbers and of what is read of them is the numbers' own
+ * square, so that the vector is not shortened, but at most twice the former. */
+INLINE float fit_group(const float *restrict x, size_t bits, uint8_t *restrict codes, float *restrict decoded, size_t n) {
+    const float top = (float)((1u << bits) - 1), zero = fitted_zero(bits);
+    const double energy = dot(x, x, n);
+    float low, high;
+    range(x, &low, &high, n);
+    const float reach = -low > high ? -low : high, widest = bits == 1 ? 2 * reach : reach / zero;
+    const float side = high > -low ? -1.0f : 1.0f, usual = (float)sqrt(energy / (double)n) * normal_steps[bits];
+    fit best = {0, -1};
+    for (int k = 0; k <= TRIED_STEPS; k++) {
+        const float tried = k < TRIED_STEPS ? usual * tried_steps[k] : widest, step = side * (tried < widest ? tried : widest);
+        try_step(x, step, zero, top, n, &best);
+        if (bits == 2) try_step(x, -step, zero, top, n, &best);
+    }
+    for (int k = 0; k < 2; k++) try_step(x, best.step, zero, top, n, &best);
+
+    const float step = stored_step((double)best.step);
+    const moments m = step != 0 ? moments_of(x, step, zero, top, n) : (moments){0, 0};
+    float stored = 0;
+    if (m.square > 0 && m.product != 0) {
+        const double least = m.product / m.square, unbiased = energy / m.product;
+        stored = stored_step(fabs(unbiased) < 2 * fabs(least) ? unbiased : 2 * least);
+    }
+    if (stored == 0) {
+        memset(codes, bits == 1 ? 0 : 1 << (bits - 1), n);
+        memset(decoded, 0, n * sizeof *decoded);
+        return 0;
+    }
+    quantize(x, 1.0f / step, (double)zero, (1u << bits) - 1, codes, n);
+    decode(codes, stored, (double)zero, decoded, n);
+    return stored;
+}
+
+INLINE void fit_groups(
+    const float *restrict x, size_t group, size_t bits, float *restrict steps, uint8_t *restrict codes, float *restrict decoded,
+    size_t n) {
+    for (size_t i = 0; i < n; i += group) {
+        *steps++ = fit_group(x + i, bits, codes + i, decoded + i, n - i < group ? n - i : group);
+    }
+}
+
+INLINE double squared_error(const float *x, const float *y, size_t n) {
+    double8 sum = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const double8 d =
+            __builtin_convertvector(*(const float8 *)(x + i), double8) - __builtin_convertvector(*(const float8 *)(y + i), double8);
+        sum += d * d;
+    }
+    for (size_t lane = 0; i < n; i++, lane++) {
+        const double d = (double)x[i] - (double)y[i];
+        sum[lane] += d * d;
+    }
+    return sum_of_lanes(&sum);
+}
+
+INLINE double sum_of_magnitudes(const float *x, size_t n) {
+    double8 sum = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        float8 magnitudes;
+        for (int lane = 0; lane < LANES; lane++) magnitudes[lane] = fabsf(x[i + lane]);
+        sum += __builtin_convertvector(magnitudes, double8);
+    }
+    for (size_t lane = 0; i < n; i++, lane++) sum[lane] += fabsf(x[i]);
+    return sum_of_lanes(&sum);
+}
+
+/* --- streams of codes ---------------------------------------------------------------------------------------------- */
+
+INLINE uint64_t word_at(const uint8_t *p) {
+    uint64_t word;
+    memcpy(&word, p, sizeof word);
+    return word;
+}
+
+/* The word at p of a stream that ends at `end`, perhaps within the word. */
+INLINE uint64_t last_word(const uint8_t *p, const uint8_t *end) {
+    uint64_t word = 0;
+    for (int shift = 0; p < end && shift < 64; p++, shift += 8) word |= (uint64_t)*p << shift;
+    return word;
+}
+
+INLINE uint8_t code_at(const uint8_t *stream, uint64_t mask, size_t bits, size_t element) {
+    const size_t bit = element * bits, shift = bit % 8;
+    const uint8_t *p = stream + bit / 8;
+    const uint32_t pair = shift + bits > 8 ? (uint32_t)p[1] << 8 | p[0] : p[0];
+    return (uint8_t)(pair >> shift & mask);
+}
+
+/* How eight codes spread from the low end of a word to its bytes, in three steps that each halve what is kept together, and back. */
+typedef struct spread {
+    uint64_t bits, shift4, keep4, shift2, keep2, shift1, keep1;
+} spread;
+
+INLINE spread spread_of(size_t bits) {
+    return (spread){
+        .bits = bits,
+        .shift4 = 32 - 4 * bits,
+        .keep4 = (1ull << 4 * bits) - 1,
+        .shift2 = 16 - 2 * bits,
+        .keep2 = ((1ull << 2 * bits) - 1) * 0x100000001ull,
+        .shift1 = 8 - bits,
+        .keep1 = ((1ull << bits) - 1) * 0x1000100010001ull,
+    };
+}
+
+/* Works on a word and on vectors of them. */
+#define SPREAD(w, s) \
+    do { \
+        w = (w & s.keep4) | ((w << s.shift4) & (s.keep4 << 32)); \
+        w = (w & s.keep2) | ((w << s.shift2) & (s.keep2 << 16)); \
+        w = (w & s.keep1) | ((w << s.shift1) & (s.keep1 << 8)); \
+    } while (0)
+
+#define GATHER(w, s) \
+    do { \
+        w = (w & s.keep1) | ((w >> s.shift1) & (s.keep1 << s.bits)); \
+        w = (w & s.keep2) | ((w >> s.shift2) & (s.keep2 << 2 * s.bits)); \
+        w = (w & s.keep4) | ((w >> s.shift4) & (s.keep4 << 4 * s.bits)); \
+    } while (0)
+
+INLINE void pack(const uint8_t *codes, size_t bits, uint8_t *stream, size_t n) {
+    const spread s = spread_of(bits);
+    uint8_t *const end = stream + (n * bits + 7) / 8;
+    size_t i = 0;
+    /* Each store writes a whole word; the next one overwrites what is too much of it. */
+    for (; i + 32 <= n && end - stream >= (ptrdiff_t)(3 * bits + 8); i += 32, stream += 4 * bits) {
+        uint64x4 w = *(const uint64x4 *)(codes + i);
+        GATHER(w, s);
+        for (int k = 0; k < 4; k++) {
+            const uint64_t word = w[k];
+            memcpy(stream + k * bits, &word, sizeof word);
+        }
+    }
+    for (; i < n; i += 8) {
+        uint64_t w = i + 8 <= n ? word_at(codes + i) : last_word(codes + i, codes + n);
+        GATHER(w, s);
+        for (size_t k = 0; k < bits && stream < end; k++, w >>= 8) *stream++ = (uint8_t)w;
+    }
+}
+
+INLINE void unpack(const uint8_t *stream, size_t bits, size_t first, uint8_t *codes, size_t n) {
+    const spread s = spread_of(bits);
+    const uint8_t *const end = stream + ((first + n) * bits + 7) / 8;
+    size_t i = 0;
+    for (; i < n && (first + i) % 8 != 0; i++) codes[i] = code_at(stream, s.keep1 & 0xff, bits, first + i);
+    const uint8_t *p = stream + (first + i) / 8 * bits;
+    for (; i + 32 <= n && end - p >= (ptrdiff_t)(3 * bits + 8); i += 32, p += 4 * bits) {
+        uint64x4 w = {word_at(p), word_at(p + bits), word_at(p + 2 * bits), word_at(p + 3 * bits)};
+        SPREAD(w, s);
+        *(uint64x4 *)(codes + i) = w;
+    }
+    for (; i < n; i += 8, p += bits) {
+        uint64_t w = last_word(p, end);
+        SPREAD(w, s);
+        memcpy(codes + i, &w, n - i < 8 ? n - i : 8);
+    }
+}
+
+/* The eight codes at the low end of a word, as 32-bit numbers: four of them never take more than 32 bits. */
+INLINE void codes_of(uint64_t word, size_t bits, uint32x8 *codes) {
+    const uint32_t b = (uint32_t)bits;
+    const uint32x8 halves = (uint32x8)(((uint64x4){} + word) >> (uint64x4){0, 0, 4 * bits, 4 * bits});
+    const uint32x8 both = __builtin_shufflevector(halves, halves, 0, 0, 0, 0, 4, 4, 4, 4);
+    *codes = (both >> (uint32x8){0, b, 2 * b, 3 * b, 0, b, 2 * b, 3 * b}) & ((1u << b) - 1);
+}
+
+/* Elements of one group, beginning at any element of the stream, which ends at `end`. */
+INLINE void dequantize_run(
+    const uint8_t *stream, const uint8_t *end, size_t bits, size_t first, float step, float zero, float *target, size_t n) {
+    const uint64_t mask = (1ull << bits) - 1;
+    size_t i = 0;
+    for (; i < n && (first + i) % LANES != 0; i++) target[i] = ((float)code_at(stream, mask, bits, first + i) - zero) * step;
+    const uint8_t *p = stream + (first + i) / LANES * bits;
+    for (; i + LANES <= n && end - p >= 8; i += LANES, p += bits) {
+        uint32x8 codes;
+        codes_of(word_at(p), bits, &codes);
+        *(float8 *)(target + i) = (__builtin_convertvector((int32x8)codes, float8) - zero) * step;
+    }
+    for (; i < n; i++) target[i] = ((float)code_at(stream, mask, bits, first + i) - zero) * step;
+}
+
+INLINE void dequantize_groups(
+    const uint8_t *stream, size_t bits, size_t first, size_t group, const float *steps, float zero, float *target, size_t n) {
+    const uint8_t *const end = stream + ((first + n) * bits + 7) / 8;
+    for (size_t i = 0; i < n; steps++) {
+        const size_t left = group - ((first + i) & (group - 1)), count = n - i < left ? n - i : left;
+        dequantize_run(stream, end, bits, first + i, *steps, zero, target + i, count);
+        i += count;
+    }
+}
+
+/* table[index] for eight indices below eight. */
+INLINE void look_up(const float8 *table, const uint32x8 *indices, float8 *found) {
+    *found = __builtin_shufflevector(*table, (int32x8)(*indices & 7));
+}
+
+/* Codes that are unpacked before they are looked up in memory. */
+enum { CODE_TILE = 256 };
+
+INLINE void dequantize_table(const uint8_t *stream, size_t bits, size_t first, const float *table, float *target, size_t n) {
+    if (bits > 4) {
+        uint8_t codes[CODE_TILE];
+        for (size_t i = 0; i < n; i += CODE_TILE) {
+            const size_t count = n - i < CODE_TILE ? n - i : CODE_TILE;
+            unpack(stream, bits, first + i, codes, count);
+            for (size_t j = 0; j < count; j++) target[i + j] = table[codes[j]];
+        }
+        return;
+    }
+    /* The whole table lies in two registers. */
+    float padded[2 * LANES] = {0};
+    memcpy(padded, table, sizeof *table << bits);
+    const float8 low = *(const float8 *)padded, high = *(const float8 *)(padded + LANES);
+    const uint64_t mask = (1ull << bits) - 1;
+    const uint8_t *const end = stream + ((first + n) * bits + 7) / 8;
+    size_t i = 0;
+    for (; i < n && (first + i) % LANES != 0; i++) target[i] = padded[code_at(stream, mask, bits, first + i)];
+    const uint8_t *p = stream + (first + i) / LANES * bits;
+    if (bits < 4) {
+        for (; i + LANES <= n && end - p >= 8; i += LANES, p += bits) {
+            uint32x8 codes;
+            float8 values;
+            codes_of(word_at(p), bits, &codes);
+            look_up(&low, &codes, &values);
+            *(float8 *)(target + i) = values;
+        }
+    } else {
+        for (; i + LANES <= n && end - p >= 8; i += LANES, p += bits) {
+            uint32x8 codes;
+            float8 lower, upper;
+            codes_of(word_at(p), bits, &codes);
+            look_up(&low, &codes, &lower);
+            look_up(&high, &codes, &upper);
+            const int32x8 above = (int32x8)codes > 7;
+            *(float8 *)(target + i) = (float8)(((int32x8)upper & above) | ((int32x8)lower & ~above));
+        }
+    }
+    for (; i < n; i++) target[i] = padded[code_at(stream, mask, bits, first + i)];
+}
+
+/* --- bitmaps ------------------------------------------------------------------------------------------------------- */
+
+INLINE uint32_t bit_at(const uint8_t *bits, size_t element) { return bits[element / 8] >> element % 8 & 1; }
+
+/* One bit for each lane of a comparison. */
+INLINE uint8_t byte_of(const int32x8 *comparison) {
+    const bool8 flags = __builtin_convertvector(*comparison, bool8);
+    uint8_t byte;
+    memcpy(&byte, &flags, sizeof byte);
+    return byte;
+}
+
+/* The other way round: all bits of a lane or none. */
+INLINE void lanes_of(uint8_t byte, int32x8 *lanes) { *lanes = (((int32x8){} + byte) & (int32x8){1, 2, 4, 8, 16, 32, 64, 128}) != 0; }
+
+/* Eight elements, or what is left of them and zeros. */
+INLINE void load_eight(const float *x, size_t n, float8 *lanes) {
+    *lanes = (float8){0};
+    if (n >= LANES) {
+        *lanes = *(const float8 *)x;
+    } else {
+        for (size_t lane = 0; lane < n; lane++) (*lanes)[lane] = x[lane];
+    }
+}
+
+INLINE void keep_bits(const uint8_t *keep, uint8_t *bits, size_t n) {
+    for (size_t i = 0; i < n; i += LANES) {
+        uint64_t bytes = i + LANES <= n ? word_at(keep + i) : last_word(keep + i, keep + n);
+        uint8x8 lanes;
+        memcpy(&lanes, &bytes, sizeof lanes);
+        const bool8 flags = __builtin_convertvector(lanes != 0, bool8);
+        memcpy(bits + i / LANES, &flags, 1);
+    }
+}
+
+INLINE void bits_nonzero(const float *x, uint8_t *bits, size_t n) {
+    for (size_t i = 0; i < n; i += LANES) {
+        float8 a;
+        load_eight(x + i, n - i, &a);
+        const int32x8 flags = a != 0;
+        bits[i / LANES] = byte_of(&flags);
+    }
+}
+
+INLINE void bits_above(float a, const float *x, const float *y, uint8_t *bits, size_t n) {
+    for (size_t i = 0; i < n; i += LANES) {
+        float8 p, q;
+        load_eight(x + i, n - i, &p);
+        load_eight(y + i, n - i, &q);
+        const int32x8 flags = (float8)((int32x8)p & MAGNITUDE) > a * (float8)((int32x8)q & MAGNITUDE);
+        bits[i / LANES] = byte_of(&flags);
+    }
+}
+
+INLINE void bits_agreeing(const float *x, const float *y, uint8_t *bits, size_t n) {
+    for (size_t i = 0; i < n; i += LANES) {
+        float8 p, q;
+        load_eight(x + i, n - i, &p);
+        load_eight(y + i, n - i, &q);
+        const int32x8 flags = ((p > 0) & (q > 0)) | ((p < 0) & (q < 0));
+        bits[i / LANES] = byte_of(&flags);
+    }
+}
+
+INLINE size_t count_bits(const uint8_t *bits, size_t n) {
+    size_t count = 0, i = 0;
+    for (; i + 64 <= n; i += 64) count += (size_t)__builtin_popcountll(word_at(bits + i / 8));
+    if (i < n) count += (size_t)__builtin_popcountll(last_word(bits + i / 8, bits + (n + 7) / 8) & ~(~0ull << (n - i)));
+    return count;
+}
+
+INLINE void apply_bits(const uint8_t *bits, size_t first, float *target, size_t n) {
+    size_t i = 0;
+    for (; i < n && (first + i) % LANES != 0; i++) target[i] = bit_at(bits, first + i) ? target[i] : 0.0f;
+    for (; i + LANES <= n; i += LANES) {
+        int32x8 lanes;
+        lanes_of(bits[(first + i) / LANES], &lanes);
+        *(int32x8 *)(target + i) &= lanes;
+    }
+    for (; i < n; i++) target[i] = bit_at(bits, first + i) ? target[i] : 0.0f;
+}
+
+INLINE size_t compress(const float *x, const uint8_t *bits, float *target, size_t n) {
+    size_t count = 0;
+    for (size_t i = 0; i < n; i += 64) {
+        uint64_t word = n - i >= 64 ? word_at(bits + i / 8) : last_word(bits + i / 8, bits + (n + 7) / 8) & ~(~0ull << (n - i));
+        for (; word != 0; word &= word - 1) target[count++] = x[i + (size_t)__builtin_ctzll(word)];
+    }
+    return count;
+}
+
+INLINE size_t expand(const float *values, const uint8_t *bits, size_t first, float *target, size_t n) {
+    const size_t skip = first % 8;
+    size_t taken = 0, i = 0;
+    /* Eight values are loaded at a time, but none beyond the last. */
+    const size_t all = count_bits(bits + first / 8, skip + n) - count_bits(bits + first / 8, skip);
+    for (; i < n && (first + i) % LANES != 0; i++) target[i] = bit_at(bits, first + i) ? values[taken++] : 0.0f;
+    for (; i + LANES <= n && taken + LANES <= all; i += LANES) {
+        const uint8_t byte = bits[(first + i) / LANES];
+        const float8 next = *(const float8 *)(values + taken);
+        float8 found;
+        if (byte == 0xff) {
+            *(float8 *)(target + i) = next;
+            taken += LANES;
+            continue;
+        }
+        /* The bits in eight groups of four, and in each group their number so far. */
+        uint32_t ones = byte;
+        ones = (ones | ones << 12) & 0xf000f;
+        ones = (ones | ones << 6) & 0x3030303;
+        ones = (ones | ones << 3) & 0x11111111;
+        const uint32_t sums = ones * 0x11111111;
+        const uint32x8 indices = ((uint32x8){} + (sums - ones)) >> (uint32x8){0, 4, 8, 12, 16, 20, 24, 28};
+        int32x8 lanes;
+        look_up(&next, &indices, &found);
+        lanes_of(byte, &lanes);
+        *(int32x8 *)(target + i) = (int32x8)found & lanes;
+        taken += sums >> 28;
+    }
+    for (; i < n; i++) target[i] = bit_at(bits, first + i) ? values[taken++] : 0.0f;
+    return taken;
+}
+
+/* --- n of m -------------------------------------------------------------------------------------------------------- */
+
+/* In a block of no more than this, counting for each element what precedes it is the quickest. */
+enum { SMALL_BLOCK = 32 };
+
+/* Signed, so that free positions come before taken ones, and then the larger magnitude. */
+INLINE void block_keys(const float *x, const uint8_t *taken, int32_t *keys, size_t m) {
+    for (size_t j = 0; j < m; j++) keys[j] = (int32_t)((bits_of(x[j]) & MAGNITUDE) | (taken[j] ? 1u << 31 : 0));
+}
+
+INLINE void keep_of_small_block(const float *x, const uint8_t *taken, size_t n, uint8_t *keep, size_t m) {
+    int32_t keys[SMALL_BLOCK];
+    for (size_t j = 0; j < SMALL_BLOCK; j++) keys[j] = INT32_MIN;
+    block_keys(x, taken, keys, m);
+    for (size_t j = 0; j < m; j += LANES) {
+        const int32x8 own = *(const int32x8 *)(keys + j), lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+        int32x8 before = {0};
+        /* An equal key precedes those behind it. One less than a taken zero may be anything: zeros are not kept anyway. */
+        const int32x8 less = (int32x8)((uint32x8)own - 1);
+        for (size_t k = 0; k < j; k++) before -= (int32x8){} + keys[k] > less;
+        for (int k = 0; k < LANES; k++) before -= (int32x8){} + keys[j + k] > (int32x8)((uint32x8)own + (uint32x8)(lanes > k));
+        for (size_t k = j + LANES; k < m; k++) before -= (int32x8){} + keys[k] > own;
+        const uint8x8 flags = __builtin_convertvector((before < (int32_t)n) & ((own & MAGNITUDE) != 0) & 1, uint8x8);
+        if (m - j >= LANES) {
+            memcpy(keep + j, &flags, LANES);
+        } else {
+            for (size_t lane = 0; lane < m - j; lane++) keep[j + lane] = flags[lane];
+        }
+    }
+}
+
+INLINE void keep_of_block(const float *x, const uint8_t *taken, size_t n, uint8_t *keep, size_t m) {
+    /* Of the usual sizes the compiler unrolls everything. */
+    switch (m) {
+        case 4: keep_of_small_block(x, taken, n, keep, 4); return;
+        case 8: keep_of_small_block(x, taken, n, keep, 8); return;
+        case 16: keep_of_small_block(x, taken, n, keep, 16); return;
+        case 32: keep_of_small_block(x, taken, n, keep, 32); return;
+        default: break;
+    }
+    if (m < SMALL_BLOCK) {
+        keep_of_small_block(x, taken, n, keep, m);
+        return;
+    }
+    int32_t keys[TK_BLOCK_LIMIT];
+    block_keys(x, taken, keys, m);
+    /* The n-th largest key, bit by bit: the largest number that n keys reach. Where exactly n reach it, the rest of its bits is idle. */
+    uint32_t least = 1u << 31, reached = (uint32_t)m;
+    for (int bit = 31; bit >= 0 && reached != n; bit--) {
+        const uint32_t tried = least ^ 1u << bit;
+        uint32_t count = 0;
+        for (size_t j = 0; j < m; j++) count += keys[j] >= (int32_t)tried;
+        if (count >= n) {
+            least = tried;
+            reached = count;
+        }
+    }
+    const int32_t limit = (int32_t)least;
+    if (reached <= n) {
+        for (size_t j = 0; j < m; j++) keep[j] = (keys[j] >= limit) & ((keys[j] & MAGNITUDE) != 0);
+        return;
+    }
+    size_t equal = n;
+    for (size_t j = 0; j < m; j++) equal -= keys[j] > limit;
+    for (size_t j = 0; j < m; j++) {
+        const bool chosen = (keys[j] > limit) | ((keys[j] == limit) & (equal > 0));
+        equal -= chosen & (keys[j] == limit);
+        keep[j] = chosen & ((keys[j] & MAGNITUDE) != 0);
+    }
+}
+
+INLINE void keep_of_blocks(
+    const float *x, const uint8_t *taken, size_t block, size_t kept, size_t kept_at_end, uint8_t *keep, size_t n) {
+    size_t i = 0;
+    for (; i + block <= n; i += block) keep_of_block(x + i, taken + i, kept, keep + i, block);
+    if (i < n) keep_of_block(x + i, taken + i, kept_at_end, keep + i, n - i);
+}
+
+#endif

@@ -1,0 +1,135 @@
+package import Checkpoints
+import Synchronization
+import TensorKernels
+
+/// What was found in one tensor while it was encoded or measured.
+package struct TensorFindings: Sendable, Hashable, Codable {
+    /// For each task some numbers, whose meaning the encoding states.
+    package let tasks: [[Double]]
+    /// What identifies the base's tensor; `nil` where it was only measured.
+    package let base: BaseIdentity?
+
+    package init(tasks: [[Double]], base: BaseIdentity? = nil) {
+        self.tasks = tasks
+        self.base = base
+    }
+}
+
+/// What is done with one tensor of a base and its fine-tunes to store their task vectors.
+///
+/// Source 0 is the base, the next ones are the fine-tunes in the order of the tasks. A task vector is `θ − θ₀` in float32.
+package enum Encoding: Sendable, Hashable, Codable {
+    case quantize(Quantizer)
+    case sparsify(SparseEncoder)
+    case mask(TaskMasks)
+    /// Tensors of types without arithmetic are not stored. For each task one number: 1 where its tensor is another than the base's.
+    case compare
+    case measureGrids(GridMeasurement)
+    case measureMagnitudes(MagnitudeMeasurement)
+    case countKept(SparseEncoder)
+
+    /// Reads all sources and writes the outputs.
+    ///
+    /// - Throws: `badData` when a source holds numbers that are not finite, and what reading and writing throw.
+    package func encode(_ tensor: TensorPasses) throws -> TensorFindings {
+        switch self {
+        case .quantize(let quantizer):
+            try TensorFindings(tasks: quantizer.encode(tensor), base: BaseIdentity(of: tensor))
+        case .sparsify(let encoder): try TensorFindings(tasks: encoder.encode(tensor), base: BaseIdentity(of: tensor))
+        case .mask(let masks): try TensorFindings(tasks: masks.encode(tensor), base: BaseIdentity(of: tensor))
+        case .compare:
+            try TensorFindings(
+                tasks: TensorComparison.differences(in: tensor).map { [$0 ? 1 : 0] }, base: BaseIdentity(of: tensor))
+        case .measureGrids(let measurement): TensorFindings(tasks: try measurement.measure(tensor))
+        case .measureMagnitudes(let measurement): TensorFindings(tasks: try measurement.measure(tensor))
+        case .countKept(let encoder): TensorFindings(tasks: try encoder.countKept(in: tensor))
+        }
+    }
+
+    /// The forms that are written, in the order of the outputs.
+    package var forms: [VectorForm] {
+        switch self {
+        case .quantize(let quantizer): quantizer.forms
+        case .sparsify(let encoder): encoder.forms
+        case .mask(let masks): masks.forms
+        case .compare, .measureGrids, .measureMagnitudes, .countKept: []
+        }
+    }
+
+    /// What it needs for a tensor of that shape.
+    package func cost(of shape: [Int], sources: Int) -> OperatorCost {
+        let written = forms.flatMap { $0.tensors(shape: shape) }
+        let stretches = StretchRoom.byteCount(written.compactMap(\.rate))
+        // Steps and zero points of rows are made as float32 and as they are stored.
+        let whole = written.reduce(0) { $0 + ($1.rate == nil && $1.part != .values && $1.part != .codes ? 4 * $1.byteCount : 0) }
+        return switch self {
+        case .quantize(let quantizer):
+            OperatorCost(reads: quantizer.reads + 1, statisticsBytes: stretches + whole)
+        case .sparsify(let encoder):
+            OperatorCost(
+                reads: encoder.reads, statisticsBytes: stretches + whole + encoder.statisticsBytes + TreeDigest.blockSize)
+        case .mask(let masks): OperatorCost(reads: masks.reads + 1, statisticsBytes: stretches + whole)
+        case .compare: OperatorCost(reads: 1)
+        case .measureGrids: OperatorCost(reads: 1)
+        case .measureMagnitudes: OperatorCost(reads: 1, statisticsBytes: (sources - 1) * MagnitudeHistogram.byteCount)
+        case .countKept(let encoder): OperatorCost(reads: 1, statisticsBytes: encoder.statisticsBytes)
+        }
+    }
+}
+
+extension TensorPasses {
+    /// The fine-tunes.
+    var taskCount: Int { inputs.count - 1 }
+}
+
+/// Which tensor of a base a task vector belongs to.
+package struct BaseIdentity: Sendable, Hashable, Codable {
+    /// `TreeDigest.tensor` over all of the tensor's bytes as they are stored.
+    package let digest: Digest
+    /// SHA-256 over `sample`'s bytes: what a merge can afford to look at.
+    package let sample: Digest
+
+    package init(digest: Digest, sample: Digest) {
+        self.digest = digest
+        self.sample = sample
+    }
+
+    init(of tensor: TensorPasses) throws {
+        let byteCount = tensor.count * tensor.sources[0].dtype.bitWidth / 8
+        digest = try TreeDigest.tensor(blocks: tensor.blockDigests(ofSource: 0, byteCount: byteCount))
+        sample = try Self.sample(of: tensor.sources[0])
+    }
+
+    /// Pieces of a sample, and bytes of each.
+    private static let pieces = 64, pieceBytes = 64
+
+    /// SHA-256 over 64 pieces of 64 bytes, spread evenly over the tensor from its first to its last byte; over all of a smaller tensor.
+    package static func sample(of source: any ElementSource) throws -> Digest {
+        let byteCount = source.count * source.dtype.bitWidth / 8
+        let hash = try SHA256()
+        try withUnsafeTemporaryAllocation(byteCount: pieces * pieceBytes, alignment: 64) { room in
+            guard let target = room.baseAddress else { return }
+            guard byteCount > pieces * pieceBytes else {
+                try source.copyBytes(0..<byteCount, to: target)
+                hash.update(UnsafeRawBufferPointer(start: target, count: byteCount))
+                return
+            }
+            for piece in 0..<pieces {
+                let start = (byteCount - pieceBytes) * piece / (pieces - 1)
+                try source.copyBytes(start..<start + pieceBytes, to: target)
+                hash.update(UnsafeRawBufferPointer(start: target, count: pieceBytes))
+            }
+        }
+        return try hash.finalize()
+    }
+}
+
+/// Tensors of types that are not encoded.
+enum TensorComparison {
+    /// For each fine-tune, whether its bytes are other than the base's.
+    static func differences(in tensor: TensorPasses) throws -> [Bool] {
+        let byteCount = tensor.count * tensor.sources[0].dtype.bitWidth / 8
+        let base = try tensor.blockDigests(ofSource: 0, byteCount: byteCount)
+        return try (0..<tensor.taskCount).map { try tensor.blockDigests(ofSource: $0 + 1, byteCount: byteCount) != base }
+    }
+}

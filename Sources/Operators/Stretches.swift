@@ -1,0 +1,139 @@
+import Checkpoints
+import Synchronization
+import TensorKernels
+
+/// How many bytes of an output so many elements of the tensor take: `bits` for every `unit` of them, packed densely.
+package struct StretchRate: Sendable, Hashable {
+    /// A power of two, at most a grain.
+    package let unit: Int
+    package let bits: Int
+
+    package init(unit: Int = 1, bits: Int) {
+        self.unit = unit
+        self.bits = bits
+    }
+
+    /// The last byte is filled up.
+    package func byteCount(ofElements count: Int) -> Int { ((count + unit - 1) / unit * bits + 7) / 8 }
+
+    /// Elements whose bytes make one block, in every output that is written stretch by stretch: so all of them can be written in one walk over
+    /// the sources. A float32 for each is just the largest block there is.
+    package static let stretch = TreeDigest.blockSize / MemoryLayout<Float>.stride
+
+    /// Bytes of a block of such an output.
+    package var blockSize: Int { byteCount(ofElements: Self.stretch) }
+}
+
+extension TensorPasses {
+    /// Writes several outputs in one walk over the sources.
+    ///
+    /// `body` writes what belongs to the grain in hand, at one place for each output, and adds the grain's share to `terms` float64 sums.
+    ///
+    /// - Parameter rates: one for each of the first outputs, `nil` for those that are not written here.
+    /// - Returns: the sums.
+    func emit(
+        _ rates: [StretchRate?], terms: Int,
+        _ body: @escaping @Sendable (Grain, StretchRoom, UnsafeMutablePointer<Double>) throws -> Void
+    ) throws -> [Double] {
+        let rooms = Mutex<[StretchRoom]>([])
+        let grainsPerStretch = StretchRate.stretch / FixedTree.blockElements
+        let shares = Mutex(Array(repeating: 0.0, count: terms * grainCount))
+        try runner.forEach((count + StretchRate.stretch - 1) / StretchRate.stretch) { stretch in
+            let room = rooms.withLock { $0.popLast() } ?? StretchRoom(rates)
+            defer { rooms.withLock { $0.append(room) } }
+            let first = stretch * StretchRate.stretch, elements = first..<min(count, first + StretchRate.stretch)
+            try grains.with { grain in
+                for index in stretch * grainsPerStretch..<min(grainCount, (stretch + 1) * grainsPerStretch) {
+                    grain.take(grainRange(index))
+                    room.element = grain.range.lowerBound - first
+                    var share = Array(repeating: 0.0, count: max(1, terms))
+                    try share.withUnsafeMutableBufferPointer { share in
+                        guard let share = share.baseAddress else { return }
+                        try body(grain, room, share)
+                    }
+                    shares.withLock { shares in
+                        for term in 0..<terms { shares[term * grainCount + index] = share[term] }
+                    }
+                }
+            }
+            for (output, rate) in rates.enumerated() {
+                guard let rate else { continue }
+                try sinks[output].storeBlock(
+                    stretch, offset: stretch * rate.blockSize,
+                    room.bytes(of: output, count: rate.byteCount(ofElements: elements.count)))
+            }
+        }
+        return shares.withLock { shares in
+            (0..<terms).map { FixedTree.sum(Array(shares[$0 * grainCount..<($0 + 1) * grainCount])) }
+        }
+    }
+
+    /// Writes an output that is there as a whole, in blocks of `TreeDigest.blockSize`.
+    func write(_ bytes: UnsafeRawBufferPointer, to output: Int) throws {
+        for (block, start) in stride(from: 0, to: bytes.count, by: TreeDigest.blockSize).enumerated() {
+            let end = min(bytes.count, start + TreeDigest.blockSize)
+            try sinks[output].storeBlock(block, offset: start, UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
+        }
+    }
+
+    func write<Element: BitwiseCopyable>(_ elements: [Element], to output: Int) throws {
+        try elements.withUnsafeBytes { try write($0, to: output) }
+    }
+
+    /// SHA-256 of each block of a source's bytes as they are stored.
+    func blockDigests(ofSource index: Int, byteCount: Int) throws -> [Digest] {
+        let count = TreeDigest.blockCount(ofBytes: byteCount)
+        let digests = Mutex<[Digest?]>(Array(repeating: nil, count: count))
+        let piece = FixedTree.blockElements * 8
+        try runner.forEach(count) { block in
+            let hash = try SHA256()
+            try withUnsafeTemporaryAllocation(byteCount: piece, alignment: 64) { room in
+                guard let target = room.baseAddress else { return }
+                let end = min(byteCount, (block + 1) * TreeDigest.blockSize)
+                for start in stride(from: block * TreeDigest.blockSize, to: end, by: piece) {
+                    let range = start..<min(end, start + piece)
+                    try sources[index].copyBytes(range, to: target)
+                    hash.update(UnsafeRawBufferPointer(start: target, count: range.count))
+                }
+            }
+            let digest = try hash.finalize()
+            digests.withLock { $0[block] = digest }
+        }
+        return digests.withLock { $0.compactMap(\.self) }
+    }
+}
+
+/// One thread's room for a stretch of every output that is written stretch by stretch.
+final class StretchRoom: @unchecked Sendable {
+    // Unchecked: used by one thread at a time, whoever took it.
+    private let rates: [StretchRate?]
+    private let starts: [Int]
+    private let slab: UnsafeMutableRawPointer
+    /// The first element in hand, counted from the stretch's beginning.
+    fileprivate(set) var element = 0
+
+    init(_ rates: [StretchRate?]) {
+        self.rates = rates
+        var starts: [Int] = [], size = 0
+        for rate in rates {
+            starts.append(size)
+            size += ((rate?.blockSize ?? 0) + 63) / 64 * 64
+        }
+        self.starts = starts
+        slab = .allocate(byteCount: max(64, size), alignment: 64)
+    }
+
+    deinit { slab.deallocate() }
+
+    /// Where the bytes of the grain in hand go.
+    func place(in output: Int) -> UnsafeMutableRawPointer {
+        slab + starts[output] + (rates[output]?.byteCount(ofElements: element) ?? 0)
+    }
+
+    fileprivate func bytes(of output: Int, count: Int) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(start: slab + starts[output], count: count)
+    }
+
+    /// Bytes of the room for outputs with these rates.
+    static func byteCount(_ rates: [StretchRate]) -> Int { rates.reduce(0) { $0 + $1.blockSize } }
+}

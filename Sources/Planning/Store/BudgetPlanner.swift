@@ -1,0 +1,146 @@
+import Checkpoints
+import Operators
+import Recipes
+
+/// Plans a quantized store under a bit budget: one stage measures how well each form would do, then the budget is shared out.
+struct BudgetPlanner: Sendable {
+    let planner: StorePlanner
+    let budget: StoreRecipe.Budget
+    let isResidual: Bool
+
+    private static func runs(_ bits: Int, _ length: Int) -> VectorForm { .dense(.grid(Grid(bits: bits, sharing: .run(length)))) }
+
+    /// What is measured: enough that more would gain about a hundredth.
+    private static let forms: [VectorForm] =
+        (1...4).flatMap { bits in [64, 128, 512].map { runs(bits, $0) } } + [5, 6, 8].map { runs($0, 128) } + [
+            .dense(.raw(.bf16))
+        ]
+
+    private static let sharedForms: [VectorForm] = [.zero] + (1...4).map { runs($0, 128) }
+
+    /// What is measured of a tensor. A store that is extended has its shared vector already, or none for this tensor.
+    private func measurement(_ tensor: StoreTensor) -> GridMeasurement {
+        let isNew = isResidual && planner.extended == nil && planner.tasks.count > 1
+        return GridMeasurement(
+            shared: isNew ? Self.sharedForms : [.zero], sharedIsFrozen: isResidual && planner.extended?.hasShared(tensor) == true,
+            forms: Self.forms)
+    }
+
+    func plan() throws -> Plan {
+        let weights = try weights()
+        return try planner.survey("budget") {
+            .measureGrids(measurement($0))
+        } next: { [self] findings in
+            try plan(after: findings, weights: weights)
+        }
+    }
+
+    // MARK: Sharing out
+
+    private func plan(after findings: [String: TensorFindings], weights: @Sendable (String) -> Double) throws -> Plan {
+        let tensors = planner.tensors.filter(\.isArithmetic)
+        let budget = BitBudget(
+            units: try tensors.map { tensor in try unit(tensor, findings[tensor.name], weight: weights(tensor.name)) },
+            budget: byteBudget(tensors))
+        let (choices, least) = budget.solve()
+        guard let choices else {
+            throw TesseraError(
+                .badData,
+                "the budget of \(budget.budget) bytes is less than the \(least) bytes that the smallest forms take",
+                file: planner.recipe.file, line: self.budget.line, advice: "raise the budget, or lower the floor")
+        }
+        let byName = Dictionary(uniqueKeysWithValues: zip(tensors.map(\.name), choices))
+        return try planner.write(
+            { tensor in
+                guard let choice = byName[tensor.name] else { return planner.raw(tensor) }
+                guard tensor.isEncoded else { return planner.raw(tensor) }
+                let measurement = measurement(tensor)
+                let shared = measurement.shared[choice.shared], isFrozen = measurement.sharedIsFrozen
+                return .quantize(
+                    Quantizer(
+                        shared: isFrozen ? .zero : shared == .zero ? nil : shared,
+                        sharedIsFrozen: isFrozen,
+                        tasks: choice.options.map { options(tensor)[$0] }))
+            }, predicted: predictedErrors(choices, tensors, findings))
+    }
+
+    /// Bytes for everything that is stored, the tensors that are left as they are included.
+    private func byteBudget(_ tensors: [StoreTensor]) -> Int {
+        switch budget.amount {
+        case .bits(let bits):
+            Int(bits * Double(tensors.reduce(0) { $0 + $1.elementCount }) * Double(planner.tasks.count) / 8)
+        case .share(let share): Int(share * Double(tensors.reduce(0) { $0 + $1.byteCount }) * Double(planner.tasks.count))
+        }
+    }
+
+    /// What a tensor of one task may become: any of the forms, nothing, or what the recipe says of tensors that are left alone.
+    private func options(_ tensor: StoreTensor) -> [VectorForm] {
+        tensor.isEncoded ? Self.forms + [.zero] : [.dense(.raw(planner.recipe.rest))]
+    }
+
+    private func unit(
+        _ tensor: StoreTensor, _ found: TensorFindings?, weight: Double
+    ) throws(TesseraError) -> [BitBudget.Shared] {
+        let measurement = measurement(tensor)
+        guard let found, found.tasks.count == planner.tasks.count,
+            found.tasks.allSatisfy({ $0.count == 1 + measurement.shared.count * Self.forms.count })
+        else { throw TesseraError(.internal, "nothing was found out about it", tensor: tensor.name) }
+        let options = options(tensor), shape = tensor.shape
+        return measurement.shared.enumerated().map { index, shared in
+            BitBudget.Shared(
+                bytes: tensor.isEncoded ? shared.byteCount(shape: shape) : 0,
+                items: found.tasks.map { numbers in
+                    let energy = numbers[0], scale = energy > 0 ? weight / sensitivity(energy) : 0
+                    let errors = numbers[(1 + index * Self.forms.count)...].prefix(Self.forms.count)
+                    let least = energy > 0 ? floor * Double(tensor.elementCount) / 8 : 0
+                    return options.enumerated().map { position, form in
+                        let bytes = form.byteCount(shape: shape)
+                        let error =
+                            tensor.isEncoded ? (position < errors.count ? errors[errors.startIndex + position] : energy) : 0
+                        // Below the floor nothing is chosen while there is something else.
+                        let isBelow = tensor.isEncoded && Double(bytes) < least
+                        return BitBudget.Option(bytes: isBelow ? bytes + (1 << 50) : bytes, loss: scale * error)
+                    }
+                })
+        }
+    }
+
+    /// What a squared error is divided by.
+    private func sensitivity(_ energy: Double) -> Double {
+        switch budget.sensitivity {
+        // The power of 3/4, by operations that are the same everywhere.
+        case .balanced: energy.squareRoot() * energy.squareRoot().squareRoot()
+        case .relative: energy
+        case .absolute, .file: 1
+        }
+    }
+
+    private var floor: Double { budget.floor ?? (budget.sensitivity == .relative ? 1.5 : 0) }
+
+    /// For each task, the share of its energy that will be lost.
+    private func predictedErrors(
+        _ choices: [BitBudget.Choice], _ tensors: [StoreTensor], _ findings: [String: TensorFindings]
+    ) -> [Double] {
+        planner.tasks.indices.map { task in
+            var error = 0.0, energy = 0.0
+            for (tensor, choice) in zip(tensors, choices) {
+                guard let numbers = findings[tensor.name]?.tasks[task] else { continue }
+                energy += numbers[0]
+                let option = choice.options[task]
+                guard tensor.isEncoded else { continue }
+                error += option < Self.forms.count ? numbers[1 + choice.shared * Self.forms.count + option] : numbers[0]
+            }
+            return energy > 0 ? error / energy : 0
+        }
+    }
+
+    // MARK: Weights
+
+    /// What an error in a tensor counts besides its sensitivity: 1, or what a file says.
+    private func weights() throws(TesseraError) -> @Sendable (String) -> Double {
+        guard case .file(let path) = budget.sensitivity else { return { _ in 1 } }
+        let locator = ModelLocator(roots: planner.request.roots, workingDirectory: planner.request.workingDirectory)
+        let weights = try SensitivityWeights(file: try locator.locate(.init(path: path)))
+        return { weights.weight(of: $0) }
+    }
+}

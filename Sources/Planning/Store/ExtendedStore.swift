@@ -1,0 +1,83 @@
+import Checkpoints
+import Operators
+import Recipes
+
+/// A store to which tasks are added: its own files become files of the new one as they are.
+struct ExtendedStore: Sendable {
+    let store: TaskVectorStore
+    /// The store's files as an input: they are where a frozen shared vector is read.
+    let input: PlannedInput
+    let carried: [CarriedPart]
+    /// The number of its first file when the files of all inputs are counted in order.
+    private let firstFile: Int
+    private let positions: [String: Int]
+
+    /// - Returns: `nil` for a recipe that extends nothing.
+    /// - Throws: `Problems` when the store and the recipe do not go together.
+    init?(_ recipe: StoreRecipe, base: InputSet, locator: ModelLocator, firstFile: Int) throws {
+        guard let named = recipe.extends else { return nil }
+        func problem(_ text: String, line: Int? = nil, advice: String) -> Problems {
+            Problems([TesseraError(.badData, text, file: recipe.file, line: line ?? named.line, advice: advice)])
+        }
+        let store = try TaskVectorStore.open(try locator.locate(ModelReference.Source(path: named.value)))
+        let manifest = try Manifest.read(directory: store.directory)
+        self.store = store
+        self.firstFile = firstFile
+        positions = Dictionary(
+            store.index.tensors.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
+
+        for task in recipe.tasks where store.index.tasks.contains(where: { $0.name == task.name }) {
+            throw problem(
+                "the store has a task '\(task.name)' already", line: task.model.line, advice: "add 'name: TASK' to the model")
+        }
+        guard base.donor.checkpoint.parts.map(\.header.digest) == store.index.base.parts.map(\.headerDigest) else {
+            throw problem(
+                "the base is not the one of the store", line: recipe.baseModel.line,
+                advice: "name the store's own base, '\(store.index.base.model)'")
+        }
+        let hasMasks = store.index.tasks.contains { $0.forms.contains(.mask) }
+        switch recipe.kind {
+        case .sparsify(.tall, _), .sparsify(.emr, _), .sparsify(.blocks(_, _, _, isDisjoint: true), _):
+            throw problem(
+                "\(recipe.title) looks at all tasks together, so none can be added later",
+                advice: "make a new store of all of them")
+        case _ where hasMasks:
+            throw problem(
+                "the store has one shared vector that is made of all of its tasks, so none can be added",
+                advice: "make a new store of all of them")
+        case .quantize(.residual) where store.index.shared == nil:
+            throw problem("the store has no shared vector to take offsets from", advice: "use 'scheme: tvq'")
+        default: break
+        }
+
+        carried = manifest.parts.map { CarriedPart(path: "\(store.directory)/\($0.file)", part: $0) }
+        var parts: [ManifestInput.Part] = [], versions: [String] = [], paths: [String] = []
+        for name in store.index.shared?.files ?? [] {
+            guard let header = store.headers[name] else { continue }
+            parts.append(ManifestInput.Part(file: name, size: header.fileSize, headerDigest: header.digest))
+            versions.append(header.fileVersion)
+            paths.append(try locator.roots.relativePath(of: "\(store.directory)/\(name)", workingDirectory: nil))
+        }
+        input = PlannedInput(reference: named.value, parts: parts, versions: versions, paths: paths)
+    }
+
+    /// Whether the shared vector has this tensor.
+    func hasShared(_ tensor: StoreTensor) -> Bool { sharedPlace(of: tensor) != nil }
+
+    /// The base's tensor with the shared vector added.
+    func sharedSource(of tensor: StoreTensor) -> SourceReference {
+        var source = tensor.sources[0]
+        guard let place = sharedPlace(of: tensor), let position = positions[tensor.name] else { return source }
+        let file = firstFile + (store.index.shared?.files.firstIndex(of: place.file) ?? 0)
+        source.vector = VectorReference(
+            shape: tensor.shape, own: VectorReference.Vector(form: place.form, file: file, offsets: place.offsets), shared: nil,
+            factor: 1, baseSample: store.index.tensors[position].base.sample)
+        return source
+    }
+
+    private func sharedPlace(of tensor: StoreTensor) -> TaskVectorStore.Place? {
+        guard let position = positions[tensor.name], let shared = store.index.shared else { return nil }
+        // It was found when the store was opened.
+        return try? store.place(shared.forms[position], files: shared.files, position)
+    }
+}

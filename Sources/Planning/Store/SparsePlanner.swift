@@ -1,0 +1,148 @@
+import Checkpoints
+import Operators
+import Recipes
+import TensorKernels
+
+/// Plans a store of sparse task vectors, or of masks over a shared one.
+struct SparsePlanner: Sendable {
+    let planner: StorePlanner
+    let sparsity: StoreRecipe.Sparsity
+    let values: StoreRecipe.Values
+
+    private var taskCount: Int { planner.tasks.count }
+
+    func plan() throws -> Plan {
+        switch sparsity {
+        case .magnitude(let density, isModelWide: true): return try firstRound(density: density)
+        case .random(let density):
+            return try planner.survey("dare") { tensor in
+                tensor.isEncoded ? .countKept(try random(tensor, density: density, kept: tensor.allKept(taskCount))) : nil
+            } next: { [self] findings in
+                try planner.write { tensor in
+                    guard tensor.isEncoded, let found = findings[tensor.name] else { return planner.raw(tensor) }
+                    return .sparsify(try random(tensor, density: density, kept: found.tasks.map { Int($0.first ?? 0) }))
+                }
+            }
+        case .magnitude(let density, isModelWide: false):
+            return try planner.write { tensor in
+                guard tensor.isEncoded else { return planner.raw(tensor) }
+                return largest(Array(repeating: Int(density * Double(tensor.elementCount)), count: taskCount), in: tensor)
+            }
+        case .blocks(let n, let m, let prorates, let isDisjoint):
+            return try planner.write { tensor in
+                guard tensor.isEncoded else { return planner.raw(tensor) }
+                let tail = prorates ? Selection.Tail.prorate : .drop
+                return .sparsify(
+                    SparseEncoder(
+                        selection: .blocks(n: n, m: m, tail: tail, isDisjoint: isDisjoint), values: form(in: tensor),
+                        kept: Array(repeating: Selection.kept(n: n, m: m, tail: tail, of: tensor.elementCount), count: taskCount))
+                )
+            }
+        case .tall(let lambdas): return try masks(.tall(lambdas))
+        case .emr: return try masks(.emr)
+        }
+    }
+
+    private func masks(_ rule: TaskMasks.Rule) throws -> Plan {
+        try planner.write { tensor in
+            guard tensor.isEncoded else { return planner.raw(tensor) }
+            return .mask(TaskMasks(rule: rule, shared: form(in: tensor), taskCount: taskCount))
+        }
+    }
+
+    /// The recipe's, or else the models' own type.
+    private func form(in tensor: StoreTensor) -> ValueForm {
+        if let grid = values.grid { return .grid(grid.form) }
+        let types = Set(tensor.sources.map(\.dtype))
+        let own = types.count == 1 && types.first != .f64 ? types.first : nil
+        return .raw(values.dtype ?? own ?? .f32)
+    }
+
+    /// Draws depend on the task's name, not on its place in the recipe, so that it may be added to a store later.
+    private func random(_ tensor: StoreTensor, density: Double, kept: [Int]) throws(TesseraError) -> SparseEncoder {
+        var keys: [UInt64] = []
+        for task in planner.tasks {
+            keys.append(try CounterRandom.key(seed: planner.request.seed, tensor: "\(task)#\(tensor.name)"))
+        }
+        return SparseEncoder(selection: .random(density: density, keys: keys), values: form(in: tensor), kept: kept)
+    }
+
+    private func largest(_ kept: [Int], in tensor: StoreTensor) -> Encoding {
+        .sparsify(SparseEncoder(selection: .largest(kept), values: form(in: tensor), kept: kept))
+    }
+
+    // MARK: A share of the whole model
+
+    /// What one task keeps of the whole model: all magnitudes above a threshold, and of those equal to it the first few, in byte order of the
+    /// tensors' names.
+    private struct Threshold {
+        /// The bin of the first round, and how many elements are to be kept of it.
+        let bin: UInt32
+        let left: Int
+    }
+
+    private func firstRound(density: Double) throws -> Plan {
+        let tensors = planner.tensors.filter(\.isEncoded)
+        let kept = Int(density * Double(tensors.reduce(0) { $0 + $1.elementCount }))
+        return try planner.survey("magnitude") { tensor in
+            tensor.isEncoded ? .measureMagnitudes(.first(tasks: taskCount)) : nil
+        } next: { [self] first in
+            let thresholds = (0..<taskCount).map { Self.threshold(rank: kept, of: $0, in: first) }
+            return try planner.survey("magnitude") { tensor in
+                tensor.isEncoded ? .measureMagnitudes(.second(bins: thresholds.map { $0?.bin })) : nil
+            } next: { second in
+                let counts = (0..<taskCount).map { task in
+                    Self.kept(task, above: thresholds[task], of: tensors.map(\.name), first, second)
+                }
+                return try planner.write { tensor in
+                    guard tensor.isEncoded else { return planner.raw(tensor) }
+                    return largest(counts.map { $0[tensor.name] ?? 0 }, in: tensor)
+                }
+            }
+        }
+    }
+
+    /// Pairs of a bin and a count, as `MagnitudeMeasurement` returns them.
+    private static func pairs(_ numbers: [Double]) -> [(bin: UInt32, count: Int)] {
+        stride(from: 0, to: numbers.count - 1, by: 2).map { (UInt32(numbers[$0]), Int(numbers[$0 + 1])) }
+    }
+
+    /// - Returns: `nil` where nothing is kept.
+    private static func threshold(rank: Int, of task: Int, in findings: [String: TensorFindings]) -> Threshold? {
+        guard rank > 0 else { return nil }
+        var totals: [UInt32: Int] = [:]
+        for found in findings.values {
+            for (bin, count) in pairs(found.tasks[task]) { totals[bin, default: 0] += count }
+        }
+        var above = 0
+        for (bin, count) in totals.sorted(by: { $0.key > $1.key }) {
+            if above + count >= rank { return Threshold(bin: bin, left: rank - above) }
+            above += count
+        }
+        return nil
+    }
+
+    /// How many entries of each tensor are kept.
+    private static func kept(
+        _ task: Int, above threshold: Threshold?, of tensors: [String], _ first: [String: TensorFindings],
+        _ second: [String: TensorFindings]
+    ) -> [String: Int] {
+        guard let threshold else { return [:] }
+        // The second round, within the bin.
+        guard let fine = Self.threshold(rank: threshold.left, of: task, in: second) else { return [:] }
+        var equalLeft = fine.left
+        var kept: [String: Int] = [:]
+        for name in tensors {
+            let coarse = pairs(first[name]?.tasks[task] ?? []).filter { $0.bin > threshold.bin }
+            let inBin = pairs(second[name]?.tasks[task] ?? [])
+            let equal = min(equalLeft, inBin.first { $0.bin == fine.bin }?.count ?? 0)
+            equalLeft -= equal
+            kept[name] = (coarse + inBin.filter { $0.bin > fine.bin }).reduce(equal) { $0 + $1.count }
+        }
+        return kept
+    }
+}
+
+extension StoreTensor {
+    fileprivate func allKept(_ tasks: Int) -> [Int] { Array(repeating: elementCount, count: tasks) }
+}

@@ -1,0 +1,106 @@
+import Checkpoints
+import Operators
+import Recipes
+
+/// Makes a store's index of the plan and of what the workers found.
+struct StoreIndexWriter: Sendable {
+    let planner: StorePlanner
+    /// Of each of the planner's tensors.
+    let encodings: [Encoding]
+    /// By task, and of the shared vector.
+    let files: [String: [String]]
+    let extended: ExtendedStore?
+    /// For each task, the share of its energy that a budget expects to lose.
+    let predicted: [Double]?
+
+    func index(findings: [String: TensorFindings]) throws(TesseraError) -> StoreIndex {
+        var tensors: [StoreIndex.Tensor] = []
+        var found: [TensorFindings] = []
+        for tensor in planner.tensors {
+            guard let findings = findings[tensor.name], let base = findings.base, findings.tasks.count == planner.tasks.count
+            else {
+                throw TesseraError(.internal, "nothing was found out about it", tensor: tensor.name)
+            }
+            tensors.append(StoreIndex.Tensor(name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, base: base))
+            found.append(findings)
+        }
+        if let old = extended?.store.index, let other = zip(old.tensors, tensors).first(where: { $0.base != $1.base }) {
+            throw TesseraError(
+                .badData, "the base is not the one of the store that is extended", file: planner.recipe.file,
+                tensor: other.0.name,
+                advice: "name the store's own base, '\(old.base.model)'")
+        }
+        let tasks = try planner.recipe.tasks.enumerated().map { (number, task) throws(TesseraError) in
+            try self.task(task, number: number, findings: found)
+        }
+        let input = planner.inputs[0]
+        let base = StoreIndex.Base(
+            model: input.reference, parts: input.parts, digest: try TreeDigest.tensor(blocks: tensors.map(\.base.digest)))
+        return StoreIndex(
+            base: extended?.store.index.base ?? base, tensors: tensors, shared: shared,
+            tasks: (extended?.store.index.tasks ?? []) + tasks)
+    }
+
+    private var shared: StoreIndex.Shared? {
+        if let old = extended?.store.index.shared { return old }
+        let forms = encodings.map { encoding -> VectorForm? in
+            switch encoding {
+            case .quantize(let quantizer): quantizer.shared
+            case .mask(let masks): .dense(masks.shared)
+            default: nil
+            }
+        }
+        guard forms.contains(where: { $0 != nil }) else { return nil }
+        return StoreIndex.Shared(files: files[StorePlanner.sharedName] ?? [], forms: forms)
+    }
+
+    private func task(
+        _ task: StoreRecipe.Task, number: Int, findings: [TensorFindings]
+    ) throws(TesseraError) -> StoreIndex.Task {
+        let factor = factor(ofTask: number, findings)
+        var error = 0.0, energy = 0.0
+        var lost: [String] = []
+        for (tensor, (encoding, found)) in zip(planner.tensors, zip(encodings, findings)) {
+            let numbers = found.tasks[number]
+            switch encoding {
+            case .compare: if numbers.first == 1 { lost.append(tensor.name) }
+            case .mask:
+                guard numbers.count == TaskMasks.Number.allCases.count else {
+                    throw TesseraError(.internal, "too few numbers were found", tensor: tensor.name)
+                }
+                func number(_ number: TaskMasks.Number) -> Double { numbers[number.rawValue] }
+                energy += number(.energy)
+                error +=
+                    factor == 1
+                    ? number(.error) : number(.energy) - 2 * factor * number(.product) + factor * factor * number(.masked)
+            default:
+                guard numbers.count == 2 else {
+                    throw TesseraError(.internal, "too few numbers were found", tensor: tensor.name)
+                }
+                error += numbers[0]
+                energy += numbers[1]
+            }
+        }
+        let input = planner.inputs.first { $0.reference == "\(task.model.value)" }
+        return StoreIndex.Task(
+            name: task.name, model: "\(task.model.value)", parts: input?.parts ?? [], scheme: planner.recipe.title,
+            files: files[task.name] ?? [],
+            forms: encodings.map { encoding in
+                encoding.forms.isEmpty ? nil : encoding.forms.suffix(planner.tasks.count).dropFirst(number).first
+            }, factor: factor, error: max(0, error), energy: energy, predicted: predicted?[number],
+            lost: lost)
+    }
+
+    /// EMR's rescaler: `Σ mean|τ| / Σ mean|u|` over the tensors, or the same of sums (arXiv 2405.17461; the authors' code has means).
+    private func factor(ofTask number: Int, _ findings: [TensorFindings]) -> Double {
+        guard case .sparsify(.emr(let sumsOfMeans), _) = planner.recipe.kind else { return 1 }
+        var own = 0.0, masked = 0.0
+        for (tensor, (encoding, found)) in zip(planner.tensors, zip(encodings, findings)) {
+            guard case .mask = encoding, found.tasks[number].count == TaskMasks.Number.allCases.count else { continue }
+            let count = sumsOfMeans ? Double(max(1, tensor.elementCount)) : 1
+            own += found.tasks[number][TaskMasks.Number.magnitudes.rawValue] / count
+            masked += found.tasks[number][TaskMasks.Number.maskedMagnitudes.rawValue] / count
+        }
+        return masked > 0 ? own / masked : 1
+    }
+}

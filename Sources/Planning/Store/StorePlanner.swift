@@ -1,0 +1,270 @@
+import Checkpoints
+import Operators
+import Recipes
+import TensorKernels
+
+/// Plans a store of task vectors: from headers alone where they say it all, else after a look at the data.
+struct StorePlanner: Sendable {
+    let recipe: StoreRecipe
+    let request: PlanRequest
+    let inputs: [PlannedInput]
+    let tensors: [StoreTensor]
+    /// The store that is extended.
+    let extended: ExtendedStore?
+    /// What the user should know.
+    let remarks: [String]
+
+    var tasks: [String] { recipe.tasks.map(\.name) }
+
+    static func plan(_ recipe: StoreRecipe, request: PlanRequest) throws -> Plan {
+        let opened = try InputSet.open(
+            [recipe.baseModel] + recipe.tasks.map(\.model), base: recipe.baseModel, recipeFile: recipe.file, request: request)
+        var inputs = opened.planned
+        let extended = try ExtendedStore(
+            recipe, base: opened, locator: ModelLocator(roots: request.roots, workingDirectory: request.workingDirectory),
+            firstFile: inputs.reduce(0) { $0 + $1.parts.count })
+        if let extended { inputs.append(extended.input) }
+        let planner = StorePlanner(
+            recipe: recipe, request: request, inputs: inputs, tensors: try StoreTensors.find(recipe, in: opened),
+            extended: extended, remarks: recipe.warnings.map(\.description))
+        return try planner.plan()
+    }
+
+    func plan() throws -> Plan {
+        switch recipe.kind {
+        case .quantize(.plain(let grid)):
+            return try write { tensor in
+                .quantize(Quantizer(tasks: tasks.map { _ in .dense(tensor.isEncoded ? .grid(grid.form) : .raw(recipe.rest)) }))
+            }
+        case .quantize(.residual(let base, let offset, let corrects)):
+            return try write { try residual($0, base: .dense(.grid(base.form)), offset: .dense(.grid(offset.form)), corrects) }
+        case .quantize(.budget(let budget, let isResidual)):
+            return try BudgetPlanner(planner: self, budget: budget, isResidual: isResidual).plan()
+        case .sparsify(let sparsity, let values):
+            return try SparsePlanner(planner: self, sparsity: sparsity, values: values).plan()
+        }
+    }
+
+    /// RTVQ: a new shared vector, or offsets from the one that the extended store has.
+    private func residual(
+        _ tensor: StoreTensor, base: VectorForm, offset: VectorForm, _ corrects: Bool
+    ) throws(TesseraError) -> Encoding {
+        guard tensor.isEncoded else { return raw(tensor) }
+        return .quantize(
+            Quantizer(
+                shared: base, sharedIsFrozen: extended != nil, correctsErrors: corrects, tasks: tasks.map { _ in offset }))
+    }
+
+    /// The tensor as it is.
+    func raw(_ tensor: StoreTensor) -> Encoding { .quantize(Quantizer(tasks: tasks.map { _ in .dense(.raw(recipe.rest)) })) }
+
+    // MARK: A look at the data
+
+    /// A plan that only looks at the tensors, and what follows of that.
+    ///
+    /// - Parameter measurement: `nil` for tensors that need no look.
+    func survey(
+        _ name: String, _ measurement: (StoreTensor) throws -> Encoding?,
+        next: @escaping @Sendable ([String: TensorFindings]) throws -> Plan
+    ) throws -> Plan {
+        let work = try tensors.filter(\.isArithmetic).compactMap { tensor in
+            try measurement(tensor).map { encoding in
+                TensorWork(
+                    name: tensor.name, shape: tensor.shape, operation: .encode(encoding),
+                    sources: tensor.sources + frozenSource(of: tensor, encoding), outputs: [])
+            }
+        }
+        return try plan(
+            work, layout: CheckpointLayout(groups: [], maxPartBytes: request.maxPartBytes), index: nil,
+            remarks: ["\(name): the sizes of the output follow from a first stage that looks at the data"], next: next)
+    }
+
+    // MARK: The output
+
+    /// The last plan: what is written.
+    /// - Parameter predicted: for each task, the share of its energy that a budget expects to lose.
+    func write(_ encoding: (StoreTensor) throws -> Encoding, predicted: [Double]? = nil) throws -> Plan {
+        var encodings: [(tensor: StoreTensor, encoding: Encoding)] = []
+        for tensor in tensors { encodings.append((tensor, tensor.isArithmetic ? try encoding(tensor) : .compare)) }
+        let layout = try layout(of: encodings)
+        var places: [String: (part: Int, offset: Int)] = [:]
+        for (part, partLayout) in layout.parts.enumerated() {
+            for entry in partLayout.tensors {
+                places["\(layout.groups[part])/\(entry.name)"] = (part, entry.range.lowerBound)
+            }
+        }
+        let work = try encodings.map { tensor, encoding in
+            let outputs = try zip(owners(of: encoding), encoding.forms).flatMap { owner, form in
+                try form.tensors(shape: tensor.shape).map { part in
+                    guard let place = places["\(owner)/\(part.name(of: tensor.name))"] else {
+                        throw TesseraError(.internal, "the layout has no place for it", tensor: part.name(of: tensor.name))
+                    }
+                    return OutputTensor(
+                        name: part.name(of: tensor.name), dtype: part.dtype, byteCount: part.byteCount, part: place.part,
+                        offset: place.offset, blockSize: part.blockSize)
+                }
+            }
+            return TensorWork(
+                name: tensor.name, shape: tensor.shape, operation: .encode(encoding),
+                sources: tensor.sources + frozenSource(of: tensor, encoding), outputs: outputs)
+        }
+        let writer = StoreIndexWriter(
+            planner: self, encodings: encodings.map(\.encoding), files: filesByOwner(layout), extended: extended,
+            predicted: predicted)
+        return try plan(
+            work, layout: layout,
+            index: FoundFile(name: StoreIndex.fileName) { try writer.index(findings: $0).encoded() }, remarks: [], next: nil)
+    }
+
+    /// The base with the extended store's shared vector, which offsets are taken from.
+    private func frozenSource(of tensor: StoreTensor, _ encoding: Encoding) -> [SourceReference] {
+        let isFrozen =
+            switch encoding {
+            case .quantize(let quantizer): quantizer.sharedIsFrozen
+            case .measureGrids(let measurement): measurement.sharedIsFrozen
+            default: false
+            }
+        return [isFrozen ? extended?.sharedSource(of: tensor) : nil].compactMap(\.self)
+    }
+
+    /// Whose files the forms of an encoding go to: the shared vector's, then those of the tasks.
+    private func owners(of encoding: Encoding) -> [String] {
+        (encoding.forms.count > tasks.count ? [Self.sharedName] : []) + tasks
+    }
+
+    static let sharedName = "shared"
+
+    private func layout(of encodings: [(tensor: StoreTensor, encoding: Encoding)]) throws -> CheckpointLayout {
+        var groups: [String: [[NewTensor]]] = [:]
+        for (tensor, encoding) in encodings {
+            for (owner, form) in zip(owners(of: encoding), encoding.forms) {
+                groups[owner, default: []].append(
+                    form.tensors(shape: tensor.shape).map {
+                        NewTensor(name: $0.name(of: tensor.name), dtype: $0.dtype, shape: $0.shape)
+                    })
+            }
+        }
+        let names = (groups[Self.sharedName] == nil ? [] : [Self.sharedName]) + tasks
+        return try CheckpointLayout(groups: names.map { ($0, groups[$0] ?? []) }, maxPartBytes: request.maxPartBytes)
+    }
+
+    private func filesByOwner(_ layout: CheckpointLayout) -> [String: [String]] {
+        Dictionary(grouping: zip(layout.groups, layout.parts), by: \.0).mapValues { $0.map(\.1.fileName) }
+    }
+
+    private func plan(
+        _ work: [TensorWork], layout: CheckpointLayout, index: FoundFile?, remarks: [String],
+        next: (@Sendable ([String: TensorFindings]) throws -> Plan)?
+    ) throws -> Plan {
+        var companions: [CompanionFile] = []
+        if index != nil {
+            companions = [
+                CompanionFile(name: "recipe.yml", bytes: Array(recipe.text.utf8)),
+                CompanionFile(
+                    name: "README.md",
+                    bytes: Array(StoreCard(recipe: recipe, earlier: extended?.store.index.tasks ?? []).text.utf8)),
+            ]
+        }
+        func cost(_ tensor: TensorWork) -> OperatorCost {
+            guard case .encode(let encoding) = tensor.operation else { return OperatorCost(reads: 1) }
+            return encoding.cost(of: tensor.shape, sources: tensor.sources.count)
+        }
+        return try Plan(
+            recipeText: recipe.text, recipeName: recipe.file, method: recipe.title, inputs: inputs, layout: layout,
+            stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)], companions: companions,
+            remarks: self.remarks + remarks, bytesRead: work.reduce(0) { $0 + cost($1).reads * $1.sourceByteCount },
+            bytesPerThread: work.map { cost($0).statisticsBytes + Grain.byteCount(sources: $0.sources.count) }.max() ?? 0,
+            carried: index == nil ? [] : extended?.carried ?? [], index: index, next: next)
+    }
+}
+
+extension StoreRecipe.Grid {
+    var form: Operators.Grid {
+        let sharing: Operators.Grid.Sharing =
+            switch group {
+            case .tensor: .tensor
+            case .row: .row
+            case .run(let length): .run(length)
+            }
+        return Operators.Grid(bits: bits, sharing: sharing)
+    }
+
+    /// In words, such as `3 bits in groups of 128`.
+    var title: String {
+        let bits = "\(bits) \(bits == 1 ? "bit" : "bits")"
+        return switch group {
+        case .tensor: "\(bits) a tensor"
+        case .row: "\(bits) a row"
+        case .run(let length): "\(bits) in groups of \(length)"
+        }
+    }
+}
+
+extension StoreRecipe {
+    /// What it does, in a few words.
+    var title: String {
+        switch kind {
+        case .quantize(.plain(let grid)): "tvq, \(grid.title)"
+        case .quantize(.residual(let base, let offset, let corrects)):
+            "rtvq, base \(base.title), offsets \(offset.title)\(corrects ? "" : ", no error correction")"
+        case .quantize(.budget(let budget, let isResidual)): "\(isResidual ? "rtvq" : "tvq"), \(budget.title)"
+        case .sparsify(let sparsity, let values): sparsity.title + (values.grid.map { ", values in \($0.title)" } ?? "")
+        }
+    }
+}
+
+extension StoreRecipe.Budget {
+    var title: String {
+        switch amount {
+        case .bits(let bits): "\(bits) bits a parameter"
+        case .share(let share): "\(share * 100) % of the fine-tunes"
+        }
+    }
+}
+
+extension StoreRecipe.Sparsity {
+    var title: String {
+        switch self {
+        case .magnitude(let density, let isModelWide):
+            "magnitude, density \(density) of \(isModelWide ? "the model" : "each tensor")"
+        case .random(let density): "dare, density \(density)"
+        case .blocks(let n, let m, _, let isDisjoint): "\(isDisjoint ? "cabs" : "n:m") \(n):\(m)"
+        case .tall(let lambdas):
+            "tall masks, lambda \(Set(lambdas).count == 1 ? "\(lambdas[0])" : lambdas.map { "\($0)" }.joined(separator: ", "))"
+        case .emr: "emr"
+        }
+    }
+}
+
+/// `README.md` of a store.
+struct StoreCard {
+    let recipe: StoreRecipe
+    /// Those of the store that was extended.
+    let earlier: [StoreIndex.Task]
+
+    var text: String {
+        let tasks =
+            earlier.map { "- `\($0.name)`: `\($0.model)`, \($0.scheme)" }
+            + recipe.tasks.map { "- `\($0.name)`: `\($0.model.value)`, \(recipe.title)" }
+        return """
+            ---
+            tags:
+            - task-vectors
+            - tessera
+            ---
+            # Task vectors of \(tasks.count) \(tasks.count == 1 ? "fine-tune" : "fine-tunes")
+
+            Differences from the base `\(recipe.baseModel.value)`, stored by Tessera:
+
+            \(tasks.joined(separator: "\n"))
+
+            `STORE#TASK` is a model in a merge recipe of Tessera. `\(StoreIndex.fileName)` says what the safetensors files hold;
+            `tessera inspect` shows it, and `tessera verify` checks every byte.
+
+            ```yaml
+            \(recipe.text.hasSuffix("\n") ? String(recipe.text.dropLast()) : recipe.text)
+            ```
+
+            """
+    }
+}

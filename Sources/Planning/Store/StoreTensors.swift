@@ -1,0 +1,86 @@
+import Checkpoints
+import Operators
+import Recipes
+
+/// One tensor of a base and its fine-tunes, as a store will hold it.
+struct StoreTensor {
+    let name: String
+    let dtype: DType
+    let shape: [Int]
+    /// The base's, then those of the fine-tunes.
+    let sources: [SourceReference]
+    /// Whether it is encoded as the recipe says, or stored as it is.
+    let isEncoded: Bool
+
+    var elementCount: Int { shape.reduce(1, *) }
+    /// Whether there is arithmetic on its type.
+    var isArithmetic: Bool { dtype.isArithmetic }
+    /// Bytes in one fine-tune.
+    var byteCount: Int { elementCount * dtype.bitWidth / 8 }
+}
+
+/// Finds the tensors of a store, and all that does not fit.
+enum StoreTensors {
+    /// - Returns: the tensors in byte order of their names.
+    /// - Throws: `Problems` naming tensors that a model lacks, or has in another shape or type.
+    static func find(_ recipe: StoreRecipe, in inputs: InputSet) throws(Problems) -> [StoreTensor] {
+        let models = recipe.tasks.compactMap { inputs.index(of: $0.model.value) }
+        guard let base = inputs.base.map({ inputs.inputs[$0] }), models.count == recipe.tasks.count else {
+            throw Problems([TesseraError(.internal, "a model was not opened", file: recipe.file)])
+        }
+        var problems: [TesseraError] = []
+        func complain(_ problem: String, _ tensor: String, advice: String) {
+            problems.append(TesseraError(.badData, problem, file: recipe.file, tensor: tensor, advice: advice))
+        }
+        var tensors: [StoreTensor] = []
+        let known = Set(base.checkpoint.tensorNames)
+        for name in base.checkpoint.tensorNames {
+            guard let own = base.tensor(named: name) else { continue }
+            var sources = [own.source]
+            for model in models.map({ inputs.inputs[$0] }) {
+                guard let found = model.tensor(named: name) else {
+                    complain("missing in \(model.reference)", name, advice: "a fine-tune has every tensor of its base")
+                    continue
+                }
+                if found.shape != own.shape {
+                    complain(
+                        "has shape \(own.shape) in the base and \(found.shape) in \(model.reference)", name,
+                        advice: "task vectors are taken between models of one shape; name the base that it was tuned from")
+                } else if found.source.dtype != own.source.dtype,
+                    !(found.source.dtype.isArithmetic && own.source.dtype.isArithmetic)
+                {
+                    complain(
+                        "is \(own.source.dtype.rawValue) in the base and \(found.source.dtype.rawValue) in \(model.reference)",
+                        name,
+                        advice: "there is no difference between such types")
+                }
+                sources.append(found.source)
+            }
+            tensors.append(
+                StoreTensor(
+                    name: name, dtype: own.source.dtype, shape: own.shape, sources: sources,
+                    isEncoded: own.source.dtype.isArithmetic && recipe.filter.takes(name, rank: own.shape.count)))
+        }
+        for model in models.map({ inputs.inputs[$0] }) {
+            for name in model.checkpoint.tensorNames where !known.contains(name) {
+                complain(
+                    "is in \(model.reference) but not in the base", name, advice: "name the base that the model was tuned from")
+            }
+        }
+        for pattern in recipe.filter.include + recipe.filter.exclude
+        where !tensors.contains(where: { $0.name.contains(pattern.value) }) {
+            problems.append(
+                TesseraError(
+                    .badData, "no tensor's name contains '\(pattern.value)'", file: recipe.file, line: pattern.line,
+                    advice: "tessera inspect lists the names"))
+        }
+        guard problems.isEmpty else {
+            let shown = 20
+            let rest = problems.count - shown
+            throw Problems(
+                problems.prefix(shown)
+                    + (rest > 0 ? [TesseraError(.badData, "and \(rest) more problems like these", file: recipe.file)] : []))
+        }
+        return tensors
+    }
+}

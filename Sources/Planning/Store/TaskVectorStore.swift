@@ -1,0 +1,154 @@
+package import Checkpoints
+import Operators
+
+/// A store of task vectors on disk: its index and the headers of its files. No tensor data is read.
+package struct TaskVectorStore: Sendable {
+    package let directory: String
+    package let index: StoreIndex
+    /// By file name.
+    package let headers: [String: SafetensorsHeader]
+    /// By file and tensor.
+    private let entries: [String: [String: TensorEntry]]
+
+    /// Whether a directory holds a store.
+    package static func isStore(_ path: String) -> Bool { fileExists("\(path)/\(StoreIndex.fileName)") }
+
+    /// - Throws: `inputMissing` when there is none, `badData` when index and files do not fit each other.
+    package static func open(_ path: String) throws(TesseraError) -> TaskVectorStore {
+        guard isStore(path) else {
+            throw TesseraError(
+                .inputMissing, "holds no store of task vectors", file: path,
+                advice: "a store is made by a recipe with 'quantize' or 'sparsify'")
+        }
+        let index = try StoreIndex.read(directory: path)
+        var headers: [String: SafetensorsHeader] = [:]
+        for name in Set(index.tasks.flatMap(\.files) + (index.shared?.files ?? [])) {
+            headers[name] = try SafetensorsHeader.read(path: "\(path)/\(name)")
+        }
+        let entries = headers.mapValues { header in
+            Dictionary(header.tensors.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+        }
+        let store = TaskVectorStore(directory: path, index: index, headers: headers, entries: entries)
+        for position in index.tensors.indices {
+            if let shared = index.shared { _ = try store.place(shared.forms[position], files: shared.files, position) }
+            for task in index.tasks { _ = try store.place(task.forms[position], files: task.files, position) }
+        }
+        return store
+    }
+
+    /// The store's tensors that a checkpoint has otherwise, all bytes compared, or not at all.
+    package func differences(from base: Checkpoint) throws -> [String] {
+        var different: [String] = []
+        let piece = 1 << 20
+        let room = UnsafeMutableRawBufferPointer.allocate(byteCount: piece, alignment: 64)
+        defer { room.deallocate() }
+        for tensor in index.tensors {
+            guard let (part, entry) = base.tensor(named: tensor.name), entry.dtype == tensor.dtype, entry.shape == tensor.shape
+            else {
+                different.append(tensor.name)
+                continue
+            }
+            let file = try openByteSource(path: "\(base.directory)/\(base.parts[part].fileName)")
+            var blocks: [Digest] = []
+            for block in stride(from: 0, to: entry.byteCount, by: TreeDigest.blockSize) {
+                let hash = try SHA256()
+                let end = min(entry.byteCount, block + TreeDigest.blockSize)
+                for start in stride(from: block, to: end, by: piece) {
+                    let range = entry.range.lowerBound + start..<entry.range.lowerBound + min(end, start + piece)
+                    try file.withBytes(range, scratch: room) { hash.update($0) }
+                }
+                blocks.append(try hash.finalize())
+            }
+            if try TreeDigest.tensor(blocks: blocks) != tensor.base.digest { different.append(tensor.name) }
+        }
+        return different
+    }
+
+    /// - Throws: `badData` naming the tasks that there are.
+    func task(named name: String) throws(TesseraError) -> StoreIndex.Task {
+        if let task = index.tasks.first(where: { $0.name == name }) { return task }
+        throw TesseraError(
+            .inputMissing, "the store has no task '\(name)'", file: directory,
+            advice: "it has \(index.tasks.map(\.name).joined(separator: ", "))")
+    }
+
+    /// Where the tensors of a form lie.
+    struct Place {
+        let form: VectorForm
+        let file: String
+        let offsets: [Int]
+    }
+
+    /// - Returns: `nil` for a form without tensors.
+    func place(_ form: VectorForm?, files: [String], _ position: Int) throws(TesseraError) -> Place? {
+        guard let form else { return nil }
+        let tensor = index.tensors[position]
+        let wanted = form.tensors(shape: tensor.shape)
+        guard !wanted.isEmpty else { return nil }
+        let names = wanted.map { $0.name(of: tensor.name) }
+        for file in files {
+            let found = names.compactMap { entries[file]?[$0] }
+            guard !found.isEmpty else { continue }
+            guard found.count == wanted.count, zip(found, wanted).allSatisfy({ $0.dtype == $1.dtype && $0.shape == $1.shape })
+            else { break }
+            return Place(form: form, file: file, offsets: found.map(\.range.lowerBound))
+        }
+        throw TesseraError(.badData, "the store's files do not hold it as the index says", file: directory, tensor: tensor.name)
+    }
+}
+
+/// A fine-tune in a store, as an input of a merge.
+struct StoredTask {
+    let store: TaskVectorStore
+    let task: StoreIndex.Task
+    /// The store's files, in the order in which the input counts them behind the base's parts.
+    let files: [String]
+    /// What is added to each of the base's tensors; counts files as `files` does.
+    private let vectors: [String: VectorReference]
+
+    init(_ store: TaskVectorStore, task name: String) throws(TesseraError) {
+        let task = try store.task(named: name), shared = store.index.shared
+        let files = (shared?.files ?? []) + task.files
+        func reference(_ form: VectorForm?, _ own: [String], _ position: Int) throws(TesseraError) -> VectorReference.Vector? {
+            guard let place = try store.place(form, files: own, position) else { return nil }
+            return VectorReference.Vector(
+                form: place.form, file: files.firstIndex(of: place.file) ?? 0, offsets: place.offsets)
+        }
+        var vectors: [String: VectorReference] = [:]
+        for (position, tensor) in store.index.tensors.enumerated() where tensor.dtype.isArithmetic {
+            vectors[tensor.name] = VectorReference(
+                shape: tensor.shape, own: try reference(task.forms[position], task.files, position),
+                shared: try shared.flatMap { shared throws(TesseraError) in
+                    try reference(shared.forms[position], shared.files, position)
+                }, factor: task.factor, baseSample: tensor.base.sample)
+        }
+        self.store = store
+        self.task = task
+        self.files = files
+        self.vectors = vectors
+    }
+
+    /// - Throws: `badData` when a checkpoint cannot be the store's base, as far as headers tell.
+    func check(_ base: Checkpoint, reference: String) throws(TesseraError) {
+        let known = Set(base.tensorNames)
+        let unknown = store.index.tensors.first { tensor in
+            guard known.contains(tensor.name), let entry = base.tensor(named: tensor.name)?.entry else { return true }
+            return entry.shape != tensor.shape || entry.dtype != tensor.dtype
+        }
+        guard let unknown = unknown?.name ?? (known.count == store.index.tensors.count ? nil : known.sorted().first) else {
+            return
+        }
+        throw TesseraError(
+            .badData, "'\(reference)' is not the base of the store: their tensors differ", file: store.directory, tensor: unknown,
+            advice: "name the store's own base, '\(store.index.base.model)', as 'base_model'")
+    }
+
+    /// What is added to the base's tensor.
+    ///
+    /// - Parameter firstFile: the number of the first of `files`.
+    func vector(of name: String, firstFile: Int) -> VectorReference? {
+        var vector = vectors[name]
+        vector?.renumberFiles { $0 + firstFile }
+        return vector
+    }
+}

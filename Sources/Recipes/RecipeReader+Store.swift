@@ -1,0 +1,365 @@
+import Checkpoints
+import Yams
+
+/// Recipes that make a store of task vectors.
+extension RecipeReader {
+    private static let storeKeys = ["quantize", "sparsify", "base_model", "models", "extend"]
+    private static let filterKeys = ["include", "exclude", "min_rank", "rest"]
+    private static let methods = ["magnitude", "dare", "n:m", "cabs", "tall", "emr"]
+
+    /// Whether the recipe makes a store.
+    static func makesStore(_ root: Node.Mapping) -> Bool { root["quantize"] != nil || root["sparsify"] != nil }
+
+    mutating func readStore(_ root: Node.Mapping) -> StoreRecipe? {
+        let key = root["quantize"] != nil ? "quantize" : "sparsify"
+        checkKeys(of: root, known: Self.storeKeys, place: "a recipe with '\(key)'")
+        if let other = root["sparsify"], key == "quantize" {
+            complain(
+                "has both 'quantize' and 'sparsify'", at: other.line,
+                advice: "keep one; values of a sparse store can be quantized with 'sparsify: {values: {bits: 4}}'")
+        }
+        if let method = root["merge_method"] {
+            complain(
+                "has both '\(key)' and 'merge_method'", at: method.line,
+                advice: "make the store first, then merge its tasks with models such as './store#TASK'")
+        }
+        guard let node = root[key], case .mapping(let mapping) = node else {
+            complain(
+                "'\(key)' holds a map", at: root[key]?.line ?? 1,
+                advice: key == "quantize"
+                    ? "write, for example, 'quantize: {scheme: tvq, bits: 3}'"
+                    : "write, for example, 'sparsify: {method: magnitude, density: 0.2}'")
+            return nil
+        }
+        let tasks = readTasks(root)
+        let kind = key == "quantize" ? readQuantization(mapping) : readSparsity(mapping, tasks: tasks.count)
+        // The paper's rule, but where a budget decides or nothing is quantized.
+        let filter = readFilter(mapping, leastRank: key == "quantize" && mapping["budget"] == nil ? 2 : 0)
+        let rest = readFloat(mapping, "rest")
+        var base: Located<ModelReference>?
+        if let node = root["base_model"] {
+            base = readReference(node)
+        } else {
+            complain("has no 'base_model'", at: node.line, advice: "add 'base_model: PATH': task vectors are differences from it")
+        }
+        guard let base, let kind else { return nil }
+        return StoreRecipe(
+            text: text, file: file, kind: kind, line: node.line, baseModel: base, tasks: tasks, filter: filter,
+            rest: rest ?? .f32,
+            extends: root["extend"].flatMap { node in node.plainText.map { Located($0, line: node.line) } }, warnings: warnings)
+    }
+
+    // MARK: Tasks
+
+    private mutating func readTasks(_ root: Node.Mapping) -> [StoreRecipe.Task] {
+        guard let node = root["models"], case .sequence(let list) = node, !list.isEmpty else {
+            complain(
+                "has no models", at: root["models"]?.line ?? 1, advice: "add a list 'models:' with lines such as '- model: PATH'")
+            return []
+        }
+        var tasks: [StoreRecipe.Task] = []
+        for entry in list {
+            guard case .mapping(let mapping) = entry, let modelNode = mapping["model"], let model = readReference(modelNode)
+            else {
+                complain("a model is a map", at: entry.line, advice: "write '- model: PATH', with 'name: TASK' if you like")
+                continue
+            }
+            checkKeys(of: mapping, known: ["model", "name"], place: "a model")
+            let name = mapping["name"]?.plainText ?? Self.taskName(of: model.value)
+            guard Self.isTaskName(name) else {
+                complain(
+                    "the task name '\(name)' would be no good name of a file", at: mapping["name"]?.line ?? model.line,
+                    advice: "add 'name: TASK' with letters, digits, '-', '_' and '.'")
+                continue
+            }
+            if tasks.contains(where: { $0.name == name }) {
+                complain(
+                    "the task '\(name)' is listed twice", at: entry.line,
+                    advice: "give one of them another name with 'name: TASK'")
+                continue
+            }
+            tasks.append(StoreRecipe.Task(model: model, name: name))
+        }
+        return tasks
+    }
+
+    /// The last part of a path, and of an adapter's.
+    private static func taskName(of model: ModelReference) -> String {
+        [model.model.path, model.adapter?.path].compactMap(\.self)
+            .map { $0.split(separator: "/").last.map(String.init) ?? $0 }.joined(separator: "-")
+    }
+
+    /// `shared` is what the vector that all tasks have is called.
+    private static func isTaskName(_ name: String) -> Bool {
+        !name.isEmpty && name.utf8.count <= 128 && !name.hasPrefix(".") && name != "shared"
+            && name.utf8.allSatisfy { byte in
+                (48...57).contains(byte) || (65...90).contains(byte) || (97...122).contains(byte) || "-_.".utf8.contains(byte)
+            }
+    }
+
+    // MARK: Quantizing
+
+    private mutating func readQuantization(_ mapping: Node.Mapping) -> StoreRecipe.Kind? {
+        checkKeys(
+            of: mapping,
+            known: ["scheme", "bits", "group", "budget", "sensitivity", "floor", "error_correction"] + Self.filterKeys,
+            place: "'quantize'")
+        let scheme = mapping["scheme"]?.plainText ?? "tvq"
+        guard ["tvq", "rtvq"].contains(scheme) else {
+            complain(
+                "unknown scheme '\(scheme)'", at: mapping["scheme"]?.line ?? 1,
+                advice: Suggestion.advice(for: scheme, in: ["tvq", "rtvq"], otherwise: "write one of"))
+            return nil
+        }
+        let isResidual = scheme == "rtvq"
+        if let node = mapping["error_correction"], !isResidual || mapping["budget"] != nil {
+            complain(
+                "'error_correction' belongs to 'rtvq' with bits", at: node.line,
+                advice:
+                    "leave it out: \(isResidual ? "under a budget offsets always correct errors" : "'tvq' has no shared vector")")
+        }
+        if let node = mapping["budget"] {
+            for key in ["bits", "group"] {
+                if let other = mapping[key] {
+                    complain(
+                        "has both 'budget' and '\(key)'", at: other.line, advice: "leave '\(key)' out: the budget decides it")
+                }
+            }
+            return readBudget(node, mapping).map { .quantize(.budget($0, isResidual: isResidual)) }
+        }
+        for key in ["sensitivity", "floor"] {
+            if let node = mapping[key] {
+                complain("'\(key)' belongs to a budget", at: node.line, advice: "add 'budget: 2.25 bits', or leave '\(key)' out")
+            }
+        }
+        let group = readGroup(mapping)
+        guard let bits = mapping["bits"] else {
+            complain(
+                "has neither 'bits' nor 'budget'", at: mapping.first?.key.line ?? 1,
+                advice: isResidual ? "add 'bits: {base: 3, offset: 2}'" : "add 'bits: 4'")
+            return nil
+        }
+        guard isResidual else {
+            return readBits(bits, "bits").flatMap { bits in
+                group.map { .quantize(.plain(StoreRecipe.Grid(bits: bits, group: $0))) }
+            }
+        }
+        guard case .mapping(let pair) = bits, let base = pair["base"], let offset = pair["offset"] else {
+            complain(
+                "'rtvq' has bits for the base and for the offsets", at: bits.line, advice: "write 'bits: {base: 3, offset: 2}'")
+            return nil
+        }
+        checkKeys(of: pair, known: ["base", "offset"], place: "'bits'")
+        let corrects = readFlag(mapping, "error_correction") ?? true
+        guard let baseBits = readBits(base, "base"), let offsetBits = readBits(offset, "offset"), let group else { return nil }
+        return .quantize(
+            .residual(
+                base: StoreRecipe.Grid(bits: baseBits, group: group), offset: StoreRecipe.Grid(bits: offsetBits, group: group),
+                correctsErrors: corrects))
+    }
+
+    private mutating func readBits(_ node: Node, _ key: String) -> Int? {
+        if case .integer(let bits)? = node.scalarValue, (1...8).contains(bits) { return bits }
+        complain("'\(key)' is a whole number of bits", at: node.line, advice: "write a number from 1 to 8")
+        return nil
+    }
+
+    private mutating func readGroup(_ mapping: Node.Mapping) -> StoreRecipe.Group? {
+        guard let node = mapping["group"] else { return .tensor }
+        switch node.scalarValue {
+        case .string("tensor"): return .tensor
+        case .string("row"): return .row
+        case .integer(let length) where (4...13).contains { 1 << $0 == length }: return .run(length)
+        default:
+            complain(
+                "'group' says which elements share a grid", at: node.line,
+                advice: "write 'tensor', 'row', or a power of two from 16 to 8192, such as 128")
+            return nil
+        }
+    }
+
+    private mutating func readBudget(_ node: Node, _ mapping: Node.Mapping) -> StoreRecipe.Budget? {
+        let text = (node.plainText ?? "").trimmingCharacters { $0 == " " }
+        var amount: StoreRecipe.Budget.Amount?
+        if text.hasSuffix("%"), let percent = Double(text.dropLast().trimmingCharacters { $0 == " " }), percent > 0,
+            percent <= 100
+        {
+            amount = .share(percent / 100)
+        } else {
+            let number = text.hasSuffix("bits") ? text.dropLast(4).trimmingCharacters { $0 == " " } : text
+            if let bits = Double(number), bits > 0, bits <= 32 { amount = .bits(bits) }
+        }
+        guard let amount else {
+            complain(
+                "'budget' is a number of bits for each parameter, or a share of the fine-tunes' size", at: node.line,
+                advice: "write, for example, 'budget: 2.25 bits' or 'budget: 8%'")
+            return nil
+        }
+        var sensitivity = StoreRecipe.Budget.Sensitivity.balanced
+        switch mapping["sensitivity"]?.plainText {
+        case nil, "balanced"?: break
+        case "relative"?: sensitivity = .relative
+        case "absolute"?: sensitivity = .absolute
+        case let path?: sensitivity = .file(path)
+        }
+        var floor: Double?
+        if let node = mapping["floor"] {
+            guard let bits = node.scalarValue?.asDouble, (0...8).contains(bits) else {
+                complain("'floor' is a number of bits", at: node.line, advice: "write a number from 0 to 8, such as 1.5")
+                return nil
+            }
+            floor = bits
+        }
+        return StoreRecipe.Budget(amount: amount, sensitivity: sensitivity, floor: floor, line: node.line)
+    }
+
+    // MARK: Sparsifying
+
+    private mutating func readSparsity(_ mapping: Node.Mapping, tasks: Int) -> StoreRecipe.Kind? {
+        let method = mapping["method"]?.plainText ?? ""
+        let own: [String: [String]] = [
+            "magnitude": ["density", "scope"], "dare": ["density"], "n:m": ["n", "m", "tail"], "cabs": ["n", "m", "tail"],
+            "tall": ["mask_lambda"], "emr": ["rescale"],
+        ]
+        guard let keys = own[method] else {
+            complain(
+                mapping["method"] == nil ? "has no 'method'" : "unknown method '\(method)'",
+                at: mapping["method"]?.line ?? mapping.first?.key.line ?? 1,
+                advice: Suggestion.advice(for: method, in: Self.methods, otherwise: "write one of"))
+            return nil
+        }
+        checkKeys(of: mapping, known: ["method", "values"] + keys + Self.filterKeys, place: "'sparsify' by \(method)")
+        let line = mapping["method"]?.line ?? 1
+        let sparsity: StoreRecipe.Sparsity?
+        switch method {
+        case "magnitude":
+            let scope = mapping["scope"]?.plainText ?? "tensor"
+            if !["tensor", "model"].contains(scope) {
+                complain(
+                    "'scope' says what a share is taken of", at: mapping["scope"]?.line ?? line,
+                    advice: "write 'tensor' or 'model'")
+            }
+            sparsity = readDensity(mapping, line).map { .magnitude(density: $0, isModelWide: scope == "model") }
+        case "dare": sparsity = readDensity(mapping, line).map { .random(density: $0) }
+        case "tall": sparsity = readLambdas(mapping, tasks: tasks).map { .tall($0) }
+        case "emr":
+            let rescale = mapping["rescale"]?.plainText ?? "means"
+            if !["means", "sums"].contains(rescale) {
+                complain(
+                    "'rescale' says what the factor of a task is made of", at: mapping["rescale"]?.line ?? line,
+                    advice: "write 'means' (of each tensor, as the authors' code) or 'sums' (as their paper)")
+            }
+            sparsity = .emr(sumsOfMeans: rescale == "means")
+        default: sparsity = readBlocks(mapping, isDisjoint: method == "cabs", line: line)
+        }
+        guard let sparsity, let values = readValueForm(mapping) else { return nil }
+        return .sparsify(sparsity, values)
+    }
+
+    private mutating func readDensity(_ mapping: Node.Mapping, _ line: Int) -> Double? {
+        if let density = mapping["density"]?.scalarValue?.asDouble, density > 0, density <= 1 { return density }
+        complain(
+            "'density' is the share of entries that stay", at: mapping["density"]?.line ?? line,
+            advice: "write a number above 0 and up to 1, as in 'density: 0.2'")
+        return nil
+    }
+
+    private mutating func readLambdas(_ mapping: Node.Mapping, tasks: Int) -> [Double]? {
+        guard let node = mapping["mask_lambda"] else { return Array(repeating: 0.4, count: tasks) }
+        var lambdas: [Double] = []
+        if case .sequence(let list) = node {
+            lambdas = list.compactMap { $0.scalarValue?.asDouble }
+        } else if let lambda = node.scalarValue?.asDouble {
+            lambdas = Array(repeating: lambda, count: tasks)
+        }
+        guard lambdas.count == tasks, lambdas.allSatisfy({ $0 >= 0 && $0.isFinite }) else {
+            complain(
+                "'mask_lambda' is a number, or one for each of the \(tasks) models", at: node.line,
+                advice: "write, for example, 'mask_lambda: 0.4'")
+            return nil
+        }
+        return lambdas
+    }
+
+    private mutating func readBlocks(_ mapping: Node.Mapping, isDisjoint: Bool, line: Int) -> StoreRecipe.Sparsity? {
+        func whole(_ key: String) -> Int? {
+            if case .integer(let number)? = mapping[key]?.scalarValue { number } else { nil }
+        }
+        guard let n = whole("n"), let m = whole("m"), n >= 1, n <= m, (1...10).contains(where: { 1 << $0 == m }) else {
+            complain(
+                "of every m entries n stay", at: mapping["m"]?.line ?? mapping["n"]?.line ?? line,
+                advice: "write, for example, 'n: 64' and 'm: 256'; m is a power of two up to 1024, and n at most m")
+            return nil
+        }
+        let tail = mapping["tail"]?.plainText ?? "drop"
+        guard ["drop", "prorate"].contains(tail) else {
+            complain(
+                "'tail' says what becomes of fewer than m entries at the end", at: mapping["tail"]?.line ?? line,
+                advice: "write 'drop' or 'prorate'")
+            return nil
+        }
+        return .blocks(n: n, m: m, prorates: tail == "prorate", isDisjoint: isDisjoint)
+    }
+
+    private mutating func readValueForm(_ mapping: Node.Mapping) -> StoreRecipe.Values? {
+        guard let node = mapping["values"] else { return StoreRecipe.Values(dtype: nil, grid: nil) }
+        guard case .mapping(let grid) = node else {
+            return readFloat(mapping, "values").map { StoreRecipe.Values(dtype: $0, grid: nil) }
+        }
+        checkKeys(of: grid, known: ["bits", "group"], place: "'values'")
+        guard let bits = grid["bits"] else {
+            complain("'values' has no bits", at: node.line, advice: "write, for example, 'values: {bits: 4, group: 128}'")
+            return nil
+        }
+        guard let number = readBits(bits, "bits"), let group = readGroup(grid) else { return nil }
+        return StoreRecipe.Values(dtype: nil, grid: StoreRecipe.Grid(bits: number, group: group))
+    }
+
+    // MARK: Filters
+
+    private mutating func readFilter(_ mapping: Node.Mapping, leastRank: Int) -> StoreRecipe.Filter {
+        var rank = leastRank
+        if let node = mapping["min_rank"] {
+            if case .integer(let number)? = node.scalarValue, number >= 0 {
+                rank = number
+            } else {
+                complain("'min_rank' is a number of dimensions", at: node.line, advice: "write a whole number, such as 2")
+            }
+        }
+        return StoreRecipe.Filter(include: readNames(mapping, "include"), exclude: readNames(mapping, "exclude"), leastRank: rank)
+    }
+
+    private mutating func readNames(_ mapping: Node.Mapping, _ key: String) -> [Located<String>] {
+        guard let node = mapping[key], !node.isNull else { return [] }
+        let list: [Node] = if case .sequence(let sequence) = node { Array(sequence) } else { [node] }
+        let names = list.compactMap { node in node.plainText.map { Located($0, line: node.line) } }
+        if names.count < list.count {
+            complain(
+                "'\(key)' is a list of parts of tensor names", at: node.line, advice: "write, for example, '\(key): [mlp, attn]'")
+        }
+        return names
+    }
+
+    private mutating func readFloat(_ mapping: Node.Mapping, _ key: String) -> DType? {
+        guard let node = mapping[key], !node.isNull else { return nil }
+        let types = Recipe.dtypes.filter { $0.value != .f64 }
+        if let dtype = types[node.plainText ?? ""] { return dtype }
+        complain(
+            "'\(key)' is a floating-point type, not '\(node.plainText ?? "")'", at: node.line,
+            advice: Suggestion.advice(for: node.plainText ?? "", in: types.keys.sorted(), otherwise: "write one of"))
+        return nil
+    }
+
+    private mutating func readFlag(_ mapping: Node.Mapping, _ key: String) -> Bool? {
+        guard let node = mapping[key] else { return nil }
+        if let flag = node.scalarValue?.asBool { return flag }
+        complain("'\(key)' is true or false", at: node.line, advice: "write '\(key): true' or '\(key): false'")
+        return nil
+    }
+}
+
+extension StringProtocol {
+    fileprivate func trimmingCharacters(_ isTrimmed: (Character) -> Bool) -> String {
+        String(drop(while: isTrimmed).reversed().drop(while: isTrimmed).reversed())
+    }
+}

@@ -1,0 +1,88 @@
+internal import CTensorKernels
+
+/// The loops over sparse task vectors. A bitmap is a stream of codes of one bit: element `i` has bit `i % 8` of byte `i / 8`, and the last byte is
+/// filled up with zeros.
+extension Kernels {
+    // MARK: Making bitmaps
+
+    /// Set where a flag is not 0.
+    package func bits(where flags: UnsafePointer<UInt8>, into bits: UnsafeMutableRawPointer, count: Int) {
+        table.pointee.keep_bits(flags, bits, count)
+    }
+
+    /// Set where `x` is not 0, as NaN is not.
+    package func bits(ofNonzero x: UnsafePointer<Float>, into bits: UnsafeMutableRawPointer, count: Int) {
+        table.pointee.bits_nonzero(x, bits, count)
+    }
+
+    /// Set where `|x| > factor · |y|`, the product rounded to float32 (TALL masks).
+    package func bits(
+        of x: UnsafePointer<Float>, above factor: Float, times y: UnsafePointer<Float>, into bits: UnsafeMutableRawPointer,
+        count: Int
+    ) {
+        table.pointee.bits_above(factor, x, y, bits, count)
+    }
+
+    /// Set where `x` and `y` are both above zero or both below it (EMR).
+    package func bits(
+        of x: UnsafePointer<Float>, agreeingWith y: UnsafePointer<Float>, into bits: UnsafeMutableRawPointer, count: Int
+    ) {
+        table.pointee.bits_agreeing(x, y, bits, count)
+    }
+
+    /// Flags of 1 where an element stays: in each block of `block` elements the `kept` largest magnitudes among those whose `taken` is 0.
+    ///
+    /// Of equal ones the first go first, and a zero never stays. If fewer than `kept` elements are not taken, the largest of the others make
+    /// up for the missing ones.
+    ///
+    /// - Parameters:
+    ///   - block: at most `blockLimit`; the last block may be shorter.
+    ///   - keptAtEnd: how many stay of that shorter block.
+    package func keepLargest(
+        _ kept: Int, ofEach block: Int, keptAtEnd: Int, _ x: UnsafePointer<Float>, taken: UnsafePointer<UInt8>,
+        into flags: UnsafeMutablePointer<UInt8>, count: Int
+    ) {
+        assert((1...Self.blockLimit).contains(block))
+        table.pointee.keep_of_blocks(x, taken, block, kept, keptAtEnd, flags, count)
+    }
+
+    /// Elements of a block that `keepLargest` takes at most.
+    package static let blockLimit = Int(TK_BLOCK_LIMIT)
+
+    // MARK: Using them
+
+    /// How many of the first `count` bits are set.
+    package func countBits(_ bits: UnsafeRawPointer, count: Int) -> Int { table.pointee.count_bits(bits, count) }
+
+    /// How many elements are not 0.
+    package func countNonzero(_ x: UnsafePointer<Float>, count: Int) -> Int {
+        withUnsafeTemporaryAllocation(byteCount: max(1, (count + 7) / 8), alignment: 8) { room in
+            guard let bitmap = room.baseAddress else { return 0 }
+            bits(ofNonzero: x, into: bitmap, count: count)
+            return countBits(bitmap, count: count)
+        }
+    }
+
+    /// Zeroes the elements whose bit is not set, the first element's being bit `first`.
+    package func apply(_ bits: UnsafeRawPointer, first: Int, to target: UnsafeMutablePointer<Float>, count: Int) {
+        table.pointee.apply_bits(bits, first, target, count)
+    }
+
+    /// The elements of `x` whose bits are set, in order; bit 0 is that of the first element.
+    ///
+    /// - Returns: how many they are; nothing is written beyond them.
+    package func compress(
+        _ x: UnsafePointer<Float>, bits: UnsafeRawPointer, into target: UnsafeMutablePointer<Float>, count: Int
+    ) -> Int {
+        table.pointee.compress(x, bits, target, count)
+    }
+
+    /// `target` = the next of `values` where the bit is set, else 0; the first element's is bit `first`.
+    ///
+    /// - Returns: how many values were taken; none is read beyond them.
+    package func expand(
+        _ values: UnsafePointer<Float>, bits: UnsafeRawPointer, first: Int, into target: UnsafeMutablePointer<Float>, count: Int
+    ) -> Int {
+        table.pointee.expand(values, bits, first, target, count)
+    }
+}

@@ -1,0 +1,120 @@
+internal import CTensorKernels
+
+/// The loops over quantized task vectors. A stream of codes of `bits` bits (1...8) has code `i` in its bits `i·bits ..< (i + 1)·bits`; bit `k`
+/// is bit `k % 8` of byte `k / 8`, and the last byte is filled up with zeros. Nothing beyond the codes' last byte is read or written.
+extension Kernels {
+    /// Bytes of `count` codes.
+    package static func streamByteCount(_ count: Int, bits: Int) -> Int { (count * bits + 7) / 8 }
+
+    // MARK: Encoding
+
+    /// The lowest and the highest element, +0 for any zero; `nil` unless all of them, and their distance, are finite.
+    package func range(_ x: UnsafePointer<Float>, count: Int) -> ValueRange? {
+        var lowest: Float = 0, highest: Float = 0
+        guard table.pointee.range(x, &lowest, &highest, count) else { return nil }
+        return count == 0 ? ValueRange.none : (highest - lowest).isFinite ? ValueRange(lowest: lowest, highest: highest) : nil
+    }
+
+    /// `codes = x · factor + offset`, to the nearest whole number, half to even, within `0...highest`; NaN gives 0.
+    ///
+    /// Product and sum are rounded to float32 each. Where |offset| ≥ 2²⁰ the product is exact and the sum is rounded to float64.
+    package func quantize(
+        _ x: UnsafePointer<Float>, factor: Float, offset: Double, highest: UInt8, into codes: UnsafeMutablePointer<UInt8>,
+        count: Int
+    ) {
+        table.pointee.quantize(x, factor, offset, UInt32(highest), codes, count)
+    }
+
+    /// Packs codes into a stream from its first byte on; what a code has beyond its width is dropped.
+    package func pack(_ codes: UnsafePointer<UInt8>, bits: Int, into stream: UnsafeMutableRawPointer, count: Int) {
+        table.pointee.pack(codes, bits, stream, count)
+    }
+
+    // MARK: Decoding
+
+    /// The codes `first ..< first + count` of a stream.
+    package func unpack(
+        _ stream: UnsafeRawPointer, bits: Int, first: Int, into codes: UnsafeMutablePointer<UInt8>, count: Int
+    ) {
+        table.pointee.unpack(stream, bits, first, codes, count)
+    }
+
+    /// `target = values[code]` for the codes `first ..< first + count`.
+    ///
+    /// - Parameter values: 2 to the `bits` numbers.
+    package func dequantize(
+        _ stream: UnsafeRawPointer, bits: Int, first: Int, values: UnsafePointer<Float>, into target: UnsafeMutablePointer<Float>,
+        count: Int
+    ) {
+        table.pointee.dequantize_table(stream, bits, first, values, target, count)
+    }
+
+    /// `target = (code − zero) · step` for the codes `first ..< first + count`, the product rounded once.
+    ///
+    /// - Parameters:
+    ///   - group: elements of a group, a power of two.
+    ///   - steps: one for each group, beginning with the one that `first` is in.
+    ///   - zero: a whole or half number below 2²⁰ keeps the difference exact.
+    package func dequantize(
+        _ stream: UnsafeRawPointer, bits: Int, first: Int, group: Int, steps: UnsafePointer<Float>, zero: Float,
+        into target: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        table.pointee.dequantize_groups(stream, bits, first, group, steps, zero, target, count)
+    }
+
+    /// The same on one grid, in float64 where its zero is far off.
+    package func dequantize(
+        _ stream: UnsafeRawPointer, bits: Int, first: Int, step: Float, zero: Double, into target: UnsafeMutablePointer<Float>,
+        count: Int
+    ) {
+        guard zero.magnitude >= 0x1p20 else {
+            return withUnsafePointer(to: step) {
+                table.pointee.dequantize_groups(stream, bits, first, 1 << 62, $0, Float(zero), target, count)
+            }
+        }
+        let values = (0..<1 << bits).map { Float((Double($0) - zero) * Double(step)) }
+        dequantize(stream, bits: bits, first: first, values: values, into: target, count: count)
+    }
+
+    // MARK: Grids
+
+    /// Codes numbers on a grid, a byte for each.
+    package func code(
+        _ x: UnsafePointer<Float>, on point: GridPoint, largestCode: Int, into codes: UnsafeMutablePointer<UInt8>, count: Int
+    ) {
+        table.pointee.quantize(x, point.multiplier, point.offset, UInt32(largestCode), codes, count)
+    }
+
+    /// `target = (code − zero) · step` for codes of a byte each.
+    package func decode(
+        _ codes: UnsafePointer<UInt8>, on point: GridPoint, into target: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        table.pointee.decode(codes, point.step, point.zero, target, count)
+    }
+
+    /// Where the zero of a fitted grid is: ½ for one bit, else `2^(bits − 1)`, a code of its own.
+    package static func fittedZero(bits: Int) -> Float { bits == 1 ? 0.5 : Float(1 << (bits - 1)) }
+
+    /// Codes each group of finite numbers on a grid of its own, whose zero is `fittedZero`.
+    ///
+    /// The codes are those of the step that errs least, as far as a search finds it. The stored step is the one with `Σ xx̂ = Σ x²`, so
+    /// that the vector is not shortened on the whole; least squares alone would shorten it, the more the fewer bits there are.
+    ///
+    /// - Parameters:
+    ///   - steps: a bfloat16 number for each group, of either sign; 0 for one of zeros.
+    ///   - decoded: takes the numbers as they will be read.
+    package func fitGroups(
+        _ x: UnsafePointer<Float>, group: Int, bits: Int, steps: UnsafeMutablePointer<Float>,
+        codes: UnsafeMutablePointer<UInt8>, decoded: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        table.pointee.fit_groups(x, group, bits, steps, codes, decoded, count)
+    }
+
+    /// `Σ |xᵢ|` in float64.
+    package func sumOfMagnitudes(_ x: UnsafePointer<Float>, count: Int) -> Double { table.pointee.sum_of_magnitudes(x, count) }
+
+    /// `Σ (xᵢ − yᵢ)²` in float64.
+    package func squaredError(_ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, count: Int) -> Double {
+        table.pointee.squared_error(x, y, count)
+    }
+}

@@ -1,0 +1,118 @@
+import Checkpoints
+import Operators
+import Planning
+
+/// A store of task vectors as `inspect` shows it.
+struct StoreListing: Encodable {
+    struct Task: Encodable {
+        let name: String
+        let model: String
+        let scheme: String
+        /// Bytes of its tensors.
+        let bytes: Int
+        let bitsPerParameter: Double
+        /// `Σ(τ − τ̂)² / Στ²`; absent for a task vector that is zero.
+        let error: Double?
+        /// What a budget's measurements promised of it.
+        let predictedError: Double?
+        /// Tensors without arithmetic of which the base's is taken although the fine-tune has another.
+        let lost: [String]
+    }
+
+    struct Base: Encodable {
+        let model: String
+        let digest: Digest
+        /// Whether the base that was named is this one; absent if none was.
+        var matches: Bool?
+        /// Tensors of it that are not.
+        var differences: [String] = []
+    }
+
+    let tasks: [Task]
+    /// Bytes of the vector that all tasks share.
+    let sharedBytes: Int
+    let parameters: Int
+    /// Bytes of all tensors of the store, and of those of the fine-tunes that they stand for.
+    let bytes: Int
+    let originalBytes: Int
+    let bitsPerParameter: Double
+    private(set) var base: Base
+
+    init(_ store: TaskVectorStore) {
+        let index = store.index
+        let parameters = index.tensors.filter(\.dtype.isArithmetic).reduce(0) { $0 + $1.elementCount }
+        func bytes(_ forms: [VectorForm?]) -> Int {
+            zip(index.tensors, forms).reduce(0) { $0 + ($1.1?.byteCount(shape: $1.0.shape) ?? 0) }
+        }
+        func bits(_ bytes: Int, tasks: Int = 1) -> Double { Double(8 * bytes) / Double(max(1, parameters * tasks)) }
+        tasks = index.tasks.map { task in
+            Task(
+                name: task.name, model: task.model, scheme: task.scheme, bytes: bytes(task.forms),
+                bitsPerParameter: bits(bytes(task.forms)), error: task.energy > 0 ? task.error / task.energy : nil,
+                predictedError: task.predicted, lost: task.lost)
+        }
+        sharedBytes = index.shared.map { bytes($0.forms) } ?? 0
+        self.parameters = parameters
+        self.bytes = tasks.reduce(sharedBytes) { $0 + $1.bytes }
+        originalBytes =
+            index.tasks.count
+            * index.tensors.filter(\.dtype.isArithmetic).reduce(0) { $0 + $1.elementCount * $1.dtype.bitWidth / 8 }
+        bitsPerParameter = bits(self.bytes, tasks: index.tasks.count)
+        base = Base(model: index.base.model, digest: index.base.digest)
+    }
+
+    /// Holds a checkpoint against the base that the task vectors were taken from, byte by byte.
+    mutating func compare(base path: String, in store: TaskVectorStore) throws {
+        base.differences = try store.differences(from: Checkpoint.open(path))
+        base.matches = base.differences.isEmpty
+    }
+
+    private static let shownDifferences = 10
+
+    var text: String {
+        var table = TextTable([
+            ("TASK", .left), ("SCHEME", .left), ("BITS", .right), ("ERROR", .right), ("SIZE", .right), ("OF IT", .right),
+        ])
+        let one = originalBytes / max(1, tasks.count)
+        for task in tasks {
+            table.add([
+                task.name, task.scheme, Quantity.decimal(task.bitsPerParameter, places: 3),
+                task.error.map { Quantity.decimal($0, places: 4) } ?? "–", Quantity.bytes(task.bytes),
+                Self.share(task.bytes, of: one),
+            ])
+        }
+        if sharedBytes > 0 {
+            table.add([
+                "(shared)", "", Quantity.decimal(Double(8 * sharedBytes) / Double(max(1, parameters)), places: 3), "",
+                Quantity.bytes(sharedBytes), Self.share(sharedBytes, of: one),
+            ])
+        }
+        var lines = table.lines
+        lines += [
+            "",
+            "\(tasks.count) \(tasks.count == 1 ? "task" : "tasks") of \(parameters) parameters: \(Quantity.bytes(bytes)), "
+                + "\(Self.share(bytes, of: originalBytes)) of the fine-tunes' \(Quantity.bytes(originalBytes)), "
+                + "\(Quantity.decimal(bitsPerParameter, places: 3)) bits a parameter",
+            "base \(base.model), \(base.digest.description.prefix(12))",
+        ]
+        let predictions = tasks.compactMap(\.predictedError)
+        if !predictions.isEmpty {
+            let mean = predictions.reduce(0, +) / Double(predictions.count)
+            lines.append("predicted error of the tasks with a budget: \(Quantity.decimal(mean, places: 4)) on average")
+        }
+        for task in tasks where !task.lost.isEmpty {
+            lines.append("note \(task.name): not stored, the base's are used: \(task.lost.joined(separator: ", "))")
+        }
+        if let matches = base.matches {
+            lines.append(matches ? "the base that was named is the right one" : "the base that was named is another one:")
+            lines += base.differences.prefix(Self.shownDifferences).map { "  \($0)" }
+            let rest = base.differences.count - Self.shownDifferences
+            if rest > 0 { lines.append("  and \(rest) more") }
+        }
+        return lines.joined(separator: "\n")
+    }
+
+    private static func share(_ bytes: Int, of all: Int) -> String {
+        all > 0 ? "\(Quantity.decimal(100 * Double(bytes) / Double(all), places: 1)) %" : "–"
+    }
+}

@@ -1,0 +1,63 @@
+import Checkpoints
+import Foundation
+import TestSupport
+import Testing
+
+/// docs/examples/read_task_vectors.py, which is all that docs/task-vectors.md says of the format, rebuilds what we rebuild.
+@Suite struct StoreReaderTests {
+    private static let recipes = [
+        "quantize: {bits: 3}", "quantize: {bits: 2, group: row, min_rank: 0}", "quantize: {bits: 5, group: 16, rest: bfloat16}",
+        "quantize: {bits: 1, group: 64}", "quantize: {scheme: rtvq, bits: {base: 3, offset: 2}}", "quantize: {budget: 3 bits}",
+        "sparsify: {method: magnitude, density: 0.2}",
+        "sparsify: {method: magnitude, density: 0.2, values: {bits: 4, group: 32}}",
+        "sparsify: {method: magnitude, density: 0.2, values: {bits: 3, group: row}}",
+        "sparsify: {method: cabs, n: 2, m: 8, values: {bits: 4}}", "sparsify: {method: tall}",
+        "sparsify: {method: emr, values: {bits: 4, group: 32}}",
+    ]
+
+    private static let hasNumPy = (try? run("python3", ["-c", "import numpy"])) == 0
+
+    private static func run(_ command: String, _ arguments: [String]) throws -> Int32 {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments = [command] + arguments
+        process.standardError = FileHandle.nullDevice
+        try process.run()
+        process.waitUntilExit()
+        return process.terminationStatus
+    }
+
+    /// Two matrices and two vectors; a quarter of the base is a zero, half of those with a minus.
+    private static func model(seed: UInt64) -> [(String, TestTensor)] {
+        var common = SplitMix(seed: 7), own = SplitMix(seed: seed)
+        return [("a.weight", [37, 24]), ("a.bias", [37]), ("b.weight", [9, 50]), ("b.norm", [50])].map { name, shape in
+            let values = (0..<shape.reduce(1, *)).map { index -> Float in
+                let value = Float.random(in: -1...1, using: &common), change = Float.random(in: -0.2...0.2, using: &own)
+                let base = index % 4 == 0 ? (index % 8 == 0 ? -0.0 : 0) : value
+                let tuned = seed == 0 || index % 3 == 0 ? base : base + change
+                return Float(bitPattern: tuned.bitPattern & 0xffff_0000)
+            }
+            return (name, name.hasPrefix("a") ? TestTensor(bfloat16: values, shape: shape) : TestTensor(values, shape: shape))
+        } + [("c.ids", TestTensor(.i64, [2], bytes: Array(0..<16)))]
+    }
+
+    @Test(.enabled(if: hasNumPy, "there is no python3 with numpy"), arguments: recipes)
+    func rebuildsTheSame(_ recipe: String) async throws {
+        let directory = try TemporaryDirectory(), path = directory.path
+        for (seed, name) in ["base", "one", "two"].enumerated() {
+            try TestTensor.writeCheckpoint("\(path)/\(name)", Self.model(seed: UInt64(seed)))
+        }
+        try directory.write("\(recipe)\nbase_model: ./base\nmodels: [{model: ./one}, {model: ./two}]\n", to: "store.yml")
+        try directory.write("merge_method: passthrough\nmodels: [{model: ./store#two}]\n", to: "two.yml")
+        for job in [["store.yml", "store"], ["two.yml", "rebuilt"]] {
+            let outcome = try await Tessera.run(["run"] + job, in: path)
+            try #require(outcome.exitCode == 0, "\(outcome.errors)")
+        }
+        let script = "\(Repository.root)/docs/examples/read_task_vectors.py"
+        let code = try Self.run(
+            "python3", [script, "\(path)/store", "two", "\(path)/base/model.safetensors", "\(path)/read.safetensors"])
+        try #require(code == 0)
+        let read = try TestTensor.read("\(path)/read.safetensors"), rebuilt = try TestTensor.read("\(path)/rebuilt")
+        #expect(read == rebuilt)
+    }
+}
