@@ -20,7 +20,7 @@ struct SparsePlanner: Sendable {
             } next: { [self] findings in
                 try planner.write { tensor in
                     guard tensor.isEncoded, let found = findings[tensor.name] else { return planner.raw(tensor) }
-                    return .sparsify(try random(tensor, density: density, kept: found.tasks.map { Int($0.first ?? 0) }))
+                    return .sparsify(try random(tensor, density: density, kept: counts(found, tensor)))
                 }
             }
         case .magnitude(let density, isModelWide: false):
@@ -67,6 +67,15 @@ struct SparsePlanner: Sendable {
         return SparseEncoder(selection: .random(density: density, keys: keys), values: form(in: tensor), kept: kept)
     }
 
+    /// - Throws: `internal` for counts that cannot be of that tensor.
+    private func counts(_ found: TensorFindings, _ tensor: StoreTensor) throws(TesseraError) -> [Int] {
+        let counts = found.tasks.compactMap { $0.first.flatMap { Int(exactly: $0) } }
+        guard counts.count == taskCount, counts.allSatisfy({ (0...tensor.elementCount).contains($0) }) else {
+            throw TesseraError(.internal, "a worker counted what cannot be", tensor: tensor.name)
+        }
+        return counts
+    }
+
     private func largest(_ kept: [Int], in tensor: StoreTensor) -> Encoding {
         .sparsify(SparseEncoder(selection: .largest(kept), values: form(in: tensor), kept: kept))
     }
@@ -104,7 +113,15 @@ struct SparsePlanner: Sendable {
 
     /// Pairs of a bin and a count, as `MagnitudeMeasurement` returns them.
     private static func pairs(_ numbers: [Double]) -> [(bin: UInt32, count: Int)] {
-        stride(from: 0, to: numbers.count - 1, by: 2).map { (UInt32(numbers[$0]), Int(numbers[$0 + 1])) }
+        stride(from: 0, to: numbers.count - 1, by: 2).compactMap { index in
+            guard let bin = UInt32(exactly: numbers[index]), let count = Int(exactly: numbers[index + 1]) else { return nil }
+            return (bin, count)
+        }
+    }
+
+    private static func pairs(of task: Int, in found: TensorFindings?) -> [(bin: UInt32, count: Int)] {
+        guard let found, found.tasks.indices.contains(task) else { return [] }
+        return pairs(found.tasks[task])
     }
 
     /// - Returns: `nil` where nothing is kept.
@@ -112,7 +129,7 @@ struct SparsePlanner: Sendable {
         guard rank > 0 else { return nil }
         var totals: [UInt32: Int] = [:]
         for found in findings.values {
-            for (bin, count) in pairs(found.tasks[task]) { totals[bin, default: 0] += count }
+            for (bin, count) in pairs(of: task, in: found) { totals[bin, default: 0] += count }
         }
         var above = 0
         for (bin, count) in totals.sorted(by: { $0.key > $1.key }) {
@@ -133,8 +150,8 @@ struct SparsePlanner: Sendable {
         var equalLeft = fine.left
         var kept: [String: Int] = [:]
         for name in tensors {
-            let coarse = pairs(first[name]?.tasks[task] ?? []).filter { $0.bin > threshold.bin }
-            let inBin = pairs(second[name]?.tasks[task] ?? [])
+            let coarse = pairs(of: task, in: first[name]).filter { $0.bin > threshold.bin }
+            let inBin = pairs(of: task, in: second[name])
             let equal = min(equalLeft, inBin.first { $0.bin == fine.bin }?.count ?? 0)
             equalLeft -= equal
             kept[name] = (coarse + inBin.filter { $0.bin > fine.bin }).reduce(equal) { $0 + $1.count }
