@@ -113,22 +113,32 @@ import Testing
     @Test func withAWorkerKilledInTheMiddle() async throws {
         let jobs = try await jobs()
         for job in jobs {
-            // The victim is alone and slow, so that it surely holds a shard when it dies.
-            let cluster = try await Cluster(workers: 1, worker: ["--pause-milliseconds", "100"])
+            let cluster = try await Cluster(workers: 1, worker: Cluster.slow)
             let output = "\(directory.path)/killed"
-            let submission = try await cluster.submit(job.recipe, output, Self.limits)
-            try #require(submission.exitCode == 0, "\(submission.errors)")
-            let id = submission.output.trimmingCharacters(in: .whitespacesAndNewlines)
-            try await eventually("a shard in the victim's hands") {
-                let shards = try await cluster.job(id).shards
-                return shards.committed > 0 && shards.leased > 0
-            }
-            cluster.workers[0].signal(SIGKILL)
-            try cluster.addWorker()
+            let id = try await cluster.submitAndKillItsWorker(job.recipe, output, Self.limits)
             try await eventually("the end of \(job.name)") { try await cluster.job(id).state == "done" }
             let status = try await cluster.job(id)
             #expect(status.attempts > status.shards.total, "the victim's shard was done again")
             try expectSame(output, job, "killed")
         }
+    }
+}
+
+extension Cluster {
+    /// So that a worker surely holds a shard when it dies.
+    static let slow = ["--pause-milliseconds", "100"]
+
+    /// Submits a job to a cluster of one slow worker, which dies in the middle of it and is replaced.
+    func submitAndKillItsWorker(_ recipe: String, _ output: String, _ options: [String]) async throws -> String {
+        let submission = try await submit(recipe, output, options)
+        try #require(submission.exitCode == 0, "\(submission.errors)")
+        let id = submission.output.trimmingCharacters(in: .whitespacesAndNewlines)
+        try await eventually("a shard in the victim's hands") {
+            let shards = try await job(id).shards
+            return shards.committed > 0 && shards.leased > 0
+        }
+        workers[0].signal(SIGKILL)
+        try addWorker()
+        return id
     }
 }

@@ -110,18 +110,9 @@ import Testing
 
     @Test func withAWorkerKilledInTheMiddle() async throws {
         for job in try await jobs(["tvq-group", "rtvq", "budget", "magnitude-model", "dare", "emr"], families: ["f32"]) {
-            // The victim is alone and slow, so that it surely holds a shard when it dies.
-            let cluster = try await Cluster(workers: 1, worker: ["--pause-milliseconds", "100"])
+            let cluster = try await Cluster(workers: 1, worker: Cluster.slow)
             let output = "\(bench.path)/killed"
-            let submission = try await cluster.submit(job.recipe, output, Self.limits)
-            try #require(submission.exitCode == 0, "\(submission.errors)")
-            let id = submission.output.trimmingCharacters(in: .whitespacesAndNewlines)
-            try await eventually("a shard in the victim's hands") {
-                let shards = try await cluster.job(id).shards
-                return shards.committed > 0 && shards.leased > 0
-            }
-            cluster.workers[0].signal(SIGKILL)
-            try cluster.addWorker()
+            let id = try await cluster.submitAndKillItsWorker(job.recipe, output, Self.limits)
             try await eventually("the end of \(job.name)") { try await cluster.job(id).state == "done" }
             try expectSame(output, job, "killed")
         }

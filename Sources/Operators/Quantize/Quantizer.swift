@@ -34,7 +34,8 @@ package struct Quantizer: Sendable, Hashable, Codable {
 
     /// - Returns: for each task `Σ(τ − τ̂)²` and `Στ²`.
     func encode(_ tensor: TensorPasses) throws -> [[Double]] {
-        let sharedCoder = try sharedIsFrozen ? nil : shared.map { try coder($0, ranges: ranges(of: [0], $0, in: tensor, mean)) }
+        let sharedCoder =
+            try sharedIsFrozen ? nil : shared.map { FormCoder($0, ranges: try ranges(of: [0], $0, in: tensor, mean).first ?? []) }
         let offsets: Vector = { grain, task in
             let vector = try grain.taskVector(task + 1)
             if let shared = try reference(sharedCoder, in: grain) {
@@ -105,10 +106,6 @@ package struct Quantizer: Sendable, Hashable, Codable {
     }
 
     // MARK: Ranges
-
-    private func coder(_ form: VectorForm, ranges: [[ValueRange]]) -> FormCoder {
-        FormCoder(form, ranges: ranges.first ?? [])
-    }
 
     /// One pass for all tasks whose grids need it.
     private func coders(_ offsets: @escaping Vector, in tensor: TensorPasses) throws -> [FormCoder] {

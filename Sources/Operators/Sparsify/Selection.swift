@@ -45,13 +45,11 @@ package enum Selection: Sendable, Hashable, Codable {
 struct Selector: Sendable {
     private let selection: Selection
     private let trim: MagnitudeTrim?
-    private let taskCount: Int
 
     init(_ selection: Selection, in tensor: TensorPasses) throws {
         self.selection = selection
-        taskCount = tensor.taskCount
         if case .largest(let kept) = selection {
-            trim = try MagnitudeTrim(kept.map { .init(kept: $0) }, of: Array(1...taskCount), in: tensor)
+            trim = try MagnitudeTrim(kept.map { .init(kept: $0) }, of: Array(1...tensor.taskCount), in: tensor)
         } else {
             trim = nil
         }

@@ -153,12 +153,12 @@ private struct PackedValues {
         let room = grain.workspace { CodeRoom() }
         if case .dense(.raw(let dtype)) = coder.form {
             let kept = grain.scratch(0)
-            var last = 0
-            for index in 0..<grain.count where entries[index] != 0 {
-                kept[last] = entries[index]
-                last += 1
+            let found = withUnsafeTemporaryAllocation(byteCount: FixedTree.blockElements / 8, alignment: 8) { mask in
+                guard let mask = mask.baseAddress else { return 0 }
+                grain.kernels.bits(ofNonzero: entries, into: mask, count: grain.count)
+                return grain.kernels.compress(entries, bits: mask, into: kept, count: grain.count)
             }
-            let taken = max(0, min(last - skipped, count - filled))
+            let taken = max(0, min(found - skipped, count - filled))
             bytes.withUnsafeMutableBytes { bytes in
                 guard let start = bytes.baseAddress, taken > 0 else { return }
                 grain.kernels.narrow(kept + skipped, to: dtype, start + filled * bits / 8, count: taken)

@@ -28,9 +28,9 @@ enum StoreTensors {
         guard let base = inputs.base.map({ inputs.inputs[$0] }), models.count == recipe.tasks.count else {
             throw Problems([TesseraError(.internal, "a model was not opened", file: recipe.file)])
         }
-        var problems: [TesseraError] = []
+        var problems = ProblemList(file: recipe.file)
         func complain(_ problem: String, _ tensor: String, advice: String) {
-            problems.append(TesseraError(.badData, problem, file: recipe.file, tensor: tensor, advice: advice))
+            problems.add([TesseraError(.badData, problem, file: recipe.file, tensor: tensor, advice: advice)])
         }
         var tensors: [StoreTensor] = []
         let known = Set(base.checkpoint.tensorNames)
@@ -69,18 +69,13 @@ enum StoreTensors {
         }
         for pattern in recipe.filter.include + recipe.filter.exclude
         where !tensors.contains(where: { $0.name.contains(pattern.value) }) {
-            problems.append(
+            problems.add([
                 TesseraError(
                     .badData, "no tensor's name contains '\(pattern.value)'", file: recipe.file, line: pattern.line,
-                    advice: "tessera inspect lists the names"))
+                    advice: "tessera inspect lists the names")
+            ])
         }
-        guard problems.isEmpty else {
-            let shown = 20
-            let rest = problems.count - shown
-            throw Problems(
-                problems.prefix(shown)
-                    + (rest > 0 ? [TesseraError(.badData, "and \(rest) more problems like these", file: recipe.file)] : []))
-        }
+        try problems.throwIfAny()
         return tensors
     }
 }

@@ -37,34 +37,26 @@ package struct TaskVectorStore: Sendable {
     }
 
     /// The store's tensors that a checkpoint has otherwise, all bytes compared, or not at all.
-    package func differences(from base: Checkpoint) throws -> [String] {
+    package func differences(from base: Checkpoint) throws(TesseraError) -> [String] {
         var different: [String] = []
-        let piece = 1 << 20
-        let room = UnsafeMutableRawBufferPointer.allocate(byteCount: piece, alignment: 64)
-        defer { room.deallocate() }
         for tensor in index.tensors {
             guard let (part, entry) = base.tensor(named: tensor.name), entry.dtype == tensor.dtype, entry.shape == tensor.shape
             else {
                 different.append(tensor.name)
                 continue
             }
-            let file = try openByteSource(path: "\(base.directory)/\(base.parts[part].fileName)")
+            let file = try ReadableFile("\(base.directory)/\(base.parts[part].fileName)")
             var blocks: [Digest] = []
-            for block in stride(from: 0, to: entry.byteCount, by: TreeDigest.blockSize) {
-                let hash = try SHA256()
-                let end = min(entry.byteCount, block + TreeDigest.blockSize)
-                for start in stride(from: block, to: end, by: piece) {
-                    let range = entry.range.lowerBound + start..<entry.range.lowerBound + min(end, start + piece)
-                    try file.withBytes(range, scratch: room) { hash.update($0) }
-                }
-                blocks.append(try hash.finalize())
+            for start in stride(from: entry.range.lowerBound, to: entry.range.upperBound, by: TreeDigest.blockSize) {
+                let end = min(entry.range.upperBound, start + TreeDigest.blockSize)
+                blocks.append(try .sha256(of: file.bytes(start..<end)))
             }
             if try TreeDigest.tensor(blocks: blocks) != tensor.base.digest { different.append(tensor.name) }
         }
         return different
     }
 
-    /// - Throws: `badData` naming the tasks that there are.
+    /// - Throws: `inputMissing` naming the tasks that there are.
     func task(named name: String) throws(TesseraError) -> StoreIndex.Task {
         if let task = index.tasks.first(where: { $0.name == name }) { return task }
         throw TesseraError(
