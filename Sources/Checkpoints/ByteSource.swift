@@ -1,4 +1,3 @@
-import CLinux
 import Glibc
 
 /// Read access to the bytes of a file, from several threads at once.
@@ -36,7 +35,7 @@ extension ByteSource {
 /// Faulting pages in over a network is slow, and a file truncated there kills the process that maps it.
 package func openByteSource(path: String) throws(TesseraError) -> any ByteSource {
     let file = try ReadableFile(path)
-    return isOnNetwork(file) ? PreadSource(file) : try MappedSource(file)
+    return fileSystem(of: file.descriptor) == .local ? try MappedSource(file) : PreadSource(file)
 }
 
 /// Whole-file mapping.
@@ -93,20 +92,4 @@ package final class PreadSource: ByteSource {
         try file.read(into: target, at: range.lowerBound)
         return try body(UnsafeRawBufferPointer(target))
     }
-}
-
-/// By the magic numbers of statfs(2).
-private func isOnNetwork(_ file: ReadableFile) -> Bool {
-    let networkTypes: Set<Int> = [
-        0x6969,  // NFS
-        0xff53_4d42, 0x517b, 0xfe53_4d42,  // CIFS and SMB
-        0x6573_5546,  // FUSE
-        0x0bd0_0bd0,  // Lustre
-        0x00c3_6400,  // Ceph
-        0x0102_1997,  // 9P
-        0x4750_4653,  // GPFS
-        0x1983_0326,  // BeeGFS
-    ]
-    var status = statfs()
-    return fstatfs(file.descriptor, &status) == 0 && networkTypes.contains(Int(status.f_type))
 }

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 extension TesseraError {
@@ -145,3 +146,31 @@ package func isDirectory(_ path: String) -> Bool {
 }
 
 package func fileExists(_ path: String) -> Bool { access(path, F_OK) == 0 }
+
+/// What kind of file system a file lies on, as far as it matters here.
+enum FileSystem {
+    case local
+    /// Of several hosts, which keeps their caches in agreement.
+    case network
+    /// Served by a program, which may do anything.
+    case served
+}
+
+/// By the magic numbers of statfs(2).
+func fileSystem(of descriptor: Int32) -> FileSystem {
+    var status = statfs()
+    guard fstatfs(descriptor, &status) == 0 else { return .local }
+    return switch Int(status.f_type) {
+    case 0x6969,  // NFS
+        0xff53_4d42, 0x517b, 0xfe53_4d42,  // CIFS and SMB
+        0x0bd0_0bd0,  // Lustre
+        0x00c3_6400,  // Ceph
+        0x4750_4653,  // GPFS
+        0x1983_0326:  // BeeGFS
+        .network
+    case 0x6573_5546,  // FUSE
+        0x0102_1997:  // 9P
+        .served
+    default: .local
+    }
+}

@@ -56,9 +56,7 @@ package final class Assembler: Sendable {
     /// Writes `bytes` of output tensor data at their final place.
     package func write(_ bytes: UnsafeRawBufferPointer, part: Int, offset: Int) throws(TesseraError) {
         let file = parts.withLock { $0.indices.contains(part) ? $0[part] : nil }
-        guard let file, offset >= 0, bytes.count <= file.size - offset else {
-            throw TesseraError(.internal, "a block of \(bytes.count) bytes at \(offset) lies outside part \(part)")
-        }
+        guard let file else { throw TesseraError(.internal, "there is no part \(part)") }
         try file.write(bytes, at: offset)
     }
 
@@ -125,52 +123,6 @@ package final class Assembler: Sendable {
     private static func removeTree(_ directory: String) {
         for name in (try? listDirectory(directory)) ?? [] { unlink("\(directory)/\(name)") }
         rmdir(directory)
-    }
-}
-
-/// One part that is being written, at any offset and from any thread.
-private final class OutputFile: Sendable {
-    private let path: String
-    private let descriptor: Int32
-    let size: Int
-
-    init(creating path: String, size: Int, reserve: Bool) throws(TesseraError) {
-        self.path = path
-        self.size = size
-        descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
-        guard descriptor >= 0 else { throw .system(errno, "create", path) }
-        var result = reserve ? posix_fallocate(descriptor, 0, size) : EOPNOTSUPP
-        if result == EOPNOTSUPP || result == EINVAL { result = ftruncate(descriptor, size) == 0 ? 0 : errno }
-        guard result == 0 else { throw .system(result, "reserve \(size) bytes for", path) }
-    }
-
-    deinit { close(descriptor) }
-
-    func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(TesseraError) {
-        guard var next = bytes.baseAddress else { return }
-        var position = offset
-        let end = offset + bytes.count
-        while position < end {
-            let written = pwrite(descriptor, next, end - position, position)
-            if written > 0 {
-                next += written
-                position += written
-            } else if errno != EINTR {
-                throw .system(errno, "write", path)
-            }
-        }
-    }
-
-    func write(_ array: [UInt8], at offset: Int = 0) throws(TesseraError) {
-        var failure: TesseraError?
-        array.withUnsafeBytes { bytes in
-            do throws(TesseraError) { try write(bytes, at: offset) } catch { failure = error }
-        }
-        if let failure { throw failure }
-    }
-
-    func sync() throws(TesseraError) {
-        guard fsync(descriptor) == 0 else { throw .system(errno, "make durable", path) }
     }
 }
 

@@ -28,7 +28,7 @@ struct Job {
     /// The blocks that are stored, by shard, for the attempt with that epoch.
     private var arrived: [Int: [UInt64: Set<BlockPosition>]] = [:]
     /// Results that came and wait for the scheduler's word.
-    private var reported: [Int: [UInt64: ShardResult]] = [:]
+    private var reported: [Int: [UInt64: (result: ShardResult, delivery: Delivery)]] = [:]
     private(set) var bytesWritten = 0
     private(set) var bytesRead = 0
     var attempts = 0
@@ -67,6 +67,19 @@ struct Job {
     /// A shard of the plan in hand, as it is sent; no other is leased.
     func work(_ shard: Int) -> ShardWork { plan.work(of: shards[shard]) }
 
+    /// Where the shard's bytes belong.
+    func place(_ shard: Int, outputRoot: String?, machine: String?) -> OutputPlace? {
+        guard let directory = assembler?.directory else { return nil }
+        let numbers = Set(shards[shard].outputs.map(\.part)).sorted()
+        guard !numbers.isEmpty else { return nil }
+        let parts = numbers.map {
+            OutputPlace.Part(number: $0, name: plan.layout.parts[$0].fileName, size: plan.layout.parts[$0].fileSize)
+        }
+        return OutputPlace(
+            directory: directory, relative: outputRoot.map { OutputPath.relative(directory, to: $0) }, machine: machine,
+            parts: parts)
+    }
+
     /// Every input file, as leases name them.
     private(set) var files: Set<InputFile>
 
@@ -79,8 +92,9 @@ struct Job {
         arrived[attempt.shard, default: [:]][attempt.epoch, default: []].insert(block)
     }
 
-    /// Takes the result of a finished attempt, after checking that it fits the shard and that all of its blocks are here.
-    mutating func report(_ result: ShardResult, of attempt: Attempt, streamed: Bool) throws(TesseraError) {
+    /// Takes the result of a finished attempt, after checking that it fits the shard and, unless the worker wrote them itself, that all of its
+    /// blocks are here.
+    mutating func report(_ result: ShardResult, of attempt: Attempt, delivery: Delivery) throws(TesseraError) {
         guard shards.indices.contains(attempt.shard) else {
             throw TesseraError(.protocolMismatch, "a result for shard \(attempt.shard) of \(shards.count)")
         }
@@ -91,16 +105,18 @@ struct Job {
             throw TesseraError(.protocolMismatch, "the result for \(planned.label) has digests for other blocks than the plan's")
         }
         let blocks = arrived[attempt.shard]?[attempt.epoch]?.count ?? 0, expected = result.digests.reduce(0) { $0 + $1.count }
-        guard !streamed || blocks == expected else {
+        guard delivery == .direct || blocks == expected else {
             throw TesseraError(.temporary, "the result for \(planned.label) came with \(blocks) of \(expected) blocks")
         }
-        reported[attempt.shard, default: [:]][attempt.epoch] = result
+        reported[attempt.shard, default: [:]][attempt.epoch] = (result, delivery)
     }
 
     /// Makes a reported attempt the shard's result.
-    mutating func commit(_ attempt: Attempt, worker: String) -> Bool {
+    ///
+    /// - Returns: how its blocks came; `nil` when no such attempt was reported.
+    mutating func commit(_ attempt: Attempt, worker: String) -> Delivery? {
         let shard = attempt.shard
-        guard let result = reported[shard]?[attempt.epoch] else { return false }
+        guard let (result, delivery) = reported[shard]?[attempt.epoch] else { return nil }
         results[shard] = result
         committers[shard] = worker
         reported[shard] = nil
@@ -108,9 +124,8 @@ struct Job {
         let planned = shards[shard]
         bytesWritten += planned.byteCount
         bytesRead += planned.sourceByteCount
-        shares[worker, default: RunReport.Worker(name: worker, shards: 0, bytesWritten: 0)].shards += 1
-        shares[worker]?.bytesWritten += planned.byteCount
-        return true
+        shares[worker, default: RunReport.Worker(name: worker)].add(bytes: planned.byteCount, delivery)
+        return delivery
     }
 
     /// The plan's blocks by part and position in the part, once every shard is committed.

@@ -41,6 +41,7 @@ extension JobBook {
                 id: id, name: worker.description.name, address: worker.description.address, build: worker.description.build,
                 state: worker.isDraining ? .draining : leases > 0 ? .busy : .idle, threads: worker.description.threads,
                 memory: worker.description.memory, leases: leases, shardsDone: worker.shardsDone, bytesDone: worker.bytesDone,
+                bytesDirect: worker.bytesDirect,
                 secondsConnected: (now - worker.since).seconds)
         }
     }

@@ -62,11 +62,13 @@ package actor JobBook {
         var isDraining = false
         var shardsDone = 0
         var bytesDone = 0
+        var bytesDirect = 0
     }
 
     private let settings: Settings
     let log: Logger
     private let origin = ContinuousClock.now
+    private let machine = kernelIdentity()
     private(set) var scheduler: Scheduler
     private(set) var jobs: [JobID: Job] = [:]
     private(set) var order: [JobID] = []
@@ -213,9 +215,6 @@ package actor JobBook {
 
     func connected(_ change: Int) { connectionCount += change }
 
-    /// Where a job's blocks go, for a worker inside this process, which writes them itself.
-    package func assembler(of id: JobID) -> Assembler? { jobs[id]?.assembler }
-
     /// Whether an input file belongs to a job that is being worked on: no other file is handed out.
     package func needs(_ file: InputFile) -> Bool {
         jobs.values.contains { $0.state == .running && $0.files.contains(file) }
@@ -319,10 +318,10 @@ package actor JobBook {
         jobs[attempt.job]?.arrived(BlockPosition(tensor: tensor, offset: offset), of: attempt)
     }
 
-    /// - Parameter streamed: whether the shard's bytes came as blocks; a worker that wrote them itself sends none.
-    package func finished(_ attempt: Attempt, by worker: WorkerID, result: ShardResult, streamed: Bool) {
+    package func finished(_ done: ShardDone, by worker: WorkerID) {
+        let attempt = done.attempt
         do throws(TesseraError) {
-            try jobs[attempt.job]?.report(result, of: attempt, streamed: streamed)
+            try jobs[attempt.job]?.report(done.result, of: attempt, delivery: done.delivery ?? .returned)
             handle(.shardFinished(worker, attempt))
         } catch {
             failed(attempt, by: worker, error: error)
@@ -351,7 +350,9 @@ package actor JobBook {
         case .lease(let worker, let attempt, let lasting):
             guard let job = jobs[attempt.job], let attached = workers[worker] else { return nil }
             jobs[attempt.job]?.attempts += 1
-            let lease = Lease(attempt: attempt, milliseconds: Int(lasting / .milliseconds(1)), work: job.work(attempt.shard))
+            let lease = Lease(
+                attempt: attempt, milliseconds: Int(lasting / .milliseconds(1)), work: job.work(attempt.shard),
+                output: job.place(attempt.shard, outputRoot: settings.outputRoot, machine: machine))
             attached.send(.lease(lease))
         case .revoke(let worker, let attempt, let reason):
             workers[worker]?.send(.revoke(Revoke(attempt: attempt, reason: reason)))
@@ -360,11 +361,13 @@ package actor JobBook {
                 "stale result", metadata: ["worker": "\(worker)", "shard": "\(attempt.shard)", "epoch": "\(attempt.epoch)"])
         case .commit(let worker, let attempt):
             let name = workers[worker]?.description.name ?? "gone"
-            guard jobs[attempt.job]?.commit(attempt, worker: name) == true else {
+            guard let delivery = jobs[attempt.job]?.commit(attempt, worker: name) else {
                 return .commitFailed(attempt, TesseraError(.temporary, "the result of shard \(attempt.shard) is not there"))
             }
             workers[worker]?.shardsDone += 1
-            workers[worker]?.bytesDone += jobs[attempt.job]?.shards[attempt.shard].byteCount ?? 0
+            let bytes = jobs[attempt.job]?.shards[attempt.shard].byteCount ?? 0
+            workers[worker]?.bytesDone += bytes
+            if delivery == .direct { workers[worker]?.bytesDirect += bytes }
             return .shardCommitted(attempt)
         case .jobContinues(let id): surveyedJobsInput.yield(id)
         case .jobFinished(let id):

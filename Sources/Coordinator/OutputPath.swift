@@ -24,4 +24,7 @@ enum OutputPath {
         }
         return directory == "/" ? "/\(name)" : "\(directory)/\(name)"
     }
+
+    /// A path that `resolve` made, without the root that it lies under.
+    static func relative(_ path: String, to root: String) -> String { String(path.dropFirst(root.count).drop { $0 == "/" }) }
 }

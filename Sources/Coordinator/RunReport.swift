@@ -1,4 +1,5 @@
 import FoundationEssentials
+import Protocol
 
 /// `tessera.report.json`: how this run went. The only file of an output that differs between runs of one plan.
 package struct RunReport: Codable, Sendable {
@@ -6,8 +7,18 @@ package struct RunReport: Codable, Sendable {
 
     package struct Worker: Codable, Sendable {
         package let name: String
-        package var shards: Int
-        package var bytesWritten: Int
+        package private(set) var shards = 0
+        package private(set) var bytesWritten = 0
+        /// Those of them that the worker put into the output itself.
+        package private(set) var bytesDirect = 0
+
+        init(name: String) { self.name = name }
+
+        mutating func add(bytes: Int, _ delivery: Delivery) {
+            shards += 1
+            bytesWritten += bytes
+            if delivery == .direct { bytesDirect += bytes }
+        }
     }
 
     package let job: String

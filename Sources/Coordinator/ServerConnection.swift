@@ -97,7 +97,7 @@ final class ServerConnection: Sendable {
             if let worker = worker.withLock({ $0 }) { await book.heartbeat(worker, progress) }
         case .finished(let done):
             if let worker = worker.withLock({ $0 }) {
-                await book.finished(done.attempt, by: worker, result: done.result, streamed: true)
+                await book.finished(done, by: worker)
             }
         case .failed(let failed):
             if let worker = worker.withLock({ $0 }) { await book.failed(failed.attempt, by: worker, error: failed.error) }

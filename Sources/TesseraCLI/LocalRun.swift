@@ -53,16 +53,15 @@ struct LocalRun: Sendable {
 
     private func work(as worker: JobBook.WorkerID, on messages: AsyncStream<Message>) async {
         let runner = LeaseRunner(
-            executor: ShardExecutor(pool: pool, inputs: LocalInputs(roots: .wholeMachine, checksVersions: true)))
+            executor: ShardExecutor(pool: pool, inputs: LocalInputs(roots: .wholeMachine, checksVersions: true)),
+            outputs: LocalOutputs(mode: .direct))
         await withDiscardingTaskGroup { group in
             for await message in messages {
                 switch message {
                 case .lease(let lease):
                     group.addTask {
-                        guard let assembler = await book.assembler(of: lease.attempt.job) else { return }
-                        switch await runner.run(lease, output: DirectOutput(assembler: assembler, outputs: lease.work.outputs)) {
-                        case .success(let result):
-                            await book.finished(lease.attempt, by: worker, result: result, streamed: false)
+                        switch await runner.run(lease, returning: NoOutput()) {
+                        case .success(let done): await book.finished(done, by: worker)
                         case .failure(let error): await book.failed(lease.attempt, by: worker, error: error)
                         case nil: break
                         }
@@ -76,12 +75,11 @@ struct LocalRun: Sendable {
     }
 }
 
-/// Writes blocks where they belong from the thread that made them.
-private struct DirectOutput: ShardOutput {
-    let assembler: Assembler
-    let outputs: [OutputTensor]
-
+/// For shards that only look at their inputs: all others write directly.
+private struct NoOutput: ShardOutput {
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
-        try assembler.write(bytes, part: outputs[tensor].part, offset: outputs[tensor].offset + offset)
+        throw TesseraError(.internal, "a shard without output has a block")
     }
+
+    func finish() {}
 }

@@ -3,6 +3,7 @@ import CLinux
 import Checkpoints
 import FoundationEssentials
 import Logging
+import Planning
 import Protocol
 
 /// What `run` and `submit` share.
@@ -90,6 +91,9 @@ func readText(_ path: String) throws(TesseraError) -> String {
     }
     return text
 }
+
+/// The absolute path of a directory that is there.
+func canonicalDirectory(_ path: String) throws -> String { try Roots([path]).directories[0] }
 
 func currentDirectory() -> String { FileManager.default.currentDirectoryPath }
 

@@ -1,24 +1,29 @@
 package import Checkpoints
-package import Planning
 package import Protocol
 import Synchronization
 
 /// Works on leased shards and knows how far each has come.
 package final class LeaseRunner: Sendable {
     private let executor: ShardExecutor
+    private let outputs: LocalOutputs
     private let active = Mutex<[Attempt: ShardProgress]>([:])
 
-    package init(executor: ShardExecutor) { self.executor = executor }
+    package init(executor: ShardExecutor, outputs: LocalOutputs) {
+        self.executor = executor
+        self.outputs = outputs
+    }
 
-    /// Computes the shard.
+    /// Computes the shard and writes its blocks into the output, or sends them where the output is not to be seen.
     ///
     /// - Returns: what came out; a failure; or `nil` when the lease was taken back meanwhile.
-    package func run(_ lease: Lease, output: any ShardOutput) async -> Result<ShardResult, TesseraError>? {
+    package func run(_ lease: Lease, returning: any ShardOutput) async -> Result<ShardDone, TesseraError>? {
         let progress = ShardProgress()
         active.withLock { $0[lease.attempt] = progress }
         defer { active.withLock { $0[lease.attempt] = nil } }
         do {
-            return .success(try await executor.run(lease.work, output: output, progress: progress))
+            let direct = try lease.output.flatMap { try outputs.open($0, of: lease) }
+            let result = try await executor.run(lease.work, output: direct ?? returning, progress: progress)
+            return .success(ShardDone(attempt: lease.attempt, result: result, delivery: direct == nil ? .returned : .direct))
         } catch {
             return progress.isCancelled ? nil : .failure(TesseraError(wrapping: error))
         }

@@ -8,6 +8,9 @@ package import TensorKernels
 package protocol ShardOutput: Sendable {
     /// Keeps `bytes`, which begin at byte `offset` of the shard's output tensor `tensor`. May wait; throws when they cannot be kept.
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws
+
+    /// Called once, when all blocks of the shard are stored.
+    func finish() throws
 }
 
 /// Gives workers the input files they need.
@@ -70,6 +73,7 @@ package struct ShardExecutor: Sendable {
                 throw error
             }
         }
+        try output.finish()
         return ShardResult(digests: digests, findings: findings)
     }
 

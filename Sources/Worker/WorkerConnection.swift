@@ -123,11 +123,14 @@ final class WorkerConnection: Sendable {
             attempt: lease.attempt, widths: lease.work.outputs.map { max(1, $0.dtype.bitWidth / 8) }, gate: gate,
             channel: channel.channel,
             packs: settings.packsBlocks(to: channel.channel.remoteAddress))
-        switch await runner.run(lease, output: output) {
-        case .success(let result):
+        switch await runner.run(lease, returning: output) {
+        case .success(let done):
             // The lease is this worker's until its blocks and the result have left.
-            let done = Message.shardDone(ShardDone(attempt: lease.attempt, result: result))
-            do { try await channel.channel.writeAndFlush(done.frame()) } catch { channel.channel.close(promise: nil) }
+            do {
+                try await channel.channel.writeAndFlush(Message.shardDone(done).frame())
+            } catch {
+                channel.channel.close(promise: nil)
+            }
         case .failure(let error):
             log.warning("shard failed", metadata: ["shard": "\(lease.work.label)", "error": "\(error)"])
             channel.channel.send(.shardFailed(ShardFailed(attempt: lease.attempt, error: error)))
@@ -152,4 +155,6 @@ private struct StreamOutput: ShardOutput {
         try gate.take(frame.byteCount)
         channel.writeAndFlush(frame, promise: nil)
     }
+
+    func finish() {}
 }

@@ -22,6 +22,7 @@ package struct WorkerSettings: Sendable {
     /// Bytes for buffers and fetched input.
     package var memory: Int
     package var packing = Packing.auto
+    package var outputs = LocalOutputs()
     /// A wait before each shard, for demonstrations.
     package var pause = Duration.zero
 
@@ -63,7 +64,7 @@ package struct WorkerService: Service {
         let fetches = FetchClient()
         // A quarter of the memory keeps what was fetched; grains, blocks and credit take far less than the rest.
         let inputs = LocalInputs(roots: settings.roots, fallback: FetchCache(fetcher: fetches, capacity: settings.memory / 4))
-        let runner = LeaseRunner(executor: ShardExecutor(pool: pool, inputs: inputs))
+        let runner = LeaseRunner(executor: ShardExecutor(pool: pool, inputs: inputs), outputs: settings.outputs)
         var backoff = ReconnectBackoff()
         while !Task.isCancelled, !Task.isShuttingDownGracefully {
             do {

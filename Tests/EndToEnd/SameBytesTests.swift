@@ -101,7 +101,7 @@ import Testing
         let jobs = try await jobs()
         // These workers have none of the inputs: their only root is empty.
         let empty = try TemporaryDirectory()
-        let cluster = try await Cluster(workers: 2, worker: ["--root", empty.path, "--pack", "always"])
+        let cluster = try await Cluster(workers: 2, worker: ["--root", empty.path, "--pack", "always", "--blocks", "return"])
         for job in jobs {
             let output = "\(directory.path)/fetched"
             let outcome = try await cluster.submit(job.recipe, output, ["--wait"] + Self.limits)
@@ -113,7 +113,7 @@ import Testing
     @Test func withAWorkerKilledInTheMiddle() async throws {
         let jobs = try await jobs()
         for job in jobs {
-            let cluster = try await Cluster(workers: 1, worker: Cluster.slow)
+            let cluster = try await Cluster(workers: 1, worker: Cluster.slow + ["--blocks", "auto"])
             let output = "\(directory.path)/killed"
             let id = try await cluster.submitAndKillItsWorker(job.recipe, output, Self.limits)
             try await eventually("the end of \(job.name)") { try await cluster.job(id).state == "done" }

@@ -100,7 +100,7 @@ import Testing
     @Test func withFetchedInputs() async throws {
         let jobs = try await jobs(["tvq-group", "budget-rtvq", "magnitude-model", "cabs"], families: ["bf16"])
         let empty = try TemporaryDirectory(), output = "\(bench.path)/fetched"
-        let cluster = try await Cluster(workers: 2, worker: ["--root", empty.path, "--pack", "always"])
+        let cluster = try await Cluster(workers: 2, worker: ["--root", empty.path, "--pack", "always", "--blocks", "return"])
         for job in jobs {
             let outcome = try await cluster.submit(job.recipe, output, ["--wait"] + Self.limits)
             #expect(outcome.exitCode == 0, "\(job.name): \(outcome.errors)")

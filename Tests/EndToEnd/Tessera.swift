@@ -101,9 +101,11 @@ final class Cluster {
         try await waitForWorkers(count)
     }
 
+    /// Every other worker returns its blocks, so that jobs of several workers are done in both ways at once.
     @discardableResult
     func addWorker(_ arguments: [String] = []) throws -> RunningTessera {
         let name = "worker-\(workers.count + 1)"
+        let arguments = arguments.contains("--blocks") || workers.count % 2 == 1 ? arguments : arguments + ["--blocks", "return"]
         let worker = try RunningTessera(["worker", "--coordinator", jobs, "--name", name, "--threads", "1"] + arguments)
         workers.append(worker)
         return worker
@@ -128,7 +130,7 @@ final class Cluster {
         let shardDetails: [Shard]?
     }
 
-    struct Worker: Decodable { let name, state: String; let leases: Int }
+    struct Worker: Decodable { let name, state: String; let leases, bytesDone, bytesDirect: Int }
 
     func get<Value: Decodable>(_ path: String, as: Value.Type) async throws -> Value {
         try JSONDecoder().decode(Value.self, from: Data(try await HTTP.get(status + path).body.utf8))

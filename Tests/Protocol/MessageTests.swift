@@ -59,7 +59,9 @@ import Testing
         .lease(Lease(attempt: attempt, milliseconds: 30_000, work: work)), .revoke(Revoke(attempt: attempt, reason: "late")),
         .shardDone(
             ShardDone(
-                attempt: attempt, result: ShardResult(digests: [[digest], []], findings: [TensorFindings(tasks: [[0.5, 1e-9]])]))),
+                attempt: attempt,
+                result: ShardResult(digests: [[digest], []], findings: [TensorFindings(tasks: [[0.5, 1e-9]])]),
+                delivery: .direct)),
         .shardFailed(ShardFailed(attempt: attempt, error: error)),
         .credit(Credit(bytes: 9)), .fetch(FetchRequest(request: 1, file: file, offset: 2, length: 3)),
         .fetchFailed(FetchFailed(request: 1, error: error)), .drain, .goodbye("done"),
@@ -74,7 +76,7 @@ import Testing
                     WorkerStatus(
                         id: 1, name: "w", address: "::1", build: "0.1.0", state: .busy, threads: 2, memory: 3, leases: 1,
                         shardsDone: 4,
-                        bytesDone: 5, secondsConnected: 6)
+                        bytesDone: 5, bytesDirect: 4, secondsConnected: 6)
                 ])), .cancel(Cancel(job: attempt.job, reason: "enough")), .cancelled(Cancelled(job: attempt.job)),
         .failure(Failure(problems: [error])),
     ]

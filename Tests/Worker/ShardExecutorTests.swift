@@ -27,6 +27,8 @@ import Worker
             blocks.withLock { $0[tensor, default: [:]][offset] = Array(bytes) }
         }
 
+        func finish() {}
+
         func bytes(ofTensor index: Int) -> [UInt8] {
             blocks.withLock { blocks in blocks[index, default: [:]].sorted { $0.key < $1.key }.flatMap(\.value) }
         }

@@ -116,12 +116,14 @@ package struct WorkerStatus: Sendable, Hashable, Codable {
     package var shardsDone: Int
     /// Output bytes of its committed shards.
     package var bytesDone: Int
+    /// Those of them that it wrote into the output itself.
+    package var bytesDirect: Int
     package var secondsConnected: Double
 
     package init(
         id: Int, name: String, address: String, build: String, state: State, threads: Int, memory: Int, leases: Int,
         shardsDone: Int,
-        bytesDone: Int, secondsConnected: Double
+        bytesDone: Int, bytesDirect: Int, secondsConnected: Double
     ) {
         self.id = id
         self.name = name
@@ -133,6 +135,7 @@ package struct WorkerStatus: Sendable, Hashable, Codable {
         self.leases = leases
         self.shardsDone = shardsDone
         self.bytesDone = bytesDone
+        self.bytesDirect = bytesDirect
         self.secondsConnected = secondsConnected
     }
 }

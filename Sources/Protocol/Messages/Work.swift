@@ -6,11 +6,47 @@ package struct Lease: Sendable, Hashable, Codable {
     package let attempt: Attempt
     package let milliseconds: Int
     package let work: ShardWork
+    /// Where the shard's bytes belong; `nil` when it has none.
+    package let output: OutputPlace?
 
-    package init(attempt: Attempt, milliseconds: Int, work: ShardWork) {
+    package init(attempt: Attempt, milliseconds: Int, work: ShardWork, output: OutputPlace? = nil) {
         self.attempt = attempt
         self.milliseconds = milliseconds
         self.work = work
+        self.output = output
+    }
+}
+
+/// The output in the making, for a worker that sees it and writes its blocks there itself.
+package struct OutputPlace: Sendable, Hashable, Codable {
+    package struct Part: Sendable, Hashable, Codable {
+        /// As `OutputTensor.part` counts them.
+        package let number: Int
+        package let name: String
+        /// Bytes.
+        package let size: Int
+
+        package init(number: Int, name: String, size: Int) {
+            self.number = number
+            self.name = name
+            self.size = size
+        }
+    }
+
+    /// The directory, as the coordinator's host knows it. The job's random id is part of its name, so that no other is mistaken for it.
+    package let directory: String
+    /// The directory under the coordinator's output root, when there is one.
+    package let relative: String?
+    /// `kernelIdentity` of the coordinator's machine.
+    package let machine: String?
+    /// Those that the shard writes to.
+    package let parts: [Part]
+
+    package init(directory: String, relative: String?, machine: String?, parts: [Part]) {
+        self.directory = directory
+        self.relative = relative
+        self.machine = machine
+        self.parts = parts
     }
 }
 
@@ -55,14 +91,25 @@ package struct HeartbeatAnswer: Sendable, Hashable, Codable {
     package init(number: Int) { self.number = number }
 }
 
-/// All blocks of a shard are sent; this is what they are.
+/// How the blocks of a shard get to where they belong.
+package enum Delivery: String, Sendable, Hashable, Codable, CaseIterable {
+    /// The worker sends them to the coordinator.
+    case returned = "return"
+    /// The worker writes them into the output itself.
+    case direct
+}
+
+/// All blocks of a shard are sent or written; this is what they are.
 package struct ShardDone: Sendable, Hashable, Codable {
     package let attempt: Attempt
     package let result: ShardResult
+    /// `nil` means `returned`.
+    package let delivery: Delivery?
 
-    package init(attempt: Attempt, result: ShardResult) {
+    package init(attempt: Attempt, result: ShardResult, delivery: Delivery? = nil) {
         self.attempt = attempt
         self.result = result
+        self.delivery = delivery
     }
 }
 

@@ -89,8 +89,6 @@ struct CoordinatorCommand: AsyncParsableCommand {
             throw TesseraError(.usage, "beyond this machine, --root and --output-root are required")
         }
     }
-
-    private func canonicalDirectory(_ path: String) throws -> String { try Roots([path]).directories[0] }
 }
 
 /// Keeps the job book's time as a service.

@@ -81,13 +81,13 @@ struct StatusText {
             var table = TextTable([
                 ("WORKER", .left), ("STATE", .left), ("ADDRESS", .left), ("THREADS", .right), ("LEASES", .right),
                 ("SHARDS", .right),
-                ("MADE", .right),
+                ("MADE", .right), ("DIRECT", .right),
             ])
             for worker in status.workers {
                 table.add([
                     worker.name, worker.state.rawValue, worker.address, "\(worker.threads)", "\(worker.leases)",
                     "\(worker.shardsDone)",
-                    Quantity.bytes(worker.bytesDone),
+                    Quantity.bytes(worker.bytesDone), Quantity.bytes(worker.bytesDirect),
                 ])
             }
             lines += table.lines

@@ -11,7 +11,8 @@ struct WorkerCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "worker", abstract: "Work on shards for a coordinator.",
         discussion: """
-            Inputs are read from the roots; what is not there is fetched from the coordinator. SIGTERM finishes the shards in hand, \
+            Inputs are read from the roots; what is not there is fetched from the coordinator. Where this host sees the output, blocks are \
+            written there, else they are sent to the coordinator. SIGTERM finishes the shards in hand, \
             SIGINT ends at once.
             """)
 
@@ -20,6 +21,16 @@ struct WorkerCommand: AsyncParsableCommand {
 
     @Option(help: ArgumentHelp("A directory that inputs lie under; repeatable. The default is everything.", valueName: "dir"))
     var root: [String] = []
+
+    @Option(
+        help: ArgumentHelp(
+            "What the coordinator's output root is called here; nothing outside of it is written to.", valueName: "dir"))
+    var outputRoot: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "How blocks get to the output: direct, return (through the coordinator), or auto.", valueName: "how"))
+    var blocks = LocalOutputs.Mode.auto
 
     @Option(help: ArgumentHelp("What to be called in status and logs.", valueName: "name"))
     var name = defaultName()
@@ -38,6 +49,7 @@ struct WorkerCommand: AsyncParsableCommand {
             coordinator: coordinator, roots: root.isEmpty ? .wholeMachine : try Roots(root), name: name, build: tesseraVersion,
             threads: machine.threads, memory: machine.memory.bytes)
         settings.packing = pack
+        settings.outputs = LocalOutputs(mode: blocks, root: try outputRoot.map(canonicalDirectory))
         settings.pause = .milliseconds(pauseMilliseconds)
         let service = WorkerService(settings: settings, log: logging.logger("tessera.worker"))
         try await ServiceGroup(
@@ -49,3 +61,4 @@ struct WorkerCommand: AsyncParsableCommand {
 }
 
 extension WorkerSettings.Packing: ExpressibleByArgument {}
+extension LocalOutputs.Mode: ExpressibleByArgument {}

@@ -1,0 +1,103 @@
+import Checkpoints
+import Planning
+import Protocol
+
+/// Finds outputs in the making that this host sees, so that blocks need not go through the coordinator.
+package struct LocalOutputs: Sendable {
+    package enum Mode: String, Sendable, CaseIterable {
+        /// Directly where that is possible and safe.
+        case auto
+        /// Directly, or not at all.
+        case direct
+        /// Through the coordinator.
+        case returned = "return"
+    }
+
+    private let mode: Mode
+    private let root: String?
+    private let machine = kernelIdentity()
+
+    /// - Parameter root: this host's name for the coordinator's output root, under which every output has to lie; `nil` allows any place.
+    package init(mode: Mode = .auto, root: String? = nil) {
+        self.mode = mode
+        self.root = root
+    }
+
+    /// Opens what the shard writes to.
+    ///
+    /// - Returns: `nil` where blocks have to be sent.
+    /// - Throws: `cannotCreate` when they must not be sent and the output is not to be seen.
+    func open(_ place: OutputPlace, of lease: Lease) throws(TesseraError) -> DirectOutput? {
+        guard mode != .returned else { return nil }
+        let isSameKernel = machine != nil && machine == place.machine
+        do throws(TesseraError) {
+            let directory = try directory(of: place, job: lease.attempt.job)
+            var files: [Int: OutputFile] = [:]
+            for part in place.parts {
+                guard !part.name.contains("/") else { throw Self.suspicious(part.name) }
+                let file = try OutputFile(existing: "\(directory)/\(part.name)", size: part.size)
+                // Elsewhere neighbours of a block, which another host writes, could be lost.
+                guard mode == .direct || isSameKernel || file.isShareable else { return nil }
+                files[part.number] = file
+            }
+            return DirectOutput(files: files, outputs: lease.work.outputs, syncs: !isSameKernel)
+        } catch {
+            guard mode == .direct else { return nil }
+            throw TesseraError(
+                .cannotCreate, "this worker may only write to the output itself, and cannot: \(error.problem)",
+                file: error.file ?? place.directory,
+                advice:
+                    "mount the coordinator's output root and name it with --output-root, or start the worker with --blocks auto")
+        }
+    }
+
+    private func directory(of place: OutputPlace, job: JobID) throws(TesseraError) -> String {
+        // Whatever a coordinator says: a worker writes to nothing but the output of the job.
+        guard place.directory.hasSuffix(".partial-\(job)"), !place.directory.split(separator: "/").contains("..") else {
+            throw Self.suspicious(place.directory)
+        }
+        guard let root else { return place.directory }
+        guard let relative = place.relative else {
+            guard place.directory.hasPrefix(root + "/") else {
+                throw TesseraError(.notAllowed, "the output lies outside the output root \(root)", file: place.directory)
+            }
+            return place.directory
+        }
+        guard relative.hasSuffix(".partial-\(job)"), !relative.split(separator: "/").contains("..") else {
+            throw Self.suspicious(relative)
+        }
+        return "\(root)/\(relative)"
+    }
+
+    private static func suspicious(_ path: String) -> TesseraError {
+        TesseraError(.notAllowed, "the coordinator names a place that is no output of the job", file: path)
+    }
+}
+
+/// Writes blocks where they belong from the thread that made them.
+struct DirectOutput: ShardOutput {
+    /// By number.
+    private let files: [Int: OutputFile]
+    private let outputs: [OutputTensor]
+    private let syncs: Bool
+
+    /// - Parameter syncs: whether the shard is made durable at its end, because the coordinator's machine cannot do that for this one.
+    init(files: [Int: OutputFile], outputs: [OutputTensor], syncs: Bool) {
+        self.files = files
+        self.outputs = outputs
+        self.syncs = syncs
+    }
+
+    func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
+        let output = outputs[tensor]
+        guard let file = files[output.part], bytes.count <= output.byteCount - offset else {
+            throw TesseraError(.internal, "a block at \(offset) of \(output.name) lies in no part of the output")
+        }
+        try file.write(bytes, at: output.offset + offset)
+    }
+
+    func finish() throws {
+        guard syncs else { return }
+        for file in files.values { try file.sync() }
+    }
+}
