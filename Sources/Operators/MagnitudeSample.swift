@@ -60,9 +60,13 @@ struct MagnitudeSample {
         guard patterns.count < count else { return guess...guess }
         let variance = max(position * (1 - position / size), spread(around: guess, rank))
         let margin = min(Self.deviations * variance.squareRoot() + Self.elements, 0.4 * Double(limit) * scale)
-        let low = position + margin > size ? 0 : element(position + margin)
-        let high = position - margin < 1 ? .largestMagnitude : element(position - margin)
-        return low...high
+        // Where many are equal, both ends are often the guess itself.
+        let above = Double(patterns.count { $0 > guess }), equal = Double(patterns.count { $0 == guess })
+        func end(_ position: Double, beyond limit: UInt32) -> UInt32 {
+            if position > above, position <= above + equal { return guess }
+            return position < 1 || position > size ? limit : element(position)
+        }
+        return end(position + margin, beyond: 0)...end(position - margin, beyond: .largestMagnitude)
     }
 
     /// The element of the sample at a position, the largest at 1; the nearest where there is none.
