@@ -153,7 +153,7 @@ package struct OrderStatistics: Sendable {
             return found(pattern) { $0.between.map { $0.count { $0 == pattern } } ?? 0 }
         }
         above += notes.reduce(0) { $0 + $1.count }
-        return found(window.lowerBound, \.atLow)
+        return window.lowerBound < window.upperBound ? found(window.lowerBound, \.atLow) : nil
     }
 
     // MARK: Counting everything

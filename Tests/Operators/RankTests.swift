@@ -173,6 +173,20 @@ import Testing
         }
     }
 
+    /// All that was sampled is equal: the elements below it are not taken for more of them.
+    @Test func oneValueInAllOfTheSample() throws {
+        let count = 40 * 8_192
+        var values = (0..<count).map { Float($0 % 1_000) / 4_000 }
+        for range in try sampled(count) {
+            for index in range { values[index] = index % 2 == 0 ? 0.5 : -0.5 }
+        }
+        let tensor = try passes([values])
+        for rank in [1 << 14, (1 << 14) + 1, 20_000, 1 << 15, count] {
+            let found = try OrderStatistics.find([.init(stream: 0, rank: rank)], in: tensor, Self.entries)
+            try expect(found[0], isRank: rank, of: values, in: tensor, Self.entries, "one value")
+        }
+    }
+
     /// A window in which nearly all lie, although few of the sample do: there is no room to note them.
     @Test func moreThanCanBeNoted() throws {
         let count = 5_000_000, ranges = try sampled(count)
