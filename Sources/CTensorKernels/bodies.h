@@ -108,61 +108,6 @@ INLINE void axpy(float a, const float *x, float *target, size_t n) {
 /* Elements that a loop over several vectors takes at a time: its sums stay in registers and the first cache. */
 enum { TILE = TK_TILE };
 
-/* --- order statistics -------------------------------------------------------------------------------------------- */
-
-INLINE void histogram_high(const float *x, uint32_t *bins, size_t n) {
-    /* A count that was just written is slow to be read again: neighbours, which are often equal, are counted in tables of their own. */
-    size_t i = 0;
-    for (; i + TK_HIGH_TABLES <= n; i += TK_HIGH_TABLES) {
-        for (size_t k = 0; k < TK_HIGH_TABLES; k++) bins[k * TK_HIGH_BINS + ((bits_of(x[i + k]) & MAGNITUDE) >> 16)]++;
-    }
-    for (; i < n; i++) bins[(bits_of(x[i]) & MAGNITUDE) >> 16]++;
-}
-
-/* Elements that histogram_low looks at together: most such groups hold nothing of the bin, or nothing but its first magnitude, which is where
- * differences of 16-bit numbers tend to lie. */
-enum { LOW_GROUP = 32 };
-
-/* Counts the elements of one group that are not the bin's first magnitude, and passes them on in order. */
-INLINE size_t low_group(const float *x, uint32_t high, uint32_t *bins, uint16_t *hits, size_t room, size_t found, size_t n) {
-    uint16_t low[LOW_GROUP];
-    size_t count = 0;
-    for (size_t j = 0; j < n; j++) {
-        const uint32_t u = bits_of(x[j]) & MAGNITUDE;
-        low[count] = (uint16_t)u;
-        count += (u >> 16 == high) & ((u & 0xffff) != 0);
-    }
-    for (size_t j = 0; j < count; j++) {
-        bins[low[j]]++;
-        if (found + j < room) hits[found + j] = low[j];
-    }
-    return found + count;
-}
-
-INLINE size_t histogram_low(const float *x, uint32_t high, uint32_t *bins, uint16_t *hits, size_t room, size_t n) {
-    const uint32_t first = high << 16;
-    size_t found = 0, i = 0;
-    uint32_t firsts = 0;
-    for (; i + LOW_GROUP <= n; i += LOW_GROUP) {
-        uint32_t others = 0;
-        for (size_t j = 0; j < LOW_GROUP; j++) {
-            const uint32_t u = bits_of(x[i + j]) & MAGNITUDE;
-            firsts += u == first;
-            others |= u - first - 1 < 0xffff ? 1u : 0u;
-        }
-        if (others) found = low_group(x + i, high, bins, hits, room, found, LOW_GROUP);
-    }
-    for (size_t j = i; j < n; j++) firsts += (bits_of(x[j]) & MAGNITUDE) == first;
-    bins[0] += firsts;
-    return low_group(x + i, high, bins, hits, room, found, n - i);
-}
-
-INLINE size_t count_equal(const float *x, uint32_t pattern, size_t n) {
-    size_t count = 0;
-    for (size_t i = 0; i < n; i++) count += (bits_of(x[i]) & MAGNITUDE) == pattern;
-    return count;
-}
-
 /* --- reductions -------------------------------------------------------------------------------------------------- */
 
 enum { LANES = 8 };
@@ -186,5 +131,6 @@ INLINE double dot(const float *x, const float *y, size_t n) {
 #include "merging.h"
 #include "fused.h"
 #include "codes.h"
+#include "ranks.h"
 
 #endif

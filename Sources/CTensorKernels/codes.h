@@ -314,6 +314,34 @@ INLINE void codes_of(uint64_t word, size_t bits, uint32x8 *codes) {
     *codes = (both >> (uint32x8){0, b, 2 * b, 3 * b, 0, b, 2 * b, 3 * b}) & ((1u << b) - 1);
 }
 
+/* table[index] for eight indices, of which the low three bits count. */
+INLINE void look_up(const float8 *table, const uint32x8 *indices, float8 *found) {
+    *found = __builtin_shufflevector(*table, (int32x8)(*indices & 7));
+}
+
+/* The numbers of at most eight codes lie in one register. */
+enum { TABLE_BITS = 3 };
+
+/* table[code] for codes of at most TABLE_BITS bits, whose eight begin at p, so often. */
+INLINE void look_up_eights(const uint8_t *p, size_t bits, const float8 *table, float *target, size_t eights) {
+    const uint32_t b = (uint32_t)bits;
+    const uint32x8 shifts = {0, b, 2 * b, 3 * b, 4 * b, 5 * b, 6 * b, 7 * b};
+    for (; eights > 0; eights--, p += bits, target += LANES) {
+        uint32_t word;
+        memcpy(&word, p, sizeof word);
+        const uint32x8 codes = (((uint32x8){} + word) >> shifts) & ((1u << b) - 1);
+        float8 values;
+        look_up(table, &codes, &values);
+        *(float8 *)target = values;
+    }
+}
+
+/* How many whole eights of n codes can be read by words, none of which reaches beyond `end`. */
+INLINE size_t eights_within(const uint8_t *p, const uint8_t *end, size_t bits, size_t n) {
+    const size_t words = end - p >= 8 ? (size_t)(end - p - 8) / bits + 1 : 0;
+    return n / LANES < words ? n / LANES : words;
+}
+
 /* Elements of one group, beginning at any element of the stream, which ends at `end`. */
 INLINE void dequantize_run(
     const uint8_t *stream, const uint8_t *end, size_t bits, size_t first, float step, float zero, float *target, size_t n) {
@@ -321,10 +349,17 @@ INLINE void dequantize_run(
     size_t i = 0;
     for (; i < n && (first + i) % LANES != 0; i++) target[i] = ((float)code_at(stream, mask, bits, first + i) - zero) * step;
     const uint8_t *p = stream + (first + i) / LANES * bits;
-    for (; i + LANES <= n && end - p >= 8; i += LANES, p += bits) {
-        uint32x8 codes;
-        codes_of(word_at(p), bits, &codes);
-        *(float8 *)(target + i) = (__builtin_convertvector((int32x8)codes, float8) - zero) * step;
+    if (bits <= TABLE_BITS) {
+        const float8 table = ((float8){0, 1, 2, 3, 4, 5, 6, 7} - zero) * step;
+        const size_t eights = eights_within(p, end, bits, n - i);
+        look_up_eights(p, bits, &table, target + i, eights);
+        i += eights * LANES;
+    } else {
+        for (; i + LANES <= n && end - p >= 8; i += LANES, p += bits) {
+            uint32x8 codes;
+            codes_of(word_at(p), bits, &codes);
+            *(float8 *)(target + i) = (__builtin_convertvector((int32x8)codes, float8) - zero) * step;
+        }
     }
     for (; i < n; i++) target[i] = ((float)code_at(stream, mask, bits, first + i) - zero) * step;
 }
@@ -337,11 +372,6 @@ INLINE void dequantize_groups(
         dequantize_run(stream, end, bits, first + i, *steps, zero, target + i, count);
         i += count;
     }
-}
-
-/* table[index] for eight indices below eight. */
-INLINE void look_up(const float8 *table, const uint32x8 *indices, float8 *found) {
-    *found = __builtin_shufflevector(*table, (int32x8)(*indices & 7));
 }
 
 /* Codes that are unpacked before they are looked up in memory. */
@@ -366,14 +396,10 @@ INLINE void dequantize_table(const uint8_t *stream, size_t bits, size_t first, c
     size_t i = 0;
     for (; i < n && (first + i) % LANES != 0; i++) target[i] = padded[code_at(stream, mask, bits, first + i)];
     const uint8_t *p = stream + (first + i) / LANES * bits;
-    if (bits < 4) {
-        for (; i + LANES <= n && end - p >= 8; i += LANES, p += bits) {
-            uint32x8 codes;
-            float8 values;
-            codes_of(word_at(p), bits, &codes);
-            look_up(&low, &codes, &values);
-            *(float8 *)(target + i) = values;
-        }
+    if (bits <= TABLE_BITS) {
+        const size_t eights = eights_within(p, end, bits, n - i);
+        look_up_eights(p, bits, &low, target + i, eights);
+        i += eights * LANES;
     } else {
         for (; i + LANES <= n && end - p >= 8; i += LANES, p += bits) {
             uint32x8 codes;

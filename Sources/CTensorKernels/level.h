@@ -21,7 +21,8 @@ WRAP(void, scale, (float a, const float *x, float *y, size_t n), (a, x, y, n))
 WRAP(void, divide, (float a, float *y, size_t n), (a, y, n))
 WRAP(void, axpy, (float a, const float *x, float *y, size_t n), (a, x, y, n))
 WRAP(void, histogram_high, (const float *x, uint32_t *bins, size_t n), (x, bins, n))
-WRAP(size_t, histogram_low, (const float *x, uint32_t high, uint32_t *bins, uint16_t *hits, size_t room, size_t n), (x, high, bins, hits, room, n))
+WRAP(void, histogram_low, (const float *x, uint32_t high, uint32_t *bins, size_t n), (x, high, bins, n))
+WRAP(size_t, count_window, (const float *x, uint32_t low, uint32_t high, tk_window_counts *counts, uint32_t *notes, size_t n), (x, low, high, counts, notes, n))
 WRAP(size_t, count_equal, (const float *x, uint32_t p, size_t n), (x, p, n))
 WRAP(double, dot, (const float *x, const float *y, size_t n), (x, y, n))
 WRAP(void, multiply, (const float *a, const float *x, float *y, size_t n), (a, x, y, n))
@@ -81,6 +82,7 @@ static const tk_kernels table = {
     .axpy = level_axpy,
     .histogram_high = level_histogram_high,
     .histogram_low = level_histogram_low,
+    .count_window = level_count_window,
     .count_equal = level_count_equal,
     .dot = level_dot,
     .multiply = level_multiply,

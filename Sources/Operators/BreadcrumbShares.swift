@@ -14,10 +14,12 @@ struct BreadcrumbShares: Sendable {
         gammas = try vectors.models.map { (model) throws(TesseraError) in try values.number("gamma", ofInput: model) }
     }
 
-    func cost(_ vectors: TaskVectors) -> OperatorCost {
+    func cost(_ vectors: TaskVectors, of shape: [Int]) -> OperatorCost {
         guard vectors.isSparse else { return OperatorCost(reads: 1) }
         return OperatorCost(
-            reads: vectors.reads + 2, statisticsBytes: MagnitudeTrim.statisticsBytes(models: vectors.models.count, queries: 2))
+            reads: vectors.reads + 1,
+            statisticsBytes: MagnitudeTrim.statisticsBytes(
+                models: vectors.models.count, queries: 2, count: shape.reduce(1, *)))
     }
 
     func trim(_ vectors: TaskVectors, in tensor: TensorPasses) throws -> MagnitudeTrim {

@@ -20,11 +20,11 @@ struct MagnitudeTrim: Sparsifier {
     private let rules: [Rule]
 
     /// Bytes of statistics that each thread keeps.
-    static func statisticsBytes(models: Int, queries: Int = 1) -> Int {
-        OrderStatistics.statisticsBytes(streams: models, queries: models * queries)
+    static func statisticsBytes(models: Int, queries: Int = 1, count: Int) -> Int {
+        OrderStatistics.statisticsBytes(queries: models * queries, count: count)
     }
 
-    /// Reads the sources twice; once more when a threshold cuts through equal entries of which there are very many.
+    /// Reads the sources once, or as `OrderStatistics.find` does, and a span of them for each threshold that cuts through equal entries.
     init(_ shares: [Share], of models: [Int], in tensor: TensorPasses) throws {
         let total = tensor.count
         var rules: [Rule] = []
@@ -47,7 +47,7 @@ struct MagnitudeTrim: Sparsifier {
         func edge(_ rule: Int, isLower: Bool, _ found: OrderStatistics.Found, keeping kept: Int) {
             let isCut = kept < found.equal
             edges.append((rule, isLower, isCut ? cuts.count : nil, found.pattern))
-            if isCut { cuts.append(.init(stream: rule, pattern: found.pattern, kept: kept, hits: found.hits)) }
+            if isCut { cuts.append(.init(stream: rule, pattern: found.pattern, kept: kept, bySpan: found.equalBySpan)) }
         }
         for (index, share) in shares.enumerated() where share.kept > 0 && share.kept < total {
             let upper = share.outliers > 0 ? found.popFirst() : nil
@@ -60,21 +60,19 @@ struct MagnitudeTrim: Sparsifier {
                 edge(index, isLower: true, lower, keeping: share.outliers + share.kept - lower.above)
             }
         }
-        let limits = try OrderStatistics.limits(of: cuts, in: tensor, entries)
-        var upper = MagnitudeEdge(pattern: Self.largestPattern, limit: total)
+        let limits = try cuts.map { try OrderStatistics.limit(of: $0, in: tensor, entries) }
+        var upper = MagnitudeEdge(pattern: .largestMagnitude, limit: total)
         for edge in edges {
             let found = MagnitudeEdge(pattern: edge.pattern, limit: edge.cut.map { limits[$0] } ?? total)
             if edge.isLower {
                 rules[edge.rule] = .keep(from: found, to: upper)
-                upper = MagnitudeEdge(pattern: Self.largestPattern, limit: total)
+                upper = MagnitudeEdge(pattern: .largestMagnitude, limit: total)
             } else {
                 upper = found
             }
         }
         self.rules = rules
     }
-
-    private static let largestPattern: UInt32 = 0x7fff_ffff
 
     func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) {
         switch rules[index] {

@@ -37,7 +37,7 @@ package enum IncompleteTensor: Sendable, Hashable {
 
 /// What a method needs of a machine for one tensor: what the plan adds up.
 package struct OperatorCost: Sendable, Hashable {
-    /// How often every input element is read. Where a threshold cuts through equal entries, a trim by magnitude reads once more.
+    /// How often every input element is read. An order statistic of which a sample gave a wrong idea takes three reads more.
     package let reads: Int
     /// Bytes of statistics that each thread keeps beside its grains. What all threads share counts as one thread's.
     package let statisticsBytes: Int

@@ -1,103 +1,99 @@
 import Checkpoints
+import Synchronization
 import TensorKernels
 
-/// Exact order statistics of float32 magnitudes that are computed grain by grain, in two passes and without sorting.
+/// Exact order statistics of float32 magnitudes that are computed grain by grain, without sorting.
 ///
-/// A stream is a row of numbers as long as the tensor: a task vector, a variance, an importance.
-struct OrderStatistics: Sendable {
+/// A stream is a row of numbers as long as the tensor: a task vector, a variance, an importance. A sample of it says between which two
+/// magnitudes the wanted element will lie (`MagnitudeSample`). One pass then counts what lies above the two and on them, and notes what
+/// lies between, so that the element is found among few. If the sample misled, two rounds of counting find the element
+/// (`MagnitudeHistogram`), and one more pass counts around it.
+package struct OrderStatistics: Sendable {
     /// The numbers of a stream for the grain in hand.
-    typealias Entries = @Sendable (Grain, _ stream: Int) throws -> UnsafePointer<Float>
+    package typealias Entries = @Sendable (Grain, _ stream: Int) throws -> UnsafePointer<Float>
 
-    /// Asks for the element of a stream that has this rank, 1 being the largest magnitude.
-    struct Query: Sendable, Hashable {
-        let stream: Int
-        let rank: Int
+    /// The place of an element among all, 1 being the largest magnitude.
+    package enum Rank: Sendable, Hashable {
+        case number(Int)
+        /// The smallest of the `⌊share · z⌋` largest, `z` being how many are not zero; the product is taken in float32 (mergekit-compatible).
+        case share(Float)
+
+        /// Among `count` elements, so many of which are zero; 0 for none of them.
+        package func number(of count: Int, zeros: Int) -> Int {
+            switch self {
+            case .number(let number): number
+            case .share(let share): min(count - zeros, Int(Float(count - zeros) * share))
+            }
+        }
     }
 
-    struct Found: Sendable, Hashable {
+    /// Asks for the element of a stream that has this rank.
+    package struct Query: Sendable, Hashable {
+        package let stream: Int
+        package let rank: Rank
+
+        package init(stream: Int, rank: Rank) {
+            self.stream = stream
+            self.rank = rank
+        }
+
+        package init(stream: Int, rank: Int) { self.init(stream: stream, rank: .number(rank)) }
+    }
+
+    package struct Found: Sendable, Hashable {
+        /// From 1; 0 where a share of the elements is none, and the rest means nothing.
+        package let rank: Int
         /// The magnitude as a bit pattern.
-        let pattern: UInt32
-        /// How many elements are larger, and how many are equal.
-        let above: Int
-        let equal: Int
-        /// Where elements near it lie, if they were few enough to note.
-        /// By span.
-        let hits: [NearHits]
+        package let pattern: UInt32
+        /// How many elements are larger.
+        package let above: Int
+        /// How many are equal, by span.
+        package let equalBySpan: [Int]
+
+        var equal: Int { equalBySpan.reduce(0, +) }
     }
 
-    /// The elements of one span of the tensor that share the high bits of a found one.
-    struct NearHits: Sendable, Hashable {
-        /// How many have low bits of zero: where differences of 16-bit numbers tend to lie.
-        var zeros = 0
-        /// The low bits of the others, in order; `nil` where there are too many to note.
-        var others: [UInt16]? = []
+    /// Patterns that are noted for a tensor at most.
+    private static let noteLimit = 1 << 22
 
-        /// How many have these low bits.
-        func count(of low: UInt16) -> Int? { low == 0 ? zeros : others.map { $0.count { $0 == low } } }
+    /// Bytes of statistics for so many queries on a tensor of `count` elements: each thread's histograms, and a sample with a copy of its
+    /// largest class and the notes, which threads share.
+    static func statisticsBytes(queries: Int, count: Int) -> Int {
+        queries * MagnitudeHistogram.byteCount
+            + (2 * MagnitudeSample.size(of: count) + min(noteLimit, queries * count)) * MemoryLayout<UInt32>.stride
     }
 
-    /// Bytes of statistics that each thread keeps.
-    static func statisticsBytes(streams: Int, queries: Int) -> Int { max(streams, queries) * MagnitudeHistogram.byteCount }
-
-    /// Reads the sources twice.
-    static func find(_ queries: [Query], in tensor: TensorPasses, _ entries: @escaping Entries) throws -> [Found] {
+    /// Reads the sources once, and three times more where a sample misled.
+    package static func find(_ queries: [Query], in tensor: TensorPasses, _ entries: @escaping Entries) throws -> [Found] {
         guard !queries.isEmpty else { return [] }
-        let streams = Set(queries.map(\.stream)).sorted()
-        let coarse = try count(streams.map { ($0, .coarse()) }, in: tensor, entries)
-        return try find(queries, coarse: Dictionary(uniqueKeysWithValues: zip(streams, coarse)), in: tensor, entries)
-    }
-
-    /// Finds the smallest of the `⌊share · z⌋` largest elements of one stream, `z` being how many are not zero; the product is
-    /// taken in float32 (mergekit-compatible). Reads the sources twice.
-    ///
-    /// - Returns: the element, and how many there are; `nil` when there are none.
-    static func find(
-        largest share: Float, ofNonzeroIn stream: Int, of tensor: TensorPasses, _ entries: @escaping Entries
-    ) throws -> (Found, kept: Int)? {
-        let (coarse, zeros) = try tensor.fold((MagnitudeHistogram.coarse(), 0)) { part, grain in
-            let values = try entries(grain, stream)
-            part.0.add(values, count: grain.count, kernels: grain.kernels)
-            part.1 += grain.kernels.countEqual(values, pattern: 0, count: grain.count)
-        } combine: { total, part in
-            total.0.add(part.0)
-            total.1 += part.1
-        }
-        let nonzero = tensor.count - zeros
-        let kept = min(nonzero, Int(Float(nonzero) * share))
-        guard kept > 0 else { return nil }
-        return try find([Query(stream: stream, rank: kept)], coarse: [stream: coarse], in: tensor, entries).first.map {
-            ($0, kept)
-        }
-    }
-
-    private static func find(
-        _ queries: [Query], coarse: [Int: MagnitudeHistogram], in tensor: TensorPasses, _ entries: @escaping Entries
-    ) throws -> [Found] {
         guard tensor.count <= MagnitudeHistogram.countLimit else {
             throw TesseraError(
                 .badData, "has \(tensor.count) elements, more than the \(MagnitudeHistogram.countLimit) that can be ranked")
         }
-        let bins = try queries.map { query in
-            guard let place = coarse[query.stream]?.place(ofLargest: query.rank) else { throw changed }
-            return place
-        }
-        // Queries that fall into one bin of one stream share its second round.
-        var rounds: [(stream: Int, histogram: MagnitudeHistogram)] = []
-        var roundOfQuery: [Int] = []
-        for (query, bin) in zip(queries, bins) {
-            let known = roundOfQuery.indices.first { queries[$0].stream == query.stream && bins[$0].bin == bin.bin }
-            roundOfQuery.append(known.map { roundOfQuery[$0] } ?? rounds.count)
-            if known == nil { rounds.append((query.stream, .fine(inBin: bin.bin))) }
-        }
-        let fine = try countNear(rounds, in: tensor, entries)
-        return try queries.indices.map { index in
-            let (histogram, hits) = fine[roundOfQuery[index]]
-            guard let place = histogram.place(ofLargest: queries[index].rank - bins[index].above) else {
-                throw changed
+        var windows = [ClosedRange<UInt32>](repeating: 0...0, count: queries.count)
+        for (stream, indices) in byStream(queries) {
+            let sample = try MagnitudeSample(of: stream, in: tensor, entries)
+            for index in indices {
+                windows[index] = sample.window(around: queries[index].rank, noting: noteLimit / queries.count)
             }
-            return Found(
-                pattern: bins[index].bin << 16 | place.bin, above: bins[index].above + place.above, equal: place.inside,
-                hits: hits)
+        }
+        let counts = try count(queries, around: windows, in: tensor, entries)
+        let ranks = zip(queries, counts).map { query, spans in
+            query.rank.number(of: tensor.count, zeros: spans.reduce(0) { $0 + $1.zeros })
+        }
+        var found = queries.indices.map { element(ranks[$0], windows[$0], counts[$0].map(\.window)) }
+        let missed = queries.indices.filter { found[$0] == nil }
+        if !missed.isEmpty {
+            let queries = missed.map { Query(stream: queries[$0].stream, rank: ranks[$0]) }
+            let windows = try exactWindows(queries, in: tensor, entries)
+            let counts = try count(queries, around: windows, in: tensor, entries)
+            for (position, index) in missed.enumerated() {
+                found[index] = element(ranks[index], windows[position], counts[position].map(\.window))
+            }
+        }
+        return try found.map { found in
+            guard let found else { throw changed }
+            return found
         }
     }
 
@@ -105,76 +101,113 @@ struct OrderStatistics: Sendable {
         TesseraError(.badData, "changed while it was read", advice: "make sure that nobody writes the inputs during a merge")
     }
 
-    private static func count(
-        _ rounds: [(stream: Int, histogram: MagnitudeHistogram)], in tensor: TensorPasses, _ entries: @escaping Entries
-    ) throws -> [MagnitudeHistogram] {
-        let streams = rounds.map(\.stream)
-        return try tensor.fold(rounds.map(\.histogram)) { histograms, grain in
-            var current: (stream: Int, entries: UnsafePointer<Float>)?
-            for (index, stream) in streams.enumerated() {
-                let values = try current.flatMap { $0.stream == stream ? $0.entries : nil } ?? entries(grain, stream)
-                current = (stream, values)
-                histograms[index].add(values, count: grain.count, kernels: grain.kernels)
-            }
-        } combine: { total, part in
-            for index in total.indices { total[index].add(part[index]) }
-        }
+    /// The queries' indices, by their streams.
+    private static func byStream(_ queries: [Query]) -> [Int: [Int]] {
+        Dictionary(grouping: queries.indices) { queries[$0].stream }
     }
 
-    /// Bytes of hits that are noted for a tensor at most; where there are more, equal entries are looked for in another pass.
-    private static let hitBytes = 16 << 20
+    // MARK: Windows
 
-    /// The second round, which also notes what it counts.
-    private static func countNear(
-        _ rounds: [(stream: Int, histogram: MagnitudeHistogram)], in tensor: TensorPasses, _ entries: @escaping Entries
-    ) throws -> [(histogram: MagnitudeHistogram, hits: [NearHits])] {
-        let streams = rounds.map(\.stream)
-        let room = hitBytes / MemoryLayout<UInt16>.stride / max(1, rounds.count * tensor.spanCount)
-        let empty = Array(repeating: NearHits(), count: rounds.count)
-        let (histograms, spans) = try tensor.fold(rounds.map(\.histogram), recording: empty) { histograms, hits, grain in
-            var current: (stream: Int, entries: UnsafePointer<Float>)?
-            for (index, stream) in streams.enumerated() {
-                let values = try current.flatMap { $0.stream == stream ? $0.entries : nil } ?? entries(grain, stream)
-                current = (stream, values)
-                hits[index].note(room: room) {
-                    histograms[index].add(values, count: grain.count, hits: $0, kernels: grain.kernels)
+    /// What one span of grains has for a query.
+    private struct SpanCount: Sendable {
+        var window = WindowCount()
+        /// Where the rank depends on them.
+        var zeros = 0
+    }
+
+    /// - Returns: for each query its counts, by span.
+    private static func count(
+        _ queries: [Query], around windows: [ClosedRange<UInt32>], in tensor: TensorPasses, _ entries: @escaping Entries
+    ) throws -> [[SpanCount]] {
+        let streams = byStream(queries), noted = Atomic(0)
+        let spans = try tensor.spans(Array(repeating: SpanCount(), count: queries.count)) { counts, grain in
+            for (stream, indices) in streams {
+                let values = try entries(grain, stream)
+                for index in indices {
+                    counts[index].window.add(values, count: grain.count, around: windows[index], kernels: grain.kernels) {
+                        noted.wrappingAdd($0, ordering: .relaxed).newValue <= noteLimit
+                    }
+                    guard case .share = queries[index].rank else { continue }
+                    counts[index].zeros += grain.kernels.countEqual(values, pattern: 0, count: grain.count)
                 }
             }
-        } combine: { total, part in
-            for index in total.indices { total[index].add(part[index]) }
         }
-        return histograms.enumerated().map { index, histogram in (histogram, spans.map { $0[index] }) }
+        return queries.indices.map { index in spans.map { $0[index] } }
+    }
+
+    /// The element of a rank, if it lies in the window around which the spans were counted, and what lies there was noted.
+    private static func element(_ rank: Int, _ window: ClosedRange<UInt32>, _ spans: [WindowCount]) -> Found? {
+        var above = spans.reduce(0) { $0 + $1.above }
+        guard rank > 0 else { return Found(rank: 0, pattern: window.upperBound, above: above, equalBySpan: []) }
+        func found(_ pattern: UInt32, _ equal: (WindowCount) -> Int) -> Found? {
+            let equal = spans.map(equal), count = equal.reduce(0, +)
+            defer { above += count }
+            return rank > above && rank <= above + count
+                ? Found(rank: rank, pattern: pattern, above: above, equalBySpan: equal) : nil
+        }
+        if let found = found(window.upperBound, \.atHigh) { return found }
+        let notes = spans.compactMap(\.between)
+        guard rank > above, notes.count == spans.count else { return nil }
+        if let pattern = notes.largest(rank - above, in: window) {
+            above += notes.reduce(0) { $0 + $1.count { $0 > pattern } }
+            return found(pattern) { $0.between.map { $0.count { $0 == pattern } } ?? 0 }
+        }
+        above += notes.reduce(0) { $0 + $1.count }
+        return window.lowerBound < window.upperBound ? found(window.lowerBound, \.atLow) : nil
+    }
+
+    // MARK: Counting everything
+
+    /// Windows of one pattern, that of the wanted element. Reads the sources twice.
+    private static func exactWindows(
+        _ queries: [Query], in tensor: TensorPasses, _ entries: @escaping Entries
+    ) throws -> [ClosedRange<UInt32>] {
+        func places(_ histograms: [MagnitudeHistogram], below above: [Int]) throws -> [MagnitudeHistogram.Place] {
+            let streams = byStream(queries)
+            let histograms = try tensor.fold(histograms) { histograms, grain in
+                for (stream, indices) in streams {
+                    let values = try entries(grain, stream)
+                    for index in indices { histograms[index].add(values, count: grain.count, kernels: grain.kernels) }
+                }
+            } combine: { total, part in
+                for index in total.indices { total[index].add(part[index]) }
+            }
+            return try queries.indices.map { index in
+                let rank = queries[index].rank.number(of: tensor.count, zeros: 0) - above[index]
+                guard let place = histograms[index].place(ofLargest: rank) else { throw changed }
+                return place
+            }
+        }
+        let high = try places(queries.map { _ in .coarse() }, below: queries.map { _ in 0 })
+        let low = try places(high.map { .fine(inBin: $0.bin) }, below: high.map(\.above))
+        return zip(high, low).map { high, low in
+            let pattern = high.bin << 16 | low.bin
+            return pattern...pattern
+        }
     }
 
     // MARK: Equal entries
 
     /// Asks where the first `kept` of the elements of a stream that equal `pattern` end.
-    struct EqualEntries: Sendable {
-        let stream: Int
-        let pattern: UInt32
-        let kept: Int
-        /// By span; none for an element that was not found by `find`.
-        let hits: [NearHits]
-    }
+    package struct EqualEntries: Sendable {
+        package let stream: Int
+        package let pattern: UInt32
+        package let kept: Int
+        /// How many there are, by span.
+        package let bySpan: [Int]
 
-    /// For each, the flat index below which exactly `kept` of the equal entries lie. Reads a span of the sources where equal entries were noted,
-    /// else all of them.
-    static func limits(of cut: [EqualEntries], in tensor: TensorPasses, _ entries: @escaping Entries) throws -> [Int] {
-        let noted = cut.map { equal in equal.hits.map { $0.count(of: UInt16(truncatingIfNeeded: equal.pattern)) } }
-        let isNoted = noted.map { !$0.isEmpty && $0.allSatisfy { $0 != nil } }
-        var counted = try countedLimits(of: zip(cut, isNoted).filter { !$0.1 }.map(\.0), in: tensor, entries)[...]
-        return try cut.indices.map { index in
-            guard isNoted[index] else { return counted.popFirst() ?? tensor.count }
-            return try limit(of: cut[index], counts: noted[index].compactMap(\.self), in: tensor, entries)
+        package init(stream: Int, pattern: UInt32, kept: Int, bySpan: [Int]) {
+            self.stream = stream
+            self.pattern = pattern
+            self.kept = kept
+            self.bySpan = bySpan
         }
     }
 
-    /// - Parameter counts: of the equal entries, by span.
-    private static func limit(
-        of equal: EqualEntries, counts: [Int], in tensor: TensorPasses, _ entries: Entries
-    ) throws -> Int {
+    /// The flat index below which exactly `kept` of the equal entries lie. Reads a span of the sources.
+    package static func limit(of equal: EqualEntries, in tensor: TensorPasses, _ entries: Entries) throws -> Int {
         var left = equal.kept
-        for (span, count) in counts.enumerated() {
+        for (span, count) in equal.bySpan.enumerated() {
             guard left < count else {
                 left -= count
                 continue
@@ -189,28 +222,6 @@ struct OrderStatistics: Sendable {
             throw changed
         }
         return tensor.count
-    }
-
-    private static func countedLimits(of cut: [EqualEntries], in tensor: TensorPasses, _ entries: @escaping Entries) throws
-        -> [Int]
-    {
-        guard !cut.isEmpty else { return [] }
-        let counts = try tensor.counts(cut.count) { grain, counts in
-            var current: (stream: Int, entries: UnsafePointer<Float>)?
-            for (index, equal) in cut.enumerated() {
-                let values = try current.flatMap { $0.stream == equal.stream ? $0.entries : nil } ?? entries(grain, equal.stream)
-                current = (equal.stream, values)
-                counts[index] = grain.kernels.countEqual(values, pattern: equal.pattern, count: grain.count)
-            }
-        }
-        return try zip(cut, counts).map { equal, counts in
-            var left = equal.kept
-            for (index, count) in counts.enumerated() {
-                if left < count { return try limit(of: equal, inGrain: index, keeping: left, in: tensor, entries) }
-                left -= count
-            }
-            return tensor.count
-        }
     }
 
     /// The flat index of the equal entry of grain `index` that `kept` others precede in it.
@@ -233,17 +244,4 @@ struct OrderStatistics: Sendable {
 struct MagnitudeEdge: Sendable, Hashable {
     let pattern: UInt32
     let limit: Int
-}
-
-extension OrderStatistics.NearHits {
-    /// Adds what `count` finds; a list without room for all of it is given up.
-    fileprivate mutating func note(room: Int, _ count: (UnsafeMutableBufferPointer<UInt16>) -> (hits: Int, zeros: Int)) {
-        let left = others.map { min(FixedTree.blockElements, room - $0.count) } ?? 0
-        withUnsafeTemporaryAllocation(of: UInt16.self, capacity: max(1, left)) { buffer in
-            let target = UnsafeMutableBufferPointer(rebasing: buffer[..<left])
-            let found = count(target)
-            zeros += found.zeros
-            if found.hits <= left { others?.append(contentsOf: target[..<found.hits]) } else { others = nil }
-        }
-    }
 }

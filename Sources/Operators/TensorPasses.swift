@@ -76,27 +76,23 @@ package struct TensorPasses: Sendable {
         return idle.withLock { $0.reduce(into: initial, combine) }
     }
 
-    /// As `fold`, and keeps what `body` records of each span of grains.
+    /// Folds every span of grains into a value of its own, grain by grain.
     ///
-    /// - Returns: the folded value, and the records in the order of the spans.
-    package func fold<Part: Sendable, Record: Sendable>(
-        _ initial: Part, recording empty: Record, _ body: @escaping @Sendable (inout Part, inout Record, Grain) throws -> Void,
-        combine: (inout Part, Part) -> Void
-    ) throws -> (Part, [Record]) {
-        let idle = Mutex<[Part]>([])
-        let records = Mutex(Array(repeating: empty, count: spanCount))
+    /// - Returns: the values in the order of the spans.
+    package func spans<Part: Sendable>(
+        _ initial: Part, _ body: @escaping @Sendable (inout Part, Grain) throws -> Void
+    ) throws -> [Part] {
+        let parts = Mutex(Array(repeating: initial, count: spanCount))
         try forEachSpan { grain, ranges in
-            var part = idle.withLock { $0.popLast() } ?? initial
-            var record = empty, span = 0
+            var part = initial, span = 0
             for range in ranges {
                 span = range.lowerBound / FixedTree.blockElements / Self.grainsPerSpan
                 grain.take(range)
-                try body(&part, &record, grain)
+                try body(&part, grain)
             }
-            idle.withLock { $0.append(part) }
-            records.withLock { $0[span] = record }
+            parts.withLock { $0[span] = part }
         }
-        return (idle.withLock { $0.reduce(into: initial, combine) }, records.withLock { $0 })
+        return parts.withLock { $0 }
     }
 
     /// Spans of grains that a thread folds in one go.

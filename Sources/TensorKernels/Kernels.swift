@@ -86,17 +86,10 @@ package struct Kernels: @unchecked Sendable {
         table.pointee.histogram_high(x, bins, count)
     }
 
-    /// - Parameter hits: takes the low bits of what was counted, unless they are zero, in order, as far as there is room.
-    /// - Returns: how many are not zero.
     func histogramLow(
-        _ x: UnsafePointer<Float>, high: UInt32, _ bins: UnsafeMutablePointer<UInt32>, hits: UnsafeMutableBufferPointer<UInt16>,
-        count: Int
-    ) -> Int {
-        // Without room the pointer is never followed.
-        withUnsafeTemporaryAllocation(of: UInt16.self, capacity: 1) { none in
-            guard let target = hits.baseAddress ?? none.baseAddress else { return 0 }
-            return table.pointee.histogram_low(x, high, bins, target, hits.count, count)
-        }
+        _ x: UnsafePointer<Float>, high: UInt32, _ bins: UnsafeMutablePointer<UInt32>, count: Int
+    ) {
+        table.pointee.histogram_low(x, high, bins, count)
     }
 
     /// How many elements have exactly this magnitude pattern.

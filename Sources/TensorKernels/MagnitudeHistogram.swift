@@ -29,23 +29,10 @@ package struct MagnitudeHistogram: Sendable, Hashable {
     package static let countLimit = Int(UInt32.max)
 
     package mutating func add(_ x: UnsafePointer<Float>, count: Int, kernels: Kernels) {
-        _ = add(x, count: count, hits: UnsafeMutableBufferPointer(start: nil, count: 0), kernels: kernels)
-    }
-
-    /// - Parameter hits: takes the low bits of what the second round counted, unless they are zero, in order, as far as there is room.
-    /// - Returns: how many there are whose low bits are not zero, and how many whose low bits are.
-    package mutating func add(
-        _ x: UnsafePointer<Float>, count: Int, hits: UnsafeMutableBufferPointer<UInt16>, kernels: Kernels
-    ) -> (hits: Int, zeros: Int) {
-        bins.withUnsafeMutableBufferPointer { bins in
-            guard let first = bins.baseAddress else { return (0, 0) }
-            guard let high else {
-                kernels.histogramHigh(x, first, count: count)
-                return (0, 0)
-            }
-            let before = first.pointee
-            let found = kernels.histogramLow(x, high: high, first, hits: hits, count: count)
-            return (found, Int(first.pointee - before))
+        if let high {
+            kernels.histogramLow(x, high: high, &bins, count: count)
+        } else {
+            kernels.histogramHigh(x, &bins, count: count)
         }
     }
 

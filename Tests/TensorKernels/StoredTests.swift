@@ -198,25 +198,4 @@ import Testing
             #expect(sums.kept.bitPattern == sum(kept[index]).bitPattern || sum(kept[index]).isNaN && sums.kept.isNaN)
         }
     }
-
-    /// The second round of a histogram notes what it counts, in order and as far as there is room.
-    @Test(arguments: Kernels.available, [0, 5, 10_000])
-    func whatIsCountedIsNoted(kernels: Kernels, room: Int) throws {
-        let high = Float(0.5).bitPattern >> 16
-        var random = SplitMix(seed: 7)
-        let values = (0..<1000).map { index in
-            let low = UInt32(index % 3 == 0 ? 0 : UInt16(truncatingIfNeeded: random.next()))
-            return Float(bitPattern: (high + UInt32(index % 5 == 0 ? 1 : 0)) << 16 | low | (index % 2 == 0 ? 1 << 31 : 0))
-        }
-        let near = values.map(\.magnitude.bitPattern).filter { $0 >> 16 == high }.map { UInt16(truncatingIfNeeded: $0) }
-        var histogram = MagnitudeHistogram.fine(inBin: high)
-        let notes = [UInt16](unsafeUninitializedCapacity: room) { buffer, count in
-            let hits = UnsafeMutableBufferPointer(start: buffer.baseAddress, count: room)
-            let found = histogram.add(values, count: values.count, hits: hits, kernels: kernels)
-            #expect(found.hits == near.count { $0 != 0 } && found.zeros == near.count { $0 == 0 })
-            count = min(room, found.hits)
-        }
-        #expect(notes == Array(near.filter { $0 != 0 }.prefix(room)))
-        #expect(histogram.place(ofLargest: near.count)?.inside == near.count { $0 == near.min() })
-    }
 }

@@ -26,6 +26,11 @@ typedef struct tk_rank_room {
     uint32_t counts[4][TK_RANK_CLASSES], below[TK_RANK_CLASSES + 1], limits[TK_RANK_CLASSES];
 } tk_rank_room;
 
+/* What count_window adds to. */
+typedef struct tk_window_counts {
+    size_t above, at_high, at_low;
+} tk_window_counts;
+
 /* Element types of tk_vector. */
 enum { TK_F32, TK_BF16, TK_F16, TK_F64 };
 
@@ -92,9 +97,11 @@ typedef struct tk_kernels {
 
     /* bins[high 15 bits of the magnitude] += 1 in one of TK_HIGH_TABLES tables of TK_HIGH_BINS bins each. */
     void (*histogram_high)(const float *x, uint32_t *bins, size_t n);
-    /* bins[low 16 bits] += 1 for the magnitudes whose high 15 bits are `high`; TK_LOW_BINS bins. The first `room` of those low bits
-     * that are not zero go to `hits` too, in order. Returns how many are not zero. */
-    size_t (*histogram_low)(const float *x, uint32_t high, uint32_t *bins, uint16_t *hits, size_t room, size_t n);
+    /* bins[low 16 bits] += 1 for the magnitudes whose high 15 bits are `high`; TK_LOW_BINS bins. */
+    void (*histogram_low)(const float *x, uint32_t high, uint32_t *bins, size_t n);
+    /* Adds to `counts` how many magnitudes lie above the pattern `high`, at it, and at `low`, which is no larger. The patterns strictly
+     * between the two go to `notes`, in order; it has room for n + 1. Returns how many they are. */
+    size_t (*count_window)(const float *x, uint32_t low, uint32_t high, tk_window_counts *counts, uint32_t *notes, size_t n);
     /* How many magnitudes have exactly this pattern. */
     size_t (*count_equal)(const float *x, uint32_t pattern, size_t n);
 

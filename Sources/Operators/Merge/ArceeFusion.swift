@@ -27,8 +27,8 @@ package struct ArceeFusion: MergeMethod {
     package func cost(of shape: [Int]) -> OperatorCost {
         let count = shape.reduce(1, *)
         return OperatorCost(
-            reads: 5,
-            statisticsBytes: OrderStatistics.statisticsBytes(streams: 1, queries: 3)
+            reads: 4,
+            statisticsBytes: OrderStatistics.statisticsBytes(queries: 3, count: count)
                 + TensorPasses.rowStatisticsBytes(count: count, length: Self.rowLength(shape), width: 5))
     }
 

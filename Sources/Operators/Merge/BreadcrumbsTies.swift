@@ -18,7 +18,7 @@ package struct BreadcrumbsTies: MergeMethod {
         shares = try BreadcrumbShares(values, vectors)
     }
 
-    package func cost(of shape: [Int]) -> OperatorCost { shares.cost(vectors) }
+    package func cost(of shape: [Int]) -> OperatorCost { shares.cost(vectors, of: shape) }
 
     package func merge(_ tensor: TensorPasses) throws {
         try vectors.merge(tensor, shares.trim(vectors, in: tensor), by: .consensus)

@@ -29,8 +29,8 @@ package struct SCE: MergeMethod {
 
     package func cost(of shape: [Int]) -> OperatorCost {
         OperatorCost(
-            reads: share <= 0 ? 1 : selects ? 4 : 2,
-            statisticsBytes: selects ? OrderStatistics.statisticsBytes(streams: 1, queries: 1) : 0)
+            reads: share <= 0 ? 1 : selects ? 3 : 2,
+            statisticsBytes: selects ? OrderStatistics.statisticsBytes(queries: 1, count: shape.reduce(1, *)) : 0)
     }
 
     package func merge(_ tensor: TensorPasses) throws {
@@ -39,11 +39,12 @@ package struct SCE: MergeMethod {
         if share <= 0 || models.isEmpty {
             return try emitBase(tensor)
         } else if selects {
-            let found = try OrderStatistics.find(largest: Float(share), ofNonzeroIn: 0, of: tensor) { grain, _ in
+            let query = OrderStatistics.Query(stream: 0, rank: .share(Float(share)))
+            let found = try OrderStatistics.find([query], in: tensor) { grain, _ in
                 try variance(grain, try grain.taskVectors(models), into: 0)
             }
-            guard let (smallest, kept) = found else { return try emitBase(tensor) }
-            (threshold, squares) = try cut(tensor, at: smallest, keeping: kept)
+            guard let smallest = found.first, smallest.rank > 0 else { return try emitBase(tensor) }
+            (threshold, squares) = try cut(tensor, at: smallest)
         } else {
             squares = try tensor.sums(models.count) { grain, sums in
                 for (index, row) in try grain.taskVectors(models).enumerated() {
@@ -77,7 +78,7 @@ package struct SCE: MergeMethod {
 
     /// Where the entries end that vary like the smallest that is kept, and `Σ d²` of what is kept of each model. Reads the sources once.
     private func cut(
-        _ tensor: TensorPasses, at smallest: OrderStatistics.Found, keeping kept: Int
+        _ tensor: TensorPasses, at smallest: OrderStatistics.Found
     ) throws -> (MagnitudeEdge, [Double]) {
         let pattern = smallest.pattern
         // By grain: how many entries lie on the edge, then for each model the sum with them and the sum without.
@@ -92,7 +93,7 @@ package struct SCE: MergeMethod {
                 }
             }
         }
-        var left = kept - smallest.above, edge = MagnitudeEdge(pattern: pattern, limit: tensor.count)
+        var left = smallest.rank - smallest.above, edge = MagnitudeEdge(pattern: pattern, limit: tensor.count)
         var leaves = models.indices.map { shares[1 + 2 * $0] }
         for (index, count) in shares[0].enumerated() {
             if left >= Int(count) {
@@ -100,7 +101,7 @@ package struct SCE: MergeMethod {
                 continue
             }
             if edge.limit == tensor.count {
-                let equal = OrderStatistics.EqualEntries(stream: 0, pattern: pattern, kept: left, hits: [])
+                let equal = OrderStatistics.EqualEntries(stream: 0, pattern: pattern, kept: left, bySpan: [])
                 let limit = try OrderStatistics.limit(of: equal, inGrain: index, keeping: left, in: tensor) { grain, _ in
                     try variance(grain, try grain.taskVectors(models), into: 0)
                 }

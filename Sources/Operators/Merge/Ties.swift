@@ -18,7 +18,8 @@ package struct Ties: MergeMethod {
     package func cost(of shape: [Int]) -> OperatorCost {
         guard vectors.isSparse else { return OperatorCost(reads: 1) }
         return OperatorCost(
-            reads: vectors.reads + 2, statisticsBytes: MagnitudeTrim.statisticsBytes(models: vectors.models.count))
+            reads: vectors.reads + 1,
+            statisticsBytes: MagnitudeTrim.statisticsBytes(models: vectors.models.count, count: shape.reduce(1, *)))
     }
 
     package func merge(_ tensor: TensorPasses) throws {

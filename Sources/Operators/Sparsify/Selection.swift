@@ -28,7 +28,7 @@ package enum Selection: Sendable, Hashable, Codable {
 
     /// Reads before entries can be told apart.
     var reads: Int {
-        if case .largest = self { 2 } else { 0 }
+        if case .largest = self { 1 } else { 0 }
     }
 
     /// Entries that stay at most.

@@ -25,8 +25,8 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
         return selection.reads + (needsRanges ? 1 : 0) + 2 + forTask
     }
 
-    var statisticsBytes: Int {
-        if case .largest(let kept) = selection { MagnitudeTrim.statisticsBytes(models: kept.count) } else { 0 }
+    func statisticsBytes(count: Int) -> Int {
+        if case .largest(let kept) = selection { MagnitudeTrim.statisticsBytes(models: kept.count, count: count) } else { 0 }
     }
 
     private var grid: Grid? {

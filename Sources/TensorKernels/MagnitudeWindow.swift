@@ -1,0 +1,80 @@
+internal import CTensorKernels
+
+/// What was counted of some numbers around a window, a range of magnitudes as bit patterns.
+package struct WindowCount: Sendable, Hashable {
+    /// How many magnitudes lie above the window, on its upper end and on its lower one; the last says nothing where both are the same.
+    package private(set) var above = 0, atHigh = 0, atLow = 0
+    /// The patterns strictly between its ends, in order; `nil` once there was no room for them.
+    package private(set) var between: [UInt32]? = []
+
+    package init() {}
+
+    /// Counts more numbers.
+    ///
+    /// - Parameter take: is asked whether there is room for so many more patterns.
+    package mutating func add(
+        _ x: UnsafePointer<Float>, count: Int, around window: ClosedRange<UInt32>, kernels: Kernels, room take: (Int) -> Bool
+    ) {
+        withUnsafeTemporaryAllocation(of: UInt32.self, capacity: count + 1) { notes in
+            guard let first = notes.baseAddress else { return }
+            var counts = tk_window_counts()
+            let noted = kernels.table.pointee.count_window(x, window.lowerBound, window.upperBound, &counts, first, count)
+            above += counts.above
+            atHigh += counts.at_high
+            atLow += counts.at_low
+            if between != nil, take(noted) { between?.append(contentsOf: notes[..<noted]) } else { between = nil }
+        }
+    }
+}
+
+extension [[UInt32]] {
+    /// The `rank`-th largest (from 1) of the magnitude patterns in these lists, which all lie in `range`; `nil` when there are fewer.
+    ///
+    /// Counts classes of equal high bits, then those within the class that the rank lies in, until a class is one pattern.
+    package func largest(_ rank: Int, in range: ClosedRange<UInt32>) -> UInt32? {
+        let classBits = 11
+        var lists = self, left = rank
+        var first = range.lowerBound, width = UInt32.bitWidth - (range.upperBound - first).leadingZeroBitCount
+        while true {
+            let shift = Swift.max(0, width - classBits)
+            let classes = lists.classes(from: first, shift: shift, count: 1 << (width - shift))
+            var found = classes.count - 1
+            while found >= 0, left > classes[found] {
+                left -= classes[found]
+                found -= 1
+            }
+            guard found >= 0 else { return nil }
+            first += UInt32(found) << shift
+            if shift == 0 { return first }
+            lists = lists.map { $0.ofClass(first, shift: shift) }
+            width = shift
+        }
+    }
+
+    /// How many patterns there are of each class.
+    private func classes(from first: UInt32, shift: Int, count: Int) -> [Int] {
+        // A count that was just written is slow to be read again: neighbours, which are often equal, are counted apart.
+        var tables = [Int](repeating: 0, count: 2 * count)
+        for list in self {
+            var table = 0
+            for pattern in list {
+                tables[table + Int((pattern &- first) >> shift)] += 1
+                table ^= count
+            }
+        }
+        return (0..<count).map { tables[$0] + tables[count + $0] }
+    }
+}
+
+extension [UInt32] {
+    /// Those of one class, in order.
+    fileprivate func ofClass(_ first: UInt32, shift: Int) -> [UInt32] {
+        // Each is written, and overwritten if it is not one of them: which it will be is hard to foretell.
+        Array(unsafeUninitializedCapacity: count) { target, taken in
+            for pattern in self {
+                target[taken] = pattern
+                taken += (pattern &- first) >> shift == 0 ? 1 : 0
+            }
+        }
+    }
+}
