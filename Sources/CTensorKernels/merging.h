@@ -86,6 +86,8 @@ INLINE void flag_random(uint64_t key, uint32_t stream, uint64_t first, uint32_t 
 }
 
 typedef uint8_t uint8x32 __attribute__((vector_size(32), aligned(1)));
+typedef uint32_t uint32x32 __attribute__((vector_size(128), aligned(4)));
+typedef int32_t int32x32 __attribute__((vector_size(128), aligned(4)));
 typedef bool bool32 __attribute__((ext_vector_type(32)));
 
 INLINE void pack_flags(const uint8_t *flags, uint32_t *bits, size_t n) {
@@ -130,9 +132,14 @@ INLINE void rank_classes(const float *x, uint8_t *restrict classes, size_t n) {
         most = u > most ? u : most;
     }
     const uint32_t top = rank_class(most), floor = top > LAST_CLASS ? (top - LAST_CLASS + 1) & ~1u : 0;
-    for (size_t i = 0; i < n; i++) {
-        const uint32_t own = rank_class(bits_of(x[i]) & MAGNITUDE);
-        const uint32_t above = (own > floor ? own : floor) - floor, nonzero = own < 1 ? own : 1;
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        const uint32x32 u = *(const uint32x32 *)(x + i) & MAGNITUDE, own = ((u + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (u >> RANK_SHIFT);
+        const uint32x32 above = __builtin_elementwise_max(own, (uint32x32){} + floor) - floor, nonzero = __builtin_elementwise_min(own, (uint32x32){} + 1);
+        *(uint8x32 *)(classes + i) = __builtin_convertvector(__builtin_elementwise_max(above, nonzero), uint8x32);
+    }
+    for (; i < n; i++) {
+        const uint32_t own = rank_class(bits_of(x[i]) & MAGNITUDE), above = (own > floor ? own : floor) - floor, nonzero = own < 1 ? own : 1;
         classes[i] = (uint8_t)(above > nonzero ? above : nonzero);
     }
 }
@@ -175,24 +182,19 @@ INLINE void class_limits(size_t n, double lowest, double spread, tk_rank_room *r
     room->limits[0] = 0xffff; /* zero is zero, kept or not */
 }
 
-typedef uint8_t uint8x64 __attribute__((vector_size(TILE), aligned(1)));
-typedef bool bool64 __attribute__((ext_vector_type(TILE)));
-
-/* Decides what the class decides. Returns a bit for each of the others. */
-INLINE uint64_t decide_tile(const uint8_t *classes, const uint32_t *draws, const uint32_t *limits, uint8_t *restrict keep, size_t n) {
-    uint32_t own[TILE];
-    uint8_t open[TILE];
-    for (size_t j = 0; j < n; j++) own[j] = limits[classes[j]];
-    for (size_t j = 0; j < n; j++) {
-        const uint32_t u = draws[j] >> 16, surely = own[j] & 0xffff, possibly = own[j] >> 16;
-        keep[j] = u < surely;
-        open[j] = (u >= surely) & (u <= possibly);
-    }
-    for (size_t j = n; j < TILE; j++) open[j] = 0;
-    const bool64 set = __builtin_convertvector(*(const uint8x64 *)open, bool64);
-    uint64_t bits;
-    memcpy(&bits, &set, sizeof bits);
-    return bits;
+/* Decides what the class decides of 32 elements. Returns a bit for each of the others. */
+INLINE uint32_t decide_group(const uint8_t *classes, const uint32_t *draws, const uint32_t *limits, uint8_t *keep) {
+    int32x32 own;
+#pragma clang loop unroll(full)
+    for (int j = 0; j < 32; j++) own[j] = (int32_t)limits[classes[j]];
+    const int32x32 u = (int32x32)(*(const uint32x32 *)draws >> 16), surely = own & 0xffff, possibly = (int32x32)((uint32x32)own >> 16);
+    const uint8x32 kept = __builtin_convertvector(u < surely, uint8x32), dropped = __builtin_convertvector(u > possibly, uint8x32);
+    const uint8x32 kept_once = kept & 1;
+    memcpy(keep, &kept_once, sizeof kept_once);
+    const bool32 decided = __builtin_convertvector(kept | dropped, bool32);
+    uint32_t bits;
+    memcpy(&bits, &decided, sizeof bits);
+    return ~bits;
 }
 
 typedef uint16_t uint16x32 __attribute__((vector_size(64)));
@@ -282,26 +284,28 @@ INLINE void keep_open(
     }
 }
 
-/* Decides the open elements of classes of equal magnitudes, which rank by index: each counts on from the one of its class before it. The others
- * are left at the list's beginning, and keep holds 2 for them; returns how many. */
+/* Decides the elements that are open in `masks` and lie in a class of equal magnitudes, which rank by index: each counts on from the one of its
+ * class before it. The others go to `open`, and keep holds 2 for them; returns how many. */
 INLINE size_t keep_equal(
-    const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_room *room, uint32_t *open, size_t count,
+    const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_room *room, const uint32_t *masks, uint32_t *open,
     uint8_t *keep) {
     uint32_t *ranks = room->counts[0], *ends = room->counts[1];
     memcpy(ranks, room->below, sizeof room->counts[0]);
     memset(ends, 0, sizeof room->counts[1]);
     size_t left = 0;
-    for (size_t j = 0; j < count; j++) {
-        const uint32_t i = open[j];
-        const uint8_t class = classes[i];
-        if (class % 2) {
-            keep[i] = 2;
-            open[left++] = i;
-            continue;
+    for (size_t group = 0; group * 32 < n; group++) {
+        for (uint32_t mask = masks[group]; mask; mask &= mask - 1) {
+            const uint32_t i = (uint32_t)(group * 32) + (uint32_t)__builtin_ctz(mask);
+            const uint8_t class = classes[i];
+            if (class % 2) {
+                keep[i] = 2;
+                open[left++] = i;
+                continue;
+            }
+            ranks[class] += count_bytes(classes + ends[class], class, i - ends[class]);
+            ends[class] = i;
+            keep[i] = draws[i] < rank_limit(ranks[class], n, lowest, spread);
         }
-        ranks[class] += count_bytes(classes + ends[class], class, i - ends[class]);
-        ends[class] = i;
-        keep[i] = draws[i] < rank_limit(ranks[class], n, lowest, spread);
     }
     return left;
 }
@@ -315,15 +319,20 @@ INLINE void keep_by_rank(
     rank_classes(x, classes, n);
     count_classes(classes, n, room);
     class_limits(n, lowest, spread, room);
-    uint32_t *open = (uint32_t *)items;
-    size_t count = 0;
-    for (size_t at = 0; at < n; at += TILE) {
-        const size_t size = n - at < TILE ? n - at : TILE;
-        uint64_t bits = size == TILE ? decide_tile(classes + at, draws + at, room->limits, keep + at, TILE)
-                                     : decide_tile(classes + at, draws + at, room->limits, keep + at, size);
-        for (; bits; bits &= bits - 1) open[count++] = (uint32_t)(at + (size_t)__builtin_ctzll(bits));
+    const size_t whole = n / 32, rest = n % 32;
+    uint32_t *masks = (uint32_t *)items, *open = masks + whole + 1;
+    for (size_t group = 0; group < whole; group++) {
+        masks[group] = decide_group(classes + 32 * group, draws + 32 * group, room->limits, keep + 32 * group);
     }
-    count = keep_equal(draws, classes, n, lowest, spread, room, open, count, keep);
+    if (rest) {
+        uint8_t own[32] = {0}, kept[32];
+        uint32_t words[32] = {0};
+        memcpy(own, classes + 32 * whole, rest);
+        memcpy(words, draws + 32 * whole, rest * sizeof *words);
+        masks[whole] = decide_group(own, words, room->limits, kept);
+        memcpy(keep + 32 * whole, kept, rest);
+    }
+    const size_t count = keep_equal(draws, classes, n, lowest, spread, room, masks, open, keep);
     if (count > MANY_OPEN) return keep_open(x, draws, classes, n, lowest, spread, room, items, keep);
     for (size_t j = 0; j < count; j++) {
         const size_t i = open[j];
