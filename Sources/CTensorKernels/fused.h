@@ -1,7 +1,5 @@
 /* Kernels over elements as they are stored: decoded in tiles that stay in the first cache, so that no float32 copy of a source is made. */
 
-typedef int32_t int32x8 __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4), may_alias));
-
 INLINE void load_tile(const tk_vector *x, size_t at, float *restrict tile, size_t n) {
     switch (x->type) {
         case TK_BF16: widen_bf16((const char *)x->data + 2 * at, tile, n); break;

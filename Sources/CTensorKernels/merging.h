@@ -21,6 +21,7 @@ INLINE void add_products(const float *x, const float *y, double *sums, size_t n)
 enum { DRAW_LANES = 8, DRAW_GROUP = 4 * DRAW_LANES };
 typedef uint64_t uint64x8 __attribute__((vector_size(DRAW_LANES * sizeof(uint64_t))));
 typedef uint32_t uint32x8 __attribute__((vector_size(DRAW_LANES * sizeof(uint32_t)), aligned(4)));
+typedef int32_t int32x8 __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4), may_alias));
 
 enum { PHILOX_ROUNDS = 10 };
 
@@ -119,7 +120,7 @@ INLINE uint32_t rank_limit(size_t rank, size_t n, double lowest, double spread) 
 enum { RANK_SHIFT = 20, RANK_CLASSES = TK_RANK_CLASSES, LAST_CLASS = RANK_CLASSES - 1 };
 
 /* Classes of magnitudes, in order: eight of each power of two, those at a class's lower end apart, in an even class where all are equal. That is
- * where most differences of 16-bit numbers lie. Zeros have class 0 to themselves; class 1 takes all that is some 2^15 times smaller than the
+ * where most differences of 16-bit numbers lie. Zeros have class 0 to themselves; class 1 takes all that is some 2^11 times smaller than the
  * largest. */
 INLINE uint32_t rank_class(uint32_t magnitude) {
     return ((magnitude + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (magnitude >> RANK_SHIFT);
@@ -144,8 +145,10 @@ INLINE void rank_classes(const float *x, uint8_t *restrict classes, size_t n) {
     }
 }
 
-/* below[c] = how many elements lie in lower classes. */
-INLINE void count_classes(const uint8_t *classes, size_t n, tk_rank_room *room) {
+/* below[c] = how many elements lie in lower classes. The high half of a draw below limits[c] % 2^16 is kept in class c, that above
+ * limits[c] / 2^16 dropped, whatever the rank within the class: in float32, which is exact to a fortieth of that half's unit; the margin is twice
+ * that. */
+INLINE void count_classes(const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_room *room) {
     uint32_t(*counts)[RANK_CLASSES] = room->counts; /* several, so that equal neighbours do not wait for each other */
     memset(counts, 0, sizeof room->counts);
     size_t i = 0;
@@ -156,28 +159,21 @@ INLINE void count_classes(const uint8_t *classes, size_t n, tk_rank_room *room) 
     }
     for (; i < n; i++) counts[0][classes[i]]++;
     const uint32x8 none = {0};
+    const float margin = 0.05f, step = (float)(spread * 65536 / (double)(n - 1)), start = (float)(lowest * 65536);
+    const float least = start - margin, most = start + margin - step;
     uint32x8 below = none;
     for (int c = 0; c < RANK_CLASSES; c += 8) {
         const uint32x8 own = *(uint32x8 *)(counts[0] + c) + *(uint32x8 *)(counts[1] + c) + *(uint32x8 *)(counts[2] + c) + *(uint32x8 *)(counts[3] + c);
-        uint32x8 sum = own + __builtin_shufflevector(own, none, 8, 0, 1, 2, 3, 4, 5, 6);
-        sum += __builtin_shufflevector(sum, none, 8, 8, 0, 1, 2, 3, 4, 5);
-        sum += __builtin_shufflevector(sum, none, 8, 8, 8, 8, 0, 1, 2, 3);
-        *(uint32x8 *)(room->below + c) = below + sum - own;
+        uint32x8 sum = own + __builtin_shufflevector(own, none, 8, 0, 1, 2, 8, 4, 5, 6);
+        sum += __builtin_shufflevector(sum, none, 8, 8, 0, 1, 8, 8, 4, 5);
+        sum += __builtin_shufflevector(sum, none, 8, 8, 8, 8, 3, 3, 3, 3);
+        const uint32x8 first = below + sum - own, end = below + sum;
+        *(uint32x8 *)(room->below + c) = first;
+        const int32x8 surely = __builtin_convertvector(__builtin_convertvector((int32x8)first, float8) * step + least, int32x8);
+        const int32x8 possibly = __builtin_convertvector(__builtin_convertvector((int32x8)end, float8) * step + most, int32x8);
+        const int32x8 largest = (int32x8){} + 0xffff;
+        *(uint32x8 *)(room->limits + c) = (uint32x8)(__builtin_elementwise_min(surely, largest) | __builtin_elementwise_min(possibly, largest) << 16);
         below += __builtin_shufflevector(sum, none, 7, 7, 7, 7, 7, 7, 7, 7);
-    }
-    room->below[RANK_CLASSES] = below[0];
-}
-
-/* The high half of a draw below limits[c] % 2^16 is kept in class c, that above limits[c] / 2^16 dropped, whatever the rank within the class. In
- * float32, which is exact to a fiftieth of that half's unit; the margin is more. */
-INLINE void class_limits(size_t n, double lowest, double spread, tk_rank_room *room) {
-    const float margin = 0.05f, largest = 65535, start = (float)(lowest * 65536), step = (float)(spread * 65536 / (double)(n - 1));
-    for (int c = 0; c < RANK_CLASSES; c++) {
-        const float least = start + step * (float)(int32_t)room->below[c] - margin;
-        const float most = start + step * (float)((int32_t)room->below[c + 1] - 1) + margin;
-        const int32_t surely = (int32_t)(least < 0 ? 0 : least > largest ? largest : least);
-        const int32_t possibly = (int32_t)(most < 0 ? 0 : most > largest ? largest : most);
-        room->limits[c] = (uint32_t)surely | (uint32_t)possibly << 16;
     }
     room->limits[0] = 0xffff; /* zero is zero, kept or not */
 }
@@ -284,30 +280,38 @@ INLINE void keep_open(
     }
 }
 
-/* Decides the elements that are open in `masks` and lie in a class of equal magnitudes, which rank by index: each counts on from the one of its
- * class before it. The others go to `open`, and keep holds 2 for them; returns how many. */
+/* Decides the open elements of classes of equal magnitudes, which rank by index: each counts on from the one of its class before it. The others
+ * stay in the list, and keep holds 2 for them; returns how many. */
 INLINE size_t keep_equal(
-    const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_room *room, const uint32_t *masks, uint32_t *open,
+    const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_room *room, uint32_t *open, size_t count,
     uint8_t *keep) {
     uint32_t *ranks = room->counts[0], *ends = room->counts[1];
     memcpy(ranks, room->below, sizeof room->counts[0]);
     memset(ends, 0, sizeof room->counts[1]);
     size_t left = 0;
-    for (size_t group = 0; group * 32 < n; group++) {
-        for (uint32_t mask = masks[group]; mask; mask &= mask - 1) {
-            const uint32_t i = (uint32_t)(group * 32) + (uint32_t)__builtin_ctz(mask);
-            const uint8_t class = classes[i];
-            if (class % 2) {
-                keep[i] = 2;
-                open[left++] = i;
-                continue;
-            }
-            ranks[class] += count_bytes(classes + ends[class], class, i - ends[class]);
-            ends[class] = i;
-            keep[i] = draws[i] < rank_limit(ranks[class], n, lowest, spread);
+    for (size_t j = 0; j < count; j++) {
+        const uint32_t i = open[j];
+        const uint8_t class = classes[i];
+        if (class % 2) {
+            keep[i] = 2;
+            open[left++] = i;
+            continue;
         }
+        ranks[class] += count_bytes(classes + ends[class], class, i - ends[class]);
+        ends[class] = i;
+        keep[i] = draws[i] < rank_limit(ranks[class], n, lowest, spread);
     }
     return left;
+}
+
+/* Appends where the bits are. Few groups have more than one, which is what the loop is for: that there is one at all is no branch. */
+INLINE size_t append_places(uint32_t bits, size_t at, uint32_t *places, size_t count) {
+    do {
+        places[count] = (uint32_t)at + (bits ? (uint32_t)__builtin_ctz(bits) : 0);
+        count += bits != 0;
+        bits &= bits - 1;
+    } while (bits);
+    return count;
 }
 
 /* Most elements are decided by the ranks that their class leaves possible; only the ranks of the others are looked for. */
@@ -317,22 +321,19 @@ INLINE void keep_by_rank(
     if (n <= 1) return;
     uint8_t *classes = (uint8_t *)(items + 2 * n);
     rank_classes(x, classes, n);
-    count_classes(classes, n, room);
-    class_limits(n, lowest, spread, room);
-    const size_t whole = n / 32, rest = n % 32;
-    uint32_t *masks = (uint32_t *)items, *open = masks + whole + 1;
-    for (size_t group = 0; group < whole; group++) {
-        masks[group] = decide_group(classes + 32 * group, draws + 32 * group, room->limits, keep + 32 * group);
-    }
-    if (rest) {
+    count_classes(classes, n, lowest, spread, room);
+    uint32_t *open = (uint32_t *)items;
+    size_t count = 0, at = 0;
+    for (; at + 32 <= n; at += 32) count = append_places(decide_group(classes + at, draws + at, room->limits, keep + at), at, open, count);
+    if (at < n) {
         uint8_t own[32] = {0}, kept[32];
         uint32_t words[32] = {0};
-        memcpy(own, classes + 32 * whole, rest);
-        memcpy(words, draws + 32 * whole, rest * sizeof *words);
-        masks[whole] = decide_group(own, words, room->limits, kept);
-        memcpy(keep + 32 * whole, kept, rest);
+        memcpy(own, classes + at, n - at);
+        memcpy(words, draws + at, (n - at) * sizeof *words);
+        count = append_places(decide_group(own, words, room->limits, kept), at, open, count);
+        memcpy(keep + at, kept, n - at);
     }
-    const size_t count = keep_equal(draws, classes, n, lowest, spread, room, masks, open, keep);
+    count = keep_equal(draws, classes, n, lowest, spread, room, open, count, keep);
     if (count > MANY_OPEN) return keep_open(x, draws, classes, n, lowest, spread, room, items, keep);
     for (size_t j = 0; j < count; j++) {
         const size_t i = open[j];

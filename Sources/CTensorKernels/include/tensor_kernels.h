@@ -16,14 +16,14 @@ enum {
     TK_HIGH_BINS = 1 << 15, /* a float32 magnitude has 31 bits: 15 high ones ... */
     TK_HIGH_TABLES = 2,     /* tables of these, which add up */
     TK_LOW_BINS = 1 << 16,  /* ... and 16 low ones */
-    TK_RANK_CLASSES = 1 << 8, /* what DELLA counts a row's magnitudes by */
+    TK_RANK_CLASSES = 192, /* what DELLA counts a row's magnitudes by */
     TK_TILE = 64, /* elements that a loop over several vectors takes at a time */
     TK_BLOCK_LIMIT = 1024, /* elements of a block of keep_of_blocks */
 };
 
 /* What keep_by_rank counts with; its contents mean nothing between calls. */
 typedef struct tk_rank_room {
-    uint32_t counts[4][TK_RANK_CLASSES], below[TK_RANK_CLASSES + 1], limits[TK_RANK_CLASSES];
+    uint32_t counts[4][TK_RANK_CLASSES], below[TK_RANK_CLASSES], limits[TK_RANK_CLASSES];
 } tk_rank_room;
 
 /* Element types of tk_vector. */
