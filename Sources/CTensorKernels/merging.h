@@ -126,7 +126,14 @@ INLINE uint32_t rank_class(uint32_t magnitude) {
     return ((magnitude + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (magnitude >> RANK_SHIFT);
 }
 
-INLINE void rank_classes(const float *x, uint8_t *restrict classes, size_t n) {
+INLINE void class_group(const float *x, uint32_t floor, uint8_t *classes) {
+    const uint32x32 u = *(const uint32x32 *)x & MAGNITUDE, own = ((u + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (u >> RANK_SHIFT);
+    const uint32x32 above = __builtin_elementwise_max(own, (uint32x32){} + floor) - floor, nonzero = __builtin_elementwise_min(own, (uint32x32){} + 1);
+    *(uint8x32 *)classes = __builtin_convertvector(__builtin_elementwise_max(above, nonzero), uint8x32);
+}
+
+/* Fills the last 32 classes up with zeros. */
+INLINE void rank_classes(const float *x, uint8_t *classes, size_t n) {
     uint32_t most = 0;
     for (size_t i = 0; i < n; i++) {
         const uint32_t u = bits_of(x[i]) & MAGNITUDE;
@@ -134,15 +141,11 @@ INLINE void rank_classes(const float *x, uint8_t *restrict classes, size_t n) {
     }
     const uint32_t top = rank_class(most), floor = top > LAST_CLASS ? (top - LAST_CLASS + 1) & ~1u : 0;
     size_t i = 0;
-    for (; i + 32 <= n; i += 32) {
-        const uint32x32 u = *(const uint32x32 *)(x + i) & MAGNITUDE, own = ((u + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (u >> RANK_SHIFT);
-        const uint32x32 above = __builtin_elementwise_max(own, (uint32x32){} + floor) - floor, nonzero = __builtin_elementwise_min(own, (uint32x32){} + 1);
-        *(uint8x32 *)(classes + i) = __builtin_convertvector(__builtin_elementwise_max(above, nonzero), uint8x32);
-    }
-    for (; i < n; i++) {
-        const uint32_t own = rank_class(bits_of(x[i]) & MAGNITUDE), above = (own > floor ? own : floor) - floor, nonzero = own < 1 ? own : 1;
-        classes[i] = (uint8_t)(above > nonzero ? above : nonzero);
-    }
+    for (; i + 32 <= n; i += 32) class_group(x + i, floor, classes + i);
+    if (i == n) return;
+    float rest[32] = {0};
+    memcpy(rest, x + i, (n - i) * sizeof *rest);
+    class_group(rest, floor, classes + i);
 }
 
 /* below[c] = how many elements lie in lower classes. The high half of a draw below limits[c] % 2^16 is kept in class c, that above
@@ -326,11 +329,10 @@ INLINE void keep_by_rank(
     size_t count = 0, at = 0;
     for (; at + 32 <= n; at += 32) count = append_places(decide_group(classes + at, draws + at, room->limits, keep + at), at, open, count);
     if (at < n) {
-        uint8_t own[32] = {0}, kept[32];
+        uint8_t kept[32];
         uint32_t words[32] = {0};
-        memcpy(own, classes + at, n - at);
         memcpy(words, draws + at, (n - at) * sizeof *words);
-        count = append_places(decide_group(own, words, room->limits, kept), at, open, count);
+        count = append_places(decide_group(classes + at, words, room->limits, kept), at, open, count);
         memcpy(keep + at, kept, n - at);
     }
     count = keep_equal(draws, classes, n, lowest, spread, room, open, count, keep);

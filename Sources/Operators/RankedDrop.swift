@@ -40,7 +40,7 @@ struct RankedDrop: Sparsifier {
         return OperatorCost(
             reads: reads,
             statisticsBytes: RankRoom.byteCount(row: rows.length) + rows.groupRoom * (4 + models.count) + rows.groupLength * 4
-                + vectors.flagBytes)
+                + (rows.stride > 1 ? rows.length * 9 : 0) + vectors.flagBytes)
     }
 
     func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) { (densities[index] > 0 ? .all : .none, .max) }
@@ -100,13 +100,14 @@ private struct RowGroups {
     let stride: Int
     var groupLength: Int { length * stride }
     /// Elements of the groups that a grain may touch.
-    var groupRoom: Int { FixedTree.blockElements + 2 * groupLength }
+    let groupRoom: Int
     /// Whether no grain cuts a group.
     var fitsGrains: Bool { FixedTree.blockElements % groupLength == 0 }
 
     init(shape: [Int]) {
         length = max(1, shape.count > 1 ? shape[1] : shape.first ?? 1)
         stride = max(1, shape.dropFirst(2).reduce(1, *))
+        groupRoom = min(shape.reduce(1, *), FixedTree.blockElements + 2 * length * stride)
     }
 
     /// The groups that a grain touches.

@@ -116,7 +116,7 @@ typedef struct tk_kernels {
     void (*pack_flags)(const uint8_t *flags, uint32_t *bits, size_t n);
     void (*unpack_flags)(const uint32_t *bits, uint8_t *flags, size_t n);
     /* keep[i] = whether draws[i] / 2^32 < lowest + spread * q, q the rank of |x[i]| in the row from 0 (least) to 1, equal ones
-     * by index; q = 1/2 in a row of one. Either, where x[i] is zero. `items` has room for 17 n + 31 bytes; n is at most 2^31 - 1. */
+     * by index; q = 1/2 in a row of one; neither number is negative. Either, where x[i] is zero. `items` has room for 17 n + 31 bytes; n is at most 2^31 - 1. */
     void (*keep_by_rank)(
         const float *x, const uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items,
         uint8_t *keep);

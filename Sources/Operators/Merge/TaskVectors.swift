@@ -154,7 +154,7 @@ private final class FlagNotes: @unchecked Sendable {
     private let room: UnsafeMutablePointer<UInt32>
     private let models: Int
     private let grains: Int
-    private let bytesPerGrain: Int
+    private let byteCount: Int
 
     /// Bytes that are free for notes. How much a tensor gets decides how often its flags are made, not what they are.
     private static let freeBytes = Mutex(64 << 20)
@@ -162,22 +162,20 @@ private final class FlagNotes: @unchecked Sendable {
 
     init(models: Int, elements: Int) {
         self.models = models
-        bytesPerGrain = max(1, models) * Self.wordsPerGrain * MemoryLayout<UInt32>.stride
-        let bytesPerGrain = bytesPerGrain
+        let bytesPerGrain = max(1, models) * Self.wordsPerGrain * MemoryLayout<UInt32>.stride
         let count = (elements + FixedTree.blockElements - 1) / FixedTree.blockElements
-        let grains = Self.freeBytes.withLock { free in
+        grains = Self.freeBytes.withLock { free in
             let grains = min(count, free / bytesPerGrain)
             free -= grains * bytesPerGrain
             return grains
         }
-        self.grains = grains
-        room = .allocate(capacity: max(1, grains * models * Self.wordsPerGrain))
+        byteCount = grains * bytesPerGrain
+        room = .allocate(capacity: max(1, byteCount / MemoryLayout<UInt32>.stride))
     }
 
     deinit {
         room.deallocate()
-        let bytes = grains * bytesPerGrain
-        Self.freeBytes.withLock { $0 += bytes }
+        Self.freeBytes.withLock { [byteCount] in $0 += byteCount }
     }
 
     private func words(_ model: Int, of grain: Grain) -> UnsafeMutablePointer<UInt32>? {
