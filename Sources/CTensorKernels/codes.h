@@ -6,7 +6,6 @@
 #define CODES_H
 
 typedef uint64_t uint64x4 __attribute__((vector_size(4 * sizeof(uint64_t)), aligned(1), may_alias));
-typedef int32_t int32x8 __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4), may_alias));
 typedef uint8_t uint8x8 __attribute__((vector_size(LANES)));
 typedef bool bool8 __attribute__((ext_vector_type(LANES)));
 

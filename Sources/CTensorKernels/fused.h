@@ -29,7 +29,12 @@ INLINE void difference(const tk_vector *x, const tk_vector *y, float *target, si
 
 static const float no_base[TILE];
 
-/* What stays of x - base. NaN that a flag drops remains, as 0 * NaN. */
+/* NaN that a flag drops remains, as 0 * NaN. */
+INLINE void keep_flagged(const uint8_t *keep, float *restrict e, size_t n) {
+    for (size_t j = 0; j < n; j++) e[j] *= keep[j] ? 1.0f : 0.0f;
+}
+
+/* What stays of x - base. */
 INLINE void kept_tile(const tk_trimmed *part, const float *base, float *restrict e, size_t at, size_t n) {
     const uint32_t from = part->from, span = part->to - part->from;
     const float *const b = part->is_difference ? no_base : base;
@@ -38,31 +43,25 @@ INLINE void kept_tile(const tk_trimmed *part, const float *base, float *restrict
         const uint32_t u = bits_of(e[j] - b[j]);
         e[j] = float_of((u & MAGNITUDE) - from <= span ? u : 0);
     }
-    if (part->keep) {
-        const uint8_t *keep = part->keep + at;
-        for (size_t j = 0; j < n; j++) e[j] *= keep[j] ? 1.0f : 0.0f;
-    }
+    if (part->keep) keep_flagged(part->keep + at, e, n);
 }
 
 INLINE void consensus_tile(const tk_trimmed *parts, size_t models, bool normalize, const float *entries, float *restrict target, size_t n) {
-    float sum[TILE], agreed[TILE], weight[TILE];
-    for (size_t j = 0; j < n; j++) sum[j] = agreed[j] = weight[j] = 0;
-    for (size_t m = 0; m < models; m++) {
-        const float *e = entries + m * TILE;
-        for (size_t j = 0; j < n; j++) sum[j] += e[j];
-    }
-    for (size_t m = 0; m < models; m++) {
-        const float *e = entries + m * TILE, w = parts[m].weight;
-        for (size_t j = 0; j < n; j++) {
-            const float mask = ((e[j] > 0) & (sum[j] >= 0)) | ((e[j] < 0) & !(sum[j] >= 0)) ? 1.0f : 0.0f;
-            agreed[j] += e[j] * mask;
-            weight[j] += w * mask;
+    for (size_t j = 0; j < n; j += LANES) {
+        float8 sum = {0}, agreed = {0}, weight = {0};
+        for (size_t m = 0; m < models; m++) sum += *(const float8 *)(entries + m * TILE + j);
+        const int32x8 negate = ~(sum >= 0) & INT32_MIN;
+        for (size_t m = 0; m < models; m++) {
+            const float8 e = *(const float8 *)(entries + m * TILE + j), one = (float8){} + 1.0f;
+            const float8 mask = (float8)(((float8)((int32x8)e ^ negate) > 0) & (int32x8)one);
+            agreed += e * mask;
+            weight += parts[m].weight * mask;
         }
-    }
-    if (normalize) {
-        for (size_t j = 0; j < n; j++) target[j] = agreed[j] / (weight[j] == 0 ? 1.0f : weight[j]);
-    } else {
-        for (size_t j = 0; j < n; j++) target[j] = agreed[j];
+        if (normalize) {
+            const int32x8 none = weight == 0;
+            agreed /= (float8)(((int32x8)weight & ~none) | ((int32x8)((float8){} + 1.0f) & none));
+        }
+        *(float8 *)(target + j) = agreed;
     }
 }
 
@@ -100,11 +99,19 @@ INLINE void merge_trimmed(
 
 INLINE void magnitudes_tile(const tk_trimmed *part, const tk_vector *base, double8 *all, double8 *kept, size_t at, size_t n) {
     float b[TILE], d[TILE], e[TILE];
-    load_tile(base, at, b, n);
+    const uint32_t from = part->from, span = part->to - part->from;
+    if (part->is_difference) {
+        memset(b, 0, sizeof b);
+    } else {
+        load_tile(base, at, b, n);
+    }
     load_tile(&part->x, at, d, n);
-    kept_tile(part, b, e, at, n);
-    for (size_t j = 0; j < n; j++) d[j] = fabsf(d[j] - (part->is_difference ? 0 : b[j]));
-    for (size_t j = 0; j < n; j++) e[j] = fabsf(e[j]);
+    for (size_t j = 0; j < n; j++) {
+        const uint32_t u = bits_of(d[j] - b[j]) & MAGNITUDE;
+        d[j] = float_of(u);
+        e[j] = float_of(u - from <= span ? u : 0);
+    }
+    if (part->keep) keep_flagged(part->keep + at, e, n);
     for (size_t j = n; j % LANES; j++) d[j] = e[j] = 0;
     for (size_t j = 0; j < n; j += LANES) {
         *all += __builtin_convertvector(*(const float8 *)(d + j), double8);

@@ -21,6 +21,7 @@ INLINE void add_products(const float *x, const float *y, double *sums, size_t n)
 enum { DRAW_LANES = 8, DRAW_GROUP = 4 * DRAW_LANES };
 typedef uint64_t uint64x8 __attribute__((vector_size(DRAW_LANES * sizeof(uint64_t))));
 typedef uint32_t uint32x8 __attribute__((vector_size(DRAW_LANES * sizeof(uint32_t)), aligned(4)));
+typedef int32_t int32x8 __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4), may_alias));
 
 enum { PHILOX_ROUNDS = 10 };
 
@@ -86,6 +87,8 @@ INLINE void flag_random(uint64_t key, uint32_t stream, uint64_t first, uint32_t 
 }
 
 typedef uint8_t uint8x32 __attribute__((vector_size(32), aligned(1)));
+typedef uint32_t uint32x32 __attribute__((vector_size(128), aligned(4)));
+typedef int32_t int32x32 __attribute__((vector_size(128), aligned(4)));
 typedef bool bool32 __attribute__((ext_vector_type(32)));
 
 INLINE void pack_flags(const uint8_t *flags, uint32_t *bits, size_t n) {
@@ -117,26 +120,38 @@ INLINE uint32_t rank_limit(size_t rank, size_t n, double lowest, double spread) 
 enum { RANK_SHIFT = 20, RANK_CLASSES = TK_RANK_CLASSES, LAST_CLASS = RANK_CLASSES - 1 };
 
 /* Classes of magnitudes, in order: eight of each power of two, those at a class's lower end apart, in an even class where all are equal. That is
- * where most differences of 16-bit numbers lie. Class 0 takes all that is some 2^15 times smaller than the largest, or zero. */
+ * where most differences of 16-bit numbers lie. Zeros have class 0 to themselves; class 1 takes all that is some 2^11 times smaller than the
+ * largest. */
 INLINE uint32_t rank_class(uint32_t magnitude) {
     return ((magnitude + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (magnitude >> RANK_SHIFT);
 }
 
-INLINE void rank_classes(const float *x, uint8_t *restrict classes, size_t n) {
+INLINE void class_group(const float *x, uint32_t floor, uint8_t *classes) {
+    const uint32x32 u = *(const uint32x32 *)x & MAGNITUDE, own = ((u + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (u >> RANK_SHIFT);
+    const uint32x32 above = __builtin_elementwise_max(own, (uint32x32){} + floor) - floor, nonzero = __builtin_elementwise_min(own, (uint32x32){} + 1);
+    *(uint8x32 *)classes = __builtin_convertvector(__builtin_elementwise_max(above, nonzero), uint8x32);
+}
+
+/* Fills the last 32 classes up with zeros. */
+INLINE void rank_classes(const float *x, uint8_t *classes, size_t n) {
     uint32_t most = 0;
     for (size_t i = 0; i < n; i++) {
         const uint32_t u = bits_of(x[i]) & MAGNITUDE;
         most = u > most ? u : most;
     }
     const uint32_t top = rank_class(most), floor = top > LAST_CLASS ? (top - LAST_CLASS + 1) & ~1u : 0;
-    for (size_t i = 0; i < n; i++) {
-        const uint32_t own = rank_class(bits_of(x[i]) & MAGNITUDE);
-        classes[i] = (uint8_t)((own > floor ? own : floor) - floor);
-    }
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32) class_group(x + i, floor, classes + i);
+    if (i == n) return;
+    float rest[32] = {0};
+    memcpy(rest, x + i, (n - i) * sizeof *rest);
+    class_group(rest, floor, classes + i);
 }
 
-/* below[c] = how many elements lie in lower classes. */
-INLINE void count_classes(const uint8_t *classes, size_t n, tk_rank_room *room) {
+/* below[c] = how many elements lie in lower classes. The high half of a draw below limits[c] % 2^16 is kept in class c, that above
+ * limits[c] / 2^16 dropped, whatever the rank within the class: in float32, which is exact to a fortieth of that half's unit; the margin is twice
+ * that. */
+INLINE void count_classes(const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_room *room) {
     uint32_t(*counts)[RANK_CLASSES] = room->counts; /* several, so that equal neighbours do not wait for each other */
     memset(counts, 0, sizeof room->counts);
     size_t i = 0;
@@ -146,52 +161,61 @@ INLINE void count_classes(const uint8_t *classes, size_t n, tk_rank_room *room) 
         for (int j = 0; j < 8; j++) counts[j % 4][eight >> 8 * j & 0xff]++;
     }
     for (; i < n; i++) counts[0][classes[i]]++;
-    for (int c = 0; c < RANK_CLASSES; c++) counts[0][c] += counts[1][c] + counts[2][c] + counts[3][c];
-    uint32_t below = 0;
-    for (int c = 0; c < RANK_CLASSES; c++) {
-        room->below[c] = below;
-        below += counts[0][c];
+    const uint32x8 none = {0};
+    const float margin = 0.05f, step = (float)(spread * 65536 / (double)(n - 1)), start = (float)(lowest * 65536);
+    const float least = start - margin, most = start + margin - step;
+    uint32x8 below = none;
+    for (int c = 0; c < RANK_CLASSES; c += 8) {
+        const uint32x8 own = *(uint32x8 *)(counts[0] + c) + *(uint32x8 *)(counts[1] + c) + *(uint32x8 *)(counts[2] + c) + *(uint32x8 *)(counts[3] + c);
+        uint32x8 sum = own + __builtin_shufflevector(own, none, 8, 0, 1, 2, 8, 4, 5, 6);
+        sum += __builtin_shufflevector(sum, none, 8, 8, 0, 1, 8, 8, 4, 5);
+        sum += __builtin_shufflevector(sum, none, 8, 8, 8, 8, 3, 3, 3, 3);
+        const uint32x8 first = below + sum - own, end = below + sum;
+        *(uint32x8 *)(room->below + c) = first;
+        const int32x8 surely = __builtin_convertvector(__builtin_convertvector((int32x8)first, float8) * step + least, int32x8);
+        const int32x8 possibly = __builtin_convertvector(__builtin_convertvector((int32x8)end, float8) * step + most, int32x8);
+        const int32x8 largest = (int32x8){} + 0xffff;
+        *(uint32x8 *)(room->limits + c) = (uint32x8)(__builtin_elementwise_min(surely, largest) | __builtin_elementwise_min(possibly, largest) << 16);
+        below += __builtin_shufflevector(sum, none, 7, 7, 7, 7, 7, 7, 7, 7);
     }
-    room->below[RANK_CLASSES] = below;
+    room->limits[0] = 0xffff; /* zero is zero, kept or not */
 }
 
-/* The high half of a draw below limits[c] % 2^16 is kept in class c, that above limits[c] / 2^16 dropped, whatever the rank within the class. In
- * float32, which is exact to a fiftieth of that half's unit; the margin is more. */
-INLINE void class_limits(size_t n, double lowest, double spread, tk_rank_room *room) {
-    const float margin = 0.05f, largest = 65535, start = (float)(lowest * 65536), step = (float)(spread * 65536 / (double)(n - 1));
-    for (int c = 0; c < RANK_CLASSES; c++) {
-        const float least = start + step * (float)room->below[c] - margin;
-        const float most = start + step * (float)(room->below[c + 1] - 1) + margin;
-        const uint32_t surely = (uint32_t)(int32_t)(least < 0 ? 0 : least > largest ? largest : least);
-        const uint32_t possibly = (uint32_t)(int32_t)(most < 0 ? 0 : most > largest ? largest : most);
-        room->limits[c] = surely | possibly << 16;
-    }
+/* Decides what the class decides of 32 elements. Returns a bit for each of the others. */
+INLINE uint32_t decide_group(const uint8_t *classes, const uint32_t *draws, const uint32_t *limits, uint8_t *keep) {
+    int32x32 own;
+#pragma clang loop unroll(full)
+    for (int j = 0; j < 32; j++) own[j] = (int32_t)limits[classes[j]];
+    const int32x32 u = (int32x32)(*(const uint32x32 *)draws >> 16), surely = own & 0xffff, possibly = (int32x32)((uint32x32)own >> 16);
+    const uint8x32 kept = __builtin_convertvector(u < surely, uint8x32), dropped = __builtin_convertvector(u > possibly, uint8x32);
+    const uint8x32 kept_once = kept & 1;
+    memcpy(keep, &kept_once, sizeof kept_once);
+    const bool32 decided = __builtin_convertvector(kept | dropped, bool32);
+    uint32_t bits;
+    memcpy(&bits, &decided, sizeof bits);
+    return ~bits;
 }
 
-/* Decides what the class decides, and sets `open` for the rest. */
-INLINE void decide_tile(const uint8_t *classes, const uint32_t *draws, const uint32_t *limits, uint8_t *restrict keep, uint8_t *restrict open, size_t n) {
-    uint32_t own[TILE];
-    for (size_t j = 0; j < n; j++) own[j] = limits[classes[j]];
-    for (size_t j = 0; j < n; j++) {
-        const uint32_t u = draws[j] >> 16, surely = own[j] & 0xffff, possibly = own[j] >> 16;
-        keep[j] = u < surely;
-        open[j] = (u >= surely) & (u <= possibly);
-    }
-}
+typedef uint16_t uint16x32 __attribute__((vector_size(64)));
 
+/* How many of the bytes have this value. Reads up to 31 bytes more. */
 INLINE size_t count_bytes(const uint8_t *bytes, uint8_t value, size_t n) {
+    static const uint8x32 places = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                    16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
     size_t count = 0, i = 0;
-    while (i + 32 <= n) {
+    while (i < n) {
         uint8x32 found = {0};
-        for (int turn = 0; turn < 255 && i + 32 <= n; turn++, i += 32) found -= (uint8x32)(*(const uint8x32 *)(bytes + i) == value);
-        for (int lane = 0; lane < 32; lane++) count += found[lane];
+        for (int turn = 0; turn < 254 && i + 32 <= n; turn++, i += 32) found -= (uint8x32)(*(const uint8x32 *)(bytes + i) == value);
+        if (i < n && n - i < 32) {
+            found -= (uint8x32)(*(const uint8x32 *)(bytes + i) == value) & (uint8x32)(places < (uint8_t)(n - i));
+            i = n;
+        }
+        count += __builtin_reduce_add(__builtin_convertvector(found, uint16x32));
     }
-    for (; i < n; i++) count += bytes[i] == value;
     return count;
 }
 
-INLINE size_t rank_in_row(const float *x, const uint8_t *classes, const uint32_t *below, size_t i, size_t n) {
-    if (classes[i] != 0 && classes[i] % 2 == 0) return below[classes[i]] + count_bytes(classes, classes[i], i);
+INLINE uint32_t rank_in_row(const float *x, size_t i, size_t n) {
     const uint32_t own = bits_of(x[i]) & MAGNITUDE;
     uint32_t rank = 0;
     for (size_t j = 0; j < i; j++) rank += (bits_of(x[j]) & MAGNITUDE) <= own;
@@ -259,41 +283,63 @@ INLINE void keep_open(
     }
 }
 
+/* Decides the open elements of classes of equal magnitudes, which rank by index: each counts on from the one of its class before it. The others
+ * stay in the list, and keep holds 2 for them; returns how many. */
+INLINE size_t keep_equal(
+    const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_room *room, uint32_t *open, size_t count,
+    uint8_t *keep) {
+    uint32_t *ranks = room->counts[0], *ends = room->counts[1];
+    memcpy(ranks, room->below, sizeof room->counts[0]);
+    memset(ends, 0, sizeof room->counts[1]);
+    size_t left = 0;
+    for (size_t j = 0; j < count; j++) {
+        const uint32_t i = open[j];
+        const uint8_t class = classes[i];
+        if (class % 2) {
+            keep[i] = 2;
+            open[left++] = i;
+            continue;
+        }
+        ranks[class] += count_bytes(classes + ends[class], class, i - ends[class]);
+        ends[class] = i;
+        keep[i] = draws[i] < rank_limit(ranks[class], n, lowest, spread);
+    }
+    return left;
+}
+
+/* Appends where the bits are. Few groups have more than one, which is what the loop is for: that there is one at all is no branch. */
+INLINE size_t append_places(uint32_t bits, size_t at, uint32_t *places, size_t count) {
+    do {
+        places[count] = (uint32_t)at + (bits ? (uint32_t)__builtin_ctz(bits) : 0);
+        count += bits != 0;
+        bits &= bits - 1;
+    } while (bits);
+    return count;
+}
+
 /* Most elements are decided by the ranks that their class leaves possible; only the ranks of the others are looked for. */
 INLINE void keep_by_rank(
     const float *x, const uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items, uint8_t *keep) {
     if (n == 1) keep[0] = draws[0] < rank_limit(0, 1, lowest, spread);
     if (n <= 1) return;
-    uint8_t *classes = (uint8_t *)(items + 2 * n), open[TILE];
+    uint8_t *classes = (uint8_t *)(items + 2 * n);
     rank_classes(x, classes, n);
-    count_classes(classes, n, room);
-    class_limits(n, lowest, spread, room);
-    uint32_t some[MANY_OPEN];
-    size_t count = 0;
-    for (size_t at = 0; at < n; at += TILE) {
-        const size_t size = n - at < TILE ? n - at : TILE;
-        if (size == TILE) {
-            decide_tile(classes + at, draws + at, room->limits, keep + at, open, TILE);
-        } else {
-            memset(open, 0, sizeof open);
-            decide_tile(classes + at, draws + at, room->limits, keep + at, open, size);
-        }
-        for (size_t j = 0; j < TILE; j += 8) {
-            uint64_t eight;
-            memcpy(&eight, open + j, sizeof eight);
-            if (!eight) continue;
-            for (size_t i = at + j; i < at + j + 8; i++) {
-                if (!open[i - at] || (bits_of(x[i]) & MAGNITUDE) == 0) continue; /* zero is zero, kept or not */
-                keep[i] = 2;
-                if (count < MANY_OPEN) some[count] = (uint32_t)i;
-                count++;
-            }
-        }
+    count_classes(classes, n, lowest, spread, room);
+    uint32_t *open = (uint32_t *)items;
+    size_t count = 0, at = 0;
+    for (; at + 32 <= n; at += 32) count = append_places(decide_group(classes + at, draws + at, room->limits, keep + at), at, open, count);
+    if (at < n) {
+        uint8_t kept[32];
+        uint32_t words[32] = {0};
+        memcpy(words, draws + at, (n - at) * sizeof *words);
+        count = append_places(decide_group(classes + at, words, room->limits, kept), at, open, count);
+        memcpy(keep + at, kept, n - at);
     }
+    count = keep_equal(draws, classes, n, lowest, spread, room, open, count, keep);
     if (count > MANY_OPEN) return keep_open(x, draws, classes, n, lowest, spread, room, items, keep);
     for (size_t j = 0; j < count; j++) {
-        const size_t i = some[j];
-        keep[i] = draws[i] < rank_limit(rank_in_row(x, classes, room->below, i, n), n, lowest, spread);
+        const size_t i = open[j];
+        keep[i] = draws[i] < rank_limit(rank_in_row(x, i, n), n, lowest, spread);
     }
 }
 

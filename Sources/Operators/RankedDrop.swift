@@ -39,7 +39,8 @@ struct RankedDrop: Sparsifier {
         let reads = rows.fitsGrains ? vectors.reads : 2 * vectors.reads
         return OperatorCost(
             reads: reads,
-            statisticsBytes: RankRoom.byteCount(row: rows.length) + rows.groupLength * (8 + models.count) + vectors.flagBytes)
+            statisticsBytes: RankRoom.byteCount(row: rows.length) + rows.groupRoom * (4 + models.count) + rows.groupLength * 4
+                + (rows.stride > 1 ? rows.length * 9 : 0) + vectors.flagBytes)
     }
 
     func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) { (densities[index] > 0 ? .all : .none, .max) }
@@ -49,24 +50,22 @@ struct RankedDrop: Sparsifier {
     func flag(_ index: Int, _ own: UnsafeMutablePointer<UInt8>, of grain: Grain) throws {
         let room = grain.workspace { RankedDropRoom(models: models.count) }
         let rows = RowGroups(shape: grain.shape)
-        guard rows.length <= MagnitudeHistogram.countLimit else {
+        guard rows.length <= RankRoom.rowLimit else {
             throw TesseraError(
-                .badData, "has rows of \(rows.length) elements, more than the \(MagnitudeHistogram.countLimit) that can be ranked"
+                .badData, "has rows of \(rows.length) elements, more than the \(RankRoom.rowLimit) that can be ranked"
             )
         }
-        var at = grain.range.lowerBound
-        while at < grain.range.upperBound {
-            let group = at / rows.groupLength
-            let range = group * rows.groupLength..<(group + 1) * rows.groupLength
-            let end = min(range.upperBound, grain.range.upperBound)
-            let flags = try room.flags(index, group: group, count: rows.groupLength) { flags in
-                let deltas = room.deltas(rows.groupLength)
-                try grain.loadTaskVector(models[index], range, into: deltas)
-                choose(index, rows, first: range.lowerBound, deltas, room: room, flags: flags, kernels: grain.kernels)
+        let length = rows.groupLength
+        let flags = try room.flags(index, rows.groups(of: grain.range), rows) { groups, flags in
+            let elements = groups.lowerBound * length..<groups.upperBound * length
+            let deltas = room.deltas(rows.groupRoom)
+            try grain.loadTaskVector(models[index], elements, into: deltas)
+            for start in stride(from: elements.lowerBound, to: elements.upperBound, by: length) {
+                let offset = start - elements.lowerBound
+                choose(index, rows, first: start, deltas + offset, room: room, flags: flags + offset, kernels: grain.kernels)
             }
-            (own + (at - grain.range.lowerBound)).update(from: flags + (at - range.lowerBound), count: end - at)
-            at = end
         }
+        own.update(from: flags + grain.range.lowerBound % length, count: grain.count)
     }
 
     private func choose(
@@ -100,25 +99,33 @@ private struct RowGroups {
     let length: Int
     let stride: Int
     var groupLength: Int { length * stride }
+    /// Elements of the groups that a grain may touch.
+    let groupRoom: Int
     /// Whether no grain cuts a group.
     var fitsGrains: Bool { FixedTree.blockElements % groupLength == 0 }
 
     init(shape: [Int]) {
         length = max(1, shape.count > 1 ? shape[1] : shape.first ?? 1)
         stride = max(1, shape.dropFirst(2).reduce(1, *))
+        groupRoom = min(shape.reduce(1, *), FixedTree.blockElements + 2 * length * stride)
+    }
+
+    /// The groups that a grain touches.
+    func groups(of grain: Range<Int>) -> Range<Int> {
+        grain.lowerBound / groupLength..<(grain.upperBound - 1) / groupLength + 1
     }
 }
 
 /// One thread's rows, and the last choice it made for each model: the neighbours of a grain ask for the same row again.
 private final class RankedDropRoom {
     let ranks = RankRoom()
-    private var chosen: [Int?]
+    private var chosen: [Range<Int>]
     private var flags: [Room<UInt8>]
     private let deltaRoom = Room<Float>(), wordRoom = Room<UInt32>()
     private let rowDeltas = Room<Float>(), rowWords = Room<UInt32>(), rowFlags = Room<UInt8>()
 
     init(models: Int) {
-        chosen = Array(repeating: nil, count: models)
+        chosen = Array(repeating: 0..<0, count: models)
         flags = (0..<models).map { _ in Room() }
     }
 
@@ -131,17 +138,20 @@ private final class RankedDropRoom {
         (rowDeltas.pointer(count), rowWords.pointer(count), rowFlags.pointer(count))
     }
 
-    /// The flags of a group, made by `choose` unless they are the last ones made for the model.
+    /// The flags of all elements of some groups. `choose` makes those that are not among the last ones made for the model.
     func flags(
-        _ index: Int, group: Int, count: Int, _ choose: (UnsafeMutablePointer<UInt8>) throws -> Void
+        _ index: Int, _ groups: Range<Int>, _ rows: RowGroups,
+        _ choose: (Range<Int>, UnsafeMutablePointer<UInt8>) throws -> Void
     ) rethrows -> UnsafePointer<UInt8> {
-        let pointer = flags[index].pointer(count)
-        if chosen[index] != group {
-            chosen[index] = nil
-            try choose(pointer)
-            chosen[index] = group
+        let length = rows.groupLength, room = flags[index].pointer(rows.groupRoom)
+        let last = chosen[index], known = last.contains(groups.lowerBound) ? last.clamped(to: groups) : groups.prefix(0)
+        if !known.isEmpty {
+            room.update(from: room + (known.lowerBound - last.lowerBound) * length, count: known.count * length)
         }
-        return UnsafePointer(pointer)
+        chosen[index] = known
+        if known != groups { try choose(known.upperBound..<groups.upperBound, room + known.count * length) }
+        chosen[index] = groups
+        return UnsafePointer(room)
     }
 }
 

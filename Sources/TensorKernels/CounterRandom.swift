@@ -52,9 +52,12 @@ package final class RankRoom {
 
     deinit { room.deallocate() }
 
+    /// Elements of the longest row.
+    package static let rowLimit = Int(Int32.max)
+
     /// Bytes for rows of that many elements.
-    package static func byteCount(row: Int) -> Int { MemoryLayout<tk_rank_room>.size + row * bytesPerElement }
-    private static let bytesPerElement = 17
+    package static func byteCount(row: Int) -> Int { MemoryLayout<tk_rank_room>.size + itemBytes(row) }
+    private static func itemBytes(_ count: Int) -> Int { 17 * count + 31 }
 
     /// Chooses from a row: an element stays with the probability `lowest + spread · q`, `q` being the rank of its magnitude from
     /// 0 for the smallest to 1; equal magnitudes rank by index. A row of one has `q = 1/2`. Whether a zero
@@ -67,7 +70,7 @@ package final class RankRoom {
         _ row: UnsafePointer<Float>, words: UnsafePointer<UInt32>, lowest: Double, spread: Double,
         flags: UnsafeMutablePointer<UInt8>, count: Int, kernels: Kernels
     ) {
-        let needed = (count * Self.bytesPerElement + 7) / 8
+        let needed = (Self.itemBytes(count) + 7) / 8
         if items.count < needed { items = Array(repeating: 0, count: needed) }
         kernels.table.pointee.keep_by_rank(row, words, count, lowest, spread, room, &items, flags)
     }

@@ -80,7 +80,7 @@ import Testing
         }
     }
 
-    /// What a row may hold: equal magnitudes, many decades, infinities.
+    /// What a row may hold: equal magnitudes, many decades, subnormals, infinities.
     private func rows(_ count: Int) -> [(String, [Float])] {
         var random = SplitMix(seed: UInt64(count))
         func row(_ value: (inout SplitMix) -> Float) -> [Float] { (0..<count).map { _ in value(&random) } }
@@ -88,6 +88,8 @@ import Testing
         return [
             ("uniform", row { Float.random(in: -1...1, using: &$0) }),
             ("few values", row { Float(Int.random(in: -4...4, using: &$0)) / 256 }),
+            ("mostly zero", row { Int.random(in: 0..<10, using: &$0) > 0 ? 0 : Float.random(in: -1...1, using: &$0) }),
+            ("all zero", row { Bool.random(using: &$0) ? 0 : -0.0 }),
             ("all equal", row { Bool.random(using: &$0) ? 0.75 : -0.75 }),
             ("nearly equal", row { Float(bitPattern: Float(0.75).bitPattern + UInt32.random(in: 0...70, using: &$0)) }),
             (
@@ -97,30 +99,51 @@ import Testing
                         * Float(sign: .plus, exponent: .random(in: -90...90, using: &$0), significand: 1)
                 }
             ),
+            ("subnormal", row { Float(bitPattern: UInt32.random(in: 0...200, using: &$0)) }),
+            (
+                "far below the largest",
+                row { Int.random(in: 0..<20, using: &$0) > 0 ? Float.random(in: 0...0x1p-40, using: &$0) : 1 }
+            ),
+            (
+                "extremes",
+                row { [0, .leastNonzeroMagnitude, -.greatestFiniteMagnitude, .infinity][Int.random(in: 0..<4, using: &$0)] }
+            ),
             ("any pattern", any.map { $0.isNaN ? .infinity : $0 }),
         ]
     }
 
     /// DELLA's choice against ranks that are found by sorting, where few and where many elements need theirs.
-    @Test(arguments: Kernels.available, [1, 2, 63, 64, 65, 896, 5_000])
+    @Test(arguments: Kernels.available, [1, 2, 31, 33, 63, 64, 65, 896, 4_864])
     func elementsStayByTheirRank(kernels: Kernels, count: Int) {
+        for (name, row) in rows(count) {
+            check(name, row, [(0.35, 0.3), (0.1, 0.8), (0.5, 0), (0.0, 1.0)], kernels: kernels)
+        }
+    }
+
+    @Test(arguments: Kernels.available)
+    func elementsOfLongRowsStayByTheirRank(kernels: Kernels) {
+        for (name, row) in rows(151_936) where ["uniform", "few values", "all equal", "mostly zero"].contains(name) {
+            check(name, row, [(0.35, 0.3)], kernels: kernels)
+        }
+    }
+
+    private func check(_ name: String, _ row: [Float], _ probabilities: [(lowest: Double, spread: Double)], kernels: Kernels) {
+        let count = row.count
         var words = [UInt32](repeating: 0, count: count)
         CounterRandom(key: 5, stream: 2).draw(first: 3, into: &words, count: count, kernels: .portable)
-        for (name, row) in rows(count) {
-            let order = row.indices.sorted { (row[$0].magnitude, $0) < (row[$1].magnitude, $1) }
-            for (lowest, spread) in [(0.35, 0.3), (0.1, 0.8), (0.5, 0), (0.0, 1.0)] {
-                var flags = [UInt8](repeating: 9, count: count), expected = flags
-                for (rank, index) in order.enumerated() {
-                    let q = count > 1 ? Double(rank) / Double(count - 1) : 0.5
-                    let limit = min((lowest + q * spread) * 0x1p32, Double(UInt32.max)).rounded(.down)
-                    expected[index] = Double(words[index]) < limit ? 1 : 0
-                }
-                RankRoom().choose(
-                    row, words: words, lowest: lowest, spread: spread, flags: &flags, count: count, kernels: kernels)
-                #expect(
-                    row.indices.allSatisfy { row[$0] == 0 || flags[$0] == expected[$0] }, "\(name), \(lowest), \(spread)")
-                #expect(flags.allSatisfy { $0 <= 1 })
+        let order = row.indices.sorted { (row[$0].magnitude, $0) < (row[$1].magnitude, $1) }
+        for (lowest, spread) in probabilities {
+            var flags = [UInt8](repeating: 9, count: count), expected = flags
+            for (rank, index) in order.enumerated() {
+                let q = count > 1 ? Double(rank) / Double(count - 1) : 0.5
+                let limit = min((lowest + q * spread) * 0x1p32, Double(UInt32.max)).rounded(.down)
+                expected[index] = Double(words[index]) < limit ? 1 : 0
             }
+            RankRoom().choose(
+                row, words: words, lowest: lowest, spread: spread, flags: &flags, count: count, kernels: kernels)
+            #expect(
+                row.indices.allSatisfy { row[$0] == 0 || flags[$0] == expected[$0] }, "\(name), \(lowest), \(spread)")
+            #expect(flags.allSatisfy { $0 <= 1 })
         }
     }
 

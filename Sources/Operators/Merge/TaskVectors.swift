@@ -1,4 +1,5 @@
 import Checkpoints
+import Synchronization
 import TensorKernels
 
 /// Says which entries of task vectors stay: those that are both of the right magnitude and flagged.
@@ -146,25 +147,36 @@ struct TaskVectors: Sendable {
     }
 }
 
-/// The flags that the first of two passes makes, a bit each, so that the second need not make them again: as many grains of them as fit a fixed size.
+/// The flags that the first of two passes makes, a bit each, so that the second need not make them again: those of as many grains as there is room
+/// for, which all tensors at work share.
 private final class FlagNotes: @unchecked Sendable {
     // Unchecked because of the room. A grain's part of it is written by one thread, in the first pass, and read in the second.
     private let room: UnsafeMutablePointer<UInt32>
     private let models: Int
     private let grains: Int
+    private let byteCount: Int
 
-    private static let byteLimit = 16 << 20
+    /// Bytes that are free for notes. How much a tensor gets decides how often its flags are made, not what they are.
+    private static let freeBytes = Mutex(64 << 20)
     private static let wordsPerGrain = FixedTree.blockElements / 32
 
     init(models: Int, elements: Int) {
         self.models = models
         let bytesPerGrain = max(1, models) * Self.wordsPerGrain * MemoryLayout<UInt32>.stride
         let count = (elements + FixedTree.blockElements - 1) / FixedTree.blockElements
-        grains = min(count, Self.byteLimit / bytesPerGrain)
-        room = .allocate(capacity: max(1, grains * models * Self.wordsPerGrain))
+        grains = Self.freeBytes.withLock { free in
+            let grains = min(count, free / bytesPerGrain)
+            free -= grains * bytesPerGrain
+            return grains
+        }
+        byteCount = grains * bytesPerGrain
+        room = .allocate(capacity: max(1, byteCount / MemoryLayout<UInt32>.stride))
     }
 
-    deinit { room.deallocate() }
+    deinit {
+        room.deallocate()
+        Self.freeBytes.withLock { [byteCount] in $0 += byteCount }
+    }
 
     private func words(_ model: Int, of grain: Grain) -> UnsafeMutablePointer<UInt32>? {
         let index = grain.range.lowerBound / FixedTree.blockElements
