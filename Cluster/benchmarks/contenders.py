@@ -74,12 +74,14 @@ class TesseraRun:
 class TesseraSubmit:
     """A coordinator and its workers, which stay up from the first run to the last, and a submit for each run."""
 
-    def __init__(self, tessera: Path, task: Task, logs: Path, stack: ExitStack):
+    def __init__(self, tessera: Path, task: Task, blocks: str, logs: Path, stack: ExitStack):
         self.tessera, self.task, self.logs, self.stack = tessera, task, logs, stack
         coordinator = self._start("coordinator", "--listen", "127.0.0.1:0", "--status", "127.0.0.1:0")
         self.address = self._address(coordinator)
         workers = [
-            self._start("worker", "--coordinator", self.address, "--name", f"bench-{number}", *task.machine)
+            self._start(
+                *("worker", "--coordinator", self.address, "--name", f"bench-{number}", "--blocks", blocks), *task.machine
+            )
             for number in range(WORKERS)
         ]
         self.processes = [process.pid for process in (coordinator, *workers)]
@@ -169,6 +171,18 @@ class Dd:
         usage = measure(["dd", f"if={self.source}", f"of={out}", "bs=8M", "conv=fsync"], self.task.family)
         size = out.stat().st_size
         return Sample.of(usage, size, size)
+
+
+class DdRead:
+    """What the disk gives one process that reads and does nothing else: a part of the family."""
+
+    def __init__(self, task: Task):
+        self.task = task
+        self.source = max((task.family / "base").glob("*.safetensors"), key=lambda path: path.stat().st_size)
+
+    def run(self, out: Path) -> Sample:
+        usage = measure(["dd", f"if={self.source}", "of=/dev/null", "bs=8M"], self.task.family)
+        return Sample.of(usage, self.source.stat().st_size, 0)
 
 
 def size_of(directory: Path) -> int:

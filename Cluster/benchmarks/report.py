@@ -9,7 +9,7 @@ from statistics import median
 
 from contenders import Sample
 
-TESSERA, REFERENCE, MERGEKIT, DD = "tessera", "reference", "mergekit", "dd"
+TESSERA, REFERENCE, MERGEKIT, DD, DD_READ = "tessera", "reference", "mergekit", "dd", "dd-read"
 NOTHING = "–"
 
 
@@ -42,10 +42,10 @@ class Result:
         samples = [sample for contender in self.samples.values() for sample in contender]
         return sum(sample.others for sample in samples) / sum(sample.wall for sample in samples) if samples else None
 
-    def rate(self, contender: str) -> float | None:
-        """Bytes of output a second."""
-        written, wall = self.median(contender, "bytes_written"), self.median(contender, "wall")
-        return written / wall if written is not None and wall else None
+    def rate(self, contender: str, value: str) -> float | None:
+        """Bytes a second, written or read."""
+        count, wall = self.median(contender, value), self.median(contender, "wall")
+        return count / wall if count is not None and wall else None
 
 
 # ---- Tables ----
@@ -97,12 +97,18 @@ MAIN_COLUMNS: list[Column] = [
     ("output, GB", lambda row: gigabytes(row.median(TESSERA, "bytes_written"))),
 ]
 
-DISK_COLUMNS: list[Column] = [
-    COMPARED,
-    ("tessera, GB/s", lambda row: gigabytes(row.rate(TESSERA))),
-    ("its GB/s", lambda row: gigabytes(row.rate(REFERENCE))),
-    ("dd, GB/s", lambda row: gigabytes(row.rate(DD))),
-]
+
+def rates(what: str, value: str, dd: str) -> list[Column]:
+    return [
+        COMPARED,
+        (f"tessera, GB/s {what}", lambda row: gigabytes(row.rate(TESSERA, value))),
+        ("its GB/s", lambda row: gigabytes(row.rate(REFERENCE, value))),
+        ("dd, GB/s", lambda row: gigabytes(row.rate(dd, value))),
+    ]
+
+
+DISK_COLUMNS: list[Column] = rates("written", "bytes_written", DD)
+COLD_COLUMNS: list[Column] = rates("read", "bytes_read", DD_READ)
 
 MERGEKIT_COLUMNS: list[Column] = [
     ("mergekit wall, s", lambda row: seconds(row.median(MERGEKIT, "wall"))),
@@ -128,7 +134,7 @@ def table(results: list[Result], columns: list[Column]) -> str:
 def markdown(title: str, results: list[Result]) -> str:
     """All tables that there are numbers for."""
     sections = [title, table(results, MAIN_COLUMNS)]
-    for contender, columns in ((DD, DISK_COLUMNS), (MERGEKIT, MERGEKIT_COLUMNS)):
+    for contender, columns in ((DD, DISK_COLUMNS), (DD_READ, COLD_COLUMNS), (MERGEKIT, MERGEKIT_COLUMNS)):
         measured = [row for row in results if contender in row.samples and not row.failed]
         if measured:
             sections.append(table(measured, columns))

@@ -14,6 +14,7 @@ class Row:
     against: str | None = None  # a mode of roofline.c; RUN for `tessera run` of the same recipe; None for nothing
     command: str = "run"  # or "submit", to a coordinator with WORKERS workers on this machine
     preset: str | None = None  # a family of its own instead of the one that --preset names
+    blocks: str | None = None  # how the workers of a submit deliver: direct or return
     store: str | None = None  # the recipe of a store that is made first; STORE in `recipe` is its path
     beside: str | None = None  # what RUN runs, if it is another recipe
 
@@ -74,6 +75,7 @@ ROWS = [
         store=quantize(3),
         beside=merge("ties", base=True, **TRIMMED),
     ),
-    Row("ties-submit", merge("ties", base=True, **TRIMMED), against=RUN, command="submit"),
+    Row("ties-direct", merge("ties", base=True, **TRIMMED), against=RUN, command="submit", blocks="direct"),
+    Row("ties-return", merge("ties", base=True, **TRIMMED), against=RUN, command="submit", blocks="return"),
     Row("start-up", merge("linear", weight=1.0), preset="tiny"),
 ]
