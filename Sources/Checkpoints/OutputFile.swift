@@ -17,7 +17,8 @@ package final class OutputFile: Sendable {
         self.size = size
         descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
         guard descriptor >= 0 else { throw .system(errno, "create", path) }
-        var result = reserve && reserve_space(descriptor, size) != 0 ? errno : reserve ? 0 : EOPNOTSUPP
+        var result = EOPNOTSUPP
+        if reserve { result = reserve_space(descriptor, size) == 0 ? 0 : errno }
         if result == EOPNOTSUPP || result == EINVAL { result = ftruncate(descriptor, off_t(size)) == 0 ? 0 : errno }
         guard result == 0 else {
             close(descriptor)

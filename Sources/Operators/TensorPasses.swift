@@ -83,14 +83,15 @@ package struct TensorPasses: Sendable {
         _ initial: Part, _ body: @escaping @Sendable (inout Part, Grain) throws -> Void
     ) throws -> [Part] {
         let parts = Mutex(Array(repeating: initial, count: spanCount))
-        try forEachSpan { grain, ranges in
-            var part = initial, span = 0
-            for range in ranges {
-                span = range.lowerBound / FixedTree.blockElements / Self.grainsPerSpan
-                grain.take(range)
-                try body(&part, grain)
+        try runner.forEach(spanCount) { span in
+            try grains.with { grain in
+                var part = initial
+                for index in grains(ofSpan: span) {
+                    grain.take(grainRange(index))
+                    try body(&part, grain)
+                }
+                parts.withLock { $0[span] = part }
             }
-            parts.withLock { $0[span] = part }
         }
         return parts.withLock { $0 }
     }

@@ -52,21 +52,13 @@ package struct LocalOutputs: Sendable {
     }
 
     private func directory(of place: OutputPlace, job: JobID) throws(TesseraError) -> String {
+        let path = if let root, let relative = place.relative { "\(root)/\(relative)" } else { place.directory }
         // Whatever a coordinator says: a worker writes to nothing but the output of the job.
-        guard place.directory.hasSuffix(".partial-\(job)"), !place.directory.split(separator: "/").contains("..") else {
-            throw Self.suspicious(place.directory)
+        guard path.hasSuffix(".partial-\(job)"), !path.split(separator: "/").contains("..") else { throw Self.suspicious(path) }
+        if let root, !path.hasPrefix(root + "/") {
+            throw TesseraError(.notAllowed, "the output lies outside the output root \(root)", file: path)
         }
-        guard let root else { return place.directory }
-        guard let relative = place.relative else {
-            guard place.directory.hasPrefix(root + "/") else {
-                throw TesseraError(.notAllowed, "the output lies outside the output root \(root)", file: place.directory)
-            }
-            return place.directory
-        }
-        guard relative.hasSuffix(".partial-\(job)"), !relative.split(separator: "/").contains("..") else {
-            throw Self.suspicious(relative)
-        }
-        return "\(root)/\(relative)"
+        return path
     }
 
     private static func suspicious(_ path: String) -> TesseraError {
