@@ -61,7 +61,7 @@ let package = Package(
         module(
             "Coordinator",
             uses: [
-                "CLinux", "Checkpoints", "TensorKernels", "Recipes", "Planning", "Protocol", nioCore, nioPosix, logging,
+                "CLinux", "Checkpoints", "TensorKernels", "Recipes", "Operators", "Planning", "Protocol", nioCore, nioPosix, logging,
                 hummingbird,
                 lifecycle,
             ]),
@@ -85,7 +85,7 @@ let package = Package(
             of: "Protocol", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", "TestSupport", nioCore]),
         tests(
             of: "Worker", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", "Worker", "TestSupport"]),
-        tests(of: "Simulation", uses: ["Checkpoints", "Protocol", "Coordinator", "TestSupport"]),
+        tests(of: "Simulation", uses: ["Checkpoints", "Operators", "Protocol", "Coordinator", "TestSupport"]),
         tests(of: "EndToEnd", uses: ["Checkpoints", "Protocol", "TestSupport", "tessera", nioCore]),
     ]
 )

@@ -1,3 +1,4 @@
+import Operators
 import Planning
 package import Protocol
 
@@ -31,7 +32,23 @@ extension JobBook {
             bytesDone: details.reduce(0) { $0 + $1.bytesDone }, bytesTotal: details.reduce(0) { $0 + $1.bytesTotal },
             bytesOutput: job.shards.reduce(0) { $0 + $1.byteCount }, bytesInput: job.plan.inputs.reduce(0) { $0 + $1.byteCount },
             attempts: job.attempts, submittedAt: job.submittedAt,
-            seconds: ((job.endedAt ?? now) - job.startedAt).seconds, error: job.error, shardDetails: withShards ? details : nil)
+            seconds: ((job.endedAt ?? now) - job.startedAt).seconds, error: job.error, obstacle: obstacle(to: id),
+            shardDetails: withShards ? details : nil)
+    }
+
+    private func obstacle(to id: JobID) -> String? {
+        guard let shard = scheduler.oversizedShard(of: id) else { return nil }
+        let missing = workers.values.map(\.description).map { worker in
+            (worker, bytes: shard.memory.byteCount(threads: worker.threads))
+        }
+        guard let (worker, bytes) = missing.min(by: { $0.bytes - $0.0.tensorMemory < $1.bytes - $1.0.tensorMemory }) else {
+            return nil
+        }
+        let needed = (bytes + (1 << 20) - 1) >> 20, threads = worker.threads == 1 ? "one thread" : "\(worker.threads) threads"
+        return """
+            waits for a worker with more memory: \(shard.label) needs \(needed) MiB beside the buffers of \(threads), \(worker.name) has \
+            \(worker.tensorMemory >> 20) MiB; start one with more --memory, or with fewer --threads
+            """
     }
 
     private func workerStatus() -> [WorkerStatus] {

@@ -1,6 +1,7 @@
 package import Checkpoints
 import FoundationEssentials
 package import Logging
+package import Operators
 package import Planning
 package import Protocol
 
@@ -13,13 +14,16 @@ package struct WorkerDescription: Sendable {
     package let threads: Int
     /// Bytes.
     package let memory: Int
+    /// Bytes of them for the tensors that it works on.
+    package let tensorMemory: Int
 
-    package init(name: String, address: String, build: String, threads: Int, memory: Int) {
+    package init(name: String, address: String, build: String, threads: Int, memory: Int, tensorMemory: Int) {
         self.name = name
         self.address = address
         self.build = build
         self.threads = threads
         self.memory = memory
+        self.tensorMemory = tensorMemory
     }
 }
 
@@ -40,8 +44,8 @@ package actor JobBook {
         /// Absolute path that every output must lie under; `nil` allows any.
         package var outputRoot: String?
         package var policy: SchedulerPolicy
-        /// Bytes of buffers that each of this process's own threads may take; `nil` where workers elsewhere do the work.
-        package var bytesPerThread: Int?
+        /// Refuses what no worker will ever have the memory for, where all workers are known.
+        package var checkMemory: @Sendable (MemoryNeed, _ recipe: String) throws(TesseraError) -> Void = { _, _ in }
         /// Version named in the manifest and to peers.
         package var build: String
 
@@ -128,11 +132,11 @@ package actor JobBook {
             recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
             roots: settings.inputRoots, maxPartBytes: submission.options.maxPartBytes, shardBytes: submission.options.shardBytes,
             strict: submission.options.strict, seed: submission.options.seed ?? 0)
-        let overwrite = submission.options.overwrite, limit = settings.bytesPerThread
+        let overwrite = submission.options.overwrite, settings = settings
         let id = JobID.random()
         let (plan, assembler) = try await blocking {
             let plan = try Planner.plan(request)
-            try Self.checkMemory(plan, limit: limit, recipe: request.recipeName)
+            try settings.checkMemory(plan.largestNeed, plan.recipeName)
             let assembler = try Assembler(output: output, job: "\(id)", overwrite: overwrite)
             try assembler.lay(out: plan)
             return (plan, assembler)
@@ -151,25 +155,20 @@ package actor JobBook {
     }
 
     private static func costs(_ plan: Plan) -> [[ShardCost]] {
-        plan.stages.map { $0.map { ShardCost(label: $0.label, cost: $0.sourceByteCount) } }
-    }
-
-    private static func checkMemory(_ plan: Plan, limit: Int?, recipe: String) throws(TesseraError) {
-        guard let limit, plan.bytesPerThread > limit else { return }
-        throw TesseraError(
-            .usage, "the job needs \(plan.bytesPerThread) bytes of memory for each thread, and has \(limit)", file: recipe,
-            advice: "raise --memory, or take fewer --threads")
+        zip(plan.stages, plan.memory).map { stage, memory in
+            zip(stage, memory).map { ShardCost(label: $0.label, cost: $0.sourceByteCount, memory: $1) }
+        }
     }
 
     /// Plans the rest of a job whose inputs have been looked at.
     private func proceed(with id: JobID) async {
         guard let job = jobs[id], job.state == .running, let assembler = job.assembler, let next = job.plan.next else { return }
-        let limit = settings.bytesPerThread
+        let settings = settings
         do {
             let findings = try job.findings()
             let plan = try await blocking {
                 let plan = try next(findings)
-                try Self.checkMemory(plan, limit: limit, recipe: plan.recipeName)
+                try settings.checkMemory(plan.largestNeed, plan.recipeName)
                 try assembler.lay(out: plan)
                 return plan
             }
@@ -277,7 +276,7 @@ package actor JobBook {
         nextWorker += 1
         workers[id] = Attached(description: description, since: now, send: send)
         log.info("worker joined", metadata: ["worker": "\(description.name)", "address": "\(description.address)"])
-        handle(.workerJoined(id, host: description.address, slots: description.threads))
+        handle(.workerJoined(id, host: description.address, slots: description.threads, memory: description.tensorMemory))
         return id
     }
 

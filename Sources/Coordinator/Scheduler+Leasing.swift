@@ -7,7 +7,8 @@ extension Scheduler {
         for id in order {
             guard hasFreeSlot else { return actions }
             for shard in jobs[id]?.pending(at: now) ?? [] {
-                guard let worker = bestWorker(for: id, shard) else { break }
+                guard hasFreeSlot else { return actions }
+                guard let worker = bestWorker(for: id, shard) else { continue }
                 actions.append(lease(id, shard, to: worker, at: now))
             }
         }
@@ -16,10 +17,12 @@ extension Scheduler {
 
     private var hasFreeSlot: Bool { workers.values.contains { $0.freeSlots > 0 } }
 
-    /// The worker with the smallest share of its slots taken, on a host where the shard has not failed if there is one.
+    /// The worker with memory enough and the smallest share of its slots taken, on a host where the shard has not failed if there is one.
     private func bestWorker(for job: JobID, _ shard: Int, otherThan excluded: Set<WorkerID> = []) -> WorkerID? {
-        let failedHosts = jobs[job]?.shards[shard].failedHosts ?? []
-        return workers.filter { $0.value.freeSlots > 0 && !excluded.contains($0.key) }.min { left, right in
+        guard let own = jobs[job]?.shards[shard] else { return nil }
+        let failedHosts = own.failedHosts
+        return workers.filter { $0.value.freeSlots > 0 && $0.value.holds(own.memory) && !excluded.contains($0.key) }.min {
+            left, right in
             func rank(_ entry: (key: WorkerID, value: Worker)) -> (Int, Double, WorkerID) {
                 let load = Double(entry.value.leases.count) / Double(max(1, entry.value.slots))
                 return (failedHosts.contains(entry.value.host) ? 1 : 0, load, entry.key)

@@ -1,4 +1,5 @@
 package import Checkpoints
+package import Operators
 package import Protocol
 
 /// What the scheduler has to know of a shard.
@@ -7,10 +8,13 @@ package struct ShardCost: Sendable, Hashable {
     package let label: String
     /// Bytes to read, as a measure of the time it takes.
     package let cost: Int
+    /// What a worker needs for one of its tensors.
+    package let memory: MemoryNeed
 
-    package init(label: String, cost: Int) {
+    package init(label: String, cost: Int, memory: MemoryNeed = MemoryNeed()) {
         self.label = label
         self.cost = cost
+        self.memory = memory
     }
 }
 
@@ -18,7 +22,8 @@ package struct ShardCost: Sendable, Hashable {
 ///
 /// A value: it sees events with the moment they happened at, and says what is to be done. It holds no socket, task, file or clock, so the
 /// simulator drives it exactly as the coordinator does. What it keeps, whatever happens:
-/// a shard is committed once; a result of any lease but a current one is stale; a worker has at most as many leases as slots;
+/// a shard is committed once; a result of any lease but a current one is stale; a worker has at most as many leases as slots, and none that
+/// its memory is too small for;
 /// a stage begins when the one before it is committed; a job ends.
 package struct Scheduler: Sendable {
     /// Workers are numbered by the driver, never twice the same.
@@ -32,7 +37,8 @@ package struct Scheduler: Sendable {
         /// The answer to `jobContinues`.
         case stagesAdded(JobID, stages: [[ShardCost]], isWhole: Bool)
         case jobCancelled(JobID)
-        case workerJoined(WorkerID, host: String, slots: Int)
+        /// - Parameter memory: bytes for the tensors that it works on.
+        case workerJoined(WorkerID, host: String, slots: Int, memory: Int = .max)
         case workerDraining(WorkerID)
         case workerLeft(WorkerID)
         case heartbeat(WorkerID, [LeaseProgress])
@@ -60,10 +66,13 @@ package struct Scheduler: Sendable {
     struct Worker {
         let host: String
         let slots: Int
+        let memory: Int
         var isDraining = false
         var leases: Set<Attempt> = []
 
         var freeSlots: Int { isDraining ? 0 : max(0, slots - leases.count) }
+
+        func holds(_ need: MemoryNeed) -> Bool { need.byteCount(threads: slots) <= memory }
     }
 
     let policy: SchedulerPolicy
@@ -87,7 +96,8 @@ package struct Scheduler: Sendable {
             jobs[id]?.add(stages, isWhole: isWhole)
             actions += finishStages(of: id)
         case .jobCancelled(let id): actions += end(id, reason: "the job was cancelled")
-        case .workerJoined(let id, let host, let slots): workers[id] = Worker(host: host, slots: slots)
+        case .workerJoined(let id, let host, let slots, let memory):
+            workers[id] = Worker(host: host, slots: slots, memory: memory)
         case .workerDraining(let id): workers[id]?.isDraining = true
         case .workerLeft(let id): actions += lost(id, at: now)
         case .heartbeat(let id, let progress): renew(progress, of: id, at: now)
@@ -177,6 +187,13 @@ package struct Scheduler: Sendable {
 
     /// Whether this worker may still finish this attempt.
     package func holdsLease(_ worker: WorkerID, _ attempt: Attempt) -> Bool { workers[worker]?.leases.contains(attempt) ?? false }
+
+    /// The first shard that waits although workers are there, since all of them are too small for it.
+    package func oversizedShard(of id: JobID) -> (label: String, memory: MemoryNeed)? {
+        guard let job = jobs[id], !job.hasEnded, !workers.isEmpty else { return nil }
+        return job.shards.lazy.filter { $0.stage == job.stage && $0.isPending }
+            .first { shard in workers.values.allSatisfy { !$0.holds(shard.memory) } }.map { ($0.label, $0.memory) }
+    }
 
     package func leaseCount(of worker: WorkerID) -> Int { workers[worker]?.leases.count ?? 0 }
 

@@ -1,4 +1,5 @@
 import Checkpoints
+import Operators
 import Protocol
 
 /// A lease that is out.
@@ -23,6 +24,7 @@ struct SchedulerShard: Sendable {
 
     let label: String
     let cost: Int
+    let memory: MemoryNeed
     let stage: Int
     var state = State.open
     private(set) var leases: [SchedulerLease] = []
@@ -88,7 +90,7 @@ struct SchedulerJob: Sendable {
         let first = stageCount
         stageCount += stages.count
         shards += stages.enumerated().flatMap { stage, costs in
-            costs.map { SchedulerShard(label: $0.label, cost: $0.cost, stage: first + stage) }
+            costs.map { SchedulerShard(label: $0.label, cost: $0.cost, memory: $0.memory, stage: first + stage) }
         }
         if asksForStages { openCount += stages.first?.count ?? 0 }
         asksForStages = false

@@ -90,7 +90,7 @@ final class ServerConnection: Sendable {
             let description = WorkerDescription(
                 name: hello.name, address: channel.remoteAddress?.ipAddress ?? "unknown", build: hello.build,
                 threads: hello.threads,
-                memory: hello.memory)
+                memory: hello.memory, tensorMemory: hello.tensorMemory ?? hello.memory)
             let id = await book.attach(description) { channel.send($0) }
             worker.withLock { $0 = id }
         case .renew(let progress):

@@ -18,7 +18,7 @@ struct BreadcrumbShares: Sendable {
         guard vectors.isSparse else { return OperatorCost(reads: 1) }
         return OperatorCost(
             reads: vectors.reads + 1,
-            statisticsBytes: MagnitudeTrim.statisticsBytes(
+            memory: MagnitudeTrim.memory(
                 models: vectors.models.count, queries: 2, count: shape.reduce(1, *)))
     }
 

@@ -59,21 +59,22 @@ package enum Encoding: Sendable, Hashable, Codable {
     /// What it needs for a tensor of that shape.
     package func cost(of shape: [Int], sources: Int) -> OperatorCost {
         let written = forms.flatMap { $0.tensors(shape: shape) }, count = shape.reduce(1, *)
-        let stretches = StretchRoom.byteCount(written.compactMap(\.rate))
         // Steps and zero points of rows are made as float32 and as they are stored.
         let whole = written.reduce(0) { $0 + ($1.rate == nil && $1.part != .values && $1.part != .codes ? 4 * $1.byteCount : 0) }
+        let memory = MemoryNeed(
+            shared: whole,
+            perThread: StretchRoom.byteCount(written.compactMap(\.rate)) + SharedRoom.byteCount + CodeRoom.byteCount)
         return switch self {
-        case .quantize(let quantizer):
-            OperatorCost(reads: quantizer.reads + 1, statisticsBytes: stretches + whole)
+        case .quantize(let quantizer): OperatorCost(reads: quantizer.reads + 1, memory: memory)
         case .sparsify(let encoder):
             OperatorCost(
-                reads: encoder.reads,
-                statisticsBytes: stretches + whole + encoder.statisticsBytes(count: count) + TreeDigest.blockSize)
-        case .mask(let masks): OperatorCost(reads: masks.reads + 1, statisticsBytes: stretches + whole)
+                reads: encoder.reads, memory: memory + encoder.memory(count: count) + MemoryNeed(perThread: TreeDigest.blockSize))
+        case .mask(let masks): OperatorCost(reads: masks.reads + 1, memory: memory)
         case .compare: OperatorCost(reads: 1)
-        case .measureGrids: OperatorCost(reads: 1)
-        case .measureMagnitudes: OperatorCost(reads: 1, statisticsBytes: (sources - 1) * MagnitudeHistogram.byteCount)
-        case .countKept(let encoder): OperatorCost(reads: 1, statisticsBytes: encoder.statisticsBytes(count: count))
+        case .measureGrids: OperatorCost(reads: 1, memory: memory)
+        case .measureMagnitudes:
+            OperatorCost(reads: 1, memory: MemoryNeed(shared: (sources - 1) * MagnitudeHistogram.byteCount))
+        case .countKept(let encoder): OperatorCost(reads: 1, memory: encoder.memory(count: count))
         }
     }
 }

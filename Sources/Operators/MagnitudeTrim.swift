@@ -20,8 +20,8 @@ struct MagnitudeTrim: Sparsifier {
     private let rules: [Rule]
 
     /// Bytes of statistics that each thread keeps.
-    static func statisticsBytes(models: Int, queries: Int = 1, count: Int) -> Int {
-        OrderStatistics.statisticsBytes(queries: models * queries, count: count)
+    static func memory(models: Int, queries: Int = 1, count: Int) -> MemoryNeed {
+        OrderStatistics.memory(queries: models * queries, count: count)
     }
 
     /// Reads the sources once, or as `OrderStatistics.find` does, and a span of them for each threshold that cuts through equal entries.

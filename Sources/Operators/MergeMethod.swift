@@ -39,12 +39,12 @@ package enum IncompleteTensor: Sendable, Hashable {
 package struct OperatorCost: Sendable, Hashable {
     /// How often every input element is read. An order statistic of which a sample gave a wrong idea takes three reads more.
     package let reads: Int
-    /// Bytes of statistics that each thread keeps beside its grains. What all threads share counts as one thread's.
-    package let statisticsBytes: Int
+    /// What statistics take beside the grains.
+    package let memory: MemoryNeed
 
-    package init(reads: Int, statisticsBytes: Int = 0) {
+    package init(reads: Int, memory: MemoryNeed = MemoryNeed()) {
         self.reads = reads
-        self.statisticsBytes = statisticsBytes
+        self.memory = memory
     }
 }
 

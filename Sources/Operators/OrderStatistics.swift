@@ -53,14 +53,15 @@ package struct OrderStatistics: Sendable {
         var equal: Int { equalBySpan.reduce(0, +) }
     }
 
-    /// Patterns that are noted for a tensor at most.
-    private static let noteLimit = 1 << 22
+    /// Patterns that are noted for a tensor at most, and the bytes of one: lists grow to twice what they hold.
+    private static let noteLimit = 1 << 22, noteBytes = 2 * MemoryLayout<UInt32>.stride
 
-    /// Bytes of statistics for so many queries on a tensor of `count` elements: each thread's histograms, and a sample with a copy of its
-    /// largest class and the notes, which threads share.
-    static func statisticsBytes(queries: Int, count: Int) -> Int {
-        queries * MagnitudeHistogram.byteCount
-            + (2 * MagnitudeSample.size(of: count) + min(noteLimit, queries * count)) * MemoryLayout<UInt32>.stride
+    /// For so many queries on a tensor of `count` elements: histograms, and a sample with a copy of its largest class. Notes, and more threads'
+    /// histograms, take what memory is left.
+    static func memory(queries: Int, count: Int) -> MemoryNeed {
+        MemoryNeed(
+            shared: queries * MagnitudeHistogram.byteCount
+                + 2 * MagnitudeSample.size(of: count) * MemoryLayout<UInt32>.stride)
     }
 
     /// Reads the sources once, and three times more where a sample misled.
@@ -70,6 +71,9 @@ package struct OrderStatistics: Sendable {
             throw TesseraError(
                 .badData, "has \(tensor.count) elements, more than the \(MagnitudeHistogram.countLimit) that can be ranked")
         }
+        let noteRoom = tensor.memory.take(upTo: Self.noteBytes * min(noteLimit, queries.count * tensor.count))
+        defer { noteRoom.giveBack() }
+        let noteLimit = noteRoom.byteCount / Self.noteBytes
         var windows = [ClosedRange<UInt32>](repeating: 0...0, count: queries.count)
         for (stream, indices) in byStream(queries) {
             let sample = try MagnitudeSample(of: stream, in: tensor, entries)
@@ -77,7 +81,7 @@ package struct OrderStatistics: Sendable {
                 windows[index] = sample.window(around: queries[index].rank, noting: noteLimit / queries.count)
             }
         }
-        let counts = try count(queries, around: windows, in: tensor, entries)
+        let counts = try count(queries, around: windows, noting: noteLimit, in: tensor, entries)
         let ranks = zip(queries, counts).map { query, spans in
             query.rank.number(of: tensor.count, zeros: spans.reduce(0) { $0 + $1.zeros })
         }
@@ -86,7 +90,7 @@ package struct OrderStatistics: Sendable {
         if !missed.isEmpty {
             let queries = missed.map { Query(stream: queries[$0].stream, rank: ranks[$0]) }
             let windows = try exactWindows(queries, in: tensor, entries)
-            let counts = try count(queries, around: windows, in: tensor, entries)
+            let counts = try count(queries, around: windows, noting: noteLimit, in: tensor, entries)
             for (position, index) in missed.enumerated() {
                 found[index] = element(ranks[index], windows[position], counts[position].map(\.window))
             }
@@ -117,7 +121,8 @@ package struct OrderStatistics: Sendable {
 
     /// - Returns: for each query its counts, by span.
     private static func count(
-        _ queries: [Query], around windows: [ClosedRange<UInt32>], in tensor: TensorPasses, _ entries: @escaping Entries
+        _ queries: [Query], around windows: [ClosedRange<UInt32>], noting noteLimit: Int, in tensor: TensorPasses,
+        _ entries: @escaping Entries
     ) throws -> [[SpanCount]] {
         let streams = byStream(queries), noted = Atomic(0)
         let spans = try tensor.spans(Array(repeating: SpanCount(), count: queries.count)) { counts, grain in
@@ -164,7 +169,8 @@ package struct OrderStatistics: Sendable {
     ) throws -> [ClosedRange<UInt32>] {
         func places(_ histograms: [MagnitudeHistogram], below above: [Int]) throws -> [MagnitudeHistogram.Place] {
             let streams = byStream(queries)
-            let histograms = try tensor.fold(histograms) { histograms, grain in
+            let partBytes = histograms.count * MagnitudeHistogram.byteCount
+            let histograms = try tensor.fold(histograms, partBytes: partBytes) { histograms, grain in
                 for (stream, indices) in streams {
                     let values = try entries(grain, stream)
                     for index in indices { histograms[index].add(values, count: grain.count, kernels: grain.kernels) }

@@ -39,8 +39,9 @@ struct RankedDrop: Sparsifier {
         let reads = rows.fitsGrains ? vectors.reads : 2 * vectors.reads
         return OperatorCost(
             reads: reads,
-            statisticsBytes: RankRoom.byteCount(row: rows.length) + rows.groupRoom * (4 + models.count) + rows.groupLength * 4
-                + (rows.stride > 1 ? rows.length * 9 : 0) + vectors.flagBytes)
+            memory: MemoryNeed(
+                perThread: RankRoom.byteCount(row: rows.length) + rows.groupRoom * (4 + models.count) + rows.groupLength * 4
+                    + (rows.stride > 1 ? rows.length * 9 : 0) + vectors.flagBytes))
     }
 
     func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) { (densities[index] > 0 ? .all : .none, .max) }

@@ -4,8 +4,18 @@ package import TensorKernels
 
 /// Runs independent pieces of one tensor's work, possibly on several threads.
 package protocol ParallelRunner: Sendable {
-    /// Calls `body` once with each index below `count`, in any order; returns when all are done, throws what one of them threw.
-    func forEach(_ count: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws
+    /// How many calls can run at once.
+    var threads: Int { get }
+
+    /// Calls `body` once with each index below `count`, in any order and at most `limit` at once; returns when all are done, throws what one
+    /// of them threw.
+    func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws
+}
+
+extension ParallelRunner {
+    package func forEach(_ count: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
+        try forEach(count, atOnce: threads, body)
+    }
 }
 
 /// Takes the blocks of one output tensor.
@@ -32,6 +42,8 @@ package struct TensorPasses: Sendable {
     package let outputType: DType
     package let kernels: Kernels
     let runner: any ParallelRunner
+    /// What is left of the memory, beside what the tensor needs.
+    let memory: MemoryBudget
     /// One for each output tensor; a merge has one.
     let sinks: [any BlockSink]
     let grains: GrainPool
@@ -41,7 +53,7 @@ package struct TensorPasses: Sendable {
 
     package init(
         shape: [Int], outputType: DType, sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels,
-        runner: any ParallelRunner, sinks: [any BlockSink]
+        runner: any ParallelRunner, memory: MemoryBudget, sinks: [any BlockSink]
     ) {
         self.shape = shape
         self.outputType = outputType
@@ -49,6 +61,7 @@ package struct TensorPasses: Sendable {
         self.inputs = inputs
         self.kernels = kernels
         self.runner = runner
+        self.memory = memory
         self.sinks = sinks
         grains = GrainPool { Grain(shape: shape, sources: sources, inputs: inputs, kernels: kernels) }
     }
@@ -61,15 +74,23 @@ package struct TensorPasses: Sendable {
 
     /// Folds every grain into a value of which each thread keeps one; `combine` joins them in no particular order, so the
     /// fold must be exact: integers, minima, maxima, histograms.
+    ///
+    /// - Parameter partBytes: what such a value takes, if it is much. The first one is part of what the tensor needs; as many more threads take
+    ///   part as there is memory left for.
     package func fold<Part: Sendable>(
-        _ initial: Part, _ body: @escaping @Sendable (inout Part, Grain) throws -> Void, combine: (inout Part, Part) -> Void
+        _ initial: Part, partBytes: Int = 0, _ body: @escaping @Sendable (inout Part, Grain) throws -> Void,
+        combine: (inout Part, Part) -> Void
     ) throws -> Part {
+        let more = max(0, min(runner.threads, spanCount) - 1), room = memory.take(upTo: more * partBytes)
+        defer { room.giveBack() }
         let idle = Mutex<[Part]>([])
-        try forEachSpan { grain, ranges in
+        try runner.forEach(spanCount, atOnce: 1 + (partBytes > 0 ? room.byteCount / partBytes : more)) { span in
             var part = idle.withLock { $0.popLast() } ?? initial
-            for range in ranges {
-                grain.take(range)
-                try body(&part, grain)
+            try grains.with { grain in
+                for index in self.grains(ofSpan: span) {
+                    grain.take(grainRange(index))
+                    try body(&part, grain)
+                }
             }
             idle.withLock { $0.append(part) }
         }

@@ -77,13 +77,15 @@ struct DotProducts: Sendable {
     private static func pairs(_ order: Int) -> [(Int, Int)] { (0..<order).flatMap { i in (i..<order).map { (i, $0) } } }
 
     /// Bytes for the products of a tensor, and for as many coefficients as there are vectors.
-    static func statisticsBytes(order: Int, _ cut: VectorCut, shape: [Int]) -> Int {
+    static func memory(order: Int, _ cut: VectorCut, shape: [Int]) -> MemoryNeed {
         let terms = order * (order + 1) / 2, count = shape.reduce(1, *)
-        return switch cut {
-        case .whole: TensorPasses.rowStatisticsBytes(count: count, length: count, width: terms)
-        case .rows(let length): TensorPasses.rowStatisticsBytes(count: count, length: length, width: terms + order)
-        case .columns(let width): TensorPasses.columnSumsBytes(width: width, terms: terms) + width * order * 4
-        }
+        let bytes =
+            switch cut {
+            case .whole: TensorPasses.rowStatisticsBytes(count: count, length: count, width: terms)
+            case .rows(let length): TensorPasses.rowStatisticsBytes(count: count, length: length, width: terms + order)
+            case .columns(let width): TensorPasses.columnSumsBytes(width: width, terms: terms) + width * order * 4
+            }
+        return MemoryNeed(shared: bytes)
     }
 
     /// How many pieces the tensor was cut into.

@@ -62,8 +62,8 @@ package struct Plan: Sendable {
     package let remarks: [String]
     /// Bytes that the sources are read in all passes together.
     package let bytesRead: Int
-    /// Bytes of statistics, grains and block that a worker needs for each of its threads.
-    package let bytesPerThread: Int
+    /// What each shard's tensors need while they are worked on, one after the other, by stage.
+    package let memory: [[MemoryNeed]]
     /// Parts of another output that become parts of this one.
     package let carried: [CarriedPart]
     /// The file that says what the parts of a store mean.
@@ -74,13 +74,16 @@ package struct Plan: Sendable {
     /// SHA-256 over everything that decides an output byte. Where inputs lie on this machine is not part of it.
     package let digest: Digest
 
+    /// What is enough for any of its tensors.
+    package var largestNeed: MemoryNeed { memory.joined().reduce(MemoryNeed()) { $0.union($1) } }
+
     package var shardCount: Int { stages.reduce(0) { $0 + $1.count } }
     package var bytesWritten: Int { layout.parts.reduce(0) { $0 + $1.fileSize } }
     package var tensorCount: Int { layout.parts.reduce(0) { $0 + $1.tensors.count } }
 
     init(
         recipeText: String, recipeName: String, method: String, inputs: [PlannedInput], layout: CheckpointLayout,
-        stages: [[PlannedShard]], companions: [CompanionFile], remarks: [String], bytesRead: Int, bytesPerThread: Int,
+        stages: [[PlannedShard]], companions: [CompanionFile], remarks: [String],
         carried: [CarriedPart] = [], index: FoundFile? = nil,
         next: (@Sendable ([String: TensorFindings]) throws -> Plan)? = nil
     ) throws(TesseraError) {
@@ -95,8 +98,16 @@ package struct Plan: Sendable {
         self.stages = stages
         self.companions = companions
         self.remarks = remarks
+        var bytesRead = 0, memory = stages.map { $0.map { _ in MemoryNeed() } }
+        for (stage, shards) in stages.enumerated() {
+            for (shard, tensor) in shards.enumerated().flatMap({ shard in shard.element.tensors.map { (shard.offset, $0) } }) {
+                let cost = try tensor.cost()
+                bytesRead += cost.reads * tensor.sourceByteCount
+                memory[stage][shard] = memory[stage][shard].union(cost.memory)
+            }
+        }
         self.bytesRead = bytesRead
-        self.bytesPerThread = bytesPerThread
+        self.memory = memory
         digest = try Self.digest(of: inputs, layout: layout, stages: stages)
     }
 

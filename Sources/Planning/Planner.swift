@@ -51,9 +51,7 @@ package enum Planner {
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
             companions: companions.files,
             remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + remarks + companions.remarks
-                + MergekitDifferences.remarks(recipe: recipe, tensors: tensors),
-            bytesRead: zip(tensors, work).reduce(0) { $0 + $1.0.cost.reads * $1.1.sourceByteCount },
-            bytesPerThread: tensors.map(\.bytesPerThread).max() ?? 0)
+                + MergekitDifferences.remarks(recipe: recipe, tensors: tensors))
     }
 
     private static func floatingType(of tensors: [PlannedTensor]) -> DType? {

@@ -13,7 +13,6 @@ struct PlannedTensor {
     let base: Int?
     let sources: [SourceReference]
     let alignment: Alignment?
-    let cost: OperatorCost
     let randomKey: UInt64?
 
     func work(part: Int, entry: TensorEntry) -> TensorWork {
@@ -25,13 +24,6 @@ struct PlannedTensor {
                 OutputTensor(
                     name: name, dtype: outputType, byteCount: entry.byteCount, part: part, offset: entry.range.lowerBound)
             ])
-    }
-
-    /// Statistics, a grain, the block that is being filled, and adapters' factors as float32, once as stored and once as used.
-    var bytesPerThread: Int {
-        let factors = sources.compactMap(\.adapter).reduce(0) { $0 + $1.a.count + $1.b.count }
-        return cost.statisticsBytes + Grain.byteCount(sources: sources.count) + TreeDigest.blockSize
-            + 2 * factors * MemoryLayout<Float>.stride
     }
 }
 
@@ -145,11 +137,10 @@ struct TensorPlanner {
         let method: any MergeMethod.Type = isCopy ? Identical.self : wanted
         let values = try ParameterResolution(recipe: recipe, method: method, inputs: inputs).values(for: demand)
         let base = method.inputs.givesBaseARole ? demand.base : nil
-        let bound: any MergeMethod
         let randomKey: UInt64?
         do throws(TesseraError) {
             randomKey = method.isRandom ? try CounterRandom.key(seed: seed, tensor: demand.name) : nil
-            bound = try method.init(values, inputs: TensorInputs(count: found.sources.count, base: base))
+            _ = try method.init(values, inputs: TensorInputs(count: found.sources.count, base: base))
         } catch {
             // Values that contradict each other do so in every tensor: the last of them is where to look.
             throw Problems([
@@ -161,8 +152,7 @@ struct TensorPlanner {
         }
         return PlannedTensor(
             name: demand.name, outputType: isCopy ? types[0] : outputType(of: types), shape: shape, method: method.name,
-            values: values, base: base, sources: found.sources, alignment: alignment, cost: bound.cost(of: shape),
-            randomKey: randomKey)
+            values: values, base: base, sources: found.sources, alignment: alignment, randomKey: randomKey)
     }
 
     /// How the rows of a tensor with a vocabulary axis are brought together; `nil` for any other, and where the recipe leaves them alone.

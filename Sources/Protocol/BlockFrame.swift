@@ -18,6 +18,9 @@ package struct BlockFrame: Sendable, Hashable {
 
     private static let prefixBytes = 24
 
+    /// Bytes of the frame with a block of that many bytes at most.
+    package static func byteCount(ofBlock length: Int) -> Int { Limits.headerBytes + prefixBytes + length }
+
     package init(attempt: Attempt, tensor: Int, offset: Int, contents: PackedBlock) {
         self.attempt = attempt
         self.tensor = tensor

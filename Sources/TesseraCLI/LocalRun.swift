@@ -9,7 +9,7 @@ import Worker
 struct LocalRun: Sendable {
     let book: JobBook
     private let pool: ComputePool
-    private let memory: Int
+    private let memory: WorkerMemory
 
     init(threads: Int, memory: Int, log: Logger) {
         var policy = SchedulerPolicy()
@@ -17,9 +17,17 @@ struct LocalRun: Sendable {
         policy.hostLimit = 1
         policy.lease = .seconds(365 * 86_400)
         var settings = JobBook.Settings(inputRoots: .wholeMachine, policy: policy, build: tesseraVersion)
-        settings.bytesPerThread = memory / threads
+        let memory = WorkerMemory(total: memory, threads: threads, isConnected: false)
+        settings.checkMemory = { (need, recipe) throws(TesseraError) in
+            let least = WorkerMemory.least(for: need, threads: threads)
+            guard least > memory.total else { return }
+            throw TesseraError(
+                .usage,
+                "the job needs \(Quantity.bytes(least)) of memory with \(threads) threads, and has \(Quantity.bytes(memory.total))",
+                file: recipe, advice: "raise --memory, or take fewer --threads")
+        }
         book = JobBook(settings: settings, log: log)
-        pool = ComputePool(threads: threads)
+        pool = ComputePool(threads: threads, memory: memory.tensors)
         self.memory = memory
     }
 
@@ -31,7 +39,9 @@ struct LocalRun: Sendable {
             group.addTask { await book.run() }
             let (messages, input) = AsyncStream<Message>.makeStream()
             let worker = await book.attach(
-                WorkerDescription(name: "local", address: "local", build: tesseraVersion, threads: pool.threads, memory: memory),
+                WorkerDescription(
+                    name: "local", address: "local", build: tesseraVersion, threads: pool.threads, memory: memory.total,
+                    tensorMemory: memory.tensors),
                 send: { input.yield($0) })
             group.addTask { await work(as: worker, on: messages) }
             defer {

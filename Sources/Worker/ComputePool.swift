@@ -1,15 +1,19 @@
 import Dispatch
 import NIOPosix
-import Operators
+package import Operators
 import Synchronization
 
-/// The threads that compute. A shard occupies one of them; the loops of a large tensor are open to those that are idle.
+/// The threads that compute, and the memory for the tensors that they work on. A shard occupies one thread; the loops of a large tensor are
+/// open to those that are idle.
 package struct ComputePool: Sendable {
     package let threads: Int
+    package let memory: MemoryBudget
     private let pool: NIOThreadPool
 
-    package init(threads: Int) {
+    /// - Parameter memory: bytes.
+    package init(threads: Int, memory: Int) {
         self.threads = threads
+        self.memory = MemoryBudget(bytes: memory)
         pool = NIOThreadPool(numberOfThreads: threads)
         pool.start()
     }
@@ -36,9 +40,9 @@ struct SharedLoops: ParallelRunner {
     let threads: Int
     let isCancelled: @Sendable () -> Bool
 
-    func forEach(_ count: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
+    func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
         let loop = Loop(count: count, body: body, isCancelled: isCancelled)
-        for _ in 1..<max(1, min(count, threads)) {
+        for _ in 1..<max(1, min(count, threads, limit)) {
             pool.submit { _ in loop.work() }
         }
         loop.work()

@@ -13,8 +13,8 @@ package protocol RangeFetcher: Sendable {
 /// Pieces are known by the file and its version, so that two jobs over one file share them, and a file that was replaced is fetched anew. The least recently used piece goes first;
 /// a reader keeps the piece that it holds alive.
 package final class FetchCache: InputProvider {
-    /// One request and the unit of keeping: large enough to keep a fast link busy.
-    package static let pieceBytes = 4 << 20
+    /// A piece at most, and what is asked for unless memory is short: large enough to keep a fast link busy.
+    package static let largestPiece = 4 << 20
 
     fileprivate struct Key: Hashable {
         let file: InputFile
@@ -30,12 +30,15 @@ package final class FetchCache: InputProvider {
 
     private let fetcher: any RangeFetcher
     private let capacity: Int
+    /// Bytes of one request, the unit of keeping.
+    fileprivate let pieceBytes: Int
     private let contents = Mutex(Contents())
 
     /// - Parameter capacity: bytes that may be kept, beside the pieces that readers hold.
-    package init(fetcher: any RangeFetcher, capacity: Int) {
+    package init(fetcher: any RangeFetcher, capacity: Int, pieceBytes: Int = largestPiece) {
         self.fetcher = fetcher
         self.capacity = capacity
+        self.pieceBytes = pieceBytes
     }
 
     package func open(_ file: InputFile) -> any ByteSource { FetchedFile(file: file, cache: self) }
@@ -43,8 +46,8 @@ package final class FetchCache: InputProvider {
     fileprivate func piece(_ index: Int, of file: InputFile) throws -> [UInt8] {
         let key = Key(file: file, piece: index)
         if let kept = contents.withLock({ $0.use(key) }) { return kept }
-        let start = index * Self.pieceBytes
-        let bytes = try fetcher.fetch(file, start..<min(file.size, start + Self.pieceBytes))
+        let start = index * pieceBytes
+        let bytes = try fetcher.fetch(file, start..<min(file.size, start + pieceBytes))
         contents.withLock { $0.keep(key, bytes, capacity: capacity) }
         return bytes
     }
@@ -86,9 +89,9 @@ private struct FetchedFile: ByteSource {
         }
         var position = range.lowerBound
         while position < range.upperBound {
-            let index = position / FetchCache.pieceBytes
+            let index = position / cache.pieceBytes
             let bytes = try cache.piece(index, of: file)
-            let start = position - index * FetchCache.pieceBytes
+            let start = position - index * cache.pieceBytes
             let length = min(range.upperBound - position, bytes.count - start)
             bytes.withUnsafeBytes { piece in
                 UnsafeMutableRawBufferPointer(rebasing: scratch[(position - range.lowerBound)...])

@@ -52,29 +52,75 @@ package struct ShardExecutor: Sendable {
     /// - Returns: the digests of all blocks, and what was found.
     /// - Throws: `TesseraError` naming the tensor, or `CancellationError` once `progress` was cancelled.
     package func run(_ work: ShardWork, output: any ShardOutput, progress: ShardProgress) async throws -> ShardResult {
-        try await pool.run { try execute(work, output: output, progress: progress) }
+        var shard = ShardAtWork()
+        while true {
+            shard = try await pool.run { [shard] in try advance(shard, of: work, output: output, progress: progress) }
+            guard let missing = shard.missing else { return ShardResult(digests: shard.digests, findings: shard.findings) }
+            shard.memory = await pool.memory.takeWhenFree(missing)
+        }
     }
 
-    private func execute(_ work: ShardWork, output: any ShardOutput, progress: ShardProgress) throws -> ShardResult {
+    /// How far a shard has come.
+    private struct ShardAtWork: Sendable {
+        var finishedTensors = 0
+        var digests: [[Digest]] = []
+        var findings: [TensorFindings] = []
+        /// What was taken for the next tensor.
+        var memory: MemoryLoan?
+        /// Bytes of memory without which it cannot begin.
+        var missing: Int?
+    }
+
+    /// Computes one tensor after the other, until there is not memory enough for the next one, or none is left.
+    private func advance(
+        _ shard: ShardAtWork, of work: ShardWork, output: any ShardOutput, progress: ShardProgress
+    ) throws -> ShardAtWork {
+        var shard = shard
+        shard.missing = nil
+        defer { shard.memory?.giveBack() }
         let files = try work.files.map(inputs.open)
-        var digests: [[Digest]] = [], findings: [TensorFindings] = []
-        for tensor in work.tensors {
+        for tensor in work.tensors[shard.finishedTensors...] {
             do {
+                if shard.memory == nil {
+                    let bytes = try memory(for: tensor)
+                    shard.memory = pool.memory.take(bytes)
+                    guard shard.memory != nil else {
+                        shard.missing = bytes
+                        return shard
+                    }
+                }
                 let sinks = tensor.outputs.enumerated().map { index, tensor in
                     HashingSink(
-                        blockCount: tensor.blockCount, tensor: digests.count + index, output: output, progress: progress,
+                        blockCount: tensor.blockCount, tensor: shard.digests.count + index, output: output, progress: progress,
                         buffers: buffers)
                 }
-                if let found = try compute(tensor, files: files, sinks: sinks, progress: progress) { findings.append(found) }
-                digests += try sinks.map { try $0.finish() }
+                if let found = try compute(tensor, files: files, sinks: sinks, progress: progress) {
+                    shard.findings.append(found)
+                }
+                shard.digests += try sinks.map { try $0.finish() }
                 if sinks.isEmpty { progress.add(tensor.progressByteCount) }
             } catch var error as TesseraError {
                 error.tensor = error.tensor ?? tensor.name
                 throw error
             }
+            shard.memory?.giveBack()
+            shard.memory = nil
+            shard.finishedTensors += 1
         }
         try output.finish()
-        return ShardResult(digests: digests, findings: findings)
+        return shard
+    }
+
+    /// Bytes of memory that all threads together may need for the tensor.
+    private func memory(for tensor: TensorWork) throws(TesseraError) -> Int {
+        let grains = (tensor.elementCount + Grain.elements - 1) / Grain.elements
+        let bytes = try tensor.cost().memory.byteCount(threads: max(1, min(pool.threads, grains)))
+        guard bytes <= pool.memory.total else {
+            throw TesseraError(
+                .usage, "needs \(bytes) bytes of memory, more than the \(pool.memory.total) that there are for it",
+                advice: "raise --memory, or take fewer --threads")
+        }
+        return bytes
     }
 
     private func compute(
@@ -87,18 +133,15 @@ package struct ShardExecutor: Sendable {
             }
             return TensorPasses(
                 shape: tensor.shape, outputType: outputType, sources: sources, inputs: inputs, kernels: kernels,
-                runner: pool.loops { progress.isCancelled }, sinks: sinks)
+                runner: pool.loops { progress.isCancelled }, memory: pool.memory, sinks: sinks)
         }
         switch tensor.operation {
         case .merge(let merge):
-            guard let method = MergeMethods.named(merge.method) else {
-                throw TesseraError(.protocolMismatch, "this build does not know the method '\(merge.method)'")
-            }
             guard let output = tensor.outputs.first else {
                 throw TesseraError(.badData, "the shard merges a tensor without an output")
             }
-            let inputs = TensorInputs(count: sources.count, base: merge.base, randomKey: merge.randomKey ?? 0)
-            try method.init(merge.values, inputs: inputs).merge(passes(inputs, outputType: output.dtype))
+            let passes = try passes(merge.inputs(count: sources.count), outputType: output.dtype)
+            try merge.method(sources: sources.count).merge(passes)
             return nil
         case .encode(let encoding):
             return try encoding.encode(passes(TensorInputs(count: sources.count, base: 0), outputType: .f32))

@@ -104,7 +104,7 @@ final class WorkerConnection: Sendable {
         case .send(let message): channel.channel.send(message)
         case .welcomed(let welcome):
             welcomed.withLock { $0 = true }
-            gate.add(welcome.credit)
+            gate.add(min(welcome.credit, settings.memory.underWay))
             log.info("joined the coordinator", metadata: ["session": "\(welcome.session)", "build": "\(welcome.build)"])
         case .start: break
         case .stop(let attempt): runner.stop(attempt)
@@ -150,9 +150,12 @@ private struct StreamOutput: ShardOutput {
     let packs: Bool
 
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
+        // First, since the frame is what takes memory.
+        let most = BlockFrame.byteCount(ofBlock: bytes.count)
+        try gate.take(most)
         let contents = packs ? PackedBlock(packing: bytes, elementWidth: widths[tensor]) : PackedBlock(storing: bytes)
         let frame = BlockFrame(attempt: attempt, tensor: tensor, offset: offset, contents: contents).frame
-        try gate.take(frame.byteCount)
+        gate.add(most - frame.byteCount)
         channel.writeAndFlush(frame, promise: nil)
     }
 

@@ -18,24 +18,24 @@ package struct WorkerSettings: Sendable {
     package var roots: Roots
     package var name: String
     package var build: String
-    package var threads: Int
-    /// Bytes for buffers and fetched input.
-    package var memory: Int
+    package var memory: WorkerMemory
     package var packing = Packing.auto
     package var outputs = LocalOutputs()
     /// A wait before each shard, for demonstrations.
     package var pause = Duration.zero
 
-    package init(coordinator: HostPort, roots: Roots, name: String, build: String, threads: Int, memory: Int) {
+    package init(coordinator: HostPort, roots: Roots, name: String, build: String, memory: WorkerMemory) {
         self.coordinator = coordinator
         self.roots = roots
         self.name = name
         self.build = build
-        self.threads = threads
         self.memory = memory
     }
 
-    var hello: Hello { Hello(role: .worker, build: build, name: name, threads: threads, memory: memory) }
+    var hello: Hello {
+        Hello(
+            role: .worker, build: build, name: name, threads: memory.threads, memory: memory.total, tensorMemory: memory.tensors)
+    }
 
     func packsBlocks(to address: SocketAddress?) -> Bool {
         switch packing {
@@ -60,10 +60,11 @@ package struct WorkerService: Service {
     ///
     /// - Throws: `protocolMismatch` when the coordinator refuses this build, for which there is no use in trying again.
     package func run() async throws {
-        let pool = ComputePool(threads: settings.threads)
+        let pool = ComputePool(threads: settings.memory.threads, memory: settings.memory.tensors)
         let fetches = FetchClient()
-        // A quarter of the memory keeps what was fetched; grains, blocks and credit take far less than the rest.
-        let inputs = LocalInputs(roots: settings.roots, fallback: FetchCache(fetcher: fetches, capacity: settings.memory / 4))
+        let cache = FetchCache(
+            fetcher: fetches, capacity: settings.memory.fetchCache, pieceBytes: settings.memory.fetchPiece)
+        let inputs = LocalInputs(roots: settings.roots, fallback: cache)
         let runner = LeaseRunner(executor: ShardExecutor(pool: pool, inputs: inputs), outputs: settings.outputs)
         var backoff = ReconnectBackoff()
         while !Task.isCancelled, !Task.isShuttingDownGracefully {

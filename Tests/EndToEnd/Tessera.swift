@@ -58,6 +58,14 @@ final class RunningTessera: Sendable {
 
     var isRunning: Bool { process.isRunning }
 
+    /// Bytes of memory that the process holds beside mapped files; `nil` when it is gone.
+    var anonymousMemory: Int? {
+        guard let status = try? String(contentsOfFile: "/proc/\(process.processIdentifier)/status", encoding: .utf8),
+            let line = status.split(separator: "\n").first(where: { $0.hasPrefix("RssAnon:") })
+        else { return nil }
+        return line.split(separator: " ").dropFirst().first.flatMap { Int($0) }.map { $0 << 10 }
+    }
+
     func signal(_ number: Int32) { kill(process.processIdentifier, number) }
 
     var output: String { (try? String(contentsOfFile: "\(logs.path)/stdout", encoding: .utf8)) ?? "" }

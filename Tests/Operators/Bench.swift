@@ -12,6 +12,8 @@ struct Bench {
     var output = DType.f32
     var kernels = Kernels.best
     var runner: any ParallelRunner = InOrder()
+    /// Bytes beside what the tensor needs.
+    var memory = 1 << 30
     var randomKey: UInt64 = 0
 
     /// The output's bytes. Every block is written exactly once, or this throws.
@@ -38,7 +40,8 @@ struct Bench {
         let sink = Collector()
         try method.init(values, inputs: inputs).merge(
             TensorPasses(
-                shape: shape, outputType: output, sources: stored, inputs: inputs, kernels: kernels, runner: runner, sinks: [sink]
+                shape: shape, outputType: output, sources: stored, inputs: inputs, kernels: kernels, runner: runner,
+                memory: MemoryBudget(bytes: memory), sinks: [sink]
             ))
         return TestTensor(output, shape, bytes: try sink.bytes(count: shape.reduce(1, *) * output.bitWidth / 8))
     }
@@ -87,23 +90,31 @@ final class Collector: BlockSink {
 // MARK: Runners
 
 struct InOrder: ParallelRunner {
-    func forEach(_ count: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
+    let threads = 1
+
+    func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
         for index in 0..<count { try body(index) }
     }
 }
 
 struct Backwards: ParallelRunner {
-    func forEach(_ count: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
+    let threads = 1
+
+    func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
         for index in (0..<count).reversed() { try body(index) }
     }
 }
 
 /// Really at once, in whatever order it happens.
 struct AtOnce: ParallelRunner {
-    func forEach(_ count: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
-        let failure = Mutex<(any Error)?>(nil)
-        DispatchQueue.concurrentPerform(iterations: count) { index in
-            do { try body(index) } catch { failure.withLock { $0 = error } }
+    let threads = 4
+
+    func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
+        let failure = Mutex<(any Error)?>(nil), next = Atomic(0)
+        DispatchQueue.concurrentPerform(iterations: min(count, limit)) { _ in
+            while case let index = next.wrappingAdd(1, ordering: .relaxed).oldValue, index < count {
+                do { try body(index) } catch { failure.withLock { $0 = error } }
+            }
         }
         if let failure = failure.withLock({ $0 }) { throw failure }
     }

@@ -34,10 +34,11 @@ import Testing
         bench.kernels = .portable
         let expected = try run().bytes
         let runners: [any ParallelRunner] = [InOrder(), Backwards(), AtOnce()]
-        for (kernels, runner) in zip(Kernels.available + Kernels.available, runners + runners) {
+        for (index, (kernels, runner)) in zip(Kernels.available + Kernels.available, runners + runners).enumerated() {
             bench.kernels = kernels
             bench.runner = runner
-            #expect(try run().bytes == expected, "\(kernels), \(runner)")
+            bench.memory = [1 << 30, 0, 10_000][index % 3]
+            #expect(try run().bytes == expected, "\(kernels), \(runner), \(bench.memory)")
         }
     }
 
@@ -82,10 +83,12 @@ import Testing
         var bench = Bench(sources: sources, base: base, kernels: .portable, randomKey: 11)
         let expected = try bench.run(method, shared: shared, perInput: sources.map { _ in own }).bytes
         let runners: [any ParallelRunner] = [Backwards(), AtOnce(), InOrder()]
-        for (kernels, runner) in zip(Kernels.available, runners) {
-            bench.kernels = kernels
+        for (index, runner) in runners.enumerated() {
+            bench.kernels = Kernels.available[index % Kernels.available.count]
             bench.runner = runner
-            #expect(try bench.run(method, shared: shared, perInput: sources.map { _ in own }).bytes == expected, "\(kernels)")
+            bench.memory = [1 << 30, 0, 10_000][index]
+            let bytes = try bench.run(method, shared: shared, perInput: sources.map { _ in own }).bytes
+            #expect(bytes == expected, "\(bench.kernels), \(runner), \(bench.memory)")
         }
     }
 

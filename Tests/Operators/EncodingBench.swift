@@ -10,6 +10,8 @@ struct EncodingBench {
     var tunes: [TestTensor]
     var kernels = Kernels.best
     var runner: any ParallelRunner = InOrder()
+    /// Bytes beside what the tensor needs.
+    var memory = 1 << 30
 
     /// Task vectors themselves: the base is zero.
     init(vectors: [[Float]], shape: [Int]) {
@@ -39,7 +41,7 @@ struct EncodingBench {
         let findings = try encoding.encode(
             TensorPasses(
                 shape: shape, outputType: .f32, sources: sources, inputs: TensorInputs(count: sources.count, base: 0),
-                kernels: kernels, runner: runner, sinks: sinks.flatMap(\.self)))
+                kernels: kernels, runner: runner, memory: MemoryBudget(bytes: memory), sinks: sinks.flatMap(\.self)))
         let forms = try zip(encoding.forms, zip(outputs, sinks)).map { form, made in
             let parts = try zip(made.0, made.1).map { ($0.part, try $1.bytes(count: $0.byteCount)) }
             return Stored(form: form, shape: shape, parts: Dictionary(uniqueKeysWithValues: parts))

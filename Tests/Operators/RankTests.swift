@@ -38,15 +38,17 @@ import Testing
         }
     }
 
-    private func passes(_ streams: [[Float]], _ kernels: Kernels = .best, _ runner: any ParallelRunner = InOrder()) throws
-        -> TensorPasses
+    private func passes(
+        _ streams: [[Float]], _ kernels: Kernels = .best, _ runner: any ParallelRunner = InOrder(), memory: Int = 1 << 30
+    )
+        throws -> TensorPasses
     {
         let sources = try streams.map { values in
             try StoredTensor(Memory(bytes: TestTensor(values).bytes), offset: 0, dtype: .f32, count: values.count)
         }
         return TensorPasses(
             shape: [streams[0].count], outputType: .f32, sources: sources, inputs: TensorInputs(count: sources.count),
-            kernels: kernels, runner: runner, sinks: [])
+            kernels: kernels, runner: runner, memory: MemoryBudget(bytes: memory), sinks: [])
     }
 
     /// Holds what was found against the definition, span by span, and where equal ones end.
@@ -76,8 +78,10 @@ import Testing
         let ranks = Set([1, 2, count / 1_000, count / 3, count / 2, count - 1, count].filter { (1...count).contains($0) })
             .sorted()
         let sorted = values.map { $0.bitPattern & 0x7fff_ffff }.sorted(by: >)
-        for (kernels, runner) in [(Kernels.portable, InOrder() as any ParallelRunner), (.best, AtOnce())] {
-            let tensor = try passes([values], kernels, runner)
+        for (kernels, runner, memory) in [
+            (Kernels.portable, InOrder() as any ParallelRunner, 1 << 30), (.best, AtOnce(), 1 << 30), (.best, AtOnce(), 0),
+        ] {
+            let tensor = try passes([values], kernels, runner, memory: memory)
             let found = try OrderStatistics.find(ranks.map { .init(stream: 0, rank: $0) }, in: tensor, Self.entries)
             for (rank, found) in zip(ranks, found) {
                 #expect(found.pattern == sorted[rank - 1])

@@ -302,8 +302,10 @@ import Testing
             bench.kernels = .portable
             let (expected, forms) = try bench.run(encoding)
             for kernels in Kernels.available {
-                for runner in [InOrder(), Backwards(), AtOnce()] as [any ParallelRunner] {
-                    (bench.kernels, bench.runner) = (kernels, runner)
+                for (runner, memory) in [(InOrder(), 0), (Backwards(), 1 << 20), (AtOnce(), 1 << 30)]
+                    as [(any ParallelRunner, Int)]
+                {
+                    (bench.kernels, bench.runner, bench.memory) = (kernels, runner, memory)
                     let (found, again) = try bench.run(encoding)
                     #expect(found == expected, "\(kernels), \(runner)")
                     #expect(again.map(\.parts) == forms.map(\.parts), "\(kernels), \(runner)")

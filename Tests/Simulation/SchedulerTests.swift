@@ -1,5 +1,6 @@
 import Checkpoints
 import Coordinator
+import Operators
 import Protocol
 import Testing
 
@@ -44,6 +45,28 @@ import Testing
         let (_, actions) = scheduler(shards: [1, 9, 5, 7], workers: 2, slots: 1)
         #expect(leases(actions).map(\.attempt.shard) == [1, 3])
         #expect(Set(leases(actions).map(\.worker)) == [1, 2])
+    }
+
+    /// What a worker's memory is too small for waits for another, and holds nothing else up.
+    @Test func shardsGoWhereTheyFit() throws {
+        var scheduler = Scheduler()
+        _ = scheduler.handle(.workerJoined(1, host: "small", slots: 2, memory: 29), at: .zero)
+        let shards = [
+            ShardCost(label: "large", cost: 9, memory: MemoryNeed(shared: 10, perThread: 10)),
+            ShardCost(label: "small", cost: 1, memory: MemoryNeed(shared: 9, perThread: 10)),
+        ]
+        var open = leases(scheduler.handle(.jobAdded(Self.job, stages: [shards]), at: .zero))
+        #expect(open.map(\.attempt.shard) == [1])
+        #expect(scheduler.oversizedShard(of: Self.job)?.label == "large")
+        #expect(leases(scheduler.handle(.tick, at: .seconds(1))).isEmpty)
+        // With one thread it needs less.
+        open = leases(scheduler.handle(.workerJoined(2, host: "single", slots: 1, memory: 20), at: .seconds(2)))
+        #expect(open.map(\.attempt.shard) == [0] && open.map(\.worker) == [2])
+        #expect(scheduler.oversizedShard(of: Self.job) == nil)
+        // Neither does it go to the small one when it fails.
+        _ = scheduler.handle(.workerLeft(2), at: .seconds(3))
+        #expect(leases(scheduler.handle(.tick, at: .seconds(60))).isEmpty)
+        #expect(scheduler.oversizedShard(of: Self.job)?.label == "large")
     }
 
     @Test func aStageBeginsWhenTheOneBeforeIsCommitted() throws {

@@ -1,5 +1,6 @@
 import Checkpoints
 import Coordinator
+import Operators
 import Protocol
 import TestSupport
 import Testing
@@ -65,6 +66,9 @@ private struct World {
     private var committed: Set<ShardKey> = []
     private var epochs: [ShardKey: UInt64] = [:]
     private var leased: [Int: Set<Attempt>] = [:]
+    /// Of each worker, and what each shard of a job needs.
+    private var memory: [Int: Int] = [:]
+    private var needs: [JobID: [Int]] = [:]
 
     private(set) var violations: [String] = []
     private(set) var history: [String] = []
@@ -88,10 +92,13 @@ private struct World {
             let id = JobID(high: 1, low: UInt64(number))
             let stages = (0..<Int.random(in: 1...3, using: &random)).map { _ in
                 (0..<Int.random(in: 0...8, using: &random)).map {
-                    ShardCost(label: "s\($0)", cost: Int.random(in: 1...100, using: &random))
+                    ShardCost(
+                        label: "s\($0)", cost: Int.random(in: 1...100, using: &random),
+                        memory: MemoryNeed(shared: Int.random(in: 0...9, using: &random)))
                 }
             }
             jobs[id] = stages.map(\.count)
+            needs[id] = stages.joined().map(\.memory.shared)
             // Some jobs know their later stages only when the first ones are done.
             let known = Bool.random(using: &random) ? stages.count : Int.random(in: 0..<stages.count, using: &random)
             unknown[id] = Array(stages[known...])
@@ -107,9 +114,9 @@ private struct World {
         for job in jobs.keys where ended[job] == nil { violate("the job \(job) has not ended") }
     }
 
-    /// After the storm there are two healthy workers, and everything has to come to an end.
+    /// After the storm there are two healthy workers with memory enough, and everything has to come to an end.
     private mutating func comeToRest() {
-        if workers.values.count(where: { $0.isAlive }) < 2 { join() }
+        if workers.count(where: { $0.value.isAlive && memory[$0.key] ?? 0 >= 9 }) < 2 { join() }
     }
 
     private mutating func disturb() {
@@ -129,7 +136,9 @@ private struct World {
 
     private mutating func join() {
         workers[nextWorker] = Worker()
-        tell(.workerJoined(nextWorker, host: "host\(nextWorker % 3)", slots: Self.slots))
+        let memory = isCalm ? 9 : Int.random(in: 4...12, using: &random)
+        self.memory[nextWorker] = memory
+        tell(.workerJoined(nextWorker, host: "host\(nextWorker % 3)", slots: Self.slots, memory: memory))
         nextWorker += 1
     }
 
@@ -198,6 +207,7 @@ private struct World {
             let key = ShardKey(job: attempt.job, shard: attempt.shard)
             if ended[attempt.job] != nil { violate("a lease of a job that has ended") }
             if committed.contains(key) { violate("a lease of a committed shard") }
+            if needs[attempt.job]?[attempt.shard] ?? 0 > memory[worker] ?? 0 { violate("a lease beyond a worker's memory") }
             if attempt.epoch <= epochs[key] ?? 0 { violate("an epoch that does not rise") }
             if let before = stage(of: attempt),
                 (0..<before).contains(where: { !committed.contains(ShardKey(job: attempt.job, shard: $0)) })

@@ -19,9 +19,9 @@ import Worker
     }
 
     private let source = Source()
-    private let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 3 * FetchCache.pieceBytes, alignment: 64)
+    private let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 3 * FetchCache.largestPiece, alignment: 64)
 
-    private func file(_ path: String = "f", size: Int = 2 * FetchCache.pieceBytes + 1000) throws -> InputFile {
+    private func file(_ path: String = "f", size: Int = 2 * FetchCache.largestPiece + 1000) throws -> InputFile {
         InputFile(path: path, size: size, headerDigest: try .sha256(of: Array(path.utf8)))
     }
 
@@ -31,7 +31,7 @@ import Worker
 
     @Test func anyRangeHasTheBytesOfTheFile() throws {
         defer { scratch.deallocate() }
-        let cache = FetchCache(fetcher: source, capacity: 100 << 20), file = try file(), piece = FetchCache.pieceBytes
+        let cache = FetchCache(fetcher: source, capacity: 100 << 20), file = try file(), piece = FetchCache.largestPiece
         for range in [0..<1, 5..<5, piece - 1..<piece + 1, 0..<file.size, file.size - 1..<file.size, piece..<2 * piece] {
             #expect(try read(range, of: file, cache) == Source.bytes(range))
         }
@@ -40,11 +40,11 @@ import Worker
 
     @Test func theLeastRecentlyUsedPieceGoesFirst() throws {
         defer { scratch.deallocate() }
-        let cache = FetchCache(fetcher: source, capacity: 2 * FetchCache.pieceBytes), file = try file()
-        let pieces = [0, FetchCache.pieceBytes, 2 * FetchCache.pieceBytes].map { $0..<$0 + 1 }
+        let cache = FetchCache(fetcher: source, capacity: 2 * FetchCache.largestPiece), file = try file()
+        let pieces = [0, FetchCache.largestPiece, 2 * FetchCache.largestPiece].map { $0..<$0 + 1 }
         for index in [0, 1, 0, 2, 0, 1] { _ = try read(pieces[index], of: file, cache) }
         // 0 and 1 fill the cache, 0 is used again, 2 is small and takes the place of 1, which has to be fetched anew.
-        #expect(source.asked.withLock { $0.map { $0.lowerBound / FetchCache.pieceBytes } } == [0, 1, 2, 1])
+        #expect(source.asked.withLock { $0.map { $0.lowerBound / FetchCache.largestPiece } } == [0, 1, 2, 1])
     }
 
     @Test func aCacheWithoutRoomStillReads() throws {

@@ -56,10 +56,13 @@ import Worker
         return ShardWork(label: "s", files: [file], tensors: [tensor])
     }
 
-    private func run(_ work: ShardWork, threads: Int = 2, output: Store = Store(), progress: ShardProgress = ShardProgress())
+    private func run(
+        _ work: ShardWork, threads: Int = 2, memory: Int = 1 << 30, output: Store = Store(),
+        progress: ShardProgress = ShardProgress()
+    )
         async throws -> [[Digest]]
     {
-        let pool = ComputePool(threads: threads)
+        let pool = ComputePool(threads: threads, memory: memory)
         let executor = ShardExecutor(pool: pool, inputs: LocalInputs(roots: roots))
         let result = await Result { try await executor.run(work, output: output, progress: progress) }
         try await pool.shutdown()
@@ -82,6 +85,28 @@ import Worker
             seen.insert(expected)
         }
         #expect(seen.count == 1)
+    }
+
+    /// Shards that cannot be worked on at once wait for each other's memory.
+    @Test func shardsShareTheMemory() async throws {
+        let file = try input("in", count: Self.count), work = work(file, count: Self.count)
+        let need = try #require(try work.tensors.first?.cost().memory.byteCount(threads: 4))
+        let expected = try await run(work)
+        for (memory, loans) in [(need, 1), (2 * need + 1, 2), (20 * need, 16)] {
+            let pool = ComputePool(threads: 4, memory: memory)
+            let executor = ShardExecutor(pool: pool, inputs: LocalInputs(roots: roots))
+            let digests = try await withThrowingTaskGroup(of: [[Digest]].self) { group in
+                for _ in 0..<16 {
+                    group.addTask { try await executor.run(work, output: Store(), progress: ShardProgress()).digests }
+                }
+                return try await group.reduce(into: []) { $0.append($1) }
+            }
+            #expect(digests == Array(repeating: expected, count: 16), "room for \(loans)")
+            #expect(pool.memory.take(memory) != nil, "not everything was given back")
+            try await pool.shutdown()
+        }
+        let error = await #expect(throws: TesseraError.self) { try await run(work, threads: 4, memory: need - 1) }
+        #expect(error?.code == .usage && error?.tensor == "t")
     }
 
     @Test func aCancelledShardStops() async throws {

@@ -28,8 +28,9 @@ package struct ArceeFusion: MergeMethod {
         let count = shape.reduce(1, *)
         return OperatorCost(
             reads: 4,
-            statisticsBytes: OrderStatistics.statisticsBytes(queries: 3, count: count)
-                + TensorPasses.rowStatisticsBytes(count: count, length: Self.rowLength(shape), width: 5))
+            memory: OrderStatistics.memory(queries: 3, count: count)
+                + MemoryNeed(
+                    shared: TensorPasses.rowStatisticsBytes(count: count, length: Self.rowLength(shape), width: 5)))
     }
 
     private static func rowLength(_ shape: [Int]) -> Int { max(1, shape.last ?? 1) }

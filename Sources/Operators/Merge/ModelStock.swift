@@ -27,7 +27,7 @@ package struct ModelStock: MergeMethod {
 
     package func cost(of shape: [Int]) -> OperatorCost {
         OperatorCost(
-            reads: 2, statisticsBytes: DotProducts.statisticsBytes(order: models.count, cut(of: shape), shape: shape))
+            reads: 2, memory: DotProducts.memory(order: models.count, cut(of: shape), shape: shape))
     }
 
     private func cut(of shape: [Int]) -> VectorCut { filterWise ? .alongLast(shape) : .whole }

@@ -34,7 +34,7 @@ package struct NuSlerp: MergeMethod {
     }
 
     package func cost(of shape: [Int]) -> OperatorCost {
-        OperatorCost(reads: 2, statisticsBytes: DotProducts.statisticsBytes(order: 2, cut(of: shape), shape: shape))
+        OperatorCost(reads: 2, memory: DotProducts.memory(order: 2, cut(of: shape), shape: shape))
     }
 
     private func cut(of shape: [Int]) -> VectorCut {

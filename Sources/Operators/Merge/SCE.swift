@@ -30,7 +30,7 @@ package struct SCE: MergeMethod {
     package func cost(of shape: [Int]) -> OperatorCost {
         OperatorCost(
             reads: share <= 0 ? 1 : selects ? 3 : 2,
-            statisticsBytes: selects ? OrderStatistics.statisticsBytes(queries: 1, count: shape.reduce(1, *)) : 0)
+            memory: selects ? OrderStatistics.memory(queries: 1, count: shape.reduce(1, *)) : MemoryNeed())
     }
 
     package func merge(_ tensor: TensorPasses) throws {

@@ -1,5 +1,4 @@
 import Checkpoints
-import Synchronization
 import TensorKernels
 
 /// Says which entries of task vectors stay: those that are both of the right magnitude and flagged.
@@ -75,10 +74,10 @@ struct TaskVectors: Sendable {
     var flagBytes: Int { (models.count + 1) * FixedTree.blockElements }
 
     /// Of `merge` with a sparsifier that flags and has no passes of its own.
-    var cost: OperatorCost { OperatorCost(reads: reads, statisticsBytes: isSparse ? flagBytes : 0) }
+    var cost: OperatorCost { OperatorCost(reads: reads, memory: MemoryNeed(perThread: isSparse ? flagBytes : 0)) }
 
     func merge(_ tensor: TensorPasses, _ sparsifier: any Sparsifier = KeepAll(), by combination: Combination) throws {
-        let notes = isSparse && rescale ? FlagNotes(models: models.count, elements: tensor.count) : nil
+        let notes = isSparse && rescale ? FlagNotes(models: models.count, elements: tensor.count, memory: tensor.memory) : nil
         let factors = try notes.map { try rescalingFactors(sparsifier, noting: $0, in: tensor) }
         let total = weights.reduce(0, +)
         let divisor: Float? = normalize && abs(total) >= 1e-8 ? total : nil
@@ -148,34 +147,28 @@ struct TaskVectors: Sendable {
 }
 
 /// The flags that the first of two passes makes, a bit each, so that the second need not make them again: those of as many grains as there is room
-/// for, which all tensors at work share.
+/// for.
 private final class FlagNotes: @unchecked Sendable {
     // Unchecked because of the room. A grain's part of it is written by one thread, in the first pass, and read in the second.
     private let room: UnsafeMutablePointer<UInt32>
     private let models: Int
     private let grains: Int
-    private let byteCount: Int
+    private let memory: MemoryLoan
 
-    /// Bytes that are free for notes. How much a tensor gets decides how often its flags are made, not what they are.
-    private static let freeBytes = Mutex(64 << 20)
     private static let wordsPerGrain = FixedTree.blockElements / 32
 
-    init(models: Int, elements: Int) {
+    init(models: Int, elements: Int, memory: MemoryBudget) {
         self.models = models
         let bytesPerGrain = max(1, models) * Self.wordsPerGrain * MemoryLayout<UInt32>.stride
         let count = (elements + FixedTree.blockElements - 1) / FixedTree.blockElements
-        grains = Self.freeBytes.withLock { free in
-            let grains = min(count, free / bytesPerGrain)
-            free -= grains * bytesPerGrain
-            return grains
-        }
-        byteCount = grains * bytesPerGrain
-        room = .allocate(capacity: max(1, byteCount / MemoryLayout<UInt32>.stride))
+        self.memory = memory.take(upTo: count * bytesPerGrain)
+        grains = self.memory.byteCount / bytesPerGrain
+        room = .allocate(capacity: max(1, self.memory.byteCount / MemoryLayout<UInt32>.stride))
     }
 
     deinit {
         room.deallocate()
-        Self.freeBytes.withLock { [byteCount] in $0 += byteCount }
+        memory.giveBack()
     }
 
     private func words(_ model: Int, of grain: Grain) -> UnsafeMutablePointer<UInt32>? {

@@ -19,7 +19,7 @@ package struct Ties: MergeMethod {
         guard vectors.isSparse else { return OperatorCost(reads: 1) }
         return OperatorCost(
             reads: vectors.reads + 1,
-            statisticsBytes: MagnitudeTrim.statisticsBytes(models: vectors.models.count, count: shape.reduce(1, *)))
+            memory: MagnitudeTrim.memory(models: vectors.models.count, count: shape.reduce(1, *)))
     }
 
     package func merge(_ tensor: TensorPasses) throws {

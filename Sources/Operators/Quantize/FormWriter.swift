@@ -41,6 +41,8 @@ struct FormCoder: Sendable {
 
 /// Room for the codes and steps of a grain.
 final class CodeRoom {
+    static let byteCount = FixedTree.blockElements + FixedTree.blockElements / 4
+
     let target = FormCoder.Target(
         codes: .allocate(capacity: FixedTree.blockElements),
         steps: .allocate(byteCount: FixedTree.blockElements / 4, alignment: 64))

@@ -128,7 +128,9 @@ package struct Quantizer: Sendable, Hashable, Codable {
 }
 
 /// Room for what offsets are taken from, and for the shared vector as it will be read.
-private final class SharedRoom {
+final class SharedRoom {
+    static let byteCount = 2 * FixedTree.blockElements * MemoryLayout<Float>.stride
+
     /// The elements that it is filled for.
     var range = 0..<0
     let reference = UnsafeMutablePointer<Float>.allocate(capacity: FixedTree.blockElements)

@@ -25,8 +25,9 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
         return selection.reads + (needsRanges ? 1 : 0) + 2 + forTask
     }
 
-    func statisticsBytes(count: Int) -> Int {
-        if case .largest(let kept) = selection { MagnitudeTrim.statisticsBytes(models: kept.count, count: count) } else { 0 }
+    /// What selecting takes.
+    func memory(count: Int) -> MemoryNeed {
+        if case .largest(let kept) = selection { MagnitudeTrim.memory(models: kept.count, count: count) } else { MemoryNeed() }
     }
 
     private var grid: Grid? {

@@ -165,16 +165,10 @@ struct StorePlanner: Sendable {
                     bytes: Array(StoreCard(recipe: recipe, earlier: extended?.store.index.tasks ?? []).text.utf8)),
             ]
         }
-        func cost(_ tensor: TensorWork) -> OperatorCost {
-            guard case .encode(let encoding) = tensor.operation else { return OperatorCost(reads: 1) }
-            return encoding.cost(of: tensor.shape, sources: tensor.sources.count)
-        }
         return try Plan(
             recipeText: recipe.text, recipeName: recipe.file, method: recipe.title, inputs: inputs, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)], companions: companions,
-            remarks: self.remarks + remarks, bytesRead: work.reduce(0) { $0 + cost($1).reads * $1.sourceByteCount },
-            bytesPerThread: work.map { cost($0).statisticsBytes + Grain.byteCount(sources: $0.sources.count) }.max() ?? 0,
-            carried: index == nil ? [] : extended?.carried ?? [], index: index, next: next)
+            remarks: self.remarks + remarks, carried: index == nil ? [] : extended?.carried ?? [], index: index, next: next)
     }
 }
 

@@ -22,9 +22,11 @@ package struct Hello: Sendable, Hashable, Codable {
     package var threads: Int
     /// Bytes that a worker may use.
     package var memory: Int
+    /// Bytes of them that are left for the tensors it works on; absent from a peer that does not say, which is taken at its word for all.
+    package var tensorMemory: Int?
 
     package init(
-        role: Role, build: String, name: String, threads: Int = 0, memory: Int = 0,
+        role: Role, build: String, name: String, threads: Int = 0, memory: Int = 0, tensorMemory: Int? = nil,
         numericsVersion: Int = TensorKernels.numericsVersion
     ) {
         self.role = role
@@ -35,6 +37,7 @@ package struct Hello: Sendable, Hashable, Codable {
         self.name = name
         self.threads = threads
         self.memory = memory
+        self.tensorMemory = tensorMemory
     }
 }
 

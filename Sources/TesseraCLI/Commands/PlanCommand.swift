@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import Planning
+import Worker
 
 struct PlanCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -67,8 +68,9 @@ struct PlanSummary: Encodable {
     let bytesInput: Int
     let bytesRead: Int
     let bytesWritten: Int
-    /// Memory that each thread of a worker needs.
-    let bytesPerThread: Int
+    /// The least `--memory` of `tessera run` with as many threads as this machine has.
+    let bytesMemory: Int
+    let threads: Int
     let remarks: [String]
 
     init(_ plan: Plan) {
@@ -85,7 +87,8 @@ struct PlanSummary: Encodable {
         bytesInput = plan.stages.joined().reduce(0) { $0 + $1.sourceByteCount }
         bytesRead = plan.bytesRead
         bytesWritten = plan.bytesWritten
-        bytesPerThread = plan.bytesPerThread
+        threads = availableProcessors()
+        bytesMemory = WorkerMemory.least(for: plan.largestNeed, threads: threads)
         remarks = plan.remarks
     }
 
@@ -114,7 +117,7 @@ struct PlanSummary: Encodable {
             "",
             "reads   \(Quantity.bytes(bytesRead)): \(Quantity.bytes(bytesInput)) of input, \(passes) times over",
             "writes  \(Quantity.bytes(bytesWritten)) in \(tensors) tensors",
-            "memory  \(Quantity.bytes(bytesPerThread)) for each thread",
+            "memory  at least \(Quantity.bytes(bytesMemory)) with \(threads) \(threads == 1 ? "thread" : "threads")",
         ]
         return (lines + remarks.map { "note    \($0)" }).joined(separator: "\n")
     }

@@ -71,7 +71,11 @@ struct StatusText {
                 ])
             }
             lines += table.lines
-            for job in status.jobs { if let error = job.error { lines.append("\(job.id.description.prefix(8)): \(error)") } }
+            for job in status.jobs {
+                if let problem = job.error?.description ?? job.obstacle {
+                    lines.append("\(job.id.description.prefix(8)): \(problem)")
+                }
+            }
         }
         for job in status.jobs { if let shards = job.shardDetails { lines += [""] + Self.shards(shards) } }
         lines.append("")

@@ -45,9 +45,15 @@ struct WorkerCommand: AsyncParsableCommand {
     @OptionGroup var logging: LogArguments
 
     func run() async throws {
+        let memory = WorkerMemory(total: machine.memory.bytes, threads: machine.threads, isConnected: true)
+        guard memory.tensors > 0 else {
+            throw TesseraError(
+                .usage, "\(Quantity.bytes(memory.total)) of memory are not enough for the buffers of \(memory.threads) threads",
+                advice: "raise --memory, or take fewer --threads")
+        }
         var settings = WorkerSettings(
             coordinator: coordinator, roots: root.isEmpty ? .wholeMachine : try Roots(root), name: name, build: tesseraVersion,
-            threads: machine.threads, memory: machine.memory.bytes)
+            memory: memory)
         settings.packing = pack
         settings.outputs = LocalOutputs(mode: blocks, root: try outputRoot.map(canonicalDirectory))
         settings.pause = .milliseconds(pauseMilliseconds)

@@ -76,6 +76,8 @@ struct ProgressDisplay {
         }
         if job.state == .publishing {
             parts.append("writing to disk")
+        } else if let obstacle = job.obstacle {
+            parts.append(obstacle)
         } else if share > 0, share < 1 {
             parts.append("\(Quantity.seconds(job.seconds * (1 - share) / share)) left")
         }

@@ -1,0 +1,118 @@
+import Checkpoints
+import Foundation
+import TestSupport
+import Testing
+
+/// `--memory` is kept, whatever the size of the models.
+@Suite(.serialized) struct MemoryTests {
+    private static let budget = 64 << 20
+    private let directory: TemporaryDirectory
+
+    init() throws { directory = try TemporaryDirectory() }
+
+    /// A base and three fine-tunes of so many bytes together, and more names for these. One tensor is half of each.
+    private func makeModels(bytes: Int) throws {
+        let rows = 500, columns = bytes / 4 / 2 / rows / 2
+        var random = SplitMix(seed: 3)
+        for (index, name) in ["base", "a", "b", "c"].enumerated() {
+            try FileManager.default.createDirectory(atPath: "\(directory.path)/\(name)", withIntermediateDirectories: true)
+            try Data(#"{"model_type":"test"}"#.utf8).write(to: URL(fileURLWithPath: "\(directory.path)/\(name)/config.json"))
+            let shapes = [("embed", [rows, columns]), ("head", [rows, columns / 2]), ("w", [rows, columns - columns / 2])]
+            var entries: [String] = [], end = 0
+            for (name, shape) in shapes {
+                let start = end
+                end += 2 * shape[0] * shape[1]
+                entries.append("\"\(name)\":{\"dtype\":\"BF16\",\"shape\":\(shape),\"data_offsets\":[\(start),\(end)]}")
+            }
+            let header = Array("{\(entries.joined(separator: ","))}".utf8)
+            let path = "\(directory.path)/\(name)/model.safetensors"
+            _ = FileManager.default.createFile(atPath: path, contents: nil)
+            let file = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
+            try file.write(contentsOf: withUnsafeBytes(of: UInt64(header.count).littleEndian) { Data($0) } + Data(header))
+            // The same numbers over and over: of a length that no grain, row or block has.
+            let piece = Data(
+                TestTensor(bfloat16: (0..<999_983).map { _ in Float.random(in: -1...1, using: &random) * Float(index + 1) }).bytes
+            )
+            for start in stride(from: 0, to: end, by: piece.count) { try file.write(contentsOf: piece.prefix(end - start)) }
+            try file.close()
+        }
+        for (index, name) in "defghijklmnopqrstuvwx".enumerated() {
+            try FileManager.default.createSymbolicLink(
+                atPath: "\(directory.path)/\(name)", withDestinationPath: ["a", "b", "c"][index % 3])
+        }
+    }
+
+    /// The most that a process holds until it ends.
+    private func peak(of process: RunningTessera) async -> Int {
+        var peak = 0
+        while let memory = process.anonymousMemory, process.isRunning {
+            peak = max(peak, memory)
+            try? await Task.sleep(for: .milliseconds(1))
+        }
+        return peak
+    }
+
+    private static func recipe(_ method: String, _ models: String) -> String {
+        let entries = models.map { "{model: \($0), parameters: {weight: 0.4, density: 0.5}}" }
+        return "merge_method: \(method)\nbase_model: base\nmodels: [\(entries.joined(separator: ", "))]\ndtype: bfloat16\n"
+    }
+
+    /// The flags of eight random drops would be more than the budget.
+    @Test func runKeepsToIt() async throws {
+        try makeModels(bytes: 10 * Self.budget)
+        for (name, recipe) in [
+            ("ties", Self.recipe("ties", "abc")), ("dare_ties", Self.recipe("dare_ties", "abcdefgh")),
+            ("sparsify", "base_model: base\nmodels: [{model: a}, {model: b}]\nsparsify: {method: magnitude, density: 0.2}"),
+        ] {
+            let process = try RunningTessera(
+                [
+                    "run", try directory.write(recipe, to: "recipe.yml"), "\(directory.path)/out", "--memory", "\(Self.budget)",
+                    "--threads", "2", "--overwrite",
+                ], in: directory.path)
+            let peak = await peak(of: process)
+            try #require(await process.exitCode() == 0, "\(name): \(process.errors)")
+            #expect(peak < Self.budget, "\(name) took \(peak >> 20) MiB")
+            // The blocks that two threads fill, at least: else nothing was measured.
+            #expect(peak > 16 << 20, "\(name) took \(peak >> 20) MiB")
+        }
+    }
+
+    /// A worker that has no file and sees no output holds what it fetches and what it sends.
+    @Test func aWorkerKeepsToIt() async throws {
+        try makeModels(bytes: 3 * Self.budget)
+        let empty = try TemporaryDirectory(), cluster = try await Cluster()
+        let worker = try cluster.addWorker(["--blocks", "return", "--root", empty.path, "--memory", "\(Self.budget)"])
+        try await cluster.waitForWorkers(1)
+        let recipe = try directory.write(Self.recipe("ties", "abc"), to: "recipe.yml")
+        let submit = try RunningTessera(
+            ["submit", recipe, "\(directory.path)/out", "--wait", "--coordinator", cluster.jobs], in: directory.path)
+        var peak = 0
+        while submit.isRunning {
+            peak = max(peak, worker.anonymousMemory ?? 0)
+            try await Task.sleep(for: .milliseconds(1))
+        }
+        try #require(await submit.exitCode() == 0, "\(submit.errors)")
+        #expect(peak < Self.budget, "took \(peak >> 20) MiB")
+        #expect(peak > 16 << 20, "took \(peak >> 20) MiB")
+    }
+
+    /// A shard waits for a worker that it fits, and says so.
+    @Test func aJobWaitsForALargerWorker() async throws {
+        try makeModels(bytes: 1 << 20)
+        let cluster = try await Cluster(workers: 1, worker: ["--memory", "64MiB"])
+        let recipe = try directory.write(Self.recipe("ties", "abcdefghijklmnopqrstuvwx"), to: "recipe.yml")
+        let submit = try RunningTessera(
+            ["submit", recipe, "\(directory.path)/out", "--wait", "--progress", "plain", "--coordinator", cluster.jobs],
+            in: directory.path)
+        try await eventually("a word about memory") { submit.errors.contains("waits for a worker with more memory") }
+        let status = try await Tessera.run(["status", "--coordinator", cluster.jobs])
+        #expect(status.output.contains("beside the buffers of one thread, worker-1 has"), "\(status.output)")
+        try cluster.addWorker(["--memory", "256MiB"])
+        #expect(await submit.exitCode() == 0, "\(submit.errors)")
+    }
+
+    @Test func aWorkerWithoutRoomForItsBuffersDoesNotStart() async throws {
+        let outcome = try await Tessera.run(["worker", "--coordinator", "127.0.0.1:1", "--memory", "64MiB", "--threads", "8"])
+        #expect(outcome.exitCode == 64 && outcome.errors.contains("raise --memory, or take fewer --threads"), "\(outcome.errors)")
+    }
+}
