@@ -53,6 +53,33 @@ INLINE uint16_t float_to_bfloat(float x) {
     return (uint16_t)((u & MAGNITUDE) > 0x7f800000 ? nan : rounded);
 }
 
+/* Of eight bits: sign, exponent and mantissa. e4m3 has no infinity, its largest pattern alone is NaN. */
+INLINE float e4m3_to_float(uint8_t b) {
+    const uint32_t sign = (uint32_t)(b & 0x80) << 24, m = b & 0x7f;
+    const uint32_t normal = (m << 20) + (120u << 23); /* exponent bias 7 -> 127 */
+    const float subnormal = float_of((m << 20) + (121u << 23)) - float_of(121u << 23);
+    const uint32_t u = m < 0x08 ? bits_of(subnormal) : m < 0x7f ? normal : 0x7fc00000;
+    return float_of(u | sign);
+}
+
+INLINE uint8_t float_to_e4m3(float x) {
+    const uint32_t u = bits_of(x), sign = (u >> 24) & 0x80, m = u & MAGNITUDE;
+    const uint32_t normal = (m + ((m >> 20) & 1) + 0x7ffff - (120u << 23)) >> 20; /* from above 464 on, 0x7f */
+    const uint32_t subnormal = bits_of(float_of(m) + 0x1p14f) - bits_of(0x1p14f);
+    return (uint8_t)((m < 0x3c800000 ? subnormal : m < 0x43f00000 ? normal : 0x7f) | sign);
+}
+
+/* e5m2 is the upper half of a half. */
+INLINE float e5m2_to_float(uint8_t b) { return half_to_float((uint16_t)(b << 8)); }
+
+INLINE uint8_t float_to_e5m2(float x) {
+    const uint32_t u = bits_of(x), sign = (u >> 24) & 0x80, m = u & MAGNITUDE;
+    const uint32_t normal = (m + ((m >> 21) & 1) + 0xfffff - (112u << 23)) >> 21;
+    const uint32_t subnormal = bits_of(float_of(m) + 0x1p7f) - bits_of(0x1p7f);
+    const uint32_t special = m > 0x7f800000 ? 0x7f : 0x7c;
+    return (uint8_t)((m < 0x38800000 ? subnormal : m < 0x47800000 ? normal : special) | sign);
+}
+
 INLINE void widen_f16(const void *source, float *restrict target, size_t n) {
     const raw16 *x = source;
     for (size_t i = 0; i < n; i++) target[i] = half_to_float(x[i]);
@@ -68,6 +95,16 @@ INLINE void widen_f64(const void *source, float *restrict target, size_t n) {
     for (size_t i = 0; i < n; i++) target[i] = (float)x[i];
 }
 
+INLINE void widen_e4m3(const void *source, float *restrict target, size_t n) {
+    const uint8_t *x = source;
+    for (size_t i = 0; i < n; i++) target[i] = e4m3_to_float(x[i]);
+}
+
+INLINE void widen_e5m2(const void *source, float *restrict target, size_t n) {
+    const uint8_t *x = source;
+    for (size_t i = 0; i < n; i++) target[i] = e5m2_to_float(x[i]);
+}
+
 INLINE void narrow_f16(const float *restrict source, void *target, size_t n) {
     raw16 *y = target;
     for (size_t i = 0; i < n; i++) y[i] = float_to_half(source[i]);
@@ -81,6 +118,16 @@ INLINE void narrow_bf16(const float *restrict source, void *target, size_t n) {
 INLINE void narrow_f64(const float *restrict source, void *target, size_t n) {
     raw64 *y = target;
     for (size_t i = 0; i < n; i++) y[i] = source[i];
+}
+
+INLINE void narrow_e4m3(const float *restrict source, void *target, size_t n) {
+    uint8_t *y = target;
+    for (size_t i = 0; i < n; i++) y[i] = float_to_e4m3(source[i]);
+}
+
+INLINE void narrow_e5m2(const float *restrict source, void *target, size_t n) {
+    uint8_t *y = target;
+    for (size_t i = 0; i < n; i++) y[i] = float_to_e5m2(source[i]);
 }
 
 /* --- arithmetic -------------------------------------------------------------------------------------------------- */

@@ -5,6 +5,8 @@ INLINE void load_tile(const tk_vector *x, size_t at, float *restrict tile, size_
         case TK_BF16: widen_bf16((const char *)x->data + 2 * at, tile, n); break;
         case TK_F16: widen_f16((const char *)x->data + 2 * at, tile, n); break;
         case TK_F64: widen_f64((const char *)x->data + 8 * at, tile, n); break;
+        case TK_E4M3: widen_e4m3((const char *)x->data + at, tile, n); break;
+        case TK_E5M2: widen_e5m2((const char *)x->data + at, tile, n); break;
         default: memcpy(tile, (const char *)x->data + 4 * at, 4 * n);
     }
 }

@@ -7,9 +7,13 @@
 WRAP(void, widen_f16, (const void *x, float *y, size_t n), (x, y, n))
 WRAP(void, widen_bf16, (const void *x, float *y, size_t n), (x, y, n))
 WRAP(void, widen_f64, (const void *x, float *y, size_t n), (x, y, n))
+WRAP(void, widen_e4m3, (const void *x, float *y, size_t n), (x, y, n))
+WRAP(void, widen_e5m2, (const void *x, float *y, size_t n), (x, y, n))
 WRAP(void, narrow_f16, (const float *x, void *y, size_t n), (x, y, n))
 WRAP(void, narrow_bf16, (const float *x, void *y, size_t n), (x, y, n))
 WRAP(void, narrow_f64, (const float *x, void *y, size_t n), (x, y, n))
+WRAP(void, narrow_e4m3, (const float *x, void *y, size_t n), (x, y, n))
+WRAP(void, narrow_e5m2, (const float *x, void *y, size_t n), (x, y, n))
 WRAP(void, subtract, (const float *x, const float *y, float *z, size_t n), (x, y, z, n))
 WRAP(void, difference, (const tk_vector *x, const tk_vector *y, float *z, size_t n), (x, y, z, n))
 WRAP(
@@ -69,9 +73,13 @@ static const tk_kernels table = {
     .widen_f16 = level_widen_f16,
     .widen_bf16 = level_widen_bf16,
     .widen_f64 = level_widen_f64,
+    .widen_e4m3 = level_widen_e4m3,
+    .widen_e5m2 = level_widen_e5m2,
     .narrow_f16 = level_narrow_f16,
     .narrow_bf16 = level_narrow_bf16,
     .narrow_f64 = level_narrow_f64,
+    .narrow_e4m3 = level_narrow_e4m3,
+    .narrow_e5m2 = level_narrow_e5m2,
     .subtract = level_subtract,
     .difference = level_difference,
     .merge_trimmed = level_merge_trimmed,

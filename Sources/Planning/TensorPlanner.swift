@@ -76,7 +76,7 @@ struct TensorPlanner {
         var base: Int?
         for (index, source) in demand.sources.enumerated() {
             let input = inputs.inputs[source.model]
-            guard let found = input.tensor(named: source.name) ?? tiedEmbedding(of: input, for: source.name) else {
+            guard let found = input.tensor(named: storedName(of: source.name, in: input)) else {
                 lacking.append("\(input.reference)")
                 continue
             }
@@ -118,9 +118,10 @@ struct TensorPlanner {
         }
     }
 
-    private func tiedEmbedding(of input: InputSet.Input, for name: String) -> (source: SourceReference, shape: [Int])? {
-        guard TensorName(name).isHead else { return nil }
-        return input.checkpoint.tensorNames.first { TensorName($0).isTokenEmbedding }.flatMap { input.tensor(named: $0) }
+    /// The tensor's own name, or that of the embedding that the model ties it to.
+    private func storedName(of name: String, in input: InputSet.Input) -> String {
+        guard TensorName(name).isHead, input.checkpoint.tensor(named: name) == nil else { return name }
+        return input.checkpoint.tensorNames.first { TensorName($0).isTokenEmbedding } ?? name
     }
 
     private func plan(_ found: Found, by wanted: any MergeMethod.Type) throws(Problems) -> PlannedTensor {
@@ -136,6 +137,7 @@ struct TensorPlanner {
         }
         let method: any MergeMethod.Type = isCopy ? Identical.self : wanted
         let values = try ParameterResolution(recipe: recipe, method: method, inputs: inputs).values(for: demand)
+        if alignment != nil || !isTakenOver(found, by: method, values) { try checkScales(of: found) }
         let base = method.inputs.givesBaseARole ? demand.base : nil
         let randomKey: UInt64?
         do throws(TesseraError) {
@@ -153,6 +155,24 @@ struct TensorPlanner {
         return PlannedTensor(
             name: demand.name, outputType: isCopy ? types[0] : outputType(of: types), shape: shape, method: method.name,
             values: values, base: base, sources: found.sources, alignment: alignment, randomKey: randomKey)
+    }
+
+    /// Whether the output gets the bytes of the only source, and those of its scales if it has any.
+    private func isTakenOver(_ found: Found, by method: any MergeMethod.Type, _ values: ParameterValues) -> Bool {
+        guard method == Passthrough.self, let source = found.sources.first, values.perInput.first?["scale"] == nil else {
+            return false
+        }
+        return source.adapter == nil && source.vector == nil && recipe.dtype == nil && recipe.outDtype == nil
+    }
+
+    /// - Throws: a problem where a source's elements are values only together with scales.
+    private func checkScales(of found: Found) throws(Problems) {
+        for source in found.demand.sources {
+            let input = inputs.inputs[source.model]
+            if let scaled = input.scaledCodes(storedName(of: source.name, in: input)) {
+                throw problem(found.demand.name, scaled.problem, advice: scaled.advice)
+            }
+        }
     }
 
     /// How the rows of a tensor with a vocabulary axis are brought together; `nil` for any other, and where the recipe leaves them alone.
@@ -178,7 +198,7 @@ struct TensorPlanner {
 
     /// `out_dtype`, else `dtype`, else the narrowest type that holds every input's values.
     private func outputType(of types: [DType]) -> DType {
-        recipe.outDtype ?? recipe.dtype ?? types.dropFirst().reduce(types[0]) { $0.promoted(with: $1) }
+        recipe.outDtype ?? recipe.dtype ?? DType.narrowest(holding: Set(types))
     }
 
     private func checkShapes(of demand: TensorDemand, _ shapes: [[Int]]) throws(Problems) {
@@ -197,9 +217,11 @@ struct TensorPlanner {
 }
 
 extension DType {
-    /// The narrowest of the arithmetic types that holds the values of both (float16 and bfloat16 make float32).
-    fileprivate func promoted(with other: DType) -> DType {
-        if self == other { return self }
-        return self == .f64 || other == .f64 ? .f64 : .f32
+    /// The narrowest of the arithmetic types that holds the values of all: float16 and bfloat16 make float32, the two float8 types float16.
+    fileprivate static func narrowest(holding types: Set<DType>) -> DType {
+        // Every wider type holds both of float8.
+        let wide = types.filter { $0.bitWidth > 8 }
+        if wide.count > 1 { return wide.contains(.f64) ? .f64 : .f32 }
+        return wide.first ?? (types.count == 1 ? types.first : nil) ?? .f16
     }
 }

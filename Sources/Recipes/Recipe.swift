@@ -75,8 +75,10 @@ package struct Recipe: Sendable {
         return recipe
     }
 
-    /// The dtypes a recipe may name, by the names it uses for them.
-    static let dtypes: [String: DType] = ["float16": .f16, "bfloat16": .bf16, "float32": .f32, "float64": .f64]
+    /// The dtypes a recipe may name, by the names it uses for them, which are PyTorch's.
+    static let dtypes: [String: DType] = [
+        "float8_e4m3fn": .f8E4M3, "float8_e5m2": .f8E5M2, "float16": .f16, "bfloat16": .bf16, "float32": .f32, "float64": .f64,
+    ]
 
     /// The name that recipes and config files use for `dtype`.
     package static func name(of dtype: DType) -> String? { dtypes.first { $0.value == dtype }?.key }

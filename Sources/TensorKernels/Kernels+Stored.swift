@@ -13,6 +13,8 @@ package struct StoredVector {
             case .bf16: TK_BF16
             case .f16: TK_F16
             case .f64: TK_F64
+            case .f8E4M3: TK_E4M3
+            case .f8E5M2: TK_E5M2
             default: TK_F32
             }
         vector = tk_vector(data: data, type: Int32(type))
@@ -24,6 +26,7 @@ package struct StoredVector {
     package func advanced(by elements: Int) -> StoredVector {
         let width =
             switch Int(vector.type) {
+            case TK_E4M3, TK_E5M2: 1
             case TK_BF16, TK_F16: 2
             case TK_F64: 8
             default: 4

@@ -5,7 +5,7 @@ package import Checkpoints
 ///
 /// It is in the handshake and in the manifest; workers with another number are refused. Raise it with any change after which the same
 /// plan may give other bytes.
-package let numericsVersion = 2
+package let numericsVersion = 3
 
 /// The loops over elements, at one instruction set's level. All levels compute the same bits.
 ///
@@ -34,6 +34,8 @@ package struct Kernels: @unchecked Sendable {
         case .bf16: table.pointee.widen_bf16(source, target, count)
         case .f16: table.pointee.widen_f16(source, target, count)
         case .f64: table.pointee.widen_f64(source, target, count)
+        case .f8E4M3: table.pointee.widen_e4m3(source, target, count)
+        case .f8E5M2: table.pointee.widen_e5m2(source, target, count)
         default:
             assertionFailure("no arithmetic on \(dtype)")
             target.update(repeating: 0, count: count)
@@ -41,12 +43,16 @@ package struct Kernels: @unchecked Sendable {
     }
 
     /// Encodes `count` float32 elements, each rounded once, to nearest even (`DType.isArithmetic`; anything else encodes nothing).
+    ///
+    /// What the type's range does not hold becomes infinite; in `f8E4M3`, which has no infinity, it becomes NaN, as in PyTorch.
     package func narrow(_ source: UnsafePointer<Float>, to dtype: DType, _ target: UnsafeMutableRawPointer, count: Int) {
         switch dtype {
         case .f32: target.copyMemory(from: source, byteCount: count * MemoryLayout<Float>.stride)
         case .bf16: table.pointee.narrow_bf16(source, target, count)
         case .f16: table.pointee.narrow_f16(source, target, count)
         case .f64: table.pointee.narrow_f64(source, target, count)
+        case .f8E4M3: table.pointee.narrow_e4m3(source, target, count)
+        case .f8E5M2: table.pointee.narrow_e5m2(source, target, count)
         default: assertionFailure("no arithmetic on \(dtype)")
         }
     }

@@ -58,6 +58,19 @@ import Testing
         #expect(other.output.contains("of the norm"))
     }
 
+    /// Nothing to divide by, no numbers, a share beyond any integer.
+    @Test(arguments: [[Float](repeating: 0, count: 3), [1, .nan, 1], [1, .infinity, 1], [1e-30, 0, 0]])
+    func compareBearsAnyNumbers(values: [Float]) async throws {
+        let pairs = [("x", TestTensor(values)), ("y", TestTensor([2, 2, 2]))]
+        for (name, tensor) in pairs { try TestTensor.writeCheckpoint("\(directory.path)/\(name)", [("t", tensor)]) }
+        for names in [["x", "y"], ["y", "x"]] {
+            let outcome = try await Tessera.run(["compare"] + names, in: directory.path)
+            #expect(outcome.exitCode == 1 && outcome.output.contains("3 of 3 elements, by at most "), "\(outcome.errors)")
+            let json = try await Tessera.run(["compare", "--json"] + names, in: directory.path)
+            #expect(json.exitCode == 1 && json.output.contains("\"elements\" : 3"), "\(json.errors)")
+        }
+    }
+
     @Test func inspectListsTensors() async throws {
         let outcome = try await Tessera.run(["inspect", "models/bf16/base"])
         #expect(outcome.exitCode == 0)

@@ -21,7 +21,7 @@ import Testing
         return Bench(sources: (0..<3).map { _ in tensor() }, base: 0, output: output)
     }
 
-    @Test(arguments: [DType.f32, .bf16])
+    @Test(arguments: [DType.f32, .bf16, .f8E5M2])
     func tiesWithRescaling(output: DType) throws {
         var bench = Self.bench(output: output)
         func run() throws -> TestTensor {
@@ -42,11 +42,17 @@ import Testing
         }
     }
 
-    @Test func linearOverMixedTypes() throws {
+    @Test(arguments: [DType.f16, .f8E4M3, .f8E5M2])
+    func linearOverMixedTypes(output: DType) throws {
         let values = (0..<100_000).map { Float($0 % 1_013) / 64 }
-        var bench = Bench(sources: [TestTensor(values), TestTensor(bfloat16: values)], output: .f16)
+        let codes = values.indices.map { UInt8($0 % 127) }
+        let sources = [
+            TestTensor(values), TestTensor(bfloat16: values), TestTensor(.f8E4M3, [values.count], bytes: codes),
+            TestTensor(.f8E5M2, [values.count], bytes: codes.map { $0 % 0x7c }),
+        ]
+        var bench = Bench(sources: sources, output: output)
         func run() throws -> TestTensor {
-            try bench.run(Linear.self, perInput: [["weight": .number(0.1)], ["weight": .number(0.9)]])
+            try bench.run(Linear.self, perInput: [0.1, 0.9, 0.2, 0.3].map { ["weight": .number($0)] })
         }
         bench.kernels = .portable
         let expected = try run()

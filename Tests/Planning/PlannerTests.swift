@@ -109,14 +109,17 @@ import Testing
 
     @Test(arguments: [
         ("", DType.f32), ("dtype: bfloat16\n", .bf16), ("dtype: bfloat16\nout_dtype: float16\n", .f16),
-        ("out_dtype: float64\n", .f64),
+        ("out_dtype: float64\n", .f64), ("dtype: torch.float8_e4m3fn\n", .f8E4M3), ("out_dtype: float8_e5m2\n", .f8E5M2),
     ])
     func theOutputTypeFollowsTheRecipe(lines: String, dtype: DType) throws {
         try writeFamily()
         let plan = try plan(Self.linear + lines)
         #expect(plan.stages.joined().flatMap(\.tensors).allSatisfy { $0.dtype == dtype })
         let config = try #require(plan.companions.first { $0.name == "config.json" }).contents()
-        let names: [DType: String] = [.f32: "float32", .bf16: "bfloat16", .f16: "float16", .f64: "float64"]
+        let names: [DType: String] = [
+            .f32: "float32", .bf16: "bfloat16", .f16: "float16", .f64: "float64", .f8E4M3: "float8_e4m3fn",
+            .f8E5M2: "float8_e5m2",
+        ]
         #expect(try JSONText(config).string(["torch_dtype"]) == names[dtype])
     }
 
@@ -127,6 +130,64 @@ import Testing
         let tensors = try plan(Self.linear).stages.joined().flatMap(\.tensors)
         #expect(tensors.first { $0.name == "t" }?.dtype == .f32)
         #expect(tensors.first { $0.name == "ids" }?.method == "identical")
+    }
+
+    /// The narrowest type that holds both, in whichever order they come.
+    @Test(arguments: [
+        ([DType.f8E4M3, .f8E4M3], DType.f8E4M3), ([.f8E4M3, .f8E5M2], .f16), ([.f8E5M2, .bf16], .bf16), ([.f8E4M3, .f16], .f16),
+        ([.f8E4M3, .f8E5M2, .bf16], .bf16), ([.f8E4M3, .bf16, .f16], .f32), ([.f8E5M2, .f64], .f64), ([.bf16, .f32], .f32),
+    ])
+    func theTypeHoldsAllInputs(types: [DType], dtype: DType) throws {
+        for order in [types, types.reversed()] {
+            for (model, type) in zip(["a", "b", "c"], order) {
+                try write(model, [("t", TestTensor(type, [1], bytes: [UInt8](repeating: 0, count: type.bitWidth / 8)))])
+            }
+            let models = ["a", "b", "c"].prefix(types.count).map { "- model: \($0)\n" }.joined()
+            let plan = try plan("merge_method: linear\nparameters: {weight: 1}\nmodels:\n\(models)")
+            #expect(plan.stages.joined().flatMap(\.tensors).map(\.dtype) == [dtype], "\(order)")
+        }
+    }
+
+    // MARK: Float8 with scales
+
+    /// By whichever name the scales are found; the others of the module's tensors are of no account.
+    @Test(arguments: ["weight_scale_inv", "weight_scale", "scale_weight", "scale", nil])
+    func scaledFloat8IsRefused(scale: String?) throws {
+        let weight = TestTensor(float8: [1, 2], .f8E4M3)
+        var scaled = [("l.0.weight", weight), ("l.0.bias", TestTensor(bfloat16: [1])), ("l.0.k_scale", TestTensor([1]))]
+        for model in ["a", "b"] { try write(model, scaled) }
+        #expect(try plan(Self.linear).stages.joined().flatMap(\.tensors).first { $0.name == "l.0.weight" }?.dtype == .f8E4M3)
+        if let scale { scaled.append(("l.0.\(scale)", TestTensor([0.5]))) }
+        for model in ["a", "b"] { try write(model, scaled) }
+        if scale == nil { try directory.write(#"{"quantization_config": {"quant_method": "fp8"}}"#, to: "b/config.json") }
+        let found = problems(Self.linear)
+        let (model, name) = scale.map { ("a", "'l.0.\($0)'") } ?? ("b", "'quantization_config' in its config.json")
+        #expect(found.map(\.tensor) == ["l.0.weight"] && found.first?.code == .badData)
+        #expect(found.first?.problem == "holds scaled float8 numbers in \(model), which mean nothing without \(name)")
+        #expect(found.first?.advice?.contains("multiply the scales in first") == true)
+        let stored = problems("quantize: {bits: 4}\nbase_model: b\nmodels:\n- model: a\n")
+        #expect(stored.contains { $0.tensor == "l.0.weight" && $0.problem.contains("scaled float8 numbers in b") })
+    }
+
+    /// Copies keep what belongs together; anything that would compute does not.
+    @Test func scaledFloat8IsCopied() throws {
+        try write(
+            "a", [("l.0.weight", TestTensor(float8: [1, 2], .f8E4M3)), ("l.0.weight_scale_inv", TestTensor([0.5]))])
+        let copy = "merge_method: passthrough\nmodels:\n- model: a\n"
+        #expect(Set(try plan(copy).stages.joined().flatMap(\.tensors).map(\.dtype)) == [.f32, .f8E4M3])
+        for line in ["dtype: bfloat16\n", "dtype: float8_e4m3fn\n", "parameters: {scale: 0.5}\n", "out_dtype: float32\n"] {
+            #expect(problems(copy + line).map(\.tensor) == ["l.0.weight"], "\(line)")
+        }
+    }
+
+    /// A head that is tied to a scaled embedding is one too.
+    @Test func aTiedHeadIsScaledAsItsEmbedding() throws {
+        let embedding = [
+            ("embed_tokens.weight", TestTensor(float8: [1], .f8E4M3)), ("embed_tokens.weight_scale", TestTensor([1])),
+        ]
+        try write("a", embedding)
+        try write("b", embedding + [("lm_head.weight", TestTensor(float8: [1], .f8E4M3))])
+        #expect(problems(Self.linear).map(\.tensor) == ["embed_tokens.weight", "lm_head.weight"])
     }
 
     // MARK: Problems

@@ -187,6 +187,10 @@ import Testing
             "values of integers", lines("sparsify", "method: emr", "values: int4"), 3, "'values' is a floating-point type",
             "one of bfloat16"),
         Wrong(
+            "values of eight bits", lines("sparsify", "method: emr", "values: float8_e5m2"), 3,
+            "'values' is a floating-point type",
+            "one of bfloat16"),
+        Wrong(
             "values without bits", lines("sparsify", "method: emr", "values: {group: 64}"), 3, "'values' has no bits",
             "{bits: 4, group: 128}"),
         Wrong(

@@ -183,6 +183,14 @@ import Testing
     @Test func dtypeSlipsAreExplained() {
         let problems = #expect(throws: Problems.self) { try parse("merge_method: linear\n\(Self.models)dtype: bfloat61\n") }
         #expect(problems?.all.first?.advice == "did you mean 'bfloat16'?")
+        let short = #expect(throws: Problems.self) { try parse("merge_method: linear\n\(Self.models)dtype: float8_e4m3\n") }
+        #expect(short?.all.first?.advice == "did you mean 'float8_e4m3fn'?")
+    }
+
+    @Test(arguments: [("float8_e4m3fn", DType.f8E4M3), ("torch.float8_e5m2", .f8E5M2), ("torch.float64", .f64)])
+    func dtypesHaveTheNamesOfPyTorch(name: String, dtype: DType) throws {
+        let recipe = try parse("merge_method: linear\n\(Self.models)dtype: \(name)\nout_dtype: \(name)\n")
+        #expect(recipe.dtype == dtype && recipe.outDtype == dtype)
     }
 
     @Test(arguments: [

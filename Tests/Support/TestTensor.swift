@@ -25,11 +25,17 @@ package struct TestTensor: Equatable {
             bytes: values.flatMap { Array(withUnsafeBytes(of: $0.bitPattern.littleEndian, Array.init)[2...]) })
     }
 
+    /// Of values that fit a float8 type.
+    package init(float8 values: [Float], _ dtype: DType, shape: [Int]? = nil) {
+        self.init(dtype, shape ?? [values.count], bytes: values.map { Float8.code(of: Double($0), dtype) })
+    }
+
     package var values: [Double] {
         switch dtype {
         case .f32: words(4).map { Double(Float(bitPattern: UInt32($0))) }
         case .bf16: words(2).map { Double(Float(bitPattern: UInt32($0) << 16)) }
         case .f64: words(8).map { Double(bitPattern: $0) }
+        case .f8E4M3, .f8E5M2: bytes.map { Float8.value(of: $0, dtype) }
         default: words(dtype.bitWidth / 8).map(Double.init)
         }
     }

@@ -167,7 +167,7 @@ import Testing
         #expect(kernels.dot(x, y, count: 1000) == zip(x, y).reduce(0) { $0 + Double($1.0 * $1.1) })
     }
 
-    @Test(arguments: Kernels.available, [DType.f16, .bf16, .f64, .f32])
+    @Test(arguments: Kernels.available, [DType.f16, .bf16, .f64, .f32, .f8E4M3, .f8E5M2])
     func conversionsAcceptAnyAlignment(kernels: Kernels, dtype: DType) {
         let width = dtype.bitWidth / 8
         for length in Self.lengths {

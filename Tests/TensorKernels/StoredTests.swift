@@ -5,7 +5,7 @@ import Testing
 
 /// The fused loops over stored elements compute the same bits as the single steps, on every level, for every type.
 @Suite(.serialized) struct StoredTests {
-    private static let types: [DType] = [.f32, .bf16, .f16, .f64]
+    private static let types: [DType] = [.f32, .bf16, .f16, .f64, .f8E4M3, .f8E5M2]
     private static let lengths = [0, 1, 31, 64, 65, 1000]
 
     private func values(_ count: Int, seed: UInt64) -> [Float] {
@@ -181,7 +181,7 @@ import Testing
     /// In whatever stretches they are added up: the lane of an element is its index modulo eight.
     @Test(arguments: Kernels.available, [[0], [0, 8, 16], [0, 1, 2, 70, 333, 801]])
     func magnitudesAreAddedInLanes(kernels: Kernels, starts: [Int]) {
-        let family = family(4, count: 1000), (all, kept) = entries(family)
+        let family = family(6, count: 1000), (all, kept) = entries(family)
         func sum(_ values: [Float]) -> Double {
             var s = [Double](repeating: 0, count: 8)
             for (index, value) in values.enumerated() { s[index % 8] += Double(value.magnitude) }

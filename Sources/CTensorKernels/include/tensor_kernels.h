@@ -32,7 +32,7 @@ typedef struct tk_window_counts {
 } tk_window_counts;
 
 /* Element types of tk_vector. */
-enum { TK_F32, TK_BF16, TK_F16, TK_F64 };
+enum { TK_F32, TK_BF16, TK_F16, TK_F64, TK_E4M3, TK_E5M2 };
 
 /* Elements as they are stored, decoded as they are needed. */
 typedef struct tk_vector {
@@ -70,10 +70,14 @@ typedef struct tk_kernels {
     void (*widen_f16)(const void *source, float *target, size_t n);
     void (*widen_bf16)(const void *source, float *target, size_t n);
     void (*widen_f64)(const void *source, float *target, size_t n);
-    /* Encoding from float32, to nearest even; what is too large becomes infinite, NaN stays a (quiet) NaN. */
+    void (*widen_e4m3)(const void *source, float *target, size_t n);
+    void (*widen_e5m2)(const void *source, float *target, size_t n);
+    /* Encoding from float32, to nearest even; what is too large becomes infinite, in e4m3 NaN; NaN stays a (quiet) NaN. */
     void (*narrow_f16)(const float *source, void *target, size_t n);
     void (*narrow_bf16)(const float *source, void *target, size_t n);
     void (*narrow_f64)(const float *source, void *target, size_t n);
+    void (*narrow_e4m3)(const float *source, void *target, size_t n);
+    void (*narrow_e5m2)(const float *source, void *target, size_t n);
 
     /* target = x - y; target may be x. */
     void (*subtract)(const float *x, const float *y, float *target, size_t n);

@@ -50,12 +50,17 @@ struct SparsePlanner: Sendable {
         }
     }
 
-    /// The recipe's, or else the models' own type.
+    /// The recipe's, or else the models' own type; a difference of float8 numbers often takes more than eight bits.
     private func form(in tensor: StoreTensor) -> ValueForm {
         if let grid = values.grid { return .grid(grid.form) }
         let types = Set(tensor.sources.map(\.dtype))
-        let own = types.count == 1 && types.first != .f64 ? types.first : nil
-        return .raw(values.dtype ?? own ?? .f32)
+        let own: DType =
+            switch types.first {
+            case .f8E4M3, .f8E5M2: .bf16
+            case .f64, nil: .f32
+            case let type?: type
+            }
+        return .raw(values.dtype ?? (types.count == 1 ? own : .f32))
     }
 
     /// Draws depend on the task's name, not on its place in the recipe, so that it may be added to a store later.

@@ -36,12 +36,14 @@ enum StoreTensors {
         let known = Set(base.checkpoint.tensorNames)
         for name in base.checkpoint.tensorNames {
             guard let own = base.tensor(named: name) else { continue }
+            if let scaled = base.scaledCodes(name) { complain(scaled.problem, name, advice: scaled.advice) }
             var sources = [own.source]
             for model in models.map({ inputs.inputs[$0] }) {
                 guard let found = model.tensor(named: name) else {
                     complain("missing in \(model.reference)", name, advice: "a fine-tune has every tensor of its base")
                     continue
                 }
+                if let scaled = model.scaledCodes(name) { complain(scaled.problem, name, advice: scaled.advice) }
                 if found.shape != own.shape {
                     complain(
                         "has shape \(own.shape) in the base and \(found.shape) in \(model.reference)", name,

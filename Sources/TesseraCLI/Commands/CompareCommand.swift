@@ -42,9 +42,9 @@ struct CheckpointComparison {
         let description: String
         /// Elements that differ.
         var elements: Int?
-        /// The largest difference between two elements.
+        /// The largest difference between two elements; none where that is no number.
         var largest: Double?
-        /// `‖x − y‖ / ‖x‖`.
+        /// `‖x − y‖ / ‖x‖`, where that is a number.
         var relative: Double?
     }
 
@@ -95,12 +95,12 @@ struct CheckpointComparison {
         guard left.dtype.isArithmetic else {
             return Difference(tensor: name, description: "\(tally.differing) bytes differ", elements: tally.differing)
         }
-        let relative = tally.norm > 0 ? (tally.distance / tally.norm).squareRoot() : .infinity
+        let ratio = (tally.distance / tally.norm).squareRoot(), relative = ratio.isFinite ? ratio : nil
+        let share = relative.map { ", \($0 < 1e10 ? Quantity.decimal($0 * 100, places: 4) : "\($0 * 100)") % of the norm" } ?? ""
         return Difference(
             tensor: name,
-            description:
-                "\(tally.differing) of \(left.elementCount) elements, by at most \(tally.largest), \(Quantity.decimal(relative * 100, places: 4)) % of the norm",
-            elements: tally.differing, largest: tally.largest, relative: relative)
+            description: "\(tally.differing) of \(left.elementCount) elements, by at most \(tally.largest)\(share)",
+            elements: tally.differing, largest: tally.largest.isFinite ? tally.largest : nil, relative: relative)
     }
 
     private struct Tally {
