@@ -8,9 +8,42 @@ package enum BlockCodec: UInt8, Sendable, Hashable {
     case stored = 0
     /// Split into byte planes, then LZ4.
     case lz4Planes = 1
+
+    /// Bytes of the block that are tried before the whole is packed.
+    private static let sampleBytes = 64 << 10
+    /// Packing must save at least one byte in this many to be worth its time.
+    private static let leastGain = 10
+
+    /// Writes a block's bytes at the end of `buffer`, packed if a sample from its middle says that it pays. Dense float data never does, sparse and
+    /// quantized data does.
+    static func pack(_ bytes: UnsafeRawBufferPointer, elementWidth: Int, to buffer: inout ByteBuffer) -> BlockCodec {
+        let middle = (bytes.count - min(bytes.count, sampleBytes)) / 2 / elementWidth * elementWidth
+        let sample = UnsafeRawBufferPointer(rebasing: bytes[middle..<min(bytes.count, middle + sampleBytes)])
+        var trial = ByteBuffer()
+        if compress(sample, elementWidth: elementWidth, to: &trial), compress(bytes, elementWidth: elementWidth, to: &buffer) {
+            return .lz4Planes
+        }
+        buffer.writeBytes(bytes)
+        return .stored
+    }
+
+    /// - Returns: `false`, and nothing written, when that gains too little.
+    private static func compress(_ bytes: UnsafeRawBufferPointer, elementWidth: Int, to buffer: inout ByteBuffer) -> Bool {
+        let room = bytes.count - bytes.count / leastGain
+        guard room > 0 else { return false }
+        return withUnsafeTemporaryAllocation(byteCount: bytes.count, alignment: 64) { planes in
+            BytePlanes.split(bytes, elementWidth: elementWidth, into: planes)
+            return buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: room) { target in
+                Int(
+                    LZ4_compress_default(
+                        planes.bindMemory(to: CChar.self).baseAddress, target.bindMemory(to: CChar.self).baseAddress,
+                        Int32(bytes.count), Int32(room)))
+            } > 0
+        }
+    }
 }
 
-/// A block as it crosses the wire.
+/// A block as it crossed the wire.
 package struct PackedBlock: Sendable, Hashable {
     package let codec: BlockCodec
     /// Bytes of an element, by which the planes are split.
@@ -19,60 +52,11 @@ package struct PackedBlock: Sendable, Hashable {
     package let length: Int
     package let payload: ByteBuffer
 
-    /// Bytes of the block that are tried before the whole is packed.
-    private static let sampleBytes = 64 << 10
-    /// Packing must save at least one byte in this many to be worth its time.
-    private static let leastGain = 10
-
     init(codec: BlockCodec, elementWidth: UInt8, length: Int, payload: ByteBuffer) {
         self.codec = codec
         self.elementWidth = elementWidth
         self.length = length
         self.payload = payload
-    }
-
-    /// Packs a block if a sample from its middle says that it pays. Dense float data never does, sparse and quantized data does.
-    package init(packing bytes: UnsafeRawBufferPointer, elementWidth: Int) {
-        let middle = (bytes.count - min(bytes.count, Self.sampleBytes)) / 2 / elementWidth * elementWidth
-        let sample = UnsafeRawBufferPointer(rebasing: bytes[middle..<min(bytes.count, middle + Self.sampleBytes)])
-        self.elementWidth = UInt8(clamping: elementWidth)
-        length = bytes.count
-        if Self.compressed(sample, elementWidth: elementWidth) != nil,
-            let packed = Self.compressed(bytes, elementWidth: elementWidth)
-        {
-            codec = .lz4Planes
-            payload = packed
-        } else {
-            codec = .stored
-            payload = ByteBuffer(bytes: bytes)
-        }
-    }
-
-    /// Keeps the bytes as they are.
-    package init(storing bytes: UnsafeRawBufferPointer) {
-        codec = .stored
-        elementWidth = 1
-        length = bytes.count
-        payload = ByteBuffer(bytes: bytes)
-    }
-
-    /// The bytes after packing, or `nil` when that gains too little.
-    private static func compressed(_ bytes: UnsafeRawBufferPointer, elementWidth: Int) -> ByteBuffer? {
-        let room = bytes.count - bytes.count / leastGain
-        guard room > 0 else { return nil }
-        return withUnsafeTemporaryAllocation(byteCount: bytes.count, alignment: 64) { planes in
-            BytePlanes.split(bytes, elementWidth: elementWidth, into: planes)
-            var packed = ByteBuffer()
-            var size: Int32 = 0
-            packed.writeWithUnsafeMutableBytes(minimumWritableBytes: room) { target in
-                size = LZ4_compress_default(
-                    planes.bindMemory(to: CChar.self).baseAddress, target.bindMemory(to: CChar.self).baseAddress,
-                    Int32(bytes.count),
-                    Int32(room))
-                return Int(size)
-            }
-            return size > 0 ? packed : nil
-        }
     }
 
     /// Calls `body` with the block's own bytes.

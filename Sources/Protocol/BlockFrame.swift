@@ -1,5 +1,6 @@
 package import Checkpoints
 package import NIOCore
+import TensorKernels
 
 /// A block of an output tensor on its way to the coordinator.
 ///
@@ -18,28 +19,56 @@ package struct BlockFrame: Sendable, Hashable {
 
     private static let prefixBytes = 24
 
-    /// Bytes of the frame with a block of that many bytes at most.
-    package static func byteCount(ofBlock length: Int) -> Int { Limits.headerBytes + prefixBytes + length }
-
-    package init(attempt: Attempt, tensor: Int, offset: Int, contents: PackedBlock) {
-        self.attempt = attempt
-        self.tensor = tensor
-        self.offset = offset
-        self.contents = contents
+    /// A frame with a block that is packed if that pays.
+    package static func packing(
+        _ bytes: UnsafeRawBufferPointer, elementWidth: Int, of attempt: Attempt, tensor: Int, offset: Int
+    ) -> Frame {
+        var body = ByteBuffer()
+        writePrefix(of: attempt, tensor, offset, length: bytes.count, elementWidth, to: &body)
+        body.setInteger(BlockCodec.pack(bytes, elementWidth: elementWidth, to: &body).rawValue, at: codecOffset)
+        return Frame(.block, body: body, stream: UInt32(attempt.shard), job: attempt.job, epoch: attempt.epoch)
     }
 
-    package var frame: Frame {
-        var body = ByteBuffer()
-        body.reserveCapacity(Self.prefixBytes + contents.payload.readableBytes)
+    /// A frame with a block that is written where it is sent from.
+    ///
+    /// - Parameters:
+    ///   - room: memory to use again, where nobody else holds it.
+    ///   - fill: writes the `length` bytes, and says how far it has come, so that what it wrote is checked while it is in cache.
+    package static func storing(
+        _ length: Int, of attempt: Attempt, tensor: Int, offset: Int, in room: consuming ByteBuffer = ByteBuffer(),
+        fill: (UnsafeMutableRawPointer, _ filled: (Int) throws -> Void) throws -> Void
+    ) throws -> Frame {
+        room.clear(minimumCapacity: prefixBytes + length)
+        writePrefix(of: attempt, tensor, offset, length: length, 1, to: &room)
+        var checksum = CRC32C.checksum(room)
+        try room.writeWithUnsafeMutableBytes(minimumWritableBytes: length) { bytes in
+            guard let start = bytes.baseAddress else { return 0 }
+            var checked = 0
+            func check(upTo filled: Int) {
+                checksum = CRC32C.checksum(
+                    UnsafeRawBufferPointer(start: start + checked, count: filled - checked), seed: checksum)
+                checked = filled
+            }
+            try fill(start) { check(upTo: $0) }
+            check(upTo: length)
+            return length
+        }
+        return Frame(
+            .block, body: room, checksum: checksum, stream: UInt32(attempt.shard), job: attempt.job, epoch: attempt.epoch)
+    }
+
+    private static let codecOffset = 20
+
+    private static func writePrefix(
+        of attempt: Attempt, _ tensor: Int, _ offset: Int, length: Int, _ elementWidth: Int, to body: inout ByteBuffer
+    ) {
         body.writeInteger(UInt32(attempt.shard), endianness: .little)
         body.writeInteger(UInt32(tensor), endianness: .little)
         body.writeInteger(UInt64(offset), endianness: .little)
-        body.writeInteger(UInt32(contents.length), endianness: .little)
-        body.writeInteger(contents.codec.rawValue)
-        body.writeInteger(contents.elementWidth)
+        body.writeInteger(UInt32(length), endianness: .little)
+        body.writeInteger(BlockCodec.stored.rawValue)
+        body.writeInteger(UInt8(clamping: elementWidth))
         body.writeInteger(UInt16(0))
-        body.writeImmutableBuffer(contents.payload)
-        return Frame(.block, body: body, stream: UInt32(attempt.shard), job: attempt.job, epoch: attempt.epoch)
     }
 
     /// - Throws: `protocolMismatch` for a body that is no block.

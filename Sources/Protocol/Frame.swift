@@ -113,9 +113,12 @@ package struct Frame: Sendable, Hashable {
     package var header: FrameHeader
     package let body: ByteBuffer
 
-    package init(_ type: FrameType, body: ByteBuffer, stream: UInt32 = 0, job: JobID = .none, epoch: UInt64 = 0) {
+    /// - Parameter checksum: of the body, where it is known already.
+    package init(
+        _ type: FrameType, body: ByteBuffer, checksum: UInt32? = nil, stream: UInt32 = 0, job: JobID = .none, epoch: UInt64 = 0
+    ) {
         header = FrameHeader(
-            type: type, bodyLength: body.readableBytes, bodyChecksum: CRC32C.checksum(body), stream: stream, job: job,
+            type: type, bodyLength: body.readableBytes, bodyChecksum: checksum ?? CRC32C.checksum(body), stream: stream, job: job,
             epoch: epoch)
         self.body = body
     }
@@ -175,25 +178,37 @@ extension FrameError: CustomStringConvertible {
 }
 
 extension CRC32C {
-    static func checksum(_ buffer: ByteBuffer) -> UInt32 {
-        buffer.withUnsafeReadableBytes { checksum($0) }
+    static func checksum(_ buffer: ByteBuffer, seed: UInt32 = 0) -> UInt32 {
+        buffer.withUnsafeReadableBytes { checksum($0, seed: seed) }
     }
 }
 
-/// Cuts a byte stream into frames. It keeps at most one frame, and trusts nothing of it before the header's checksum holds.
-package struct FrameDecoder: NIOSingleStepByteToMessageDecoder {
-    package typealias InboundOut = Frame
-
-    private var pending: FrameHeader?
+/// Cuts a byte stream into frames, from pieces as they come in. It keeps at most one frame, and trusts nothing of it before the header's checksum
+/// holds. A body is copied once, or not at all where it came in one piece.
+package struct FrameDecoder: Sendable {
+    private var header: FrameHeader?
+    /// The beginning of the header, or of its body.
+    private var kept = ByteBuffer()
+    /// Of what was taken last, or of as much of it as there is: made while it is in cache.
+    private var checksum: UInt32 = 0
     private var nextSequence: UInt64 = 0
 
     package init() {}
 
-    package mutating func decode(buffer: inout ByteBuffer) throws -> Frame? {
-        if pending == nil { pending = try FrameHeader(readFrom: &buffer) }
-        guard let header = pending, let body = buffer.readSlice(length: header.bodyLength) else { return nil }
-        pending = nil
-        guard CRC32C.checksum(body) == header.bodyChecksum else { throw FrameError.damagedBody }
+    /// The next frame that ends in `piece`, from which it is taken; `nil` once the rest of the piece is kept.
+    package mutating func next(in piece: inout ByteBuffer) throws(FrameError) -> Frame? {
+        if header == nil {
+            guard var bytes = take(Limits.headerBytes, from: &piece) else {
+                // What does not speak the protocol may wait for an answer after less than a header.
+                var beginning = kept
+                _ = try FrameHeader(readFrom: &beginning)
+                return nil
+            }
+            header = try FrameHeader(readFrom: &bytes)
+        }
+        guard let header, let body = take(header.bodyLength, from: &piece) else { return nil }
+        self.header = nil
+        guard checksum == header.bodyChecksum else { throw FrameError.damagedBody }
         guard header.sequence == nextSequence else {
             throw FrameError.outOfOrder(expected: nextSequence, found: header.sequence)
         }
@@ -201,10 +216,26 @@ package struct FrameDecoder: NIOSingleStepByteToMessageDecoder {
         return Frame(header: header, body: body)
     }
 
-    package mutating func decodeLast(buffer: inout ByteBuffer, seenEOF: Bool) throws -> Frame? {
-        if let frame = try decode(buffer: &buffer) { return frame }
-        if pending != nil || buffer.readableBytes > 0 { throw FrameError.truncated }
-        return nil
+    /// The stream has ended.
+    package func finish() throws(FrameError) {
+        if header != nil || kept.readableBytes > 0 { throw FrameError.truncated }
+    }
+
+    private mutating func take(_ length: Int, from piece: inout ByteBuffer) -> ByteBuffer? {
+        if kept.readableBytes == 0 {
+            checksum = 0
+            if let whole = piece.readSlice(length: length) {
+                checksum = CRC32C.checksum(whole)
+                return whole
+            }
+            kept.clear(minimumCapacity: length)
+        }
+        guard var rest = piece.readSlice(length: min(length - kept.readableBytes, piece.readableBytes)) else { return nil }
+        checksum = CRC32C.checksum(rest, seed: checksum)
+        kept.writeBuffer(&rest)
+        guard kept.readableBytes == length else { return nil }
+        defer { kept = ByteBuffer() }
+        return kept
     }
 }
 

@@ -5,11 +5,18 @@ package import NIOCore
 package enum FrameChannel {
     package typealias Async = NIOAsyncChannel<Frame, Never>
 
+    /// Bytes: few enough that they are still in the core's own cache when they are copied.
+    private static let largestRead = 256 << 10
+
     /// Adds the handlers that turn bytes into frames and back. Call it on the channel's event loop.
     ///
     /// Frames are sent with `channel.writeAndFlush(frame)`, from any thread; they leave in the order of `OutboundQueue`.
     package static func configure(_ channel: any Channel) throws -> Async {
-        try channel.pipeline.syncOperations.addHandlers([ByteToMessageHandler(FrameDecoder()), FrameWriter()])
+        // Large reads: a block is many of them.
+        try channel.syncOptions?.setOption(
+            .recvAllocator,
+            value: AdaptiveRecvByteBufferAllocator(minimum: 4 << 10, initial: 64 << 10, maximum: largestRead))
+        try channel.pipeline.syncOperations.addHandler(FrameHandler())
         return try Async(wrappingChannelSynchronously: channel)
     }
 }
@@ -27,9 +34,10 @@ extension Channel {
     }
 }
 
-/// Writes frames while the channel takes them, and keeps the others in order.
-private final class FrameWriter: ChannelDuplexHandler {
-    typealias InboundIn = Frame
+/// Cuts what comes in into frames; writes frames while the channel takes them, and keeps the others in order.
+private final class FrameHandler: ChannelDuplexHandler {
+    typealias InboundIn = ByteBuffer
+    typealias InboundOut = Frame
     typealias OutboundIn = Frame
     typealias OutboundOut = ByteBuffer
 
@@ -37,6 +45,26 @@ private final class FrameWriter: ChannelDuplexHandler {
 
     private var queue = OutboundQueue<Entry>()
     private var encoder = FrameEncoder()
+    private var decoder = FrameDecoder()
+    /// Whether something came in that is no frame: there is no telling where the next one would begin.
+    private var isBroken = false
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !isBroken else { return }
+        var piece = unwrapInboundIn(data)
+        check(context) { () throws(FrameError) in
+            while let frame = try decoder.next(in: &piece) { context.fireChannelRead(wrapInboundOut(frame)) }
+        }
+    }
+
+    private func check(_ context: ChannelHandlerContext, _ decode: () throws(FrameError) -> Void) {
+        do throws(FrameError) {
+            try decode()
+        } catch {
+            isBroken = true
+            context.fireErrorCaught(error)
+        }
+    }
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         let frame = unwrapOutboundIn(data)
@@ -51,6 +79,7 @@ private final class FrameWriter: ChannelDuplexHandler {
     }
 
     func channelInactive(context: ChannelHandlerContext) {
+        if !isBroken { check(context) { () throws(FrameError) in try decoder.finish() } }
         while let entry = queue.next() { entry.written?.fail(ChannelError.ioOnClosedChannel) }
         context.fireChannelInactive()
     }

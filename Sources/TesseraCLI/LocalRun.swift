@@ -87,9 +87,13 @@ struct LocalRun: Sendable {
 
 /// For shards that only look at their inputs: all others write directly.
 private struct NoOutput: ShardOutput {
-    func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
-        throw TesseraError(.internal, "a shard without output has a block")
-    }
+    func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws { throw none }
+
+    func store(
+        byteCount: Int, tensor: Int, offset: Int, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
+    ) throws { throw none }
+
+    private var none: TesseraError { TesseraError(.internal, "a shard without output has a block") }
 
     func finish() {}
 }

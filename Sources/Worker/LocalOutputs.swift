@@ -16,6 +16,7 @@ package struct LocalOutputs: Sendable {
     private let mode: Mode
     private let root: String?
     private let machine = kernelIdentity()
+    private let buffers = BlockBuffers()
 
     /// - Parameter root: this host's name for the coordinator's output root, under which every output has to lie; `nil` allows any place.
     package init(mode: Mode = .auto, root: String? = nil) {
@@ -40,7 +41,7 @@ package struct LocalOutputs: Sendable {
                 guard mode == .direct || isSameKernel || file.isShareable else { return nil }
                 files[part.number] = file
             }
-            return DirectOutput(files: files, outputs: lease.work.outputs, syncs: !isSameKernel)
+            return DirectOutput(files: files, outputs: lease.work.outputs, buffers: buffers, syncs: !isSameKernel)
         } catch {
             guard mode == .direct else { return nil }
             throw TesseraError(
@@ -71,12 +72,14 @@ struct DirectOutput: ShardOutput {
     /// By number.
     private let files: [Int: OutputFile]
     private let outputs: [OutputTensor]
+    private let buffers: BlockBuffers
     private let syncs: Bool
 
     /// - Parameter syncs: whether the shard is made durable at its end, because the coordinator's machine cannot do that for this one.
-    init(files: [Int: OutputFile], outputs: [OutputTensor], syncs: Bool) {
+    init(files: [Int: OutputFile], outputs: [OutputTensor], buffers: BlockBuffers, syncs: Bool) {
         self.files = files
         self.outputs = outputs
+        self.buffers = buffers
         self.syncs = syncs
     }
 
@@ -86,6 +89,15 @@ struct DirectOutput: ShardOutput {
             throw TesseraError(.internal, "a block at \(offset) of \(output.name) lies in no part of the output")
         }
         try file.write(bytes, at: output.offset + offset)
+    }
+
+    func store(
+        byteCount: Int, tensor: Int, offset: Int, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
+    ) throws {
+        try buffers.with { buffer in
+            try fill(buffer) { _ in }
+            try store(UnsafeRawBufferPointer(start: buffer, count: byteCount), tensor: tensor, offset: offset)
+        }
     }
 
     func finish() throws {

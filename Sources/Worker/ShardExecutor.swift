@@ -9,6 +9,11 @@ package protocol ShardOutput: Sendable {
     /// Keeps `bytes`, which begin at byte `offset` of the shard's output tensor `tensor`. May wait; throws when they cannot be kept.
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws
 
+    /// The same for bytes that `fill` writes. It reports how far it has come, so that what it wrote can be worked on while it is in cache.
+    func store(
+        byteCount: Int, tensor: Int, offset: Int,
+        fill: (UnsafeMutableRawPointer, _ filled: (Int) throws -> Void) throws -> Void) throws
+
     /// Called once, when all blocks of the shard are stored.
     func finish() throws
 }
@@ -39,7 +44,6 @@ package struct ShardExecutor: Sendable {
     private let pool: ComputePool
     private let inputs: any InputProvider
     private let kernels: Kernels
-    private let buffers = BlockBuffers()
 
     package init(pool: ComputePool, inputs: any InputProvider, kernels: Kernels = .best) {
         self.pool = pool
@@ -91,8 +95,7 @@ package struct ShardExecutor: Sendable {
                 }
                 let sinks = tensor.outputs.enumerated().map { index, tensor in
                     HashingSink(
-                        blockCount: tensor.blockCount, tensor: shard.digests.count + index, output: output, progress: progress,
-                        buffers: buffers)
+                        blockCount: tensor.blockCount, tensor: shard.digests.count + index, output: output, progress: progress)
                 }
                 if let found = try compute(tensor, files: files, sinks: sinks, progress: progress) {
                     shard.findings.append(found)
@@ -222,31 +225,30 @@ private final class HashingSink: BlockSink {
     private let tensor: Int
     private let output: any ShardOutput
     private let progress: ShardProgress
-    private let buffers: BlockBuffers
 
-    init(blockCount: Int, tensor: Int, output: any ShardOutput, progress: ShardProgress, buffers: BlockBuffers) {
+    init(blockCount: Int, tensor: Int, output: any ShardOutput, progress: ShardProgress) {
         digests = Mutex(Array(repeating: nil, count: blockCount))
         self.tensor = tensor
         self.output = output
         self.progress = progress
-        self.buffers = buffers
     }
 
     func writeBlock(
         _ index: Int, byteRange: Range<Int>, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
     ) throws {
-        try buffers.with { buffer in
-            let hash = try SHA256()
-            var hashed = 0
-            try fill(buffer) { filled in
-                hash.update(UnsafeRawBufferPointer(start: buffer + hashed, count: filled - hashed))
-                hashed = filled
+        let hash = try SHA256()
+        try output.store(byteCount: byteRange.count, tensor: tensor, offset: byteRange.lowerBound) { buffer, passOn in
+            try withoutActuallyEscaping(passOn) { passOn in
+                var hashed = 0
+                try fill(buffer) { filled in
+                    hash.update(UnsafeRawBufferPointer(start: buffer + hashed, count: filled - hashed))
+                    hashed = filled
+                    try passOn(filled)
+                }
             }
-            let digest = try hash.finalize()
-            try output.store(
-                UnsafeRawBufferPointer(start: buffer, count: byteRange.count), tensor: tensor, offset: byteRange.lowerBound)
-            digests.withLock { $0[index] = digest }
         }
+        let digest = try hash.finalize()
+        digests.withLock { $0[index] = digest }
         progress.add(byteRange.count)
     }
 
@@ -267,22 +269,5 @@ private final class HashingSink: BlockSink {
                 return digest
             }
         }
-    }
-}
-
-/// Room for one block for each thread that is writing one.
-private final class BlockBuffers: Sendable {
-    private let idle = Mutex<[Buffer]>([])
-
-    /// Owned by one thread at a time: whoever took it from `idle`.
-    private final class Buffer: @unchecked Sendable {
-        let bytes = UnsafeMutableRawPointer.allocate(byteCount: TreeDigest.blockSize, alignment: 4096)
-        deinit { bytes.deallocate() }
-    }
-
-    func with<Result>(_ body: (UnsafeMutableRawPointer) throws -> Result) rethrows -> Result {
-        let buffer = idle.withLock { $0.popLast() } ?? Buffer()
-        defer { idle.withLock { $0.append(buffer) } }
-        return try body(buffer.bytes)
     }
 }

@@ -13,6 +13,7 @@ final class WorkerConnection: Sendable {
     private let fetches: FetchClient
     private let log: Logger
     private let gate = CreditGate()
+    private let buffers = BlockBuffers(), rooms = FrameRooms()
     private let origin = ContinuousClock.now
     private let session: Mutex<WorkerSession>
     private let ending = Mutex<TesseraError?>(nil)
@@ -121,8 +122,8 @@ final class WorkerConnection: Sendable {
         if settings.pause > .zero { try? await Task.sleep(for: settings.pause) }
         let output = StreamOutput(
             attempt: lease.attempt, widths: lease.work.outputs.map { max(1, $0.dtype.bitWidth / 8) }, gate: gate,
-            channel: channel.channel,
-            packs: settings.packsBlocks(to: channel.channel.remoteAddress))
+            channel: channel.channel, packs: settings.packsBlocks(to: channel.channel.remoteAddress), buffers: buffers,
+            rooms: rooms)
         switch await runner.run(lease, returning: output) {
         case .success(let done):
             // The lease is this worker's until its blocks and the result have left.
@@ -148,14 +149,35 @@ private struct StreamOutput: ShardOutput {
     let gate: CreditGate
     let channel: any Channel
     let packs: Bool
+    let buffers: BlockBuffers
+    let rooms: FrameRooms
 
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
-        // First, since the frame is what takes memory.
-        let most = BlockFrame.byteCount(ofBlock: bytes.count)
-        try gate.take(most)
-        let contents = packs ? PackedBlock(packing: bytes, elementWidth: widths[tensor]) : PackedBlock(storing: bytes)
-        let frame = BlockFrame(attempt: attempt, tensor: tensor, offset: offset, contents: contents).frame
-        gate.add(most - frame.byteCount)
+        if packs { return try pack(bytes, tensor, offset) }
+        try store(byteCount: bytes.count, tensor: tensor, offset: offset) { target, _ in
+            UnsafeMutableRawBufferPointer(start: target, count: bytes.count).copyMemory(from: bytes)
+        }
+    }
+
+    func store(
+        byteCount: Int, tensor: Int, offset: Int, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
+    ) throws {
+        if packs {
+            return try buffers.with { buffer in
+                try fill(buffer) { _ in }
+                try pack(UnsafeRawBufferPointer(start: buffer, count: byteCount), tensor, offset)
+            }
+        }
+        let frame = try BlockFrame.storing(byteCount, of: attempt, tensor: tensor, offset: offset, in: rooms.take(), fill: fill)
+        try gate.take(frame.byteCount)
+        let sent = channel.eventLoop.makePromise(of: Void.self)
+        sent.futureResult.whenComplete { [rooms, body = frame.body] _ in rooms.giveBack(body) }
+        channel.writeAndFlush(frame, promise: sent)
+    }
+
+    private func pack(_ bytes: UnsafeRawBufferPointer, _ tensor: Int, _ offset: Int) throws {
+        let frame = BlockFrame.packing(bytes, elementWidth: widths[tensor], of: attempt, tensor: tensor, offset: offset)
+        try gate.take(frame.byteCount)
         channel.writeAndFlush(frame, promise: nil)
     }
 

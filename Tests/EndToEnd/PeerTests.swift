@@ -15,8 +15,8 @@ import Testing
     /// The messages in what a peer sent before it closed.
     private func messages(in bytes: [UInt8]) throws -> [Message] {
         var messages: [Message] = []
-        let processor = NIOSingleStepByteToMessageProcessor(FrameDecoder())
-        try processor.process(buffer: ByteBuffer(bytes: bytes)) { messages.append(try Message($0)) }
+        var decoder = FrameDecoder(), rest = ByteBuffer(bytes: bytes)
+        while let frame = try decoder.next(in: &rest) { messages.append(try Message(frame)) }
         return messages
     }
 

@@ -17,20 +17,30 @@ import Testing
         }
     }
 
+    private func frame(_ bytes: [UInt8], elementWidth: Int = 4) -> Frame {
+        bytes.withUnsafeBytes {
+            BlockFrame.packing($0, elementWidth: elementWidth, of: Attempt(job: .none, shard: 0, epoch: 0), tensor: 0, offset: 0)
+        }
+    }
+
+    private func packed(_ bytes: [UInt8], elementWidth: Int = 4) throws -> PackedBlock {
+        try BlockFrame(frame(bytes, elementWidth: elementWidth)).contents
+    }
+
     @Test(arguments: ["zeros", "sparse", "noise"], [0, 1, 5, 4_096, 100_003])
     func everythingComesBack(kind: String, count: Int) throws {
         let bytes = Self.bytes(kind, count: count)
         for width in [1, 2, 4, 8] {
-            let packed = bytes.withUnsafeBytes { PackedBlock(packing: $0, elementWidth: width) }
+            let packed = try packed(bytes, elementWidth: width)
             #expect(try packed.withUnpacked { Array($0) } == bytes)
             #expect(packed.payload.readableBytes <= count, "packing never makes a block larger")
         }
     }
 
-    @Test func packsOnlyWhatASampleSaysPays() {
-        let noise = Self.bytes("noise", count: 200_000).withUnsafeBytes { PackedBlock(packing: $0, elementWidth: 4) }
+    @Test func packsOnlyWhatASampleSaysPays() throws {
+        let noise = try packed(Self.bytes("noise", count: 200_000))
         #expect(noise.codec == .stored)
-        let sparse = Self.bytes("sparse", count: 200_000).withUnsafeBytes { PackedBlock(packing: $0, elementWidth: 4) }
+        let sparse = try packed(Self.bytes("sparse", count: 200_000))
         #expect(sparse.codec == .lz4Planes)
         #expect(sparse.payload.readableBytes < 100_000)
     }
@@ -38,8 +48,7 @@ import Testing
     /// A block says how long it is unpacked: what unpacks to more or less is refused, and nothing beyond is written.
     @Test(arguments: [0, 99, 199_999, 200_001, TreeDigest.blockSize])
     func bombsAreRefused(claimed: Int) throws {
-        let packed = [UInt8](repeating: 0, count: 200_000).withUnsafeBytes { PackedBlock(packing: $0, elementWidth: 4) }
-        var body = BlockFrame(attempt: Attempt(job: .none, shard: 0, epoch: 0), tensor: 0, offset: 0, contents: packed).frame.body
+        var body = frame([UInt8](repeating: 0, count: 200_000)).body
         body.setInteger(UInt32(claimed), at: 16, endianness: .little)
         let lying = try BlockFrame(Frame(.block, body: body)).contents
         let error = #expect(throws: TesseraError.self) { try lying.withUnpacked { $0.count } }
@@ -47,8 +56,7 @@ import Testing
     }
 
     @Test func damagedPayloadsAreRefusedOrUnpackToSomethingOfTheSameLength() throws {
-        let packed = Self.bytes("sparse", count: 5_000).withUnsafeBytes { PackedBlock(packing: $0, elementWidth: 4) }
-        let good = BlockFrame(attempt: Attempt(job: .none, shard: 0, epoch: 0), tensor: 0, offset: 0, contents: packed).frame.body
+        let good = frame(Self.bytes("sparse", count: 5_000)).body
         for position in 24..<good.readableBytes {
             var body = good
             body.setInteger((body.getInteger(at: position, as: UInt8.self) ?? 0) ^ 0xa5, at: position)
@@ -58,8 +66,8 @@ import Testing
     }
 
     @Test func aStoredBlockHasItsOwnLength() throws {
-        let stored = [UInt8](repeating: 1, count: 10).withUnsafeBytes { PackedBlock(storing: $0) }
-        var body = BlockFrame(attempt: Attempt(job: .none, shard: 0, epoch: 0), tensor: 0, offset: 0, contents: stored).frame.body
+        var body = frame([UInt8](repeating: 1, count: 10)).body
+        #expect(try BlockFrame(Frame(.block, body: body)).contents.codec == .stored)
         body.setInteger(UInt32(11), at: 16, endianness: .little)
         let lying = try BlockFrame(Frame(.block, body: body)).contents
         #expect(throws: TesseraError.self) { try lying.withUnpacked { $0.count } }

@@ -27,6 +27,18 @@ import Worker
             blocks.withLock { $0[tensor, default: [:]][offset] = Array(bytes) }
         }
 
+        func store(
+            byteCount: Int, tensor: Int, offset: Int, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
+        ) throws {
+            var bytes = [UInt8](repeating: 0, count: byteCount), filled = 0
+            try bytes.withUnsafeMutableBytes { bytes in
+                guard let start = bytes.baseAddress else { return }
+                try fill(start) { filled = $0 }
+            }
+            #expect(filled == byteCount)
+            blocks.withLock { $0[tensor, default: [:]][offset] = bytes }
+        }
+
         func finish() {}
 
         func bytes(ofTensor index: Int) -> [UInt8] {

@@ -1,0 +1,28 @@
+import Checkpoints
+import NIOCore
+import Synchronization
+
+/// Room for one block for each thread that is writing one.
+final class BlockBuffers: Sendable {
+    private let idle = Mutex<[Buffer]>([])
+
+    /// Owned by one thread at a time: whoever took it from `idle`.
+    private final class Buffer: @unchecked Sendable {
+        let bytes = UnsafeMutableRawPointer.allocate(byteCount: TreeDigest.blockSize, alignment: 4096)
+        deinit { bytes.deallocate() }
+    }
+
+    func with<Result>(_ body: (UnsafeMutableRawPointer) throws -> Result) rethrows -> Result {
+        let buffer = idle.withLock { $0.popLast() } ?? Buffer()
+        defer { idle.withLock { $0.append(buffer) } }
+        return try body(buffer.bytes)
+    }
+}
+
+/// Memory of frames that have left, for the next ones.
+final class FrameRooms: Sendable {
+    private let idle = Mutex<[ByteBuffer]>([])
+
+    func take() -> ByteBuffer { idle.withLock { $0.popLast() } ?? ByteBuffer() }
+    func giveBack(_ room: ByteBuffer) { idle.withLock { $0.append(room) } }
+}
