@@ -26,7 +26,7 @@ WORKERS = 2  # of a row that submits; they share the threads of the others
 
 def merge(
     method: str,
-    models: tuple[str, ...] = TUNES,
+    models: tuple[str, ...],
     base: bool = False,
     shared: dict[str, float] | None = None,
     **parameters: float,
@@ -45,37 +45,43 @@ def merge(
     return "\n".join(lines) + "\n"
 
 
-def quantize(bits: int) -> str:
+def quantize(bits: int, tunes: tuple[str, ...]) -> str:
     """A store of the tunes' task vectors as the paper has them."""
-    models = "".join(f"- model: {tune}\n" for tune in TUNES)
+    models = "".join(f"- model: {tune}\n" for tune in tunes)
     return f"quantize: {{scheme: tvq, bits: {bits}}}\nbase_model: base\nmodels:\n{models}"
 
 
-STORED = tuple(f"{STORE}#{tune}" for tune in TUNES)
 TRIMMED = {"weight": 1.0, "density": 0.5}
 LIKE_TIES = "ties+sha256"
 
-ROWS = [
-    Row("passthrough", merge("passthrough", models=("tune-0",)), against="copy+sha256"),
-    Row("linear", merge("linear", weight=1.0), against="linear+sha256"),
-    Row("ties", merge("ties", base=True, **TRIMMED), against=LIKE_TIES),
-    Row("dare-ties", merge("dare_ties", base=True, **TRIMMED), against=LIKE_TIES),
-    Row("della", merge("della", base=True, **TRIMMED), against=LIKE_TIES),
-    Row("breadcrumbs-ties", merge("breadcrumbs_ties", base=True, **TRIMMED), against=LIKE_TIES),
-    Row("slerp", merge("slerp", models=("tune-0",), base=True, shared={"t": 0.5}), against=LIKE_TIES),
-    Row("multislerp", merge("multislerp", base=True, weight=1.0), against=LIKE_TIES),
-    Row("model-stock", merge("model_stock", base=True), against=LIKE_TIES),
-    Row("sce", merge("sce", base=True, shared={"select_topk": 0.5}), against=LIKE_TIES),
-    Row("arcee-fusion", merge("arcee_fusion", models=("tune-0",), base=True), against=LIKE_TIES),
-    Row("tvq-4-bits", quantize(4), against=LIKE_TIES),
-    Row(
-        "ties-from-3-bits",
-        merge("ties", STORED, base=True, **TRIMMED),
-        against=RUN,
-        store=quantize(3),
-        beside=merge("ties", base=True, **TRIMMED),
-    ),
-    Row("ties-direct", merge("ties", base=True, **TRIMMED), against=RUN, command="submit", blocks="direct"),
-    Row("ties-return", merge("ties", base=True, **TRIMMED), against=RUN, command="submit", blocks="return"),
-    Row("start-up", merge("linear", weight=1.0), preset="tiny"),
-]
+
+def rows(tunes: tuple[str, ...]) -> list[Row]:
+    """All rows, with these fine-tunes; methods that take one model take the first."""
+    stored = tuple(f"{STORE}#{tune}" for tune in tunes)
+    return [
+        Row("passthrough", merge("passthrough", tunes[:1]), against="copy+sha256"),
+        Row("linear", merge("linear", tunes, weight=1.0), against="linear+sha256"),
+        Row("ties", merge("ties", tunes, base=True, **TRIMMED), against=LIKE_TIES),
+        Row("dare-ties", merge("dare_ties", tunes, base=True, **TRIMMED), against=LIKE_TIES),
+        Row("della", merge("della", tunes, base=True, **TRIMMED), against=LIKE_TIES),
+        Row("breadcrumbs-ties", merge("breadcrumbs_ties", tunes, base=True, **TRIMMED), against=LIKE_TIES),
+        Row("slerp", merge("slerp", tunes[:1], base=True, shared={"t": 0.5}), against=LIKE_TIES),
+        Row("multislerp", merge("multislerp", tunes, base=True, weight=1.0), against=LIKE_TIES),
+        Row("model-stock", merge("model_stock", tunes, base=True), against=LIKE_TIES),
+        Row("sce", merge("sce", tunes, base=True, shared={"select_topk": 0.5}), against=LIKE_TIES),
+        Row("arcee-fusion", merge("arcee_fusion", tunes[:1], base=True), against=LIKE_TIES),
+        Row("tvq-4-bits", quantize(4, tunes), against=LIKE_TIES),
+        Row(
+            "ties-from-3-bits",
+            merge("ties", stored, base=True, **TRIMMED),
+            against=RUN,
+            store=quantize(3, tunes),
+            beside=merge("ties", tunes, base=True, **TRIMMED),
+        ),
+        Row("ties-direct", merge("ties", tunes, base=True, **TRIMMED), against=RUN, command="submit", blocks="direct"),
+        Row("ties-return", merge("ties", tunes, base=True, **TRIMMED), against=RUN, command="submit", blocks="return"),
+        Row("start-up", merge("linear", tunes, weight=1.0), preset="tiny"),
+    ]
+
+
+ROWS = rows(TUNES)
