@@ -31,21 +31,33 @@ INLINE void difference(const tk_vector *x, const tk_vector *y, float *target, si
 
 static const float no_base[TILE];
 
-/* NaN that a flag drops remains, as 0 * NaN. */
-INLINE void keep_flagged(const uint8_t *keep, float *restrict e, size_t n) {
-    for (size_t j = 0; j < n; j++) e[j] *= keep[j] ? 1.0f : 0.0f;
+typedef uint8_t flag8 __attribute__((vector_size(8), aligned(1)));
+
+/* What stays of entries less their base, times factor and weight: what lies in the band and is flagged, where there are a band and flags. NaN that a
+ * flag drops remains, as 0 * NaN. */
+INLINE void keep_tile(const tk_trimmed *part, const float *base, bool is_banded, const uint8_t *flags, float weight, float *restrict e, size_t n) {
+    const uint32_t from = part->from, span = part->to - part->from;
+    const float factor = part->factor;
+    const float8 one = (float8){} + 1.0f;
+    for (size_t j = 0; j < n; j += LANES) {
+        float8 own = *(const float8 *)(e + j) - *(const float8 *)(base + j);
+        const uint32x8 u = (uint32x8)own;
+        if (is_banded) own = (float8)(u & (uint32x8)((u & MAGNITUDE) - from <= span));
+        if (flags) own *= (float8)((int32x8)(__builtin_convertvector(*(const flag8 *)(flags + j), int32x8) != 0) & (int32x8)one);
+        *(float8 *)(e + j) = own * factor * weight;
+    }
 }
 
-/* What stays of x - base. */
-INLINE void kept_tile(const tk_trimmed *part, const float *base, float *restrict e, size_t at, size_t n) {
-    const uint32_t from = part->from, span = part->to - part->from;
+/* What stays of x - base, times the part's factor and the weight. What is beyond n means nothing. */
+INLINE void kept_tile(const tk_trimmed *part, const float *base, float weight, float *restrict e, size_t at, size_t n) {
     const float *const b = part->is_difference ? no_base : base;
+    const bool is_banded = part->from > 0 || part->to < MAGNITUDE;
+    uint8_t rest[TILE];
     load_tile(&part->x, at, e, n);
-    for (size_t j = 0; j < n; j++) {
-        const uint32_t u = bits_of(e[j] - b[j]);
-        e[j] = float_of((u & MAGNITUDE) - from <= span ? u : 0);
-    }
-    if (part->keep) keep_flagged(part->keep + at, e, n);
+    if (!part->keep) return keep_tile(part, b, true, NULL, weight, e, n);
+    const uint8_t *const flags = n == TILE ? part->keep + at : memcpy(rest, part->keep + at, n);
+    if (is_banded) return keep_tile(part, b, true, flags, weight, e, n);
+    keep_tile(part, b, false, flags, weight, e, n);
 }
 
 INLINE void consensus_tile(const tk_trimmed *parts, size_t models, bool normalize, const float *entries, float *restrict target, size_t n) {
@@ -74,14 +86,11 @@ INLINE void trimmed_tile(
     load_tile(base, at, b, n);
     for (size_t j = 0; j < n; j++) merged[j] = 0;
     for (size_t m = 0; m < models; m++) {
-        const float factor = parts[m].factor, weight = parts[m].weight;
+        const float weight = parts[m].weight;
         float *restrict e = room + m * TILE;
-        kept_tile(&parts[m], b, e, at, n);
-        if (how->consensus) {
-            for (size_t j = 0; j < n; j++) e[j] = e[j] * factor * weight;
-        } else {
-            for (size_t j = 0; j < n; j++) merged[j] = weight * (e[j] * factor) + merged[j];
-        }
+        kept_tile(&parts[m], b, how->consensus ? weight : 1, e, at, n);
+        if (how->consensus) continue;
+        for (size_t j = 0; j < n; j++) merged[j] = weight * e[j] + merged[j];
     }
     if (how->consensus) {
         consensus_tile(parts, models, how->normalize, room, merged, n);
@@ -97,6 +106,11 @@ INLINE void merge_trimmed(
     size_t i = 0;
     for (; i + TILE <= n; i += TILE) trimmed_tile(parts, models, base, how, room, target, i, TILE);
     if (i < n) trimmed_tile(parts, models, base, how, room, target, i, n - i);
+}
+
+/* NaN that a flag drops remains, as 0 * NaN. */
+INLINE void keep_flagged(const uint8_t *keep, float *restrict e, size_t n) {
+    for (size_t j = 0; j < n; j++) e[j] *= keep[j] ? 1.0f : 0.0f;
 }
 
 INLINE void magnitudes_tile(const tk_trimmed *part, const tk_vector *base, double8 *all, double8 *kept, size_t at, size_t n) {

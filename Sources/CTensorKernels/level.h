@@ -36,7 +36,10 @@ WRAP(void, draw, (uint64_t key, uint32_t stream, uint64_t first, uint32_t *u, si
 WRAP(void, flag_random, (uint64_t key, uint32_t stream, uint64_t first, uint32_t limit, uint8_t *keep, size_t n), (key, stream, first, limit, keep, n))
 WRAP(void, pack_flags, (const uint8_t *x, uint32_t *bits, size_t n), (x, bits, n))
 WRAP(void, unpack_flags, (const uint32_t *bits, uint8_t *x, size_t n), (bits, x, n))
-WRAP(void, keep_by_rank, (const float *x, const uint32_t *u, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items, uint8_t *keep), (x, u, n, lowest, spread, room, items, keep))
+WRAP(
+    void, keep_by_rank,
+    (const float *x, const tk_random *random, uint32_t *u, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items, uint8_t *keep),
+    (x, random, u, n, lowest, spread, room, items, keep))
 WRAP(void, keep_keyed, (const float *keys, uint32_t from, uint32_t to, float *y, size_t n), (keys, from, to, y, n))
 WRAP(void, variance, (const float *const *rows, size_t m, float *y, size_t n), (rows, m, y, n))
 WRAP(void, fuse_agreeing, (const float *const *rows, const float *w, size_t m, float floor, float *y, size_t n), (rows, w, m, floor, y, n))

@@ -24,52 +24,79 @@ typedef uint32_t uint32x8 __attribute__((vector_size(DRAW_LANES * sizeof(uint32_
 typedef int32_t int32x8 __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4), may_alias));
 
 enum { PHILOX_ROUNDS = 10 };
+#define PHILOX_M0 0xd2511f53u
+#define PHILOX_M1 0xcd9e8d57u
 
-/* A key for each round, in every lane. */
+/* A key for each round, in every lane, and with it what the counter's upper three words, which hardly ever change, make of the first rounds. */
 typedef struct philox_keys {
     uint64x8 k0[PHILOX_ROUNDS], k1[PHILOX_ROUNDS];
 } philox_keys;
 
-INLINE void schedule_keys(uint64_t key, philox_keys *keys) {
-    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-    for (int round = 0; round < PHILOX_ROUNDS; round++, k0 += 0x9e3779b9u, k1 += 0xbb67ae85u) {
-        keys->k0[round] = (uint64x8){} + (uint64_t)k0;
-        keys->k1[round] = (uint64x8){} + (uint64_t)k1;
+INLINE void schedule_keys(uint64_t key, uint32_t stream, uint32_t high, philox_keys *keys) {
+    uint32_t k0[PHILOX_ROUNDS], k1[PHILOX_ROUNDS];
+    for (uint32_t round = 0; round < PHILOX_ROUNDS; round++) {
+        k0[round] = (uint32_t)key + round * 0x9e3779b9u;
+        k1[round] = (uint32_t)(key >> 32) + round * 0xbb67ae85u;
+    }
+    const uint64_t p1 = (uint64_t)stream * PHILOX_M1, p0 = ((p1 >> 32) ^ high ^ k0[0]) * (uint64_t)PHILOX_M0;
+    k0[1] ^= (uint32_t)p1;
+    k1[1] ^= (uint32_t)(p0 >> 32);
+    k1[2] ^= (uint32_t)p0;
+    for (int round = 0; round < PHILOX_ROUNDS; round++) {
+        keys->k0[round] = (uint64x8){} + (uint64_t)k0[round];
+        keys->k1[round] = (uint64x8){} + (uint64_t)k1[round];
     }
 }
 
 /* Philox4x32-10 on eight counters at once. Words live in 64-bit lanes, where a product keeps both halves; what is above a word means nothing. */
-INLINE void philox_group(const philox_keys *keys, uint64_t group, uint32_t stream, uint32_t *draws) {
-    const uint64x8 low = (uint64x8){} + 0xffffffffu;
-    const uint64_t block = group * DRAW_LANES;
-    uint64x8 c0 = (uint64x8){0, 1, 2, 3, 4, 5, 6, 7} + (block & 0xffffffffu); /* eight counters never straddle 2^32 */
-    uint64x8 c1 = (uint64x8){} + (block >> 32), c2 = (uint64x8){} + (uint64_t)stream, c3 = (uint64x8){};
+typedef struct philox_group {
+    uint64x8 c0, c1, c2, c3;
+} philox_group;
+
+enum { FIRST_ROUND = 2 }; /* that is left when a group begins */
+
+INLINE void begin_group(const philox_keys *keys, uint32_t block, philox_group *c) {
+    const uint64x8 counters = (uint64x8){0, 1, 2, 3, 4, 5, 6, 7} + (uint64_t)block; /* eight counters never straddle 2^32 */
+    const uint64x8 p0 = counters * PHILOX_M0, p1 = (((p0 >> 32) ^ keys->k1[0]) & UINT32_MAX) * PHILOX_M1;
+    *c = (philox_group){(p1 >> 32) ^ keys->k0[1], p1, p0 ^ keys->k1[1], (uint64x8){}};
+}
+
+INLINE void mix_group(const philox_keys *keys, int round, philox_group *c) {
+    const uint64x8 p0 = (c->c0 & UINT32_MAX) * PHILOX_M0, p1 = (c->c2 & UINT32_MAX) * PHILOX_M1;
+    c->c0 = (p1 >> 32) ^ (c->c1 ^ keys->k0[round]);
+    c->c2 = (p0 >> 32) ^ (c->c3 ^ keys->k1[round]);
+    c->c1 = p1;
+    c->c3 = p0;
+}
+
+INLINE void end_group(const philox_group *c, uint32_t *draws) {
+    *(uint32x8 *)(draws) = __builtin_convertvector(c->c0, uint32x8);
+    *(uint32x8 *)(draws + DRAW_LANES) = __builtin_convertvector(c->c1, uint32x8);
+    *(uint32x8 *)(draws + 2 * DRAW_LANES) = __builtin_convertvector(c->c2, uint32x8);
+    *(uint32x8 *)(draws + 3 * DRAW_LANES) = __builtin_convertvector(c->c3, uint32x8);
+}
+
+INLINE void draw_group(const philox_keys *keys, uint32_t block, uint32_t *draws) {
+    philox_group c;
+    begin_group(keys, block, &c);
 #pragma clang loop unroll(full)
-    for (int round = 0; round < PHILOX_ROUNDS; round++) {
-        const uint64x8 p0 = (c0 & low) * 0xd2511f53u, p1 = (c2 & low) * 0xcd9e8d57u;
-        c0 = (p1 >> 32) ^ (c1 ^ keys->k0[round]);
-        c2 = (p0 >> 32) ^ (c3 ^ keys->k1[round]);
-        c1 = p1;
-        c3 = p0;
-    }
-    *(uint32x8 *)(draws) = __builtin_convertvector(c0, uint32x8);
-    *(uint32x8 *)(draws + DRAW_LANES) = __builtin_convertvector(c1, uint32x8);
-    *(uint32x8 *)(draws + 2 * DRAW_LANES) = __builtin_convertvector(c2, uint32x8);
-    *(uint32x8 *)(draws + 3 * DRAW_LANES) = __builtin_convertvector(c3, uint32x8);
+    for (int round = FIRST_ROUND; round < PHILOX_ROUNDS; round++) mix_group(keys, round, &c);
+    end_group(&c, draws);
 }
 
 INLINE void draw(uint64_t key, uint32_t stream, uint64_t first, uint32_t *draws, size_t n) {
     philox_keys keys;
-    schedule_keys(key, &keys);
+    uint64_t high = UINT64_MAX;
     uint32_t group[DRAW_GROUP];
     size_t done = 0;
     while (done < n) {
-        const uint64_t element = first + done;
+        const uint64_t element = first + done, block = element / DRAW_GROUP * DRAW_LANES;
         const size_t skip = element % DRAW_GROUP, left = n - done, count = DRAW_GROUP - skip < left ? DRAW_GROUP - skip : left;
+        if (block >> 32 != high) schedule_keys(key, stream, (uint32_t)(high = block >> 32), &keys);
         if (count == DRAW_GROUP) {
-            philox_group(&keys, element / DRAW_GROUP, stream, draws + done);
+            draw_group(&keys, (uint32_t)block, draws + done);
         } else {
-            philox_group(&keys, element / DRAW_GROUP, stream, group);
+            draw_group(&keys, (uint32_t)block, group);
             memcpy(draws + done, group + skip, count * sizeof *draws);
         }
         done += count;
@@ -87,26 +114,42 @@ INLINE void flag_random(uint64_t key, uint32_t stream, uint64_t first, uint32_t 
 }
 
 typedef uint8_t uint8x32 __attribute__((vector_size(32), aligned(1)));
+typedef int8_t int8x32 __attribute__((vector_size(32), aligned(1)));
+typedef int8_t int8x8 __attribute__((vector_size(8), aligned(1)));
+typedef uint16_t uint16x32 __attribute__((vector_size(64)));
 typedef uint32_t uint32x32 __attribute__((vector_size(128), aligned(4)));
 typedef int32_t int32x32 __attribute__((vector_size(128), aligned(4)));
 typedef bool bool32 __attribute__((ext_vector_type(32)));
 
+INLINE uint32_t bits_of_bytes(const uint8x32 *bytes) {
+    const bool32 set = __builtin_convertvector(*bytes, bool32);
+    uint32_t bits;
+    memcpy(&bits, &set, sizeof bits);
+    return bits;
+}
+
 INLINE void pack_flags(const uint8_t *flags, uint32_t *bits, size_t n) {
-    for (size_t i = 0; i < n; i += 32) {
-        uint8_t own[32] = {0};
-        memcpy(own, flags + i, n - i < 32 ? n - i : 32);
-        const bool32 set = __builtin_convertvector(*(const uint8x32 *)own, bool32);
-        memcpy(bits + i / 32, &set, sizeof set);
-    }
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32) bits[i / 32] = bits_of_bytes((const uint8x32 *)(flags + i));
+    if (i == n) return;
+    uint8_t rest[32] = {0};
+    memcpy(rest, flags + i, n - i);
+    bits[i / 32] = bits_of_bytes((const uint8x32 *)rest);
+}
+
+INLINE void flags_of_bits(uint32_t bits, uint8_t *flags) {
+    bool32 set;
+    memcpy(&set, &bits, sizeof set);
+    *(uint8x32 *)flags = __builtin_convertvector(set, uint8x32);
 }
 
 INLINE void unpack_flags(const uint32_t *bits, uint8_t *flags, size_t n) {
-    for (size_t i = 0; i < n; i += 32) {
-        bool32 set;
-        memcpy(&set, bits + i / 32, sizeof set);
-        const uint8x32 own = __builtin_convertvector(set, uint8x32);
-        memcpy(flags + i, &own, n - i < 32 ? n - i : 32);
-    }
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32) flags_of_bits(bits[i / 32], flags + i);
+    if (i == n) return;
+    uint8_t rest[32];
+    flags_of_bits(bits[i / 32], rest);
+    memcpy(flags + i, rest, n - i);
 }
 
 /* --- DELLA --------------------------------------------------------------------------------------------------------- */
@@ -117,19 +160,25 @@ INLINE uint32_t rank_limit(size_t rank, size_t n, double lowest, double spread) 
     return limit >= 4294967295.0 ? 0xffffffffu : limit > 0 ? (uint32_t)limit : 0;
 }
 
-enum { RANK_SHIFT = 20, RANK_CLASSES = TK_RANK_CLASSES, LAST_CLASS = RANK_CLASSES - 1 };
+enum { RANK_SHIFT = 20, RANK_PARTS = 4, RANK_BUCKETS = 48, LAST_CLASS = RANK_PARTS * RANK_BUCKETS - 1 };
+/* Tables have room for so many buckets. */
+enum { RANK_BUCKET_BITS = 6, RANK_STRIDE = TK_RANK_STRIDE };
 
 /* Classes of magnitudes, in order: eight of each power of two, those at a class's lower end apart, in an even class where all are equal. That is
- * where most differences of 16-bit numbers lie. Zeros have class 0 to themselves; class 1 takes all that is some 2^11 times smaller than the
- * largest. */
+ * where most differences of 16-bit numbers lie. Zeros have class 0 to themselves; class 5 takes all that is some 2^11 times smaller than the
+ * largest. Four neighbouring classes are a bucket. */
 INLINE uint32_t rank_class(uint32_t magnitude) {
     return ((magnitude + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (magnitude >> RANK_SHIFT);
 }
 
-INLINE void class_group(const float *x, uint32_t floor, uint8_t *classes) {
-    const uint32x32 u = *(const uint32x32 *)x & MAGNITUDE, own = ((u + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (u >> RANK_SHIFT);
-    const uint32x32 above = __builtin_elementwise_max(own, (uint32x32){} + floor) - floor, nonzero = __builtin_elementwise_min(own, (uint32x32){} + 1);
-    *(uint8x32 *)classes = __builtin_convertvector(__builtin_elementwise_max(above, nonzero), uint8x32);
+/* A class is noted with its place in the bucket in the two highest bits and the bucket in the others, so that the counts of neighbouring buckets lie
+ * side by side. */
+INLINE void class_group(const float *x, uint16_t floor, uint8_t *classes) {
+    const uint32x32 u = *(const uint32x32 *)x & MAGNITUDE, wide = ((u + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (u >> RANK_SHIFT);
+    const uint16x32 own = __builtin_convertvector(wide, uint16x32), least = (uint16x32)(own != 0) & 5;
+    const uint16x32 above = __builtin_elementwise_max(__builtin_elementwise_sub_sat(own, (uint16x32){} + floor), least);
+    const uint8x32 class = __builtin_convertvector(above, uint8x32);
+    *(uint8x32 *)classes = class << RANK_BUCKET_BITS | class >> 2;
 }
 
 /* Fills the last 32 classes up with zeros. */
@@ -139,7 +188,8 @@ INLINE void rank_classes(const float *x, uint8_t *classes, size_t n) {
         const uint32_t u = bits_of(x[i]) & MAGNITUDE;
         most = u > most ? u : most;
     }
-    const uint32_t top = rank_class(most), floor = top > LAST_CLASS ? (top - LAST_CLASS + 1) & ~1u : 0;
+    const uint32_t top = rank_class(most);
+    const uint16_t floor = top > LAST_CLASS ? (uint16_t)((top - LAST_CLASS + 1) & ~1u) : 0;
     size_t i = 0;
     for (; i + 32 <= n; i += 32) class_group(x + i, floor, classes + i);
     if (i == n) return;
@@ -148,55 +198,128 @@ INLINE void rank_classes(const float *x, uint8_t *classes, size_t n) {
     class_group(rest, floor, classes + i);
 }
 
-/* below[c] = how many elements lie in lower classes. The high half of a draw below limits[c] % 2^16 is kept in class c, that above
- * limits[c] / 2^16 dropped, whatever the rank within the class: in float32, which is exact to a fortieth of that half's unit; the margin is twice
- * that. */
-INLINE void count_classes(const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_room *room) {
-    uint32_t(*counts)[RANK_CLASSES] = room->counts; /* several, so that equal neighbours do not wait for each other */
-    memset(counts, 0, sizeof room->counts);
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        uint64_t eight;
-        memcpy(&eight, classes + i, sizeof eight);
-        for (int j = 0; j < 8; j++) counts[j % 4][eight >> 8 * j & 0xff]++;
-    }
-    for (; i < n; i++) counts[0][classes[i]]++;
-    const uint32x8 none = {0};
+/* Of elements of which `first` lie in lower classes and `end` in lower classes or their own, one is kept whatever its rank within the class where one
+ * more than the draw's high half is at most first * step + least; and it is dropped where that half is above end * step + most. In float32, which is
+ * exact to a fortieth of that half's unit; the margin is twice that. */
+typedef struct rank_scale {
+    float step, least, most;
+} rank_scale;
+
+INLINE rank_scale scale_ranks(size_t n, double lowest, double spread) {
     const float margin = 0.05f, step = (float)(spread * 65536 / (double)(n - 1)), start = (float)(lowest * 65536);
-    const float least = start - margin, most = start + margin - step;
+    return (rank_scale){step, start - margin, start + margin - step};
+}
+
+/* Counts in several tables, so that equal neighbours do not wait for each other. */
+INLINE void count_four(const uint8_t *classes, tk_rank_room *room) {
+    uint32_t four;
+    memcpy(&four, classes, sizeof four);
+    for (int j = 0; j < 4; j++) room->counts[j][four >> 8 * j & 0xff]++;
+}
+
+INLINE void count_classes(const uint8_t *classes, size_t n, tk_rank_room *room) {
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4) count_four(classes + i, room);
+    for (; i < n; i++) room->counts[0][classes[i]]++;
+}
+
+/* Counts, and draws the words of the elements from first - first % 32 on. Counting waits for memory and drawing for products, so that both together
+ * take hardly longer than either. */
+INLINE void count_and_draw(const uint8_t *classes, size_t n, const tk_random *random, uint32_t *words, tk_rank_room *room) {
+    philox_keys keys;
+    uint64_t high = UINT64_MAX, block = random->first / DRAW_GROUP * DRAW_LANES;
+    const size_t count = random->first % DRAW_GROUP + n;
+    for (size_t i = 0; i < count; i += DRAW_GROUP, block += DRAW_LANES) {
+        if (block >> 32 != high) schedule_keys(random->key, random->stream, (uint32_t)(high = block >> 32), &keys);
+        if (i + DRAW_GROUP > n) {
+            draw_group(&keys, (uint32_t)block, words + i);
+            continue;
+        }
+        philox_group c;
+        begin_group(&keys, (uint32_t)block, &c);
+#pragma clang loop unroll(full)
+        for (int round = FIRST_ROUND; round < PHILOX_ROUNDS; round++) {
+            mix_group(&keys, round, &c);
+            count_four(classes + i + 4 * (round - FIRST_ROUND), room);
+        }
+        end_group(&c, words + i);
+    }
+    count_classes(classes + n / DRAW_GROUP * DRAW_GROUP, n % DRAW_GROUP, room);
+}
+
+/* A draw's highest byte, less 2^7, below surely[b] is kept in bucket b, that above possibly[b] dropped, whatever the rank within the bucket. */
+typedef struct rank_tables {
+    int8_t surely[RANK_STRIDE], possibly[RANK_STRIDE];
+} rank_tables;
+
+/* Sets below[c] to how many elements lie in lower classes, and the counts to zero again: clearing them in one go would take longer. */
+INLINE void add_counts(size_t n, rank_scale scale, tk_rank_room *room, rank_tables *tables) {
+    const uint32x8 none = {0};
     uint32x8 below = none;
-    for (int c = 0; c < RANK_CLASSES; c += 8) {
-        const uint32x8 own = *(uint32x8 *)(counts[0] + c) + *(uint32x8 *)(counts[1] + c) + *(uint32x8 *)(counts[2] + c) + *(uint32x8 *)(counts[3] + c);
-        uint32x8 sum = own + __builtin_shufflevector(own, none, 8, 0, 1, 2, 8, 4, 5, 6);
+    for (int bucket = 0; bucket < RANK_BUCKETS; bucket += 8) {
+        uint32x8 own[RANK_PARTS], all = none;
+        for (int part = 0; part < RANK_PARTS; part++) {
+            own[part] = none;
+            for (int table = 0; table < 4; table++) {
+                uint32x8 *const count = (uint32x8 *)(room->counts[table] + (part << RANK_BUCKET_BITS | bucket));
+                own[part] += *count;
+                *count = none;
+            }
+            all += own[part];
+        }
+        uint32x8 sum = all + __builtin_shufflevector(all, none, 8, 0, 1, 2, 8, 4, 5, 6);
         sum += __builtin_shufflevector(sum, none, 8, 8, 0, 1, 8, 8, 4, 5);
         sum += __builtin_shufflevector(sum, none, 8, 8, 8, 8, 3, 3, 3, 3);
-        const uint32x8 first = below + sum - own, end = below + sum;
-        *(uint32x8 *)(room->below + c) = first;
-        const int32x8 surely = __builtin_convertvector(__builtin_convertvector((int32x8)first, float8) * step + least, int32x8);
-        const int32x8 possibly = __builtin_convertvector(__builtin_convertvector((int32x8)end, float8) * step + most, int32x8);
-        const int32x8 largest = (int32x8){} + 0xffff;
-        *(uint32x8 *)(room->limits + c) = (uint32x8)(__builtin_elementwise_min(surely, largest) | __builtin_elementwise_min(possibly, largest) << 16);
+        uint32x8 place = below + sum - all;
+        const int32x8 surely = __builtin_convertvector(__builtin_convertvector((int32x8)place, float8) * scale.step + scale.least, int32x8);
+        for (int part = 0; part < RANK_PARTS; place += own[part], part++) {
+            *(uint32x8 *)(room->below + (part << RANK_BUCKET_BITS | bucket)) = place;
+        }
+        const int32x8 possibly = __builtin_convertvector(__builtin_convertvector((int32x8)place, float8) * scale.step + scale.most, int32x8);
+        const int32x8 largest = (int32x8){} + UINT8_MAX;
+        *(int8x8 *)(tables->surely + bucket) = __builtin_convertvector(__builtin_elementwise_min(surely >> 8, largest) - 128, int8x8);
+        *(int8x8 *)(tables->possibly + bucket) = __builtin_convertvector(__builtin_elementwise_min(possibly >> 8, largest) - 128, int8x8);
         below += __builtin_shufflevector(sum, none, 7, 7, 7, 7, 7, 7, 7, 7);
     }
-    room->limits[0] = 0xffff; /* zero is zero, kept or not */
+    room->below[RANK_BUCKETS] = (uint32_t)n;
+    /* Zero is zero, kept or not. */
+    tables->surely[0] = INT8_MAX;
+    tables->possibly[0] = INT8_MIN;
 }
 
-/* Decides what the class decides of 32 elements. Returns a bit for each of the others. */
-INLINE uint32_t decide_group(const uint8_t *classes, const uint32_t *draws, const uint32_t *limits, uint8_t *keep) {
-    int32x32 own;
-#pragma clang loop unroll(full)
-    for (int j = 0; j < 32; j++) own[j] = (int32_t)limits[classes[j]];
-    const int32x32 u = (int32x32)(*(const uint32x32 *)draws >> 16), surely = own & 0xffff, possibly = (int32x32)((uint32x32)own >> 16);
-    const uint8x32 kept = __builtin_convertvector(u < surely, uint8x32), dropped = __builtin_convertvector(u > possibly, uint8x32);
-    const uint8x32 kept_once = kept & 1;
-    memcpy(keep, &kept_once, sizeof kept_once);
-    const bool32 decided = __builtin_convertvector(kept | dropped, bool32);
-    uint32_t bits;
-    memcpy(&bits, &decided, sizeof bits);
-    return ~bits;
+/* table[bucket] for 32 buckets. */
+INLINE void look_up_buckets(const int8_t *table, const uint8x32 *buckets, int8x32 *found) {
+    const uint8x32 within = *buckets & 31;
+    const int8x32 is_high = (int8x32)((int8x32)*buckets > 31);
+    const int8x32 low = __builtin_shufflevector(*(const int8x32 *)table, within), high = __builtin_shufflevector(*(const int8x32 *)(table + 32), within);
+    *found = (high & is_high) | (low & ~is_high);
 }
 
-typedef uint16_t uint16x32 __attribute__((vector_size(64)));
+/* Decides what the bucket and the draw's highest byte decide of 32 elements. Returns a bit for each of the others. */
+INLINE uint32_t decide_group(const uint8_t *classes, const uint32_t *draws, const rank_tables *tables, uint8_t *keep) {
+    const uint8x32 buckets = *(const uint8x32 *)classes & (RANK_STRIDE - 1);
+    const int8x32 u = (int8x32)(__builtin_convertvector(*(const uint32x32 *)draws >> 24, uint8x32) ^ 0x80);
+    int8x32 surely, possibly;
+    look_up_buckets(tables->surely, &buckets, &surely);
+    look_up_buckets(tables->possibly, &buckets, &possibly);
+    const uint8x32 kept = (uint8x32)(u < surely), decided = kept | (uint8x32)(u > possibly);
+    *(uint8x32 *)keep = kept & 1;
+    return ~bits_of_bytes(&decided);
+}
+
+/* Decides what the class and the draw's high half decide of the open elements. The others stay in the list; returns how many. */
+INLINE size_t keep_surely(
+    const uint32_t *draws, const uint8_t *classes, rank_scale scale, const tk_rank_room *room, uint32_t *open, size_t count, uint8_t *keep) {
+    size_t left = 0;
+    for (size_t j = 0; j < count; j++) {
+        const uint32_t i = open[j], class = classes[i], next = class + RANK_STRIDE, u = draws[i] >> 16;
+        const uint32_t first = room->below[class], end = room->below[next < TK_RANK_CLASSES ? next : next % TK_RANK_CLASSES + 1];
+        keep[i] = (float)(int32_t)(u + 1) <= (float)(int32_t)first * scale.step + scale.least;
+        open[left] = i;
+        left += !(keep[i] | ((float)(int32_t)u > (float)(int32_t)end * scale.step + scale.most));
+    }
+    return left;
+}
 
 /* How many of the bytes have this value. Reads up to 31 bytes more. */
 INLINE size_t count_bytes(const uint8_t *bytes, uint8_t value, size_t n) {
@@ -259,11 +382,11 @@ enum { MANY_OPEN = 64, MANY_OPEN_IN_CLASS = 24 };
 INLINE void keep_open(
     const float *x, const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items,
     uint8_t *keep) {
-    uint32_t wanted[RANK_CLASSES] = {0}, ends[RANK_CLASSES];
+    uint32_t wanted[TK_RANK_CLASSES] = {0}, ends[TK_RANK_CLASSES];
     for (size_t i = 0; i < n; i++) wanted[classes[i]] += keep[i] == 2;
     memcpy(ends, room->below, sizeof ends);
     for (size_t i = 0; i < n; i++) items[ends[classes[i]]++] = (uint64_t)(bits_of(x[i]) & MAGNITUDE) << 32 | i;
-    for (int c = 0; c < RANK_CLASSES; c++) {
+    for (int c = 0; c < TK_RANK_CLASSES; c++) {
         if (!wanted[c]) continue;
         const uint32_t first = room->below[c], count = ends[c] - first;
         uint64_t *own = items + first;
@@ -288,14 +411,13 @@ INLINE void keep_open(
 INLINE size_t keep_equal(
     const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_room *room, uint32_t *open, size_t count,
     uint8_t *keep) {
-    uint32_t *ranks = room->counts[0], *ends = room->counts[1];
-    memcpy(ranks, room->below, sizeof room->counts[0]);
-    memset(ends, 0, sizeof room->counts[1]);
+    uint32_t ranks[TK_RANK_CLASSES], ends[TK_RANK_CLASSES] = {0};
+    memcpy(ranks, room->below, sizeof ranks);
     size_t left = 0;
     for (size_t j = 0; j < count; j++) {
         const uint32_t i = open[j];
         const uint8_t class = classes[i];
-        if (class % 2) {
+        if (class >> RANK_BUCKET_BITS & 1) {
             keep[i] = 2;
             open[left++] = i;
             continue;
@@ -319,22 +441,35 @@ INLINE size_t append_places(uint32_t bits, size_t at, uint32_t *places, size_t c
 
 /* Most elements are decided by the ranks that their class leaves possible; only the ranks of the others are looked for. */
 INLINE void keep_by_rank(
-    const float *x, const uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items, uint8_t *keep) {
-    if (n == 1) keep[0] = draws[0] < rank_limit(0, 1, lowest, spread);
-    if (n <= 1) return;
+    const float *x, const tk_random *random, uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items,
+    uint8_t *keep) {
+    if (n <= 1) {
+        if (random) draw(random->key, random->stream, random->first, draws, n);
+        if (n == 1) keep[0] = draws[0] < rank_limit(0, 1, lowest, spread);
+        return;
+    }
     uint8_t *classes = (uint8_t *)(items + 2 * n);
     rank_classes(x, classes, n);
-    count_classes(classes, n, lowest, spread, room);
+    if (random) {
+        count_and_draw(classes, n, random, draws, room);
+        draws += random->first % DRAW_GROUP;
+    } else {
+        count_classes(classes, n, room);
+    }
+    const rank_scale scale = scale_ranks(n, lowest, spread);
+    rank_tables tables = {0};
+    add_counts(n, scale, room, &tables);
     uint32_t *open = (uint32_t *)items;
     size_t count = 0, at = 0;
-    for (; at + 32 <= n; at += 32) count = append_places(decide_group(classes + at, draws + at, room->limits, keep + at), at, open, count);
+    for (; at + 32 <= n; at += 32) count = append_places(decide_group(classes + at, draws + at, &tables, keep + at), at, open, count);
     if (at < n) {
         uint8_t kept[32];
         uint32_t words[32] = {0};
         memcpy(words, draws + at, (n - at) * sizeof *words);
-        count = append_places(decide_group(classes + at, words, room->limits, kept), at, open, count);
+        count = append_places(decide_group(classes + at, words, &tables, kept), at, open, count);
         memcpy(keep + at, kept, n - at);
     }
+    count = keep_surely(draws, classes, scale, room, open, count, keep);
     count = keep_equal(draws, classes, n, lowest, spread, room, open, count, keep);
     if (count > MANY_OPEN) return keep_open(x, draws, classes, n, lowest, spread, room, items, keep);
     for (size_t j = 0; j < count; j++) {

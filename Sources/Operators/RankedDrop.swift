@@ -40,8 +40,8 @@ struct RankedDrop: Sparsifier {
         return OperatorCost(
             reads: reads,
             memory: MemoryNeed(
-                perThread: RankRoom.byteCount(row: rows.length) + rows.groupRoom * (4 + models.count) + rows.groupLength * 4
-                    + (rows.stride > 1 ? rows.length * 9 : 0) + vectors.flagBytes))
+                perThread: RankRoom.byteCount(row: rows.length) + rows.groupRoom * (4 + models.count)
+                    + (rows.stride > 1 ? rows.groupLength * 4 + rows.length * 9 : 0) + vectors.flagBytes))
     }
 
     func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) { (densities[index] > 0 ? .all : .none, .max) }
@@ -74,13 +74,14 @@ struct RankedDrop: Sparsifier {
         flags: UnsafeMutablePointer<UInt8>, kernels: Kernels
     ) {
         let lowest = densities[index] - epsilons[index], spread = 2 * epsilons[index]
-        let words = room.words(rows.groupLength)
-        random[index].draw(first: first, into: words, count: rows.groupLength, kernels: kernels)
         if rows.stride == 1 {
             room.ranks.choose(
-                deltas, words: words, lowest: lowest, spread: spread, flags: flags, count: rows.length, kernels: kernels)
+                deltas, random[index], first: first, lowest: lowest, spread: spread, flags: flags, count: rows.length,
+                kernels: kernels)
             return
         }
+        let words = room.words(rows.groupLength)
+        random[index].draw(first: first, into: words, count: rows.groupLength, kernels: kernels)
         let row = room.row(rows.length)
         for column in 0..<rows.stride {
             for position in 0..<rows.length {
@@ -153,23 +154,5 @@ private final class RankedDropRoom {
         if known != groups { try choose(known.upperBound..<groups.upperBound, room + known.count * length) }
         chosen[index] = groups
         return UnsafePointer(room)
-    }
-}
-
-/// Room that grows as it is asked for.
-private final class Room<Element: BitwiseCopyable> {
-    private var start = UnsafeMutablePointer<Element>.allocate(capacity: 1)
-    private var capacity = 1
-
-    deinit { start.deallocate() }
-
-    /// Room for `count` elements; what was in it is lost when it grows.
-    func pointer(_ count: Int) -> UnsafeMutablePointer<Element> {
-        if capacity < count {
-            start.deallocate()
-            start = .allocate(capacity: count)
-            capacity = count
-        }
-        return start
     }
 }

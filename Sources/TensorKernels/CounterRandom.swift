@@ -34,6 +34,8 @@ package struct CounterRandom: Sendable, Hashable {
         kernels.table.pointee.flag_random(key, stream, UInt64(first), Self.limit(probability), flags, count)
     }
 
+    fileprivate func words(from first: Int) -> tk_random { tk_random(key: key, stream: stream, first: UInt64(first)) }
+
     /// The words below this number are the ones of the given probability.
     private static func limit(_ probability: Double) -> UInt32 {
         probability > 0 ? UInt32(exactly: (min(probability, 1) * 0x1p32).rounded(.down)) ?? .max : 0
@@ -43,7 +45,7 @@ package struct CounterRandom: Sendable, Hashable {
 /// One thread's room for DELLA's choice in a row.
 package final class RankRoom {
     private let room: UnsafeMutablePointer<tk_rank_room>
-    private var items: [UInt64] = []
+    private let items = Room<UInt64>(), words = Room<UInt32>()
 
     package init() {
         room = .allocate(capacity: 1)
@@ -56,22 +58,37 @@ package final class RankRoom {
     package static let rowLimit = Int(Int32.max)
 
     /// Bytes for rows of that many elements.
-    package static func byteCount(row: Int) -> Int { MemoryLayout<tk_rank_room>.size + itemBytes(row) }
-    private static func itemBytes(_ count: Int) -> Int { 17 * count + 31 }
+    package static func byteCount(row: Int) -> Int {
+        MemoryLayout<tk_rank_room>.size + itemCount(row) * MemoryLayout<UInt64>.stride
+            + wordCount(row) * MemoryLayout<UInt32>.stride
+    }
+
+    private static func itemCount(_ count: Int) -> Int { (17 * count + 31 + 7) / MemoryLayout<UInt64>.stride }
+    private static func wordCount(_ count: Int) -> Int { count + 62 }
 
     /// Chooses from a row: an element stays with the probability `lowest + spread · q`, `q` being the rank of its magnitude from
     /// 0 for the smallest to 1; equal magnitudes rank by index. A row of one has `q = 1/2`. Whether a zero
     /// stays makes no difference, and is left open.
     ///
     /// - Parameters:
-    ///   - words: the elements' random words.
+    ///   - first: the tensor's element that the row begins with, whose word `random` draws.
     ///   - flags: is set to 1 for what stays and 0 for the rest.
     package func choose(
-        _ row: UnsafePointer<Float>, words: UnsafePointer<UInt32>, lowest: Double, spread: Double,
+        _ row: UnsafePointer<Float>, _ random: CounterRandom, first: Int, lowest: Double, spread: Double,
         flags: UnsafeMutablePointer<UInt8>, count: Int, kernels: Kernels
     ) {
-        let needed = (Self.itemBytes(count) + 7) / 8
-        if items.count < needed { items = Array(repeating: 0, count: needed) }
-        kernels.table.pointee.keep_by_rank(row, words, count, lowest, spread, room, &items, flags)
+        let words = words.pointer(Self.wordCount(count)), items = items.pointer(Self.itemCount(count))
+        withUnsafePointer(to: random.words(from: first)) { random in
+            kernels.table.pointee.keep_by_rank(row, random, words, count, lowest, spread, room, items, flags)
+        }
+    }
+
+    /// The same with words that were drawn before.
+    package func choose(
+        _ row: UnsafePointer<Float>, words: UnsafeMutablePointer<UInt32>, lowest: Double, spread: Double,
+        flags: UnsafeMutablePointer<UInt8>, count: Int, kernels: Kernels
+    ) {
+        let items = items.pointer(Self.itemCount(count))
+        kernels.table.pointee.keep_by_rank(row, nil, words, count, lowest, spread, room, items, flags)
     }
 }

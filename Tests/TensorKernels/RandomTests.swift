@@ -129,8 +129,11 @@ import Testing
 
     private func check(_ name: String, _ row: [Float], _ probabilities: [(lowest: Double, spread: Double)], kernels: Kernels) {
         let count = row.count
+        let random = CounterRandom(key: 5, stream: 2), room = RankRoom()
+        // Also across where the counter's second word goes on.
+        let first = count % 2 == 0 ? (1 << 34) - count / 2 : 3
         var words = [UInt32](repeating: 0, count: count)
-        CounterRandom(key: 5, stream: 2).draw(first: 3, into: &words, count: count, kernels: .portable)
+        random.draw(first: first, into: &words, count: count, kernels: .portable)
         let order = row.indices.sorted { (row[$0].magnitude, $0) < (row[$1].magnitude, $1) }
         for (lowest, spread) in probabilities {
             var flags = [UInt8](repeating: 9, count: count), expected = flags
@@ -139,11 +142,15 @@ import Testing
                 let limit = min((lowest + q * spread) * 0x1p32, Double(UInt32.max)).rounded(.down)
                 expected[index] = Double(words[index]) < limit ? 1 : 0
             }
-            RankRoom().choose(
-                row, words: words, lowest: lowest, spread: spread, flags: &flags, count: count, kernels: kernels)
+            room.choose(
+                row, words: &words, lowest: lowest, spread: spread, flags: &flags, count: count, kernels: kernels)
             #expect(
                 row.indices.allSatisfy { row[$0] == 0 || flags[$0] == expected[$0] }, "\(name), \(lowest), \(spread)")
             #expect(flags.allSatisfy { $0 <= 1 })
+            var others = [UInt8](repeating: 9, count: count)
+            room.choose(
+                row, random, first: first, lowest: lowest, spread: spread, flags: &others, count: count, kernels: kernels)
+            #expect(others == flags, "\(name), \(lowest), \(spread)")
         }
     }
 

@@ -16,14 +16,22 @@ enum {
     TK_HIGH_BINS = 1 << 15, /* a float32 magnitude has 31 bits: 15 high ones ... */
     TK_HIGH_TABLES = 2,     /* tables of these, which add up */
     TK_LOW_BINS = 1 << 16,  /* ... and 16 low ones */
-    TK_RANK_CLASSES = 192, /* what DELLA counts a row's magnitudes by */
+    TK_RANK_STRIDE = 64, /* what DELLA counts a row's magnitudes by: up to so many buckets ... */
+    TK_RANK_CLASSES = 4 * TK_RANK_STRIDE, /* ... of four classes each */
     TK_TILE = 64, /* elements that a loop over several vectors takes at a time */
     TK_BLOCK_LIMIT = 1024, /* elements of a block of keep_of_blocks */
 };
 
-/* What keep_by_rank counts with; its contents mean nothing between calls. */
+/* The random words of the elements from first on, as draw gives them. */
+typedef struct tk_random {
+    uint64_t key;
+    uint32_t stream;
+    uint64_t first;
+} tk_random;
+
+/* What keep_by_rank counts with. The counts are zero at first, and left so; the rest means nothing between calls. */
 typedef struct tk_rank_room {
-    uint32_t counts[4][TK_RANK_CLASSES], below[TK_RANK_CLASSES], limits[TK_RANK_CLASSES];
+    uint32_t counts[4][TK_RANK_CLASSES], below[TK_RANK_CLASSES];
 } tk_rank_room;
 
 /* What count_window adds to. */
@@ -127,10 +135,12 @@ typedef struct tk_kernels {
     void (*pack_flags)(const uint8_t *flags, uint32_t *bits, size_t n);
     void (*unpack_flags)(const uint32_t *bits, uint8_t *flags, size_t n);
     /* keep[i] = whether draws[i] / 2^32 < lowest + spread * q, q the rank of |x[i]| in the row from 0 (least) to 1, equal ones
-     * by index; q = 1/2 in a row of one; neither number is negative. Either, where x[i] is zero. `items` has room for 17 n + 31 bytes; n is at most 2^31 - 1. */
+     * by index; q = 1/2 in a row of one; neither number is negative, nor their sum above 1. Either, where x[i] is zero. The draws are
+     * made from `random`, for which `draws` has room for n + 62 words; where that is NULL, they are there. `items` has room for
+     * 17 n + 31 bytes; n is at most 2^31 - 1. */
     void (*keep_by_rank)(
-        const float *x, const uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items,
-        uint8_t *keep);
+        const float *x, const tk_random *_Nullable random, uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room,
+        uint64_t *items, uint8_t *keep);
     /* target *= 1 where the key's pattern lies in from...to, else 0. */
     void (*keep_keyed)(const float *keys, uint32_t from, uint32_t to, float *target, size_t n);
 
