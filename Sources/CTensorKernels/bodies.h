@@ -144,10 +144,6 @@ INLINE void scale(float a, const float *x, float *target, size_t n) {
     for (size_t i = 0; i < n; i++) target[i] = a * x[i];
 }
 
-INLINE void divide(float a, float *target, size_t n) {
-    for (size_t i = 0; i < n; i++) target[i] /= a;
-}
-
 INLINE void axpy(float a, const float *x, float *target, size_t n) {
     for (size_t i = 0; i < n; i++) target[i] = a * x[i] + target[i];
 }

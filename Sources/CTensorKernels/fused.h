@@ -29,6 +29,26 @@ INLINE void difference(const tk_vector *x, const tk_vector *y, float *target, si
     if (i < n) difference_tile(x, y, target, i, n - i);
 }
 
+INLINE void weighted_tile(const tk_vector *x, const float *weights, size_t models, float divisor, float *target, size_t at, size_t n) {
+    float own[TILE], sum[TILE];
+    for (size_t j = 0; j < n; j++) sum[j] = -0.0f; /* which leaves the sign of a zero that is added to it */
+    for (size_t m = 0; m < models; m++) {
+        const float weight = weights[m];
+        load_tile(&x[m], at, own, n);
+        for (size_t j = 0; j < n; j++) sum[j] = weight * own[j] + sum[j];
+    }
+    if (divisor != 1) {
+        for (size_t j = 0; j < n; j++) sum[j] /= divisor;
+    }
+    memcpy(target + at, sum, n * sizeof *sum);
+}
+
+INLINE void weighted_sum(const tk_vector *x, const float *weights, size_t models, float divisor, float *target, size_t n) {
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) weighted_tile(x, weights, models, divisor, target, i, TILE);
+    if (i < n) weighted_tile(x, weights, models, divisor, target, i, n - i);
+}
+
 static const float no_base[TILE];
 
 typedef uint8_t flag8 __attribute__((vector_size(8), aligned(1)));

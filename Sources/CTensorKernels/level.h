@@ -16,13 +16,13 @@ WRAP(void, narrow_e4m3, (const float *x, void *y, size_t n), (x, y, n))
 WRAP(void, narrow_e5m2, (const float *x, void *y, size_t n), (x, y, n))
 WRAP(void, subtract, (const float *x, const float *y, float *z, size_t n), (x, y, z, n))
 WRAP(void, difference, (const tk_vector *x, const tk_vector *y, float *z, size_t n), (x, y, z, n))
+WRAP(void, weighted_sum, (const tk_vector *x, const float *w, size_t m, float d, float *y, size_t n), (x, w, m, d, y, n))
 WRAP(
     void, merge_trimmed, (const tk_trimmed *p, size_t m, const tk_vector *b, const tk_combination *how, float *room, float *y, size_t n),
     (p, m, b, how, room, y, n))
 WRAP(void, add_magnitudes, (const tk_trimmed *p, const tk_vector *b, size_t lane, double *s, size_t n), (p, b, lane, s, n))
 WRAP(void, add, (const float *x, float *y, size_t n), (x, y, n))
 WRAP(void, scale, (float a, const float *x, float *y, size_t n), (a, x, y, n))
-WRAP(void, divide, (float a, float *y, size_t n), (a, y, n))
 WRAP(void, axpy, (float a, const float *x, float *y, size_t n), (a, x, y, n))
 WRAP(void, histogram_high, (const float *x, uint32_t *bins, size_t n), (x, bins, n))
 WRAP(void, histogram_low, (const float *x, uint32_t high, uint32_t *bins, size_t n), (x, high, bins, n))
@@ -85,11 +85,11 @@ static const tk_kernels table = {
     .narrow_e5m2 = level_narrow_e5m2,
     .subtract = level_subtract,
     .difference = level_difference,
+    .weighted_sum = level_weighted_sum,
     .merge_trimmed = level_merge_trimmed,
     .add_magnitudes = level_add_magnitudes,
     .add = level_add,
     .scale = level_scale,
-    .divide = level_divide,
     .axpy = level_axpy,
     .histogram_high = level_histogram_high,
     .histogram_low = level_histogram_low,

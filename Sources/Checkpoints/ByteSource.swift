@@ -15,10 +15,14 @@ package protocol ByteSource: Sendable {
 
     /// Where the bytes of `range` lie for as long as the source does; `nil` when they are not in memory, or not in the file.
     func direct(_ range: Range<Int>) -> UnsafeRawPointer?
+
+    /// Says that the bytes of `range` will hardly be read again. Nothing is lost where they are.
+    func release(_ range: Range<Int>)
 }
 
 extension ByteSource {
     package func direct(_ range: Range<Int>) -> UnsafeRawPointer? { nil }
+    package func release(_ range: Range<Int>) {}
 
     /// - Throws: `badData` unless `range` lies inside the source and, when it has to be copied, inside `scratch`.
     package func check(_ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer?, file: String) throws(TesseraError) {
@@ -73,6 +77,14 @@ package final class MappedSource: ByteSource, @unchecked Sendable {
     package func direct(_ range: Range<Int>) -> UnsafeRawPointer? {
         guard range.lowerBound >= 0, range.upperBound <= size else { return nil }
         return bytes.baseAddress.map { $0 + range.lowerBound }
+    }
+
+    /// Unmaps whole pages now, on whichever thread read them, which would else be done at the end by one thread alone.
+    package func release(_ range: Range<Int>) {
+        let page = Int(getpagesize())
+        let first = (range.lowerBound + page - 1) / page * page, end = range.upperBound / page * page
+        guard first >= 0, end <= size, first < end, let start = bytes.baseAddress else { return }
+        madvise(UnsafeMutableRawPointer(mutating: start + first), end - first, MADV_DONTNEED)
     }
 }
 

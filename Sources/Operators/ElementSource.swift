@@ -11,15 +11,20 @@ package protocol ElementSource: Sendable {
         _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer,
         kernels: Kernels) throws
 
-    /// Where the elements of `range` lie as they are stored, for as long as the source does; `nil` when they have to be loaded.
-    func direct(_ range: Range<Int>) -> UnsafeRawPointer?
+    /// Where the bytes of `byteRange` (counted from the tensor's first byte) lie as they are stored, for as long as the source does; `nil` when
+    /// they have to be loaded or copied.
+    func direct(_ byteRange: Range<Int>) -> UnsafeRawPointer?
 
-    /// Copies the bytes of `byteRange` (counted from the tensor's first byte) as they are stored.
+    /// Copies the bytes of `byteRange` as they are stored.
     func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws
+
+    /// Says that the elements of `range` are done with.
+    func release(_ range: Range<Int>)
 }
 
 extension ElementSource {
-    package func direct(_ range: Range<Int>) -> UnsafeRawPointer? { nil }
+    package func direct(_ byteRange: Range<Int>) -> UnsafeRawPointer? { nil }
+    package func release(_ range: Range<Int>) {}
 
     /// `copyBytes` of a source that is computed: its elements, rounded to its type.
     func copyRounded(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
@@ -70,9 +75,12 @@ package struct StoredTensor: ElementSource {
         }
     }
 
-    package func direct(_ range: Range<Int>) -> UnsafeRawPointer? {
-        let width = dtype.bitWidth / 8
-        return bytes.direct(offset + range.lowerBound * width..<offset + range.upperBound * width)
+    package func direct(_ byteRange: Range<Int>) -> UnsafeRawPointer? {
+        bytes.direct(offset + byteRange.lowerBound..<offset + byteRange.upperBound)
+    }
+
+    package func release(_ range: Range<Int>) {
+        bytes.release(offset + range.lowerBound * dtype.bitWidth / 8..<offset + range.upperBound * dtype.bitWidth / 8)
     }
 
     /// Calls `body` with the bytes of `byteRange`, counted from the tensor's first one.

@@ -155,7 +155,8 @@ package final class Grain {
     private func direct(_ index: Int, _ elements: Range<Int>) -> StoredVector? {
         let source = sources[index]
         guard source.dtype.isArithmetic else { return nil }
-        return source.direct(elements).map { StoredVector($0, source.dtype) }
+        let width = source.dtype.bitWidth / 8
+        return source.direct(elements.lowerBound * width..<elements.upperBound * width).map { StoredVector($0, source.dtype) }
     }
 
     /// The method's own room in this place of work, made when it is first asked for. It stays for the tensor's later passes, so

@@ -20,11 +20,13 @@ extension ParallelRunner {
 
 /// Takes the blocks of one output tensor.
 package protocol BlockSink: Sendable {
-    /// Gives `fill` room for the block's bytes and takes them when it returns. `fill` reports how far it has come, so that
-    /// what it wrote can be hashed while it is in cache.
+    /// Takes a block, `byteRange` of the tensor, `step` bytes after `step` bytes, so that each can be hashed while it is in cache.
+    ///
+    /// - Parameters:
+    ///   - step: a power of two, at most that of a grain in the widest type; the last step may be shorter.
+    ///   - fill: called with each step's range of the tensor's bytes, in order, and with the room that they belong into.
     func writeBlock(
-        _ index: Int, byteRange: Range<Int>, fill: (UnsafeMutableRawPointer, _ filled: (Int) throws -> Void) throws -> Void)
-        throws
+        _ index: Int, byteRange: Range<Int>, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void) throws
 
     /// Takes a block that is there as a whole.
     func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer) throws
@@ -274,16 +276,11 @@ package struct TensorPasses: Sendable {
         let width = outputType.bitWidth / 8
         try forEachBlock { sink, index, byteRange in
             try grains.with { grain in
-                try sink.writeBlock(index, byteRange: byteRange) { target, filled in
-                    let elements = byteRange.lowerBound / width..<byteRange.upperBound / width
-                    for start in stride(from: elements.lowerBound, to: elements.upperBound, by: FixedTree.blockElements) {
-                        grain.take(start..<min(elements.upperBound, start + FixedTree.blockElements))
-                        let result = grain.scratch(0)
-                        try body(grain, result)
-                        let offset = start * width - byteRange.lowerBound
-                        kernels.narrow(result, to: outputType, target + offset, count: grain.count)
-                        try filled(offset + grain.count * width)
-                    }
+                try sink.writeBlock(index, byteRange: byteRange, step: FixedTree.blockElements * width) { bytes, target in
+                    grain.take(bytes.lowerBound / width..<bytes.upperBound / width)
+                    let result = grain.scratch(0)
+                    try body(grain, result)
+                    kernels.narrow(result, to: outputType, target, count: grain.count)
                 }
             }
         }
@@ -291,14 +288,14 @@ package struct TensorPasses: Sendable {
 
     /// Copies a source's bytes as they are; for outputs of the source's own type.
     package func emitBytes(ofSource index: Int) throws {
-        let stretch = FixedTree.blockElements * 8
+        let source = sources[index]
         try forEachBlock { sink, block, byteRange in
-            try sink.writeBlock(block, byteRange: byteRange) { target, filled in
-                for start in stride(from: byteRange.lowerBound, to: byteRange.upperBound, by: stretch) {
-                    let end = min(byteRange.upperBound, start + stretch)
-                    try sources[index].copyBytes(start..<end, to: target + (start - byteRange.lowerBound))
-                    try filled(end - byteRange.lowerBound)
-                }
+            if let bytes = source.direct(byteRange) {
+                return try sink.storeBlock(
+                    block, offset: byteRange.lowerBound, UnsafeRawBufferPointer(start: bytes, count: byteRange.count))
+            }
+            try sink.writeBlock(block, byteRange: byteRange, step: FixedTree.blockElements * 8) { bytes, target in
+                try source.copyBytes(bytes, to: target)
             }
         }
     }
@@ -307,9 +304,12 @@ package struct TensorPasses: Sendable {
         guard let sink = sinks.first, sinks.count == 1 else {
             throw TesseraError(.internal, "a merge makes one tensor, not \(sinks.count)")
         }
-        let size = TreeDigest.blockSize
+        let size = TreeDigest.blockSize, bits = outputType.bitWidth
         try runner.forEach((byteCount + size - 1) / size) { index in
-            try body(sink, index, index * size..<min(byteCount, (index + 1) * size))
+            let byteRange = index * size..<min(byteCount, (index + 1) * size)
+            try body(sink, index, byteRange)
+            // This is a method's last pass.
+            for source in sources { source.release(byteRange.lowerBound * 8 / bits..<byteRange.upperBound * 8 / bits) }
         }
     }
 }

@@ -56,6 +56,14 @@ extension Kernels {
         withVectors(x, y) { table.pointee.difference($0, $1, target, count) }
     }
 
+    /// `target = Σ weightᵢ · xᵢ / divisor` of stored elements: in order, each step rounded to float32.
+    package func weightedSum(
+        _ x: [StoredVector], weights: [Float], divisor: Float = 1, into target: UnsafeMutablePointer<Float>, count: Int
+    ) {
+        assert(x.count == weights.count)
+        table.pointee.weighted_sum(x.map(\.vector), weights, x.count, divisor, target, count)
+    }
+
     // MARK: arcee_fusion
 
     /// The largest element, and `Σ exp(x − largest)` in float64.

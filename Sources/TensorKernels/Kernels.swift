@@ -76,11 +76,6 @@ package struct Kernels: @unchecked Sendable {
         table.pointee.scale(factor, x, target, count)
     }
 
-    /// `target /= divisor`.
-    package func divide(_ target: UnsafeMutablePointer<Float>, by divisor: Float, count: Int) {
-        table.pointee.divide(divisor, target, count)
-    }
-
     /// `target += factor · x`, the product rounded before the sum.
     package func axpy(_ factor: Float, _ x: UnsafePointer<Float>, into target: UnsafeMutablePointer<Float>, count: Int) {
         table.pointee.axpy(factor, x, target, count)

@@ -87,6 +87,8 @@ struct LocalRun: Sendable {
 
 /// For shards that only look at their inputs: all others write directly.
 private struct NoOutput: ShardOutput {
+    var pieceSize: Int { TreeDigest.blockSize }
+
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws { throw none }
 
     func store(

@@ -2,7 +2,7 @@ import Checkpoints
 import NIOCore
 import Synchronization
 
-/// Room for one block for each thread that is writing one.
+/// Room for one block for each thread that is writing one, of which no more is touched than a piece.
 final class BlockBuffers: Sendable {
     private let idle = Mutex<[Buffer]>([])
 

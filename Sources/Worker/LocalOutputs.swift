@@ -75,6 +75,9 @@ struct DirectOutput: ShardOutput {
     private let buffers: BlockBuffers
     private let syncs: Bool
 
+    /// Small enough that the kernel finds in the cache what it copies, and that no thread waits long for another that writes the same file.
+    let pieceSize = 1 << 20
+
     /// - Parameter syncs: whether the shard is made durable at its end, because the coordinator's machine cannot do that for this one.
     init(files: [Int: OutputFile], outputs: [OutputTensor], buffers: BlockBuffers, syncs: Bool) {
         self.files = files

@@ -6,7 +6,11 @@ package import TensorKernels
 
 /// Takes the finished blocks of a shard, from several threads at once.
 package protocol ShardOutput: Sendable {
-    /// Keeps `bytes`, which begin at byte `offset` of the shard's output tensor `tensor`. May wait; throws when they cannot be kept.
+    /// Bytes of the pieces in which blocks are best stored. A multiple of every step of `BlockSink.writeBlock`, at most a block.
+    var pieceSize: Int { get }
+
+    /// Keeps `bytes`, which begin at byte `offset` of the shard's output tensor `tensor`: a piece, or what is left of a block. May wait; throws
+    /// when they cannot be kept.
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws
 
     /// The same for bytes that `fill` writes. It reports how far it has come, so that what it wrote can be worked on while it is in cache.
@@ -219,7 +223,7 @@ extension ShardExecutor {
     }
 }
 
-/// Hashes each block while it is written, then passes it on.
+/// Hashes each piece of a block while it is in cache, and passes it on.
 private final class HashingSink: BlockSink {
     private let digests: Mutex<[Digest?]>
     private let tensor: Int
@@ -234,31 +238,39 @@ private final class HashingSink: BlockSink {
     }
 
     func writeBlock(
-        _ index: Int, byteRange: Range<Int>, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
+        _ index: Int, byteRange: Range<Int>, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void
     ) throws {
         let hash = try SHA256()
-        try output.store(byteCount: byteRange.count, tensor: tensor, offset: byteRange.lowerBound) { buffer, passOn in
-            try withoutActuallyEscaping(passOn) { passOn in
-                var hashed = 0
-                try fill(buffer) { filled in
-                    hash.update(UnsafeRawBufferPointer(start: buffer + hashed, count: filled - hashed))
-                    hashed = filled
-                    try passOn(filled)
+        for piece in pieces(of: byteRange, size: output.pieceSize) {
+            try output.store(byteCount: piece.count, tensor: tensor, offset: piece.lowerBound) { room, filled in
+                for bytes in pieces(of: piece, size: step) {
+                    let target = room + (bytes.lowerBound - piece.lowerBound)
+                    try fill(bytes, target)
+                    hash.update(UnsafeRawBufferPointer(start: target, count: bytes.count))
+                    try filled(bytes.upperBound - piece.lowerBound)
                 }
             }
         }
-        let digest = try hash.finalize()
-        digests.withLock { $0[index] = digest }
-        progress.add(byteRange.count)
+        try note(hash.finalize(), ofBlock: index, byteCount: byteRange.count)
     }
 
     func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer) throws {
         let hash = try SHA256()
-        hash.update(bytes)
-        let digest = try hash.finalize()
-        try output.store(bytes, tensor: tensor, offset: offset)
+        for piece in pieces(of: 0..<bytes.count, size: output.pieceSize) {
+            let contents = UnsafeRawBufferPointer(rebasing: bytes[piece])
+            hash.update(contents)
+            try output.store(contents, tensor: tensor, offset: offset + piece.lowerBound)
+        }
+        try note(hash.finalize(), ofBlock: index, byteCount: bytes.count)
+    }
+
+    private func pieces(of range: Range<Int>, size: Int) -> some Sequence<Range<Int>> {
+        stride(from: range.lowerBound, to: range.upperBound, by: size).lazy.map { $0..<min(range.upperBound, $0 + size) }
+    }
+
+    private func note(_ digest: Digest, ofBlock index: Int, byteCount: Int) {
         digests.withLock { $0[index] = digest }
-        progress.add(bytes.count)
+        progress.add(byteCount)
     }
 
     /// - Throws: when the method left a block out: its own fault, caught before the result can be taken for whole.

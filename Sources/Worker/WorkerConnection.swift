@@ -152,6 +152,8 @@ private struct StreamOutput: ShardOutput {
     let buffers: BlockBuffers
     let rooms: FrameRooms
 
+    var pieceSize: Int { TreeDigest.blockSize }
+
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
         if packs { return try pack(bytes, tensor, offset) }
         try store(byteCount: bytes.count, tensor: tensor, offset: offset) { target, _ in

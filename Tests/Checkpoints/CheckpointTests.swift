@@ -117,6 +117,9 @@ import Testing
             #expect(source.size == bytes.count)
             for range in [0..<1, 0..<70_000, 31_337..<99_999, 99_999..<100_000, 5..<5] {
                 #expect(try source.withBytes(range, scratch: scratch) { Array($0) } == Array(bytes[range]))
+                // What was let go of is still there.
+                source.release(range)
+                #expect(try source.withBytes(range, scratch: scratch) { Array($0) } == Array(bytes[range]))
             }
             for range in [99_999..<100_001, 100_000..<100_001] {
                 #expect(throws: TesseraError.self) { try source.withBytes(range, scratch: scratch) { _ in } }

@@ -65,12 +65,14 @@ final class Collector: BlockSink {
     private let blocks = Mutex<[Int: [UInt8]]>([:])
 
     func writeBlock(
-        _ index: Int, byteRange: Range<Int>, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
+        _ index: Int, byteRange: Range<Int>, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void
     ) throws {
         let room = UnsafeMutableRawBufferPointer.allocate(byteCount: TreeDigest.blockSize, alignment: 64)
         defer { room.deallocate() }
         guard let start = room.baseAddress else { return }
-        try fill(start) { _ in }
+        for lower in stride(from: byteRange.lowerBound, to: byteRange.upperBound, by: step) {
+            try fill(lower..<min(byteRange.upperBound, lower + step), start + (lower - byteRange.lowerBound))
+        }
         let isNew = blocks.withLock { $0.updateValue(Array(room[..<byteRange.count]), forKey: index) == nil }
         if !isNew { throw TesseraError(.internal, "block \(index) was written twice") }
     }

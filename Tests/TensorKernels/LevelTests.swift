@@ -39,7 +39,6 @@ import Testing
         compare("subtract") { kernels, x, y, target in kernels.subtract(x, y, into: &target, count: x.count) }
         compare("add") { kernels, x, _, target in kernels.add(x, to: &target, count: x.count) }
         compare("scale") { kernels, x, _, target in kernels.scale(x, by: 0.3, into: &target, count: x.count) }
-        compare("divide") { kernels, x, _, target in kernels.divide(&target, by: 0.7, count: x.count) }
         compare("axpy") { kernels, x, _, target in kernels.axpy(0.1, x, into: &target, count: x.count) }
     }
 

@@ -49,6 +49,34 @@ import Testing
         }
     }
 
+    private func withStored<Result>(
+        _ models: [(bytes: [UInt8], dtype: DType)], _ vectors: [StoredVector] = [], _ body: ([StoredVector]) throws -> Result
+    ) rethrows -> Result? {
+        guard let (bytes, dtype) = models.first else { return try body(vectors) }
+        return try vector(bytes, dtype) { try withStored(Array(models.dropFirst()), vectors + [$0], body) } ?? nil
+    }
+
+    /// Weights of zero show that the sign of a zero stays.
+    @Test(arguments: Kernels.available, [1, 3, 40])
+    func weightedSumsAreTheirSteps(kernels: Kernels, models: Int) {
+        let weights = (0..<models).map { Float($0 % 5) / 4 }
+        for count in Self.lengths {
+            let family = family(models, count: count)
+            let values = family.models.map { widened($0.bytes, $0.dtype, count: count) }
+            for divisor in [Float(1), 3] {
+                let expected = (0..<count).map { element in
+                    let terms = zip(weights, values).map { $0 * $1[element] }
+                    return terms.dropFirst().reduce(terms[0], +) / divisor
+                }
+                var found = [Float](repeating: .nan, count: count)
+                _ = withStored(family.models) { x in
+                    kernels.weightedSum(x, weights: weights, divisor: divisor, into: &found, count: count)
+                }
+                #expect(bits(found) == bits(expected), "\(models) models, \(count) elements, \(divisor), \(kernels)")
+            }
+        }
+    }
+
     /// Models of all types, some values of which are NaN or infinite; the base is in bfloat16.
     private struct Family {
         var models: [(bytes: [UInt8], dtype: DType)]

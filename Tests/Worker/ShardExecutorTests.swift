@@ -22,6 +22,9 @@ import Worker
 
     final class Store: ShardOutput {
         let blocks = Mutex<[Int: [Int: [UInt8]]]>([:])
+        let pieceSize: Int
+
+        init(pieceSize: Int = TreeDigest.blockSize) { self.pieceSize = pieceSize }
 
         func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
             blocks.withLock { $0[tensor, default: [:]][offset] = Array(bytes) }
@@ -56,15 +59,17 @@ import Worker
 
     private func work(
         _ file: InputFile, count: Int, change: (inout SourceReference) -> Void = { _ in }, method: String = "passthrough",
-        base: Int? = nil
+        base: Int? = nil, scale: Double? = 2, output: DType = .bf16
     ) -> ShardWork {
         var source = SourceReference(file: 0, offset: file.size - 4 * count, dtype: .f32)
         change(&source)
         let tensor = TensorWork(
             name: "t", shape: [count],
             operation: .merge(
-                MergeOperation(method: method, values: ParameterValues(perInput: [["scale": .number(2)]]), base: base)),
-            sources: [source], outputs: [OutputTensor(name: "t", dtype: .bf16, byteCount: 2 * count, part: 0, offset: 0)])
+                MergeOperation(
+                    method: method, values: ParameterValues(perInput: [scale.map { ["scale": .number($0)] } ?? [:]]), base: base)),
+            sources: [source],
+            outputs: [OutputTensor(name: "t", dtype: output, byteCount: output.bitWidth / 8 * count, part: 0, offset: 0)])
         return ShardWork(label: "s", files: [file], tensors: [tensor])
     }
 
@@ -119,6 +124,21 @@ import Worker
         }
         let error = await #expect(throws: TesseraError.self) { try await run(work, threads: 4, memory: need - 1) }
         #expect(error?.code == .usage && error?.tensor == "t")
+    }
+
+    /// Computed blocks and copied ones.
+    @Test(arguments: [(2, .bf16), (nil, .f32)] as [(Double?, DType)])
+    func blocksAreTheSameInAnyPieces(scale: Double?, output: DType) async throws {
+        let file = try input("in", count: Self.count), work = work(file, count: Self.count, scale: scale, output: output)
+        let whole = Store(), digests = try await run(work, output: whole)
+        let values = [UInt8](try readFile("\(directory.path)/in", maxBytes: .max).suffix(4 * Self.count))
+        if scale == nil { #expect(whole.bytes(ofTensor: 0) == values) }
+        for pieceSize in [1 << 16, 1 << 20] {
+            let pieces = Store(pieceSize: pieceSize)
+            #expect(try await run(work, output: pieces) == digests)
+            #expect(pieces.bytes(ofTensor: 0) == whole.bytes(ofTensor: 0))
+            #expect(pieces.blocks.withLock { $0[0]?.values.allSatisfy { $0.count <= pieceSize } } == true)
+        }
     }
 
     @Test func aCancelledShardStops() async throws {

@@ -91,6 +91,8 @@ typedef struct tk_kernels {
     void (*subtract)(const float *x, const float *y, float *target, size_t n);
     /* target = x - y for stored elements; x may be target itself. */
     void (*difference)(const tk_vector *x, const tk_vector *y, float *target, size_t n);
+    /* target = the sum of weights * x over all models, divided by `divisor`; in order, every step rounded. */
+    void (*weighted_sum)(const tk_vector *x, const float *weights, size_t models, float divisor, float *target, size_t n);
     /* target = base + lambda * (combination of what stays of the task vectors), every step rounded. By consensus: the sum of the entries whose
      * sign is that of the sum of all (zero counts as plus; a zero entry never agrees). NaN in any entry reaches the target. `room` holds
      * TK_TILE elements a model. */
@@ -102,8 +104,6 @@ typedef struct tk_kernels {
     void (*add)(const float *x, float *target, size_t n);
     /* target = a * x; target may be x. */
     void (*scale)(float a, const float *x, float *target, size_t n);
-    /* target /= a */
-    void (*divide)(float a, float *target, size_t n);
     /* target += a * x, in two roundings. */
     void (*axpy)(float a, const float *x, float *target, size_t n);
 

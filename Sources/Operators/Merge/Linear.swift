@@ -14,13 +14,13 @@ package struct Linear: MergeMethod {
     ]
 
     private let weights: [Float]
-    private let divisor: Float?
+    private let divisor: Float
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         var weights: [Float] = []
         for input in 0..<inputs.count { weights.append(Float(try values.number("weight", ofInput: input))) }
         self.weights = weights
-        divisor = try values.flag("normalize") ? weights.reduce(0, +) : nil
+        divisor = try values.flag("normalize") ? weights.reduce(0, +) : 1
         if divisor == 0 {
             throw TesseraError(
                 .badData, "the weights add up to zero, so their mean does not exist",
@@ -32,15 +32,8 @@ package struct Linear: MergeMethod {
 
     package func merge(_ tensor: TensorPasses) throws {
         try tensor.emit { grain, out in
-            for (index, weight) in weights.enumerated() {
-                let source = try grain.source(index)
-                if index == 0 {
-                    grain.kernels.scale(source, by: weight, into: out, count: grain.count)
-                } else {
-                    grain.kernels.axpy(weight, source, into: out, count: grain.count)
-                }
-            }
-            if let divisor { grain.kernels.divide(out, by: divisor, count: grain.count) }
+            let sources = try weights.indices.map { try grain.stored($0) }
+            grain.kernels.weightedSum(sources, weights: weights, divisor: divisor, into: out, count: grain.count)
         }
     }
 }

@@ -23,7 +23,7 @@ package struct Passthrough: MergeMethod {
             return try tensor.emitBytes(ofSource: 0)
         }
         try tensor.emit { grain, out in
-            grain.kernels.scale(try grain.source(0), by: scale ?? 1, into: out, count: grain.count)
+            grain.kernels.weightedSum([try grain.stored(0)], weights: [scale ?? 1], into: out, count: grain.count)
         }
     }
 }
