@@ -4,6 +4,7 @@
 #include <linux/fs.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 // Renames, and fails if `to` exists.
@@ -22,6 +23,14 @@ static inline int reserve_space(int file, long size) { return (int)syscall(SYS_f
 // Begins to write these bytes of a file to its disk, without waiting for that. A hint: nothing is lost where it fails.
 static inline void begin_write_back(int file, long offset, long size) {
     (void)syscall(SYS_sync_file_range, file, offset, size, SYNC_FILE_RANGE_WRITE);
+}
+
+// Whether a byte of a file is in the page cache, as far as that can be told without waiting for the disk.
+static inline int is_cached(int file, long offset) {
+    char byte;
+    const struct iovec room = {&byte, 1};
+    // The offset in two halves, as the system call takes it.
+    return syscall(SYS_preadv2, file, &room, 1L, offset, 0L, (long)RWF_NOWAIT) == 1;
 }
 
 // Processors that this process may run on, which in a container or a Slurm step are fewer than the machine has. 0 if that cannot be told.

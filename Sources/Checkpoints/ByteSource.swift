@@ -16,6 +16,9 @@ package protocol ByteSource: Sendable {
     /// Where the bytes of `range` lie for as long as the source does; `nil` when they are not in memory, or not in the file.
     func direct(_ range: Range<Int>) -> UnsafeRawPointer?
 
+    /// Says that the bytes of `range` will be read soon.
+    func prefetch(_ range: Range<Int>)
+
     /// Says that the bytes of `range` will hardly be read again. Nothing is lost where they are.
     func release(_ range: Range<Int>)
 }
@@ -23,6 +26,7 @@ package protocol ByteSource: Sendable {
 extension ByteSource {
     package func direct(_ range: Range<Int>) -> UnsafeRawPointer? { nil }
     package func release(_ range: Range<Int>) {}
+    package func prefetch(_ range: Range<Int>) {}
 
     /// - Throws: `badData` unless `range` lies inside the source and, when it has to be copied, inside `scratch`.
     package func check(_ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer?, file: String) throws(TesseraError) {
@@ -79,6 +83,8 @@ package final class MappedSource: ByteSource, @unchecked Sendable {
         return bytes.baseAddress.map { $0 + range.lowerBound }
     }
 
+    package func prefetch(_ range: Range<Int>) { file.prefetch(range) }
+
     /// Unmaps whole pages now, on whichever thread read them, which would else be done at the end by one thread alone.
     package func release(_ range: Range<Int>) {
         let page = Int(getpagesize())
@@ -104,4 +110,6 @@ package final class PreadSource: ByteSource {
         try file.read(into: target, at: range.lowerBound)
         return try body(UnsafeRawBufferPointer(target))
     }
+
+    package func prefetch(_ range: Range<Int>) { file.prefetch(range) }
 }

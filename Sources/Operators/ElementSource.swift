@@ -15,6 +15,9 @@ package protocol ElementSource: Sendable {
     /// they have to be loaded or copied.
     func direct(_ byteRange: Range<Int>) -> UnsafeRawPointer?
 
+    /// Says that the elements of `range` will be read soon.
+    func prefetch(_ range: Range<Int>)
+
     /// Copies the bytes of `byteRange` as they are stored.
     func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws
 
@@ -25,6 +28,7 @@ package protocol ElementSource: Sendable {
 extension ElementSource {
     package func direct(_ byteRange: Range<Int>) -> UnsafeRawPointer? { nil }
     package func release(_ range: Range<Int>) {}
+    package func prefetch(_ range: Range<Int>) {}
 
     /// `copyBytes` of a source that is computed: its elements, rounded to its type.
     func copyRounded(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
@@ -81,6 +85,10 @@ package struct StoredTensor: ElementSource {
 
     package func release(_ range: Range<Int>) {
         bytes.release(offset + range.lowerBound * dtype.bitWidth / 8..<offset + range.upperBound * dtype.bitWidth / 8)
+    }
+
+    package func prefetch(_ range: Range<Int>) {
+        bytes.prefetch(offset + range.lowerBound * dtype.bitWidth / 8..<offset + (range.upperBound * dtype.bitWidth + 7) / 8)
     }
 
     /// Calls `body` with the bytes of `byteRange`, counted from the tensor's first one.

@@ -14,6 +14,7 @@ package final class Grain {
 
     private let sources: [any ElementSource]
     private let inputs: TensorInputs
+    private let readAhead: ReadAhead
     private let slab: UnsafeMutablePointer<Float>
     private let bytes: UnsafeMutableRawBufferPointer
     /// What slot `i` holds of source `i` for the grain in hand.
@@ -32,10 +33,11 @@ package final class Grain {
     private static let widestElement = 8
     private static let alignment = 64
 
-    init(shape: [Int], sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels) {
+    init(shape: [Int], sources: [any ElementSource], inputs: TensorInputs, readAhead: ReadAhead, kernels: Kernels) {
         self.shape = shape
         self.sources = sources
         self.inputs = inputs
+        self.readAhead = readAhead
         self.kernels = kernels
         let elements = (sources.count + Self.extraSlots) * FixedTree.blockElements
         slab = UnsafeMutableRawPointer.allocate(byteCount: elements * MemoryLayout<Float>.stride, alignment: Self.alignment)
@@ -61,6 +63,7 @@ package final class Grain {
 
     func take(_ range: Range<Int>) {
         self.range = range
+        readAhead.advance(to: range.lowerBound)
         for index in contents.indices { contents[index] = .nothing }
     }
 

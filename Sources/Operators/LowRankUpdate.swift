@@ -77,6 +77,8 @@ package final class LowRankUpdate: ElementSource {
         }
     }
 
+    package func prefetch(_ range: Range<Int>) { matrix.prefetch(range) }
+
     /// The folded elements, rounded to the matrix's own type.
     package func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
         try copyRounded(byteRange, to: target)

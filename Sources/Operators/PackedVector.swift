@@ -198,6 +198,17 @@ package struct PackedVector: Sendable {
         }
     }
 
+    /// Says that `range` of `count` elements will be read soon: the same share of each part.
+    func prefetch(_ range: Range<Int>, of count: Int) {
+        for part in [parts.codes, parts.steps, parts.zeros, parts.values, parts.mask] {
+            guard let part, count > 0 else { continue }
+            part.prefetch(
+                Int(
+                    Double(range.lowerBound) / Double(count) * Double(part.count))..<Int(
+                        Double(range.upperBound) / Double(count) * Double(part.count)))
+        }
+    }
+
     private func part(_ part: StoredTensor?) throws(TesseraError) -> StoredTensor {
         guard let tensor = part else { throw TesseraError(.internal, "a task vector lacks a part") }
         return tensor
@@ -258,6 +269,11 @@ package struct RebuiltTensor: ElementSource {
             try base.load(range, into: own, scratch: scratch, kernels: kernels)
             kernels.add(own, to: target, count: range.count)
         }
+    }
+
+    package func prefetch(_ range: Range<Int>) {
+        base.prefetch(range)
+        for vector in vectors { vector.prefetch(range, of: count) }
     }
 
     /// What is added to the base.

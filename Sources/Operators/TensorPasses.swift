@@ -49,6 +49,7 @@ package struct TensorPasses: Sendable {
     /// One for each output tensor; a merge has one.
     let sinks: [any BlockSink]
     let grains: GrainPool
+    private let readAhead: ReadAhead
 
     /// Grains that a thread folds before it asks for more work.
     private static let grainsPerSpan = 128
@@ -65,7 +66,11 @@ package struct TensorPasses: Sendable {
         self.runner = runner
         self.memory = memory
         self.sinks = sinks
-        grains = GrainPool { Grain(shape: shape, sources: sources, inputs: inputs, kernels: kernels) }
+        let readAhead = ReadAhead(sources, count: shape.reduce(1, *))
+        self.readAhead = readAhead
+        grains = GrainPool {
+            Grain(shape: shape, sources: sources, inputs: inputs, readAhead: readAhead, kernels: kernels)
+        }
     }
 
     package var count: Int { shape.reduce(1, *) }
@@ -307,6 +312,7 @@ package struct TensorPasses: Sendable {
         let size = TreeDigest.blockSize, bits = outputType.bitWidth
         try runner.forEach((byteCount + size - 1) / size) { index in
             let byteRange = index * size..<min(byteCount, (index + 1) * size)
+            readAhead.advance(to: byteRange.lowerBound * 8 / bits)
             try body(sink, index, byteRange)
             // This is a method's last pass.
             for source in sources { source.release(byteRange.lowerBound * 8 / bits..<byteRange.upperBound * 8 / bits) }

@@ -87,7 +87,8 @@ package struct ShardExecutor: Sendable {
         shard.missing = nil
         defer { shard.memory?.giveBack() }
         let files = try work.files.map(inputs.open)
-        for tensor in work.tensors[shard.finishedTensors...] {
+        var upcoming: [any ElementSource]?
+        for (index, tensor) in work.tensors.enumerated().dropFirst(shard.finishedTensors) {
             do {
                 if shard.memory == nil {
                     let bytes = try memory(for: tensor)
@@ -101,7 +102,9 @@ package struct ShardExecutor: Sendable {
                     HashingSink(
                         blockCount: tensor.blockCount, tensor: shard.digests.count + index, output: output, progress: progress)
                 }
-                if let found = try compute(tensor, files: files, sinks: sinks, progress: progress) {
+                let sources = try upcoming ?? openSources(of: tensor, in: files)
+                upcoming = index + 1 < work.tensors.count ? prepared(work.tensors[index + 1], in: files) : nil
+                if let found = try compute(tensor, sources: sources, sinks: sinks, progress: progress) {
                     shard.findings.append(found)
                 }
                 shard.digests += try sinks.map { try $0.finish() }
@@ -130,10 +133,17 @@ package struct ShardExecutor: Sendable {
         return bytes
     }
 
+    /// The sources of the tensor that comes next, of which the disk is asked for the beginning; `nil` where there is something wrong with them,
+    /// which shows when it is their turn.
+    private func prepared(_ tensor: TensorWork, in files: [any ByteSource]) -> [any ElementSource]? {
+        guard let sources = try? openSources(of: tensor, in: files) else { return nil }
+        ReadAhead(sources, count: tensor.elementCount).advance(to: 0)
+        return sources
+    }
+
     private func compute(
-        _ tensor: TensorWork, files: [any ByteSource], sinks: [HashingSink], progress: ShardProgress
+        _ tensor: TensorWork, sources: [any ElementSource], sinks: [HashingSink], progress: ShardProgress
     ) throws -> TensorFindings? {
-        let sources = try openSources(of: tensor, in: files)
         func passes(_ inputs: TensorInputs, outputType: DType) throws(TesseraError) -> TensorPasses {
             guard inputs.base.map(sources.indices.contains) ?? true, !sources.isEmpty else {
                 throw TesseraError(.badData, "the shard names a base that is none of its \(sources.count) sources")
