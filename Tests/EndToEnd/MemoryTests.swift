@@ -45,8 +45,9 @@ import Testing
     /// The most that a process holds until it ends.
     private func peak(of process: RunningTessera) async -> Int {
         var peak = 0
-        while let memory = process.anonymousMemory, process.isRunning {
-            peak = max(peak, memory)
+        while process.isRunning {
+            // While it starts, there is a moment without any.
+            peak = max(peak, process.anonymousMemory ?? 0)
             try? await Task.sleep(for: .milliseconds(1))
         }
         return peak
@@ -72,8 +73,8 @@ import Testing
             let peak = await peak(of: process)
             try #require(await process.exitCode() == 0, "\(name): \(process.errors)")
             #expect(peak < Self.budget, "\(name) took \(peak >> 20) MiB")
-            // The blocks that two threads fill, at least: else nothing was measured.
-            #expect(peak > 16 << 20, "\(name) took \(peak >> 20) MiB")
+            // The pieces and grains of two threads and the program itself, at least: else nothing was measured.
+            #expect(peak > 8 << 20, "\(name) took \(peak >> 20) MiB")
         }
     }
 
