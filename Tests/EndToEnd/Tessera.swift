@@ -80,12 +80,15 @@ final class RunningTessera: Sendable {
     }
 }
 
-/// Waits until something is so; a bound that only a hanging process reaches.
+/// Waits until something is so; a bound that only a hanging process reaches. Asks often enough also where tests that compute leave this one no
+/// thread for a minute.
 func eventually(_ what: @autoclosure () -> String, _ condition: () async throws -> Bool) async throws {
     let deadline = ContinuousClock.now + .seconds(60)
-    while ContinuousClock.now < deadline {
+    var times = 0
+    while times < 50 || ContinuousClock.now < deadline {
         if try await condition() { return }
         try await Task.sleep(for: .milliseconds(20))
+        times += 1
     }
     Issue.record("still waiting for \(what())")
     throw CancellationError()
@@ -123,8 +126,10 @@ final class Cluster {
         try await eventually("\(count) workers") { try await get("/api/v1/workers", as: [Worker].self).count >= count }
     }
 
-    func submit(_ recipe: String, _ output: String, _ arguments: [String] = []) async throws -> Tessera.Outcome {
-        try await Tessera.run(["submit", recipe, output, "--coordinator", jobs] + arguments)
+    func submit(
+        _ recipe: String, _ output: String, _ arguments: [String] = [], in directory: String = Repository.golden
+    ) async throws -> Tessera.Outcome {
+        try await Tessera.run(["submit", recipe, output, "--coordinator", jobs] + arguments, in: directory)
     }
 
     // MARK: Status port
