@@ -151,6 +151,9 @@ INLINE void axpy(float a, const float *x, float *target, size_t n) {
 /* Elements that a loop over several vectors takes at a time: its sums stay in registers and the first cache. */
 enum { TILE = TK_TILE };
 
+/* Of a tile on the stack, which else begins anywhere: vectors that lie across two cache lines take twice the time. */
+#define IN_LINE _Alignas(64)
+
 /* --- reductions -------------------------------------------------------------------------------------------------- */
 
 enum { LANES = 8 };
