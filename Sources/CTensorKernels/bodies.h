@@ -152,7 +152,7 @@ INLINE void axpy(float a, const float *x, float *target, size_t n) {
 enum { TILE = TK_TILE };
 
 /* Of a tile on the stack, which else begins anywhere: vectors that lie across two cache lines take twice the time. */
-#define IN_LINE _Alignas(64)
+#define CACHE_ALIGNED _Alignas(64)
 
 /* --- reductions -------------------------------------------------------------------------------------------------- */
 

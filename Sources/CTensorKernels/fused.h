@@ -12,7 +12,7 @@ INLINE void load_tile(const tk_vector *x, size_t at, float *restrict tile, size_
 }
 
 INLINE void difference_tile(const tk_vector *x, const tk_vector *y, float *target, size_t at, size_t n) {
-    IN_LINE float a[TILE], b[TILE];
+    CACHE_ALIGNED float a[TILE], b[TILE];
     load_tile(x, at, a, n);
     load_tile(y, at, b, n);
     for (size_t j = 0; j < n; j++) target[at + j] = a[j] - b[j];
@@ -30,7 +30,7 @@ INLINE void difference(const tk_vector *x, const tk_vector *y, float *target, si
 }
 
 INLINE void weighted_tile(const tk_vector *x, const float *weights, size_t models, float divisor, float *target, size_t at, size_t n) {
-    IN_LINE float own[TILE], sum[TILE];
+    CACHE_ALIGNED float own[TILE], sum[TILE];
     for (size_t j = 0; j < n; j++) sum[j] = -0.0f; /* which leaves the sign of a zero that is added to it */
     for (size_t m = 0; m < models; m++) {
         const float weight = weights[m];
@@ -72,7 +72,7 @@ INLINE void keep_tile(const tk_trimmed *part, const float *base, bool is_banded,
 INLINE void kept_tile(const tk_trimmed *part, const float *base, float weight, float *restrict e, size_t at, size_t n) {
     const float *const b = part->is_difference ? no_base : base;
     const bool is_banded = part->from > 0 || part->to < MAGNITUDE;
-    IN_LINE uint8_t rest[TILE];
+    CACHE_ALIGNED uint8_t rest[TILE];
     load_tile(&part->x, at, e, n);
     if (!part->keep) return keep_tile(part, b, true, NULL, weight, e, n);
     const uint8_t *const flags = n == TILE ? part->keep + at : memcpy(rest, part->keep + at, n);
@@ -102,7 +102,7 @@ INLINE void consensus_tile(const tk_trimmed *parts, size_t models, bool normaliz
 INLINE void trimmed_tile(
     const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *room, float *restrict target, size_t at,
     size_t n) {
-    IN_LINE float b[TILE], merged[TILE];
+    CACHE_ALIGNED float b[TILE], merged[TILE];
     load_tile(base, at, b, n);
     for (size_t j = 0; j < n; j++) merged[j] = 0;
     for (size_t m = 0; m < models; m++) {
@@ -134,7 +134,7 @@ INLINE void keep_flagged(const uint8_t *keep, float *restrict e, size_t n) {
 }
 
 INLINE void magnitudes_tile(const tk_trimmed *part, const tk_vector *base, double8 *all, double8 *kept, size_t at, size_t n) {
-    IN_LINE float b[TILE], d[TILE], e[TILE];
+    CACHE_ALIGNED float b[TILE], d[TILE], e[TILE];
     const uint32_t from = part->from, span = part->to - part->from;
     if (part->is_difference) {
         memset(b, 0, sizeof b);
@@ -193,7 +193,7 @@ INLINE void softmax_lanes(const float *x, double top, double8 *e, size_t n) {
 }
 
 INLINE void softmax_parts(const tk_vector *x, size_t n, double *maximum, double *sum) {
-    IN_LINE float tile[TILE], most[LANES];
+    CACHE_ALIGNED float tile[TILE], most[LANES];
     float greatest = -INFINITY;
     for (int lane = 0; lane < LANES; lane++) most[lane] = -INFINITY;
     for (size_t i = 0; i < n; i += TILE) {
@@ -218,7 +218,7 @@ INLINE void softmax_parts(const tk_vector *x, size_t n, double *maximum, double 
 }
 
 INLINE void divergence_tile(const tk_vector *x, const tk_vector *y, const double *s, double8 *sum, size_t at, size_t n) {
-    IN_LINE float a[TILE], b[TILE];
+    CACHE_ALIGNED float a[TILE], b[TILE];
     load_lanes(x, at, (float)s[0], a, n);
     load_lanes(y, at, (float)s[2], b, n);
     for (size_t j = 0; j < n; j += LANES) {
@@ -242,7 +242,7 @@ INLINE double divergence(const tk_vector *x, const tk_vector *y, const double *s
 }
 
 INLINE void importance_tile(float a, const tk_vector *x, const tk_vector *y, float *restrict target, size_t at, size_t n) {
-    IN_LINE float own[TILE], other[TILE];
+    CACHE_ALIGNED float own[TILE], other[TILE];
     load_tile(x, at, own, n);
     load_tile(y, at, other, n);
     for (size_t j = 0; j < n; j++) target[at + j] = fabsf(own[j] - other[j]) * a;
@@ -255,7 +255,7 @@ INLINE void importance(float a, const tk_vector *x, const tk_vector *y, float *t
 }
 
 INLINE void swap_tile(float a, float threshold, const tk_vector *x, const tk_vector *y, float *restrict target, size_t at, size_t n) {
-    IN_LINE float own[TILE], other[TILE];
+    CACHE_ALIGNED float own[TILE], other[TILE];
     load_tile(x, at, own, n);
     load_tile(y, at, other, n);
     for (size_t j = 0; j < n; j++) {

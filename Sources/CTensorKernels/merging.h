@@ -486,7 +486,7 @@ INLINE void keep_keyed(const float *keys, uint32_t from, uint32_t to, float *tar
 }
 
 INLINE void variance_tile(const float *const *rows, size_t models, float *restrict target, size_t at, size_t n) {
-    IN_LINE float mean[TILE], sum[TILE];
+    CACHE_ALIGNED float mean[TILE], sum[TILE];
     const float count = (float)models;
     for (size_t j = 0; j < n; j++) mean[j] = sum[j] = 0;
     for (size_t m = 0; m < models; m++) {
@@ -511,7 +511,7 @@ INLINE void variance(const float *const *rows, size_t models, float *target, siz
 /* --- SCE ----------------------------------------------------------------------------------------------------------- */
 
 INLINE void fuse_tile(const float *const *rows, const float *weights, size_t models, float floor, float *restrict target, size_t at, size_t n) {
-    IN_LINE float sum[TILE], agreed[TILE], weight[TILE];
+    CACHE_ALIGNED float sum[TILE], agreed[TILE], weight[TILE];
     for (size_t j = 0; j < n; j++) sum[j] = agreed[j] = weight[j] = 0;
     for (size_t m = 0; m < models; m++) {
         for (size_t j = 0; j < n; j++) sum[j] += rows[m][at + j];
@@ -537,7 +537,7 @@ INLINE void fuse_agreeing(const float *const *rows, const float *weights, size_t
 
 INLINE void count_tile(
     const float *const *rows, size_t models, float epsilon, uint32_t *alone, uint32_t *shared, size_t at, size_t n) {
-    IN_LINE uint32_t changes[TILE];
+    CACHE_ALIGNED uint32_t changes[TILE];
     for (size_t j = 0; j < n; j++) changes[j] = 0;
     for (size_t m = 0; m < models; m++) {
         for (size_t j = 0; j < n; j++) changes[j] += fabsf(rows[m][at + j]) > epsilon;
@@ -563,7 +563,7 @@ INLINE void count_changes(const float *const *rows, size_t models, float epsilon
 
 INLINE void change_tile(
     const float *const *rows, const float *factors, size_t models, float epsilon, float *restrict target, size_t at, size_t n) {
-    IN_LINE float changes[TILE], alone[TILE], sum[TILE];
+    CACHE_ALIGNED float changes[TILE], alone[TILE], sum[TILE];
     for (size_t j = 0; j < n; j++) changes[j] = alone[j] = sum[j] = 0;
     for (size_t m = 0; m < models; m++) {
         const float *row = rows[m] + at, factor = factors[m];

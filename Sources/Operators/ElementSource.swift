@@ -71,9 +71,7 @@ package struct StoredTensor: ElementSource {
     package func load(
         _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {
-        let width = dtype.bitWidth / 8
-        let byteRange = (offset + range.lowerBound * width)..<(offset + range.upperBound * width)
-        try bytes.withBytes(byteRange, scratch: scratch) { raw in
+        try bytes.withBytes(place(of: range), scratch: scratch) { raw in
             guard let first = raw.baseAddress else { return }
             kernels.widen(dtype, first, target, count: range.count)
         }
@@ -83,12 +81,13 @@ package struct StoredTensor: ElementSource {
         bytes.direct(offset + byteRange.lowerBound..<offset + byteRange.upperBound)
     }
 
-    package func release(_ range: Range<Int>) {
-        bytes.release(offset + range.lowerBound * dtype.bitWidth / 8..<offset + range.upperBound * dtype.bitWidth / 8)
-    }
+    package func prefetch(_ range: Range<Int>) { bytes.prefetch(place(of: range)) }
 
-    package func prefetch(_ range: Range<Int>) {
-        bytes.prefetch(offset + range.lowerBound * dtype.bitWidth / 8..<offset + (range.upperBound * dtype.bitWidth + 7) / 8)
+    package func release(_ range: Range<Int>) { bytes.release(place(of: range)) }
+
+    /// Where the bytes of elements lie in `bytes`.
+    private func place(of range: Range<Int>) -> Range<Int> {
+        offset + range.lowerBound * dtype.bitWidth / 8..<offset + (range.upperBound * dtype.bitWidth + 7) / 8
     }
 
     /// Calls `body` with the bytes of `byteRange`, counted from the tensor's first one.

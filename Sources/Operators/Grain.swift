@@ -53,9 +53,6 @@ package final class Grain {
         flagRoom?.deallocate()
     }
 
-    /// Elements of a grain.
-    package static let elements = FixedTree.blockElements
-
     /// Bytes that one grain takes for a tensor with that many sources.
     package static func byteCount(sources: Int) -> Int {
         FixedTree.blockElements * ((sources + extraSlots) * MemoryLayout<Float>.stride + widestElement)

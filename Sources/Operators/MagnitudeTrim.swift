@@ -19,7 +19,7 @@ struct MagnitudeTrim: Sparsifier {
 
     private let rules: [Rule]
 
-    /// Bytes of statistics that each thread keeps.
+    /// For so many thresholds of each model.
     static func memory(models: Int, queries: Int = 1, count: Int) -> MemoryNeed {
         OrderStatistics.memory(queries: models * queries, count: count)
     }

@@ -200,12 +200,10 @@ package struct PackedVector: Sendable {
 
     /// Says that `range` of `count` elements will be read soon: the same share of each part.
     func prefetch(_ range: Range<Int>, of count: Int) {
-        for part in [parts.codes, parts.steps, parts.zeros, parts.values, parts.mask] {
-            guard let part, count > 0 else { continue }
-            part.prefetch(
-                Int(
-                    Double(range.lowerBound) / Double(count) * Double(part.count))..<Int(
-                        Double(range.upperBound) / Double(count) * Double(part.count)))
+        guard count > 0 else { return }
+        for part in [parts.codes, parts.steps, parts.zeros, parts.values, parts.mask].compactMap(\.self) {
+            func place(_ element: Int) -> Int { Int(Double(element) / Double(count) * Double(part.count)) }
+            part.prefetch(place(range.lowerBound)..<place(range.upperBound))
         }
     }
 

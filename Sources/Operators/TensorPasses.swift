@@ -91,13 +91,11 @@ package struct TensorPasses: Sendable {
         let more = max(0, min(runner.threads, spanCount) - 1), room = memory.take(upTo: more * partBytes)
         defer { room.giveBack() }
         let idle = Mutex<[Part]>([])
-        try runner.forEach(spanCount, atOnce: 1 + (partBytes > 0 ? room.byteCount / partBytes : more)) { span in
+        try forEachSpan(atOnce: 1 + (partBytes > 0 ? room.byteCount / partBytes : more)) { grain, ranges in
             var part = idle.withLock { $0.popLast() } ?? initial
-            try grains.with { grain in
-                for index in self.grains(ofSpan: span) {
-                    grain.take(grainRange(index))
-                    try body(&part, grain)
-                }
+            for range in ranges {
+                grain.take(range)
+                try body(&part, grain)
             }
             idle.withLock { $0.append(part) }
         }
@@ -263,8 +261,10 @@ package struct TensorPasses: Sendable {
         }
     }
 
-    private func forEachSpan(_ body: @escaping @Sendable (Grain, LazyMapSequence<Range<Int>, Range<Int>>) throws -> Void) throws {
-        try runner.forEach(spanCount) { span in
+    private func forEachSpan(
+        atOnce limit: Int = .max, _ body: @escaping @Sendable (Grain, LazyMapSequence<Range<Int>, Range<Int>>) throws -> Void
+    ) throws {
+        try runner.forEach(spanCount, atOnce: limit) { span in
             try grains.with { try body($0, grains(ofSpan: span).lazy.map(grainRange)) }
         }
     }
@@ -312,10 +312,11 @@ package struct TensorPasses: Sendable {
         let size = TreeDigest.blockSize, bits = outputType.bitWidth
         try runner.forEach((byteCount + size - 1) / size) { index in
             let byteRange = index * size..<min(byteCount, (index + 1) * size)
-            readAhead.advance(to: byteRange.lowerBound * 8 / bits)
+            let elements = byteRange.lowerBound * 8 / bits..<byteRange.upperBound * 8 / bits
+            readAhead.advance(to: elements.lowerBound)
             try body(sink, index, byteRange)
             // This is a method's last pass.
-            for source in sources { source.release(byteRange.lowerBound * 8 / bits..<byteRange.upperBound * 8 / bits) }
+            for source in sources { source.release(elements) }
         }
     }
 }

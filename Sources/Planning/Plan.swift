@@ -100,10 +100,12 @@ package struct Plan: Sendable {
         self.remarks = remarks
         var bytesRead = 0, memory = stages.map { $0.map { _ in MemoryNeed() } }
         for (stage, shards) in stages.enumerated() {
-            for (shard, tensor) in shards.enumerated().flatMap({ shard in shard.element.tensors.map { (shard.offset, $0) } }) {
-                let cost = try tensor.cost()
-                bytesRead += cost.reads * tensor.sourceByteCount
-                memory[stage][shard] = memory[stage][shard].union(cost.memory)
+            for (shard, planned) in shards.enumerated() {
+                for tensor in planned.tensors {
+                    let cost = try tensor.cost()
+                    bytesRead += cost.reads * tensor.sourceByteCount
+                    memory[stage][shard] = memory[stage][shard].union(cost.memory)
+                }
             }
         }
         self.bytesRead = bytesRead

@@ -182,8 +182,10 @@ extension Kernels {
             let parts = vectors.indices.map { index in
                 vectors[index].part(from: range.lowerBound, bands[index], factor: factors[index], weight: weights[index])
             }
-            withUnsafeTemporaryAllocation(of: Float.self, capacity: max(1, parts.count * Int(TK_TILE))) { room in
-                guard let room = room.baseAddress else { return }
+            // Tiles too, like those on the kernels' own stack.
+            let roomBytes = max(1, parts.count) * Int(TK_TILE) * MemoryLayout<Float>.stride
+            withUnsafeTemporaryAllocation(byteCount: roomBytes, alignment: 64) { room in
+                guard let room = room.bindMemory(to: Float.self).baseAddress else { return }
                 withUnsafePointer(to: base.advanced(by: range.lowerBound).vector) { base in
                     withUnsafePointer(to: combination) { how in
                         kernels.table.pointee.merge_trimmed(

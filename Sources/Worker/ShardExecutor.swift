@@ -123,7 +123,7 @@ package struct ShardExecutor: Sendable {
 
     /// Bytes of memory that all threads together may need for the tensor.
     private func memory(for tensor: TensorWork) throws(TesseraError) -> Int {
-        let grains = (tensor.elementCount + Grain.elements - 1) / Grain.elements
+        let grains = (tensor.elementCount + FixedTree.blockElements - 1) / FixedTree.blockElements
         let bytes = try tensor.cost().memory.byteCount(threads: max(1, min(pool.threads, grains)))
         guard bytes <= pool.memory.total else {
             throw TesseraError(

@@ -30,14 +30,14 @@ package struct WorkerMemory: Sendable {
     /// For fetched input, with what is just coming in.
     private var fetched: Int { isConnected ? total / 4 : 0 }
 
-    /// Bytes of a piece of fetched input: so few that each thread can have pieces of all models of a merge at once, lest each be fetched again for
+    /// Bytes of a piece of fetched input, a power of two: so few that each thread can have pieces of all models of a merge at once, lest each be fetched again for
     /// every grain.
     var fetchPiece: Int {
-        let most = fetched / (threads * Self.piecesPerThread)
-        return min(FetchCache.largestPiece, max(64 << 10, most < 1 ? 0 : 1 << (Int.bitWidth - 1 - most.leadingZeroBitCount)))
+        let most = min(FetchCache.largestPiece, max(Self.smallestPiece, fetched / (threads * Self.piecesPerThread)))
+        return 1 << (Int.bitWidth - 1 - most.leadingZeroBitCount)
     }
 
-    private static let piecesPerThread = 32
+    private static let piecesPerThread = 32, smallestPiece = 64 << 10
 
     /// What may be kept of fetched input. A piece that a thread asked for is there as a frame and as itself.
     var fetchCache: Int { max(0, fetched - 2 * threads * fetchPiece) }

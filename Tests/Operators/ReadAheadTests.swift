@@ -16,7 +16,8 @@ import Testing
         init(count: Int) { self.count = count }
 
         func load(
-            _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
+            _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer,
+            kernels: Kernels
         ) { target.update(repeating: 0, count: range.count) }
 
         func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) {}

@@ -166,10 +166,7 @@ private final class FlagNotes: @unchecked Sendable {
         room = .allocate(capacity: max(1, self.memory.byteCount / MemoryLayout<UInt32>.stride))
     }
 
-    deinit {
-        room.deallocate()
-        memory.giveBack()
-    }
+    deinit { room.deallocate() }
 
     private func words(_ model: Int, of grain: Grain) -> UnsafeMutablePointer<UInt32>? {
         let index = grain.range.lowerBound / FixedTree.blockElements
