@@ -52,6 +52,11 @@ struct InputSet {
                 )
             }
         }
+
+        /// Whether the source is a tensor of the checkpoint itself, which no adapter and no task vector changes.
+        func hasStored(_ source: SourceReference) -> Bool {
+            source.adapter == nil && source.vector == nil && source.file < firstFile + checkpoint.parts.count
+        }
     }
 
     /// A file of an input, pinned, and where it lies relative to a root.

@@ -159,10 +159,11 @@ struct TensorPlanner {
 
     /// Whether the output gets the bytes of the only source, and those of its scales if it has any.
     private func isTakenOver(_ found: Found, by method: any MergeMethod.Type, _ values: ParameterValues) -> Bool {
-        guard method == Passthrough.self, let source = found.sources.first, values.perInput.first?["scale"] == nil else {
-            return false
-        }
-        return source.adapter == nil && source.vector == nil && recipe.dtype == nil && recipe.outDtype == nil
+        guard
+            method == Passthrough.self, let source = found.sources.first, let model = found.demand.sources.first?.model,
+            values.perInput.first?["scale"] == nil
+        else { return false }
+        return inputs.inputs[model].hasStored(source) && recipe.dtype == nil && recipe.outDtype == nil
     }
 
     /// - Throws: a problem where a source's elements are values only together with scales.

@@ -77,6 +77,18 @@ import Testing
         #expect(work["model.norm.weight"]?.sources[0].file != work["model.layers.0.q.weight"]?.sources[0].file)
     }
 
+    /// The scales that stay behind would be applied to the new module, too.
+    @Test func wholeModulesInPlaceOfScaledNumbers() throws {
+        let scaled = [
+            ("model.norm.weight", TestTensor(float8: [1], .f8E4M3)), ("model.norm.weight_scale", TestTensor([0.5])),
+        ]
+        try TestTensor.writeCheckpoint("\(directory.path)/m", Array(Self.tensors.dropLast()) + scaled)
+        try writeAdapter(#"{"lora_alpha": 4}"#, Self.q)
+        #expect(try plan()["model.norm.weight"]?.outputs.map(\.dtype) == [.f8E4M3])
+        try writeAdapter(#"{"lora_alpha": 4}"#, Self.q + [("base_model.model.model.norm.weight", TestTensor([9]))])
+        #expect(problem()?.tensor == "model.norm.weight" && problem()?.problem.contains("scaled float8 numbers") == true)
+    }
+
     @Test(arguments: [
         (#"{"peft_type": "IA3"}"#, "type IA3"), (#"{"lora_alpha": 1, "use_dora": true}"#, "DoRA"), ("{}", "no 'lora_alpha'"),
         ("[", "no adapter's config"), (#"{"lora_alpha": 1, "alpha_pattern": {"(": 2}}"#, "no regular expression"),
