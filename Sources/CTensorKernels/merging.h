@@ -689,6 +689,7 @@ INLINE void log_ratio(const double8 *p, const double8 *q, double8 *log) {
     } else {
         *log = *p / *q;
         fixed_log(log);
+        *log += f - f; /* fixed_log makes a number of NaN */
     }
 }
 
