@@ -12,9 +12,10 @@
 #define INLINE static inline __attribute__((always_inline))
 
 typedef uint16_t __attribute__((aligned(1), may_alias)) raw16;
+typedef uint32_t __attribute__((aligned(1), may_alias)) raw32;
 typedef double __attribute__((aligned(1), may_alias)) raw64;
 
-enum { MAGNITUDE = 0x7fffffff };
+enum { MAGNITUDE = 0x7fffffff, QUIET_NAN = 0x7fc00000 };
 
 INLINE uint32_t bits_of(float x) {
     uint32_t u;
@@ -30,6 +31,9 @@ INLINE float float_of(uint32_t u) {
 
 /* --- conversions ------------------------------------------------------------------------------------------------- */
 
+/* What a NaN's sign and payload are after arithmetic depends on the processor, and on which operand the compiler put first. So every type has one
+ * pattern for it, the positive quiet one (in e5m2 all bits set, as in PyTorch), when it is narrowed. */
+
 INLINE float half_to_float(uint16_t h) {
     const uint32_t sign = (uint32_t)(h & 0x8000) << 16, m = h & 0x7fff;
     const uint32_t normal = (m << 13) + (112u << 23);                               /* exponent bias 15 -> 127 */
@@ -43,14 +47,14 @@ INLINE uint16_t float_to_half(float x) {
     const uint32_t u = bits_of(x), sign = (u >> 16) & 0x8000, m = u & MAGNITUDE;
     const uint32_t normal = (m + ((m >> 13) & 1) + 0xfff - (112u << 23)) >> 13;
     const uint32_t subnormal = bits_of(float_of(m) + 0.5f) - bits_of(0.5f); /* the addition does the rounding */
-    const uint32_t special = m > 0x7f800000 ? 0x7e00 : 0x7c00;
-    return (uint16_t)((m < 0x38800000 ? subnormal : m < 0x47800000 ? normal : special) | sign);
+    const uint32_t half = (m < 0x38800000 ? subnormal : m < 0x47800000 ? normal : 0x7c00) | sign;
+    return (uint16_t)(m > 0x7f800000 ? 0x7e00 : half);
 }
 
 INLINE uint16_t float_to_bfloat(float x) {
     const uint32_t u = bits_of(x);
-    const uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16, nan = (u >> 16) | 0x40;
-    return (uint16_t)((u & MAGNITUDE) > 0x7f800000 ? nan : rounded);
+    const uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+    return (uint16_t)((u & MAGNITUDE) > 0x7f800000 ? 0x7fc0 : rounded);
 }
 
 /* Of eight bits: sign, exponent and mantissa. e4m3 has no infinity, its largest pattern alone is NaN. */
@@ -66,7 +70,8 @@ INLINE uint8_t float_to_e4m3(float x) {
     const uint32_t u = bits_of(x), sign = (u >> 24) & 0x80, m = u & MAGNITUDE;
     const uint32_t normal = (m + ((m >> 20) & 1) + 0x7ffff - (120u << 23)) >> 20; /* from above 464 on, 0x7f */
     const uint32_t subnormal = bits_of(float_of(m) + 0x1p14f) - bits_of(0x1p14f);
-    return (uint8_t)((m < 0x3c800000 ? subnormal : m < 0x43f00000 ? normal : 0x7f) | sign);
+    const uint32_t code = (m < 0x3c800000 ? subnormal : m < 0x43f00000 ? normal : 0x7f) | sign;
+    return (uint8_t)(m > 0x7f800000 ? 0x7f : code);
 }
 
 /* e5m2 is the upper half of a half. */
@@ -76,8 +81,8 @@ INLINE uint8_t float_to_e5m2(float x) {
     const uint32_t u = bits_of(x), sign = (u >> 24) & 0x80, m = u & MAGNITUDE;
     const uint32_t normal = (m + ((m >> 21) & 1) + 0xfffff - (112u << 23)) >> 21;
     const uint32_t subnormal = bits_of(float_of(m) + 0x1p7f) - bits_of(0x1p7f);
-    const uint32_t special = m > 0x7f800000 ? 0x7f : 0x7c;
-    return (uint8_t)((m < 0x38800000 ? subnormal : m < 0x47800000 ? normal : special) | sign);
+    const uint32_t code = (m < 0x38800000 ? subnormal : m < 0x47800000 ? normal : 0x7c) | sign;
+    return (uint8_t)(m > 0x7f800000 ? 0x7f : code);
 }
 
 INLINE void widen_f16(const void *source, float *restrict target, size_t n) {
@@ -115,9 +120,14 @@ INLINE void narrow_bf16(const float *restrict source, void *target, size_t n) {
     for (size_t i = 0; i < n; i++) y[i] = float_to_bfloat(source[i]);
 }
 
+INLINE void narrow_f32(const float *restrict source, void *target, size_t n) {
+    raw32 *y = target;
+    for (size_t i = 0; i < n; i++) y[i] = isnan(source[i]) ? QUIET_NAN : bits_of(source[i]);
+}
+
 INLINE void narrow_f64(const float *restrict source, void *target, size_t n) {
     raw64 *y = target;
-    for (size_t i = 0; i < n; i++) y[i] = source[i];
+    for (size_t i = 0; i < n; i++) y[i] = isnan(source[i]) ? (double)float_of(QUIET_NAN) : source[i];
 }
 
 INLINE void narrow_e4m3(const float *restrict source, void *target, size_t n) {

@@ -11,6 +11,7 @@ WRAP(void, widen_e4m3, (const void *x, float *y, size_t n), (x, y, n))
 WRAP(void, widen_e5m2, (const void *x, float *y, size_t n), (x, y, n))
 WRAP(void, narrow_f16, (const float *x, void *y, size_t n), (x, y, n))
 WRAP(void, narrow_bf16, (const float *x, void *y, size_t n), (x, y, n))
+WRAP(void, narrow_f32, (const float *x, void *y, size_t n), (x, y, n))
 WRAP(void, narrow_f64, (const float *x, void *y, size_t n), (x, y, n))
 WRAP(void, narrow_e4m3, (const float *x, void *y, size_t n), (x, y, n))
 WRAP(void, narrow_e5m2, (const float *x, void *y, size_t n), (x, y, n))
@@ -80,6 +81,7 @@ static const tk_kernels table = {
     .widen_e5m2 = level_widen_e5m2,
     .narrow_f16 = level_narrow_f16,
     .narrow_bf16 = level_narrow_bf16,
+    .narrow_f32 = level_narrow_f32,
     .narrow_f64 = level_narrow_f64,
     .narrow_e4m3 = level_narrow_e4m3,
     .narrow_e5m2 = level_narrow_e5m2,

@@ -5,7 +5,7 @@ package import Checkpoints
 ///
 /// It is in the handshake and in the manifest; workers with another number are refused. Raise it with any change after which the same
 /// plan may give other bytes.
-package let numericsVersion = 3
+package let numericsVersion = 4
 
 /// The loops over elements, at one instruction set's level. All levels compute the same bits.
 ///
@@ -44,10 +44,11 @@ package struct Kernels: @unchecked Sendable {
 
     /// Encodes `count` float32 elements, each rounded once, to nearest even (`DType.isArithmetic`; anything else encodes nothing).
     ///
-    /// What the type's range does not hold becomes infinite; in `f8E4M3`, which has no infinity, it becomes NaN, as in PyTorch.
+    /// What the type's range does not hold becomes infinite; in `f8E4M3`, which has no infinity, it becomes NaN, as in PyTorch. Every NaN becomes the
+    /// same one, since its sign and payload depend on the processor.
     package func narrow(_ source: UnsafePointer<Float>, to dtype: DType, _ target: UnsafeMutableRawPointer, count: Int) {
         switch dtype {
-        case .f32: target.copyMemory(from: source, byteCount: count * MemoryLayout<Float>.stride)
+        case .f32: table.pointee.narrow_f32(source, target, count)
         case .bf16: table.pointee.narrow_bf16(source, target, count)
         case .f16: table.pointee.narrow_f16(source, target, count)
         case .f64: table.pointee.narrow_f64(source, target, count)

@@ -104,7 +104,7 @@ static size_t store(int32_t type, kind kind, uint64_t *state, uint8_t *element) 
 /* What kernels read and write, filled anew for every call of a check. Floats lie no better than floats have to. */
 static float xs[1 + PATTERNS], ys[1 + LONGEST + SPARE], zs[1 + LONGEST + SPARE], targets[1 + PATTERNS + SPARE];
 static float *const x = xs + 1, *const y = ys + 1, *const z = zs + 1, *const target = targets + 1;
-static uint8_t bytes[2 * PATTERNS + 2 * SPARE], flags[LONGEST + SPARE], taken[LONGEST + SPARE]; /* taken is 0 or 1 */
+static uint8_t bytes[4 * PATTERNS + 2 * SPARE], flags[LONGEST + SPARE], taken[LONGEST + SPARE]; /* taken is 0 or 1 */
 static kind data;
 
 static uint64_t digest;
@@ -208,6 +208,7 @@ static void check_widen_e4m3(const tk_kernels *k, size_t n) { widened(k->widen_e
 static void check_widen_e5m2(const tk_kernels *k, size_t n) { widened(k->widen_e5m2, TK_E5M2, 1, n); }
 static void check_narrow_f16(const tk_kernels *k, size_t n) { narrowed(k->narrow_f16, 2, n); }
 static void check_narrow_bf16(const tk_kernels *k, size_t n) { narrowed(k->narrow_bf16, 2, n); }
+static void check_narrow_f32(const tk_kernels *k, size_t n) { narrowed(k->narrow_f32, 4, n); }
 static void check_narrow_e4m3(const tk_kernels *k, size_t n) { narrowed(k->narrow_e4m3, 1, n); }
 static void check_narrow_e5m2(const tk_kernels *k, size_t n) { narrowed(k->narrow_e5m2, 1, n); }
 
@@ -779,7 +780,7 @@ typedef struct check {
 /* In the order of tk_kernels. */
 static const check checks[] = {
     CHECK(widen_f16), CHECK(widen_bf16), CHECK(widen_f64), CHECK(widen_e4m3), CHECK(widen_e5m2), CHECK(narrow_f16), CHECK(narrow_bf16),
-    CHECK(narrow_f64), CHECK(narrow_e4m3), CHECK(narrow_e5m2), CHECK(subtract), CHECK(difference), CHECK(weighted_sum),
+    CHECK(narrow_f32), CHECK(narrow_f64), CHECK(narrow_e4m3), CHECK(narrow_e5m2), CHECK(subtract), CHECK(difference), CHECK(weighted_sum),
     CHECK(merge_trimmed), CHECK(add_magnitudes), CHECK(add), CHECK(scale), CHECK(axpy), CHECK(histogram_high), CHECK(histogram_low),
     CHECK(count_window), CHECK(count_equal), CHECK(dot), CHECK(multiply), CHECK(multiply_add), CHECK(add_products), CHECK(draw),
     CHECK(flag_random), CHECK(pack_flags), CHECK(unpack_flags), CHECK(keep_by_rank), CHECK(keep_keyed), CHECK(variance),

@@ -24,7 +24,7 @@ package enum Float8 {
     /// The code of the nearest number, of two equally near ones the even; NaN, or infinite, beyond the largest.
     package static func code(of value: Double, _ dtype: DType) -> UInt8 {
         let sign: UInt8 = value.sign == .minus ? 0x80 : 0
-        guard !value.isNaN else { return 0x7f | sign }
+        guard !value.isNaN else { return 0x7f }
         let numbers = numbers(dtype), beyond = numbers.upperBound + 1
         let distances =
             numbers.map { (self.value(of: $0, dtype) - value.magnitude).magnitude } + [

@@ -116,6 +116,20 @@ import Testing
         }
     }
 
+    /// Not a number that its bits happen to make, which differ between processors.
+    @Test(arguments: Kernels.available)
+    func theDivergenceOfARowWithNaNIsNaN(kernels: Kernels) {
+        let row: [Float] = (0..<100).map { Float($0 % 7) }
+        for wrong in [Float.nan, -.nan, .infinity, -.infinity] {
+            var other = row
+            other[42] = wrong
+            // -infinity has no weight at all, which is a number.
+            let isNumber = wrong == -.infinity
+            #expect(Self.divergence(row, other, kernels: kernels).isNaN != isNumber, "\(wrong) in the base")
+            #expect(Self.divergence(other, row, kernels: kernels).isNaN != isNumber, "\(wrong) in the model")
+        }
+    }
+
     /// The exponential and the logarithm against the C library's, through the sums they are used in.
     @Test func softmaxIsRight() {
         for x in stride(from: -700.0, through: 0, by: 0.37) {

@@ -83,6 +83,7 @@ typedef struct tk_kernels {
     /* Encoding from float32, to nearest even; what is too large becomes infinite, in e4m3 NaN; NaN stays a (quiet) NaN. */
     void (*narrow_f16)(const float *source, void *target, size_t n);
     void (*narrow_bf16)(const float *source, void *target, size_t n);
+    void (*narrow_f32)(const float *source, void *target, size_t n);
     void (*narrow_f64)(const float *source, void *target, size_t n);
     void (*narrow_e4m3)(const float *source, void *target, size_t n);
     void (*narrow_e5m2)(const float *source, void *target, size_t n);
