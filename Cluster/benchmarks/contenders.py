@@ -176,9 +176,8 @@ class Dd:
 class DdRead:
     """What the disk gives one process that reads and does nothing else: all weights of the family, one file after the other."""
 
-    def __init__(self, task: Task):
-        self.task = task
-        self.sources = sorted(task.family.glob("*/*.safetensors"))
+    def __init__(self, task: Task, sources: list[Path]):
+        self.task, self.sources = task, sources
 
     def run(self, out: Path) -> Sample:
         script = 'for part; do dd if="$part" of=/dev/null bs=8M || exit; done'

@@ -26,18 +26,15 @@ def ready_memory(directory: Path, size: int) -> Iterator[None]:
         for begin in range(0, size, CHUNK):
             file.write(bytes(min(CHUNK, size - begin)))
 
+        file.truncate(max(0, size - AHEAD))
+
         def give_up() -> None:
-            held = size
-            while held > 0:
-                wanted = max(0, size - AHEAD - written(directory, filler))
-                if wanted < held:
-                    held = wanted
-                    file.truncate(held)
-                if ended.wait(POLL_SECONDS):
-                    return
+            held = size - AHEAD
+            while held > 0 and not ended.wait(POLL_SECONDS):
+                held = size - AHEAD - written(directory, filler)
+                file.truncate(max(0, held))
 
         thread = threading.Thread(target=give_up, daemon=True)
-        file.truncate(max(0, size - AHEAD))
         thread.start()
         try:
             yield

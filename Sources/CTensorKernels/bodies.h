@@ -31,9 +31,6 @@ INLINE float float_of(uint32_t u) {
 
 /* --- conversions ------------------------------------------------------------------------------------------------- */
 
-/* What a NaN's sign and payload are after arithmetic depends on the processor, and on which operand the compiler put first. So every type has one
- * pattern for it, the positive quiet one (in e5m2 all bits set, as in PyTorch), when it is narrowed. */
-
 INLINE float half_to_float(uint16_t h) {
     const uint32_t sign = (uint32_t)(h & 0x8000) << 16, m = h & 0x7fff;
     const uint32_t normal = (m << 13) + (112u << 23);                               /* exponent bias 15 -> 127 */
@@ -43,6 +40,8 @@ INLINE float half_to_float(uint16_t h) {
     return float_of(u | sign);
 }
 
+/* What a NaN's sign and payload are after arithmetic depends on the processor, and on which operand the compiler put first. So each narrow type, and
+ * float32 and float64 in narrow_f32 and narrow_f64, has one pattern for it: the positive quiet one, in e5m2 all bits set as in PyTorch. */
 INLINE uint16_t float_to_half(float x) {
     const uint32_t u = bits_of(x), sign = (u >> 16) & 0x8000, m = u & MAGNITUDE;
     const uint32_t normal = (m + ((m >> 13) & 1) + 0xfff - (112u << 23)) >> 13;

@@ -80,7 +80,7 @@ typedef struct tk_kernels {
     void (*widen_f64)(const void *source, float *target, size_t n);
     void (*widen_e4m3)(const void *source, float *target, size_t n);
     void (*widen_e5m2)(const void *source, float *target, size_t n);
-    /* Encoding from float32, to nearest even; what is too large becomes infinite, in e4m3 NaN; NaN stays a (quiet) NaN. */
+    /* Encoding from float32, to nearest even; what is too large becomes infinite, in e4m3 NaN; NaN becomes the one quiet NaN. */
     void (*narrow_f16)(const float *source, void *target, size_t n);
     void (*narrow_bf16)(const float *source, void *target, size_t n);
     void (*narrow_f32)(const float *source, void *target, size_t n);
