@@ -7,6 +7,7 @@ let strict: [SwiftSetting] = [
     .enableUpcomingFeature("InternalImportsByDefault"),
     .enableUpcomingFeature("MemberImportVisibility"),
     .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .unsafeFlags(["-diagnostic-style=llvm"]),
     .treatAllWarnings(as: .error),
     .treatWarning("DeprecatedDeclaration", as: .warning),
 ]
@@ -47,45 +48,73 @@ let package = Package(
         .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
         .systemLibrary(name: "CLinux"),
         .target(name: "CTensorKernels"),
-        module("Checkpoints", uses: ["CLibCrypto", "CLinux"]),
-        module("TensorKernels", uses: ["CTensorKernels", "Checkpoints"]),
-        module("Recipes", uses: ["Checkpoints", yams]),
-        module("Operators", uses: ["Checkpoints", "TensorKernels"]),
-        module("Planning", uses: ["Checkpoints", "Recipes", "Operators"]),
-        module("Protocol", uses: ["CLZ4", "Checkpoints", "TensorKernels", "Planning", nioCore]),
+        module("Core", uses: ["CLibCrypto", "CLinux"]),
+        module("TensorKernels", uses: ["CTensorKernels", "Core"]),
+        module("Checkpoints", uses: ["Core"]),
+        module("Operators", uses: ["Core", "TensorKernels"]),
+        module("TaskVectors", uses: ["Core", "TensorKernels", "Checkpoints", "Operators"]),
+        module("Work", uses: ["Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors"]),
+        module("Protocol", uses: ["CLZ4", "Core", "TensorKernels", "Work", nioCore]),
         module(
             "Worker",
             uses: [
-                "Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", nioCore, nioPosix, logging, lifecycle,
+                "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", nioCore, nioPosix,
+                logging,
+                lifecycle,
             ]),
+        module("Recipes", uses: ["Core", yams]),
+        module("Tokenizers", uses: ["Core", "Checkpoints", "Operators", "Recipes"]),
+        module(
+            "Planning",
+            uses: ["Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Tokenizers"]),
         module(
             "Coordinator",
             uses: [
-                "CLinux", "Checkpoints", "TensorKernels", "Recipes", "Operators", "Planning", "Protocol", nioCore, nioPosix, logging,
-                hummingbird,
-                lifecycle,
+                "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Planning",
+                nioCore,
+                nioPosix, logging, hummingbird, lifecycle,
+            ]),
+        module(
+            "Engine",
+            uses: [
+                "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "Work", "Protocol", "Worker", "Planning",
+                "Coordinator", nioCore, nioPosix, logging,
             ]),
         module(
             "TesseraCLI",
             uses: [
-                "CLinux", "Checkpoints", "TensorKernels", "Recipes", "Operators", "Planning", "Protocol", "Worker", "Coordinator",
-                nioCore, nioPosix, logging, lifecycle, unixSignals, argumentParser,
-            ],
+                "CLinux", "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Worker", "Planning",
+                "Coordinator",
+                "Engine", logging, lifecycle, unixSignals, argumentParser,
+            ]),
+        module(
+            "Demo", uses: ["Core", "Checkpoints", "Protocol", "Engine", "TesseraCLI", argumentParser],
             resources: [.copy("Resources/digits")]),
-        .executableTarget(name: "tessera", dependencies: ["TesseraCLI"], swiftSettings: strict),
+        .executableTarget(
+            name: "tessera", dependencies: ["Core", "Engine", "TesseraCLI", "Demo", argumentParser], swiftSettings: strict),
 
-        .target(name: "TestSupport", dependencies: ["Checkpoints"], path: "Tests/Support", swiftSettings: strict),
+        .target(
+            name: "TestSupport", dependencies: ["Core", "TensorKernels", "Operators", "Recipes"], path: "Tests/Support",
+            swiftSettings: strict),
         tests(of: "House", uses: ["TestSupport"]),
-        tests(of: "Checkpoints", uses: ["Checkpoints", "TestSupport"], exclude: ["Fixtures"]),
-        tests(of: "TensorKernels", uses: ["Checkpoints", "TensorKernels", "TestSupport"]),
-        tests(of: "Recipes", uses: ["Checkpoints", "Recipes", "TestSupport"]),
-        tests(of: "Operators", uses: ["Checkpoints", "TensorKernels", "Operators", "TestSupport"]),
-        tests(of: "Planning", uses: ["Checkpoints", "Recipes", "Operators", "Planning", "TestSupport"]),
+        tests(of: "Core", uses: ["Core", "TestSupport"]),
+        tests(of: "Checkpoints", uses: ["Core", "Checkpoints", "TestSupport"], exclude: ["Fixtures"]),
+        tests(of: "TensorKernels", uses: ["Core", "TensorKernels", "TestSupport"]),
+        tests(of: "Operators", uses: ["Core", "TensorKernels", "Operators", "TestSupport"]),
+        tests(of: "TaskVectors", uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "TestSupport"]),
         tests(
-            of: "Protocol", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", "TestSupport", nioCore]),
+            of: "Protocol",
+            uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "Protocol", "TestSupport", nioCore]),
         tests(
-            of: "Worker", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", "Worker", "TestSupport"]),
-        tests(of: "Simulation", uses: ["Checkpoints", "Operators", "Protocol", "Coordinator", "TestSupport"]),
-        tests(of: "EndToEnd", uses: ["Checkpoints", "Protocol", "TestSupport", "tessera", nioCore]),
+            of: "Worker",
+            uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "Protocol", "Worker", "TestSupport"]),
+        tests(of: "Recipes", uses: ["Core", "Recipes", "TestSupport"]),
+        tests(
+            of: "Tokenizers", uses: ["Core", "Checkpoints", "Operators", "Recipes", "Tokenizers", "TestSupport"]),
+        tests(
+            of: "Planning",
+            uses: ["Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Planning", "TestSupport"]),
+        tests(of: "Simulation", uses: ["Core", "Operators", "Protocol", "Coordinator", "TestSupport"]),
+        tests(of: "EndToEnd", uses: ["Core", "Protocol", "TestSupport", "tessera", nioCore]),
     ]
 )

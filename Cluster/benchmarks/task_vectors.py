@@ -24,7 +24,7 @@ from types import ModuleType
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-DIGITS = ROOT / "Sources/TesseraCLI/Resources/digits"
+DIGITS = ROOT / "Sources/Demo/Resources/digits"
 
 
 @dataclass(frozen=True)

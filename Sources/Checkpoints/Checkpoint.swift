@@ -1,3 +1,5 @@
+package import Core
+
 /// A checkpoint on disk: the headers of its parts and its config. No tensor data is read.
 package struct Checkpoint: Sendable {
     package struct Part: Sendable {

@@ -1,3 +1,5 @@
+package import Core
+
 /// Where every byte of a part will be, decided before any of it exists.
 package struct PartLayout: Sendable, Hashable {
     package let fileName: String

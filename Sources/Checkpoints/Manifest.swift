@@ -1,3 +1,4 @@
+package import Core
 import FoundationEssentials
 
 /// An input checkpoint as plan and manifest pin it.

@@ -1,3 +1,5 @@
+package import Core
+
 /// `SHA256SUMS`: plain digests of whole files, as `sha256sum -c` and the hub know them.
 package enum SHA256Sums {
     package static let fileName = "SHA256SUMS"

@@ -1,3 +1,5 @@
+package import Core
+
 /// A tensor as a safetensors header describes it.
 package struct TensorEntry: Sendable, Hashable, Codable {
     package let name: String

@@ -1,3 +1,4 @@
+package import Core
 import Dispatch
 import Synchronization
 

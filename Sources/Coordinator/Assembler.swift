@@ -1,5 +1,6 @@
 import CLinux
-package import Checkpoints
+import Checkpoints
+package import Core
 import Glibc
 package import Planning
 import Synchronization

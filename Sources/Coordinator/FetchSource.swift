@@ -1,6 +1,6 @@
-import Checkpoints
-import Planning
+import Core
 import Synchronization
+import Work
 
 /// Reads stretches of input files for workers that do not have them.
 struct FetchSource: Sendable {

@@ -1,7 +1,9 @@
 import Checkpoints
-import Operators
+import Core
 import Planning
 import Protocol
+import TaskVectors
+import Work
 
 /// One job while the coordinator has it in hand.
 struct Job {

@@ -1,9 +1,10 @@
-package import Checkpoints
+package import Core
 import FoundationEssentials
 package import Logging
 package import Operators
-package import Planning
+import Planning
 package import Protocol
+package import Work
 
 /// A worker as the coordinator knows it, however it is connected.
 package struct WorkerDescription: Sendable {

@@ -1,8 +1,7 @@
-import Checkpoints
+import Core
 package import Logging
 import NIOCore
 import NIOPosix
-import Planning
 package import Protocol
 import ServiceLifecycle
 import Synchronization

@@ -1,7 +1,8 @@
 import Checkpoints
+import Core
 import FoundationEssentials
-import Operators
 import Planning
+import TaskVectors
 import TensorKernels
 
 /// Puts everything beside the weights into an output directory, and publishes it.

@@ -1,4 +1,3 @@
-import Checkpoints
 import FoundationEssentials
 import Hummingbird
 package import Logging

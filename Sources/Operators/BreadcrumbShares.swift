@@ -1,4 +1,4 @@
-import Checkpoints
+import Core
 
 /// Which entries the breadcrumbs methods keep of a task vector of `n` entries.
 ///
@@ -10,11 +10,11 @@ struct BreadcrumbShares: Sendable {
     static let gamma = Parameter.number(
         "gamma", .perModel, default: 0.01, in: 0...1, "Share of the task vector's largest entries that are dropped as outliers.")
 
-    init(_ values: ParameterValues, _ vectors: TaskVectors) throws(TesseraError) {
+    init(_ values: ParameterValues, _ vectors: TaskVectorSum) throws(TesseraError) {
         gammas = try vectors.models.map { (model) throws(TesseraError) in try values.number("gamma", ofInput: model) }
     }
 
-    func cost(_ vectors: TaskVectors, of shape: [Int]) -> OperatorCost {
+    func cost(_ vectors: TaskVectorSum, of shape: [Int]) -> OperatorCost {
         guard vectors.isSparse else { return OperatorCost(reads: 1) }
         return OperatorCost(
             reads: vectors.reads + 1,
@@ -22,7 +22,7 @@ struct BreadcrumbShares: Sendable {
                 models: vectors.models.count, queries: 2, count: shape.reduce(1, *)))
     }
 
-    func trim(_ vectors: TaskVectors, in tensor: TensorPasses) throws -> MagnitudeTrim {
+    func trim(_ vectors: TaskVectorSum, in tensor: TensorPasses) throws -> MagnitudeTrim {
         let count = tensor.count
         let shares = zip(vectors.densities, gammas).map { density, gamma in
             guard density < 1 else { return MagnitudeTrim.Share(kept: count) }

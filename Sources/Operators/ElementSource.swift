@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 package import TensorKernels
 
 /// The elements of one input tensor, readable in any stretch and from several threads at once.
@@ -31,7 +31,7 @@ extension ElementSource {
     package func prefetch(_ range: Range<Int>) {}
 
     /// `copyBytes` of a source that is computed: its elements, rounded to its type.
-    func copyRounded(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
+    package func copyRounded(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
         let width = dtype.bitWidth / 8, kernels = Kernels.best
         let range = byteRange.lowerBound / width..<byteRange.upperBound / width
         var values = [Float](repeating: 0, count: range.count)
@@ -44,6 +44,17 @@ extension ElementSource {
             }
         }
     }
+}
+
+/// A source that is stored as a base and its difference from the base, and can give the difference alone.
+package protocol DifferenceSource: ElementSource {
+    /// Whether the base is also the one that the method takes differences from: then nothing need be added and subtracted again.
+    var isOnMethodsBase: Bool { get }
+
+    /// Decodes the differences of `range` to float32.
+    func loadDifference(
+        _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer,
+        kernels: Kernels) throws
 }
 
 /// A tensor as it lies in a safetensors part.
@@ -91,7 +102,7 @@ package struct StoredTensor: ElementSource {
     }
 
     /// Calls `body` with the bytes of `byteRange`, counted from the tensor's first one.
-    func withBytes<Result>(
+    package func withBytes<Result>(
         _ byteRange: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
     ) throws -> Result {
         guard byteRange.upperBound * 8 <= (count * dtype.bitWidth + 7) / 8 * 8 else {

@@ -1,4 +1,4 @@
-import Checkpoints
+import Core
 package import TensorKernels
 
 /// One thread's place of work: float32 room for a grain of every source, and the grain that is in hand.
@@ -20,7 +20,7 @@ package final class Grain {
     /// What slot `i` holds of source `i` for the grain in hand.
     private var contents: [Contents]
     /// The sources that are the method's base with a task vector added.
-    private let rebuilt: [RebuiltTensor?]
+    private let rebuilt: [(any DifferenceSource)?]
     private var flagRoom: UnsafeMutablePointer<UInt8>?
     private var attached: [ObjectIdentifier: AnyObject] = [:]
 
@@ -44,7 +44,7 @@ package final class Grain {
             .bindMemory(to: Float.self, capacity: elements)
         bytes = .allocate(byteCount: FixedTree.blockElements * Self.widestElement, alignment: Self.alignment)
         contents = Array(repeating: .nothing, count: sources.count)
-        rebuilt = sources.map { ($0 as? RebuiltTensor).flatMap { $0.isOnMethodsBase ? $0 : nil } }
+        rebuilt = sources.map { ($0 as? any DifferenceSource).flatMap { $0.isOnMethodsBase ? $0 : nil } }
     }
 
     deinit {
@@ -58,7 +58,7 @@ package final class Grain {
         FixedTree.blockElements * ((sources + extraSlots) * MemoryLayout<Float>.stride + widestElement)
     }
 
-    func take(_ range: Range<Int>) {
+    package func take(_ range: Range<Int>) {
         self.range = range
         readAhead.advance(to: range.lowerBound)
         for index in contents.indices { contents[index] = .nothing }
@@ -89,7 +89,7 @@ package final class Grain {
         let target = slab + index * FixedTree.blockElements
         guard contents[index] != .taskVector else { return target }
         if let source = rebuilt[index] {
-            try source.loadVector(range, into: target, scratch: bytes, kernels: kernels)
+            try source.loadDifference(range, into: target, scratch: bytes, kernels: kernels)
             contents[index] = .taskVector
             return target
         }
@@ -102,9 +102,9 @@ package final class Grain {
     func holdsTaskVector(_ index: Int) -> Bool { rebuilt[index] != nil }
 
     /// Source `index` minus the base, made anew whatever has become of the source's slot.
-    func difference(_ index: Int, into target: UnsafeMutablePointer<Float>) throws {
+    package func difference(_ index: Int, into target: UnsafeMutablePointer<Float>) throws {
         if let source = rebuilt[index] {
-            return try source.loadVector(range, into: target, scratch: bytes, kernels: kernels)
+            return try source.loadDifference(range, into: target, scratch: bytes, kernels: kernels)
         }
         try sources[index].load(range, into: target, scratch: bytes, kernels: kernels)
         guard let base = inputs.base else { return }
@@ -130,7 +130,7 @@ package final class Grain {
         if let source = rebuilt[index] {
             for start in stride(from: elements.lowerBound, to: elements.upperBound, by: FixedTree.blockElements) {
                 let stretch = start..<min(elements.upperBound, start + FixedTree.blockElements)
-                try source.loadVector(
+                try source.loadDifference(
                     stretch, into: target + (start - elements.lowerBound), scratch: bytes, kernels: kernels)
             }
             return
@@ -161,7 +161,7 @@ package final class Grain {
 
     /// The method's own room in this place of work, made when it is first asked for. It stays for the tensor's later passes, so
     /// nothing in it may decide a result.
-    func workspace<Workspace: AnyObject>(_ make: () -> Workspace) -> Workspace {
+    package func workspace<Workspace: AnyObject>(_ make: () -> Workspace) -> Workspace {
         if let workspace = attached[ObjectIdentifier(Workspace.self)] as? Workspace { return workspace }
         let workspace = make()
         attached[ObjectIdentifier(Workspace.self)] = workspace

@@ -1,10 +1,9 @@
-import Checkpoints
-import TensorKernels
+package import TensorKernels
 
 /// Which entries of each task vector a trim by magnitude keeps.
 ///
 /// Exact: of the entries that are equal to a threshold, those with the lowest flat index stay, so that as many remain as were asked for.
-struct MagnitudeTrim: Sparsifier {
+package struct MagnitudeTrim: Sparsifier {
     private enum Rule: Sendable {
         case keepAll
         case keepNone
@@ -12,20 +11,25 @@ struct MagnitudeTrim: Sparsifier {
     }
 
     /// What to keep of one task vector: `kept` entries, after the `outliers` largest were dropped.
-    struct Share: Sendable, Hashable {
-        var kept: Int
-        var outliers = 0
+    package struct Share: Sendable, Hashable {
+        package var kept: Int
+        package var outliers: Int
+
+        package init(kept: Int, outliers: Int = 0) {
+            self.kept = kept
+            self.outliers = outliers
+        }
     }
 
     private let rules: [Rule]
 
     /// For so many thresholds of each model.
-    static func memory(models: Int, queries: Int = 1, count: Int) -> MemoryNeed {
+    package static func memory(models: Int, queries: Int = 1, count: Int) -> MemoryNeed {
         OrderStatistics.memory(queries: models * queries, count: count)
     }
 
     /// Reads the sources once, or as `OrderStatistics.find` does, and a span of them for each threshold that cuts through equal entries.
-    init(_ shares: [Share], of models: [Int], in tensor: TensorPasses) throws {
+    package init(_ shares: [Share], of models: [Int], in tensor: TensorPasses) throws {
         let total = tensor.count
         var rules: [Rule] = []
         var queries: [OrderStatistics.Query] = []
@@ -74,7 +78,7 @@ struct MagnitudeTrim: Sparsifier {
         self.rules = rules
     }
 
-    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) {
+    package func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) {
         switch rules[index] {
         case .keepAll: return (.all, .max)
         case .keepNone: return (.none, .max)

@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 
 /// Which inputs a method takes (mergekit-compatible contracts, docs/methods.md).
 package struct InputContract: Sendable, Hashable {

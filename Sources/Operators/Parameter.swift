@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 
 /// A value of a method's parameter, as the planner hands it to the operator.
 package enum ParameterValue: Sendable, Hashable {

@@ -1,4 +1,3 @@
-import Checkpoints
 import TensorKernels
 
 /// Keeps each entry of a task vector with the probability `density` of its model (DARE, arXiv 2311.03099).
@@ -6,7 +5,7 @@ struct RandomDrop: Sparsifier {
     private let densities: [Double]
     private let random: [CounterRandom]
 
-    init(_ vectors: TaskVectors, inputs: TensorInputs) {
+    init(_ vectors: TaskVectorSum, inputs: TensorInputs) {
         densities = vectors.densities
         random = vectors.models.map { CounterRandom(key: inputs.randomKey, stream: UInt32(truncatingIfNeeded: $0)) }
     }

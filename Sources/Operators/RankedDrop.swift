@@ -1,4 +1,4 @@
-import Checkpoints
+import Core
 import TensorKernels
 
 /// Keeps an entry of a task vector with a probability that grows with its rank in its row (DELLA, arXiv 2406.11617).
@@ -16,7 +16,7 @@ struct RankedDrop: Sparsifier {
         "epsilon", .perModel, default: 0.15, in: 0...1,
         "How far the probability of the row's smallest and largest entry lies from the density.")
 
-    init(_ values: ParameterValues, _ vectors: TaskVectors, inputs: TensorInputs) throws(TesseraError) {
+    init(_ values: ParameterValues, _ vectors: TaskVectorSum, inputs: TensorInputs) throws(TesseraError) {
         models = vectors.models
         densities = vectors.densities
         epsilons = try models.map { (model) throws(TesseraError) in try values.number("epsilon", ofInput: model) }
@@ -32,7 +32,7 @@ struct RankedDrop: Sparsifier {
         }
     }
 
-    func cost(_ vectors: TaskVectors, shape: [Int]) -> OperatorCost {
+    func cost(_ vectors: TaskVectorSum, shape: [Int]) -> OperatorCost {
         guard vectors.isSparse else { return vectors.cost }
         let rows = RowGroups(shape: shape)
         // Rows that lie across grains are read beside them.

@@ -1,4 +1,4 @@
-import Checkpoints
+import Core
 import Synchronization
 
 /// Asks for a tensor's input before it is read, so that the disk is busy while the processors are.

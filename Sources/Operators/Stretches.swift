@@ -1,4 +1,4 @@
-import Checkpoints
+package import Core
 import Synchronization
 import TensorKernels
 
@@ -31,7 +31,7 @@ extension TensorPasses {
     ///
     /// - Parameter rates: one for each of the first outputs, `nil` for those that are not written here.
     /// - Returns: the sums.
-    func emit(
+    package func emit(
         _ rates: [StretchRate?], terms: Int,
         _ body: @escaping @Sendable (Grain, StretchRoom, UnsafeMutablePointer<Double>) throws -> Void
     ) throws -> [Double] {
@@ -69,19 +69,19 @@ extension TensorPasses {
     }
 
     /// Writes an output that is there as a whole, in blocks of `TreeDigest.blockSize`.
-    func write(_ bytes: UnsafeRawBufferPointer, to output: Int) throws {
+    package func write(_ bytes: UnsafeRawBufferPointer, to output: Int) throws {
         for (block, start) in stride(from: 0, to: bytes.count, by: TreeDigest.blockSize).enumerated() {
             let end = min(bytes.count, start + TreeDigest.blockSize)
             try sinks[output].storeBlock(block, offset: start, UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
         }
     }
 
-    func write<Element: BitwiseCopyable>(_ elements: [Element], to output: Int) throws {
+    package func write<Element: BitwiseCopyable>(_ elements: [Element], to output: Int) throws {
         try elements.withUnsafeBytes { try write($0, to: output) }
     }
 
     /// SHA-256 of each block of a source's bytes as they are stored.
-    func blockDigests(ofSource index: Int, byteCount: Int) throws -> [Digest] {
+    package func blockDigests(ofSource index: Int, byteCount: Int) throws -> [Digest] {
         let count = TreeDigest.blockCount(ofBytes: byteCount)
         let digests = Mutex<[Digest?]>(Array(repeating: nil, count: count))
         let piece = FixedTree.blockElements * 8
@@ -104,7 +104,7 @@ extension TensorPasses {
 }
 
 /// One thread's room for a stretch of every output that is written stretch by stretch.
-final class StretchRoom: @unchecked Sendable {
+package final class StretchRoom: @unchecked Sendable {
     // Unchecked: used by one thread at a time, whoever took it.
     private let rates: [StretchRate?]
     private let starts: [Int]
@@ -126,7 +126,7 @@ final class StretchRoom: @unchecked Sendable {
     deinit { slab.deallocate() }
 
     /// Where the bytes of the grain in hand go.
-    func place(in output: Int) -> UnsafeMutableRawPointer {
+    package func place(in output: Int) -> UnsafeMutableRawPointer {
         slab + starts[output] + (rates[output]?.byteCount(ofElements: element) ?? 0)
     }
 
@@ -135,5 +135,5 @@ final class StretchRoom: @unchecked Sendable {
     }
 
     /// Bytes of the room for outputs with these rates.
-    static func byteCount(_ rates: [StretchRate]) -> Int { rates.reduce(0) { $0 + $1.blockSize } }
+    package static func byteCount(_ rates: [StretchRate]) -> Int { rates.reduce(0) { $0 + $1.blockSize } }
 }

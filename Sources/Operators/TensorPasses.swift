@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import Synchronization
 package import TensorKernels
 
@@ -43,12 +43,12 @@ package struct TensorPasses: Sendable {
     package let sources: [any ElementSource]
     package let outputType: DType
     package let kernels: Kernels
-    let runner: any ParallelRunner
+    package let runner: any ParallelRunner
     /// What is left of the memory, beside what the tensor needs.
     let memory: MemoryBudget
     /// One for each output tensor; a merge has one.
-    let sinks: [any BlockSink]
-    let grains: GrainPool
+    package let sinks: [any BlockSink]
+    package let grains: GrainPool
     private let readAhead: ReadAhead
 
     /// Grains that a thread folds before it asks for more work.
@@ -75,7 +75,7 @@ package struct TensorPasses: Sendable {
 
     package var count: Int { shape.reduce(1, *) }
     private var byteCount: Int { count * outputType.bitWidth / 8 }
-    var grainCount: Int { (count + FixedTree.blockElements - 1) / FixedTree.blockElements }
+    package var grainCount: Int { (count + FixedTree.blockElements - 1) / FixedTree.blockElements }
 
     // MARK: Statistics
 
@@ -269,7 +269,7 @@ package struct TensorPasses: Sendable {
         }
     }
 
-    func grainRange(_ index: Int) -> Range<Int> {
+    package func grainRange(_ index: Int) -> Range<Int> {
         index * FixedTree.blockElements..<min(count, (index + 1) * FixedTree.blockElements)
     }
 
@@ -354,7 +354,7 @@ package struct RowPieces: Sequence, IteratorProtocol {
 }
 
 /// Hands each thread a grain of its own, and keeps them for the tensor's next pass.
-final class GrainPool: Sendable {
+package final class GrainPool: Sendable {
     private let make: @Sendable () -> Grain
     private let idle = Mutex<[GrainBox]>([])
 
@@ -365,7 +365,7 @@ final class GrainPool: Sendable {
 
     init(_ make: @escaping @Sendable () -> Grain) { self.make = make }
 
-    func with<Result>(_ body: (Grain) throws -> Result) rethrows -> Result {
+    package func with<Result>(_ body: (Grain) throws -> Result) rethrows -> Result {
         let box = idle.withLock { $0.popLast() } ?? GrainBox(grain: make())
         defer { idle.withLock { $0.append(box) } }
         return try body(box.grain)

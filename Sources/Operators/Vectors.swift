@@ -1,4 +1,3 @@
-import Checkpoints
 import TensorKernels
 
 /// How a method cuts a tensor into the vectors that it treats one by one.

@@ -1,4 +1,5 @@
 import Checkpoints
+import Core
 import FoundationEssentials
 
 /// A LoRA adapter as PEFT saves it: `adapter_config.json` beside `adapter_model.safetensors`.

@@ -1,5 +1,8 @@
 import Checkpoints
+import Core
 import Recipes
+import Tokenizers
+import Work
 
 /// The files beside the weights: from the donor (the base, else the first model), and about the merge.
 struct Companions {

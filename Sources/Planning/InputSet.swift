@@ -1,5 +1,8 @@
 import Checkpoints
+import Core
 import Recipes
+import TaskVectors
+import Work
 
 /// The models of a recipe, opened once each, in the order of the recipe; a base that is named only as base comes last.
 struct InputSet {

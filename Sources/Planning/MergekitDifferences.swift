@@ -1,6 +1,7 @@
-import Checkpoints
+import Core
 import Operators
 import Recipes
+import Work
 
 /// Where a result will differ from mergekit's, and why.
 enum MergekitDifferences {

@@ -1,6 +1,7 @@
-import Checkpoints
+import Core
 import Glibc
 import Recipes
+import Work
 
 /// Finds the directory of a model that a recipe names: a path, or a repository in the Hugging Face hub's local cache. Never asks a network.
 struct ModelLocator {

@@ -1,5 +1,3 @@
-import Recipes
-
 /// To which part of a model of several parts a tensor belongs, by its name.
 ///
 /// The names of the parts are mergekit's. What tells them apart is how published checkpoints of such families name their tensors: the vision

@@ -1,7 +1,10 @@
 package import Checkpoints
+package import Core
 import FoundationEssentials
 package import Operators
+package import TaskVectors
 import TensorKernels
+package import Work
 
 /// A model of the recipe as the plan found it.
 package struct PlannedInput: Sendable, Hashable {

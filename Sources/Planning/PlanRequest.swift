@@ -1,3 +1,5 @@
+package import Work
+
 /// What to plan, and where to look for it.
 package struct PlanRequest: Sendable {
     /// The recipe's text.

@@ -1,4 +1,4 @@
-import Checkpoints
+import Core
 
 /// Collects problems without end but shows no more of one kind than a person reads.
 struct ProblemList {

@@ -1,5 +1,5 @@
-import Checkpoints
 import Recipes
+import Work
 
 /// Cuts a job layer-wise into shards.
 ///

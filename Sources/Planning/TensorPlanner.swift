@@ -1,7 +1,10 @@
 import Checkpoints
+import Core
 import Operators
 import Recipes
 import TensorKernels
+import Tokenizers
+import Work
 
 /// One output tensor before it has a place in the layout.
 struct PlannedTensor {

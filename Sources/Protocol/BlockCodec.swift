@@ -1,5 +1,5 @@
 import CLZ4
-import Checkpoints
+import Core
 package import NIOCore
 import TensorKernels
 

@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 package import NIOCore
 import TensorKernels
 

@@ -1,6 +1,6 @@
-import Checkpoints
-import Planning
+import Core
 import TensorKernels
+import Work
 
 /// The coordinator's end of one connection: a value that decides what each frame means and what is answered.
 ///

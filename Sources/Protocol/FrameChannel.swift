@@ -1,4 +1,4 @@
-import Checkpoints
+import Core
 package import NIOCore
 
 /// Frames over any channel: what both ends of a connection put into their pipelines.

@@ -1,4 +1,4 @@
-import Checkpoints
+import Core
 
 /// Every bound of the protocol, by name and unit. A peer that exceeds one is refused before anything is allocated for it.
 package enum Limits {

@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 
 /// The worker's end of its connection: a value that decides what each message means and when to speak.
 ///

@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 
 /// A recipe, read: every mergekit configuration is one (docs/recipes.md).
 package struct Recipe: Sendable {

@@ -1,4 +1,3 @@
-import Checkpoints
 import Yams
 
 /// The three forms of a recipe: whole models, slices of layers, and either of them for each module.

@@ -1,4 +1,4 @@
-import Checkpoints
+import Core
 import Yams
 
 /// Recipes that make a store of task vectors.

@@ -1,4 +1,4 @@
-import Checkpoints
+import Core
 import Yams
 
 /// Reads one recipe, noting everything that is wrong with it on the way.

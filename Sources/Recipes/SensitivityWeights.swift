@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import Yams
 
 /// How much errors in tensors count, from a YAML or JSON file of parts of names and numbers.

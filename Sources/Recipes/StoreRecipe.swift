@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 
 /// A recipe that makes a task-vector store: `quantize` or `sparsify` (docs/task-vectors.md).
 package struct StoreRecipe: Sendable {

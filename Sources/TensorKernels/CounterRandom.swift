@@ -1,5 +1,5 @@
-internal import CTensorKernels
-package import Checkpoints
+import CTensorKernels
+package import Core
 
 /// Random words that are a function of where they are used: the same on every worker, for any thread and at any level.
 ///

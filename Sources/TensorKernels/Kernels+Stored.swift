@@ -1,5 +1,5 @@
-internal import CTensorKernels
-package import Checkpoints
+import CTensorKernels
+package import Core
 
 /// Elements as they are stored, or as float32 where a source is computed.
 package struct StoredVector {

@@ -1,5 +1,5 @@
-internal import CTensorKernels
-package import Checkpoints
+import CTensorKernels
+package import Core
 
 /// Names the arithmetic: everything that decides a bit of a result, from rounding to the order of sums.
 ///

@@ -1,10 +1,10 @@
 import ArgumentParser
 import CLinux
-import Checkpoints
+import Core
 import FoundationEssentials
-import Logging
-import Planning
+package import Logging
 import Protocol
+import Work
 
 /// What `run` and `submit` share.
 struct JobArguments: ParsableArguments {
@@ -81,7 +81,7 @@ enum LogLevel: String, ExpressibleByArgument, CaseIterable {
 }
 
 /// A log for commands whose user watches the progress instead.
-let quietLog = Logger(label: "tessera", factory: { _ in SwiftLogNoOpLogHandler() })
+package let quietLog = Logger(label: "tessera", factory: { _ in SwiftLogNoOpLogHandler() })
 
 /// The recipe's text.
 func readText(_ path: String) throws(TesseraError) -> String {
@@ -95,10 +95,10 @@ func readText(_ path: String) throws(TesseraError) -> String {
 /// The absolute path of a directory that is there.
 func canonicalDirectory(_ path: String) throws -> String { try Roots([path]).directories[0] }
 
-func currentDirectory() -> String { FileManager.default.currentDirectoryPath }
+package func currentDirectory() -> String { FileManager.default.currentDirectoryPath }
 
 /// Processors that this process may use.
-func availableProcessors() -> Int { max(1, Int(allowed_processors())) }
+package func availableProcessors() -> Int { max(1, Int(allowed_processors())) }
 
 func printJSON(_ value: some Encodable) throws {
     let encoder = JSONEncoder()

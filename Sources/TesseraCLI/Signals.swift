@@ -2,7 +2,7 @@ import Glibc
 import UnixSignals
 
 /// Runs `body` until it returns, or until SIGINT or SIGTERM cancels it.
-func cancelledBySignals<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async throws -> Result {
+package func cancelledBySignals<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async throws -> Result {
     let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm)
     return try await withThrowingTaskGroup(of: Result?.self) { group in
         group.addTask { try await body() }

@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import Dispatch
 import Synchronization
 

@@ -1,6 +1,6 @@
-package import Checkpoints
-package import Planning
+package import Core
 import Synchronization
+package import Work
 
 /// Asks another host for stretches of a file. Calls wait on the calling thread.
 package protocol RangeFetcher: Sendable {

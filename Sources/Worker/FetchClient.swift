@@ -1,9 +1,9 @@
-import Checkpoints
+import Core
 import Dispatch
 import NIOCore
-import Planning
 import Protocol
 import Synchronization
+import Work
 
 /// Asks the coordinator for stretches of files; the calling thread waits for the answer.
 final class FetchClient: RangeFetcher {

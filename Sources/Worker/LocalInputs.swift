@@ -1,6 +1,6 @@
-package import Checkpoints
-package import Planning
+package import Core
 import Synchronization
+package import Work
 
 /// Opens inputs from this host's roots, and from elsewhere when a file is not there.
 package final class LocalInputs: InputProvider {

@@ -1,6 +1,6 @@
-import Checkpoints
-import Planning
+import Core
 import Protocol
+import Work
 
 /// Finds outputs in the making that this host sees, so that blocks need not go through the coordinator.
 package struct LocalOutputs: Sendable {

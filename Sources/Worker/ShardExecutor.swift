@@ -1,8 +1,9 @@
-package import Checkpoints
+package import Core
 import Operators
-package import Planning
 import Synchronization
+import TaskVectors
 package import TensorKernels
+package import Work
 
 /// Takes the finished blocks of a shard, from several threads at once.
 package protocol ShardOutput: Sendable {

@@ -1,9 +1,9 @@
-import Checkpoints
+import Core
 import Logging
 import NIOCore
-import Planning
 import Protocol
 import Synchronization
+import Work
 
 /// One connection to the coordinator, from hello to its end: performs what the session decides.
 final class WorkerConnection: Sendable {

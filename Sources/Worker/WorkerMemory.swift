@@ -1,4 +1,4 @@
-import Checkpoints
+import Core
 package import Operators
 import Protocol
 

@@ -1,11 +1,11 @@
-import Checkpoints
+import Core
 package import Logging
 import NIOCore
 import NIOPosix
-package import Planning
 package import Protocol
 import ServiceLifecycle
 import Synchronization
+package import Work
 
 /// What a worker is told on its command line.
 package struct WorkerSettings: Sendable {

@@ -1,4 +1,5 @@
 import Checkpoints
+import Core
 import Foundation
 import TestSupport
 import Testing

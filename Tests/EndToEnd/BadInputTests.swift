@@ -1,4 +1,4 @@
-import Checkpoints
+import Core
 import Foundation
 import TestSupport
 import Testing

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import Protocol
 
 /// A TCP connection without any protocol, for peers that behave badly.
 final class RawConnection: Sendable {

@@ -1,4 +1,4 @@
-import Checkpoints
+import Core
 import Operators
 import TestSupport
 import Testing

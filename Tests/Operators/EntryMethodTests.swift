@@ -1,6 +1,4 @@
-import Checkpoints
 import Operators
-import TensorKernels
 import TestSupport
 import Testing
 

@@ -1,6 +1,5 @@
-import Checkpoints
+import Core
 import Operators
-import TensorKernels
 import TestSupport
 import Testing
 

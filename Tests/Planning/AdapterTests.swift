@@ -1,9 +1,10 @@
 import Checkpoints
+import Core
 import Foundation
-import Operators
 import Planning
 import TestSupport
 import Testing
+import Work
 
 /// LoRA adapters: `model+adapter` is the model with the adapter folded in.
 @Suite struct AdapterTests {

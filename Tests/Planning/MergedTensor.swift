@@ -1,6 +1,6 @@
-import Checkpoints
+import Core
 import Operators
-import Planning
+import Work
 
 /// A merge's one operation and one output, for tests that look into plans.
 extension TensorWork {

@@ -1,9 +1,10 @@
 import Checkpoints
+import Core
 import Foundation
-import Operators
 import Planning
 import TestSupport
 import Testing
+import Work
 
 @Suite struct PlannerTests {
     private let directory: TemporaryDirectory

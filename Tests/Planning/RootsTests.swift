@@ -1,8 +1,9 @@
 import Checkpoints
+import Core
 import Foundation
-import Planning
 import TestSupport
 import Testing
+import Work
 
 @Suite struct RootsTests {
     private let directory: TemporaryDirectory

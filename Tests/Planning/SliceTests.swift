@@ -1,9 +1,11 @@
 import Checkpoints
+import Core
 import Foundation
 import Operators
 import Planning
 import TestSupport
 import Testing
+import Work
 
 /// Layers chosen, stacked and repeated; modules; and names of models that are no paths.
 @Suite struct SliceTests {

@@ -1,4 +1,4 @@
-import Checkpoints
+import Core
 import NIOCore
 import Protocol
 import TestSupport

@@ -1,10 +1,10 @@
-import Checkpoints
+import Core
 import NIOCore
-import Planning
 import Protocol
 import TensorKernels
 import TestSupport
 import Testing
+import Work
 
 @Suite struct FrameTests {
     private static func encoded(_ frames: [Frame]) -> ByteBuffer {

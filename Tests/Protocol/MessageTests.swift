@@ -1,10 +1,12 @@
-import Checkpoints
+import Core
 import Foundation
 import NIOCore
 import Operators
-import Planning
 import Protocol
+import TaskVectors
+import TensorKernels
 import Testing
+import Work
 
 @Suite struct MessageTests {
     private static let attempt = Attempt(job: JobID(high: 1, low: 2), shard: 3, epoch: 4)

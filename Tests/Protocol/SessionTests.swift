@@ -1,7 +1,8 @@
-import Checkpoints
-import Planning
+import Core
 import Protocol
+import TensorKernels
 import Testing
+import Work
 
 /// Conversations, without sockets or clocks.
 @Suite struct CoordinatorSessionTests {

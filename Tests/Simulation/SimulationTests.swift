@@ -1,5 +1,5 @@
-import Checkpoints
 import Coordinator
+import Core
 import Operators
 import Protocol
 import TestSupport

@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 
 /// Float8 numbers by their definition, one at a time.
 package enum Float8 {

@@ -5,7 +5,7 @@ package enum Repository {
     package static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent().path
     package static let golden = "\(root)/Tests/Golden"
-    package static let digits = "\(root)/Sources/TesseraCLI/Resources/digits"
+    package static let digits = "\(root)/Sources/Demo/Resources/digits"
 }
 
 /// A directory that goes away with the value that made it.

@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import Foundation
 
 /// A tensor in a test: its bytes, and what they mean. Reads and writes safetensors on its own, so that tests do not lean on the code under test.

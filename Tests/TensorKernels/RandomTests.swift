@@ -1,4 +1,3 @@
-import Checkpoints
 import TensorKernels
 import TestSupport
 import Testing

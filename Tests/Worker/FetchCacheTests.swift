@@ -1,7 +1,7 @@
-import Checkpoints
-import Planning
+import Core
 import Synchronization
 import Testing
+import Work
 import Worker
 
 @Suite struct FetchCacheTests {

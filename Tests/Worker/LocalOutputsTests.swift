@@ -1,10 +1,11 @@
-import Checkpoints
+import Core
 import Foundation
 import Operators
-import Planning
 import Protocol
 import TestSupport
 import Testing
+import Work
+import Worker
 
 @testable import Worker
 

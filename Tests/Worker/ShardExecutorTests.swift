@@ -1,12 +1,12 @@
 import Checkpoints
+import Core
 import Foundation
 import Operators
-import Planning
 import Protocol
 import Synchronization
-import TensorKernels
 import TestSupport
 import Testing
+import Work
 import Worker
 
 /// A shard in, blocks and digests out: the same for any number of threads, and an error for anything that does not fit.

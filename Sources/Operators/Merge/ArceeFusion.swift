@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import TensorKernels
 
 /// Takes over the entries of a model that matter most: `out = b + (x − b)·[I ≥ threshold]` (mergekit-compatible).

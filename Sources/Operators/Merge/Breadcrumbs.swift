@@ -1,19 +1,19 @@
-package import Checkpoints
+package import Core
 
 /// Drop the largest and the smallest entries of each task vector, then combine by sum (Model Breadcrumbs, arXiv 2312.06795).
 ///
-/// `BreadcrumbShares` says which entries stay, `TaskVectors` what becomes of them.
+/// `BreadcrumbShares` says which entries stay, `TaskVectorSum` what becomes of them.
 package struct Breadcrumbs: MergeMethod {
     package static let name = "breadcrumbs"
     package static let summary = "Drops each task vector's outliers and small entries, and adds up the rest."
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
-    package static let parameters = TaskVectors.parameters(normalize: false, rescale: false) + [BreadcrumbShares.gamma]
+    package static let parameters = TaskVectorSum.parameters(normalize: false, rescale: false) + [BreadcrumbShares.gamma]
 
-    private let vectors: TaskVectors
+    private let vectors: TaskVectorSum
     private let shares: BreadcrumbShares
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
-        vectors = try TaskVectors(values, inputs: inputs)
+        vectors = try TaskVectorSum(values, inputs: inputs)
         shares = try BreadcrumbShares(values, vectors)
     }
 

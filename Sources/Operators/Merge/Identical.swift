@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import Glibc
 
 /// Copies a tensor that no arithmetic is defined on (integers, booleans, packed types), after making sure that all models agree on it.

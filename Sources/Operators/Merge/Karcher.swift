@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import TensorKernels
 
 /// The point on the sphere with the least sum of squared angles to the models' directions, given the mean of their lengths.

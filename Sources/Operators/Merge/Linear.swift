@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import TensorKernels
 
 /// `out = Σ wᵢxᵢ`, divided by `Σ wᵢ` when `normalize` is set.

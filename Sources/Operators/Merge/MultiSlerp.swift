@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import TensorKernels
 
 /// The weighted mean direction of several models, given the weighted mean of their lengths.

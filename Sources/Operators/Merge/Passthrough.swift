@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import TensorKernels
 
 /// `out = x`, or `out = scale · x` when `scale` is set.

@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import TensorKernels
 
 /// Changes that one model alone made are kept whole, changes that several made are averaged (mergekit-compatible).

@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import TensorKernels
 
 /// Like `ram`, but changes that one model alone made are scaled up where it shares many others (mergekit-compatible).

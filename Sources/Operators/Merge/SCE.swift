@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import TensorKernels
 
 /// Select what varies, calculate the models' weights, erase what disagrees (SCE, FuseChat, arXiv 2408.07990).

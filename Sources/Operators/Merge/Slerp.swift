@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import TensorKernels
 
 /// `out = [sin((1−t)θ)·a + sin(tθ)·b] / sin θ`, where `a` is the base, `b` the model and `θ` the angle between them.

@@ -1,18 +1,18 @@
-package import Checkpoints
+package import Core
 
 /// Trim, elect signs, merge the agreeing entries (TIES, arXiv 2306.01708).
 ///
-/// `dᵢ` keeps the `⌊density·n⌋` (at least one) entries of largest magnitude in the tensor, then `TaskVectors` combines by consensus.
+/// `dᵢ` keeps the `⌊density·n⌋` (at least one) entries of largest magnitude in the tensor, then `TaskVectorSum` combines by consensus.
 package struct Ties: MergeMethod {
     package static let name = "ties"
     package static let summary = "Trims each task vector by magnitude, elects a sign per entry and merges what agrees."
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
-    package static let parameters = TaskVectors.parameters(normalize: true, rescale: false)
+    package static let parameters = TaskVectorSum.parameters(normalize: true, rescale: false)
 
-    private let vectors: TaskVectors
+    private let vectors: TaskVectorSum
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
-        vectors = try TaskVectors(values, inputs: inputs)
+        vectors = try TaskVectorSum(values, inputs: inputs)
     }
 
     package func cost(of shape: [Int]) -> OperatorCost {

@@ -1,6 +1,6 @@
-import Checkpoints
-import Operators
+import Core
 import Recipes
+import TaskVectors
 
 /// Plans a quantized store under a bit budget: one stage measures how well each form would do, then the budget is shared out.
 struct BudgetPlanner: Sendable {

@@ -1,6 +1,8 @@
 import Checkpoints
-import Operators
+import Core
 import Recipes
+import TaskVectors
+import Work
 
 /// A store to which tasks are added: its own files become files of the new one as they are.
 struct ExtendedStore: Sendable {

@@ -1,6 +1,6 @@
-import Checkpoints
-import Operators
+import Core
 import Recipes
+import TaskVectors
 
 /// Makes a store's index of the plan and of what the workers found.
 struct StoreIndexWriter: Sendable {

@@ -1,7 +1,8 @@
 import Checkpoints
-import Operators
+import Core
 import Recipes
-import TensorKernels
+import TaskVectors
+import Work
 
 /// Plans a store of task vectors: from headers alone where they say it all, else after a look at the data.
 struct StorePlanner: Sendable {
@@ -173,14 +174,14 @@ struct StorePlanner: Sendable {
 }
 
 extension StoreRecipe.Grid {
-    var form: Operators.Grid {
-        let sharing: Operators.Grid.Sharing =
+    var form: TaskVectors.Grid {
+        let sharing: TaskVectors.Grid.Sharing =
             switch group {
             case .tensor: .tensor
             case .row: .row
             case .run(let length): .run(length)
             }
-        return Operators.Grid(bits: bits, sharing: sharing)
+        return TaskVectors.Grid(bits: bits, sharing: sharing)
     }
 
     /// In words, such as `3 bits in groups of 128`.

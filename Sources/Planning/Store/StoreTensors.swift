@@ -1,6 +1,7 @@
 import Checkpoints
-import Operators
+import Core
 import Recipes
+import Work
 
 /// One tensor of a base and its fine-tunes, as a store will hold it.
 struct StoreTensor {

@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 import TensorKernels
 
 /// The first message of either role: who connects, and what it speaks.

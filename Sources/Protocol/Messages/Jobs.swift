@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 
 /// What a submitter may ask for beside the recipe.
 package struct JobOptions: Sendable, Hashable, Codable {

@@ -1,4 +1,4 @@
-package import Checkpoints
+package import Core
 
 package enum JobState: String, Sendable, Hashable, Codable {
     /// Shards are being worked on, or wait for workers.

@@ -1,5 +1,5 @@
-package import Checkpoints
-package import Planning
+package import Core
+package import Work
 
 /// A shard to work on, until a moment that heartbeats push back.
 package struct Lease: Sendable, Hashable, Codable {

@@ -1,5 +1,6 @@
-import ArgumentParser
-import Checkpoints
+package import ArgumentParser
+import Core
+import Engine
 import Protocol
 
 /// Where the coordinator is.
@@ -8,8 +9,8 @@ struct CoordinatorArguments: ParsableArguments {
     var coordinator = HostPort(host: "127.0.0.1", port: 7070)
 }
 
-struct SubmitCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct SubmitCommand: AsyncParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "submit", abstract: "Give a job to a coordinator; prints its id.",
         discussion:
             "Relative paths in the recipe, and OUT, begin at the working directory. OUT is made on the coordinator's host.")
@@ -20,7 +21,9 @@ struct SubmitCommand: AsyncParsableCommand {
     @Flag(help: "Wait for the job's end, and show its progress.")
     var wait = false
 
-    func run() async throws {
+    package init() {}
+
+    package func run() async throws {
         let submission = try job.submission()
         let (wait, json, style) = (wait, job.json, job.progress)
         let address = target.coordinator
@@ -52,15 +55,18 @@ struct SubmitCommand: AsyncParsableCommand {
     }
 }
 
-struct CancelCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "cancel", abstract: "End a job; nothing of its output stays.")
+package struct CancelCommand: AsyncParsableCommand {
+    package static let configuration = CommandConfiguration(
+        commandName: "cancel", abstract: "End a job; nothing of its output stays.")
 
     @Argument(help: "The job's id, or enough of its beginning.")
     var job: String
 
     @OptionGroup var target: CoordinatorArguments
 
-    func run() async throws {
+    package init() {}
+
+    package func run() async throws {
         try await CoordinatorClient.connect(to: target.coordinator) { client in
             let id = try JobLookup.find(job, in: try await client.status().jobs)
             guard case .cancelled = try await client.ask(.cancel(Cancel(job: id, reason: "cancelled by a client"))) else {

@@ -1,9 +1,10 @@
-import ArgumentParser
+package import ArgumentParser
 import Checkpoints
-import TensorKernels
+import Core
+import Engine
 
-struct CompareCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct CompareCommand: ParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "compare", abstract: "Compare two checkpoints tensor by tensor.",
         discussion: "Exit code 1 means that they differ.")
 
@@ -16,7 +17,9 @@ struct CompareCommand: ParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
-    func run() throws {
+    package init() {}
+
+    package func run() throws {
         let comparison = try CheckpointComparison(try Checkpoint.open(first), try Checkpoint.open(second))
         if json {
             try printJSON(comparison.differences)
@@ -31,109 +34,6 @@ struct CompareCommand: ParsableCommand {
         }
         guard comparison.differences.isEmpty else {
             throw TesseraError(.difference, "\(comparison.differences.count) of \(comparison.tensors) tensors differ")
-        }
-    }
-}
-
-/// What differs between two checkpoints.
-struct CheckpointComparison {
-    struct Difference: Encodable {
-        let tensor: String
-        let description: String
-        /// Elements that differ.
-        var elements: Int?
-        /// The largest difference between two elements; none where that is no number.
-        var largest: Double?
-        /// `‖x − y‖ / ‖x‖`, where that is a number.
-        var relative: Double?
-    }
-
-    let tensors: Int
-    let differences: [Difference]
-
-    init(_ first: Checkpoint, _ second: Checkpoint) throws {
-        let names = Set(first.tensorNames + second.tensorNames).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
-        tensors = names.count
-        differences = try names.compactMap { name in
-            guard let left = first.tensor(named: name) else { return Difference(tensor: name, description: "only in the second") }
-            guard let right = second.tensor(named: name) else {
-                return Difference(tensor: name, description: "only in the first")
-            }
-            guard left.entry.dtype == right.entry.dtype, left.entry.shape == right.entry.shape else {
-                return Difference(
-                    tensor: name,
-                    description:
-                        "\(left.entry.dtype.rawValue) \(left.entry.shape) and \(right.entry.dtype.rawValue) \(right.entry.shape)")
-            }
-            return try Self.difference(
-                name, left.entry, try openByteSource(path: "\(first.directory)/\(first.parts[left.part].fileName)"), right.entry,
-                try openByteSource(path: "\(second.directory)/\(second.parts[right.part].fileName)"))
-        }
-    }
-
-    private static func difference(
-        _ name: String, _ left: TensorEntry, _ leftBytes: any ByteSource, _ right: TensorEntry, _ rightBytes: any ByteSource
-    ) throws -> Difference? {
-        let stretch = 1 << 20
-        let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 * stretch, alignment: 64)
-        defer { scratch.deallocate() }
-        let leftRoom = UnsafeMutableRawBufferPointer(rebasing: scratch[..<stretch])
-        let rightRoom = UnsafeMutableRawBufferPointer(rebasing: scratch[stretch...])
-        var tally = Tally()
-        for start in stride(from: 0, to: left.byteCount, by: stretch) {
-            let count = min(stretch, left.byteCount - start)
-            try leftBytes.withBytes(left.range.lowerBound + start..<left.range.lowerBound + start + count, scratch: leftRoom) {
-                x in
-                try rightBytes.withBytes(
-                    right.range.lowerBound + start..<right.range.lowerBound + start + count, scratch: rightRoom
-                ) { y in
-                    tally.add(x, y, left.dtype)
-                }
-            }
-        }
-        guard tally.differing > 0 else { return nil }
-        guard left.dtype.isArithmetic else {
-            return Difference(tensor: name, description: "\(tally.differing) bytes differ", elements: tally.differing)
-        }
-        let ratio = (tally.distance / tally.norm).squareRoot(), relative = ratio.isFinite ? ratio : nil
-        let share = relative.map { ", \($0 < 1e10 ? Quantity.decimal($0 * 100, places: 4) : "\($0 * 100)") % of the norm" } ?? ""
-        return Difference(
-            tensor: name,
-            description: "\(tally.differing) of \(left.elementCount) elements, by at most \(tally.largest)\(share)",
-            elements: tally.differing, largest: tally.largest.isFinite ? tally.largest : nil, relative: relative)
-    }
-
-    private struct Tally {
-        var differing = 0
-        var largest = 0.0
-        var distance = 0.0
-        var norm = 0.0
-
-        mutating func add(_ x: UnsafeRawBufferPointer, _ y: UnsafeRawBufferPointer, _ dtype: DType) {
-            guard dtype.isArithmetic else {
-                differing += zip(x, y).reduce(0) { $0 + ($1.0 == $1.1 ? 0 : 1) }
-                return
-            }
-            for (a, b) in zip(Self.values(x, dtype), Self.values(y, dtype)) {
-                norm += a * a
-                guard a.bitPattern != b.bitPattern else { continue }
-                let gap = (a - b).magnitude
-                differing += 1
-                largest = gap.isNaN ? .nan : max(largest, gap)
-                distance += gap * gap
-            }
-        }
-
-        private static func values(_ bytes: UnsafeRawBufferPointer, _ dtype: DType) -> [Double] {
-            let width = dtype.bitWidth / 8
-            guard dtype != .f64 else {
-                return stride(from: 0, to: bytes.count, by: width).map {
-                    bytes.loadUnaligned(fromByteOffset: $0, as: Double.self)
-                }
-            }
-            var values = [Float](repeating: 0, count: bytes.count / width)
-            if let first = bytes.baseAddress { Kernels.best.widen(dtype, first, &values, count: values.count) }
-            return values.map(Double.init)
         }
     }
 }

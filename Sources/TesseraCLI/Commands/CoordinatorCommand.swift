@@ -1,16 +1,17 @@
-import ArgumentParser
-import Checkpoints
+package import ArgumentParser
 import Coordinator
+import Core
+import Engine
 import FoundationEssentials
 import Logging
-import Planning
 import Protocol
 import ServiceLifecycle
 import Synchronization
 import UnixSignals
+import Work
 
-struct CoordinatorCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct CoordinatorCommand: AsyncParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "coordinator", abstract: "Take jobs, hand out their shards, and put the results together.",
         discussion: """
             SIGTERM takes no more jobs and ends when those at work have ended; SIGINT ends at once. Until transport security is there, \
@@ -42,13 +43,15 @@ struct CoordinatorCommand: AsyncParsableCommand {
 
     @OptionGroup var logging: LogArguments
 
-    func validate() throws {
+    package init() {}
+
+    package func validate() throws {
         guard leaseSeconds > 0, heartbeatSeconds > 0, heartbeatSeconds * 2 < leaseSeconds else {
             throw ValidationError("--lease-seconds must be more than twice --heartbeat-seconds, and both above zero.")
         }
     }
 
-    func run() async throws {
+    package func run() async throws {
         try checkExposure()
         let log = logging.logger("tessera.coordinator")
         var policy = SchedulerPolicy()
@@ -95,7 +98,7 @@ struct CoordinatorCommand: AsyncParsableCommand {
 private struct JobBookService: Service {
     let book: JobBook
 
-    func run() async throws {
+    package func run() async throws {
         await withTaskGroup { group in
             group.addTask { await book.run() }
             group.addTask { try? await gracefulShutdown() }

@@ -1,9 +1,10 @@
-import ArgumentParser
+package import ArgumentParser
 import Checkpoints
-import Planning
+import Core
+import TaskVectors
 
-struct InspectCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct InspectCommand: ParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "inspect", abstract: "List the tensors of a checkpoint, or the tasks of a store, from headers alone.")
 
     @Argument(help: "A checkpoint directory, a safetensors file, or a store of task vectors.")
@@ -39,7 +40,9 @@ struct InspectCommand: ParsableCommand {
         if listing.base.matches == false { throw ExitCode(1) }
     }
 
-    func run() throws {
+    package init() {}
+
+    package func run() throws {
         if TaskVectorStore.isStore(path) { return try list(store: TaskVectorStore.open(path)) }
         guard base == nil else {
             throw TesseraError(.usage, "'--base' belongs to a store of task vectors", file: path, advice: "leave it out")

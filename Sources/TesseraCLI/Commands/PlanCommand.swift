@@ -1,10 +1,11 @@
-import ArgumentParser
+package import ArgumentParser
 import Checkpoints
+import Core
 import Planning
 import Worker
 
-struct PlanCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct PlanCommand: ParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "plan", abstract: "Say what a recipe would do.",
         discussion: "Reads only the headers of the inputs. All problems are reported at once.")
 
@@ -23,7 +24,9 @@ struct PlanCommand: ParsableCommand {
     @Flag(help: "Print the plan as JSON.")
     var json = false
 
-    func run() throws {
+    package init() {}
+
+    package func run() throws {
         let plan = try Planner.plan(
             PlanRequest(
                 recipe: try readText(recipe), recipeName: recipe, workingDirectory: currentDirectory(),

@@ -1,17 +1,20 @@
-import ArgumentParser
-import Checkpoints
+package import ArgumentParser
 import Coordinator
+import Core
+import Engine
 import Protocol
 
-struct RunCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct RunCommand: AsyncParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "run", abstract: "Do the job on this machine.",
         discussion: "Relative paths in the recipe begin at the working directory. OUT appears when it is whole, or not at all.")
 
     @OptionGroup var job: JobArguments
     @OptionGroup var machine: MachineArguments
 
-    func run() async throws {
+    package init() {}
+
+    package func run() async throws {
         let submission = try job.submission()
         let local = LocalRun(threads: machine.threads, memory: machine.memory.bytes, log: quietLog)
         let style = job.progress

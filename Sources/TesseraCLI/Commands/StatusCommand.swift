@@ -1,10 +1,11 @@
-import ArgumentParser
-import Checkpoints
+package import ArgumentParser
+import Core
+import Engine
 import FoundationEssentials
 import Protocol
 
-struct StatusCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct StatusCommand: AsyncParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "status", abstract: "Show jobs, shards and workers of a coordinator.")
 
     @Argument(help: "A job's id, or enough of its beginning, to see its shards.")
@@ -18,7 +19,9 @@ struct StatusCommand: AsyncParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
-    func run() async throws {
+    package init() {}
+
+    package func run() async throws {
         let (job, watch, json) = (job, watch, json)
         let address = target.coordinator
         try await cancelledBySignals {

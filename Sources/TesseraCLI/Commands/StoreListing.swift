@@ -1,6 +1,6 @@
 import Checkpoints
-import Operators
-import Planning
+import Core
+import TaskVectors
 
 /// A store of task vectors as `inspect` shows it.
 struct StoreListing: Encodable {

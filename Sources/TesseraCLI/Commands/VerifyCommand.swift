@@ -1,9 +1,10 @@
-import ArgumentParser
+package import ArgumentParser
 import Checkpoints
+import Core
 import Synchronization
 
-struct VerifyCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct VerifyCommand: ParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "verify", abstract: "Hold every byte of an output against its manifest.",
         discussion: "Exit code 1 means that something differs; each finding names the file, the tensor and the block.")
 
@@ -19,7 +20,9 @@ struct VerifyCommand: ParsableCommand {
     @Flag(help: "Print the report as JSON.")
     var json = false
 
-    func run() throws {
+    package init() {}
+
+    package func run() throws {
         let report = try Verification(directory: directory, sample: sample?.value).run(threads: threads)
         if json {
             try printJSON(report)

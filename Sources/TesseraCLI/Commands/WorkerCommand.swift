@@ -1,14 +1,15 @@
-import ArgumentParser
-import Checkpoints
+package import ArgumentParser
+import Core
+import Engine
 import Logging
-import Planning
 import Protocol
 import ServiceLifecycle
 import UnixSignals
+import Work
 import Worker
 
-struct WorkerCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct WorkerCommand: AsyncParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "worker", abstract: "Work on shards for a coordinator.",
         discussion: """
             Inputs are read from the roots; what is not there is fetched from the coordinator. Where this host sees the output, blocks are \
@@ -44,7 +45,9 @@ struct WorkerCommand: AsyncParsableCommand {
     @OptionGroup var machine: MachineArguments
     @OptionGroup var logging: LogArguments
 
-    func run() async throws {
+    package init() {}
+
+    package func run() async throws {
         let memory = WorkerMemory(total: machine.memory.bytes, threads: machine.threads, isConnected: true)
         guard memory.tensors > 0 else {
             throw TesseraError(

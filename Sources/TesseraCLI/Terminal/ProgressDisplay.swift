@@ -1,5 +1,5 @@
 import ArgumentParser
-import Checkpoints
+import Core
 import FoundationEssentials
 import Protocol
 

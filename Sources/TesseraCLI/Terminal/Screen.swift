@@ -1,11 +1,13 @@
 import Glibc
 
 /// Shows lines on stdout; on a terminal, each time in the place of the lines before.
-struct Screen {
+package struct Screen {
     private let isTerminal = isatty(STDOUT_FILENO) == 1
     private var shownLines = 0
 
-    mutating func show(_ lines: [String], redraws: Bool) {
+    package init() {}
+
+    package mutating func show(_ lines: [String], redraws: Bool) {
         var text = ""
         if redraws, isTerminal, shownLines > 0 { text += "\u{1b}[\(shownLines)A" }
         let clear = redraws && isTerminal ? "\u{1b}[K" : ""
@@ -20,4 +22,4 @@ struct Screen {
 }
 
 /// Pushes out what `print` has kept back, for readers that wait for it.
-func flushOutput() { fflush(nil) }
+package func flushOutput() { fflush(nil) }

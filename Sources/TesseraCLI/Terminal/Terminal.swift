@@ -1,12 +1,14 @@
-import Checkpoints
+package import Core
 import Glibc
+import Work
 
 /// What may be written where: results to stdout, everything else to stderr, colour only where a person sees it.
-enum Terminal {
+package enum Terminal {
     static let isInteractive = isatty(STDERR_FILENO) == 1
-    static let hasColour = isInteractive && getenv("NO_COLOR") == nil && getenv("TERM").map { String(cString: $0) } != "dumb"
+    package static let hasColour =
+        isInteractive && getenv("NO_COLOR") == nil && getenv("TERM").map { String(cString: $0) } != "dumb"
 
-    enum Style: String {
+    package enum Style: String {
         case bold = "1"
         case dim = "2"
         case red = "31"
@@ -15,7 +17,7 @@ enum Terminal {
         case cyan = "36"
     }
 
-    static func styled(_ text: String, _ style: Style) -> String {
+    package static func styled(_ text: String, _ style: Style) -> String {
         hasColour ? "\u{1b}[\(style.rawValue)m\(text)\u{1b}[0m" : text
     }
 
@@ -30,7 +32,7 @@ enum Terminal {
         }
     }
 
-    static func complain(_ problems: [TesseraError]) {
+    package static func complain(_ problems: [TesseraError]) {
         for problem in problems { note("\(styled("error:", .red)) \(problem)") }
     }
 
@@ -45,20 +47,20 @@ enum Terminal {
 }
 
 /// A table with columns as wide as they need to be.
-struct TextTable {
-    enum Alignment { case left, right }
+package struct TextTable {
+    package enum Alignment { case left, right }
 
     private var rows: [[String]] = []
     private let alignments: [Alignment]
 
-    init(_ columns: [(title: String, alignment: Alignment)]) {
+    package init(_ columns: [(title: String, alignment: Alignment)]) {
         alignments = columns.map(\.alignment)
         rows = [columns.map(\.title)]
     }
 
-    mutating func add(_ row: [String]) { rows.append(row) }
+    package mutating func add(_ row: [String]) { rows.append(row) }
 
-    var lines: [String] {
+    package var lines: [String] {
         let widths = alignments.indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
         return rows.map { row in
             let cells = row.enumerated().map { column, cell in

@@ -1,0 +1,38 @@
+package import Core
+
+/// A small file that goes beside the weights.
+package struct CompanionFile: Sendable, Hashable {
+    private enum Source: Sendable, Hashable {
+        case bytes([UInt8])
+        case copy(of: String)
+    }
+
+    package let name: String
+    private let source: Source
+
+    /// The most that such a file may hold: tokenizers reach tens of megabytes.
+    private static let byteLimit = 512 << 20
+
+    package init(name: String, bytes: [UInt8]) {
+        self.name = name
+        source = .bytes(bytes)
+    }
+
+    /// - Parameter path: read when the job is published.
+    package init(name: String, copyOf path: String) {
+        self.name = name
+        source = .copy(of: path)
+    }
+
+    /// Where a copy comes from; `nil` for a file made of bytes.
+    package var copiedFrom: String? {
+        if case .copy(let path) = source { path } else { nil }
+    }
+
+    package func contents() throws(TesseraError) -> [UInt8] {
+        switch source {
+        case .bytes(let bytes): bytes
+        case .copy(let path): try readFile(path, maxBytes: Self.byteLimit)
+        }
+    }
+}

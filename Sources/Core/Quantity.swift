@@ -1,0 +1,36 @@
+/// Numbers as people read and write them.
+package enum Quantity {
+    /// `988.1 MB`, in decimal units as disks and the hub count.
+    package static func bytes(_ count: Int) -> String {
+        let units = ["B", "kB", "MB", "GB", "TB", "PB"]
+        var value = Double(count)
+        var unit = 0
+        while value >= 1000, unit < units.count - 1 {
+            value /= 1000
+            unit += 1
+        }
+        return unit == 0 ? "\(count) B" : "\(decimal(value, places: value < 100 ? 2 : 1)) \(units[unit])"
+    }
+
+    package static func rate(_ bytes: Int, _ seconds: Double) -> String {
+        seconds > 0 ? "\(Self.bytes(Int(Double(bytes) / seconds)))/s" : "–"
+    }
+
+    /// `0.42 s`, `3 min 12 s`, `2 h 5 min`.
+    package static func seconds(_ value: Double) -> String {
+        switch value {
+        case ..<60: return "\(decimal(value, places: value < 10 ? 2 : 1)) s"
+        case ..<3600: return "\(Int(value) / 60) min \(Int(value) % 60) s"
+        default: return "\(Int(value) / 3600) h \(Int(value) % 3600 / 60) min"
+        }
+    }
+
+    package static func decimal(_ value: Double, places: Int) -> String {
+        let scale = (0..<places).reduce(1.0) { scale, _ in scale * 10 }
+        let scaled = Int((value.magnitude * scale).rounded())
+        let sign = value < 0 && scaled > 0 ? "-" : ""
+        guard places > 0 else { return "\(sign)\(scaled)" }
+        let fraction = String(scaled % Int(scale))
+        return "\(sign)\(scaled / Int(scale)).\(String(repeating: "0", count: places - fraction.count))\(fraction)"
+    }
+}

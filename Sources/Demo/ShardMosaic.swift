@@ -1,0 +1,51 @@
+import Protocol
+import TesseraCLI
+
+/// Shows each shard of a job as a tile: who is at it, or whose it is.
+struct ShardMosaic {
+    private let workers: [String]
+    private var screen = Screen()
+    private var notes: [String] = []
+    private var lastPlainLine = ""
+    private static let colours: [Terminal.Style] = [.cyan, .yellow, .green]
+    private static let tilesPerRow = 26
+
+    init(workers: [String]) { self.workers = workers }
+
+    mutating func note(_ text: String) { notes.append(text) }
+
+    mutating func show(_ job: JobStatus) {
+        guard Terminal.hasColour else { return showPlainly(job) }
+        let tiles = (job.shardDetails ?? []).map(tile)
+        var lines = stride(from: 0, to: tiles.count, by: Self.tilesPerRow).map { start in
+            "  " + tiles[start..<min(tiles.count, start + Self.tilesPerRow)].joined(separator: " ")
+        }
+        let legend = workers.map { Terminal.styled("■ \($0)", colour(of: $0)) }.joined(separator: "  ")
+        lines += ["", "  \(job.shards.committed) of \(job.shards.total) shards   \(legend)   ▫ at work  · waiting"]
+        lines += notes.map { "  " + Terminal.styled($0, .red) }
+        screen.show(lines, redraws: true)
+    }
+
+    /// One line for each quarter of the job, for logs.
+    private mutating func showPlainly(_ job: JobStatus) {
+        let quarter = job.shards.total > 0 ? 4 * job.shards.committed / job.shards.total : 4
+        for note in notes { print("  \(note)") }
+        notes = []
+        let line = "  \(quarter * 25) % of \(job.shards.total) shards"
+        if line != lastPlainLine { print(line) }
+        lastPlainLine = line
+        flushOutput()
+    }
+
+    private func tile(_ shard: ShardStatus) -> String {
+        switch shard.state {
+        case .pending: return Terminal.styled("·", .dim)
+        case .leased: return Terminal.styled("▫", colour(of: shard.workers.first ?? ""))
+        case .committed: return Terminal.styled("■", colour(of: shard.workers.first ?? ""))
+        }
+    }
+
+    private func colour(of worker: String) -> Terminal.Style {
+        workers.firstIndex(of: worker).map { Self.colours[$0 % Self.colours.count] } ?? .dim
+    }
+}

@@ -1,0 +1,103 @@
+package import Coordinator
+import Core
+package import Logging
+package import Protocol
+import Work
+import Worker
+
+/// A job on this machine: the coordinator's job book and a worker in one process, without a port between them.
+package struct LocalRun: Sendable {
+    let book: JobBook
+    private let pool: ComputePool
+    private let memory: WorkerMemory
+
+    package init(threads: Int, memory: Int, log: Logger) {
+        var policy = SchedulerPolicy()
+        // With one worker there is no other host to try, and nobody to renew leases for.
+        policy.hostLimit = 1
+        policy.lease = .seconds(365 * 86_400)
+        var settings = JobBook.Settings(inputRoots: .wholeMachine, policy: policy, build: tesseraVersion)
+        let memory = WorkerMemory(total: memory, threads: threads, isConnected: false)
+        settings.checkMemory = { (need, recipe) throws(TesseraError) in
+            let least = WorkerMemory.least(for: need, threads: threads)
+            guard least > memory.total else { return }
+            throw TesseraError(
+                .usage,
+                "the job needs \(Quantity.bytes(least)) of memory with \(threads) threads, and has \(Quantity.bytes(memory.total))",
+                file: recipe, advice: "raise --memory, or take fewer --threads")
+        }
+        book = JobBook(settings: settings, log: log)
+        pool = ComputePool(threads: threads, memory: memory.tensors)
+        self.memory = memory
+    }
+
+    /// Runs one job to its end.
+    ///
+    /// - Parameter watch: looks at the job while it runs; ends when cancelled.
+    package func run(_ submission: Submit, watch: @escaping @Sendable (JobBook, Submitted) async -> Void) async throws
+        -> JobStatus
+    {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { await book.run() }
+            let (messages, input) = AsyncStream<Message>.makeStream()
+            let worker = await book.attach(
+                WorkerDescription(
+                    name: "local", address: "local", build: tesseraVersion, threads: pool.threads, memory: memory.total,
+                    tensorMemory: memory.tensors),
+                send: { input.yield($0) })
+            group.addTask { await work(as: worker, on: messages) }
+            defer {
+                input.finish()
+                group.cancelAll()
+            }
+            let submitted = try await book.submit(submission)
+            group.addTask { await watch(book, submitted) }
+            var status = await book.end(of: submitted.job)
+            if status?.state.isEnd == false {
+                // Interrupted. A job whose output is about to appear can only be waited for.
+                try? await book.cancel(submitted.job, reason: "cancelled")
+                status = await Task { await book.end(of: submitted.job) }.value
+            }
+            guard let status else { throw TesseraError(.internal, "the job \(submitted.job) is gone") }
+            return status
+        }
+    }
+
+    private func work(as worker: JobBook.WorkerID, on messages: AsyncStream<Message>) async {
+        let runner = LeaseRunner(
+            executor: ShardExecutor(pool: pool, inputs: LocalInputs(roots: .wholeMachine, checksVersions: true)),
+            outputs: LocalOutputs(mode: .direct))
+        await withDiscardingTaskGroup { group in
+            for await message in messages {
+                switch message {
+                case .lease(let lease):
+                    group.addTask {
+                        switch await runner.run(lease, returning: NoOutput()) {
+                        case .success(let done): await book.finished(done, by: worker)
+                        case .failure(let error): await book.failed(lease.attempt, by: worker, error: error)
+                        case nil: break
+                        }
+                    }
+                case .revoke(let revoke): runner.stop(revoke.attempt)
+                default: break
+                }
+            }
+            runner.stopAll()
+        }
+    }
+}
+
+/// For shards that only look at their inputs: all others write directly.
+private struct NoOutput: ShardOutput {
+    var pieceSize: Int { TreeDigest.blockSize }
+
+    func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws { throw none }
+
+    func store(
+        byteCount: Int, tensor: Int, offset: Int, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
+    ) throws { throw none }
+
+    private var none: TesseraError { TesseraError(.internal, "a shard without output has a block") }
+
+    func finish() {}
+}

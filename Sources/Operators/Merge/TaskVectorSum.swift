@@ -1,0 +1,187 @@
+import Core
+import TensorKernels
+
+/// Says which entries of task vectors stay: those that are both of the right magnitude and flagged.
+protocol Sparsifier: Sendable {
+    /// The magnitudes that stay of the `index`-th model's task vector from flat index `start` on, and up to where that holds.
+    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int)
+
+    /// Whether entries of the `index`-th model are flagged at all.
+    func isFlagging(_ index: Int) -> Bool
+
+    /// Flags each entry of the grain with 1 when it stays, else with 0. The same each time it is asked.
+    func flag(_ index: Int, _ flags: UnsafeMutablePointer<UInt8>, of grain: Grain) throws
+}
+
+extension Sparsifier {
+    func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) { (.all, .max) }
+    func isFlagging(_ index: Int) -> Bool { false }
+    func flag(_ index: Int, _ flags: UnsafeMutablePointer<UInt8>, of grain: Grain) {}
+}
+
+/// Drops nothing.
+struct KeepAll: Sparsifier {}
+
+/// The parameters and the last steps that all methods on task vectors share.
+///
+/// With `dᵢ = xᵢ − b` after the method's own sparsifying, `eᵢ = wᵢdᵢ`, and `M` their combination, the result is `b + λ·M`:
+/// - by sum (task arithmetic, arXiv 2212.04089): `M = Σ eᵢ`, divided by `Σ wᵢ` when `normalize` is set and that is not about zero;
+/// - by consensus (TIES, arXiv 2306.01708): the elected sign is that of `Σ eᵢ`, zero counting as plus; `M = Σ eᵢ` over the
+///   models whose entry has it, divided by their `Σ wᵢ` when `normalize` is set.
+///
+/// With `rescale`, `dᵢ` is multiplied by `Σ|d| / Σ|kept d|` over the tensor.
+struct TaskVectorSum: Sendable {
+    enum Combination: Sendable {
+        case sum, consensus
+    }
+
+    let base: Int
+    let models: [Int]
+    let weights: [Float]
+    let densities: [Double]
+    private let normalize: Bool
+    let rescale: Bool
+    private let lambda: Float
+
+    static func parameters(normalize: Bool, rescale: Bool) -> [Parameter] {
+        [
+            .required("weight", .perModel, "Scales this model's task vector."),
+            .number("density", .perModel, default: 1, in: 0...1, "Share of the task vector's entries that are kept."),
+            .flag("normalize", default: normalize, "Divide by the sum of the weights that take part."),
+            .flag("rescale", default: rescale, "Scale what is kept so that the sum of magnitudes stays as it was."),
+            .number("lambda", .shared, default: 1, "Scales the merged task vector."),
+            .flag("int8_mask", default: false, "Accepted for mergekit's sake; it never had an effect on the result."),
+        ]
+    }
+
+    init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
+        base = try inputs.requiredBase()
+        models = inputs.models
+        weights = try models.map { (model) throws(TesseraError) in Float(try values.number("weight", ofInput: model)) }
+        densities = try models.map { (model) throws(TesseraError) in try values.number("density", ofInput: model) }
+        normalize = try values.flag("normalize")
+        rescale = try values.flag("rescale")
+        lambda = Float(try values.number("lambda"))
+    }
+
+    /// Whether anything is dropped at all.
+    var isSparse: Bool { densities.contains { $0 < 1 } }
+
+    /// Reads of `merge`, the sparsifier's own passes not counted.
+    var reads: Int { isSparse && rescale ? 2 : 1 }
+
+    /// Bytes of the flags for a grain of every source.
+    var flagBytes: Int { (models.count + 1) * FixedTree.blockElements }
+
+    /// Of `merge` with a sparsifier that flags and has no passes of its own.
+    var cost: OperatorCost { OperatorCost(reads: reads, memory: MemoryNeed(perThread: isSparse ? flagBytes : 0)) }
+
+    func merge(_ tensor: TensorPasses, _ sparsifier: any Sparsifier = KeepAll(), by combination: Combination) throws {
+        let notes = isSparse && rescale ? FlagNotes(models: models.count, elements: tensor.count, memory: tensor.memory) : nil
+        let factors = try notes.map { try rescalingFactors(sparsifier, noting: $0, in: tensor) }
+        let total = weights.reduce(0, +)
+        let divisor: Float? = normalize && abs(total) >= 1e-8 ? total : nil
+        let merge = Kernels.TaskVectorMerge(
+            weights: weights, factors: factors ?? Array(repeating: 1, count: models.count),
+            isConsensus: combination == .consensus, normalize: normalize, divisor: divisor ?? 1, lambda: lambda)
+        try tensor.emit { grain, out in
+            let vectors = try models.indices.map { index in
+                try taskVector(index, of: grain, sparsifier.isFlagging(index)) { flags in
+                    if notes?.recall(index, flags, of: grain) != true { try sparsifier.flag(index, flags, of: grain) }
+                }
+            }
+            let base = try grain.stored(base)
+            stretches(of: grain, models.indices, sparsifier) { range, bands in
+                merge.apply(range, of: vectors, base: base, bands: bands, into: out, kernels: grain.kernels)
+            }
+        }
+    }
+
+    private func taskVector(
+        _ index: Int, of grain: Grain, _ isFlagged: Bool, _ flag: (UnsafeMutablePointer<UInt8>) throws -> Void
+    ) throws -> Kernels.TaskVector {
+        let model = models[index], isDifference = grain.holdsTaskVector(model), base = try grain.stored(base)
+        let x = isDifference ? StoredVector(try grain.taskVector(model), .f32) : try grain.stored(model)
+        let flags = isFlagged ? grain.flags(model) : nil
+        if let flags { try flag(flags) }
+        return Kernels.TaskVector(x, base: base, isDifference: isDifference, flags: flags.map { UnsafePointer($0) })
+    }
+
+    /// Calls `body` for each stretch of the grain, counted from its beginning, within which the same magnitudes of each of the models stay.
+    private func stretches(
+        of grain: Grain, _ indices: Range<Int>, _ sparsifier: any Sparsifier, _ body: (Range<Int>, [MagnitudeBand]) -> Void
+    ) {
+        var start = grain.range.lowerBound
+        while start < grain.range.upperBound {
+            let bands = indices.map { sparsifier.band($0, from: start) }
+            let end = bands.reduce(grain.range.upperBound) { min($0, $1.end) }
+            body(start - grain.range.lowerBound..<end - grain.range.lowerBound, bands.map(\.0))
+            start = end
+        }
+    }
+
+    /// `Σ|d| / Σ|kept d|` for each model; 1 where either sum is too small to divide by.
+    private func rescalingFactors(_ sparsifier: any Sparsifier, noting notes: FlagNotes, in tensor: TensorPasses) throws
+        -> [Float]
+    {
+        let sums = try tensor.sums(2 * models.count) { grain, sums in
+            for index in models.indices where densities[index] < 1 {
+                let vector = try taskVector(index, of: grain, sparsifier.isFlagging(index)) { flags in
+                    try sparsifier.flag(index, flags, of: grain)
+                    notes.note(index, flags, of: grain)
+                }
+                var magnitudes = Kernels.MagnitudeSums()
+                stretches(of: grain, index..<index + 1, sparsifier) { range, bands in
+                    vector.addMagnitudes(range, bands[0], to: &magnitudes, kernels: grain.kernels)
+                }
+                sums[2 * index] = magnitudes.all
+                sums[2 * index + 1] = magnitudes.kept
+            }
+        }
+        let least = 1e-7
+        return models.indices.map { index in
+            let all = sums[2 * index], kept = sums[2 * index + 1]
+            return all < least || kept < least ? 1 : Float(all / kept)
+        }
+    }
+}
+
+/// The flags that the first of two passes makes, a bit each, so that the second need not make them again: those of as many grains as there is room
+/// for.
+private final class FlagNotes: @unchecked Sendable {
+    // Unchecked because of the room. A grain's part of it is written by one thread, in the first pass, and read in the second.
+    private let room: UnsafeMutablePointer<UInt32>
+    private let models: Int
+    private let grains: Int
+    private let memory: MemoryLoan
+
+    private static let wordsPerGrain = FixedTree.blockElements / 32
+
+    init(models: Int, elements: Int, memory: MemoryBudget) {
+        self.models = models
+        let bytesPerGrain = max(1, models) * Self.wordsPerGrain * MemoryLayout<UInt32>.stride
+        let count = (elements + FixedTree.blockElements - 1) / FixedTree.blockElements
+        self.memory = memory.take(upTo: count * bytesPerGrain)
+        grains = self.memory.byteCount / bytesPerGrain
+        room = .allocate(capacity: max(1, self.memory.byteCount / MemoryLayout<UInt32>.stride))
+    }
+
+    deinit { room.deallocate() }
+
+    private func words(_ model: Int, of grain: Grain) -> UnsafeMutablePointer<UInt32>? {
+        let index = grain.range.lowerBound / FixedTree.blockElements
+        return index < grains ? room + (index * models + model) * Self.wordsPerGrain : nil
+    }
+
+    func note(_ model: Int, _ flags: UnsafePointer<UInt8>, of grain: Grain) {
+        guard let words = words(model, of: grain) else { return }
+        grain.kernels.pack(flags, into: words, count: grain.count)
+    }
+
+    /// - Returns: whether they were noted.
+    func recall(_ model: Int, _ flags: UnsafeMutablePointer<UInt8>, of grain: Grain) -> Bool {
+        guard let words = words(model, of: grain) else { return false }
+        grain.kernels.unpack(words, into: flags, count: grain.count)
+        return true
+    }
+}

@@ -1,0 +1,60 @@
+import Checkpoints
+import Core
+import TaskVectors
+import Work
+
+/// A fine-tune in a store, as an input of a merge.
+struct StoredTask {
+    let store: TaskVectorStore
+    let task: StoreIndex.Task
+    /// The store's files, in the order in which the input counts them behind the base's parts.
+    let files: [String]
+    /// What is added to each of the base's tensors; counts files as `files` does.
+    private let vectors: [String: VectorReference]
+
+    init(_ store: TaskVectorStore, task name: String) throws(TesseraError) {
+        let task = try store.task(named: name), shared = store.index.shared
+        let files = (shared?.files ?? []) + task.files
+        func reference(_ form: VectorForm?, _ own: [String], _ position: Int) throws(TesseraError) -> VectorReference.Vector? {
+            guard let place = try store.place(form, files: own, position) else { return nil }
+            return VectorReference.Vector(
+                form: place.form, file: files.firstIndex(of: place.file) ?? 0, offsets: place.offsets)
+        }
+        var vectors: [String: VectorReference] = [:]
+        for (position, tensor) in store.index.tensors.enumerated() where tensor.dtype.isArithmetic {
+            vectors[tensor.name] = VectorReference(
+                shape: tensor.shape, own: try reference(task.forms[position], task.files, position),
+                shared: try shared.flatMap { shared throws(TesseraError) in
+                    try reference(shared.forms[position], shared.files, position)
+                }, factor: task.factor, baseSample: tensor.base.sample)
+        }
+        self.store = store
+        self.task = task
+        self.files = files
+        self.vectors = vectors
+    }
+
+    /// - Throws: `badData` when a checkpoint cannot be the store's base, as far as headers tell.
+    func check(_ base: Checkpoint, reference: String) throws(TesseraError) {
+        let known = Set(base.tensorNames)
+        let unknown = store.index.tensors.first { tensor in
+            guard known.contains(tensor.name), let entry = base.tensor(named: tensor.name)?.entry else { return true }
+            return entry.shape != tensor.shape || entry.dtype != tensor.dtype
+        }
+        guard let unknown = unknown?.name ?? (known.count == store.index.tensors.count ? nil : known.sorted().first) else {
+            return
+        }
+        throw TesseraError(
+            .badData, "'\(reference)' is not the base of the store: their tensors differ", file: store.directory, tensor: unknown,
+            advice: "name the store's own base, '\(store.index.base.model)', as 'base_model'")
+    }
+
+    /// What is added to the base's tensor.
+    ///
+    /// - Parameter firstFile: the number of the first of `files`.
+    func vector(of name: String, firstFile: Int) -> VectorReference? {
+        var vector = vectors[name]
+        vector?.renumberFiles { $0 + firstFile }
+        return vector
+    }
+}

@@ -1,0 +1,96 @@
+import Core
+package import Operators
+import Synchronization
+import TensorKernels
+
+/// What was found in one tensor while it was encoded or measured.
+package struct TensorFindings: Sendable, Hashable, Codable {
+    /// For each task some numbers, whose meaning the encoding states.
+    package let tasks: [[Double]]
+    /// What identifies the base's tensor; `nil` where it was only measured.
+    package let base: BaseIdentity?
+
+    package init(tasks: [[Double]], base: BaseIdentity? = nil) {
+        self.tasks = tasks
+        self.base = base
+    }
+}
+
+/// What is done with one tensor of a base and its fine-tunes to store their task vectors.
+///
+/// Source 0 is the base, the next ones are the fine-tunes in the order of the tasks. A task vector is `θ − θ₀` in float32.
+package enum Encoding: Sendable, Hashable, Codable {
+    case quantize(Quantizer)
+    case sparsify(SparseEncoder)
+    case mask(TaskMasks)
+    /// Tensors of types without arithmetic are not stored. For each task one number: 1 where its tensor is another than the base's.
+    case compare
+    case measureGrids(GridMeasurement)
+    case measureMagnitudes(MagnitudeMeasurement)
+    case countKept(SparseEncoder)
+
+    /// Reads all sources and writes the outputs.
+    ///
+    /// - Throws: `badData` when a source holds numbers that are not finite, and what reading and writing throw.
+    package func encode(_ tensor: TensorPasses) throws -> TensorFindings {
+        switch self {
+        case .quantize(let quantizer):
+            try TensorFindings(tasks: quantizer.encode(tensor), base: BaseIdentity(of: tensor))
+        case .sparsify(let encoder): try TensorFindings(tasks: encoder.encode(tensor), base: BaseIdentity(of: tensor))
+        case .mask(let masks): try TensorFindings(tasks: masks.encode(tensor), base: BaseIdentity(of: tensor))
+        case .compare:
+            try TensorFindings(
+                tasks: TensorComparison.differences(in: tensor).map { [$0 ? 1 : 0] }, base: BaseIdentity(of: tensor))
+        case .measureGrids(let measurement): TensorFindings(tasks: try measurement.measure(tensor))
+        case .measureMagnitudes(let measurement): TensorFindings(tasks: try measurement.measure(tensor))
+        case .countKept(let encoder): TensorFindings(tasks: try encoder.countKept(in: tensor))
+        }
+    }
+
+    /// The forms that are written, in the order of the outputs.
+    package var forms: [VectorForm] {
+        switch self {
+        case .quantize(let quantizer): quantizer.forms
+        case .sparsify(let encoder): encoder.forms
+        case .mask(let masks): masks.forms
+        case .compare, .measureGrids, .measureMagnitudes, .countKept: []
+        }
+    }
+
+    /// What it needs for a tensor of that shape.
+    package func cost(of shape: [Int], sources: Int) -> OperatorCost {
+        let written = forms.flatMap { $0.tensors(shape: shape) }, count = shape.reduce(1, *)
+        // Steps and zero points of rows are made as float32 and as they are stored.
+        let whole = written.reduce(0) { $0 + ($1.rate == nil && $1.part != .values && $1.part != .codes ? 4 * $1.byteCount : 0) }
+        let memory = MemoryNeed(
+            shared: whole,
+            perThread: StretchRoom.byteCount(written.compactMap(\.rate)) + SharedRoom.byteCount + CodeRoom.byteCount)
+        return switch self {
+        case .quantize(let quantizer): OperatorCost(reads: quantizer.reads + 1, memory: memory)
+        case .sparsify(let encoder):
+            OperatorCost(
+                reads: encoder.reads, memory: memory + encoder.memory(count: count) + MemoryNeed(perThread: TreeDigest.blockSize))
+        case .mask(let masks): OperatorCost(reads: masks.reads + 1, memory: memory)
+        case .compare: OperatorCost(reads: 1)
+        case .measureGrids: OperatorCost(reads: 1, memory: memory)
+        case .measureMagnitudes:
+            OperatorCost(reads: 1, memory: MemoryNeed(shared: (sources - 1) * MagnitudeHistogram.byteCount))
+        case .countKept(let encoder): OperatorCost(reads: 1, memory: encoder.memory(count: count))
+        }
+    }
+}
+
+extension TensorPasses {
+    /// The fine-tunes.
+    var taskCount: Int { inputs.count - 1 }
+}
+
+/// Tensors of types that are not encoded.
+enum TensorComparison {
+    /// For each fine-tune, whether its bytes are other than the base's.
+    static func differences(in tensor: TensorPasses) throws -> [Bool] {
+        let byteCount = tensor.count * tensor.sources[0].dtype.bitWidth / 8
+        let base = try tensor.blockDigests(ofSource: 0, byteCount: byteCount)
+        return try (0..<tensor.taskCount).map { try tensor.blockDigests(ofSource: $0 + 1, byteCount: byteCount) != base }
+    }
+}

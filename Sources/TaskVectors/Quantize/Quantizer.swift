@@ -1,0 +1,201 @@
+import Core
+import Operators
+import TensorKernels
+
+/// Task vectors in few bits: TVQ and RTVQ (arXiv 2503.06921).
+///
+/// With `τₜ = θₜ − θ₀`, a grid `Q` and its decoding `Q⁻¹`:
+/// - TVQ stores `Q(τₜ)`; the vector is read as `Q⁻¹(Q(τₜ))`.
+/// - RTVQ stores a vector that all tasks share, `Q(B)` with `B = Σ τₜ / T`, and for each task `Q(τₜ − R)`. `R = Q⁻¹(Q(B))`, so that
+///   the shared vector's error is in every offset and comes back with it, or `R = B` without this correction. The vector is
+///   read as `Q⁻¹(Q(B)) + Q⁻¹(Q(τₜ − R))`. A shared vector of an earlier store may stand for `Q⁻¹(Q(B))` (frozen).
+package struct Quantizer: Sendable, Hashable, Codable {
+    /// The shared vector's form, for RTVQ.
+    package let shared: VectorForm?
+    /// Whether the shared vector is not made here: then the last source is the base with that vector added.
+    package let sharedIsFrozen: Bool
+    package let correctsErrors: Bool
+    /// For each task how its vector, or offset, is stored: densely or as zero.
+    package let tasks: [VectorForm]
+
+    package init(shared: VectorForm? = nil, sharedIsFrozen: Bool = false, correctsErrors: Bool = true, tasks: [VectorForm]) {
+        self.shared = shared
+        self.sharedIsFrozen = sharedIsFrozen
+        self.correctsErrors = correctsErrors
+        self.tasks = tasks
+    }
+
+    /// The shared vector first.
+    var forms: [VectorForm] { (sharedIsFrozen ? [] : [shared].compactMap(\.self)) + tasks }
+
+    /// Reads before the elements are coded.
+    var reads: Int {
+        [sharedIsFrozen ? [] : [shared].compactMap(\.self), tasks].count { $0.contains { $0.needsRanges } }
+    }
+
+    /// - Returns: for each task `Σ(τ − τ̂)²` and `Στ²`.
+    func encode(_ tensor: TensorPasses) throws -> [[Double]] {
+        let sharedCoder =
+            try sharedIsFrozen ? nil : shared.map { FormCoder($0, ranges: try ranges(of: [0], $0, in: tensor, mean).first ?? []) }
+        let offsets: Vector = { grain, task in
+            let vector = try grain.taskVector(task + 1)
+            if let shared = try reference(sharedCoder, in: grain) {
+                grain.kernels.subtract(vector, shared, into: vector, count: grain.count)
+            }
+            return UnsafePointer(vector)
+        }
+        let coders = try coders(offsets, in: tensor)
+
+        var writers: [FormWriter] = []
+        for coder in [sharedCoder].compactMap(\.self) + coders {
+            writers.append(FormWriter(coder, firstOutput: writers.last?.nextOutput ?? 0, shape: tensor.shape))
+        }
+        let rates = writers.flatMap(\.rates)
+        let taskWriters = Array(writers.suffix(tasks.count)), sharedWriter = sharedCoder.flatMap { _ in writers.first }
+        let sums = try tensor.emit(rates, terms: 2 * tasks.count) { grain, room, sums in
+            let reference = try reference(sharedCoder, in: grain, writer: sharedWriter, room: room)
+            let decoded = grain.scratch(0)
+            for task in tasks.indices {
+                let vector = try grain.taskVector(task + 1)
+                sums[2 * task + 1] = grain.kernels.dot(vector, vector, count: grain.count)
+                guard sums[2 * task + 1].isFinite else { throw NotFinite.error }
+                if let reference { grain.kernels.subtract(vector, reference, into: vector, count: grain.count) }
+                taskWriters[task].write(vector, of: grain, room: room, decoded: decoded)
+                if let reference, sharedCoder != nil, !correctsErrors {
+                    // What is read is added to another vector than the offset was taken from.
+                    grain.kernels.add(grain.workspace { SharedRoom() }.decoded, to: decoded, count: grain.count)
+                    grain.kernels.subtract(decoded, reference, into: decoded, count: grain.count)
+                }
+                sums[2 * task] = grain.kernels.squaredError(vector, decoded, count: grain.count)
+            }
+        }
+        for writer in writers { try writer.writeKnown(of: tensor) }
+        return tasks.indices.map { [sums[2 * $0], sums[2 * $0 + 1]] }
+    }
+
+    private typealias Vector = @Sendable (Grain, _ index: Int) throws -> UnsafePointer<Float>
+
+    /// The mean task vector, in the grain's first room.
+    private var mean: Vector {
+        { grain, _ in
+            let sum = grain.scratch(0)
+            sum.update(repeating: 0, count: grain.count)
+            for task in tasks.indices { grain.kernels.add(try grain.taskVector(task + 1), to: sum, count: grain.count) }
+            grain.kernels.scale(sum, by: 1 / Float(tasks.count), into: sum, count: grain.count)
+            return UnsafePointer(sum)
+        }
+    }
+
+    /// What offsets are taken from; made once for a grain, before any task vector is changed, unless a writer is given, which then writes the
+    /// shared vector. Overwrites the grain's rooms.
+    private func reference(
+        _ coder: FormCoder?, in grain: Grain, writer: FormWriter? = nil, room: StretchRoom? = nil
+    ) throws -> UnsafePointer<Float>? {
+        if sharedIsFrozen { return UnsafePointer(try grain.taskVector(tasks.count + 1)) }
+        guard let coder else { return nil }
+        let own = grain.workspace { SharedRoom() }
+        if own.range == grain.range, writer == nil { return UnsafePointer(own.reference) }
+        own.range = grain.range
+        let mean = try mean(grain, 0)
+        if let writer, let room {
+            writer.write(mean, of: grain, room: room, decoded: own.decoded)
+        } else if correctsErrors {
+            coder.code(mean, of: grain, decoded: own.decoded)
+        }
+        own.reference.update(from: correctsErrors ? UnsafePointer(own.decoded) : mean, count: grain.count)
+        return UnsafePointer(own.reference)
+    }
+
+    // MARK: Ranges
+
+    /// One pass for all tasks whose grids need it.
+    private func coders(_ offsets: @escaping Vector, in tensor: TensorPasses) throws -> [FormCoder] {
+        var found: [Int: [ValueRange]] = [:]
+        for byRow in [false, true] {
+            let wanted = tasks.indices.filter { tasks[$0].needsRanges && (tasks[$0].grid?.sharing == .row) == byRow }
+            guard let first = wanted.first else { continue }
+            for (task, ranges) in zip(wanted, try ranges(of: wanted, tasks[first], in: tensor, offsets)) { found[task] = ranges }
+        }
+        return tasks.enumerated().map { FormCoder($1, ranges: found[$0] ?? []) }
+    }
+
+    /// For each of the vectors, the ranges that a form's grid needs.
+    private func ranges(
+        of vectors: [Int], _ form: VectorForm, in tensor: TensorPasses, _ vector: @escaping Vector
+    ) throws -> [[ValueRange]] {
+        guard form.needsRanges, let grid = form.grid else { return vectors.map { _ in [] } }
+        return try ValueRange.find(grid, of: vectors.count, in: tensor) { grain, index in try vector(grain, vectors[index]) }
+    }
+}
+
+/// Room for what offsets are taken from, and for the shared vector as it will be read.
+final class SharedRoom {
+    static let byteCount = 2 * FixedTree.blockElements * MemoryLayout<Float>.stride
+
+    /// The elements that it is filled for.
+    var range = 0..<0
+    let reference = UnsafeMutablePointer<Float>.allocate(capacity: FixedTree.blockElements)
+    let decoded = UnsafeMutablePointer<Float>.allocate(capacity: FixedTree.blockElements)
+
+    deinit {
+        reference.deallocate()
+        decoded.deallocate()
+    }
+}
+
+enum NotFinite {
+    static var error: TesseraError {
+        TesseraError(
+            .badData, "holds numbers that are not finite, or differs from the base by more than float32 holds",
+            advice: "mend the checkpoint: a task vector has finite numbers")
+    }
+}
+
+extension VectorForm {
+    var needsRanges: Bool { grid.map(GridCoder.needsRanges) ?? false }
+}
+
+extension ValueRange {
+    /// The ranges of vectors that are made grain by grain: of each as a whole, or of its rows.
+    ///
+    /// - Throws: `badData` when one holds numbers that are not finite.
+    static func find(
+        _ grid: Grid, of vectors: Int, in tensor: TensorPasses,
+        _ vector: @escaping @Sendable (Grain, Int) throws -> UnsafePointer<Float>
+    ) throws -> [[ValueRange]] {
+        guard grid.sharing == .row else {
+            let whole = try tensor.fold(Array(repeating: ValueRange.none, count: vectors)) { ranges, grain in
+                for index in 0..<vectors { ranges[index].formUnion(try range(of: vector(grain, index), 0..<grain.count, grain)) }
+            } combine: { total, part in
+                for index in total.indices { total[index].formUnion(part[index]) }
+            }
+            return whole.map { [$0] }
+        }
+        let length = grid.runLength(in: tensor.shape), width = 2 * vectors
+        let rows = try tensor.rowStatistics(length: length, width: width) { grain, pieces, numbers in
+            for index in 0..<vectors {
+                let values = try vector(grain, index)
+                for (number, piece) in pieces.enumerated() {
+                    let range = try range(of: values, piece.offset..<piece.offset + piece.count, grain)
+                    numbers[number * width + 2 * index] = Double(range.lowest)
+                    numbers[number * width + 2 * index + 1] = Double(range.highest)
+                }
+            }
+        } join: { numbers, later in
+            for index in 0..<vectors {
+                numbers[2 * index] = min(numbers[2 * index], later[2 * index])
+                numbers[2 * index + 1] = max(numbers[2 * index + 1], later[2 * index + 1])
+            }
+        }
+        return (0..<vectors).map { (index: Int) -> [ValueRange] in
+            stride(from: 2 * index, to: rows.count, by: width).map { (row: Int) -> ValueRange in
+                ValueRange(lowest: Float(rows[row]), highest: Float(rows[row + 1]))
+            }
+        }
+    }
+
+    private static func range(of values: UnsafePointer<Float>, _ range: Range<Int>, _ grain: Grain) throws -> ValueRange {
+        guard let found = grain.kernels.range(values + range.lowerBound, count: range.count) else { throw NotFinite.error }
+        return found
+    }
+}

@@ -1,0 +1,67 @@
+package import Core
+package import Operators
+package import TensorKernels
+
+/// A tensor of a fine-tune, rebuilt while it is read: `b + f·v`, where `v` is its own vector, its own and the store's shared one added, or the
+/// shared one where its bitmap is set (docs/task-vectors.md).
+package struct RebuiltTensor: DifferenceSource {
+    package var dtype: DType { base.dtype }
+    package var count: Int { base.count }
+
+    private let base: StoredTensor
+    private let vectors: [PackedVector]
+    private let factor: Float
+    /// Whether the base is also the one that the method takes differences from: then nothing need be added and subtracted again.
+    package let isOnMethodsBase: Bool
+
+    /// - Parameters:
+    ///   - vectors: what is added up; after the first one a bitmap takes away instead. Without any the tensor is the base's.
+    ///   - factor: 1 but for EMR, where it is the task's own (arXiv 2405.17461).
+    package init(_ base: StoredTensor, vectors: [PackedVector], factor: Double, isOnMethodsBase: Bool = false) {
+        self.base = base
+        self.isOnMethodsBase = isOnMethodsBase
+        self.vectors = vectors
+        self.factor = Float(factor)
+    }
+
+    package func load(
+        _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
+    ) throws {
+        try loadDifference(range, into: target, scratch: scratch, kernels: kernels)
+        try withUnsafeTemporaryAllocation(of: Float.self, capacity: max(1, range.count)) { room in
+            guard let own = room.baseAddress else { return }
+            try base.load(range, into: own, scratch: scratch, kernels: kernels)
+            kernels.add(own, to: target, count: range.count)
+        }
+    }
+
+    package func prefetch(_ range: Range<Int>) {
+        base.prefetch(range)
+        for vector in vectors { vector.prefetch(range, of: count) }
+    }
+
+    /// What is added to the base.
+    package func loadDifference(
+        _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
+    ) throws {
+        guard let first = vectors.first else { return target.update(repeating: 0, count: range.count) }
+        try first.load(range, into: target, scratch: scratch, kernels: kernels)
+        for vector in vectors.dropFirst() {
+            if vector.isMask {
+                try vector.applyMask(range, to: target, scratch: scratch, kernels: kernels)
+            } else {
+                try withUnsafeTemporaryAllocation(of: Float.self, capacity: max(1, range.count)) { room in
+                    guard let other = room.baseAddress else { return }
+                    try vector.load(range, into: other, scratch: scratch, kernels: kernels)
+                    kernels.add(other, to: target, count: range.count)
+                }
+            }
+        }
+        if factor != 1 { kernels.scale(target, by: factor, into: target, count: range.count) }
+    }
+
+    /// The elements, rounded to the base's type.
+    package func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
+        try copyRounded(byteRange, to: target)
+    }
+}

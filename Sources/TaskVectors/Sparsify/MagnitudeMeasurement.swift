@@ -1,0 +1,30 @@
+import Operators
+import TensorKernels
+
+/// Counts of a tensor's magnitudes, from which a threshold for the whole model is found in two rounds (`MagnitudeHistogram`).
+package struct MagnitudeMeasurement: Sendable, Hashable, Codable {
+    /// For each task the high bits whose elements are counted by their low bits; `nil` in the first round, and for a task that keeps all or none.
+    package let bins: [UInt32?]
+    package let isSecondRound: Bool
+
+    package static func first(tasks: Int) -> MagnitudeMeasurement {
+        MagnitudeMeasurement(bins: Array(repeating: nil, count: tasks), isSecondRound: false)
+    }
+
+    package static func second(bins: [UInt32?]) -> MagnitudeMeasurement {
+        MagnitudeMeasurement(bins: bins, isSecondRound: true)
+    }
+
+    /// - Returns: for each task pairs of a bin and how many elements it has, bins without any left out.
+    func measure(_ tensor: TensorPasses) throws -> [[Double]] {
+        let empty = bins.map { $0.map(MagnitudeHistogram.fine) ?? .coarse() }
+        let histograms = try tensor.fold(empty, partBytes: bins.count * MagnitudeHistogram.byteCount) { histograms, grain in
+            for task in bins.indices where !isSecondRound || bins[task] != nil {
+                histograms[task].add(try grain.taskVector(task + 1), count: grain.count, kernels: grain.kernels)
+            }
+        } combine: { total, part in
+            for index in total.indices { total[index].add(part[index]) }
+        }
+        return histograms.map { $0.occupied.flatMap { [Double($0.bin), Double($0.count)] } }
+    }
+}

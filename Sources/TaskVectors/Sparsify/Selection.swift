@@ -1,0 +1,125 @@
+import Operators
+import TensorKernels
+
+/// Which entries of a task vector stay.
+package enum Selection: Sendable, Hashable, Codable {
+    /// So many of each task's entries, those of largest magnitude; of equal ones those with the lowest index.
+    case largest([Int])
+    /// Each entry with probability `density`, divided by it (DARE, arXiv 2311.03099). A key for each task.
+    case random(density: Double, keys: [UInt64])
+    /// In every `m` consecutive entries the `n` of largest magnitude. `isDisjoint`: not those that an earlier task has, unless there are
+    /// too few others (CABS, arXiv 2503.01874).
+    case blocks(n: Int, m: Int, tail: Tail, isDisjoint: Bool)
+
+    /// What becomes of the last entries of a tensor when they are fewer than `m`.
+    package enum Tail: String, Sendable, Hashable, Codable, CaseIterable {
+        /// They are dropped, as the paper's script does.
+        case drop
+        /// `⌈n · length / m⌉` of them stay.
+        case prorate
+    }
+
+    /// Lengths of blocks: powers of two, so that no block lies in two grains.
+    package static let blockLengths = (1...10).map { 1 << $0 }
+
+    var isDisjoint: Bool {
+        if case .blocks(_, _, _, true) = self { true } else { false }
+    }
+
+    /// Reads before entries can be told apart.
+    var reads: Int {
+        if case .largest = self { 1 } else { 0 }
+    }
+
+    /// Entries that stay at most.
+    package static func kept(n: Int, m: Int, tail: Tail, of count: Int) -> Int {
+        count / m * n + keptOfTail(n: n, m: m, tail: tail, length: count % m)
+    }
+
+    static func keptOfTail(n: Int, m: Int, tail: Tail, length: Int) -> Int {
+        tail == .drop ? 0 : (n * length + m - 1) / m
+    }
+}
+
+/// A selection that has seen the tensor.
+struct Selector: Sendable {
+    private let selection: Selection
+    private let trim: MagnitudeTrim?
+
+    init(_ selection: Selection, in tensor: TensorPasses) throws {
+        self.selection = selection
+        if case .largest(let kept) = selection {
+            trim = try MagnitudeTrim(kept.map { .init(kept: $0) }, of: Array(1...tensor.taskCount), in: tensor)
+        } else {
+            trim = nil
+        }
+    }
+
+    /// Calls `body` for tasks of `tasks` in order, each time with the grain of a task vector in which zeros are what was not selected. Where
+    /// tasks get out of each other's way, earlier ones are worked out too.
+    func forEach(
+        _ tasks: Range<Int>, in grain: Grain, _ body: (_ task: Int, UnsafeMutablePointer<Float>) throws -> Void
+    ) throws {
+        let room = grain.workspace { SelectionRoom() }
+        if selection.isDisjoint { room.taken.update(repeating: 0, count: grain.count) }
+        for task in selection.isDisjoint ? 0..<tasks.upperBound : tasks {
+            let entries = try grain.taskVector(task + 1)
+            try select(task, entries, of: grain, room)
+            if tasks.contains(task) { try body(task, entries) }
+        }
+    }
+
+    private func select(
+        _ task: Int, _ entries: UnsafeMutablePointer<Float>, of grain: Grain, _ room: SelectionRoom
+    ) throws {
+        switch selection {
+        case .largest: keepLargest(task, entries, of: grain)
+        case .random(let density, let keys):
+            guard density < 1 else { return }
+            CounterRandom(key: keys[task], stream: 0).flag(
+                probability: density, first: grain.range.lowerBound, room.keep, count: grain.count, kernels: grain.kernels)
+            room.clear(entries, count: grain.count)
+            grain.kernels.scale(entries, by: Float(1 / density), into: entries, count: grain.count)
+        case .blocks(let n, let m, let tail, let isDisjoint):
+            if !isDisjoint { room.taken.update(repeating: 0, count: grain.count) }
+            let lastKept = Selection.keptOfTail(n: n, m: m, tail: tail, length: grain.count % m)
+            grain.kernels.keepLargest(
+                n, ofEach: m, keptAtEnd: lastKept, entries, taken: room.taken, into: room.keep, count: grain.count)
+            room.clear(entries, count: grain.count)
+            if isDisjoint {
+                for index in 0..<grain.count { room.taken[index] |= room.keep[index] }
+            }
+        }
+    }
+}
+
+extension Selector {
+    private func keepLargest(_ task: Int, _ entries: UnsafeMutablePointer<Float>, of grain: Grain) {
+        guard let trim else { return }
+        var start = grain.range.lowerBound
+        while start < grain.range.upperBound {
+            let (band, limit) = trim.band(task, from: start), end = min(limit, grain.range.upperBound)
+            for index in start - grain.range.lowerBound..<end - grain.range.lowerBound {
+                let pattern = entries[index].magnitude.bitPattern
+                entries[index] = pattern >= band.from && pattern <= band.to ? entries[index] : 0
+            }
+            start = end
+        }
+    }
+}
+
+/// Room for what is selected in a grain.
+private final class SelectionRoom {
+    let taken = UnsafeMutablePointer<UInt8>.allocate(capacity: FixedTree.blockElements)
+    let keep = UnsafeMutablePointer<UInt8>.allocate(capacity: FixedTree.blockElements)
+
+    /// Zeroes what is not kept.
+    func clear(_ entries: UnsafeMutablePointer<Float>, count: Int) {
+        for index in 0..<count { entries[index] = keep[index] == 0 ? 0 : entries[index] }
+    }
+
+    deinit {
+        taken.deallocate()
+        keep.deallocate()
+    }
+}

@@ -1,0 +1,196 @@
+import Core
+import Operators
+import Synchronization
+import TensorKernels
+
+/// Task vectors of which few entries are kept: a bitmap of those, and their values.
+///
+/// `kept` says how many values there is room for; entries that are zero anyway need none, so that some of the last may be unused.
+package struct SparseEncoder: Sendable, Hashable, Codable {
+    package let selection: Selection
+    package let values: ValueForm
+    /// Values of each task.
+    package let kept: [Int]
+
+    package init(selection: Selection, values: ValueForm, kept: [Int]) {
+        self.selection = selection
+        self.values = values
+        self.kept = kept
+    }
+
+    var forms: [VectorForm] { kept.map { .sparse(kept: $0, values) } }
+
+    /// The selection's own reads, one to count, one for the bitmaps, and those for each task's values.
+    var reads: Int {
+        let forTask = selection.isDisjoint ? kept.count : 1
+        return selection.reads + (needsRanges ? 1 : 0) + 2 + forTask
+    }
+
+    /// What selecting takes.
+    func memory(count: Int) -> MemoryNeed {
+        if case .largest(let kept) = selection { MagnitudeTrim.memory(models: kept.count, count: count) } else { MemoryNeed() }
+    }
+
+    private var grid: Grid? {
+        if case .grid(let grid) = values { grid } else { nil }
+    }
+
+    private var needsRanges: Bool { grid.map(GridCoder.needsRanges) ?? false }
+
+    /// - Returns: for each task how many of its entries were selected and are not zero.
+    func countKept(in tensor: TensorPasses) throws -> [[Double]] {
+        let selector = try Selector(selection, in: tensor)
+        return try counts(selector, in: tensor).map { [Double($0.reduce(0, +))] }
+    }
+
+    private func counts(_ selector: Selector, in tensor: TensorPasses) throws -> [[Int]] {
+        try tensor.counts(kept.count) { grain, counts in
+            try selector.forEach(kept.indices, in: grain) { task, entries in
+                counts[task] = grain.kernels.countNonzero(entries, count: grain.count)
+            }
+        }
+    }
+
+    /// - Returns: for each task `Σ(τ − τ̂)²` and `Στ²`.
+    func encode(_ tensor: TensorPasses) throws -> [[Double]] {
+        let selector = try Selector(selection, in: tensor)
+        let before = try counts(selector, in: tensor).map { $0.reduce(into: [0]) { $0.append(($0.last ?? 0) + $1) } }
+        for (task, before) in before.enumerated() where before.last ?? 0 > kept[task] {
+            throw TesseraError(
+                .badData, "changed while it was read: \(before.last ?? 0) entries were selected, \(kept[task]) before")
+        }
+        let coders = try coders(selector, in: tensor)
+
+        var rates: [StretchRate?] = [], first: [Int] = []
+        for form in forms {
+            first.append(rates.count)
+            rates += form.tensors(shape: tensor.shape).map(\.rate)
+        }
+        let writers = zip(coders, first).map { FormWriter($0, firstOutput: $1 + 1, shape: tensor.shape) }
+        let starts = first
+        let sums = try tensor.emit(rates, terms: 2 * kept.count) { grain, room, sums in
+            // Energies first: selecting changes the vectors.
+            for task in kept.indices {
+                let vector = try grain.taskVector(task + 1)
+                sums[2 * task + 1] = grain.kernels.dot(vector, vector, count: grain.count)
+                guard sums[2 * task + 1].isFinite else { throw NotFinite.error }
+            }
+            try selector.forEach(kept.indices, in: grain) { task, entries in
+                let mask = room.place(in: starts[task]), decoded = grain.scratch(0)
+                grain.kernels.bits(ofNonzero: entries, into: mask, count: grain.count)
+                writers[task].writePoints(entries, of: grain, room: room, decoded: decoded)
+                grain.kernels.apply(mask, first: 0, to: decoded, count: grain.count)
+                // Of the vector as it was, which is made anew.
+                let whole = grain.scratch(1)
+                try grain.difference(task + 1, into: whole)
+                sums[2 * task] = grain.kernels.squaredError(whole, decoded, count: grain.count)
+            }
+        }
+        for task in kept.indices {
+            try writers[task].writeKnown(of: tensor)
+            try writeValues(of: task, to: first[task] + 1, coders[task], selector, before[task], in: tensor)
+        }
+        return kept.indices.map { [sums[2 * $0], sums[2 * $0 + 1]] }
+    }
+
+    /// Values are coded where they stand, among zeros, so that a grid's runs are runs of the tensor.
+    private func coders(_ selector: Selector, in tensor: TensorPasses) throws -> [FormCoder] {
+        let form = VectorForm.dense(values)
+        guard let grid, needsRanges else { return kept.map { _ in FormCoder(form, ranges: []) } }
+        let ranges = try ValueRange.find(grid, of: kept.count, in: tensor) { grain, task in
+            var found: UnsafePointer<Float>?
+            try selector.forEach(task..<task + 1, in: grain) { found = UnsafePointer($1) }
+            guard let found else { throw TesseraError(.internal, "a task without entries") }
+            return found
+        }
+        return ranges.map { FormCoder(form, ranges: $0) }
+    }
+
+    // MARK: Values
+
+    /// Writes a task's values, block by block: from the counts before each grain it is known which grains a block's values are in.
+    private func writeValues(
+        of task: Int, to output: Int, _ coder: FormCoder, _ selector: Selector, _ before: [Int], in tensor: TensorPasses
+    ) throws {
+        let form = forms[task].tensors(shape: tensor.shape)[1]
+        let bits = grid?.bits ?? form.dtype.bitWidth
+        let perBlock = form.blockSize * 8 / bits
+        try tensor.runner.forEach(TreeDigest.blockCount(ofBytes: form.byteCount, blockSize: form.blockSize)) { block in
+            let wanted = block * perBlock..<min(kept[task], (block + 1) * perBlock)
+            var packed = PackedValues(count: wanted.count, bits: bits)
+            var index = before.partitioningIndex { $0 > wanted.lowerBound } - 1
+            try tensor.grains.with { grain in
+                while index < before.count - 1, before[index] < wanted.upperBound {
+                    grain.take(tensor.grainRange(index))
+                    try selector.forEach(task..<task + 1, in: grain) { _, entries in
+                        packed.append(entries, of: grain, coder, skipping: max(0, wanted.lowerBound - before[index]))
+                    }
+                    index += 1
+                }
+            }
+            try packed.withBytes { try tensor.sinks[output].storeBlock(block, offset: block * form.blockSize, $0) }
+        }
+    }
+}
+
+/// A block of values in the making.
+private struct PackedValues {
+    private var bytes: [UInt8]
+    private let count: Int
+    private let bits: Int
+    private var filled = 0
+
+    init(count: Int, bits: Int) {
+        self.count = count
+        self.bits = bits
+        bytes = Array(repeating: 0, count: (count * bits + 7) / 8)
+    }
+
+    func withBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
+        try bytes.withUnsafeBytes(body)
+    }
+
+    /// Adds the entries of a grain that are not zero, but for the first few, as long as there is room.
+    mutating func append(_ entries: UnsafePointer<Float>, of grain: Grain, _ coder: FormCoder, skipping skipped: Int) {
+        let room = grain.workspace { CodeRoom() }
+        if case .dense(.raw(let dtype)) = coder.form {
+            let kept = grain.scratch(0)
+            let found = withUnsafeTemporaryAllocation(byteCount: FixedTree.blockElements / 8, alignment: 8) { mask in
+                guard let mask = mask.baseAddress else { return 0 }
+                grain.kernels.bits(ofNonzero: entries, into: mask, count: grain.count)
+                return grain.kernels.compress(entries, bits: mask, into: kept, count: grain.count)
+            }
+            let taken = max(0, min(found - skipped, count - filled))
+            bytes.withUnsafeMutableBytes { bytes in
+                guard let start = bytes.baseAddress, taken > 0 else { return }
+                grain.kernels.narrow(kept + skipped, to: dtype, start + filled * bits / 8, count: taken)
+            }
+            filled += taken
+        } else {
+            coder.code(entries, of: grain, into: room.target, decoded: grain.scratch(0))
+            var left = skipped
+            for index in 0..<grain.count where entries[index] != 0 && filled < count {
+                guard left == 0 else {
+                    left -= 1
+                    continue
+                }
+                let bit = filled * bits, code = UInt16(room.target.codes[index]) << (bit % 8)
+                bytes[bit / 8] |= UInt8(truncatingIfNeeded: code)
+                if code > 0xff { bytes[bit / 8 + 1] |= UInt8(code >> 8) }
+                filled += 1
+            }
+        }
+    }
+}
+
+extension [Int] {
+    /// The first index whose element, and those of all later ones, fulfil the condition.
+    fileprivate func partitioningIndex(_ isSecond: (Int) -> Bool) -> Int {
+        var low = 0, high = count
+        while low < high {
+            let middle = (low + high) / 2
+            if isSecond(self[middle]) { high = middle } else { low = middle + 1 }
+        }
+        return low
+    }
+}

@@ -1,0 +1,149 @@
+package import Checkpoints
+package import Core
+import FoundationEssentials
+
+/// `task-vectors.json`: what the safetensors files of a store mean (docs/task-vectors.md).
+package struct StoreIndex: Sendable, Hashable, Codable {
+    package static let fileName = "task-vectors.json"
+    private static let formatName = "tessera.task-vectors"
+    private static let formatVersion = 1
+    private static let byteLimit = 1 << 30
+
+    /// The base that the task vectors were taken from.
+    package struct Base: Sendable, Hashable, Codable {
+        /// As the recipe had it.
+        package let model: String
+        package let parts: [ManifestInput.Part]
+        /// SHA-256 over the digests of its tensors, in the order of `tensors`.
+        package let digest: Digest
+
+        package init(model: String, parts: [ManifestInput.Part], digest: Digest) {
+            self.model = model
+            self.parts = parts
+            self.digest = digest
+        }
+    }
+
+    package struct Tensor: Sendable, Hashable, Codable {
+        package let name: String
+        /// Of the base.
+        package let dtype: DType
+        package let shape: [Int]
+        package let base: BaseIdentity
+
+        package init(name: String, dtype: DType, shape: [Int], base: BaseIdentity) {
+            self.name = name
+            self.dtype = dtype
+            self.shape = shape
+            self.base = base
+        }
+
+        package var elementCount: Int { shape.reduce(1, *) }
+    }
+
+    /// The vector that all tasks share.
+    package struct Shared: Sendable, Hashable, Codable {
+        package let files: [String]
+        /// Of each tensor, in the order of `tensors`; `null` where there is none.
+        package let forms: [VectorForm?]
+
+        package init(files: [String], forms: [VectorForm?]) {
+            self.files = files
+            self.forms = forms
+        }
+    }
+
+    package struct Task: Sendable, Hashable, Codable {
+        package let name: String
+        /// As the recipe had it.
+        package let model: String
+        package let parts: [ManifestInput.Part]
+        /// What the recipe asked for, in words.
+        package let scheme: String
+        package let files: [String]
+        /// Of each tensor, in the order of `tensors`; `null` where the tensor is the base's.
+        package let forms: [VectorForm?]
+        /// What the vector is multiplied by when it is read.
+        package let factor: Double
+        /// `Σ(τ − τ̂)²` and `Στ²` over the whole model.
+        package let error: Double
+        package let energy: Double
+        /// What a budget's measurements promised of `error / energy`; absent without a budget.
+        package let predicted: Double?
+        /// Tensors without arithmetic that differ from the base's, of which nothing is stored.
+        package let lost: [String]
+
+        package init(
+            name: String, model: String, parts: [ManifestInput.Part], scheme: String, files: [String], forms: [VectorForm?],
+            factor: Double, error: Double, energy: Double, predicted: Double?, lost: [String]
+        ) {
+            self.name = name
+            self.model = model
+            self.parts = parts
+            self.scheme = scheme
+            self.files = files
+            self.forms = forms
+            self.factor = factor
+            self.error = error
+            self.energy = energy
+            self.predicted = predicted
+            self.lost = lost
+        }
+    }
+
+    package let format: String
+    package let version: Int
+    package let base: Base
+    /// Every tensor of the base, in byte order of the names.
+    package let tensors: [Tensor]
+    package let shared: Shared?
+    package let tasks: [Task]
+
+    package init(base: Base, tensors: [Tensor], shared: Shared?, tasks: [Task]) {
+        format = Self.formatName
+        version = Self.formatVersion
+        self.base = base
+        self.tensors = tensors
+        self.shared = shared
+        self.tasks = tasks
+    }
+
+    package func encoded() throws(TesseraError) -> [UInt8] {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        do {
+            return Array(try encoder.encode(self)) + [UInt8(ascii: "\n")]
+        } catch {
+            throw TesseraError(.internal, "the index of the store cannot be encoded: \(error)")
+        }
+    }
+
+    /// - Throws: `badData` when it is damaged or of a newer format.
+    static func read(directory: String) throws(TesseraError) -> StoreIndex {
+        struct Head: Decodable {
+            let format: String
+            let version: Int
+        }
+        let path = "\(directory)/\(fileName)"
+        let bytes = Data(try readFile(path, maxBytes: byteLimit))
+        guard let head = try? JSONDecoder().decode(Head.self, from: bytes), head.format == formatName else {
+            throw TesseraError(.badData, "is not the index of a store of task vectors, or is damaged", file: path)
+        }
+        guard head.version <= formatVersion else {
+            throw TesseraError(
+                .badData, "has format version \(head.version), this build reads up to \(formatVersion)", file: path,
+                advice: "use a newer Tessera")
+        }
+        let index: StoreIndex
+        do {
+            index = try JSONDecoder().decode(StoreIndex.self, from: bytes)
+        } catch {
+            throw TesseraError(.badData, "is damaged: \(error)", file: path)
+        }
+        guard index.tasks.allSatisfy({ $0.forms.count == index.tensors.count }),
+            index.shared.map({ $0.forms.count == index.tensors.count }) ?? true,
+            (index.tasks.flatMap(\.files) + (index.shared?.files ?? [])).allSatisfy({ !$0.contains("/") && !$0.hasPrefix(".") })
+        else { throw TesseraError(.badData, "is damaged: it contradicts itself", file: path) }
+        return index
+    }
+}

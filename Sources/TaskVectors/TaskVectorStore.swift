@@ -1,0 +1,90 @@
+package import Checkpoints
+package import Core
+
+/// A store of task vectors on disk: its index and the headers of its files. No tensor data is read.
+package struct TaskVectorStore: Sendable {
+    package let directory: String
+    package let index: StoreIndex
+    /// By file name.
+    package let headers: [String: SafetensorsHeader]
+    /// By file and tensor.
+    private let entries: [String: [String: TensorEntry]]
+
+    /// Whether a directory holds a store.
+    package static func isStore(_ path: String) -> Bool { fileExists("\(path)/\(StoreIndex.fileName)") }
+
+    /// - Throws: `inputMissing` when there is none, `badData` when index and files do not fit each other.
+    package static func open(_ path: String) throws(TesseraError) -> TaskVectorStore {
+        guard isStore(path) else {
+            throw TesseraError(
+                .inputMissing, "holds no store of task vectors", file: path,
+                advice: "a store is made by a recipe with 'quantize' or 'sparsify'")
+        }
+        let index = try StoreIndex.read(directory: path)
+        var headers: [String: SafetensorsHeader] = [:]
+        for name in Set(index.tasks.flatMap(\.files) + (index.shared?.files ?? [])) {
+            headers[name] = try SafetensorsHeader.read(path: "\(path)/\(name)")
+        }
+        let entries = headers.mapValues { header in
+            Dictionary(header.tensors.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+        }
+        let store = TaskVectorStore(directory: path, index: index, headers: headers, entries: entries)
+        for position in index.tensors.indices {
+            if let shared = index.shared { _ = try store.place(shared.forms[position], files: shared.files, position) }
+            for task in index.tasks { _ = try store.place(task.forms[position], files: task.files, position) }
+        }
+        return store
+    }
+
+    /// The store's tensors that a checkpoint has otherwise, all bytes compared, or not at all.
+    package func differences(from base: Checkpoint) throws(TesseraError) -> [String] {
+        var different: [String] = []
+        for tensor in index.tensors {
+            guard let (part, entry) = base.tensor(named: tensor.name), entry.dtype == tensor.dtype, entry.shape == tensor.shape
+            else {
+                different.append(tensor.name)
+                continue
+            }
+            let file = try ReadableFile("\(base.directory)/\(base.parts[part].fileName)")
+            var blocks: [Digest] = []
+            for start in stride(from: entry.range.lowerBound, to: entry.range.upperBound, by: TreeDigest.blockSize) {
+                let end = min(entry.range.upperBound, start + TreeDigest.blockSize)
+                blocks.append(try .sha256(of: file.bytes(start..<end)))
+            }
+            if try TreeDigest.tensor(blocks: blocks) != tensor.base.digest { different.append(tensor.name) }
+        }
+        return different
+    }
+
+    /// - Throws: `inputMissing` naming the tasks that there are.
+    package func task(named name: String) throws(TesseraError) -> StoreIndex.Task {
+        if let task = index.tasks.first(where: { $0.name == name }) { return task }
+        throw TesseraError(
+            .inputMissing, "the store has no task '\(name)'", file: directory,
+            advice: "it has \(index.tasks.map(\.name).joined(separator: ", "))")
+    }
+
+    /// Where the tensors of a form lie.
+    package struct Place {
+        package let form: VectorForm
+        package let file: String
+        package let offsets: [Int]
+    }
+
+    /// - Returns: `nil` for a form without tensors.
+    package func place(_ form: VectorForm?, files: [String], _ position: Int) throws(TesseraError) -> Place? {
+        guard let form else { return nil }
+        let tensor = index.tensors[position]
+        let wanted = form.tensors(shape: tensor.shape)
+        guard !wanted.isEmpty else { return nil }
+        let names = wanted.map { $0.name(of: tensor.name) }
+        for file in files {
+            let found = names.compactMap { entries[file]?[$0] }
+            guard !found.isEmpty else { continue }
+            guard found.count == wanted.count, zip(found, wanted).allSatisfy({ $0.dtype == $1.dtype && $0.shape == $1.shape })
+            else { break }
+            return Place(form: form, file: file, offsets: found.map(\.range.lowerBound))
+        }
+        throw TesseraError(.badData, "the store's files do not hold it as the index says", file: directory, tensor: tensor.name)
+    }
+}

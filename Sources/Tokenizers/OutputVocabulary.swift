@@ -1,0 +1,141 @@
+import Core
+import Recipes
+
+/// The vocabulary of the output, made from the models' (spec of `tokenizer`, docs/recipes.md).
+///
+/// ```
+/// base     the base's tokens with id < vocab_size
+/// MODEL    the model's tokens, all of them
+/// union    base, then the ordinary tokens with id < vocab_size that it lacks, by (model in file order, id),
+///          then the added tokens of all models, the base's first, in the order of each file
+/// ```
+/// and then, in every case, the recipe's tokens that are not in it yet. What is appended becomes an added token, under the next free id.
+struct OutputVocabulary {
+    /// The model whose tokenizer files the output's are made from.
+    let donor: Int
+    private(set) var texts: [ExactText?]
+    private(set) var ids: [ExactText: Int]
+    private(set) var changes: TokenizerChanges
+    private(set) var remarks: [String] = []
+    private let models: [VocabularyModel]
+    /// Ids from here on are appended ones.
+    private let donorEnd: Int
+
+    /// - Parameters:
+    ///   - donor: the model whose tokenizer is the start.
+    ///   - isStripped: whether tokens without a row are left out.
+    private init(models: [VocabularyModel], donor: Int, tokenizer: Tokenizer, isStripped: Bool) {
+        self.models = models
+        self.donor = donor
+        let limit = isStripped ? models[donor].vocabularySize ?? .max : .max
+        var texts = (0..<min(limit, tokenizer.idEnd)).map { tokenizer.text(of: $0) }
+        while let last = texts.last, last == nil { texts.removeLast() }
+        let removed = (texts.count..<tokenizer.idEnd).filter { tokenizer.text(of: $0) != nil }
+        self.texts = texts
+        donorEnd = texts.count
+        ids = Dictionary(minimumCapacity: texts.count)
+        changes = TokenizerChanges(removed: Set(removed))
+        for (id, text) in texts.enumerated() {
+            if let text { ids[text] = id }
+        }
+        if !removed.isEmpty {
+            let examples = removed.prefix(5).compactMap { tokenizer.text(of: $0) }.map { "'\($0)'" }.joined(separator: ", ")
+            remarks.append(
+                "\(removed.count) tokens of \(models[donor].reference) have ids beyond its \(limit) rows and are left out: \(examples)"
+            )
+        }
+    }
+
+    /// - Parameter base: the base of the recipe, else the first model.
+    /// - Throws: `badData` when a tokenizer that is needed is not there.
+    static func make(
+        models: [VocabularyModel], base: Int, recipe: TokenizerRecipe, file: String
+    ) throws(TesseraError) -> OutputVocabulary {
+        var donor = base
+        if case .model(let reference) = recipe.source.value {
+            guard let index = models.firstIndex(where: { $0.reference == reference }) else {
+                throw TesseraError(
+                    .badData, "the tokenizer's source '\(reference)' is none of the models", file: file, line: recipe.source.line,
+                    advice: "write 'union', 'base', or one of \(models.map { "\($0.reference)" }.joined(separator: ", "))")
+            }
+            donor = index
+        }
+        guard let tokenizer = models[donor].tokenizer else {
+            throw TesseraError(
+                .badData, "'\(models[donor].reference)' holds neither tokenizer.json nor a vocabulary file that can be read",
+                file: file,
+                line: recipe.source.line, advice: "load its tokenizer with transformers and save it beside the weights")
+        }
+        let isModel = if case .model = recipe.source.value { true } else { false }
+        var vocabulary = OutputVocabulary(models: models, donor: donor, tokenizer: tokenizer, isStripped: !isModel)
+        if recipe.source.value == .union { vocabulary.unite() }
+        for token in recipe.tokens where vocabulary.ids[ExactText(token.text)] == nil {
+            vocabulary.append(.plain(ExactText(token.text)))
+        }
+        return vocabulary
+    }
+
+    // MARK: Union
+
+    private mutating func unite() {
+        changes.isUnion = true
+        let order = [donor] + models.indices.filter { $0 != donor && models[$0].tokenizer != nil }
+        let definitions = collectAdded(order)
+        for model in order.dropFirst() {
+            guard let tokenizer = models[model].tokenizer else { continue }
+            for (_, text) in tokenizer.tokens(below: models[model].vocabularySize)
+            where ids[text] == nil && !tokenizer.isAdded(text) {
+                // What is ordinary here may be an added token elsewhere; its flags then tell how it is found.
+                append(definitions.first[text] ?? .plain(text))
+            }
+        }
+        for text in definitions.order {
+            guard let token = definitions.first[text] else { continue }
+            if let id = ids[text] {
+                promote(token, id: id)
+            } else {
+                append(token)
+            }
+        }
+    }
+
+    /// The first definition of each added token, in order.
+    private mutating func collectAdded(_ order: [Int]) -> (first: [ExactText: AddedToken], order: [ExactText]) {
+        var first: [ExactText: AddedToken] = [:]
+        var texts: [ExactText] = [], conflicts: Set<ExactText> = []
+        for model in order {
+            guard let tokenizer = models[model].tokenizer else { continue }
+            for text in tokenizer.addedOrder {
+                guard let token = tokenizer.added[text], model != donor || ids[text] != nil else { continue }
+                if let other = first[text] {
+                    if !token.isSameDefinition(as: other) { conflicts.insert(text) }
+                } else {
+                    first[text] = token
+                    texts.append(text)
+                }
+            }
+        }
+        if !conflicts.isEmpty {
+            let examples = conflicts.sorted().prefix(5).map { "'\($0)'" }.joined(separator: ", ")
+            remarks.append(
+                "\(conflicts.count) added tokens are defined differently by the models; the first definition counts: \(examples)")
+        }
+        return (first, texts)
+    }
+
+    /// Makes a token that is in the vocabulary an added one, unless it is or will be.
+    private mutating func promote(_ token: AddedToken, id: Int) {
+        guard models[donor].tokenizer?.isAdded(token.text) != true, id < donorEnd else { return }
+        var token = token
+        token.id = id
+        changes.appended.append(token)
+    }
+
+    private mutating func append(_ token: AddedToken) {
+        var token = token
+        token.id = texts.count
+        ids[token.text] = token.id
+        texts.append(token.text)
+        changes.appended.append(token)
+    }
+}

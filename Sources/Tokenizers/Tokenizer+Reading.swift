@@ -1,0 +1,152 @@
+package import Core
+
+extension Tokenizer {
+    package static let fastName = "tokenizer.json"
+    static let configName = "tokenizer_config.json"
+    package static let addedName = "added_tokens.json"
+    private static let vocabularyNames = ["vocab.json", "vocab.txt"]
+
+    /// The largest are some 40 megabytes.
+    package static let byteLimit = 256 << 20
+
+    /// Reads the tokenizer of a checkpoint: tokenizer.json if it is there, and else vocab.json or vocab.txt with the tokens that
+    /// added_tokens.json and tokenizer_config.json add.
+    ///
+    /// - Returns: `nil` when the directory holds none of these (a SentencePiece `tokenizer.model` alone is not read).
+    /// - Throws: `badData` for a file that is not what its name says or contradicts itself, `io` and the like when it cannot be read.
+    package static func read(_ directory: String) throws(TesseraError) -> Tokenizer? {
+        if fileExists("\(directory)/\(fastName)") { return try readFast(directory) }
+        guard let name = vocabularyNames.first(where: { fileExists("\(directory)/\($0)") }) else { return nil }
+        var builder = VocabularyBuilder(file: "\(directory)/\(name)")
+        if name == "vocab.json" {
+            var scanner = JSONScanner(try readFile("\(directory)/\(name)", maxBytes: byteLimit), file: "\(directory)/\(name)")
+            try readMap(&scanner, into: &builder)
+            try finish(&scanner)
+        } else {
+            try readLines("\(directory)/\(name)", into: &builder)
+        }
+        try readAdditions(directory, into: &builder)
+        return Tokenizer(directory: directory, form: .slow, vocabulary: builder)
+    }
+
+    // MARK: tokenizer.json
+
+    private static func readFast(_ directory: String) throws(TesseraError) -> Tokenizer {
+        let path = "\(directory)/\(fastName)"
+        var scanner = JSONScanner(try readFile(path, maxBytes: byteLimit), file: path)
+        var builder = VocabularyBuilder(file: path)
+        var additions: [AddedToken] = []
+        var type: String?, hasModel = false
+        try scanner.object { scanner, key throws(TesseraError) in
+            switch key {
+            case "added_tokens" where scanner.peek() == UInt8(ascii: "["):
+                try scanner.array { scanner throws(TesseraError) in additions.append(try AddedToken.read(&scanner)) }
+            case "model":
+                hasModel = try readModel(&scanner, type: &type, into: &builder)
+            default: try scanner.value()
+            }
+        }
+        try finish(&scanner)
+        guard hasModel else { throw TesseraError(.badData, "has no 'model' with a 'vocab'", file: path) }
+        for token in additions { try builder.add(token) }
+        return Tokenizer(directory: directory, form: .fast(model: type), vocabulary: builder)
+    }
+
+    /// - Returns: whether it has a vocabulary.
+    private static func readModel(
+        _ scanner: inout JSONScanner, type: inout String?, into builder: inout VocabularyBuilder
+    ) throws(TesseraError) -> Bool {
+        var hasVocabulary = false
+        var found = type
+        try scanner.object { scanner, key throws(TesseraError) in
+            switch (key, scanner.peek()) {
+            case ("type", UInt8(ascii: "\"")): found = try scanner.string()
+            case ("vocab", UInt8(ascii: "[")):
+                try readList(&scanner, into: &builder)
+                hasVocabulary = true
+            case ("vocab", _):
+                try readMap(&scanner, into: &builder)
+                hasVocabulary = true
+            default: try scanner.value()
+            }
+        }
+        type = found
+        return hasVocabulary
+    }
+
+    /// `{"text": id}`, of BPE, WordPiece and WordLevel.
+    private static func readMap(_ scanner: inout JSONScanner, into builder: inout VocabularyBuilder) throws(TesseraError) {
+        try scanner.object { scanner, text throws(TesseraError) in
+            try builder.add(ExactText(text), id: try scanner.natural())
+        }
+    }
+
+    /// `[["text", score]]`, of Unigram: the id is the place.
+    private static func readList(_ scanner: inout JSONScanner, into builder: inout VocabularyBuilder) throws(TesseraError) {
+        var id = 0
+        try scanner.array { scanner throws(TesseraError) in
+            var text: String?
+            try scanner.array { scanner throws(TesseraError) in
+                if text == nil { text = try scanner.string() } else { try scanner.value() }
+            }
+            guard let text else { throw scanner.error("an entry of the vocabulary without a text") }
+            try builder.add(ExactText(text), id: id)
+            id += 1
+        }
+    }
+
+    private static func finish(_ scanner: inout JSONScanner) throws(TesseraError) {
+        guard scanner.peek() == nil else { throw scanner.error("something follows the object") }
+    }
+
+    // MARK: The older files
+
+    /// One token a line: the id is the line's number.
+    private static func readLines(_ path: String, into builder: inout VocabularyBuilder) throws(TesseraError) {
+        var lines = try readFile(path, maxBytes: byteLimit).split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+        if lines.last?.isEmpty == true { lines.removeLast() }
+        for (id, line) in lines.enumerated() {
+            let bytes = line.last == UInt8(ascii: "\r") ? line.dropLast() : line
+            guard let text = String(validating: bytes, as: UTF8.self) else {
+                throw TesseraError(.badData, "the token is not UTF-8", file: path, line: id + 1)
+            }
+            try builder.add(ExactText(text), id: id)
+        }
+    }
+
+    /// Texts and ids of added_tokens.json; what tokenizer_config.json says of them, and of more, counts before it.
+    private static func readAdditions(_ directory: String, into builder: inout VocabularyBuilder) throws(TesseraError) {
+        let described = try readDecoder("\(directory)/\(configName)")
+        for token in described { try builder.add(token) }
+        let path = "\(directory)/\(addedName)"
+        guard fileExists(path) else { return }
+        var scanner = JSONScanner(try readFile(path, maxBytes: byteLimit), file: path)
+        var found: [AddedToken] = []
+        try scanner.object { scanner, text throws(TesseraError) in
+            found.append(AddedToken(id: try scanner.natural(), text: ExactText(text)))
+        }
+        try finish(&scanner)
+        for token in found.sorted(by: { $0.id < $1.id }) where builder.added[token.text]?.id != token.id {
+            try builder.add(token)
+        }
+    }
+
+    /// `added_tokens_decoder`: `{"id": {"content": …, flags}}`.
+    private static func readDecoder(_ path: String) throws(TesseraError) -> [AddedToken] {
+        guard fileExists(path) else { return [] }
+        var scanner = JSONScanner(try readFile(path, maxBytes: byteLimit), file: path)
+        var tokens: [AddedToken] = []
+        try scanner.object { scanner, key throws(TesseraError) in
+            guard key == "added_tokens_decoder", scanner.peek() == UInt8(ascii: "{") else {
+                try scanner.value()
+                return
+            }
+            try scanner.object { scanner, key throws(TesseraError) in
+                guard let id = Int(key) else { throw scanner.error("'\(key)' is no id of a token") }
+                tokens.append(try AddedToken.read(&scanner, id: id))
+            }
+        }
+        try finish(&scanner)
+        return tokens.sorted { $0.id < $1.id }
+    }
+}

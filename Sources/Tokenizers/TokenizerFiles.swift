@@ -1,0 +1,140 @@
+package import Checkpoints
+package import Core
+
+/// The tokenizer's files of the output: the donor's, with the tokens that join and leave, and the chat template.
+///
+/// What is edited stays byte for byte as it was but for the entries in question.
+package struct TokenizerFiles: Sendable {
+    /// Every file that this decides about; no other part of the output writes them.
+    package static let names = [
+        configName, Tokenizer.fastName, "tokenizer.model", "special_tokens_map.json", Tokenizer.addedName, "merges.txt",
+        "vocab.json",
+        "vocab.txt", ChatTemplates.fileName, ChatTemplates.legacyName,
+    ]
+    private static let configName = Tokenizer.configName
+
+    private let directory: String
+    private let changes: TokenizerChanges
+    private let template: String?
+
+    /// - Parameters:
+    ///   - directory: of the donor.
+    ///   - changes: as the vocabulary plan says; none where the recipe only sets a chat template.
+    ///   - template: in place of the donor's.
+    package init(directory: String, changes: TokenizerChanges = TokenizerChanges(), template: String? = nil) {
+        self.directory = directory
+        self.changes = changes
+        self.template = template
+    }
+
+    /// What is to be written, and what the user should know of it.
+    ///
+    /// - Throws: `badData` when the donor's files cannot be changed so.
+    package func make() throws(TesseraError) -> (files: [CompanionFile], remarks: [String]) {
+        var files: [CompanionFile] = []
+        var remarks: [String] = []
+        for name in Self.names where fileExists(path(name)) {
+            switch name {
+            case Tokenizer.fastName where !changes.isEmpty: files.append(CompanionFile(name: name, bytes: try fastTokenizer()))
+            case Self.configName: files.append(try config())
+            case Tokenizer.addedName where !changes.isEmpty: files.append(CompanionFile(name: name, bytes: try addedTokens()))
+            case "tokenizer.model" where !changes.isEmpty:
+                remarks.append("tokenizer.model is not written: it does not hold the merged vocabulary; tokenizer.json does")
+            case ChatTemplates.fileName where template != nil, ChatTemplates.legacyName where template != nil: break
+            default: files.append(CompanionFile(name: name, copyOf: path(name)))
+            }
+        }
+        if let template { files.append(CompanionFile(name: ChatTemplates.fileName, bytes: Array(template.utf8))) }
+        guard changes.appended.isEmpty && changes.removed.isEmpty || fileExists(path(Tokenizer.fastName)) else {
+            throw TesseraError(
+                .badData, "holds no \(Tokenizer.fastName), which is what tokens are added to", file: directory,
+                advice: "load its tokenizer with transformers and save it beside the weights")
+        }
+        return (files, remarks)
+    }
+
+    private func path(_ name: String) -> String { "\(directory)/\(name)" }
+
+    private func read(_ name: String) throws(TesseraError) -> JSONText {
+        try JSONText(try readFile(path(name), maxBytes: Tokenizer.byteLimit), file: path(name))
+    }
+
+    // MARK: tokenizer.json
+
+    private func fastTokenizer() throws(TesseraError) -> [UInt8] {
+        var json = try read(Tokenizer.fastName)
+        if !changes.removed.isEmpty { try strip(&json) }
+        let key = "added_tokens", elements = changes.appended.map(\.element)
+        if json.json([key])?.utf8.first == UInt8(ascii: "[") {
+            try json.append(elements, to: [key])
+        } else if !elements.isEmpty {
+            json.set(key, toJSON: "[\(elements.joined(separator: ", "))]")
+        }
+        return json.bytes
+    }
+
+    /// Takes the removed tokens away: from the added ones, and with every merge that makes or uses them from the model's own.
+    private func strip(_ json: inout JSONText) throws(TesseraError) {
+        if json.json(["added_tokens"])?.utf8.first == UInt8(ascii: "[") {
+            try json.keep(in: ["added_tokens"]) { element throws(TesseraError) in
+                var scanner = JSONScanner(element.value, file: path(Tokenizer.fastName))
+                return try !changes.removed.contains(AddedToken.read(&scanner).id)
+            }
+        }
+        guard let tokenizer = try Tokenizer.read(directory) else { return }
+        let ordinary = Set(changes.removed.compactMap { tokenizer.text(of: $0) }.filter { !tokenizer.isAdded($0) })
+        guard !ordinary.isEmpty else { return }
+        guard tokenizer.form == .fast(model: "BPE") else {
+            throw TesseraError(
+                .badData, "holds \(ordinary.count) tokens beyond the model's vocab_size, and only a BPE vocabulary can be cut",
+                file: path(Tokenizer.fastName), advice: "name another model as the tokenizer's source")
+        }
+        try json.keep(in: ["model", "vocab"]) { member in !ordinary.contains(ExactText(member.key ?? "")) }
+        guard json.has(["model", "merges"]) else { return }
+        try json.keep(in: ["model", "merges"]) { element throws(TesseraError) in
+            let (left, right) = try Self.merge(element.value, file: path(Tokenizer.fastName))
+            return ![left, right, left + right].contains { ordinary.contains(ExactText($0)) }
+        }
+    }
+
+    /// `"left right"` or `["left", "right"]`.
+    private static func merge(_ json: [UInt8], file: String) throws(TesseraError) -> (left: String, right: String) {
+        var scanner = JSONScanner(json, file: file)
+        var parts: [String] = []
+        if scanner.peek() == UInt8(ascii: "[") {
+            try scanner.array { scanner throws(TesseraError) in parts.append(try scanner.string()) }
+        } else {
+            parts = try scanner.string().split(separator: " ", maxSplits: 1).map(String.init)
+        }
+        guard parts.count == 2 else { throw TesseraError(.badData, "holds a merge that is not made of two parts", file: file) }
+        return (parts[0], parts[1])
+    }
+
+    // MARK: The files beside it
+
+    private func config() throws(TesseraError) -> CompanionFile {
+        guard template != nil || !changes.isEmpty else {
+            return CompanionFile(name: Self.configName, copyOf: path(Self.configName))
+        }
+        var json = try read(Self.configName)
+        let key = "added_tokens_decoder"
+        if json.json([key])?.utf8.first == UInt8(ascii: "{") {
+            // Ordinary tokens that become added ones are not in it either.
+            if !changes.removed.isEmpty {
+                try json.keep(in: [key]) { member in !changes.removed.contains(Int(member.key ?? "") ?? -1) }
+            }
+            let known = changes.appended.filter { !json.has([key, "\($0.id)"]) }
+            try json.append(members: known.map { ("\($0.id)", $0.decoderValue) }, to: [key])
+        }
+        if let template { json.set("chat_template", to: template) }
+        return CompanionFile(name: Self.configName, bytes: json.bytes)
+    }
+
+    private func addedTokens() throws(TesseraError) -> [UInt8] {
+        var json = try read(Tokenizer.addedName)
+        try json.keep(in: []) { member in !changes.removed.contains(Int(String(decoding: member.value, as: UTF8.self)) ?? -1) }
+        let known = changes.appended.filter { !json.has([$0.text.string]) }
+        try json.append(members: known.map { ($0.text.string, "\($0.id)") }, to: [])
+        return json.bytes
+    }
+}

@@ -1,0 +1,99 @@
+import Checkpoints
+package import Core
+import Glibc
+
+/// The directories under which inputs may lie.
+///
+/// In a cluster an input is known by its path relative to a root, because the same mount may sit elsewhere on each host.
+package struct Roots: Sendable, Hashable {
+    /// Canonical absolute paths, in the order in which they are searched.
+    package let directories: [String]
+
+    /// Everything that this process may read: a single machine's root.
+    package static let wholeMachine = Roots(canonical: ["/"])
+
+    private init(canonical: [String]) { directories = canonical }
+
+    /// - Throws: `inputMissing` for a root that is not a directory.
+    package init(_ paths: [String]) throws(TesseraError) {
+        var directories: [String] = []
+        for path in paths {
+            guard let canonical = Self.canonicalPath(path), Self.isDirectory(canonical) else {
+                throw TesseraError(.inputMissing, "the root is not a directory that can be read", file: path)
+            }
+            directories.append(canonical)
+        }
+        self.directories = directories
+    }
+
+    /// The path of `path` relative to the root it lies under, with every symbolic link resolved, so that no link leads out.
+    ///
+    /// A relative path is looked up in `workingDirectory` first, then under each root.
+    package func relativePath(of path: String, workingDirectory: String?) throws(TesseraError) -> String {
+        var candidates: [String] = []
+        if path.hasPrefix("/") {
+            candidates = [path]
+        } else {
+            if let workingDirectory { candidates.append("\(workingDirectory)/\(path)") }
+            candidates += directories.map { "\($0)/\(path)" }
+        }
+        var isOutside = false
+        for candidate in candidates {
+            guard let canonical = Self.canonicalPath(candidate) else { continue }
+            if let relative = stripRoot(canonical) { return relative }
+            isOutside = true
+        }
+        if isOutside {
+            throw TesseraError(
+                .notAllowed, "the path lies under none of the roots \(directories.joined(separator: ", "))", file: path,
+                advice: "start the coordinator with a --root above it")
+        }
+        throw TesseraError(.inputMissing, "no such file or directory", file: path)
+    }
+
+    /// The absolute path of `relative` under the first root that has it.
+    package func locate(_ relative: String) -> String? {
+        for directory in directories {
+            let candidate = directory == "/" ? "/\(relative)" : "\(directory)/\(relative)"
+            if let canonical = Self.canonicalPath(candidate), stripRoot(canonical) != nil { return canonical }
+        }
+        return nil
+    }
+
+    /// The absolute path of an input file, checked to be the file that the plan means.
+    ///
+    /// - Returns: `nil` when no root has it.
+    /// - Throws: `inputMissing` when a root has another file of that name.
+    package func find(_ file: InputFile) throws(TesseraError) -> String? {
+        guard let path = locate(file.path) else { return nil }
+        let header = try SafetensorsHeader.read(path: path)
+        guard header.fileSize == file.size, header.digest == file.headerDigest else {
+            throw TesseraError(
+                .inputMissing,
+                "is not the file of the plan: \(header.fileSize) bytes with header \(header.digest), the plan has \(file.size) bytes with header \(file.headerDigest)",
+                file: path,
+                advice: "make the copies on all hosts the same, or submit the job again if the file was replaced on purpose")
+        }
+        return path
+    }
+
+    private func stripRoot(_ canonical: String) -> String? {
+        for directory in directories {
+            if directory == "/" { return String(canonical.dropFirst()) }
+            if canonical == directory { return "." }
+            if canonical.hasPrefix(directory + "/") { return String(canonical.dropFirst(directory.utf8.count + 1)) }
+        }
+        return nil
+    }
+
+    private static func canonicalPath(_ path: String) -> String? {
+        guard let resolved = realpath(path, nil) else { return nil }
+        defer { free(resolved) }
+        return String(cString: resolved)
+    }
+
+    private static func isDirectory(_ path: String) -> Bool {
+        var status = stat()
+        return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
+    }
+}

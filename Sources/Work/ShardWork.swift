@@ -1,0 +1,233 @@
+package import Core
+package import Operators
+package import TaskVectors
+
+/// An input part as a worker has to find it: where it lies under a root, and what it must be.
+package struct InputFile: Sendable, Hashable, Codable {
+    /// The path relative to a root.
+    package let path: String
+    /// Bytes.
+    package let size: Int
+    /// SHA-256 of the safetensors header, so that another file of the same size is told apart.
+    package let headerDigest: Digest
+    /// `ReadableFile.version` on the host that planned: another file of the same header is another input, so that nothing kept from an
+    /// earlier job is taken for it. Not part of the plan's identity.
+    package let version: String
+
+    package init(path: String, size: Int, headerDigest: Digest, version: String = "") {
+        self.path = path
+        self.size = size
+        self.headerDigest = headerDigest
+        self.version = version
+    }
+}
+
+/// Where one source of an output tensor lies.
+package struct SourceReference: Sendable, Hashable, Codable {
+    /// Index into the files of the plan, or of the shard once it is on its way.
+    package var file: Int
+    /// Bytes from the beginning of the file.
+    package let offset: Int
+    package let dtype: DType
+    /// The adapter that is folded into the tensor as it is read.
+    package var adapter: AdapterReference?
+    /// The task vector that is added to the tensor as it is read.
+    package var vector: VectorReference?
+
+    package init(
+        file: Int, offset: Int, dtype: DType, adapter: AdapterReference? = nil, vector: VectorReference? = nil
+    ) {
+        self.file = file
+        self.offset = offset
+        self.dtype = dtype
+        self.adapter = adapter
+        self.vector = vector
+    }
+
+    /// Gives every file another number.
+    package mutating func renumberFiles(_ number: (Int) -> Int) {
+        file = number(file)
+        if let old = adapter?.file { adapter?.file = number(old) }
+        vector?.renumberFiles(number)
+    }
+
+    /// Bytes to read for that many elements.
+    func byteCount(ofElements count: Int) -> Int {
+        count * dtype.bitWidth / 8 + (vector?.byteCount ?? 0)
+    }
+}
+
+/// Where the factors of a low-rank adapter lie (`LowRankUpdate`).
+package struct AdapterReference: Sendable, Hashable, Codable {
+    package struct Factor: Sendable, Hashable, Codable {
+        /// Bytes from the beginning of the file.
+        package let offset: Int
+        package let dtype: DType
+        package let count: Int
+
+        package init(offset: Int, dtype: DType, count: Int) {
+            self.offset = offset
+            self.dtype = dtype
+            self.count = count
+        }
+    }
+
+    package var file: Int
+    package let a: Factor
+    package let b: Factor
+    package let rank: Int
+    package let scale: Double
+    package let isTransposed: Bool
+
+    package init(file: Int, a: Factor, b: Factor, rank: Int, scale: Double, isTransposed: Bool) {
+        self.file = file
+        self.a = a
+        self.b = b
+        self.rank = rank
+        self.scale = scale
+        self.isTransposed = isTransposed
+    }
+}
+
+/// What makes matrices of different vocabularies one shape (`AlignedRows`).
+package struct Alignment: Sendable, Hashable, Codable {
+    /// Elements of a row.
+    package let rowLength: Int
+    /// Rows of each source as it is stored.
+    package let rows: [Int]
+    /// The sources in the order in which the maps count them.
+    package let order: [Int]
+    /// For each source, where the rows of its aligned matrix come from.
+    package let maps: [RowMap]
+
+    package init(rowLength: Int, rows: [Int], order: [Int], maps: [RowMap]) {
+        self.rowLength = rowLength
+        self.rows = rows
+        self.order = order
+        self.maps = maps
+    }
+}
+
+/// One tensor of the output: what the layout calls it and where its bytes go.
+package struct OutputTensor: Sendable, Hashable, Codable {
+    package let name: String
+    package let dtype: DType
+    /// Bytes.
+    package let byteCount: Int
+    /// The output part, and the tensor's first byte in it.
+    package let part: Int
+    package let offset: Int
+    /// Bytes of a block; the last one may be shorter.
+    package let blockSize: Int
+
+    package init(
+        name: String, dtype: DType, byteCount: Int, part: Int, offset: Int, blockSize: Int = TreeDigest.blockSize
+    ) {
+        self.name = name
+        self.dtype = dtype
+        self.byteCount = byteCount
+        self.part = part
+        self.offset = offset
+        self.blockSize = blockSize
+    }
+
+    package var blockCount: Int { TreeDigest.blockCount(ofBytes: byteCount, blockSize: blockSize) }
+}
+
+/// What is done with the sources of one tensor.
+package enum TensorOperation: Sendable, Hashable, Codable {
+    /// A merge method makes one output tensor.
+    case merge(MergeOperation)
+    /// Task vectors are brought into a store's form, or measured for it. The first source is the base.
+    case encode(Encoding)
+}
+
+/// A merge method with all that it is bound to.
+package struct MergeOperation: Sendable, Hashable, Codable {
+    package let method: String
+    package let values: ParameterValues
+    /// The source that is the base in its role.
+    package let base: Int?
+    /// The key of the tensor's random numbers; only for methods that draw some, so that a seed has no part in other plans.
+    package let randomKey: UInt64?
+
+    package init(method: String, values: ParameterValues, base: Int?, randomKey: UInt64? = nil) {
+        self.method = method
+        self.values = values
+        self.base = base
+        self.randomKey = randomKey
+    }
+}
+
+/// One tensor of the models: what to compute, from what, and where the results go.
+package struct TensorWork: Sendable, Hashable, Codable {
+    /// What the models call it.
+    package let name: String
+    /// The shape that the operation works on.
+    package let shape: [Int]
+    package let operation: TensorOperation
+    package var sources: [SourceReference]
+    /// How the rows of the sources are brought into the order of the output's vocabulary.
+    package let alignment: Alignment?
+    /// One for a merge; for an encoding as many as it has parts to write, or none where it only measures.
+    package let outputs: [OutputTensor]
+
+    package init(
+        name: String, shape: [Int], operation: TensorOperation, sources: [SourceReference], alignment: Alignment? = nil,
+        outputs: [OutputTensor]
+    ) {
+        self.name = name
+        self.shape = shape
+        self.operation = operation
+        self.sources = sources
+        self.alignment = alignment
+        self.outputs = outputs
+    }
+
+    package var elementCount: Int { shape.reduce(1, *) }
+    /// Bytes of the output.
+    package var byteCount: Int { outputs.reduce(0) { $0 + $1.byteCount } }
+    /// Bytes that progress counts: of the output, or of the sources where nothing but numbers comes out.
+    package var progressByteCount: Int { outputs.isEmpty ? sourceByteCount : byteCount }
+    /// Bytes of all sources together, each counted once.
+    package var sourceByteCount: Int {
+        sources.indices.reduce(0) { $0 + sources[$1].byteCount(ofElements: storedCount(ofSource: $1)) }
+    }
+
+    /// Whether what source `index` adds its task vector to is the very tensor that the operation takes differences from.
+    package func isBase(of index: Int) -> Bool {
+        let base: Int?
+        switch operation {
+        case .merge(let merge): base = merge.base
+        case .encode: base = 0
+        }
+        guard let base, alignment == nil, sources.indices.contains(base), base != index else { return false }
+        let plain = sources[base]
+        return plain.vector == nil && plain.adapter == nil && plain.file == sources[index].file
+            && plain.offset == sources[index].offset
+    }
+
+    /// Elements of a source as it is stored.
+    package func storedCount(ofSource index: Int) -> Int {
+        guard let alignment, alignment.rows.indices.contains(index) else { return elementCount }
+        return alignment.rows[index] * alignment.rowLength
+    }
+}
+
+/// The unit of dispatch and of retry: some tensors of one layer, with all that a worker needs to know of the plan.
+package struct ShardWork: Sendable, Hashable, Codable {
+    /// What the shard is called in progress and error messages, such as `layers.17` or `embed_tokens`.
+    package let label: String
+    package let files: [InputFile]
+    package let tensors: [TensorWork]
+
+    package init(label: String, files: [InputFile], tensors: [TensorWork]) {
+        self.label = label
+        self.files = files
+        self.tensors = tensors
+    }
+
+    /// The output tensors of the whole shard: blocks and digests count them in this order.
+    package var outputs: [OutputTensor] { tensors.flatMap(\.outputs) }
+    package var byteCount: Int { tensors.reduce(0) { $0 + $1.byteCount } }
+}

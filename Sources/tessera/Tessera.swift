@@ -1,6 +1,0 @@
-import TesseraCLI
-
-@main
-struct Main {
-    static func main() async { await TesseraCommand.run() }
-}

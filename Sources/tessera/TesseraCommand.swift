@@ -1,0 +1,48 @@
+import ArgumentParser
+import Core
+import Demo
+import Engine
+import Glibc
+import TesseraCLI
+
+@main
+struct TesseraCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "tessera",
+        abstract: "Merge large model checkpoints, on one machine or many.",
+        discussion: """
+            tessera run recipe.yml OUT merges on this machine. For several, start a coordinator and workers, then submit. \
+            tessera demo shows all of it in a few seconds.
+            """,
+        version: tesseraVersion,
+        subcommands: [
+            RunCommand.self, PlanCommand.self, CoordinatorCommand.self, WorkerCommand.self, SubmitCommand.self,
+            StatusCommand.self,
+            CancelCommand.self, VerifyCommand.self, InspectCommand.self, CompareCommand.self, DemoCommand.self,
+        ])
+
+    /// Runs the command that the arguments name and ends the process with its exit code.
+    static func main() async {
+        // A broken pipe and a file above the limit are errors of the write that meets them, not ends of the process.
+        signal(SIGPIPE, SIG_IGN)
+        signal(SIGXFSZ, SIG_IGN)
+        do {
+            var command = try parseAsRoot()
+            if var asynchronous = command as? any AsyncParsableCommand {
+                try await asynchronous.run()
+            } else {
+                try command.run()
+            }
+        } catch let problems as Problems {
+            Terminal.complain(problems.all)
+            Glibc.exit(problems.exitCode)
+        } catch let error as TesseraError {
+            Terminal.complain([error])
+            Glibc.exit(error.code.exitCode)
+        } catch is CancellationError {
+            Glibc.exit(TesseraError.Code.cancelled.exitCode)
+        } catch {
+            exit(withError: error)
+        }
+    }
+}

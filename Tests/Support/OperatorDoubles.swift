@@ -1,0 +1,90 @@
+import Core
+import Dispatch
+import Operators
+import Synchronization
+
+/// Bytes in memory, handed out through the caller's scratch as `pread` would.
+package struct Memory: ByteSource {
+    package let bytes: [UInt8]
+
+    package init(bytes: [UInt8]) { self.bytes = bytes }
+
+    package var size: Int { bytes.count }
+
+    package func withBytes<Result>(
+        _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
+    ) throws -> Result {
+        try check(range, scratch: scratch, file: "memory")
+        scratch.copyBytes(from: bytes[range])
+        return try body(UnsafeRawBufferPointer(rebasing: scratch[..<range.count]))
+    }
+}
+
+package final class Collector: BlockSink {
+    private let blocks = Mutex<[Int: [UInt8]]>([:])
+
+    package init() {}
+
+    package func writeBlock(
+        _ index: Int, byteRange: Range<Int>, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void
+    ) throws {
+        let room = UnsafeMutableRawBufferPointer.allocate(byteCount: TreeDigest.blockSize, alignment: 64)
+        defer { room.deallocate() }
+        guard let start = room.baseAddress else { return }
+        for lower in stride(from: byteRange.lowerBound, to: byteRange.upperBound, by: step) {
+            try fill(lower..<min(byteRange.upperBound, lower + step), start + (lower - byteRange.lowerBound))
+        }
+        let isNew = blocks.withLock { $0.updateValue(Array(room[..<byteRange.count]), forKey: index) == nil }
+        if !isNew { throw TesseraError(.internal, "block \(index) was written twice") }
+    }
+
+    package func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer) throws {
+        let isNew = blocks.withLock { $0.updateValue(Array(bytes), forKey: index) == nil }
+        if !isNew { throw TesseraError(.internal, "block \(index) was written twice") }
+    }
+
+    package func bytes(count: Int) throws -> [UInt8] {
+        let all = blocks.withLock { blocks in blocks.keys.sorted().flatMap { blocks[$0] ?? [] } }
+        guard all.count == count else { throw TesseraError(.internal, "\(all.count) of \(count) bytes were written") }
+        return all
+    }
+}
+
+// MARK: Runners
+
+package struct InOrder: ParallelRunner {
+    package let threads = 1
+
+    package init() {}
+
+    package func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
+        for index in 0..<count { try body(index) }
+    }
+}
+
+package struct Backwards: ParallelRunner {
+    package let threads = 1
+
+    package init() {}
+
+    package func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
+        for index in (0..<count).reversed() { try body(index) }
+    }
+}
+
+/// Really at once, in whatever order it happens.
+package struct AtOnce: ParallelRunner {
+    package let threads = 4
+
+    package init() {}
+
+    package func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
+        let failure = Mutex<(any Error)?>(nil), next = Atomic(0)
+        DispatchQueue.concurrentPerform(iterations: min(count, limit)) { _ in
+            while case let index = next.wrappingAdd(1, ordering: .relaxed).oldValue, index < count {
+                do { try body(index) } catch { failure.withLock { $0 = error } }
+            }
+        }
+        if let failure = failure.withLock({ $0 }) { throw failure }
+    }
+}

@@ -1,0 +1,151 @@
+import Core
+import Foundation
+import Operators
+import TaskVectors
+import TensorKernels
+import TestSupport
+
+/// One tensor of a base and its fine-tunes and an encoding, without plan, store or worker.
+struct EncodingBench {
+    var base: TestTensor
+    var tunes: [TestTensor]
+    var kernels = Kernels.best
+    var runner: any ParallelRunner = InOrder()
+    /// Bytes beside what the tensor needs.
+    var memory = 1 << 30
+
+    /// Task vectors themselves: the base is zero.
+    init(vectors: [[Float]], shape: [Int]) {
+        base = TestTensor([Float](repeating: 0, count: shape.reduce(1, *)), shape: shape)
+        tunes = vectors.map { TestTensor($0, shape: shape) }
+    }
+
+    init(base: TestTensor, tunes: [TestTensor]) {
+        self.base = base
+        self.tunes = tunes
+    }
+
+    /// A form with the bytes of its parts.
+    struct Stored {
+        let form: VectorForm
+        let shape: [Int]
+        let parts: [FormTensor.Part: [UInt8]]
+    }
+
+    func run(_ encoding: Encoding) throws -> (findings: TensorFindings, forms: [Stored]) {
+        let shape = base.shape
+        let sources = try ([base] + tunes).map {
+            try StoredTensor(Memory(bytes: $0.bytes), offset: 0, dtype: $0.dtype, count: shape.reduce(1, *))
+        }
+        let outputs = encoding.forms.map { $0.tensors(shape: shape) }
+        let sinks = outputs.map { $0.map { _ in Collector() } }
+        let findings = try encoding.encode(
+            TensorPasses(
+                shape: shape, outputType: .f32, sources: sources, inputs: TensorInputs(count: sources.count, base: 0),
+                kernels: kernels, runner: runner, memory: MemoryBudget(bytes: memory), sinks: sinks.flatMap(\.self)))
+        let forms = try zip(encoding.forms, zip(outputs, sinks)).map { form, made in
+            let parts = try zip(made.0, made.1).map { ($0.part, try $1.bytes(count: $0.byteCount)) }
+            return Stored(form: form, shape: shape, parts: Dictionary(uniqueKeysWithValues: parts))
+        }
+        return (findings, forms)
+    }
+}
+
+extension EncodingBench.Stored {
+    /// The parts one after another as a file might have them, at odd places.
+    func open(in directory: TemporaryDirectory, mapped: Bool) throws -> PackedVector {
+        var bytes: [UInt8] = [0], starts: [Int] = []
+        for tensor in form.tensors(shape: shape) {
+            starts.append(bytes.count)
+            bytes += (parts[tensor.part] ?? []) + [0xee]
+        }
+        let path = "\(directory.path)/\(UUID().uuidString)"
+        try Data(bytes).write(to: URL(fileURLWithPath: path))
+        let file = try ReadableFile(path)
+        let source: any ByteSource = try mapped ? MappedSource(file) : PreadSource(file)
+        let tensors = try zip(form.tensors(shape: shape), starts).map {
+            try StoredTensor(source, offset: $1, dtype: $0.dtype, count: $0.shape.reduce(1, *))
+        }
+        return try PackedVector(form, shape: shape, parts: tensors, kernels: .best)
+    }
+
+    /// Element by element, as the words of `docs/task-vectors.md` say it.
+    func decoded() -> [Float] {
+        let count = shape.reduce(1, *)
+        switch form {
+        case .zero, .mask: return [Float](repeating: 0, count: count)
+        case .dense(let values): return numbers(values, at: Array(0..<count))
+        case .sparse(_, let values):
+            let places = (0..<count).filter { isMarked($0) }
+            var all = [Float](repeating: 0, count: count)
+            for (place, value) in zip(places, numbers(values, at: places)) { all[place] = value }
+            return all
+        }
+    }
+
+    func isMarked(_ element: Int) -> Bool { (parts[.mask] ?? [])[element / 8] >> (element % 8) & 1 == 1 }
+
+    /// The first values, which belong to these elements.
+    private func numbers(_ form: ValueForm, at elements: [Int]) -> [Float] {
+        switch form {
+        case .raw(let dtype): return Self.floats(parts[.values] ?? [], dtype, elements.count)
+        case .grid(let grid):
+            let codes = parts[.codes] ?? [], count = grid.stepCount(in: shape)
+            let steps = Self.floats(parts[.steps] ?? [], grid.sharing == .tensor ? .f32 : .bf16, count)
+            let zeros: [Double] =
+                switch grid.sharing {
+                case .tensor: (parts[.zeros] ?? []).withUnsafeBytes { [$0.loadUnaligned(as: Double.self)] }
+                case .row: (parts[.zeros] ?? []).map(Double.init)
+                case .run: [Double](repeating: grid.bits == 1 ? 0.5 : Double(1 << (grid.bits - 1)), count: count)
+                }
+            let length: Int =
+                switch grid.sharing {
+                case .tensor: Int.max
+                case .row: shape.last ?? 1
+                case .run(let length): length
+                }
+            return elements.enumerated().map { place, element in
+                let bit = place * grid.bits
+                let pair = Int(codes[bit / 8]) | (bit / 8 + 1 < codes.count ? Int(codes[bit / 8 + 1]) << 8 : 0)
+                let code = pair >> (bit % 8) & ((1 << grid.bits) - 1)
+                return Float((Double(code) - zeros[element / length]) * Double(steps[element / length]))
+            }
+        }
+    }
+
+    private static func floats(_ bytes: [UInt8], _ dtype: DType, _ count: Int) -> [Float] {
+        bytes.withUnsafeBytes { bytes in
+            (0..<count).map { index in
+                switch dtype {
+                case .bf16: Float(bitPattern: UInt32(bytes.loadUnaligned(fromByteOffset: 2 * index, as: UInt16.self)) << 16)
+                case .f16: Float(Float16(bitPattern: bytes.loadUnaligned(fromByteOffset: 2 * index, as: UInt16.self)))
+                default: bytes.loadUnaligned(fromByteOffset: 4 * index, as: Float.self)
+                }
+            }
+        }
+    }
+}
+
+/// Task vectors of many kinds.
+enum SomeVectors {
+    static let kinds = ["normal", "sparse", "zero", "constant", "far", "bfloat16"]
+
+    static func make(_ kind: String, count: Int, seed: UInt64) -> [Float] {
+        var random = SplitMix(seed: seed)
+        return (0..<count).map { _ in
+            switch kind {
+            case "sparse": Int.random(in: 0..<10, using: &random) == 0 ? normal(&random) : 0
+            case "zero": 0
+            case "constant": -0.125
+            case "far": 1000 + normal(&random) / 1000
+            case "bfloat16": Float(bitPattern: normal(&random).bitPattern & 0xffff_0000)
+            default: normal(&random) / 100
+            }
+        }
+    }
+
+    static func normal(_ random: inout SplitMix) -> Float {
+        let sum = (0..<4).reduce(0.0) { sum, _ in sum + Double.random(in: -1...1, using: &random) }
+        return Float(sum * 0.866)
+    }
+}
