@@ -5,6 +5,9 @@ package protocol ByteSource: Sendable {
     /// Bytes.
     var size: Int { get }
 
+    /// `FileStatus.identity` of the file when it was opened.
+    var identity: String { get }
+
     /// Calls `body` with the bytes of `range`.
     ///
     /// - Parameter scratch: room for at least `range.count` bytes, used when the bytes are not in memory already.
@@ -71,6 +74,8 @@ package final class MappedSource: ByteSource, @unchecked Sendable {
 
     package var size: Int { file.size }
 
+    package var identity: String { file.version }
+
     package func withBytes<Result>(
         _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
     ) throws -> Result {
@@ -101,6 +106,8 @@ package final class PreadSource: ByteSource {
     package init(_ file: ReadableFile) { self.file = file }
 
     package var size: Int { file.size }
+
+    package var identity: String { file.version }
 
     package func withBytes<Result>(
         _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result

@@ -60,7 +60,7 @@ package final class ReadableFile: Sendable {
         return stat(path, &status) == 0 ? version(status) : nil
     }
 
-    private static func version(_ status: stat) -> String {
+    fileprivate static func version(_ status: stat) -> String {
         "\(status.st_dev)-\(status.st_ino)-\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
     }
 
@@ -180,4 +180,37 @@ func fileSystem(of descriptor: Int32) -> FileSystem {
         .served
     default: .local
     }
+}
+
+/// The file system of this host.
+package struct LocalFiles: InputFiles {
+    package init() {}
+
+    package func list(_ directory: String) throws(TesseraError) -> [String] { try listDirectory(directory) }
+
+    package func status(of path: String) throws(TesseraError) -> FileStatus? {
+        var status = stat()
+        guard stat(path, &status) == 0 else {
+            if errno == ENOENT || errno == ENOTDIR { return nil }
+            throw .system(errno, "examine", path)
+        }
+        let kind: FileStatus.Kind =
+            switch status.st_mode & S_IFMT {
+            case S_IFREG: .file
+            case S_IFDIR: .directory
+            default: .other
+            }
+        return FileStatus(kind: kind, size: Int(status.st_size), identity: ReadableFile.version(status))
+    }
+
+    package func canonicalPath(of path: String) throws(TesseraError) -> String? {
+        guard let resolved = realpath(path, nil) else {
+            if errno == ENOENT || errno == ENOTDIR { return nil }
+            throw .system(errno, "resolve", path)
+        }
+        defer { free(resolved) }
+        return String(cString: resolved)
+    }
+
+    package func open(_ path: String) throws(TesseraError) -> any ByteSource { try openByteSource(path: path) }
 }

@@ -78,6 +78,7 @@ private struct FetchedFile: ByteSource {
     let cache: FetchCache
 
     var size: Int { file.size }
+    var identity: String { file.version }
 
     func withBytes<Result>(
         _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result

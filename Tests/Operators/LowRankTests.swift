@@ -7,6 +7,7 @@ import Testing
 /// Adapters folded while a matrix is read, against the product written out.
 @Suite struct LowRankTests {
     private struct Bytes: ByteSource {
+        let identity = ""
         let bytes: [UInt8]
         var size: Int { bytes.count }
 

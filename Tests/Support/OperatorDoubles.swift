@@ -10,6 +10,7 @@ package struct Memory: ByteSource {
     package init(bytes: [UInt8]) { self.bytes = bytes }
 
     package var size: Int { bytes.count }
+    package let identity = "memory"
 
     package func withBytes<Result>(
         _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result

@@ -1,0 +1,80 @@
+/// What a store of files says of one of them without reading its bytes.
+package struct FileStatus: Sendable, Hashable {
+    package enum Kind: Sendable, Hashable {
+        case file
+        case directory
+        case other
+    }
+
+    package let kind: Kind
+    /// Bytes.
+    package let size: Int
+    /// Changes when the file is replaced or written to. Compared for equality only, and only with identities of the same store.
+    package let identity: String
+
+    package init(kind: Kind, size: Int, identity: String) {
+        self.kind = kind
+        self.size = size
+        self.identity = identity
+    }
+}
+
+/// Where a job reads its inputs: checkpoints, adapters, tokenizers, stores of task vectors.
+///
+/// Planner, worker and coordinator know input files by this protocol alone. `LocalFiles` is the file system of this host. Another kind of
+/// store, such as an object store, is another conforming type in a file of its own.
+package protocol InputFiles: Sendable {
+    /// The names in a directory, sorted by their bytes.
+    ///
+    /// - Throws: `inputMissing`, `notAllowed` or `io`.
+    func list(_ directory: String) throws(TesseraError) -> [String]
+
+    /// Follows symbolic links.
+    ///
+    /// - Returns: `nil` when nothing is at `path`.
+    func status(of path: String) throws(TesseraError) -> FileStatus?
+
+    /// The path with every symbolic link resolved; `nil` when nothing is at `path`.
+    func canonicalPath(of path: String) throws(TesseraError) -> String?
+
+    /// Opens a file for reading ranges of it, from several threads at once.
+    ///
+    /// - Throws: `inputMissing`, `notAllowed` or `io`; `badData` for what is not a regular file.
+    func open(_ path: String) throws(TesseraError) -> any ByteSource
+}
+
+extension InputFiles {
+    package func exists(_ path: String) -> Bool { ((try? status(of: path)) ?? nil) != nil }
+
+    package func isDirectory(_ path: String) -> Bool { ((try? status(of: path)) ?? nil)?.kind == .directory }
+
+    /// The whole file.
+    ///
+    /// - Throws: `badData` when it is larger than `maxBytes`, and what `open` and reading throw.
+    package func read(_ path: String, maxBytes: Int) throws(TesseraError) -> [UInt8] {
+        let source = try open(path)
+        guard source.size <= maxBytes else {
+            throw TesseraError(
+                .badData, "has \(source.size) bytes, more than the \(maxBytes) that such a file may have", file: path)
+        }
+        return try source.bytes(0..<source.size)
+    }
+}
+
+extension ByteSource {
+    /// A copy of the bytes of `range`.
+    package func bytes(_ range: Range<Int>) throws(TesseraError) -> [UInt8] {
+        do {
+            return try [UInt8](unsafeUninitializedCapacity: range.count) { target, count in
+                try withBytes(range, scratch: UnsafeMutableRawBufferPointer(target)) { bytes in
+                    if let start = bytes.baseAddress, let first = target.baseAddress, start != UnsafeRawPointer(first) {
+                        UnsafeMutableRawPointer(first).copyMemory(from: start, byteCount: bytes.count)
+                    }
+                }
+                count = range.count
+            }
+        } catch {
+            throw TesseraError(wrapping: error)
+        }
+    }
+}
