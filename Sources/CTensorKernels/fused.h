@@ -100,20 +100,20 @@ INLINE void consensus_tile(const tk_trimmed *parts, size_t models, bool normaliz
 }
 
 INLINE void trimmed_tile(
-    const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *room, float *restrict target, size_t at,
+    const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *buffer, float *restrict target, size_t at,
     size_t n) {
     CACHE_ALIGNED float b[TILE], merged[TILE];
     load_tile(base, at, b, n);
     for (size_t j = 0; j < n; j++) merged[j] = 0;
     for (size_t m = 0; m < models; m++) {
         const float weight = parts[m].weight;
-        float *restrict e = room + m * TILE;
+        float *restrict e = buffer + m * TILE;
         kept_tile(&parts[m], b, how->consensus ? weight : 1, e, at, n);
         if (how->consensus) continue;
         for (size_t j = 0; j < n; j++) merged[j] = weight * e[j] + merged[j];
     }
     if (how->consensus) {
-        consensus_tile(parts, models, how->normalize, room, merged, n);
+        consensus_tile(parts, models, how->normalize, buffer, merged, n);
     } else if (how->divisor != 1) {
         for (size_t j = 0; j < n; j++) merged[j] /= how->divisor;
     }
@@ -122,10 +122,10 @@ INLINE void trimmed_tile(
 }
 
 INLINE void merge_trimmed(
-    const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *room, float *target, size_t n) {
+    const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *buffer, float *target, size_t n) {
     size_t i = 0;
-    for (; i + TILE <= n; i += TILE) trimmed_tile(parts, models, base, how, room, target, i, TILE);
-    if (i < n) trimmed_tile(parts, models, base, how, room, target, i, n - i);
+    for (; i + TILE <= n; i += TILE) trimmed_tile(parts, models, base, how, buffer, target, i, TILE);
+    if (i < n) trimmed_tile(parts, models, base, how, buffer, target, i, n - i);
 }
 
 /* NaN that a flag drops remains, as 0 * NaN. */

@@ -19,8 +19,8 @@ WRAP(void, subtract, (const float *x, const float *y, float *z, size_t n), (x, y
 WRAP(void, difference, (const tk_vector *x, const tk_vector *y, float *z, size_t n), (x, y, z, n))
 WRAP(void, weighted_sum, (const tk_vector *x, const float *w, size_t m, float d, float *y, size_t n), (x, w, m, d, y, n))
 WRAP(
-    void, merge_trimmed, (const tk_trimmed *p, size_t m, const tk_vector *b, const tk_combination *how, float *room, float *y, size_t n),
-    (p, m, b, how, room, y, n))
+    void, merge_trimmed, (const tk_trimmed *p, size_t m, const tk_vector *b, const tk_combination *how, float *buffer, float *y, size_t n),
+    (p, m, b, how, buffer, y, n))
 WRAP(void, add_magnitudes, (const tk_trimmed *p, const tk_vector *b, size_t lane, double *s, size_t n), (p, b, lane, s, n))
 WRAP(void, add, (const float *x, float *y, size_t n), (x, y, n))
 WRAP(void, scale, (float a, const float *x, float *y, size_t n), (a, x, y, n))
@@ -39,8 +39,8 @@ WRAP(void, pack_flags, (const uint8_t *x, uint32_t *bits, size_t n), (x, bits, n
 WRAP(void, unpack_flags, (const uint32_t *bits, uint8_t *x, size_t n), (bits, x, n))
 WRAP(
     void, keep_by_rank,
-    (const float *x, const tk_random *random, uint32_t *u, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items, uint8_t *keep),
-    (x, random, u, n, lowest, spread, room, items, keep))
+    (const float *x, const tk_random *random, uint32_t *u, size_t n, double lowest, double spread, tk_rank_buffer *buffer, uint64_t *items, uint8_t *keep),
+    (x, random, u, n, lowest, spread, buffer, items, keep))
 WRAP(void, keep_keyed, (const float *keys, uint32_t from, uint32_t to, float *y, size_t n), (keys, from, to, y, n))
 WRAP(void, variance, (const float *const *rows, size_t m, float *y, size_t n), (rows, m, y, n))
 WRAP(void, fuse_agreeing, (const float *const *rows, const float *w, size_t m, float floor, float *y, size_t n), (rows, w, m, floor, y, n))

@@ -105,9 +105,9 @@ INLINE void draw(uint64_t key, uint32_t stream, uint64_t first, uint32_t *draws,
 
 INLINE void flag_random(uint64_t key, uint32_t stream, uint64_t first, uint32_t limit, uint8_t *restrict keep, size_t n) {
     uint32_t draws[16 * DRAW_GROUP];
-    enum { STRETCH = 16 * DRAW_GROUP };
-    for (size_t i = 0; i < n; i += STRETCH) {
-        const size_t count = n - i < STRETCH ? n - i : STRETCH;
+    enum { SEGMENT = 16 * DRAW_GROUP };
+    for (size_t i = 0; i < n; i += SEGMENT) {
+        const size_t count = n - i < SEGMENT ? n - i : SEGMENT;
         draw(key, stream, first + i, draws, count);
         for (size_t j = 0; j < count; j++) keep[i + j] = draws[j] < limit;
     }
@@ -161,7 +161,7 @@ INLINE uint32_t rank_limit(size_t rank, size_t n, double lowest, double spread) 
 }
 
 enum { RANK_SHIFT = 20, RANK_PARTS = 4, RANK_BUCKETS = 48, LAST_CLASS = RANK_PARTS * RANK_BUCKETS - 1 };
-/* Tables have room for so many buckets. */
+/* Tables have buffer for so many buckets. */
 enum { RANK_BUCKET_BITS = 6, RANK_STRIDE = TK_RANK_STRIDE };
 
 /* Classes of magnitudes, in order: eight of each power of two, those at a class's lower end apart, in an even class where all are equal. That is
@@ -211,21 +211,21 @@ INLINE rank_scale scale_ranks(size_t n, double lowest, double spread) {
 }
 
 /* Counts in several tables, so that equal neighbours do not wait for each other. */
-INLINE void count_four(const uint8_t *classes, tk_rank_room *room) {
+INLINE void count_four(const uint8_t *classes, tk_rank_buffer *buffer) {
     uint32_t four;
     memcpy(&four, classes, sizeof four);
-    for (int j = 0; j < 4; j++) room->counts[j][four >> 8 * j & 0xff]++;
+    for (int j = 0; j < 4; j++) buffer->counts[j][four >> 8 * j & 0xff]++;
 }
 
-INLINE void count_classes(const uint8_t *classes, size_t n, tk_rank_room *room) {
+INLINE void count_classes(const uint8_t *classes, size_t n, tk_rank_buffer *buffer) {
     size_t i = 0;
-    for (; i + 4 <= n; i += 4) count_four(classes + i, room);
-    for (; i < n; i++) room->counts[0][classes[i]]++;
+    for (; i + 4 <= n; i += 4) count_four(classes + i, buffer);
+    for (; i < n; i++) buffer->counts[0][classes[i]]++;
 }
 
 /* Counts, and draws the words of the elements from first - first % 32 on. Counting waits for memory and drawing for products, so that both together
  * take hardly longer than either. */
-INLINE void count_and_draw(const uint8_t *classes, size_t n, const tk_random *random, uint32_t *words, tk_rank_room *room) {
+INLINE void count_and_draw(const uint8_t *classes, size_t n, const tk_random *random, uint32_t *words, tk_rank_buffer *buffer) {
     philox_keys keys;
     uint64_t high = UINT64_MAX, block = random->first / DRAW_GROUP * DRAW_LANES;
     const size_t count = random->first % DRAW_GROUP + n;
@@ -240,11 +240,11 @@ INLINE void count_and_draw(const uint8_t *classes, size_t n, const tk_random *ra
 #pragma clang loop unroll(full)
         for (int round = FIRST_ROUND; round < PHILOX_ROUNDS; round++) {
             mix_group(&keys, round, &c);
-            count_four(classes + i + 4 * (round - FIRST_ROUND), room);
+            count_four(classes + i + 4 * (round - FIRST_ROUND), buffer);
         }
         end_group(&c, words + i);
     }
-    count_classes(classes + n / DRAW_GROUP * DRAW_GROUP, n % DRAW_GROUP, room);
+    count_classes(classes + n / DRAW_GROUP * DRAW_GROUP, n % DRAW_GROUP, buffer);
 }
 
 /* A draw's highest byte, less 2^7, below surely[b] is kept in bucket b, that above possibly[b] dropped, whatever the rank within the bucket. */
@@ -253,7 +253,7 @@ typedef struct rank_tables {
 } rank_tables;
 
 /* Sets below[c] to how many elements lie in lower classes, and the counts to zero again: clearing them in one go would take longer. */
-INLINE void add_counts(size_t n, rank_scale scale, tk_rank_room *room, rank_tables *tables) {
+INLINE void add_counts(size_t n, rank_scale scale, tk_rank_buffer *buffer, rank_tables *tables) {
     const uint32x8 none = {0};
     uint32x8 below = none;
     for (int bucket = 0; bucket < RANK_BUCKETS; bucket += 8) {
@@ -261,7 +261,7 @@ INLINE void add_counts(size_t n, rank_scale scale, tk_rank_room *room, rank_tabl
         for (int part = 0; part < RANK_PARTS; part++) {
             own[part] = none;
             for (int table = 0; table < 4; table++) {
-                uint32x8 *const count = (uint32x8 *)(room->counts[table] + (part << RANK_BUCKET_BITS | bucket));
+                uint32x8 *const count = (uint32x8 *)(buffer->counts[table] + (part << RANK_BUCKET_BITS | bucket));
                 own[part] += *count;
                 *count = none;
             }
@@ -273,7 +273,7 @@ INLINE void add_counts(size_t n, rank_scale scale, tk_rank_room *room, rank_tabl
         uint32x8 place = below + sum - all;
         const int32x8 surely = __builtin_convertvector(__builtin_convertvector((int32x8)place, float8) * scale.step + scale.least, int32x8);
         for (int part = 0; part < RANK_PARTS; place += own[part], part++) {
-            *(uint32x8 *)(room->below + (part << RANK_BUCKET_BITS | bucket)) = place;
+            *(uint32x8 *)(buffer->below + (part << RANK_BUCKET_BITS | bucket)) = place;
         }
         const int32x8 possibly = __builtin_convertvector(__builtin_convertvector((int32x8)place, float8) * scale.step + scale.most, int32x8);
         const int32x8 largest = (int32x8){} + UINT8_MAX;
@@ -281,7 +281,7 @@ INLINE void add_counts(size_t n, rank_scale scale, tk_rank_room *room, rank_tabl
         *(int8x8 *)(tables->possibly + bucket) = __builtin_convertvector(__builtin_elementwise_min(possibly >> 8, largest) - 128, int8x8);
         below += __builtin_shufflevector(sum, none, 7, 7, 7, 7, 7, 7, 7, 7);
     }
-    room->below[RANK_BUCKETS] = (uint32_t)n;
+    buffer->below[RANK_BUCKETS] = (uint32_t)n;
     /* Zero is zero, kept or not. */
     tables->surely[0] = INT8_MAX;
     tables->possibly[0] = INT8_MIN;
@@ -309,11 +309,11 @@ INLINE uint32_t decide_group(const uint8_t *classes, const uint32_t *draws, cons
 
 /* Decides what the class and the draw's high half decide of the open elements. The others stay in the list; returns how many. */
 INLINE size_t keep_surely(
-    const uint32_t *draws, const uint8_t *classes, rank_scale scale, const tk_rank_room *room, uint32_t *open, size_t count, uint8_t *keep) {
+    const uint32_t *draws, const uint8_t *classes, rank_scale scale, const tk_rank_buffer *buffer, uint32_t *open, size_t count, uint8_t *keep) {
     size_t left = 0;
     for (size_t j = 0; j < count; j++) {
         const uint32_t i = open[j], class = classes[i], next = class + RANK_STRIDE, u = draws[i] >> 16;
-        const uint32_t first = room->below[class], end = room->below[next < TK_RANK_CLASSES ? next : next % TK_RANK_CLASSES + 1];
+        const uint32_t first = buffer->below[class], end = buffer->below[next < TK_RANK_CLASSES ? next : next % TK_RANK_CLASSES + 1];
         keep[i] = (float)(int32_t)(u + 1) <= (float)(int32_t)first * scale.step + scale.least;
         open[left] = i;
         left += !(keep[i] | ((float)(int32_t)u > (float)(int32_t)end * scale.step + scale.most));
@@ -347,7 +347,7 @@ INLINE uint32_t rank_in_row(const float *x, size_t i, size_t n) {
 }
 
 /* By magnitude, equal ones by index: the items of one class come in order of index. */
-INLINE void sort_items(uint64_t *items, uint64_t *room, size_t n) {
+INLINE void sort_items(uint64_t *items, uint64_t *buffer, size_t n) {
     if (n <= 32) {
         for (size_t i = 1; i < n; i++) {
             const uint64_t item = items[i];
@@ -370,8 +370,8 @@ INLINE void sort_items(uint64_t *items, uint64_t *room, size_t n) {
             starts[digit] = sum;
             sum += count;
         }
-        for (size_t i = 0; i < n; i++) room[starts[items[i] >> shift & (DIGITS - 1)]++] = items[i];
-        memcpy(items, room, n * sizeof *items);
+        for (size_t i = 0; i < n; i++) buffer[starts[items[i] >> shift & (DIGITS - 1)]++] = items[i];
+        memcpy(items, buffer, n * sizeof *items);
     }
 }
 
@@ -380,15 +380,15 @@ enum { MANY_OPEN = 64, MANY_OPEN_IN_CLASS = 24 };
 
 /* The ranks of many open elements: keep holds 2 for them. */
 INLINE void keep_open(
-    const float *x, const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items,
+    const float *x, const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_buffer *buffer, uint64_t *items,
     uint8_t *keep) {
     uint32_t wanted[TK_RANK_CLASSES] = {0}, ends[TK_RANK_CLASSES];
     for (size_t i = 0; i < n; i++) wanted[classes[i]] += keep[i] == 2;
-    memcpy(ends, room->below, sizeof ends);
+    memcpy(ends, buffer->below, sizeof ends);
     for (size_t i = 0; i < n; i++) items[ends[classes[i]]++] = (uint64_t)(bits_of(x[i]) & MAGNITUDE) << 32 | i;
     for (int c = 0; c < TK_RANK_CLASSES; c++) {
         if (!wanted[c]) continue;
-        const uint32_t first = room->below[c], count = ends[c] - first;
+        const uint32_t first = buffer->below[c], count = ends[c] - first;
         uint64_t *own = items + first;
         const bool sorts = wanted[c] > MANY_OPEN_IN_CLASS;
         if (sorts) sort_items(own, items + n, count);
@@ -409,10 +409,10 @@ INLINE void keep_open(
 /* Decides the open elements of classes of equal magnitudes, which rank by index: each counts on from the one of its class before it. The others
  * stay in the list, and keep holds 2 for them; returns how many. */
 INLINE size_t keep_equal(
-    const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_room *room, uint32_t *open, size_t count,
+    const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_buffer *buffer, uint32_t *open, size_t count,
     uint8_t *keep) {
     uint32_t ranks[TK_RANK_CLASSES], ends[TK_RANK_CLASSES] = {0};
-    memcpy(ranks, room->below, sizeof ranks);
+    memcpy(ranks, buffer->below, sizeof ranks);
     size_t left = 0;
     for (size_t j = 0; j < count; j++) {
         const uint32_t i = open[j];
@@ -441,7 +441,7 @@ INLINE size_t append_places(uint32_t bits, size_t at, uint32_t *places, size_t c
 
 /* Most elements are decided by the ranks that their class leaves possible; only the ranks of the others are looked for. */
 INLINE void keep_by_rank(
-    const float *x, const tk_random *random, uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room, uint64_t *items,
+    const float *x, const tk_random *random, uint32_t *draws, size_t n, double lowest, double spread, tk_rank_buffer *buffer, uint64_t *items,
     uint8_t *keep) {
     if (n <= 1) {
         if (random) draw(random->key, random->stream, random->first, draws, n);
@@ -451,14 +451,14 @@ INLINE void keep_by_rank(
     uint8_t *classes = (uint8_t *)(items + 2 * n);
     rank_classes(x, classes, n);
     if (random) {
-        count_and_draw(classes, n, random, draws, room);
+        count_and_draw(classes, n, random, draws, buffer);
         draws += random->first % DRAW_GROUP;
     } else {
-        count_classes(classes, n, room);
+        count_classes(classes, n, buffer);
     }
     const rank_scale scale = scale_ranks(n, lowest, spread);
     rank_tables tables = {0};
-    add_counts(n, scale, room, &tables);
+    add_counts(n, scale, buffer, &tables);
     uint32_t *open = (uint32_t *)items;
     size_t count = 0, at = 0;
     for (; at + 32 <= n; at += 32) count = append_places(decide_group(classes + at, draws + at, &tables, keep + at), at, open, count);
@@ -469,9 +469,9 @@ INLINE void keep_by_rank(
         count = append_places(decide_group(classes + at, words, &tables, kept), at, open, count);
         memcpy(keep + at, kept, n - at);
     }
-    count = keep_surely(draws, classes, scale, room, open, count, keep);
-    count = keep_equal(draws, classes, n, lowest, spread, room, open, count, keep);
-    if (count > MANY_OPEN) return keep_open(x, draws, classes, n, lowest, spread, room, items, keep);
+    count = keep_surely(draws, classes, scale, buffer, open, count, keep);
+    count = keep_equal(draws, classes, n, lowest, spread, buffer, open, count, keep);
+    if (count > MANY_OPEN) return keep_open(x, draws, classes, n, lowest, spread, buffer, items, keep);
     for (size_t j = 0; j < count; j++) {
         const size_t i = open[j];
         keep[i] = draws[i] < rank_limit(rank_in_row(x, i, n), n, lowest, spread);

@@ -45,7 +45,7 @@ package final class Assembler: Sendable {
                 try file.write(part.header)
                 files.append(file)
             }
-            for part in plan.carried { try linkOrCopy(part.path, to: "\(directory)/\(part.part.file)") }
+            for part in plan.reused { try linkOrCopy(part.path, to: "\(directory)/\(part.part.file)") }
             let laid = files
             parts.withLock { $0 = laid }
         } catch {
@@ -102,7 +102,7 @@ package final class Assembler: Sendable {
         return true
     }
 
-    /// Whether space is to be reserved file by file. In memory (tmpfs) that would write every page once for nothing, so there the room is
+    /// Whether space is to be reserved file by file. In memory (tmpfs) that would write every page once for nothing, so there the buffer is
     /// looked at instead.
     ///
     /// - Throws: `io` when there is too little.

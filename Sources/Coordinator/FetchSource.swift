@@ -2,7 +2,7 @@ import Core
 import Synchronization
 import Work
 
-/// Reads stretches of input files for workers that do not have them.
+/// Reads ranges of input files for workers that do not have them.
 struct FetchSource: Sendable {
     private let roots: Roots
     private let opened = OpenedFiles()

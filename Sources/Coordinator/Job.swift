@@ -52,7 +52,7 @@ struct Job {
     }
 
     /// Goes on with the plan that follows from what was found.
-    mutating func proceed(with plan: Plan, assembler: Assembler) {
+    mutating func append(_ plan: Plan, assembler: Assembler) {
         self.plan = plan
         self.assembler = assembler
         files.formUnion(plan.files)
@@ -102,7 +102,7 @@ struct Job {
         }
         let planned = shards[attempt.shard]
         guard result.digests.map(\.count) == planned.outputs.map(\.blockCount),
-            result.findings.isEmpty || result.findings.count == planned.tensors.count
+            result.statistics.isEmpty || result.statistics.count == planned.tensors.count
         else {
             throw TesseraError(.protocolMismatch, "the result for \(planned.label) has digests for other blocks than the plan's")
         }
@@ -148,12 +148,12 @@ struct Job {
     }
 
     /// What was found in each tensor of the plan in hand, by the models' name for it, once every shard is committed.
-    func findings() throws(TesseraError) -> [String: TensorFindings] {
-        var findings: [String: TensorFindings] = [:]
+    func statistics() throws(TesseraError) -> [String: TensorStatistics] {
+        var statistics: [String: TensorStatistics] = [:]
         for (shard, result) in zip(shards[current], try committedResults()) {
-            for (tensor, found) in zip(shard.tensors, result.findings) { findings[tensor.name] = found }
+            for (tensor, found) in zip(shard.tensors, result.statistics) { statistics[tensor.name] = found }
         }
-        return findings
+        return statistics
     }
 
     private func committedResults() throws(TesseraError) -> [ShardResult] {

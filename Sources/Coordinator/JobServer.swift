@@ -8,7 +8,7 @@ import Synchronization
 
 /// The job port: workers and clients over TCP.
 package struct JobServer: Service {
-    private let book: JobBook
+    private let manager: JobManager
     private let address: HostPort
     private let inputs: FetchSource
     private let build: String
@@ -21,10 +21,10 @@ package struct JobServer: Service {
     private static let connectionLimit = 4096
 
     package init(
-        book: JobBook, settings: JobBook.Settings, address: HostPort, heartbeat: Duration, log: Logger,
+        manager: JobManager, settings: JobManager.Settings, address: HostPort, heartbeat: Duration, log: Logger,
         onListening: @escaping @Sendable (HostPort) -> Void
     ) {
-        self.book = book
+        self.manager = manager
         self.address = address
         inputs = FetchSource(roots: settings.inputRoots)
         build = settings.build
@@ -42,7 +42,7 @@ package struct JobServer: Service {
             group.addTask {
                 // Cancelled without it, there is nothing to wait for.
                 guard (try? await gracefulShutdown()) != nil else { return }
-                await book.drain()
+                await manager.drain()
                 server.channel.close(promise: nil)
             }
             try await server.executeThenClose { connections in
@@ -72,14 +72,14 @@ package struct JobServer: Service {
     }
 
     private func serve(_ connection: FrameChannel.Async, number: Int) async {
-        guard await book.connectionCount < Self.connectionLimit else {
+        guard await manager.connectionCount < Self.connectionLimit else {
             connection.channel.close(promise: nil)
             return
         }
-        await book.connected(1)
+        await manager.connected(1)
         await ServerConnection(
-            channel: connection, number: number, book: book, inputs: inputs, build: build, heartbeat: heartbeat, log: log
+            channel: connection, number: number, manager: manager, inputs: inputs, build: build, heartbeat: heartbeat, log: log
         ).run()
-        await book.connected(-1)
+        await manager.connected(-1)
     }
 }

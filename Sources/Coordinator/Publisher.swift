@@ -16,22 +16,22 @@ struct Publisher {
     ///
     /// - Parameters:
     ///   - blocks: of every tensor, by part and position in the part.
-    ///   - findings: what was found in each tensor.
+    ///   - statistics: what was found in each tensor.
     func publish(
-        blocks: [[TensorBlocks]], findings: [String: TensorFindings], report: RunReport, sha256Sums: Bool
+        blocks: [[TensorBlocks]], statistics: [String: TensorStatistics], report: RunReport, sha256Sums: Bool
     ) throws {
         var files: [ManifestFile] = []
         func add(_ name: String, _ bytes: [UInt8]) throws {
             try write(bytes, to: name)
             files.append(ManifestFile(file: name, size: bytes.count, digest: try .sha256(of: bytes)))
         }
-        for companion in plan.companions { try add(companion.name, companion.contents()) }
-        if let index = plan.index { try add(index.name, try index.make(findings)) }
+        for sidecar in plan.sidecars { try add(sidecar.name, sidecar.contents()) }
+        if let index = plan.index { try add(index.name, try index.make(statistics)) }
         let manifest = Manifest(
             tessera: build, numericsVersion: numericsVersion, recipe: try .sha256(of: Array(plan.recipeText.utf8)),
             plan: plan.digest,
             inputs: plan.inputs.map { ManifestInput(model: $0.reference, parts: $0.parts) },
-            parts: plan.carried.map(\.part)
+            parts: plan.reused.map(\.part)
                 + (try zip(plan.layout.parts, blocks).map { try ManifestPart(layout: $0, blocks: $1) }),
             files: files)
         try write(try manifest.encoded(), to: Manifest.fileName)

@@ -30,11 +30,11 @@ extension Scheduler {
         for attempt in gone.leases.sorted(by: { ($0.shard, $0.epoch) < ($1.shard, $1.epoch) }) {
             release(attempt, from: worker)
             guard var shard = jobs[attempt.job]?.shards[attempt.shard], jobs[attempt.job]?.hasEnded == false else { continue }
-            shard.deaths += 1
+            shard.workerLosses += 1
             jobs[attempt.job]?.shards[attempt.shard] = shard
-            guard shard.deaths < policy.deathLimit else {
+            guard shard.workerLosses < policy.workerLossLimit else {
                 let error = TesseraError(
-                    .temporary, "\(shard.deaths) workers were lost while they worked on \(shard.label)",
+                    .temporary, "\(shard.workerLosses) workers were lost while they worked on \(shard.label)",
                     advice: "look for what ended them, such as a lack of memory, then submit the job again")
                 actions += fail(attempt.job, error)
                 continue

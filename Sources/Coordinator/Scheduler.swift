@@ -32,10 +32,10 @@ package struct Scheduler: Sendable {
     package enum Event: Sendable {
         /// - Parameters:
         ///   - stages: the shards of each stage; shards are numbered through all stages.
-        ///   - isWhole: whether these are all; if not, the job asks for more when they are committed.
-        case jobAdded(JobID, stages: [[ShardCost]], isWhole: Bool = true)
+        ///   - hasMoreStages: whether the job asks for more stages when these are committed.
+        case jobAdded(JobID, stages: [[ShardCost]], hasMoreStages: Bool = false)
         /// The answer to `jobContinues`.
-        case stagesAdded(JobID, stages: [[ShardCost]], isWhole: Bool)
+        case stagesAdded(JobID, stages: [[ShardCost]], hasMoreStages: Bool)
         case jobCancelled(JobID)
         /// - Parameter memory: bytes for the tensors that it works on.
         case workerJoined(WorkerID, host: String, slots: Int, memory: Int = .max)
@@ -86,14 +86,14 @@ package struct Scheduler: Sendable {
     package mutating func handle(_ event: Event, at now: Duration) -> [Action] {
         var actions: [Action] = []
         switch event {
-        case .jobAdded(let id, let stages, let isWhole):
+        case .jobAdded(let id, let stages, let hasMoreStages):
             guard jobs[id] == nil else { break }
-            jobs[id] = SchedulerJob(stages: stages, isWhole: isWhole)
+            jobs[id] = SchedulerJob(stages: stages, hasMoreStages: hasMoreStages)
             order.append(id)
             actions += finishStages(of: id)
-        case .stagesAdded(let id, let stages, let isWhole):
+        case .stagesAdded(let id, let stages, let hasMoreStages):
             guard jobs[id]?.hasEnded == false else { break }
-            jobs[id]?.add(stages, isWhole: isWhole)
+            jobs[id]?.add(stages, hasMoreStages: hasMoreStages)
             actions += finishStages(of: id)
         case .jobCancelled(let id): actions += end(id, reason: "the job was cancelled")
         case .workerJoined(let id, let host, let slots, let memory):

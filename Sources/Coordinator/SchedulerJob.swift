@@ -33,7 +33,7 @@ struct SchedulerShard: Sendable {
     var notBefore = Duration.zero
     var failures = 0
     var failedHosts: Set<String> = []
-    var deaths = 0
+    var workerLosses = 0
 
     var isPending: Bool {
         if case .open = state { leases.isEmpty } else { false }
@@ -59,8 +59,8 @@ struct SchedulerJob: Sendable {
     private(set) var stageCount = 0
     private(set) var stage = 0
     var shards: [SchedulerShard] = []
-    /// Whether no more stages will be added.
-    private var isWhole: Bool
+    /// Whether more stages will be added.
+    private var hasMoreStages: Bool
     /// Whether more stages were asked for and are not there yet.
     private var asksForStages = false
     var hasEnded = false
@@ -68,7 +68,7 @@ struct SchedulerJob: Sendable {
     /// Shards of the stages so far, all of which have to be committed before the next stage opens.
     private var openCount = 0
     /// Seconds per byte of cost of finished shards.
-    private var paces: [Double] = []
+    private var throughputs: [Double] = []
 
     /// Where a job stands when nothing of its open stages is left to do.
     enum Advance {
@@ -79,13 +79,13 @@ struct SchedulerJob: Sendable {
         case end
     }
 
-    init(stages: [[ShardCost]], isWhole: Bool) {
-        self.isWhole = isWhole
-        add(stages, isWhole: isWhole)
+    init(stages: [[ShardCost]], hasMoreStages: Bool) {
+        self.hasMoreStages = hasMoreStages
+        add(stages, hasMoreStages: hasMoreStages)
         openCount = stages.first?.count ?? 0
     }
 
-    mutating func add(_ stages: [[ShardCost]], isWhole: Bool) {
+    mutating func add(_ stages: [[ShardCost]], hasMoreStages: Bool) {
         let first = stageCount
         stageCount += stages.count
         shards += stages.enumerated().flatMap { stage, costs in
@@ -93,7 +93,7 @@ struct SchedulerJob: Sendable {
         }
         if asksForStages { openCount += stages.first?.count ?? 0 }
         asksForStages = false
-        self.isWhole = isWhole
+        self.hasMoreStages = hasMoreStages
     }
 
     /// Shards of the open stage that wait for a worker, the largest first so that none is left to run alone at the end.
@@ -109,8 +109,8 @@ struct SchedulerJob: Sendable {
             guard stage < stageCount else {
                 // The next one that is added, also where there was none at all.
                 stage = stageCount
-                asksForStages = !isWhole
-                return isWhole ? .end : .unknown
+                asksForStages = hasMoreStages
+                return hasMoreStages ? .unknown : .end
             }
             openCount += shards.count { $0.stage == stage }
         }
@@ -119,12 +119,12 @@ struct SchedulerJob: Sendable {
 
     mutating func noteDuration(of attempt: Attempt, at now: Duration) {
         guard let lease = shards[attempt.shard].leases.first(where: { $0.epoch == attempt.epoch }) else { return }
-        paces.append((now - lease.since).seconds / Double(max(1, shards[attempt.shard].cost)))
+        throughputs.append((now - lease.since).seconds / Double(max(1, shards[attempt.shard].cost)))
     }
 
     /// How long the shard should take by the median pace of those that are finished; `nil` while there are too few to tell.
     func expectedDuration(of shard: Int) -> Duration? {
-        guard paces.count >= 3 else { return nil }
-        return .seconds(paces.sorted()[paces.count / 2] * Double(shards[shard].cost))
+        guard throughputs.count >= 3 else { return nil }
+        return .seconds(throughputs.sorted()[throughputs.count / 2] * Double(shards[shard].cost))
     }
 }

@@ -9,7 +9,7 @@ package struct SchedulerPolicy: Sendable {
     /// A shard that failed this often fails its job, however few hosts there are.
     package var failureLimit = 5
     /// A shard whose worker died this often is taken for the cause, and fails its job.
-    package var deathLimit = 3
+    package var workerLossLimit = 3
     /// A failed shard waits this long, doubled with each failure, up to `longestBackoff`.
     package var firstBackoff: Duration = .milliseconds(500)
     package var longestBackoff: Duration = .seconds(30)

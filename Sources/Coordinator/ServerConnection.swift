@@ -8,20 +8,20 @@ import Work
 /// One connection to the job port, from its first byte to its last: performs what the session decides.
 final class ServerConnection: Sendable {
     private let channel: FrameChannel.Async
-    private let book: JobBook
+    private let manager: JobManager
     private let inputs: FetchSource
     private let log: Logger
     private let origin = ContinuousClock.now
     private let session: Mutex<CoordinatorSession>
     /// The worker at the other end, once it is admitted.
-    private let worker = Mutex<JobBook.WorkerID?>(nil)
+    private let worker = Mutex<JobManager.WorkerID?>(nil)
 
     init(
-        channel: FrameChannel.Async, number: Int, book: JobBook, inputs: FetchSource, build: String, heartbeat: Duration,
+        channel: FrameChannel.Async, number: Int, manager: JobManager, inputs: FetchSource, build: String, heartbeat: Duration,
         log: Logger
     ) {
         self.channel = channel
-        self.book = book
+        self.manager = manager
         self.inputs = inputs
         var log = log
         log[metadataKey: "connection"] = "\(number)"
@@ -49,7 +49,7 @@ final class ServerConnection: Sendable {
         } catch {
             reason = "\(error)"
         }
-        if let worker = worker.withLock({ $0 }) { await book.detach(worker, reason: reason) }
+        if let worker = worker.withLock({ $0 }) { await manager.detach(worker, reason: reason) }
     }
 
     private func keepTime() async {
@@ -91,18 +91,18 @@ final class ServerConnection: Sendable {
                 name: hello.name, address: channel.remoteAddress?.ipAddress ?? "unknown", build: hello.build,
                 threads: hello.threads,
                 memory: hello.memory, tensorMemory: hello.tensorMemory ?? hello.memory)
-            let id = await book.attach(description) { channel.send($0) }
+            let id = await manager.attach(description) { channel.send($0) }
             worker.withLock { $0 = id }
         case .renew(let progress):
-            if let worker = worker.withLock({ $0 }) { await book.heartbeat(worker, progress) }
+            if let worker = worker.withLock({ $0 }) { await manager.heartbeat(worker, progress) }
         case .finished(let done):
             if let worker = worker.withLock({ $0 }) {
-                await book.finished(done, by: worker)
+                await manager.finished(done, by: worker)
             }
         case .failed(let failed):
-            if let worker = worker.withLock({ $0 }) { await book.failed(failed.attempt, by: worker, error: failed.error) }
+            if let worker = worker.withLock({ $0 }) { await manager.failed(failed.attempt, by: worker, error: failed.error) }
         case .drain:
-            if let worker = worker.withLock({ $0 }) { await book.drain(worker) }
+            if let worker = worker.withLock({ $0 }) { await manager.drain(worker) }
         case .fetch(let request): group.addTask { await self.answer(request) }
         case .request(let request): channel.send(await answer(request))
         case .close(let reason): close(reason)
@@ -119,19 +119,19 @@ final class ServerConnection: Sendable {
         do {
             let block = try BlockFrame(frame)
             let length = block.contents.length
-            if let target = try await book.target(
+            if let target = try await manager.target(
                 of: block.attempt, from: worker, tensor: block.tensor, offset: block.offset, byteCount: length)
             {
                 try await blocking {
                     try block.contents.withUnpacked { try target.assembler.write($0, part: target.part, offset: target.offset) }
                 }
-                await book.stored(tensor: block.tensor, offset: block.offset, of: block.attempt)
+                await manager.stored(tensor: block.tensor, offset: block.offset, of: block.attempt)
             }
         } catch let error as TesseraError where error.code == .protocolMismatch {
             return close(error.problem)
         } catch {
             // The output cannot be written: no worker can help.
-            await book.abandon(frame.header.job, error: TesseraError(wrapping: error))
+            await manager.abandon(frame.header.job, error: TesseraError(wrapping: error))
         }
         for case .send(let message) in session.withLock({ $0.storedBlock(byteCount: frame.byteCount) }) {
             channel.channel.send(message)
@@ -140,7 +140,7 @@ final class ServerConnection: Sendable {
 
     private func answer(_ request: FetchRequest) async {
         do {
-            guard await book.needs(request.file) else {
+            guard await manager.needs(request.file) else {
                 throw TesseraError(.notAllowed, "no running job reads this file", file: request.file.path)
             }
             let inputs = inputs
@@ -160,18 +160,18 @@ final class ServerConnection: Sendable {
         switch request {
         case .submit(let submission):
             do {
-                return .submitted(try await book.submit(submission))
+                return .submitted(try await manager.submit(submission))
             } catch let problems as Problems {
                 return .failure(Failure(problems: problems.all))
             } catch {
                 return .failure(Failure(problems: [TesseraError(wrapping: error)]))
             }
         case .statusRequest(let request):
-            if let status = await book.status(request) { return .status(status) }
+            if let status = await manager.status(request) { return .status(status) }
             return unknown(request.job)
         case .cancel(let cancel):
             do {
-                try await book.cancel(cancel.job, reason: cancel.reason)
+                try await manager.cancel(cancel.job, reason: cancel.reason)
                 return .cancelled(Cancelled(job: cancel.job))
             } catch {
                 return .failure(Failure(problems: [TesseraError(wrapping: error)]))

@@ -9,10 +9,10 @@ package import ServiceLifecycle
 package enum StatusPort {
     /// - Parameter onListening: told the address once the port is open.
     package static func service(
-        book: JobBook, address: HostPort, log: Logger, onListening: @escaping @Sendable (HostPort) -> Void
+        manager: JobManager, address: HostPort, log: Logger, onListening: @escaping @Sendable (HostPort) -> Void
     ) -> any Service {
         Application(
-            router: router(book),
+            router: router(manager),
             configuration: ApplicationConfiguration(address: .hostname(address.host, port: address.port), serverName: "tessera"),
             onServerRunning: { channel in
                 onListening(HostPort(host: address.host, port: channel.localAddress?.port ?? address.port))
@@ -20,25 +20,25 @@ package enum StatusPort {
             logger: log)
     }
 
-    private static func router(_ book: JobBook) -> Router<BasicRequestContext> {
+    private static func router(_ manager: JobManager) -> Router<BasicRequestContext> {
         let router = Router()
         // The process is alive; says nothing about jobs, so that nobody restarts it over them.
         router.get("healthz") { _, _ in "ok\n" }
         router.get("readyz") { _, _ in
-            guard await book.takesJobs else { throw HTTPError(.serviceUnavailable, message: "draining") }
+            guard await manager.takesJobs else { throw HTTPError(.serviceUnavailable, message: "draining") }
             return "ready\n"
         }
         router.get("api/v1/jobs") { _, _ in
-            JSONResponse(await book.status(StatusRequest())?.jobs ?? [])
+            JSONResponse(await manager.status(StatusRequest())?.jobs ?? [])
         }
         router.get("api/v1/jobs/{id}") { _, context in
             guard let text = context.parameters.get("id"), let id = JobID(text),
-                let job = await book.status(StatusRequest(job: id))?.jobs.first
+                let job = await manager.status(StatusRequest(job: id))?.jobs.first
             else { throw HTTPError(.notFound, message: "no such job; /api/v1/jobs lists them") }
             return JSONResponse(job)
         }
         router.get("api/v1/workers") { _, _ in
-            JSONResponse(await book.status(StatusRequest())?.workers ?? [])
+            JSONResponse(await manager.status(StatusRequest())?.workers ?? [])
         }
         return router
     }

@@ -10,7 +10,7 @@ package protocol ByteSource: Sendable {
 
     /// Calls `body` with the bytes of `range`.
     ///
-    /// - Parameter scratch: room for at least `range.count` bytes, used when the bytes are not in memory already.
+    /// - Parameter scratch: buffer for at least `range.count` bytes, used when the bytes are not in memory already.
     /// - Throws: `badData` for a range outside the file, `io` when reading fails, and what `body` throws.
     func withBytes<Result>(
         _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result

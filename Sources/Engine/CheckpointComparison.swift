@@ -41,18 +41,18 @@ package struct CheckpointComparison {
     private static func difference(
         _ name: String, _ left: TensorEntry, _ leftBytes: any ByteSource, _ right: TensorEntry, _ rightBytes: any ByteSource
     ) throws -> Difference? {
-        let stretch = 1 << 20
-        let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 * stretch, alignment: 64)
+        let piece = 1 << 20
+        let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 * piece, alignment: 64)
         defer { scratch.deallocate() }
-        let leftRoom = UnsafeMutableRawBufferPointer(rebasing: scratch[..<stretch])
-        let rightRoom = UnsafeMutableRawBufferPointer(rebasing: scratch[stretch...])
+        let leftScratch = UnsafeMutableRawBufferPointer(rebasing: scratch[..<piece])
+        let rightScratch = UnsafeMutableRawBufferPointer(rebasing: scratch[piece...])
         var tally = Tally()
-        for start in stride(from: 0, to: left.byteCount, by: stretch) {
-            let count = min(stretch, left.byteCount - start)
-            try leftBytes.withBytes(left.range.lowerBound + start..<left.range.lowerBound + start + count, scratch: leftRoom) {
+        for start in stride(from: 0, to: left.byteCount, by: piece) {
+            let count = min(piece, left.byteCount - start)
+            try leftBytes.withBytes(left.range.lowerBound + start..<left.range.lowerBound + start + count, scratch: leftScratch) {
                 x in
                 try rightBytes.withBytes(
-                    right.range.lowerBound + start..<right.range.lowerBound + start + count, scratch: rightRoom
+                    right.range.lowerBound + start..<right.range.lowerBound + start + count, scratch: rightScratch
                 ) { y in
                     tally.add(x, y, left.dtype)
                 }

@@ -5,9 +5,9 @@ package import Protocol
 import Work
 import Worker
 
-/// A job on this machine: the coordinator's job book and a worker in one process, without a port between them.
+/// A job on this machine: the coordinator's job manager and a worker in one process, without a port between them.
 package struct LocalRun: Sendable {
-    let book: JobBook
+    let manager: JobManager
     private let pool: ComputePool
     private let memory: WorkerMemory
 
@@ -16,7 +16,7 @@ package struct LocalRun: Sendable {
         // With one worker there is no other host to try, and nobody to renew leases for.
         policy.hostLimit = 1
         policy.lease = .seconds(365 * 86_400)
-        var settings = JobBook.Settings(inputRoots: .wholeMachine, policy: policy, build: tesseraVersion)
+        var settings = JobManager.Settings(inputRoots: .wholeMachine, policy: policy, build: tesseraVersion)
         let memory = WorkerMemory(total: memory, threads: threads, isConnected: false)
         settings.checkMemory = { (need, recipe) throws(TesseraError) in
             let least = WorkerMemory.least(for: need, threads: threads)
@@ -26,7 +26,7 @@ package struct LocalRun: Sendable {
                 "the job needs \(Quantity.bytes(least)) of memory with \(threads) threads, and has \(Quantity.bytes(memory.total))",
                 file: recipe, advice: "raise --memory, or take fewer --threads")
         }
-        book = JobBook(settings: settings, log: log)
+        manager = JobManager(settings: settings, log: log)
         pool = ComputePool(threads: threads, memory: memory.tensors)
         self.memory = memory
     }
@@ -34,13 +34,13 @@ package struct LocalRun: Sendable {
     /// Runs one job to its end.
     ///
     /// - Parameter watch: looks at the job while it runs; ends when cancelled.
-    package func run(_ submission: Submit, watch: @escaping @Sendable (JobBook, Submitted) async -> Void) async throws
+    package func run(_ submission: Submit, watch: @escaping @Sendable (JobManager, Submitted) async -> Void) async throws
         -> JobStatus
     {
         try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { await book.run() }
+            group.addTask { await manager.run() }
             let (messages, input) = AsyncStream<Message>.makeStream()
-            let worker = await book.attach(
+            let worker = await manager.attach(
                 WorkerDescription(
                     name: "local", address: "local", build: tesseraVersion, threads: pool.threads, memory: memory.total,
                     tensorMemory: memory.tensors),
@@ -50,20 +50,20 @@ package struct LocalRun: Sendable {
                 input.finish()
                 group.cancelAll()
             }
-            let submitted = try await book.submit(submission)
-            group.addTask { await watch(book, submitted) }
-            var status = await book.end(of: submitted.job)
+            let submitted = try await manager.submit(submission)
+            group.addTask { await watch(manager, submitted) }
+            var status = await manager.end(of: submitted.job)
             if status?.state.isEnd == false {
                 // Interrupted. A job whose output is about to appear can only be waited for.
-                try? await book.cancel(submitted.job, reason: "cancelled")
-                status = await Task { await book.end(of: submitted.job) }.value
+                try? await manager.cancel(submitted.job, reason: "cancelled")
+                status = await Task { await manager.end(of: submitted.job) }.value
             }
             guard let status else { throw TesseraError(.internal, "the job \(submitted.job) is gone") }
             return status
         }
     }
 
-    private func work(as worker: JobBook.WorkerID, on messages: AsyncStream<Message>) async {
+    private func work(as worker: JobManager.WorkerID, on messages: AsyncStream<Message>) async {
         let runner = LeaseRunner(
             executor: ShardExecutor(pool: pool, inputs: LocalInputs(roots: .wholeMachine, checksVersions: true)),
             outputs: LocalOutputs(mode: .direct))
@@ -73,8 +73,8 @@ package struct LocalRun: Sendable {
                 case .lease(let lease):
                     group.addTask {
                         switch await runner.run(lease, returning: NoOutput()) {
-                        case .success(let done): await book.finished(done, by: worker)
-                        case .failure(let error): await book.failed(lease.attempt, by: worker, error: error)
+                        case .success(let done): await manager.finished(done, by: worker)
+                        case .failure(let error): await manager.failed(lease.attempt, by: worker, error: error)
                         case nil: break
                         }
                     }

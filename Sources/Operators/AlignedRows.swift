@@ -24,7 +24,7 @@ package final class AlignedRows: ElementSource {
     private let paddingRow = Mutex<[Float]?>(nil)
 
     /// Elements of a mean that are summed at a time, small enough for the stack.
-    private static let meanStretch = 512
+    private static let meanSegment = 512
 
     /// - Parameters:
     ///   - matrices: the stored matrices of all models that take part, as `map` counts them.
@@ -89,10 +89,10 @@ package final class AlignedRows: ElementSource {
         guard byteRange.lowerBound % width == 0, byteRange.upperBound % width == 0 else {
             throw TesseraError(.internal, "bytes \(byteRange) cut an element of an aligned matrix")
         }
-        let stretch = FixedTree.blockElements
-        try Room.with(elements: stretch) { floats, scratch in
-            for start in stride(from: byteRange.lowerBound / width, to: byteRange.upperBound / width, by: stretch) {
-                let part = start..<min(byteRange.upperBound / width, start + stretch)
+        let segment = FixedTree.tileElements
+        try Scratch.with(elements: segment) { floats, scratch in
+            for start in stride(from: byteRange.lowerBound / width, to: byteRange.upperBound / width, by: segment) {
+                let part = start..<min(byteRange.upperBound / width, start + segment)
                 try load(part, into: floats, scratch: scratch, kernels: .best)
                 (target + (start * width - byteRange.lowerBound)).copyMemory(from: floats, byteCount: part.count * width)
             }
@@ -110,17 +110,17 @@ package final class AlignedRows: ElementSource {
         of rows: [RowMap.SourceRow], _ part: Range<Int>, first: Int, into target: UnsafeMutablePointer<Float>,
         scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {
-        try withUnsafeTemporaryAllocation(of: Double.self, capacity: Self.meanStretch) { sums in
-            for start in stride(from: part.lowerBound, to: part.upperBound, by: Self.meanStretch) {
-                let stretch = start..<min(part.upperBound, start + Self.meanStretch)
+        try withUnsafeTemporaryAllocation(of: Double.self, capacity: Self.meanSegment) { sums in
+            for start in stride(from: part.lowerBound, to: part.upperBound, by: Self.meanSegment) {
+                let segment = start..<min(part.upperBound, start + Self.meanSegment)
                 let place = target + (start - part.lowerBound)
                 sums.update(repeating: 0)
                 for row in rows {
-                    let source = shifted(stretch, by: row.row * rowLength - first)
+                    let source = shifted(segment, by: row.row * rowLength - first)
                     try matrices[row.source].load(source, into: place, scratch: scratch, kernels: kernels)
-                    for offset in 0..<stretch.count { sums[offset] += Double(place[offset]) }
+                    for offset in 0..<segment.count { sums[offset] += Double(place[offset]) }
                 }
-                for offset in 0..<stretch.count { place[offset] = Float(sums[offset] / Double(rows.count)) }
+                for offset in 0..<segment.count { place[offset] = Float(sums[offset] / Double(rows.count)) }
             }
         }
     }
@@ -138,8 +138,8 @@ package final class AlignedRows: ElementSource {
     private func meanRow(_ kernels: Kernels) throws -> [Float] {
         var sums = [Double](repeating: 0, count: rowLength)
         var rows = 0
-        let rowsAtOnce = max(1, FixedTree.blockElements / rowLength)
-        try Room.with(elements: rowsAtOnce * rowLength) { floats, scratch in
+        let rowsAtOnce = max(1, FixedTree.tileElements / rowLength)
+        try Scratch.with(elements: rowsAtOnce * rowLength) { floats, scratch in
             for run in map.runs where run.origin != .padding {
                 rows += run.rows.count
                 for start in stride(from: run.rows.lowerBound, to: run.rows.upperBound, by: rowsAtOnce) {
@@ -162,8 +162,8 @@ package final class AlignedRows: ElementSource {
     }
 }
 
-/// Float32 room, and scratch for the same number of elements of any type.
-private enum Room {
+/// A float32 buffer, and scratch for the same number of elements of any type.
+private enum Scratch {
     private static let widestElement = 8
 
     static func with(

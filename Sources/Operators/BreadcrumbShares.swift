@@ -15,9 +15,9 @@ struct BreadcrumbShares: Sendable {
     }
 
     func cost(_ vectors: TaskVectorSum, of shape: [Int]) -> OperatorCost {
-        guard vectors.isSparse else { return OperatorCost(reads: 1) }
+        guard vectors.isSparse else { return OperatorCost(passes: 1) }
         return OperatorCost(
-            reads: vectors.reads + 1,
+            passes: vectors.passes + 1,
             memory: MagnitudeTrim.memory(
                 models: vectors.models.count, queries: 2, count: shape.reduce(1, *)))
     }

@@ -1,12 +1,12 @@
 package import Core
 package import TensorKernels
 
-/// The elements of one input tensor, readable in any stretch and from several threads at once.
+/// The elements of one input tensor, readable in any range and from several threads at once.
 package protocol ElementSource: Sendable {
     var dtype: DType { get }
     var count: Int { get }
 
-    /// Decodes the elements of `range` to float32. `scratch` has room for the grain's bytes in any element type.
+    /// Decodes the elements of `range` to float32. `scratch` is large enough for the tile's bytes in any element type.
     func load(
         _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer,
         kernels: Kernels) throws
@@ -112,8 +112,8 @@ package struct StoredTensor: ElementSource {
     }
 
     package func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
-        let room = UnsafeMutableRawBufferPointer(start: target, count: byteRange.count)
-        try bytes.withBytes(byteRange.lowerBound + offset..<byteRange.upperBound + offset, scratch: room) { raw in
+        let buffer = UnsafeMutableRawBufferPointer(start: target, count: byteRange.count)
+        try bytes.withBytes(byteRange.lowerBound + offset..<byteRange.upperBound + offset, scratch: buffer) { raw in
             guard let first = raw.baseAddress, first != UnsafeRawPointer(target) else { return }
             target.copyMemory(from: first, byteCount: byteRange.count)
         }

@@ -59,12 +59,12 @@ package final class LowRankUpdate: ElementSource {
         try matrix.load(range, into: target, scratch: scratch, kernels: kernels)
         guard columns > 0, !range.isEmpty else { return }
         let factors = try factors(kernels)
-        let room = scratch.bindMemory(to: Float.self)
-        guard let sum = room.baseAddress else { return }
+        let buffer = scratch.bindMemory(to: Float.self)
+        guard let sum = buffer.baseAddress else { return }
         var next = range.lowerBound
         while next < range.upperBound {
             let row = next / columns, column = next % columns
-            let length = min(range.upperBound - next, columns - column, room.count)
+            let length = min(range.upperBound - next, columns - column, buffer.count)
             sum.update(repeating: 0, count: length)
             factors.right.withUnsafeBufferPointer { right in
                 guard let first = right.baseAddress else { return }

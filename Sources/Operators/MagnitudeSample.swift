@@ -2,13 +2,13 @@ import TensorKernels
 
 /// Magnitudes from all over a stream, or all there are, by which it is guessed where an order statistic lies.
 struct MagnitudeSample {
-    /// As bit patterns, stretch by stretch.
+    /// As bit patterns, segment by segment.
     private let patterns: [UInt32]
     /// How many numbers the stream has.
     private let count: Int
 
-    /// Neighbours that are read together. They are often of one kind, so that many short stretches say more than few long ones.
-    private static let stretch = 64
+    /// Neighbours that are read together. They are often of one kind, so that many short segments say more than few long ones.
+    private static let segment = 64
     /// Of how many numbers one is taken, and how many are at least and at most.
     private static let rarity = 256, leastSize = 1 << 14, largestSize = 1 << 22
     /// How far from the guess the ends of a window lie: so many standard errors, and so many elements of the sample.
@@ -20,29 +20,29 @@ struct MagnitudeSample {
     init(of stream: Int, in tensor: TensorPasses, _ entries: OrderStatistics.Entries) throws {
         let count = tensor.count
         self.count = count
-        patterns = try tensor.grains.with { grain in
+        patterns = try tensor.tiles.with { tile in
             var patterns: [UInt32] = []
             patterns.reserveCapacity(Self.size(of: count))
             for range in Self.ranges(of: count) {
-                grain.take(range)
-                let values = UnsafeBufferPointer(start: try entries(grain, stream), count: range.count)
+                tile.take(range)
+                let values = UnsafeBufferPointer(start: try entries(tile, stream), count: range.count)
                 patterns.append(contentsOf: values.lazy.map(\.magnitude.bitPattern))
             }
             return patterns
         }
     }
 
-    /// What is read of a stream. No range lies in two grains.
+    /// What is read of a stream. No range lies in two tiles.
     private static func ranges(of count: Int) -> [Range<Int>] {
         guard size(of: count) < count else {
-            return stride(from: 0, to: count, by: FixedTree.blockElements).map { $0..<min(count, $0 + FixedTree.blockElements) }
+            return stride(from: 0, to: count, by: FixedTree.tileElements).map { $0..<min(count, $0 + FixedTree.tileElements) }
         }
-        let taken = size(of: count) / stretch, all = count / stretch
+        let taken = size(of: count) / segment, all = count / segment
         return (0..<taken).map { index in
             // Anywhere in its share of the stream, so that it is no column of a matrix that is looked at.
             let offset = Int((UInt64(index) &* 0x9e37_79b9_7f4a_7c15) >> 33) % (all / taken)
-            let start = (index * all / taken + offset) * stretch
-            return start..<start + stretch
+            let start = (index * all / taken + offset) * segment
+            return start..<start + segment
         }
     }
 
@@ -75,19 +75,19 @@ struct MagnitudeSample {
         return [patterns].largest(rank, in: 0 ... .largestMagnitude) ?? 0
     }
 
-    /// The variance of how many elements of the sample lie above a magnitude, by how much stretches differ. For a share, of how many more
+    /// The variance of how many elements of the sample lie above a magnitude, by how much segments differ. For a share, of how many more
     /// than that share of those that are not zero.
     private func spread(around pattern: UInt32, _ rank: OrderStatistics.Rank) -> Double {
         let share = if case .share(let share) = rank { Double(share) } else { 0.0 }
         var sum = 0.0, squares = 0.0
-        for start in stride(from: 0, to: patterns.count, by: Self.stretch) {
-            let own = patterns[start..<start + Self.stretch]
+        for start in stride(from: 0, to: patterns.count, by: Self.segment) {
+            let own = patterns[start..<start + Self.segment]
             let above = own.count { $0 > pattern }, nonzero = share == 0 ? 0 : own.count { $0 != 0 }
             let excess = Double(above) - share * Double(nonzero)
             sum += excess
             squares += excess * excess
         }
-        return squares - sum * sum / Double(patterns.count / Self.stretch)
+        return squares - sum * sum / Double(patterns.count / Self.segment)
     }
 }
 

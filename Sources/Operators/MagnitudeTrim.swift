@@ -43,7 +43,7 @@ package struct MagnitudeTrim: Sparsifier {
                 queries.append(.init(stream: index, rank: share.outliers + share.kept))
             }
         }
-        let entries: OrderStatistics.Entries = { grain, index in UnsafePointer(try grain.taskVector(models[index])) }
+        let entries: OrderStatistics.Entries = { tile, index in UnsafePointer(try tile.taskVector(models[index])) }
         var found = try OrderStatistics.find(queries, in: tensor, entries)[...]
 
         var cuts: [OrderStatistics.EqualEntries] = []

@@ -44,33 +44,33 @@ package final class MemoryBudget: Sendable {
     }
 
     /// Takes `bytes` if they are free and nobody waits.
-    package func take(_ bytes: Int) -> MemoryLoan? {
+    package func reserve(_ bytes: Int) -> MemoryReservation? {
         let isTaken = state.withLock { state in
             guard state.waiting.isEmpty, state.free >= bytes else { return false }
             state.free -= bytes
             return true
         }
-        return isTaken ? MemoryLoan(bytes, of: self) : nil
+        return isTaken ? MemoryReservation(bytes, of: self) : nil
     }
 
     /// Takes at most `bytes`, and nothing while somebody waits.
-    package func take(upTo bytes: Int) -> MemoryLoan {
+    package func reserve(upTo bytes: Int) -> MemoryReservation {
         let taken = state.withLock { state in
             guard state.waiting.isEmpty else { return 0 }
             let taken = max(0, min(bytes, state.free))
             state.free -= taken
             return taken
         }
-        return MemoryLoan(taken, of: self)
+        return MemoryReservation(taken, of: self)
     }
 
     /// Takes `bytes`, at most `total`, as soon as they are free.
-    package func takeWhenFree(_ bytes: Int) async -> MemoryLoan {
+    package func reserveWhenFree(_ bytes: Int) async -> MemoryReservation {
         let bytes = min(bytes, total)
         await withCheckedContinuation { turn in
             wake { $0.waiting.append((bytes, turn)) }
         }
-        return MemoryLoan(bytes, of: self)
+        return MemoryReservation(bytes, of: self)
     }
 
     fileprivate func giveBack(_ bytes: Int) { wake { $0.free += bytes } }
@@ -90,7 +90,7 @@ package final class MemoryBudget: Sendable {
 }
 
 /// Some of a budget's memory, until it is given back or nobody has the loan any more.
-package final class MemoryLoan: Sendable {
+package final class MemoryReservation: Sendable {
     package let byteCount: Int
     private let budget: MemoryBudget
     private let isOut = Atomic(true)

@@ -38,12 +38,12 @@ package enum IncompleteTensor: Sendable, Hashable {
 /// What a method needs of a machine for one tensor: what the plan adds up.
 package struct OperatorCost: Sendable, Hashable {
     /// How often every input element is read. An order statistic of which a sample gave a wrong idea takes three reads more.
-    package let reads: Int
-    /// What statistics take beside the grains.
+    package let passes: Int
+    /// What statistics take beside the tiles.
     package let memory: MemoryNeed
 
-    package init(reads: Int, memory: MemoryNeed = MemoryNeed()) {
-        self.reads = reads
+    package init(passes: Int, memory: MemoryNeed = MemoryNeed()) {
+        self.passes = passes
         self.memory = memory
     }
 }
@@ -51,7 +51,7 @@ package struct OperatorCost: Sendable, Hashable {
 /// A merge method, bound to the parameter values of one output tensor.
 ///
 /// A method is one short file that states its maths: it declares its inputs and parameters, and says in `merge` which
-/// statistics it takes over the whole tensor and what it then does with each grain. It opens no file, starts no thread
+/// statistics it takes over the whole tensor and what it then does with each tile. It opens no file, starts no thread
 /// and keeps no more than a few numbers between passes.
 package protocol MergeMethod: Sendable {
     /// The name that recipes use.

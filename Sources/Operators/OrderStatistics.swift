@@ -2,15 +2,15 @@ import Core
 import Synchronization
 import TensorKernels
 
-/// Exact order statistics of float32 magnitudes that are computed grain by grain, without sorting.
+/// Exact order statistics of float32 magnitudes that are computed tile by tile, without sorting.
 ///
 /// A stream is a row of numbers as long as the tensor: a task vector, a variance, an importance. A sample of it says between which two
 /// magnitudes the wanted element will lie (`MagnitudeSample`). One pass then counts what lies above the two and on them, and notes what
 /// lies between, so that the element is found among few. If the sample misled, two rounds of counting find the element
 /// (`MagnitudeHistogram`), and one more pass counts around it.
 package struct OrderStatistics: Sendable {
-    /// The numbers of a stream for the grain in hand.
-    package typealias Entries = @Sendable (Grain, _ stream: Int) throws -> UnsafePointer<Float>
+    /// The numbers of a stream for the tile in hand.
+    package typealias Entries = @Sendable (Tile, _ stream: Int) throws -> UnsafePointer<Float>
 
     /// The place of an element among all, 1 being the largest magnitude.
     package enum Rank: Sendable, Hashable {
@@ -71,9 +71,9 @@ package struct OrderStatistics: Sendable {
             throw TesseraError(
                 .badData, "has \(tensor.count) elements, more than the \(MagnitudeHistogram.countLimit) that can be ranked")
         }
-        let noteRoom = tensor.memory.take(upTo: Self.noteBytes * min(noteLimit, queries.count * tensor.count))
-        defer { noteRoom.giveBack() }
-        let noteLimit = noteRoom.byteCount / Self.noteBytes
+        let noteBuffer = tensor.memory.reserve(upTo: Self.noteBytes * min(noteLimit, queries.count * tensor.count))
+        defer { noteBuffer.giveBack() }
+        let noteLimit = noteBuffer.byteCount / Self.noteBytes
         var windows = [ClosedRange<UInt32>](repeating: 0...0, count: queries.count)
         for (stream, indices) in byStream(queries) {
             let sample = try MagnitudeSample(of: stream, in: tensor, entries)
@@ -112,7 +112,7 @@ package struct OrderStatistics: Sendable {
 
     // MARK: Windows
 
-    /// What one span of grains has for a query.
+    /// What one span of tiles has for a query.
     private struct SpanCount: Sendable {
         var window = WindowCount()
         /// Where the rank depends on them.
@@ -125,15 +125,15 @@ package struct OrderStatistics: Sendable {
         _ entries: @escaping Entries
     ) throws -> [[SpanCount]] {
         let streams = byStream(queries), noted = Atomic(0)
-        let spans = try tensor.spans(Array(repeating: SpanCount(), count: queries.count)) { counts, grain in
+        let spans = try tensor.spans(Array(repeating: SpanCount(), count: queries.count)) { counts, tile in
             for (stream, indices) in streams {
-                let values = try entries(grain, stream)
+                let values = try entries(tile, stream)
                 for index in indices {
-                    counts[index].window.add(values, count: grain.count, around: windows[index], kernels: grain.kernels) {
+                    counts[index].window.add(values, count: tile.count, around: windows[index], kernels: tile.kernels) {
                         noted.wrappingAdd($0, ordering: .relaxed).newValue <= noteLimit
                     }
                     guard case .share = queries[index].rank else { continue }
-                    counts[index].zeros += grain.kernels.countEqual(values, pattern: 0, count: grain.count)
+                    counts[index].zeros += tile.kernels.countEqual(values, pattern: 0, count: tile.count)
                 }
             }
         }
@@ -170,10 +170,10 @@ package struct OrderStatistics: Sendable {
         func places(_ histograms: [MagnitudeHistogram], below above: [Int]) throws -> [MagnitudeHistogram.Place] {
             let streams = byStream(queries)
             let partBytes = histograms.count * MagnitudeHistogram.byteCount
-            let histograms = try tensor.fold(histograms, partBytes: partBytes) { histograms, grain in
+            let histograms = try tensor.fold(histograms, partBytes: partBytes) { histograms, tile in
                 for (stream, indices) in streams {
-                    let values = try entries(grain, stream)
-                    for index in indices { histograms[index].add(values, count: grain.count, kernels: grain.kernels) }
+                    let values = try entries(tile, stream)
+                    for index in indices { histograms[index].add(values, count: tile.count, kernels: tile.kernels) }
                 }
             } combine: { total, part in
                 for index in total.indices { total[index].add(part[index]) }
@@ -218,30 +218,30 @@ package struct OrderStatistics: Sendable {
                 left -= count
                 continue
             }
-            for index in tensor.grains(ofSpan: span) {
-                let inGrain = try tensor.visit(grain: index) { grain in
-                    grain.kernels.countEqual(try entries(grain, equal.stream), pattern: equal.pattern, count: grain.count)
+            for index in tensor.tiles(ofSpan: span) {
+                let inTile = try tensor.visit(tile: index) { tile in
+                    tile.kernels.countEqual(try entries(tile, equal.stream), pattern: equal.pattern, count: tile.count)
                 }
-                if left < inGrain { return try limit(of: equal, inGrain: index, keeping: left, in: tensor, entries) }
-                left -= inGrain
+                if left < inTile { return try limit(of: equal, inTile: index, keeping: left, in: tensor, entries) }
+                left -= inTile
             }
             throw changed
         }
         return tensor.count
     }
 
-    /// The flat index of the equal entry of grain `index` that `kept` others precede in it.
+    /// The flat index of the equal entry of tile `index` that `kept` others precede in it.
     static func limit(
-        of equal: EqualEntries, inGrain index: Int, keeping kept: Int, in tensor: TensorPasses, _ entries: Entries
+        of equal: EqualEntries, inTile index: Int, keeping kept: Int, in tensor: TensorPasses, _ entries: Entries
     ) throws -> Int {
-        try tensor.visit(grain: index) { grain in
-            let values = try entries(grain, equal.stream)
+        try tensor.visit(tile: index) { tile in
+            let values = try entries(tile, equal.stream)
             var left = kept
-            for position in 0..<grain.count where values[position].magnitude.bitPattern == equal.pattern {
-                if left == 0 { return grain.range.lowerBound + position }
+            for position in 0..<tile.count where values[position].magnitude.bitPattern == equal.pattern {
+                if left == 0 { return tile.range.lowerBound + position }
                 left -= 1
             }
-            return grain.range.upperBound
+            return tile.range.upperBound
         }
     }
 }

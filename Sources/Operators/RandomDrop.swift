@@ -12,8 +12,8 @@ struct RandomDrop: Sparsifier {
 
     func isFlagging(_ index: Int) -> Bool { densities[index] < 1 }
 
-    func flag(_ index: Int, _ flags: UnsafeMutablePointer<UInt8>, of grain: Grain) {
+    func flag(_ index: Int, _ flags: UnsafeMutablePointer<UInt8>, of tile: Tile) {
         random[index].flag(
-            probability: densities[index], first: grain.range.lowerBound, flags, count: grain.count, kernels: grain.kernels)
+            probability: densities[index], first: tile.range.lowerBound, flags, count: tile.count, kernels: tile.kernels)
     }
 }

@@ -23,11 +23,11 @@ struct RankedDrop: Sparsifier {
         random = models.map { CounterRandom(key: inputs.randomKey, stream: UInt32(truncatingIfNeeded: $0)) }
         for (density, epsilon) in zip(densities, epsilons) where density > 0 && density < 1 {
             guard density - epsilon > 0, density + epsilon < 1 else {
-                let room = min(density, 1 - density)
+                let buffer = min(density, 1 - density)
                 throw TesseraError(
                     .badData,
                     "density \(density) with epsilon \(epsilon) gives probabilities from \(density - epsilon) to \(density + epsilon), which have to lie between 0 and 1",
-                    advice: "set 'epsilon' below \(room), or choose another density; density 0 and 1 need no epsilon")
+                    advice: "set 'epsilon' below \(buffer), or choose another density; density 0 and 1 need no epsilon")
             }
         }
     }
@@ -35,12 +35,12 @@ struct RankedDrop: Sparsifier {
     func cost(_ vectors: TaskVectorSum, shape: [Int]) -> OperatorCost {
         guard vectors.isSparse else { return vectors.cost }
         let rows = RowGroups(shape: shape)
-        // Rows that lie across grains are read beside them.
-        let reads = rows.fitsGrains ? vectors.reads : 2 * vectors.reads
+        // Rows that lie across tiles are read beside them.
+        let passes = rows.fitsTiles ? vectors.passes : 2 * vectors.passes
         return OperatorCost(
-            reads: reads,
+            passes: passes,
             memory: MemoryNeed(
-                perThread: RankRoom.byteCount(row: rows.length) + rows.groupRoom * (4 + models.count)
+                perThread: RankBuffer.byteCount(row: rows.length) + rows.groupBuffer * (4 + models.count)
                     + (rows.stride > 1 ? rows.groupLength * 4 + rows.length * 9 : 0) + vectors.flagBytes))
     }
 
@@ -48,47 +48,47 @@ struct RankedDrop: Sparsifier {
 
     func isFlagging(_ index: Int) -> Bool { densities[index] > 0 && densities[index] < 1 }
 
-    func flag(_ index: Int, _ own: UnsafeMutablePointer<UInt8>, of grain: Grain) throws {
-        let room = grain.workspace { RankedDropRoom(models: models.count) }
-        let rows = RowGroups(shape: grain.shape)
-        guard rows.length <= RankRoom.rowLimit else {
+    func flag(_ index: Int, _ own: UnsafeMutablePointer<UInt8>, of tile: Tile) throws {
+        let buffer = tile.workspace { RankedDropBuffer(models: models.count) }
+        let rows = RowGroups(shape: tile.shape)
+        guard rows.length <= RankBuffer.rowLimit else {
             throw TesseraError(
-                .badData, "has rows of \(rows.length) elements, more than the \(RankRoom.rowLimit) that can be ranked"
+                .badData, "has rows of \(rows.length) elements, more than the \(RankBuffer.rowLimit) that can be ranked"
             )
         }
         let length = rows.groupLength
-        let flags = try room.flags(index, rows.groups(of: grain.range), rows) { groups, flags in
+        let flags = try buffer.flags(index, rows.groups(of: tile.range), rows) { groups, flags in
             let elements = groups.lowerBound * length..<groups.upperBound * length
-            let deltas = room.deltas(rows.groupRoom)
-            try grain.loadTaskVector(models[index], elements, into: deltas)
+            let deltas = buffer.deltas(rows.groupBuffer)
+            try tile.loadTaskVector(models[index], elements, into: deltas)
             for start in stride(from: elements.lowerBound, to: elements.upperBound, by: length) {
                 let offset = start - elements.lowerBound
-                choose(index, rows, first: start, deltas + offset, room: room, flags: flags + offset, kernels: grain.kernels)
+                choose(index, rows, first: start, deltas + offset, buffer: buffer, flags: flags + offset, kernels: tile.kernels)
             }
         }
-        own.update(from: flags + grain.range.lowerBound % length, count: grain.count)
+        own.update(from: flags + tile.range.lowerBound % length, count: tile.count)
     }
 
     private func choose(
-        _ index: Int, _ rows: RowGroups, first: Int, _ deltas: UnsafePointer<Float>, room: RankedDropRoom,
+        _ index: Int, _ rows: RowGroups, first: Int, _ deltas: UnsafePointer<Float>, buffer: RankedDropBuffer,
         flags: UnsafeMutablePointer<UInt8>, kernels: Kernels
     ) {
         let lowest = densities[index] - epsilons[index], spread = 2 * epsilons[index]
         if rows.stride == 1 {
-            room.ranks.choose(
+            buffer.ranks.choose(
                 deltas, random[index], first: first, lowest: lowest, spread: spread, flags: flags, count: rows.length,
                 kernels: kernels)
             return
         }
-        let words = room.words(rows.groupLength)
+        let words = buffer.words(rows.groupLength)
         random[index].draw(first: first, into: words, count: rows.groupLength, kernels: kernels)
-        let row = room.row(rows.length)
+        let row = buffer.row(rows.length)
         for column in 0..<rows.stride {
             for position in 0..<rows.length {
                 row.deltas[position] = deltas[position * rows.stride + column]
                 row.words[position] = words[position * rows.stride + column]
             }
-            room.ranks.choose(
+            buffer.ranks.choose(
                 row.deltas, words: row.words, lowest: lowest, spread: spread, flags: row.flags, count: rows.length,
                 kernels: kernels)
             for position in 0..<rows.length { flags[position * rows.stride + column] = row.flags[position] }
@@ -101,38 +101,38 @@ private struct RowGroups {
     let length: Int
     let stride: Int
     var groupLength: Int { length * stride }
-    /// Elements of the groups that a grain may touch.
-    let groupRoom: Int
-    /// Whether no grain cuts a group.
-    var fitsGrains: Bool { FixedTree.blockElements % groupLength == 0 }
+    /// Elements of the groups that a tile may touch.
+    let groupBuffer: Int
+    /// Whether no tile cuts a group.
+    var fitsTiles: Bool { FixedTree.tileElements % groupLength == 0 }
 
     init(shape: [Int]) {
         length = max(1, shape.count > 1 ? shape[1] : shape.first ?? 1)
         stride = max(1, shape.dropFirst(2).reduce(1, *))
-        groupRoom = min(shape.reduce(1, *), FixedTree.blockElements + 2 * length * stride)
+        groupBuffer = min(shape.reduce(1, *), FixedTree.tileElements + 2 * length * stride)
     }
 
-    /// The groups that a grain touches.
-    func groups(of grain: Range<Int>) -> Range<Int> {
-        grain.lowerBound / groupLength..<(grain.upperBound - 1) / groupLength + 1
+    /// The groups that a tile touches.
+    func groups(of tile: Range<Int>) -> Range<Int> {
+        tile.lowerBound / groupLength..<(tile.upperBound - 1) / groupLength + 1
     }
 }
 
-/// One thread's rows, and the last choice it made for each model: the neighbours of a grain ask for the same row again.
-private final class RankedDropRoom {
-    let ranks = RankRoom()
+/// One thread's rows, and the last choice it made for each model: the neighbours of a tile ask for the same row again.
+private final class RankedDropBuffer {
+    let ranks = RankBuffer()
     private var chosen: [Range<Int>]
-    private var flags: [Room<UInt8>]
-    private let deltaRoom = Room<Float>(), wordRoom = Room<UInt32>()
-    private let rowDeltas = Room<Float>(), rowWords = Room<UInt32>(), rowFlags = Room<UInt8>()
+    private var flags: [ScratchBuffer<UInt8>]
+    private let deltaBuffer = ScratchBuffer<Float>(), wordBuffer = ScratchBuffer<UInt32>()
+    private let rowDeltas = ScratchBuffer<Float>(), rowWords = ScratchBuffer<UInt32>(), rowFlags = ScratchBuffer<UInt8>()
 
     init(models: Int) {
         chosen = Array(repeating: 0..<0, count: models)
-        flags = (0..<models).map { _ in Room() }
+        flags = (0..<models).map { _ in ScratchBuffer() }
     }
 
-    func deltas(_ count: Int) -> UnsafeMutablePointer<Float> { deltaRoom.pointer(count) }
-    func words(_ count: Int) -> UnsafeMutablePointer<UInt32> { wordRoom.pointer(count) }
+    func deltas(_ count: Int) -> UnsafeMutablePointer<Float> { deltaBuffer.pointer(count) }
+    func words(_ count: Int) -> UnsafeMutablePointer<UInt32> { wordBuffer.pointer(count) }
 
     func row(_ count: Int) -> (
         deltas: UnsafeMutablePointer<Float>, words: UnsafeMutablePointer<UInt32>, flags: UnsafeMutablePointer<UInt8>
@@ -145,14 +145,14 @@ private final class RankedDropRoom {
         _ index: Int, _ groups: Range<Int>, _ rows: RowGroups,
         _ choose: (Range<Int>, UnsafeMutablePointer<UInt8>) throws -> Void
     ) rethrows -> UnsafePointer<UInt8> {
-        let length = rows.groupLength, room = flags[index].pointer(rows.groupRoom)
+        let length = rows.groupLength, buffer = flags[index].pointer(rows.groupBuffer)
         let last = chosen[index], known = last.contains(groups.lowerBound) ? last.clamped(to: groups) : groups.prefix(0)
         if !known.isEmpty {
-            room.update(from: room + (known.lowerBound - last.lowerBound) * length, count: known.count * length)
+            buffer.update(from: buffer + (known.lowerBound - last.lowerBound) * length, count: known.count * length)
         }
         chosen[index] = known
-        if known != groups { try choose(known.upperBound..<groups.upperBound, room + known.count * length) }
+        if known != groups { try choose(known.upperBound..<groups.upperBound, buffer + known.count * length) }
         chosen[index] = groups
-        return UnsafePointer(room)
+        return UnsafePointer(buffer)
     }
 }

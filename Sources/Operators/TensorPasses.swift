@@ -23,8 +23,8 @@ package protocol BlockSink: Sendable {
     /// Takes a block, `byteRange` of the tensor, `step` bytes after `step` bytes, so that each can be hashed while it is in cache.
     ///
     /// - Parameters:
-    ///   - step: a power of two, at most that of a grain in the widest type; the last step may be shorter.
-    ///   - fill: called with each step's range of the tensor's bytes, in order, and with the room that they belong into.
+    ///   - step: a power of two, at most that of a tile in the widest type; the last step may be shorter.
+    ///   - fill: called with each step's range of the tensor's bytes, in order, and with the buffer that they belong into.
     func writeBlock(
         _ index: Int, byteRange: Range<Int>, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void) throws
 
@@ -35,7 +35,7 @@ package protocol BlockSink: Sendable {
 /// One output tensor at work: what a method sees of the machine.
 ///
 /// Statistics passes read every source once and fold it into something small; `emit` computes the output. Each primitive gives
-/// the same result for any number of threads: sums have the grain as their leaf and a fixed tree above it, other
+/// the same result for any number of threads: sums have the tile as their leaf and a fixed tree above it, other
 /// folds must be exact, and an output element depends on nothing but its inputs and those results.
 package struct TensorPasses: Sendable {
     package let shape: [Int]
@@ -48,11 +48,11 @@ package struct TensorPasses: Sendable {
     let memory: MemoryBudget
     /// One for each output tensor; a merge has one.
     package let sinks: [any BlockSink]
-    package let grains: GrainPool
+    package let tiles: TilePool
     private let readAhead: ReadAhead
 
-    /// Grains that a thread folds before it asks for more work.
-    private static let grainsPerSpan = 128
+    /// Tiles that a thread folds before it asks for more work.
+    private static let tilesPerSpan = 128
 
     package init(
         shape: [Int], outputType: DType, sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels,
@@ -68,53 +68,53 @@ package struct TensorPasses: Sendable {
         self.sinks = sinks
         let readAhead = ReadAhead(sources, count: shape.reduce(1, *))
         self.readAhead = readAhead
-        grains = GrainPool {
-            Grain(shape: shape, sources: sources, inputs: inputs, readAhead: readAhead, kernels: kernels)
+        tiles = TilePool {
+            Tile(shape: shape, sources: sources, inputs: inputs, readAhead: readAhead, kernels: kernels)
         }
     }
 
     package var count: Int { shape.reduce(1, *) }
     private var byteCount: Int { count * outputType.bitWidth / 8 }
-    package var grainCount: Int { (count + FixedTree.blockElements - 1) / FixedTree.blockElements }
+    package var tileCount: Int { (count + FixedTree.tileElements - 1) / FixedTree.tileElements }
 
     // MARK: Statistics
 
-    /// Folds every grain into a value of which each thread keeps one; `combine` joins them in no particular order, so the
+    /// Folds every tile into a value of which each thread keeps one; `combine` joins them in no particular order, so the
     /// fold must be exact: integers, minima, maxima, histograms.
     ///
     /// - Parameter partBytes: what such a value takes, if it is much. The first one is part of what the tensor needs; as many more threads take
     ///   part as there is memory left for.
     package func fold<Part: Sendable>(
-        _ initial: Part, partBytes: Int = 0, _ body: @escaping @Sendable (inout Part, Grain) throws -> Void,
+        _ initial: Part, partBytes: Int = 0, _ body: @escaping @Sendable (inout Part, Tile) throws -> Void,
         combine: (inout Part, Part) -> Void
     ) throws -> Part {
-        let more = max(0, min(runner.threads, spanCount) - 1), room = memory.take(upTo: more * partBytes)
-        defer { room.giveBack() }
+        let more = max(0, min(runner.threads, spanCount) - 1), buffer = memory.reserve(upTo: more * partBytes)
+        defer { buffer.giveBack() }
         let idle = Mutex<[Part]>([])
-        try forEachSpan(atOnce: 1 + (partBytes > 0 ? room.byteCount / partBytes : more)) { grain, ranges in
+        try forEachSpan(atOnce: 1 + (partBytes > 0 ? buffer.byteCount / partBytes : more)) { tile, ranges in
             var part = idle.withLock { $0.popLast() } ?? initial
             for range in ranges {
-                grain.take(range)
-                try body(&part, grain)
+                tile.take(range)
+                try body(&part, tile)
             }
             idle.withLock { $0.append(part) }
         }
         return idle.withLock { $0.reduce(into: initial, combine) }
     }
 
-    /// Folds every span of grains into a value of its own, grain by grain.
+    /// Folds every span of tiles into a value of its own, tile by tile.
     ///
     /// - Returns: the values in the order of the spans.
     package func spans<Part: Sendable>(
-        _ initial: Part, _ body: @escaping @Sendable (inout Part, Grain) throws -> Void
+        _ initial: Part, _ body: @escaping @Sendable (inout Part, Tile) throws -> Void
     ) throws -> [Part] {
         let parts = Mutex(Array(repeating: initial, count: spanCount))
         try runner.forEach(spanCount) { span in
-            try grains.with { grain in
+            try tiles.with { tile in
                 var part = initial
-                for index in grains(ofSpan: span) {
-                    grain.take(grainRange(index))
-                    try body(&part, grain)
+                for index in tiles(ofSpan: span) {
+                    tile.take(tileRange(index))
+                    try body(&part, tile)
                 }
                 parts.withLock { $0[span] = part }
             }
@@ -122,34 +122,34 @@ package struct TensorPasses: Sendable {
         return parts.withLock { $0 }
     }
 
-    /// Spans of grains that a thread folds in one go.
-    package var spanCount: Int { (grainCount + Self.grainsPerSpan - 1) / Self.grainsPerSpan }
+    /// Spans of tiles that a thread folds in one go.
+    package var spanCount: Int { (tileCount + Self.tilesPerSpan - 1) / Self.tilesPerSpan }
 
-    /// The indices of a span's grains.
-    package func grains(ofSpan span: Int) -> Range<Int> {
-        span * Self.grainsPerSpan..<min(grainCount, (span + 1) * Self.grainsPerSpan)
+    /// The indices of a span's tiles.
+    package func tiles(ofSpan span: Int) -> Range<Int> {
+        span * Self.tilesPerSpan..<min(tileCount, (span + 1) * Self.tilesPerSpan)
     }
 
-    /// Adds up `terms` float64 quantities of every grain: `body` adds a grain's share to the zeros it is given.
-    package func sums(_ terms: Int, _ body: @escaping @Sendable (Grain, inout [Double]) throws -> Void) throws -> [Double] {
-        try perGrain(terms, zero: 0, body).map(FixedTree.sum)
+    /// Adds up `terms` float64 quantities of every tile: `body` adds a tile's share to the zeros it is given.
+    package func sums(_ terms: Int, _ body: @escaping @Sendable (Tile, inout [Double]) throws -> Void) throws -> [Double] {
+        try perTile(terms, zero: 0, body).map(FixedTree.sum)
     }
 
-    /// Counts `terms` things in every grain; the result holds, for each, one count a grain.
-    package func counts(_ terms: Int, _ body: @escaping @Sendable (Grain, inout [Int]) throws -> Void) throws -> [[Int]] {
-        try perGrain(terms, zero: 0, body)
+    /// Counts `terms` things in every tile; the result holds, for each, one count a tile.
+    package func counts(_ terms: Int, _ body: @escaping @Sendable (Tile, inout [Int]) throws -> Void) throws -> [[Int]] {
+        try perTile(terms, zero: 0, body)
     }
 
-    private func perGrain<Value: Sendable>(
-        _ terms: Int, zero: Value, _ body: @escaping @Sendable (Grain, inout [Value]) throws -> Void
+    private func perTile<Value: Sendable>(
+        _ terms: Int, zero: Value, _ body: @escaping @Sendable (Tile, inout [Value]) throws -> Void
     ) throws -> [[Value]] {
-        let found = Mutex(Array(repeating: Array(repeating: zero, count: grainCount), count: terms))
-        try forEachSpan { grain, ranges in
+        let found = Mutex(Array(repeating: Array(repeating: zero, count: tileCount), count: terms))
+        try forEachSpan { tile, ranges in
             for range in ranges {
-                grain.take(range)
+                tile.take(range)
                 var share = Array(repeating: zero, count: terms)
-                try body(grain, &share)
-                let index = range.lowerBound / FixedTree.blockElements
+                try body(tile, &share)
+                let index = range.lowerBound / FixedTree.tileElements
                 found.withLock { found in
                     for term in 0..<terms { found[term][index] = share[term] }
                 }
@@ -158,37 +158,37 @@ package struct TensorPasses: Sendable {
         return found.withLock { $0 }
     }
 
-    /// Adds up `terms` quantities of every grain like `sums`, but leaves them apart: one number a grain for each.
-    package func shares(_ terms: Int, _ body: @escaping @Sendable (Grain, inout [Double]) throws -> Void) throws -> [[Double]] {
-        try perGrain(terms, zero: 0, body)
+    /// Adds up `terms` quantities of every tile like `sums`, but leaves them apart: one number a tile for each.
+    package func shares(_ terms: Int, _ body: @escaping @Sendable (Tile, inout [Double]) throws -> Void) throws -> [[Double]] {
+        try perTile(terms, zero: 0, body)
     }
 
     /// Folds every row of `length` consecutive elements into `width` float64 numbers.
     ///
-    /// Grains cut rows into pieces. `body` makes the numbers of a grain's pieces, one piece after the other; `join` takes a later piece's into those of the earlier ones, in
-    /// order. As the grains are fixed, so is the result to the last bit.
+    /// Tiles cut rows into pieces. `body` makes the numbers of a tile's pieces, one piece after the other; `join` takes a later piece's into those of the earlier ones, in
+    /// order. As the tiles are fixed, so is the result to the last bit.
     ///
     /// - Returns: the rows' numbers, one row after the other.
     package func rowStatistics(
-        length: Int, width: Int, _ body: @escaping @Sendable (Grain, RowPieces, UnsafeMutablePointer<Double>) throws -> Void,
+        length: Int, width: Int, _ body: @escaping @Sendable (Tile, RowPieces, UnsafeMutablePointer<Double>) throws -> Void,
         join: (UnsafeMutablePointer<Double>, UnsafePointer<Double>) -> Void
     ) throws -> [Double] {
         guard length > 0, count > 0 else { return [] }
-        // A row begins in one grain; what later grains hold of it waits beside them.
+        // A row begins in one tile; what later tiles hold of it waits beside them.
         let found = Mutex(
-            (rows: Array(repeating: 0.0, count: count / length * width), rests: Array(repeating: [Double](), count: grainCount)))
-        try forEachSpan { grain, ranges in
+            (rows: Array(repeating: 0.0, count: count / length * width), rests: Array(repeating: [Double](), count: tileCount)))
+        try forEachSpan { tile, ranges in
             for range in ranges {
-                grain.take(range)
+                tile.take(range)
                 let pieces = RowPieces(range, length: length)
                 var values = Array(repeating: 0.0, count: pieces.count * width)
                 try values.withUnsafeMutableBufferPointer { values in
                     guard let first = values.baseAddress else { return }
-                    try body(grain, pieces, first)
+                    try body(tile, pieces, first)
                 }
                 let hasRest = range.lowerBound % length != 0
                 found.withLock { found in
-                    if hasRest { found.rests[range.lowerBound / FixedTree.blockElements] = Array(values.prefix(width)) }
+                    if hasRest { found.rests[range.lowerBound / FixedTree.tileElements] = Array(values.prefix(width)) }
                     let own = values.dropFirst(hasRest ? width : 0)
                     let start = (range.lowerBound + length - 1) / length * width
                     found.rows.replaceSubrange(start..<start + own.count, with: own)
@@ -199,7 +199,7 @@ package struct TensorPasses: Sendable {
             found.rows.withUnsafeMutableBufferPointer { rows in
                 guard let first = rows.baseAddress else { return }
                 for (index, rest) in found.rests.enumerated() where !rest.isEmpty {
-                    join(first + index * FixedTree.blockElements / length * width, rest)
+                    join(first + index * FixedTree.tileElements / length * width, rest)
                 }
             }
             return found.rows
@@ -208,26 +208,26 @@ package struct TensorPasses: Sendable {
 
     /// Adds up `terms` float64 quantities of every column, in a matrix of `width` columns.
     ///
-    /// `body` adds a grain's pieces of rows, elementwise, to the sums of the columns they lie in; `sums` holds all columns of the first
-    /// term, then those of the next. Runs of grains have sums of their own, which are then added in order; how many there are
+    /// `body` adds a tile's pieces of rows, elementwise, to the sums of the columns they lie in; `sums` holds all columns of the first
+    /// term, then those of the next. Runs of tiles have sums of their own, which are then added in order; how many there are
     /// depends on the shape alone.
     ///
     /// - Returns: for each term the sums of all columns, one term after the other.
     package func columnSums(
         width: Int, terms: Int,
-        _ body: @escaping @Sendable (Grain, RowPieces, _ sums: UnsafeMutablePointer<Double>) throws -> Void
+        _ body: @escaping @Sendable (Tile, RowPieces, _ sums: UnsafeMutablePointer<Double>) throws -> Void
     ) throws -> [Double] {
         guard width > 0, count > 0 else { return [] }
-        let runCount = max(1, min(grainCount, Self.columnRuns, Self.columnSumLimit / (width * terms)))
+        let runCount = max(1, min(tileCount, Self.columnRuns, Self.columnSumLimit / (width * terms)))
         let runs = Mutex<[[Double]]>(Array(repeating: [], count: runCount))
         try runner.forEach(runCount) { run in
-            try grains.with { grain in
+            try tiles.with { tile in
                 var sums = Array(repeating: 0.0, count: width * terms)
-                for index in grainCount * run / runCount..<grainCount * (run + 1) / runCount {
-                    grain.take(grainRange(index))
+                for index in tileCount * run / runCount..<tileCount * (run + 1) / runCount {
+                    tile.take(tileRange(index))
                     try sums.withUnsafeMutableBufferPointer { sums in
                         guard let first = sums.baseAddress else { return }
-                        try body(grain, RowPieces(grain.range, length: width), first)
+                        try body(tile, RowPieces(tile.range, length: width), first)
                     }
                 }
                 runs.withLock { $0[run] = sums }
@@ -242,50 +242,50 @@ package struct TensorPasses: Sendable {
 
     /// Bytes that `rowStatistics` or `columnSums` take for a tensor of `count` elements.
     static func rowStatisticsBytes(count: Int, length: Int, width: Int) -> Int {
-        (count / max(1, length) + count / FixedTree.blockElements) * width * MemoryLayout<Double>.stride
+        (count / max(1, length) + count / FixedTree.tileElements) * width * MemoryLayout<Double>.stride
     }
 
     static func columnSumsBytes(width: Int, terms: Int) -> Int {
         max(width * terms, min(columnRuns * width * terms, columnSumLimit)) * MemoryLayout<Double>.stride
     }
 
-    /// Runs of grains with column sums of their own, and numbers in all of them together.
+    /// Runs of tiles with column sums of their own, and numbers in all of them together.
     private static let columnRuns = 16
     private static let columnSumLimit = 1 << 22
 
-    /// Visits one grain by its index, on the calling thread.
-    package func visit<Result>(grain index: Int, _ body: (Grain) throws -> Result) throws -> Result {
-        try grains.with { grain in
-            grain.take(grainRange(index))
-            return try body(grain)
+    /// Visits one tile by its index, on the calling thread.
+    package func visit<Result>(tile index: Int, _ body: (Tile) throws -> Result) throws -> Result {
+        try tiles.with { tile in
+            tile.take(tileRange(index))
+            return try body(tile)
         }
     }
 
     private func forEachSpan(
-        atOnce limit: Int = .max, _ body: @escaping @Sendable (Grain, LazyMapSequence<Range<Int>, Range<Int>>) throws -> Void
+        atOnce limit: Int = .max, _ body: @escaping @Sendable (Tile, LazyMapSequence<Range<Int>, Range<Int>>) throws -> Void
     ) throws {
         try runner.forEach(spanCount, atOnce: limit) { span in
-            try grains.with { try body($0, grains(ofSpan: span).lazy.map(grainRange)) }
+            try tiles.with { try body($0, tiles(ofSpan: span).lazy.map(tileRange)) }
         }
     }
 
-    package func grainRange(_ index: Int) -> Range<Int> {
-        index * FixedTree.blockElements..<min(count, (index + 1) * FixedTree.blockElements)
+    package func tileRange(_ index: Int) -> Range<Int> {
+        index * FixedTree.tileElements..<min(count, (index + 1) * FixedTree.tileElements)
     }
 
     // MARK: Output
 
-    /// Computes every output element: `body` fills float32 room for the grain in hand, which is rounded once to the output
+    /// Computes every output element: `body` fills a float32 buffer with the results of the current tile, which is rounded once to the output
     /// type, to nearest even.
-    package func emit(_ body: @escaping @Sendable (Grain, UnsafeMutablePointer<Float>) throws -> Void) throws {
+    package func emit(_ body: @escaping @Sendable (Tile, UnsafeMutablePointer<Float>) throws -> Void) throws {
         let width = outputType.bitWidth / 8
         try forEachBlock { sink, index, byteRange in
-            try grains.with { grain in
-                try sink.writeBlock(index, byteRange: byteRange, step: FixedTree.blockElements * width) { bytes, target in
-                    grain.take(bytes.lowerBound / width..<bytes.upperBound / width)
-                    let result = grain.scratch(0)
-                    try body(grain, result)
-                    kernels.narrow(result, to: outputType, target, count: grain.count)
+            try tiles.with { tile in
+                try sink.writeBlock(index, byteRange: byteRange, step: FixedTree.tileElements * width) { bytes, target in
+                    tile.take(bytes.lowerBound / width..<bytes.upperBound / width)
+                    let result = tile.scratch(0)
+                    try body(tile, result)
+                    kernels.narrow(result, to: outputType, target, count: tile.count)
                 }
             }
         }
@@ -299,7 +299,7 @@ package struct TensorPasses: Sendable {
                 return try sink.storeBlock(
                     block, offset: byteRange.lowerBound, UnsafeRawBufferPointer(start: bytes, count: byteRange.count))
             }
-            try sink.writeBlock(block, byteRange: byteRange, step: FixedTree.blockElements * 8) { bytes, target in
+            try sink.writeBlock(block, byteRange: byteRange, step: FixedTree.tileElements * 8) { bytes, target in
                 try source.copyBytes(bytes, to: target)
             }
         }
@@ -321,12 +321,12 @@ package struct TensorPasses: Sendable {
     }
 }
 
-/// The part of a row that lies in a grain.
+/// The part of a row that lies in a tile.
 package struct RowPiece: Sendable, Hashable {
     package let row: Int
     /// Where in its row the piece begins.
     package let column: Int
-    /// Where in the grain it begins.
+    /// Where in the tile it begins.
     package let offset: Int
     package let count: Int
 }
@@ -353,21 +353,21 @@ package struct RowPieces: Sequence, IteratorProtocol {
     }
 }
 
-/// Hands each thread a grain of its own, and keeps them for the tensor's next pass.
-package final class GrainPool: Sendable {
-    private let make: @Sendable () -> Grain
-    private let idle = Mutex<[GrainBox]>([])
+/// Hands each thread a tile of its own, and keeps them for the tensor's next pass.
+package final class TilePool: Sendable {
+    private let make: @Sendable () -> Tile
+    private let idle = Mutex<[TileBox]>([])
 
-    /// A grain is used by one thread at a time: whoever took it from the pool.
-    private struct GrainBox: @unchecked Sendable {
-        let grain: Grain
+    /// A tile is used by one thread at a time: whoever took it from the pool.
+    private struct TileBox: @unchecked Sendable {
+        let tile: Tile
     }
 
-    init(_ make: @escaping @Sendable () -> Grain) { self.make = make }
+    init(_ make: @escaping @Sendable () -> Tile) { self.make = make }
 
-    package func with<Result>(_ body: (Grain) throws -> Result) rethrows -> Result {
-        let box = idle.withLock { $0.popLast() } ?? GrainBox(grain: make())
+    package func with<Result>(_ body: (Tile) throws -> Result) rethrows -> Result {
+        let box = idle.withLock { $0.popLast() } ?? TileBox(tile: make())
         defer { idle.withLock { $0.append(box) } }
-        return try body(box.grain)
+        return try body(box.tile)
     }
 }

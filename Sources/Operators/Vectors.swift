@@ -31,28 +31,28 @@ struct DotProducts: Sendable {
 
     /// Reads the sources once.
     ///
-    /// - Parameter rows: the vectors' elements in the grain in hand, `order` of them.
+    /// - Parameter rows: the vectors' elements in the tile in hand, `order` of them.
     init(
         _ order: Int, _ cut: VectorCut, of tensor: TensorPasses,
-        _ rows: @escaping @Sendable (Grain) throws -> [UnsafePointer<Float>]
+        _ rows: @escaping @Sendable (Tile) throws -> [UnsafePointer<Float>]
     ) throws {
         self.order = order
         self.cut = cut
         let pairs = Self.pairs(order)
         switch cut {
         case .whole:
-            values = try tensor.sums(pairs.count) { grain, sums in
-                let rows = try rows(grain)
+            values = try tensor.sums(pairs.count) { tile, sums in
+                let rows = try rows(tile)
                 for (index, pair) in pairs.enumerated() {
-                    sums[index] += grain.kernels.dot(rows[pair.0], rows[pair.1], count: grain.count)
+                    sums[index] += tile.kernels.dot(rows[pair.0], rows[pair.1], count: tile.count)
                 }
             }
         case .rows(let length):
-            values = try tensor.rowStatistics(length: length, width: pairs.count) { grain, pieces, sums in
-                let rows = try rows(grain)
+            values = try tensor.rowStatistics(length: length, width: pairs.count) { tile, pieces, sums in
+                let rows = try rows(tile)
                 for (position, piece) in pieces.enumerated() {
                     for (index, pair) in pairs.enumerated() {
-                        sums[position * pairs.count + index] = grain.kernels.dot(
+                        sums[position * pairs.count + index] = tile.kernels.dot(
                             rows[pair.0] + piece.offset, rows[pair.1] + piece.offset, count: piece.count)
                     }
                 }
@@ -60,11 +60,11 @@ struct DotProducts: Sendable {
                 for index in pairs.indices { total[index] += part[index] }
             }
         case .columns(let width):
-            values = try tensor.columnSums(width: width, terms: pairs.count) { grain, pieces, sums in
-                let rows = try rows(grain)
+            values = try tensor.columnSums(width: width, terms: pairs.count) { tile, pieces, sums in
+                let rows = try rows(tile)
                 for piece in pieces {
                     for (index, pair) in pairs.enumerated() {
-                        grain.kernels.addProducts(
+                        tile.kernels.addProducts(
                             rows[pair.0] + piece.offset, rows[pair.1] + piece.offset, to: sums + index * width + piece.column,
                             count: piece.count)
                     }
@@ -125,16 +125,16 @@ struct Combination: Sendable {
     }
 
     /// `out = Σ cᵢ·rowᵢ`, in float32 and in order.
-    func apply(_ rows: [UnsafePointer<Float>], of grain: Grain, into out: UnsafeMutablePointer<Float>) {
-        let kernels = grain.kernels
+    func apply(_ rows: [UnsafePointer<Float>], of tile: Tile, into out: UnsafeMutablePointer<Float>) {
+        let kernels = tile.kernels
         switch cut {
-        case .whole: add(rows, at: 0, count: grain.count, coefficient: { $0.first ?? 0 }, into: out, kernels: kernels)
+        case .whole: add(rows, at: 0, count: tile.count, coefficient: { $0.first ?? 0 }, into: out, kernels: kernels)
         case .rows(let length):
-            for piece in RowPieces(grain.range, length: length) {
+            for piece in RowPieces(tile.range, length: length) {
                 add(rows, at: piece.offset, count: piece.count, coefficient: { $0[piece.row] }, into: out, kernels: kernels)
             }
         case .columns(let width):
-            for piece in RowPieces(grain.range, length: width) {
+            for piece in RowPieces(tile.range, length: width) {
                 for (index, (row, own)) in zip(rows, coefficients).enumerated() {
                     own.withUnsafeBufferPointer { own in
                         guard let factors = own.baseAddress.map({ $0 + piece.column }) else { return }
@@ -164,11 +164,11 @@ struct Combination: Sendable {
     }
 }
 
-extension Grain {
+extension Tile {
     /// The sources themselves.
     func rows(_ indices: [Int]) throws -> [UnsafePointer<Float>] { try indices.map { UnsafePointer(try source($0)) } }
 
-    /// The sources minus the base, or the sources where there is none. Asked for once a grain.
+    /// The sources minus the base, or the sources where there is none. Asked for once a tile.
     func taskVectors(_ indices: [Int]) throws -> [UnsafePointer<Float>] {
         try indices.map { UnsafePointer(try taskVector($0)) }
     }

@@ -73,7 +73,7 @@ struct InputSet {
     /// The recipe's base.
     let base: Int?
     /// Models that only lend their tokenizer.
-    let lenders: [(reference: ModelReference, checkpoint: Checkpoint)]
+    let tokenizerModels: [(reference: ModelReference, checkpoint: Checkpoint)]
     private let indices: [ModelReference: Int]
 
     func index(of reference: ModelReference) -> Int? { indices[reference] }
@@ -87,7 +87,7 @@ struct InputSet {
     }
 
     /// The model whose config and tokenizer the output gets: the base, else the first.
-    var donor: Input { inputs[base ?? 0] }
+    var primary: Input { inputs[base ?? 0] }
 
     /// - Parameter problems: what is already known to be wrong with the recipe.
     /// - Throws: `Problems` with these and every model that cannot be opened.
@@ -99,14 +99,14 @@ struct InputSet {
         }
         return try open(
             sources + sliceBases + [recipe.baseModel].compactMap(\.self), base: recipe.baseModel,
-            lenders: recipe.tokenizer?.models ?? [], recipeFile: recipe.file, request: request, problems: problems)
+            tokenizerModels: recipe.tokenizer?.models ?? [], recipeFile: recipe.file, request: request, problems: problems)
     }
 
     /// - Parameters:
     ///   - models: in order; one that is named again is the same.
-    ///   - lenders: that only lend their tokenizer.
+    ///   - tokenizerModels: that only lend their tokenizer.
     static func open(
-        _ models: [Located<ModelReference>], base: Located<ModelReference>?, lenders: [Located<ModelReference>] = [],
+        _ models: [Located<ModelReference>], base: Located<ModelReference>?, tokenizerModels: [Located<ModelReference>] = [],
         recipeFile: String?, request: PlanRequest, problems: [TesseraError] = []
     ) throws -> InputSet {
         let locator = ModelLocator(roots: request.roots, workingDirectory: request.workingDirectory)
@@ -128,7 +128,7 @@ struct InputSet {
             }
         }
         var opened: [(reference: ModelReference, checkpoint: Checkpoint)] = []
-        for named in lenders where seen.insert(named.value).inserted {
+        for named in tokenizerModels where seen.insert(named.value).inserted {
             do throws(TesseraError) {
                 opened.append((named.value, try Checkpoint.open(try locator.locate(named.value.model))))
             } catch {
@@ -136,7 +136,7 @@ struct InputSet {
             }
         }
         guard problems.isEmpty else { throw Problems(problems) }
-        return InputSet(inputs: inputs, base: base.flatMap { indices[$0.value] }, lenders: opened, indices: indices)
+        return InputSet(inputs: inputs, base: base.flatMap { indices[$0.value] }, tokenizerModels: opened, indices: indices)
     }
 
     /// A model that is not where the recipe says is a mistake of that line; what is wrong inside a file stays a matter of that file.

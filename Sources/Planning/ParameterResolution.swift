@@ -8,20 +8,20 @@ struct ParameterResolution {
     let method: any MergeMethod.Type
     let inputs: InputSet
 
-    /// The values for the demand's sources, all of which the models have.
+    /// The values for the spec's sources, all of which the models have.
     ///
     /// Of a source's parameters the nearest wins: model, slice, module, recipe; then the method's default.
-    func values(for demand: TensorDemand) throws(Problems) -> ParameterValues {
-        var values = ParameterValues(perInput: Array(repeating: [:], count: demand.sources.count))
+    func values(for spec: OutputTensorSpec) throws(Problems) -> ParameterValues {
+        var values = ParameterValues(perInput: Array(repeating: [:], count: spec.sources.count))
         var problems: [TesseraError] = []
         for parameter in method.parameters {
             switch parameter.scope {
             case .shared:
-                values.shared[parameter.name] = check(demand.value(parameter.name), parameter, demand, nil, &problems)
+                values.shared[parameter.name] = check(spec.value(parameter.name), parameter, spec, nil, &problems)
             case .perModel, .perInput:
-                for (index, source) in demand.sources.enumerated() where parameter.scope == .perInput || index != demand.base {
-                    let found = demand.value(parameter.name, of: source)
-                    values.perInput[index][parameter.name] = check(found, parameter, demand, source, &problems)
+                for (index, source) in spec.sources.enumerated() where parameter.scope == .perInput || index != spec.base {
+                    let found = spec.value(parameter.name, of: source)
+                    values.perInput[index][parameter.name] = check(found, parameter, spec, source, &problems)
                 }
             }
         }
@@ -31,11 +31,11 @@ struct ParameterResolution {
 
     /// The value in the parameter's own type, or a complaint.
     private func check(
-        _ found: Located<ScalarValue>?, _ parameter: Parameter, _ demand: TensorDemand, _ source: TensorDemand.Source?,
+        _ found: Located<ScalarValue>?, _ parameter: Parameter, _ spec: OutputTensorSpec, _ source: OutputTensorSpec.Source?,
         _ problems: inout [TesseraError]
     ) -> ParameterValue? {
         guard let found else {
-            if parameter.isRequired { problems.append(missing(parameter, demand, source)) }
+            if parameter.isRequired { problems.append(missing(parameter, spec, source)) }
             return parameter.defaultValue
         }
         switch parameter.convert(found.value) {
@@ -48,8 +48,8 @@ struct ParameterResolution {
     }
 
     /// Why there is no value: a slip in the name, filters that leave tensors out, or nothing was written.
-    private func missing(_ parameter: Parameter, _ demand: TensorDemand, _ source: TensorDemand.Source?) -> TesseraError {
-        let name = parameter.name, scopes = (source.map { [$0.parameters] } ?? []) + demand.scopes
+    private func missing(_ parameter: Parameter, _ spec: OutputTensorSpec, _ source: OutputTensorSpec.Source?) -> TesseraError {
+        let name = parameter.name, scopes = (source.map { [$0.parameters] } ?? []) + spec.scopes
         let model = source.map { "'\(inputs.inputs[$0.model].reference)'" }
         func problem(_ text: String, line: Int, _ advice: String) -> TesseraError {
             TesseraError(.badData, text, file: recipe.file, line: line, advice: advice)
@@ -69,14 +69,14 @@ struct ParameterResolution {
         }
         if let source {
             // Left out of every model is one mistake, not one for each.
-            let isForAll = demand.sources.allSatisfy { $0.parameters.settings[name] == nil }
+            let isForAll = spec.sources.allSatisfy { $0.parameters.settings[name] == nil }
             return problem(
                 "\(needs) for \(isForAll ? "every model" : "the model \(model ?? "")")",
                 line: isForAll ? recipe.method.line : source.line,
                 "add '\(name): VALUE' under \(isForAll ? "the" : "its") 'parameters:'\(isForAll ? " of each" : ", or under the recipe's own")"
             )
         }
-        if let misplaced = demand.sources.compactMap({ $0.parameters.settings[name] }).first {
+        if let misplaced = spec.sources.compactMap({ $0.parameters.settings[name] }).first {
             return problem(
                 "\(needs) for all models, not at one of them", line: misplaced.line, "move it to the recipe's own 'parameters:'")
         }

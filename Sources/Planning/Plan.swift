@@ -35,16 +35,16 @@ package struct PlannedShard: Sendable, Hashable {
 }
 
 /// A part of an earlier output that becomes one of this output as it is.
-package struct CarriedPart: Sendable {
+package struct ReusedPart: Sendable {
     /// Where it lies.
     package let path: String
     package let part: ManifestPart
 }
 
 /// A small file whose contents depend on what the workers found.
-package struct FoundFile: Sendable {
+package struct DerivedFile: Sendable {
     package let name: String
-    package let make: @Sendable ([String: TensorFindings]) throws -> [UInt8]
+    package let make: @Sendable ([String: TensorStatistics]) throws -> [UInt8]
 }
 
 /// What a recipe means for given inputs, made from headers alone: the exact output and the work that makes it.
@@ -60,7 +60,7 @@ package struct Plan: Sendable {
     package let layout: CheckpointLayout
     package let stages: [[PlannedShard]]
     /// The files that go beside the weights, such as config.json and the tokenizer's.
-    package let companions: [CompanionFile]
+    package let sidecars: [SidecarFile]
     /// What the user should know before the work begins.
     package let remarks: [String]
     /// Bytes that the sources are read in all passes together.
@@ -68,11 +68,11 @@ package struct Plan: Sendable {
     /// What each shard's tensors need while they are worked on, one after the other, by stage.
     package let memory: [[MemoryNeed]]
     /// Parts of another output that become parts of this one.
-    package let carried: [CarriedPart]
+    package let reused: [ReusedPart]
     /// The file that says what the parts of a store mean.
-    package let index: FoundFile?
+    package let index: DerivedFile?
     /// Makes the plan that follows, of what was found in each tensor (by the models' name for it); `nil` in a job's last plan.
-    package let next: (@Sendable ([String: TensorFindings]) throws -> Plan)?
+    package let next: (@Sendable ([String: TensorStatistics]) throws -> Plan)?
 
     /// SHA-256 over everything that decides an output byte. Where inputs lie on this machine is not part of it.
     package let digest: Digest
@@ -86,27 +86,27 @@ package struct Plan: Sendable {
 
     init(
         recipeText: String, recipeName: String, method: String, inputs: [PlannedInput], layout: CheckpointLayout,
-        stages: [[PlannedShard]], companions: [CompanionFile], remarks: [String],
-        carried: [CarriedPart] = [], index: FoundFile? = nil,
-        next: (@Sendable ([String: TensorFindings]) throws -> Plan)? = nil
+        stages: [[PlannedShard]], sidecars: [SidecarFile], remarks: [String],
+        reused: [ReusedPart] = [], index: DerivedFile? = nil,
+        next: (@Sendable ([String: TensorStatistics]) throws -> Plan)? = nil
     ) throws(TesseraError) {
         self.recipeText = recipeText
         self.recipeName = recipeName
-        self.carried = carried
+        self.reused = reused
         self.index = index
         self.next = next
         self.method = method
         self.inputs = inputs
         self.layout = layout
         self.stages = stages
-        self.companions = companions
+        self.sidecars = sidecars
         self.remarks = remarks
         var bytesRead = 0, memory = stages.map { $0.map { _ in MemoryNeed() } }
         for (stage, shards) in stages.enumerated() {
             for (shard, planned) in shards.enumerated() {
                 for tensor in planned.tensors {
                     let cost = try tensor.cost()
-                    bytesRead += cost.reads * tensor.sourceByteCount
+                    bytesRead += cost.passes * tensor.sourceByteCount
                     memory[stage][shard] = memory[stage][shard].union(cost.memory)
                 }
             }

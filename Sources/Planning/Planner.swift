@@ -22,14 +22,14 @@ package enum Planner {
         }
         try throwIfStrict()
         let inputs = try InputSet.open(recipe, request: request, problems: parameters.problems())
-        var list = DemandList(recipe: recipe, method: method, inputs: inputs)
-        let demands = try list.demands()
-        warnings += parameters.uselessFilters(tensors: Set(demands.flatMap { [$0.name] + $0.sources.map(\.name) }))
+        var list = OutputTensorList(recipe: recipe, method: method, inputs: inputs)
+        let specs = try list.specs()
+        warnings += parameters.uselessFilters(tensors: Set(specs.flatMap { [$0.name] + $0.sources.map(\.name) }))
         try throwIfStrict()
         let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs).plan()
         let planner = TensorPlanner(
             recipe: recipe, method: method, inputs: inputs, vocabulary: vocabulary, seed: request.seed)
-        let (tensors, remarks) = try planner.plan(demands)
+        let (tensors, remarks) = try planner.plan(specs)
 
         let layout = try CheckpointLayout(
             tensors: tensors.map { NewTensor(name: $0.name, dtype: $0.outputType, shape: $0.shape) },
@@ -44,15 +44,15 @@ package enum Planner {
             }
             return tensor.work(part: place.part, entry: place.entry)
         }
-        let companions = try Companions(
+        let sidecars = try Sidecars(
             recipe: recipe, inputs: inputs, roots: request.roots, layout: layout, vocabulary: vocabulary,
             dtype: floatingType(of: tensors), layerOrigins: list.layerOrigins
         ).make()
         return try Plan(
             recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
-            companions: companions.files,
-            remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + remarks + companions.remarks
+            sidecars: sidecars.files,
+            remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + remarks + sidecars.remarks
                 + MergekitDifferences.remarks(recipe: recipe, tensors: tensors))
     }
 

@@ -40,15 +40,15 @@ struct TensorPlanner {
     /// What random methods draw from.
     let seed: UInt64
 
-    /// - Returns: the tensors in the order of the demands, and what the user should know about some of them.
-    func plan(_ demands: [TensorDemand]) throws -> (tensors: [PlannedTensor], remarks: [String]) {
+    /// - Returns: the tensors in the order of the specs, and what the user should know about some of them.
+    func plan(_ specs: [OutputTensorSpec]) throws -> (tensors: [PlannedTensor], remarks: [String]) {
         var tensors: [PlannedTensor] = []
         var problems = ProblemList(file: recipe.file)
         var incomplete: [String] = []
-        for demand in demands {
+        for spec in specs {
             do throws(Problems) {
-                let found = try find(demand)
-                if found.sources.count < demand.sources.count { incomplete.append(demand.name) }
+                let found = try find(spec)
+                if found.sources.count < spec.sources.count { incomplete.append(spec.name) }
                 if let method = found.method { tensors.append(try plan(found, by: method)) }
             } catch {
                 problems.add(error.all)
@@ -60,10 +60,10 @@ struct TensorPlanner {
         return (tensors, ["not every model has \(first)\(rest): merged from those that do"])
     }
 
-    /// What there is of a demand.
+    /// What there is of a spec.
     private struct Found {
         /// With the sources that are there.
-        let demand: TensorDemand
+        let spec: OutputTensorSpec
         let sources: [SourceReference]
         let shapes: [[Int]]
         /// What merges them; `nil` when the tensor is left out.
@@ -73,50 +73,50 @@ struct TensorPlanner {
     /// Looks the sources up.
     ///
     /// A head that a model ties to its embedding is that embedding; biases and buffers may be missing in some models; anything else may not.
-    private func find(_ demand: TensorDemand) throws(Problems) -> Found {
-        var present: [TensorDemand.Source] = [], sources: [SourceReference] = [], shapes: [[Int]] = []
+    private func find(_ spec: OutputTensorSpec) throws(Problems) -> Found {
+        var present: [OutputTensorSpec.Source] = [], sources: [SourceReference] = [], shapes: [[Int]] = []
         var lacking: [String] = []
         var base: Int?
-        for (index, source) in demand.sources.enumerated() {
+        for (index, source) in spec.sources.enumerated() {
             let input = inputs.inputs[source.model]
             guard let found = input.tensor(named: storedName(of: source.name, in: input)) else {
                 lacking.append("\(input.reference)")
                 continue
             }
-            if index == demand.base { base = present.count }
+            if index == spec.base { base = present.count }
             present.append(source)
             sources.append(found.source)
             shapes.append(found.shape)
         }
-        let reduced = TensorDemand(
-            name: demand.name, sources: present, base: base, scopes: demand.scopes, position: demand.position)
+        let reduced = OutputTensorSpec(
+            name: spec.name, sources: present, base: base, scopes: spec.scopes, position: spec.position)
         var method: (any MergeMethod.Type)? = self.method
         if !lacking.isEmpty {
-            guard TensorName(demand.name).isOptional, let substitute = substitute(for: reduced) else {
+            guard TensorName(spec.name).isOptional, let substitute = substitute(for: reduced) else {
                 throw problem(
-                    demand.name,
-                    "missing in \(list(lacking)), present in \(sources.count) of \(demand.sources.count) models",
+                    spec.name,
+                    "missing in \(list(lacking)), present in \(sources.count) of \(spec.sources.count) models",
                     advice: "merge models of one architecture")
             }
             method = substitute.method
             if substitute.isBaseAlone, let base {
-                let alone = TensorDemand(
-                    name: demand.name, sources: [present[base]], base: nil, scopes: demand.scopes, position: demand.position)
-                return Found(demand: alone, sources: [sources[base]], shapes: [shapes[base]], method: method)
+                let alone = OutputTensorSpec(
+                    name: spec.name, sources: [present[base]], base: nil, scopes: spec.scopes, position: spec.position)
+                return Found(spec: alone, sources: [sources[base]], shapes: [shapes[base]], method: method)
             }
         }
-        return Found(demand: reduced, sources: sources, shapes: shapes, method: method)
+        return Found(spec: reduced, sources: sources, shapes: shapes, method: method)
     }
 
     /// What is done with an optional tensor that some models lack: by the method if its contract still holds, else as the method says.
-    private func substitute(for demand: TensorDemand) -> (method: (any MergeMethod.Type)?, isBaseAlone: Bool)? {
-        let hasBase = demand.base != nil, contract = method.inputs
-        let models = demand.sources.count - (contract.givesBaseARole && hasBase ? 1 : 0)
+    private func substitute(for spec: OutputTensorSpec) -> (method: (any MergeMethod.Type)?, isBaseAlone: Bool)? {
+        let hasBase = spec.base != nil, contract = method.inputs
+        let models = spec.sources.count - (contract.givesBaseARole && hasBase ? 1 : 0)
         if contract.models.contains(models), contract.base != .required || hasBase { return (method, false) }
         switch method.whenIncomplete {
         case .refuse: return nil
-        case .copyLone: return demand.sources.count == 1 ? (Passthrough.self, false) : nil
-        case .copyLoneBase: return demand.sources.count == 1 && hasBase ? (Passthrough.self, false) : nil
+        case .copyLone: return spec.sources.count == 1 ? (Passthrough.self, false) : nil
+        case .copyLoneBase: return spec.sources.count == 1 && hasBase ? (Passthrough.self, false) : nil
         case .copyBaseOrLeaveOut: return hasBase ? (Passthrough.self, true) : (nil, false)
         }
     }
@@ -128,42 +128,42 @@ struct TensorPlanner {
     }
 
     private func plan(_ found: Found, by wanted: any MergeMethod.Type) throws(Problems) -> PlannedTensor {
-        let demand = found.demand, types = found.sources.map(\.dtype)
+        let spec = found.spec, types = found.sources.map(\.dtype)
         let alignment = try alignment(of: found)
         let shape = alignment.map { _ in [vocabulary?.rowCount ?? 0] + found.shapes[0].dropFirst() } ?? found.shapes[0]
-        if alignment == nil { try checkShapes(of: demand, found.shapes) }
+        if alignment == nil { try checkShapes(of: spec, found.shapes) }
         let isArithmetic = types.allSatisfy(\.isArithmetic)
         let isCopy = !isArithmetic && Set(types).count == 1
         guard isArithmetic || isCopy else {
             throw problem(
-                demand.name, "the models hold it in types that cannot be merged with each other: \(list(types.map(\.rawValue)))")
+                spec.name, "the models hold it in types that cannot be merged with each other: \(list(types.map(\.rawValue)))")
         }
         let method: any MergeMethod.Type = isCopy ? Identical.self : wanted
-        let values = try ParameterResolution(recipe: recipe, method: method, inputs: inputs).values(for: demand)
+        let values = try ParameterResolution(recipe: recipe, method: method, inputs: inputs).values(for: spec)
         if alignment != nil || !isTakenOver(found, by: method, values) { try checkScales(of: found) }
-        let base = method.inputs.givesBaseARole ? demand.base : nil
+        let base = method.inputs.givesBaseARole ? spec.base : nil
         let randomKey: UInt64?
         do throws(TesseraError) {
-            randomKey = method.isRandom ? try CounterRandom.key(seed: seed, tensor: demand.name) : nil
+            randomKey = method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil
             _ = try method.init(values, inputs: TensorInputs(count: found.sources.count, base: base))
         } catch {
             // Values that contradict each other do so in every tensor: the last of them is where to look.
             throw Problems([
                 TesseraError(
                     .badData, error.problem, file: recipe.file,
-                    line: demand.lastLine(of: method.parameters) ?? recipe.method.line,
+                    line: spec.lastLine(of: method.parameters) ?? recipe.method.line,
                     advice: error.advice)
             ])
         }
         return PlannedTensor(
-            name: demand.name, outputType: isCopy ? types[0] : outputType(of: types), shape: shape, method: method.name,
+            name: spec.name, outputType: isCopy ? types[0] : outputType(of: types), shape: shape, method: method.name,
             values: values, base: base, sources: found.sources, alignment: alignment, randomKey: randomKey)
     }
 
     /// Whether the output gets the bytes of the only source, and those of its scales if it has any.
     private func isTakenOver(_ found: Found, by method: any MergeMethod.Type, _ values: ParameterValues) -> Bool {
         guard
-            method == Passthrough.self, let source = found.sources.first, let model = found.demand.sources.first?.model,
+            method == Passthrough.self, let source = found.sources.first, let model = found.spec.sources.first?.model,
             values.perInput.first?["scale"] == nil
         else { return false }
         return inputs.inputs[model].hasStored(source) && recipe.dtype == nil && recipe.outDtype == nil
@@ -171,27 +171,27 @@ struct TensorPlanner {
 
     /// - Throws: a problem where a source's elements are values only together with scales.
     private func checkScales(of found: Found) throws(Problems) {
-        for source in found.demand.sources {
+        for source in found.spec.sources {
             let input = inputs.inputs[source.model]
             if let scaled = input.scaledCodes(storedName(of: source.name, in: input)) {
-                throw problem(found.demand.name, scaled.problem, advice: scaled.advice)
+                throw problem(found.spec.name, scaled.problem, advice: scaled.advice)
             }
         }
     }
 
     /// How the rows of a tensor with a vocabulary axis are brought together; `nil` for any other, and where the recipe leaves them alone.
     private func alignment(of found: Found) throws(Problems) -> Alignment? {
-        guard let vocabulary, TensorName(found.demand.name).hasVocabularyAxis, (1...2).contains(found.shapes[0].count) else {
+        guard let vocabulary, TensorName(found.spec.name).hasVocabularyAxis, (1...2).contains(found.shapes[0].count) else {
             return nil
         }
-        try checkShapes(of: found.demand, found.shapes.map { Array($0.dropFirst()) })
+        try checkShapes(of: found.spec, found.shapes.map { Array($0.dropFirst()) })
         guard found.sources.allSatisfy(\.dtype.isArithmetic) else {
             throw problem(
-                found.demand.name,
+                found.spec.name,
                 "holds \(list(Set(found.sources.map(\.dtype.rawValue)).sorted())) values, whose rows cannot be brought together",
                 advice: "leave 'tokenizer' out, or convert the models to a floating type")
         }
-        let models = found.demand.sources.map(\.model)
+        let models = found.spec.sources.map(\.model)
         let order = models.indices.sorted { models[$0] < models[$1] }
         let maps = try vocabulary.rowMaps(holders: order.map { models[$0] })
         var bySource = maps
@@ -205,11 +205,11 @@ struct TensorPlanner {
         recipe.outDtype ?? recipe.dtype ?? DType.narrowest(holding: Set(types))
     }
 
-    private func checkShapes(of demand: TensorDemand, _ shapes: [[Int]]) throws(Problems) {
+    private func checkShapes(of spec: OutputTensorSpec, _ shapes: [[Int]]) throws(Problems) {
         guard let other = shapes.firstIndex(where: { $0 != shapes[0] }) else { return }
-        let names = demand.sources.map { inputs.inputs[$0.model].reference }
+        let names = spec.sources.map { inputs.inputs[$0.model].reference }
         throw problem(
-            demand.name, "has shape \(shapes[0]) in \(names[0]) and \(shapes[other]) in \(names[other])",
+            spec.name, "has shape \(shapes[0]) in \(names[0]) and \(shapes[other]) in \(names[other])",
             advice: "merge models of one size; for different vocabularies the embeddings have to be aligned first")
     }
 

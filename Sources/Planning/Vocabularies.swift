@@ -33,8 +33,9 @@ struct Vocabularies {
         for input in inputs.inputs {
             models.append(try VocabularyModel(reference: input.reference, checkpoint: input.checkpoint))
         }
-        for lender in inputs.lenders {
-            models.append(try VocabularyModel(reference: lender.reference, checkpoint: lender.checkpoint, isInput: false))
+        for tokenizerModel in inputs.tokenizerModels {
+            models.append(
+                try VocabularyModel(reference: tokenizerModel.reference, checkpoint: tokenizerModel.checkpoint, isInput: false))
         }
         return models
     }

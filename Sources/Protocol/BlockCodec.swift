@@ -29,15 +29,15 @@ package enum BlockCodec: UInt8, Sendable, Hashable {
 
     /// - Returns: `false`, and nothing written, when that gains too little.
     private static func compress(_ bytes: UnsafeRawBufferPointer, elementWidth: Int, to buffer: inout ByteBuffer) -> Bool {
-        let room = bytes.count - bytes.count / leastGain
-        guard room > 0 else { return false }
+        let limit = bytes.count - bytes.count / leastGain
+        guard limit > 0 else { return false }
         return withUnsafeTemporaryAllocation(byteCount: bytes.count, alignment: 64) { planes in
             BytePlanes.split(bytes, elementWidth: elementWidth, into: planes)
-            return buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: room) { target in
+            return buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: limit) { target in
                 Int(
                     LZ4_compress_default(
                         planes.bindMemory(to: CChar.self).baseAddress, target.bindMemory(to: CChar.self).baseAddress,
-                        Int32(bytes.count), Int32(room)))
+                        Int32(bytes.count), Int32(limit)))
             } > 0
         }
     }

@@ -32,16 +32,16 @@ package struct BlockFrame: Sendable, Hashable {
     /// A frame with a block that is written where it is sent from.
     ///
     /// - Parameters:
-    ///   - room: memory to use again, where nobody else holds it.
+    ///   - buffer: memory to use again, where nobody else holds it.
     ///   - fill: writes the `length` bytes, and says how far it has come, so that what it wrote is checked while it is in cache.
     package static func storing(
-        _ length: Int, of attempt: Attempt, tensor: Int, offset: Int, in room: consuming ByteBuffer = ByteBuffer(),
+        _ length: Int, of attempt: Attempt, tensor: Int, offset: Int, in buffer: consuming ByteBuffer = ByteBuffer(),
         fill: (UnsafeMutableRawPointer, _ filled: (Int) throws -> Void) throws -> Void
     ) throws -> Frame {
-        room.clear(minimumCapacity: prefixBytes + length)
-        writePrefix(of: attempt, tensor, offset, length: length, 1, to: &room)
-        var checksum = CRC32C.checksum(room)
-        try room.writeWithUnsafeMutableBytes(minimumWritableBytes: length) { bytes in
+        buffer.clear(minimumCapacity: prefixBytes + length)
+        writePrefix(of: attempt, tensor, offset, length: length, 1, to: &buffer)
+        var checksum = CRC32C.checksum(buffer)
+        try buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: length) { bytes in
             guard let start = bytes.baseAddress else { return 0 }
             var checked = 0
             func check(upTo filled: Int) {
@@ -54,7 +54,7 @@ package struct BlockFrame: Sendable, Hashable {
             return length
         }
         return Frame(
-            .block, body: room, checksum: checksum, stream: UInt32(attempt.shard), job: attempt.job, epoch: attempt.epoch)
+            .block, body: buffer, checksum: checksum, stream: UInt32(attempt.shard), job: attempt.job, epoch: attempt.epoch)
     }
 
     private static let codecOffset = 20
@@ -87,7 +87,7 @@ package struct BlockFrame: Sendable, Hashable {
     }
 }
 
-/// A stretch of an input file, in answer to a `FetchRequest`.
+/// A range of an input file, in answer to a `FetchRequest`.
 ///
 /// ```
 /// 0 request, 8 bytes   8 payload

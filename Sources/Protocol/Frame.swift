@@ -8,7 +8,7 @@ package enum FrameType: UInt16, Sendable, CaseIterable {
     case control = 1
     /// A block of an output tensor (`BlockFrame`).
     case block = 2
-    /// A stretch of an input file (`FetchedFrame`).
+    /// a range of an input file (`FetchedFrame`).
     case fetched = 3
     /// A JSON message that must not overtake the blocks before it.
     case ordered = 4

@@ -2,7 +2,7 @@ package import Core
 
 /// A recipe, read: every mergekit configuration is one (docs/recipes.md).
 package struct Recipe: Sendable {
-    /// A model that takes part, wholly or with a stretch of its layers.
+    /// A model that takes part, wholly or with a range of its layers.
     package struct Source: Sendable {
         package let model: Located<ModelReference>
         /// `layer_range`: from the first layer up to, not including, the second; `nil` for all.

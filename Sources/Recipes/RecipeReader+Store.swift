@@ -169,7 +169,7 @@ extension RecipeReader {
         switch node.scalarValue {
         case .string("tensor"): return .tensor
         case .string("row"): return .row
-        case .integer(let length) where (4...13).contains { 1 << $0 == length }: return .run(length)
+        case .integer(let length) where (4...13).contains { 1 << $0 == length }: return .group(length)
         default:
             complain(
                 "'group' says which elements share a grid", at: node.line,
@@ -252,7 +252,7 @@ extension RecipeReader {
             sparsity = .emr(sumsOfMeans: rescale == "means")
         default: sparsity = readBlocks(mapping, isDisjoint: method == "cabs", line: line)
         }
-        guard let sparsity, let values = readValueForm(mapping) else { return nil }
+        guard let sparsity, let values = readValueFormat(mapping) else { return nil }
         return .sparsify(sparsity, values)
     }
 
@@ -301,7 +301,7 @@ extension RecipeReader {
         return .blocks(n: n, m: m, prorates: tail == "prorate", isDisjoint: isDisjoint)
     }
 
-    private mutating func readValueForm(_ mapping: Node.Mapping) -> StoreRecipe.Values? {
+    private mutating func readValueFormat(_ mapping: Node.Mapping) -> StoreRecipe.Values? {
         guard let node = mapping["values"] else { return StoreRecipe.Values(dtype: nil, grid: nil) }
         guard case .mapping(let grid) = node else {
             return readFloat(mapping, "values").map { StoreRecipe.Values(dtype: $0, grid: nil) }

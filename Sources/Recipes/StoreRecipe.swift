@@ -11,7 +11,7 @@ package struct StoreRecipe: Sendable {
     /// The elements of a tensor that share a grid's step.
     package enum Group: Sendable, Hashable {
         case tensor, row
-        case run(Int)
+        case group(Int)
     }
 
     package struct Grid: Sendable, Hashable {

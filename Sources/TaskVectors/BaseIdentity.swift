@@ -26,8 +26,8 @@ package struct BaseIdentity: Sendable, Hashable, Codable {
     package static func sample(of source: any ElementSource) throws -> Digest {
         let byteCount = source.count * source.dtype.bitWidth / 8
         let hash = try SHA256()
-        try withUnsafeTemporaryAllocation(byteCount: pieces * pieceBytes, alignment: 64) { room in
-            guard let target = room.baseAddress else { return }
+        try withUnsafeTemporaryAllocation(byteCount: pieces * pieceBytes, alignment: 64) { buffer in
+            guard let target = buffer.baseAddress else { return }
             guard byteCount > pieces * pieceBytes else {
                 try source.copyBytes(0..<byteCount, to: target)
                 hash.update(UnsafeRawBufferPointer(start: target, count: byteCount))

@@ -4,7 +4,7 @@ import Synchronization
 import TensorKernels
 
 /// What was found in one tensor while it was encoded or measured.
-package struct TensorFindings: Sendable, Hashable, Codable {
+package struct TensorStatistics: Sendable, Hashable, Codable {
     /// For each task some numbers, whose meaning the encoding states.
     package let tasks: [[Double]]
     /// What identifies the base's tensor; `nil` where it was only measured.
@@ -32,50 +32,51 @@ package enum Encoding: Sendable, Hashable, Codable {
     /// Reads all sources and writes the outputs.
     ///
     /// - Throws: `badData` when a source holds numbers that are not finite, and what reading and writing throw.
-    package func encode(_ tensor: TensorPasses) throws -> TensorFindings {
+    package func encode(_ tensor: TensorPasses) throws -> TensorStatistics {
         switch self {
         case .quantize(let quantizer):
-            try TensorFindings(tasks: quantizer.encode(tensor), base: BaseIdentity(of: tensor))
-        case .sparsify(let encoder): try TensorFindings(tasks: encoder.encode(tensor), base: BaseIdentity(of: tensor))
-        case .mask(let masks): try TensorFindings(tasks: masks.encode(tensor), base: BaseIdentity(of: tensor))
+            try TensorStatistics(tasks: quantizer.encode(tensor), base: BaseIdentity(of: tensor))
+        case .sparsify(let encoder): try TensorStatistics(tasks: encoder.encode(tensor), base: BaseIdentity(of: tensor))
+        case .mask(let masks): try TensorStatistics(tasks: masks.encode(tensor), base: BaseIdentity(of: tensor))
         case .compare:
-            try TensorFindings(
+            try TensorStatistics(
                 tasks: TensorComparison.differences(in: tensor).map { [$0 ? 1 : 0] }, base: BaseIdentity(of: tensor))
-        case .measureGrids(let measurement): TensorFindings(tasks: try measurement.measure(tensor))
-        case .measureMagnitudes(let measurement): TensorFindings(tasks: try measurement.measure(tensor))
-        case .countKept(let encoder): TensorFindings(tasks: try encoder.countKept(in: tensor))
+        case .measureGrids(let measurement): TensorStatistics(tasks: try measurement.measure(tensor))
+        case .measureMagnitudes(let measurement): TensorStatistics(tasks: try measurement.measure(tensor))
+        case .countKept(let encoder): TensorStatistics(tasks: try encoder.countKept(in: tensor))
         }
     }
 
-    /// The forms that are written, in the order of the outputs.
-    package var forms: [VectorForm] {
+    /// The formats that are written, in the order of the outputs.
+    package var formats: [StorageFormat] {
         switch self {
-        case .quantize(let quantizer): quantizer.forms
-        case .sparsify(let encoder): encoder.forms
-        case .mask(let masks): masks.forms
+        case .quantize(let quantizer): quantizer.formats
+        case .sparsify(let encoder): encoder.formats
+        case .mask(let masks): masks.formats
         case .compare, .measureGrids, .measureMagnitudes, .countKept: []
         }
     }
 
     /// What it needs for a tensor of that shape.
     package func cost(of shape: [Int], sources: Int) -> OperatorCost {
-        let written = forms.flatMap { $0.tensors(shape: shape) }, count = shape.reduce(1, *)
-        // Steps and zero points of rows are made as float32 and as they are stored.
+        let written = formats.flatMap { $0.tensors(shape: shape) }, count = shape.reduce(1, *)
+        // Scales and zero points of rows are made as float32 and as they are stored.
         let whole = written.reduce(0) { $0 + ($1.rate == nil && $1.part != .values && $1.part != .codes ? 4 * $1.byteCount : 0) }
         let memory = MemoryNeed(
             shared: whole,
-            perThread: StretchRoom.byteCount(written.compactMap(\.rate)) + SharedRoom.byteCount + CodeRoom.byteCount)
+            perThread: ChunkBuffer.byteCount(written.compactMap(\.rate)) + SharedVectorBuffer.byteCount + CodeBuffer.byteCount)
         return switch self {
-        case .quantize(let quantizer): OperatorCost(reads: quantizer.reads + 1, memory: memory)
+        case .quantize(let quantizer): OperatorCost(passes: quantizer.passes + 1, memory: memory)
         case .sparsify(let encoder):
             OperatorCost(
-                reads: encoder.reads, memory: memory + encoder.memory(count: count) + MemoryNeed(perThread: TreeDigest.blockSize))
-        case .mask(let masks): OperatorCost(reads: masks.reads + 1, memory: memory)
-        case .compare: OperatorCost(reads: 1)
-        case .measureGrids: OperatorCost(reads: 1, memory: memory)
+                passes: encoder.passes,
+                memory: memory + encoder.memory(count: count) + MemoryNeed(perThread: TreeDigest.blockSize))
+        case .mask(let masks): OperatorCost(passes: masks.passes + 1, memory: memory)
+        case .compare: OperatorCost(passes: 1)
+        case .measureGrids: OperatorCost(passes: 1, memory: memory)
         case .measureMagnitudes:
-            OperatorCost(reads: 1, memory: MemoryNeed(shared: (sources - 1) * MagnitudeHistogram.byteCount))
-        case .countKept(let encoder): OperatorCost(reads: 1, memory: encoder.memory(count: count))
+            OperatorCost(passes: 1, memory: MemoryNeed(shared: (sources - 1) * MagnitudeHistogram.byteCount))
+        case .countKept(let encoder): OperatorCost(passes: 1, memory: encoder.memory(count: count))
         }
     }
 }

@@ -4,50 +4,50 @@ package import TensorKernels
 
 /// One tensor of a task vector, read from the form in which a store holds it.
 package struct PackedVector: Sendable {
-    private let form: VectorForm
+    private let format: StorageFormat
     private let shape: [Int]
     private let parts: Parts
-    /// The grid of a whole tensor, whose step and zero point are read once.
-    private let whole: (step: Float, zero: Double)?
-    /// Elements that stayed, below the beginning of each grain.
+    /// The grid of a whole tensor, whose scale and zero point are read once.
+    private let whole: (scale: Float, zero: Double)?
+    /// Elements that stayed, below the beginning of each tile.
     private let keptBefore: [Int]
 
-    var isMask: Bool { form == .mask }
+    var isMask: Bool { format == .mask }
 
     /// - Parameter parts: the tensors of the form, in its order.
     /// - Throws: `badData` when the tensors do not hold such a vector; `io` when they cannot be read.
-    package init(_ form: VectorForm, shape: [Int], parts: [StoredTensor], kernels: Kernels) throws {
-        let wanted = form.tensors(shape: shape)
+    package init(_ format: StorageFormat, shape: [Int], parts: [StoredTensor], kernels: Kernels) throws {
+        let wanted = format.tensors(shape: shape)
         guard zip(wanted, parts).allSatisfy({ $0.dtype == $1.dtype && $0.shape.reduce(1, *) == $1.count }),
             wanted.count == parts.count
         else { throw TesseraError(.badData, "the store's tensors do not make a task vector of the shape \(shape)") }
-        self.form = form
+        self.format = format
         self.shape = shape
         self.parts = Parts(zip(wanted.map(\.part), parts))
-        whole = try Self.wholeGrid(of: form, self.parts)
-        keptBefore = try Self.keptBefore(form, self.parts.mask, count: shape.reduce(1, *), kernels)
+        whole = try Self.wholeGrid(of: format, self.parts)
+        keptBefore = try Self.keptBefore(format, self.parts.mask, count: shape.reduce(1, *), kernels)
     }
 
     private static func wholeGrid(
-        of form: VectorForm, _ parts: Parts
-    ) throws -> (step: Float, zero: Double)? {
-        guard form.grid?.sharing == .tensor, let steps = parts.steps, let zeros = parts.zeros else { return nil }
-        return try withUnsafeTemporaryAllocation(byteCount: 8, alignment: 8) { room in
-            let step = try steps.withBytes(0..<4, scratch: room) { $0.loadUnaligned(as: Float.self) }
-            let zero = try zeros.withBytes(0..<8, scratch: room) { $0.loadUnaligned(as: Double.self) }
-            return (step, zero)
+        of format: StorageFormat, _ parts: Parts
+    ) throws -> (scale: Float, zero: Double)? {
+        guard format.grid?.granularity == .tensor, let scales = parts.scales, let zeros = parts.zeros else { return nil }
+        return try withUnsafeTemporaryAllocation(byteCount: 8, alignment: 8) { buffer in
+            let scale = try scales.withBytes(0..<4, scratch: buffer) { $0.loadUnaligned(as: Float.self) }
+            let zero = try zeros.withBytes(0..<8, scratch: buffer) { $0.loadUnaligned(as: Double.self) }
+            return (scale, zero)
         }
     }
 
     private static func keptBefore(
-        _ form: VectorForm, _ mask: StoredTensor?, count: Int, _ kernels: Kernels
+        _ format: StorageFormat, _ mask: StoredTensor?, count: Int, _ kernels: Kernels
     ) throws -> [Int] {
-        guard case .sparse(let kept, _) = form, let mask else { return [] }
+        guard case .sparse(let kept, _) = format, let mask else { return [] }
         var before = [0], total = 0
-        try withUnsafeTemporaryAllocation(byteCount: FixedTree.blockElements / 8, alignment: 64) { room in
-            for start in stride(from: 0, to: count, by: FixedTree.blockElements) {
-                let elements = min(FixedTree.blockElements, count - start)
-                total += try mask.withBytes(start / 8..<start / 8 + (elements + 7) / 8, scratch: room) { bytes in
+        try withUnsafeTemporaryAllocation(byteCount: FixedTree.tileElements / 8, alignment: 64) { buffer in
+            for start in stride(from: 0, to: count, by: FixedTree.tileElements) {
+                let elements = min(FixedTree.tileElements, count - start)
+                total += try mask.withBytes(start / 8..<start / 8 + (elements + 7) / 8, scratch: buffer) { bytes in
                     bytes.baseAddress.map { kernels.countBits($0, count: elements) } ?? 0
                 }
                 before.append(total)
@@ -65,7 +65,7 @@ package struct PackedVector: Sendable {
     package func load(
         _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {
-        switch form {
+        switch format {
         case .zero, .mask: target.update(repeating: 0, count: range.count)
         case .dense(.raw):
             try part(parts.values).load(range, into: target, scratch: scratch, kernels: kernels)
@@ -86,17 +86,17 @@ package struct PackedVector: Sendable {
     }
 
     private func loadSparse(
-        _ range: Range<Int>, _ values: ValueForm, into target: UnsafeMutablePointer<Float>,
+        _ range: Range<Int>, _ values: ValueFormat, into target: UnsafeMutablePointer<Float>,
         scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {
         guard !range.isEmpty else { return }
-        let grain = range.lowerBound / FixedTree.blockElements
-        let start = grain * FixedTree.blockElements
-        // Bits of the grain before the range come first: they say where its values begin.
-        let first = try keptBefore[grain] + countBits(start..<range.lowerBound, scratch: scratch, kernels: kernels)
+        let tile = range.lowerBound / FixedTree.tileElements
+        let start = tile * FixedTree.tileElements
+        // Bits of the tile before the range come first: they say where its values begin.
+        let first = try keptBefore[tile] + countBits(start..<range.lowerBound, scratch: scratch, kernels: kernels)
         let kept = try countBits(range, scratch: scratch, kernels: kernels)
-        try withUnsafeTemporaryAllocation(of: Float.self, capacity: max(1, kept)) { room in
-            guard let packed = room.baseAddress else { return }
+        try withUnsafeTemporaryAllocation(of: Float.self, capacity: max(1, kept)) { buffer in
+            guard let packed = buffer.baseAddress else { return }
             switch values {
             case .raw:
                 try part(parts.values).load(first..<first + kept, into: packed, scratch: scratch, kernels: kernels)
@@ -123,15 +123,15 @@ package struct PackedVector: Sendable {
             let first = range.lowerBound % 8
             if let whole {
                 return kernels.dequantize(
-                    codes, bits: grid.bits, first: first, step: whole.step, zero: whole.zero, into: target, count: range.count)
+                    codes, bits: grid.bits, first: first, scale: whole.scale, zero: whole.zero, into: target, count: range.count)
             }
             let rest = UnsafeMutableRawBufferPointer(rebasing: scratch[(bytes.count + 63) / 64 * 64..<scratch.count])
             let points = try points(of: grid, elements, scratch: rest, kernels: kernels)
-            if case .run(let length) = grid.sharing, !isSparse {
+            if case .group(let length) = grid.granularity, !isSparse {
                 // As if the stream began with the run: what lies before the elements is not read.
                 let before = (range.lowerBound / 8 * 8 - range.lowerBound / length * length) / 8 * grid.bits
                 return kernels.dequantize(
-                    codes - before, bits: grid.bits, first: range.lowerBound % length, group: length, steps: points.steps,
+                    codes - before, bits: grid.bits, first: range.lowerBound % length, group: length, scales: points.scales,
                     zero: Kernels.fittedZero(bits: grid.bits), into: target, count: range.count)
             }
             try decodeRuns(grid, codes, first: first, points, of: elements, into: target, scratch: rest, kernels: kernels)
@@ -140,40 +140,40 @@ package struct PackedVector: Sendable {
 
     /// Run by run: of a sparse vector, as many codes of each as it has bits.
     private func decodeRuns(
-        _ grid: Grid, _ codes: UnsafeRawPointer, first: Int, _ points: (steps: [Float], zeros: [UInt8]), of elements: Range<Int>,
+        _ grid: Grid, _ codes: UnsafeRawPointer, first: Int, _ points: (scales: [Float], zeros: [UInt8]), of elements: Range<Int>,
         into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {
-        let length = grid.runLength(in: shape)
+        let length = grid.groupLength(in: shape)
         var done = 0
         for (index, run) in (elements.lowerBound / length..<(elements.upperBound - 1) / length + 1).enumerated() {
             let part = elements.clamped(to: run * length..<(run + 1) * length)
             let kept = try isSparse ? countBits(part, scratch: scratch, kernels: kernels) : part.count
             let zero = points.zeros.isEmpty ? Double(Kernels.fittedZero(bits: grid.bits)) : Double(points.zeros[index])
             kernels.dequantize(
-                codes, bits: grid.bits, first: first + done, step: points.steps[index], zero: zero, into: target + done,
+                codes, bits: grid.bits, first: first + done, scale: points.scales[index], zero: zero, into: target + done,
                 count: kept)
             done += kept
         }
     }
 
-    /// Steps, and zeros where they are stored, of the runs that the elements lie in.
+    /// Scales, and zeros where they are stored, of the runs that the elements lie in.
     private func points(
         of grid: Grid, _ elements: Range<Int>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
-    ) throws -> (steps: [Float], zeros: [UInt8]) {
-        let length = grid.runLength(in: shape)
+    ) throws -> (scales: [Float], zeros: [UInt8]) {
+        let length = grid.groupLength(in: shape)
         let runs = elements.lowerBound / length..<(elements.upperBound - 1) / length + 1
-        var steps = [Float](repeating: 0, count: runs.count)
-        try steps.withUnsafeMutableBufferPointer { steps in
-            guard let start = steps.baseAddress else { return }
-            try part(parts.steps).load(runs, into: start, scratch: scratch, kernels: kernels)
+        var scales = [Float](repeating: 0, count: runs.count)
+        try scales.withUnsafeMutableBufferPointer { scales in
+            guard let start = scales.baseAddress else { return }
+            try part(parts.scales).load(runs, into: start, scratch: scratch, kernels: kernels)
         }
-        guard let zeros = parts.zeros else { return (steps, []) }
-        return (steps, try zeros.withBytes(runs, scratch: scratch) { Array($0) })
+        guard let zeros = parts.zeros else { return (scales, []) }
+        return (scales, try zeros.withBytes(runs, scratch: scratch) { Array($0) })
     }
 
     // MARK: Parts
 
-    private var isSparse: Bool { if case .sparse = form { true } else { false } }
+    private var isSparse: Bool { if case .sparse = format { true } else { false } }
 
     private func countBits(_ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels) throws -> Int {
         guard !range.isEmpty else { return 0 }
@@ -184,13 +184,13 @@ package struct PackedVector: Sendable {
 
     /// Those that the form has.
     private struct Parts: Sendable {
-        private(set) var codes, steps, zeros, values, mask: StoredTensor?
+        private(set) var codes, scales, zeros, values, mask: StoredTensor?
 
-        init(_ parts: some Sequence<(FormTensor.Part, StoredTensor)>) {
+        init(_ parts: some Sequence<(FormatTensor.Part, StoredTensor)>) {
             for (part, tensor) in parts {
                 switch part {
                 case .codes: codes = tensor
-                case .steps: steps = tensor
+                case .scales: scales = tensor
                 case .zeros: zeros = tensor
                 case .values: values = tensor
                 case .mask: mask = tensor
@@ -202,7 +202,7 @@ package struct PackedVector: Sendable {
     /// Says that `range` of `count` elements will be read soon: the same share of each part.
     func prefetch(_ range: Range<Int>, of count: Int) {
         guard count > 0 else { return }
-        for part in [parts.codes, parts.steps, parts.zeros, parts.values, parts.mask].compactMap(\.self) {
+        for part in [parts.codes, parts.scales, parts.zeros, parts.values, parts.mask].compactMap(\.self) {
             func place(_ element: Int) -> Int { Int(Double(element) / Double(count) * Double(part.count)) }
             part.prefetch(place(range.lowerBound)..<place(range.upperBound))
         }
@@ -220,14 +220,14 @@ package struct PackedVector: Sendable {
         let first = range.lowerBound / 8
         return try part(parts.mask).withBytes(first..<max(first, (range.upperBound + 7) / 8), scratch: scratch) { bytes in
             guard let start = bytes.baseAddress ?? UnsafeRawPointer(scratch.baseAddress) else {
-                throw TesseraError(.internal, "no room to read a bitmap")
+                throw TesseraError(.internal, "no memory to read a bitmap")
             }
             return try body(start, range.lowerBound - first * 8)
         }
     }
 }
 
-extension VectorForm {
+extension StorageFormat {
     /// The grid of its values, if they lie on one.
     package var grid: Grid? {
         switch self {

@@ -28,8 +28,8 @@ package struct RebuiltTensor: DifferenceSource {
         _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {
         try loadDifference(range, into: target, scratch: scratch, kernels: kernels)
-        try withUnsafeTemporaryAllocation(of: Float.self, capacity: max(1, range.count)) { room in
-            guard let own = room.baseAddress else { return }
+        try withUnsafeTemporaryAllocation(of: Float.self, capacity: max(1, range.count)) { buffer in
+            guard let own = buffer.baseAddress else { return }
             try base.load(range, into: own, scratch: scratch, kernels: kernels)
             kernels.add(own, to: target, count: range.count)
         }
@@ -50,8 +50,8 @@ package struct RebuiltTensor: DifferenceSource {
             if vector.isMask {
                 try vector.applyMask(range, to: target, scratch: scratch, kernels: kernels)
             } else {
-                try withUnsafeTemporaryAllocation(of: Float.self, capacity: max(1, range.count)) { room in
-                    guard let other = room.baseAddress else { return }
+                try withUnsafeTemporaryAllocation(of: Float.self, capacity: max(1, range.count)) { buffer in
+                    guard let other = buffer.baseAddress else { return }
                     try vector.load(range, into: other, scratch: scratch, kernels: kernels)
                     kernels.add(other, to: target, count: range.count)
                 }

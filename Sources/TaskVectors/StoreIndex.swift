@@ -45,11 +45,16 @@ package struct StoreIndex: Sendable, Hashable, Codable {
     package struct Shared: Sendable, Hashable, Codable {
         package let files: [String]
         /// Of each tensor, in the order of `tensors`; `null` where there is none.
-        package let forms: [VectorForm?]
+        package let formats: [StorageFormat?]
 
-        package init(files: [String], forms: [VectorForm?]) {
+        package init(files: [String], formats: [StorageFormat?]) {
             self.files = files
-            self.forms = forms
+            self.formats = formats
+        }
+
+        private enum CodingKeys: String, CodingKey {
+            case files
+            case formats = "forms"
         }
     }
 
@@ -62,7 +67,7 @@ package struct StoreIndex: Sendable, Hashable, Codable {
         package let scheme: String
         package let files: [String]
         /// Of each tensor, in the order of `tensors`; `null` where the tensor is the base's.
-        package let forms: [VectorForm?]
+        package let formats: [StorageFormat?]
         /// What the vector is multiplied by when it is read.
         package let factor: Double
         /// `Σ(τ − τ̂)²` and `Στ²` over the whole model.
@@ -74,7 +79,7 @@ package struct StoreIndex: Sendable, Hashable, Codable {
         package let lost: [String]
 
         package init(
-            name: String, model: String, parts: [ManifestInput.Part], scheme: String, files: [String], forms: [VectorForm?],
+            name: String, model: String, parts: [ManifestInput.Part], scheme: String, files: [String], formats: [StorageFormat?],
             factor: Double, error: Double, energy: Double, predicted: Double?, lost: [String]
         ) {
             self.name = name
@@ -82,12 +87,17 @@ package struct StoreIndex: Sendable, Hashable, Codable {
             self.parts = parts
             self.scheme = scheme
             self.files = files
-            self.forms = forms
+            self.formats = formats
             self.factor = factor
             self.error = error
             self.energy = energy
             self.predicted = predicted
             self.lost = lost
+        }
+
+        private enum CodingKeys: String, CodingKey {
+            case name, model, parts, scheme, files, factor, error, energy, predicted, lost
+            case formats = "forms"
         }
     }
 
@@ -140,8 +150,8 @@ package struct StoreIndex: Sendable, Hashable, Codable {
         } catch {
             throw TesseraError(.badData, "is damaged: \(error)", file: path)
         }
-        guard index.tasks.allSatisfy({ $0.forms.count == index.tensors.count }),
-            index.shared.map({ $0.forms.count == index.tensors.count }) ?? true,
+        guard index.tasks.allSatisfy({ $0.formats.count == index.tensors.count }),
+            index.shared.map({ $0.formats.count == index.tensors.count }) ?? true,
             (index.tasks.flatMap(\.files) + (index.shared?.files ?? [])).allSatisfy({ !$0.contains("/") && !$0.hasPrefix(".") })
         else { throw TesseraError(.badData, "is damaged: it contradicts itself", file: path) }
         return index

@@ -30,8 +30,8 @@ package struct TaskVectorStore: Sendable {
         }
         let store = TaskVectorStore(directory: path, index: index, headers: headers, entries: entries)
         for position in index.tensors.indices {
-            if let shared = index.shared { _ = try store.place(shared.forms[position], files: shared.files, position) }
-            for task in index.tasks { _ = try store.place(task.forms[position], files: task.files, position) }
+            if let shared = index.shared { _ = try store.place(shared.formats[position], files: shared.files, position) }
+            for task in index.tasks { _ = try store.place(task.formats[position], files: task.files, position) }
         }
         return store
     }
@@ -66,16 +66,16 @@ package struct TaskVectorStore: Sendable {
 
     /// Where the tensors of a form lie.
     package struct Place {
-        package let form: VectorForm
+        package let format: StorageFormat
         package let file: String
         package let offsets: [Int]
     }
 
     /// - Returns: `nil` for a form without tensors.
-    package func place(_ form: VectorForm?, files: [String], _ position: Int) throws(TesseraError) -> Place? {
-        guard let form else { return nil }
+    package func place(_ format: StorageFormat?, files: [String], _ position: Int) throws(TesseraError) -> Place? {
+        guard let format else { return nil }
         let tensor = index.tensors[position]
-        let wanted = form.tensors(shape: tensor.shape)
+        let wanted = format.tensors(shape: tensor.shape)
         guard !wanted.isEmpty else { return nil }
         let names = wanted.map { $0.name(of: tensor.name) }
         for file in files {
@@ -83,7 +83,7 @@ package struct TaskVectorStore: Sendable {
             guard !found.isEmpty else { continue }
             guard found.count == wanted.count, zip(found, wanted).allSatisfy({ $0.dtype == $1.dtype && $0.shape == $1.shape })
             else { break }
-            return Place(form: form, file: file, offsets: found.map(\.range.lowerBound))
+            return Place(format: format, file: file, offsets: found.map(\.range.lowerBound))
         }
         throw TesseraError(.badData, "the store's files do not hold it as the index says", file: directory, tensor: tensor.name)
     }

@@ -18,9 +18,9 @@ package enum BytePlanes {
     ) {
         assert(target.count >= source.count && elementWidth > 0)
         let from = source.bindMemory(to: UInt8.self), to = target.bindMemory(to: UInt8.self)
-        guard let first = from.baseAddress, let room = to.baseAddress else { return }
+        guard let first = from.baseAddress, let buffer = to.baseAddress else { return }
         let elements = source.count / elementWidth, whole = elements * elementWidth
-        kernel(first, room, elements, elementWidth)
-        (room + whole).update(from: first + whole, count: source.count - whole)
+        kernel(first, buffer, elements, elementWidth)
+        (buffer + whole).update(from: first + whole, count: source.count - whole)
     }
 }

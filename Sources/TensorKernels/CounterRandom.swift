@@ -42,24 +42,24 @@ package struct CounterRandom: Sendable, Hashable {
     }
 }
 
-/// One thread's room for DELLA's choice in a row.
-package final class RankRoom {
-    private let room: UnsafeMutablePointer<tk_rank_room>
-    private let items = Room<UInt64>(), words = Room<UInt32>()
+/// One thread's buffer for DELLA's choice in a row.
+package final class RankBuffer {
+    private let buffer: UnsafeMutablePointer<tk_rank_buffer>
+    private let items = ScratchBuffer<UInt64>(), words = ScratchBuffer<UInt32>()
 
     package init() {
-        room = .allocate(capacity: 1)
-        room.initialize(to: tk_rank_room())
+        buffer = .allocate(capacity: 1)
+        buffer.initialize(to: tk_rank_buffer())
     }
 
-    deinit { room.deallocate() }
+    deinit { buffer.deallocate() }
 
     /// Elements of the longest row.
     package static let rowLimit = Int(Int32.max)
 
     /// Bytes for rows of that many elements.
     package static func byteCount(row: Int) -> Int {
-        MemoryLayout<tk_rank_room>.size + itemCount(row) * MemoryLayout<UInt64>.stride
+        MemoryLayout<tk_rank_buffer>.size + itemCount(row) * MemoryLayout<UInt64>.stride
             + wordCount(row) * MemoryLayout<UInt32>.stride
     }
 
@@ -79,7 +79,7 @@ package final class RankRoom {
     ) {
         let words = words.pointer(Self.wordCount(count)), items = items.pointer(Self.itemCount(count))
         withUnsafePointer(to: random.words(from: first)) { random in
-            kernels.table.pointee.keep_by_rank(row, random, words, count, lowest, spread, room, items, flags)
+            kernels.table.pointee.keep_by_rank(row, random, words, count, lowest, spread, buffer, items, flags)
         }
     }
 
@@ -89,6 +89,6 @@ package final class RankRoom {
         flags: UnsafeMutablePointer<UInt8>, count: Int, kernels: Kernels
     ) {
         let items = items.pointer(Self.itemCount(count))
-        kernels.table.pointee.keep_by_rank(row, nil, words, count, lowest, spread, room, items, flags)
+        kernels.table.pointee.keep_by_rank(row, nil, words, count, lowest, spread, buffer, items, flags)
     }
 }

@@ -18,39 +18,41 @@ package struct ValueRange: Sendable, Hashable {
     package mutating func formUnion(_ other: ValueRange) { self = union(other) }
 }
 
-/// Where a grid lies: `x = (code − zero) · step`.
+/// Where a grid lies: `x = (code − zero) · scale`.
 package struct GridPoint: Sendable, Hashable {
-    package let step: Float
+    package let scale: Float
     package let zero: Double
-    /// What numbers are multiplied by before they are rounded; not always `1 / step`, since both are rounded.
+    /// What numbers are multiplied by before they are rounded; not always `1 / scale`, since both are rounded.
     let multiplier: Float
     /// What is added to the product; 0 where every code is.
     let offset: Double
 
     /// The paper's grid over a range: `s = largest / (max − min)`, `z = −round(s · min)`, both float32; numbers that are all the same are
-    /// one step away from zero (arXiv 2503.06921; docs/task-vectors.md).
+    /// one scale away from zero (arXiv 2503.06921; docs/task-vectors.md).
     package static func published(_ range: ValueRange, largestCode: Int) -> GridPoint {
         let span = range.highest - range.lowest, top = Float(largestCode)
         guard span > 0 else {
             let value = range.lowest.isFinite ? range.lowest : 0
             return GridPoint(
-                step: value == 0 ? 1 : value.magnitude, zero: value == 0 ? 0 : value < 0 ? 1 : -1, multiplier: 0, offset: 0)
+                scale: value == 0 ? 1 : value.magnitude, zero: value == 0 ? 0 : value < 0 ? 1 : -1, multiplier: 0, offset: 0)
         }
         let multiplier = min(top / span, Float.greatestFiniteMagnitude)
         var zero = -Double((multiplier * range.lowest).rounded(.toNearestOrEven))
-        // Far from zero, float32 has no room for the fraction of a step.
+        // Far from zero, float32 cannot represent the fraction of a scale.
         if !(zero.magnitude < 0x1p20) { zero = -(Double(multiplier) * Double(range.lowest)).rounded(.toNearestOrEven) }
-        return GridPoint(step: span / top, zero: zero, multiplier: multiplier, offset: zero)
+        return GridPoint(scale: span / top, zero: zero, multiplier: multiplier, offset: zero)
     }
 
-    /// A grid over a range and zero with a step in bfloat16, as runs have it.
+    /// A grid over a range and zero with a scale in bfloat16, as runs have it.
     package static func spanning(_ range: ValueRange, largestCode: Int) -> GridPoint {
         let low = min(0, range.lowest), top = Float(largestCode)
         let span = max(0, range.highest) - low
         let above = ((span / top).bitPattern + 0xffff) & 0xffff_0000
-        let step = Float(bitPattern: min(above, 0x7f7f_0000))
-        guard span.isFinite, step > 0, (1 / step).isFinite else { return GridPoint(step: 0, zero: 0, multiplier: 0, offset: 0) }
-        let zero = Double(min(top, (-low / step).rounded(.toNearestOrEven)))
-        return GridPoint(step: step, zero: zero, multiplier: 1 / step, offset: zero)
+        let scale = Float(bitPattern: min(above, 0x7f7f_0000))
+        guard span.isFinite, scale > 0, (1 / scale).isFinite else {
+            return GridPoint(scale: 0, zero: 0, multiplier: 0, offset: 0)
+        }
+        let zero = Double(min(top, (-low / scale).rounded(.toNearestOrEven)))
+        return GridPoint(scale: scale, zero: zero, multiplier: 1 / scale, offset: zero)
     }
 }

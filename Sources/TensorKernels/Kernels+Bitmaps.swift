@@ -56,8 +56,8 @@ extension Kernels {
 
     /// How many elements are not 0.
     package func countNonzero(_ x: UnsafePointer<Float>, count: Int) -> Int {
-        withUnsafeTemporaryAllocation(byteCount: max(1, (count + 7) / 8), alignment: 8) { room in
-            guard let bitmap = room.baseAddress else { return 0 }
+        withUnsafeTemporaryAllocation(byteCount: max(1, (count + 7) / 8), alignment: 8) { buffer in
+            guard let bitmap = buffer.baseAddress else { return 0 }
             bits(ofNonzero: x, into: bitmap, count: count)
             return countBits(bitmap, count: count)
         }

@@ -49,30 +49,30 @@ extension Kernels {
         table.pointee.dequantize_table(stream, bits, first, values, target, count)
     }
 
-    /// `target = (code − zero) · step` for the codes `first ..< first + count`, the product rounded once.
+    /// `target = (code − zero) · scale` for the codes `first ..< first + count`, the product rounded once.
     ///
     /// - Parameters:
     ///   - group: elements of a group, a power of two.
-    ///   - steps: one for each group, beginning with the one that `first` is in.
+    ///   - scales: one for each group, beginning with the one that `first` is in.
     ///   - zero: a whole or half number below 2²⁰ keeps the difference exact.
     package func dequantize(
-        _ stream: UnsafeRawPointer, bits: Int, first: Int, group: Int, steps: UnsafePointer<Float>, zero: Float,
+        _ stream: UnsafeRawPointer, bits: Int, first: Int, group: Int, scales: UnsafePointer<Float>, zero: Float,
         into target: UnsafeMutablePointer<Float>, count: Int
     ) {
-        table.pointee.dequantize_groups(stream, bits, first, group, steps, zero, target, count)
+        table.pointee.dequantize_groups(stream, bits, first, group, scales, zero, target, count)
     }
 
     /// The same on one grid, in float64 where its zero is far off.
     package func dequantize(
-        _ stream: UnsafeRawPointer, bits: Int, first: Int, step: Float, zero: Double, into target: UnsafeMutablePointer<Float>,
+        _ stream: UnsafeRawPointer, bits: Int, first: Int, scale: Float, zero: Double, into target: UnsafeMutablePointer<Float>,
         count: Int
     ) {
         guard zero.magnitude >= 0x1p20 else {
-            return withUnsafePointer(to: step) {
+            return withUnsafePointer(to: scale) {
                 table.pointee.dequantize_groups(stream, bits, first, 1 << 62, $0, Float(zero), target, count)
             }
         }
-        let values = (0..<1 << bits).map { Float((Double($0) - zero) * Double(step)) }
+        let values = (0..<1 << bits).map { Float((Double($0) - zero) * Double(scale)) }
         dequantize(stream, bits: bits, first: first, values: values, into: target, count: count)
     }
 
@@ -85,11 +85,11 @@ extension Kernels {
         table.pointee.quantize(x, point.multiplier, point.offset, UInt32(largestCode), codes, count)
     }
 
-    /// `target = (code − zero) · step` for codes of a byte each.
+    /// `target = (code − zero) · scale` for codes of a byte each.
     package func decode(
         _ codes: UnsafePointer<UInt8>, on point: GridPoint, into target: UnsafeMutablePointer<Float>, count: Int
     ) {
-        table.pointee.decode(codes, point.step, point.zero, target, count)
+        table.pointee.decode(codes, point.scale, point.zero, target, count)
     }
 
     /// Where the zero of a fitted grid is: ½ for one bit, else `2^(bits − 1)`, a code of its own.
@@ -97,17 +97,17 @@ extension Kernels {
 
     /// Codes each group of finite numbers on a grid of its own, whose zero is `fittedZero`.
     ///
-    /// The codes are those of the step that errs least, as far as a search finds it. The stored step is the one with `Σ xx̂ = Σ x²`, so
+    /// The codes are those of the scale that errs least, as far as a search finds it. The stored scale is the one with `Σ xx̂ = Σ x²`, so
     /// that the vector is not shortened on the whole; least squares alone would shorten it, the more the fewer bits there are.
     ///
     /// - Parameters:
-    ///   - steps: a bfloat16 number for each group, of either sign; 0 for one of zeros.
+    ///   - scales: a bfloat16 number for each group, of either sign; 0 for one of zeros.
     ///   - decoded: takes the numbers as they will be read.
     package func fitGroups(
-        _ x: UnsafePointer<Float>, group: Int, bits: Int, steps: UnsafeMutablePointer<Float>,
+        _ x: UnsafePointer<Float>, group: Int, bits: Int, scales: UnsafeMutablePointer<Float>,
         codes: UnsafeMutablePointer<UInt8>, decoded: UnsafeMutablePointer<Float>, count: Int
     ) {
-        table.pointee.fit_groups(x, group, bits, steps, codes, decoded, count)
+        table.pointee.fit_groups(x, group, bits, scales, codes, decoded, count)
     }
 
     /// `Σ |xᵢ|` in float64.

@@ -183,13 +183,13 @@ extension Kernels {
                 vectors[index].part(from: range.lowerBound, bands[index], factor: factors[index], weight: weights[index])
             }
             // Tiles too, like those on the kernels' own stack.
-            let roomBytes = max(1, parts.count) * Int(TK_TILE) * MemoryLayout<Float>.stride
-            withUnsafeTemporaryAllocation(byteCount: roomBytes, alignment: 64) { room in
-                guard let room = room.bindMemory(to: Float.self).baseAddress else { return }
+            let bufferBytes = max(1, parts.count) * Int(TK_TILE) * MemoryLayout<Float>.stride
+            withUnsafeTemporaryAllocation(byteCount: bufferBytes, alignment: 64) { buffer in
+                guard let buffer = buffer.bindMemory(to: Float.self).baseAddress else { return }
                 withUnsafePointer(to: base.advanced(by: range.lowerBound).vector) { base in
                     withUnsafePointer(to: combination) { how in
                         kernels.table.pointee.merge_trimmed(
-                            parts, parts.count, base, how, room, target + range.lowerBound, range.count)
+                            parts, parts.count, base, how, buffer, target + range.lowerBound, range.count)
                     }
                 }
             }

@@ -4,16 +4,16 @@ internal import CTensorKernels
 package struct WindowCount: Sendable, Hashable {
     /// How many magnitudes lie above the window, on its upper end and on its lower one; the last says nothing where both are the same.
     package private(set) var above = 0, atHigh = 0, atLow = 0
-    /// The patterns strictly between its ends, in order; `nil` once there was no room for them.
+    /// The patterns strictly between its ends, in order; `nil` once there was no memory left for them.
     package private(set) var between: [UInt32]? = []
 
     package init() {}
 
     /// Counts more numbers.
     ///
-    /// - Parameter take: is asked whether there is room for so many more patterns.
+    /// - Parameter take: is asked whether there is memory for so many more patterns.
     package mutating func add(
-        _ x: UnsafePointer<Float>, count: Int, around window: ClosedRange<UInt32>, kernels: Kernels, room take: (Int) -> Bool
+        _ x: UnsafePointer<Float>, count: Int, around window: ClosedRange<UInt32>, kernels: Kernels, buffer take: (Int) -> Bool
     ) {
         withUnsafeTemporaryAllocation(of: UInt32.self, capacity: count + 1) { notes in
             guard let first = notes.baseAddress else { return }

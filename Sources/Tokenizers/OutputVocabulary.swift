@@ -12,7 +12,7 @@ import Recipes
 /// and then, in every case, the recipe's tokens that are not in it yet. What is appended becomes an added token, under the next free id.
 struct OutputVocabulary {
     /// The model whose tokenizer files the output's are made from.
-    let donor: Int
+    let primary: Int
     private(set) var texts: [ExactText?]
     private(set) var ids: [ExactText: Int]
     private(set) var changes: TokenizerChanges
@@ -22,12 +22,12 @@ struct OutputVocabulary {
     private let donorEnd: Int
 
     /// - Parameters:
-    ///   - donor: the model whose tokenizer is the start.
+    ///   - primary: the model whose tokenizer is the start.
     ///   - isStripped: whether tokens without a row are left out.
-    private init(models: [VocabularyModel], donor: Int, tokenizer: Tokenizer, isStripped: Bool) {
+    private init(models: [VocabularyModel], primary: Int, tokenizer: Tokenizer, isStripped: Bool) {
         self.models = models
-        self.donor = donor
-        let limit = isStripped ? models[donor].vocabularySize ?? .max : .max
+        self.primary = primary
+        let limit = isStripped ? models[primary].vocabularySize ?? .max : .max
         var texts = (0..<min(limit, tokenizer.idEnd)).map { tokenizer.text(of: $0) }
         while let last = texts.last, last == nil { texts.removeLast() }
         let removed = (texts.count..<tokenizer.idEnd).filter { tokenizer.text(of: $0) != nil }
@@ -41,7 +41,7 @@ struct OutputVocabulary {
         if !removed.isEmpty {
             let examples = removed.prefix(5).compactMap { tokenizer.text(of: $0) }.map { "'\($0)'" }.joined(separator: ", ")
             remarks.append(
-                "\(removed.count) tokens of \(models[donor].reference) have ids beyond its \(limit) rows and are left out: \(examples)"
+                "\(removed.count) tokens of \(models[primary].reference) have ids beyond its \(limit) rows and are left out: \(examples)"
             )
         }
     }
@@ -51,23 +51,23 @@ struct OutputVocabulary {
     static func make(
         models: [VocabularyModel], base: Int, recipe: TokenizerRecipe, file: String
     ) throws(TesseraError) -> OutputVocabulary {
-        var donor = base
+        var primary = base
         if case .model(let reference) = recipe.source.value {
             guard let index = models.firstIndex(where: { $0.reference == reference }) else {
                 throw TesseraError(
                     .badData, "the tokenizer's source '\(reference)' is none of the models", file: file, line: recipe.source.line,
                     advice: "write 'union', 'base', or one of \(models.map { "\($0.reference)" }.joined(separator: ", "))")
             }
-            donor = index
+            primary = index
         }
-        guard let tokenizer = models[donor].tokenizer else {
+        guard let tokenizer = models[primary].tokenizer else {
             throw TesseraError(
-                .badData, "'\(models[donor].reference)' holds neither tokenizer.json nor a vocabulary file that can be read",
+                .badData, "'\(models[primary].reference)' holds neither tokenizer.json nor a vocabulary file that can be read",
                 file: file,
                 line: recipe.source.line, advice: "load its tokenizer with transformers and save it beside the weights")
         }
         let isModel = if case .model = recipe.source.value { true } else { false }
-        var vocabulary = OutputVocabulary(models: models, donor: donor, tokenizer: tokenizer, isStripped: !isModel)
+        var vocabulary = OutputVocabulary(models: models, primary: primary, tokenizer: tokenizer, isStripped: !isModel)
         if recipe.source.value == .union { vocabulary.unite() }
         for token in recipe.tokens where vocabulary.ids[ExactText(token.text)] == nil {
             vocabulary.append(.plain(ExactText(token.text)))
@@ -79,7 +79,7 @@ struct OutputVocabulary {
 
     private mutating func unite() {
         changes.isUnion = true
-        let order = [donor] + models.indices.filter { $0 != donor && models[$0].tokenizer != nil }
+        let order = [primary] + models.indices.filter { $0 != primary && models[$0].tokenizer != nil }
         let definitions = collectAdded(order)
         for model in order.dropFirst() {
             guard let tokenizer = models[model].tokenizer else { continue }
@@ -106,7 +106,7 @@ struct OutputVocabulary {
         for model in order {
             guard let tokenizer = models[model].tokenizer else { continue }
             for text in tokenizer.addedOrder {
-                guard let token = tokenizer.added[text], model != donor || ids[text] != nil else { continue }
+                guard let token = tokenizer.added[text], model != primary || ids[text] != nil else { continue }
                 if let other = first[text] {
                     if !token.isSameDefinition(as: other) { conflicts.insert(text) }
                 } else {
@@ -125,7 +125,7 @@ struct OutputVocabulary {
 
     /// Makes a token that is in the vocabulary an added one, unless it is or will be.
     private mutating func promote(_ token: AddedToken, id: Int) {
-        guard models[donor].tokenizer?.isAdded(token.text) != true, id < donorEnd else { return }
+        guard models[primary].tokenizer?.isAdded(token.text) != true, id < donorEnd else { return }
         var token = token
         token.id = id
         changes.appended.append(token)

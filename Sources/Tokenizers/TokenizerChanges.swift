@@ -2,7 +2,7 @@
 package struct TokenizerChanges: Sendable, Hashable {
     /// Ids of tokens that are left out.
     package var removed: Set<Int>
-    /// Added tokens that join, by ascending id; then ordinary tokens of the donor's that become added ones.
+    /// Added tokens that join, by ascending id; then ordinary tokens of the primary's that become added ones.
     package var appended: [AddedToken]
     package var isUnion: Bool
 

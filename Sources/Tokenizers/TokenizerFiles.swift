@@ -1,7 +1,7 @@
 package import Checkpoints
 package import Core
 
-/// The tokenizer's files of the output: the donor's, with the tokens that join and leave, and the chat template.
+/// The tokenizer's files of the output: the primary's, with the tokens that join and leave, and the chat template.
 ///
 /// What is edited stays byte for byte as it was but for the entries in question.
 package struct TokenizerFiles: Sendable {
@@ -18,9 +18,9 @@ package struct TokenizerFiles: Sendable {
     private let template: String?
 
     /// - Parameters:
-    ///   - directory: of the donor.
+    ///   - directory: of the primary.
     ///   - changes: as the vocabulary plan says; none where the recipe only sets a chat template.
-    ///   - template: in place of the donor's.
+    ///   - template: in place of the primary's.
     package init(directory: String, changes: TokenizerChanges = TokenizerChanges(), template: String? = nil) {
         self.directory = directory
         self.changes = changes
@@ -29,22 +29,22 @@ package struct TokenizerFiles: Sendable {
 
     /// What is to be written, and what the user should know of it.
     ///
-    /// - Throws: `badData` when the donor's files cannot be changed so.
-    package func make() throws(TesseraError) -> (files: [CompanionFile], remarks: [String]) {
-        var files: [CompanionFile] = []
+    /// - Throws: `badData` when the primary's files cannot be changed so.
+    package func make() throws(TesseraError) -> (files: [SidecarFile], remarks: [String]) {
+        var files: [SidecarFile] = []
         var remarks: [String] = []
         for name in Self.names where fileExists(path(name)) {
             switch name {
-            case Tokenizer.fastName where !changes.isEmpty: files.append(CompanionFile(name: name, bytes: try fastTokenizer()))
+            case Tokenizer.fastName where !changes.isEmpty: files.append(SidecarFile(name: name, bytes: try fastTokenizer()))
             case Self.configName: files.append(try config())
-            case Tokenizer.addedName where !changes.isEmpty: files.append(CompanionFile(name: name, bytes: try addedTokens()))
+            case Tokenizer.addedName where !changes.isEmpty: files.append(SidecarFile(name: name, bytes: try addedTokens()))
             case "tokenizer.model" where !changes.isEmpty:
                 remarks.append("tokenizer.model is not written: it does not hold the merged vocabulary; tokenizer.json does")
             case ChatTemplates.fileName where template != nil, ChatTemplates.legacyName where template != nil: break
-            default: files.append(CompanionFile(name: name, copyOf: path(name)))
+            default: files.append(SidecarFile(name: name, copyOf: path(name)))
             }
         }
-        if let template { files.append(CompanionFile(name: ChatTemplates.fileName, bytes: Array(template.utf8))) }
+        if let template { files.append(SidecarFile(name: ChatTemplates.fileName, bytes: Array(template.utf8))) }
         guard changes.appended.isEmpty && changes.removed.isEmpty || fileExists(path(Tokenizer.fastName)) else {
             throw TesseraError(
                 .badData, "holds no \(Tokenizer.fastName), which is what tokens are added to", file: directory,
@@ -112,9 +112,9 @@ package struct TokenizerFiles: Sendable {
 
     // MARK: The files beside it
 
-    private func config() throws(TesseraError) -> CompanionFile {
+    private func config() throws(TesseraError) -> SidecarFile {
         guard template != nil || !changes.isEmpty else {
-            return CompanionFile(name: Self.configName, copyOf: path(Self.configName))
+            return SidecarFile(name: Self.configName, copyOf: path(Self.configName))
         }
         var json = try read(Self.configName)
         let key = "added_tokens_decoder"
@@ -127,7 +127,7 @@ package struct TokenizerFiles: Sendable {
             try json.append(members: known.map { ("\($0.id)", $0.decoderValue) }, to: [key])
         }
         if let template { json.set("chat_template", to: template) }
-        return CompanionFile(name: Self.configName, bytes: json.bytes)
+        return SidecarFile(name: Self.configName, bytes: json.bytes)
     }
 
     private func addedTokens() throws(TesseraError) -> [UInt8] {

@@ -23,8 +23,8 @@ package import Recipes
 ///     let maps = try vocabulary.rowMaps(holders: holders)          // one for each source of the tensor, in its order
 ///     // The output's shape is [vocabulary.rowCount, …]; source k is, on the worker,
 ///     // AlignedRows(matrices: sources, rowLength: rowLength, map: maps[k]).
-///     let size = vocabulary.resize(&config)                        // config.json of the donor
-///     let files = try TokenizerFiles(directory: vocabulary.donorDirectory, changes: vocabulary.changes, …)
+///     let size = vocabulary.resize(&config)                        // config.json of the primary
+///     let files = try TokenizerFiles(directory: vocabulary.primaryDirectory, changes: vocabulary.changes, …)
 /// } else {
 ///     problems += VocabularyCheck(models: models, base: base, file: file).problems
 /// }
@@ -35,7 +35,7 @@ package struct VocabularyPlan: Sendable {
     /// Rows of every aligned matrix: the tokens, rounded up.
     package let rowCount: Int
     /// The model whose tokenizer files the output's are made from.
-    package let donor: Int
+    package let primary: Int
     package let changes: TokenizerChanges
     /// What the user should know.
     package let remarks: [String]
@@ -71,7 +71,7 @@ package struct VocabularyPlan: Sendable {
         }
         rowCount = rounded / multiple * multiple
         tokens = vocabulary.texts
-        donor = vocabulary.donor
+        primary = vocabulary.primary
         changes = vocabulary.changes
         self.models = models
         self.base = base
@@ -87,8 +87,8 @@ package struct VocabularyPlan: Sendable {
         guard problems.isEmpty else { throw Problems(problems) }
     }
 
-    /// Where the tokenizer files of the donor lie.
-    package var donorDirectory: String { models[donor].tokenizer?.directory ?? "" }
+    /// Where the tokenizer files of the primary lie.
+    package var primaryDirectory: String { models[primary].tokenizer?.directory ?? "" }
 
     package func id(of text: String) -> Int? { tokens.firstIndex(of: ExactText(text)) }
 

@@ -3,16 +3,16 @@ package import TaskVectors
 
 /// Where the parts of a stored task vector lie that is added to a base's tensor (`RebuiltTensor`).
 package struct VectorReference: Sendable, Hashable, Codable {
-    /// A vector in its form, and where its tensors begin in a file.
+    /// A vector in its format, and where its tensors begin in a file.
     package struct Vector: Sendable, Hashable, Codable {
-        package let form: VectorForm
+        package let format: StorageFormat
         /// Index into the files of the plan, or of the shard once it is on its way.
         package var file: Int
-        /// Bytes from the beginning of the file, in the order of `VectorForm.tensors`.
+        /// Bytes from the beginning of the file, in the order of `StorageFormat.tensors`.
         package let offsets: [Int]
 
-        package init(form: VectorForm, file: Int, offsets: [Int]) {
-            self.form = form
+        package init(format: StorageFormat, file: Int, offsets: [Int]) {
+            self.format = format
             self.file = file
             self.offsets = offsets
         }
@@ -40,5 +40,5 @@ package struct VectorReference: Sendable, Hashable, Codable {
     }
 
     /// Bytes to read.
-    var byteCount: Int { [own, shared].reduce(0) { $0 + ($1?.form.byteCount(shape: shape) ?? 0) } }
+    var byteCount: Int { [own, shared].reduce(0) { $0 + ($1?.format.byteCount(shape: shape) ?? 0) } }
 }

@@ -18,7 +18,7 @@ extension MergeOperation {
 }
 
 extension TensorWork {
-    /// How often the sources are read, and the memory for statistics, a grain of every source, adapters' factors as float32, once as stored
+    /// How often the sources are read, and the memory for statistics, a tile of every source, adapters' factors as float32, once as stored
     /// and once as used, and mean rows of aligned sources.
     package func cost() throws(TesseraError) -> OperatorCost {
         let cost: OperatorCost =
@@ -29,7 +29,7 @@ extension TensorWork {
         let factors = sources.compactMap(\.adapter).reduce(0) { $0 + $1.a.count + $1.b.count }
         let rows = alignment.map { $0.maps.count * $0.rowLength } ?? 0
         let own = MemoryNeed(
-            shared: (2 * factors + rows) * MemoryLayout<Float>.stride, perThread: Grain.byteCount(sources: sources.count))
-        return OperatorCost(reads: cost.reads, memory: cost.memory + own)
+            shared: (2 * factors + rows) * MemoryLayout<Float>.stride, perThread: Tile.byteCount(sources: sources.count))
+        return OperatorCost(passes: cost.passes, memory: cost.memory + own)
     }
 }

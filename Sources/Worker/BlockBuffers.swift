@@ -2,7 +2,7 @@ import Core
 import NIOCore
 import Synchronization
 
-/// Room for one block for each thread that is writing one, of which no more is touched than a piece.
+/// Buffer for one block for each thread that is writing one, of which no more is touched than a piece.
 final class BlockBuffers: Sendable {
     private let idle = Mutex<[Buffer]>([])
 
@@ -20,9 +20,9 @@ final class BlockBuffers: Sendable {
 }
 
 /// Memory of frames that have left, for the next ones.
-final class FrameRooms: Sendable {
+final class FrameBuffers: Sendable {
     private let idle = Mutex<[ByteBuffer]>([])
 
     func take() -> ByteBuffer { idle.withLock { $0.popLast() } ?? ByteBuffer() }
-    func giveBack(_ room: ByteBuffer) { idle.withLock { $0.append(room) } }
+    func giveBack(_ buffer: ByteBuffer) { idle.withLock { $0.append(buffer) } }
 }

@@ -2,13 +2,13 @@ package import Core
 import Synchronization
 package import Work
 
-/// Asks another host for stretches of a file. Calls wait on the calling thread.
+/// Asks another host for ranges of a file. Calls wait on the calling thread.
 package protocol RangeFetcher: Sendable {
     /// - Returns: exactly the bytes of `range` of `file`.
     func fetch(_ file: InputFile, _ range: Range<Int>) throws -> [UInt8]
 }
 
-/// Input files that this host does not have, read piece by piece from the coordinator and kept while there is room.
+/// Input files that this host does not have, read piece by piece from the coordinator and kept while there is memory.
 ///
 /// Pieces are known by the file and its version, so that two jobs over one file share them, and a file that was replaced is fetched anew. The least recently used piece goes first;
 /// a reader keeps the piece that it holds alive.

@@ -5,7 +5,7 @@ import Protocol
 import Synchronization
 import Work
 
-/// Asks the coordinator for stretches of files; the calling thread waits for the answer.
+/// Asks the coordinator for ranges of files; the calling thread waits for the answer.
 final class FetchClient: RangeFetcher {
     private final class Waiter: Sendable {
         let done = DispatchSemaphore(value: 0)

@@ -23,7 +23,7 @@ package final class LeaseRunner: Sendable {
         do {
             let direct = try lease.output.flatMap { try outputs.open($0, of: lease) }
             let result = try await executor.run(lease.work, output: direct ?? returning, progress: progress)
-            return .success(ShardDone(attempt: lease.attempt, result: result, delivery: direct == nil ? .returned : .direct))
+            return .success(ShardDone(attempt: lease.attempt, result: result, delivery: direct == nil ? .relayed : .direct))
         } catch {
             return progress.isCancelled ? nil : .failure(TesseraError(wrapping: error))
         }

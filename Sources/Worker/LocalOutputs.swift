@@ -10,7 +10,7 @@ package struct LocalOutputs: Sendable {
         /// Directly, or not at all.
         case direct
         /// Through the coordinator.
-        case returned = "return"
+        case relayed = "return"
     }
 
     private let mode: Mode
@@ -29,7 +29,7 @@ package struct LocalOutputs: Sendable {
     /// - Returns: `nil` where blocks have to be sent.
     /// - Throws: `cannotCreate` when they must not be sent and the output is not to be seen.
     func open(_ place: OutputPlace, of lease: Lease) throws(TesseraError) -> DirectOutput? {
-        guard mode != .returned else { return nil }
+        guard mode != .relayed else { return nil }
         let isSameKernel = machine != nil && machine == place.machine
         do throws(TesseraError) {
             let directory = try directory(of: place, job: lease.attempt.job)

@@ -64,8 +64,8 @@ package struct ShardExecutor: Sendable {
         var shard = ShardAtWork()
         while true {
             shard = try await pool.run { [shard] in try advance(shard, of: work, output: output, progress: progress) }
-            guard let missing = shard.missing else { return ShardResult(digests: shard.digests, findings: shard.findings) }
-            shard.memory = await pool.memory.takeWhenFree(missing)
+            guard let missing = shard.missing else { return ShardResult(digests: shard.digests, statistics: shard.statistics) }
+            shard.memory = await pool.memory.reserveWhenFree(missing)
         }
     }
 
@@ -73,9 +73,9 @@ package struct ShardExecutor: Sendable {
     private struct ShardAtWork: Sendable {
         var finishedTensors = 0
         var digests: [[Digest]] = []
-        var findings: [TensorFindings] = []
+        var statistics: [TensorStatistics] = []
         /// What was taken for the next tensor.
-        var memory: MemoryLoan?
+        var memory: MemoryReservation?
         /// Bytes of memory without which it cannot begin.
         var missing: Int?
     }
@@ -93,7 +93,7 @@ package struct ShardExecutor: Sendable {
             do {
                 if shard.memory == nil {
                     let bytes = try memory(for: tensor)
-                    shard.memory = pool.memory.take(bytes)
+                    shard.memory = pool.memory.reserve(bytes)
                     guard shard.memory != nil else {
                         shard.missing = bytes
                         return shard
@@ -106,7 +106,7 @@ package struct ShardExecutor: Sendable {
                 let sources = try upcoming ?? openSources(of: tensor, in: files)
                 upcoming = index + 1 < work.tensors.count ? prepared(work.tensors[index + 1], in: files) : nil
                 if let found = try compute(tensor, sources: sources, sinks: sinks, progress: progress) {
-                    shard.findings.append(found)
+                    shard.statistics.append(found)
                 }
                 shard.digests += try sinks.map { try $0.finish() }
                 if sinks.isEmpty { progress.add(tensor.progressByteCount) }
@@ -124,8 +124,8 @@ package struct ShardExecutor: Sendable {
 
     /// Bytes of memory that all threads together may need for the tensor.
     private func memory(for tensor: TensorWork) throws(TesseraError) -> Int {
-        let grains = (tensor.elementCount + FixedTree.blockElements - 1) / FixedTree.blockElements
-        let bytes = try tensor.cost().memory.byteCount(threads: max(1, min(pool.threads, grains)))
+        let tiles = (tensor.elementCount + FixedTree.tileElements - 1) / FixedTree.tileElements
+        let bytes = try tensor.cost().memory.byteCount(threads: max(1, min(pool.threads, tiles)))
         guard bytes <= pool.memory.total else {
             throw TesseraError(
                 .usage, "needs \(bytes) bytes of memory, more than the \(pool.memory.total) that there are for it",
@@ -144,7 +144,7 @@ package struct ShardExecutor: Sendable {
 
     private func compute(
         _ tensor: TensorWork, sources: [any ElementSource], sinks: [HashingSink], progress: ShardProgress
-    ) throws -> TensorFindings? {
+    ) throws -> TensorStatistics? {
         func passes(_ inputs: TensorInputs, outputType: DType) throws(TesseraError) -> TensorPasses {
             guard inputs.base.map(sources.indices.contains) ?? true, !sources.isEmpty else {
                 throw TesseraError(.badData, "the shard names a base that is none of its \(sources.count) sources")
@@ -216,12 +216,12 @@ extension ShardExecutor {
         _ stored: (Int, Int, DType, Int) throws -> StoredTensor
     ) throws -> any ElementSource {
         func vector(_ vector: VectorReference.Vector) throws -> PackedVector {
-            let tensors = vector.form.tensors(shape: reference.shape)
+            let tensors = vector.format.tensors(shape: reference.shape)
             guard tensors.count == vector.offsets.count else {
                 throw TesseraError(.badData, "the shard names \(vector.offsets.count) of \(tensors.count) parts of a task vector")
             }
             let parts = try zip(tensors, vector.offsets).map { try stored(vector.file, $1, $0.dtype, $0.shape.reduce(1, *)) }
-            return try PackedVector(vector.form, shape: reference.shape, parts: parts, kernels: kernels)
+            return try PackedVector(vector.format, shape: reference.shape, parts: parts, kernels: kernels)
         }
         guard try BaseIdentity.sample(of: base) == reference.baseSample else {
             throw TesseraError(
@@ -253,9 +253,9 @@ private final class HashingSink: BlockSink {
     ) throws {
         let hash = try SHA256()
         for piece in pieces(of: byteRange, size: output.pieceSize) {
-            try output.store(byteCount: piece.count, tensor: tensor, offset: piece.lowerBound) { room, filled in
+            try output.store(byteCount: piece.count, tensor: tensor, offset: piece.lowerBound) { buffer, filled in
                 for bytes in pieces(of: piece, size: step) {
-                    let target = room + (bytes.lowerBound - piece.lowerBound)
+                    let target = buffer + (bytes.lowerBound - piece.lowerBound)
                     try fill(bytes, target)
                     hash.update(UnsafeRawBufferPointer(start: target, count: bytes.count))
                     try filled(bytes.upperBound - piece.lowerBound)

@@ -13,7 +13,7 @@ final class WorkerConnection: Sendable {
     private let fetches: FetchClient
     private let log: Logger
     private let gate = CreditGate()
-    private let buffers = BlockBuffers(), rooms = FrameRooms()
+    private let buffers = BlockBuffers(), frameBuffers = FrameBuffers()
     private let origin = ContinuousClock.now
     private let session: Mutex<WorkerSession>
     private let ending = Mutex<TesseraError?>(nil)
@@ -123,7 +123,7 @@ final class WorkerConnection: Sendable {
         let output = StreamOutput(
             attempt: lease.attempt, widths: lease.work.outputs.map { max(1, $0.dtype.bitWidth / 8) }, gate: gate,
             channel: channel.channel, packs: settings.packsBlocks(to: channel.channel.remoteAddress), buffers: buffers,
-            rooms: rooms)
+            frameBuffers: frameBuffers)
         switch await runner.run(lease, returning: output) {
         case .success(let done):
             // The lease is this worker's until its blocks and the result have left.
@@ -150,7 +150,7 @@ private struct StreamOutput: ShardOutput {
     let channel: any Channel
     let packs: Bool
     let buffers: BlockBuffers
-    let rooms: FrameRooms
+    let frameBuffers: FrameBuffers
 
     var pieceSize: Int { TreeDigest.blockSize }
 
@@ -170,10 +170,11 @@ private struct StreamOutput: ShardOutput {
                 try pack(UnsafeRawBufferPointer(start: buffer, count: byteCount), tensor, offset)
             }
         }
-        let frame = try BlockFrame.storing(byteCount, of: attempt, tensor: tensor, offset: offset, in: rooms.take(), fill: fill)
+        let frame = try BlockFrame.storing(
+            byteCount, of: attempt, tensor: tensor, offset: offset, in: frameBuffers.take(), fill: fill)
         try gate.take(frame.byteCount)
         let sent = channel.eventLoop.makePromise(of: Void.self)
-        sent.futureResult.whenComplete { [rooms, body = frame.body] _ in rooms.giveBack(body) }
+        sent.futureResult.whenComplete { [frameBuffers, body = frame.body] _ in frameBuffers.giveBack(body) }
         channel.writeAndFlush(frame, promise: sent)
     }
 

@@ -21,7 +21,7 @@ package struct WorkerMemory: Sendable {
     /// For the program itself, its messages and the plan of a job.
     private static let program = 16 << 20
 
-    /// For the block that each thread fills, and room to pack it.
+    /// For the block that each thread fills, and buffer to pack it.
     private var blocks: Int { (isConnected ? 2 : 1) * threads * TreeDigest.blockSize }
 
     /// For blocks that are on their way to the coordinator: of a small memory an eighth, but at least one.
@@ -31,7 +31,7 @@ package struct WorkerMemory: Sendable {
     private var fetched: Int { isConnected ? total / 4 : 0 }
 
     /// Bytes of a piece of fetched input, a power of two: so few that each thread can have pieces of all models of a merge at once, lest each be fetched again for
-    /// every grain.
+    /// every tile.
     var fetchPiece: Int {
         let most = min(FetchCache.largestPiece, max(Self.smallestPiece, fetched / (threads * Self.piecesPerThread)))
         return 1 << (Int.bitWidth - 1 - most.leadingZeroBitCount)

@@ -4,13 +4,13 @@ import Foundation
 import TestSupport
 import Testing
 
-/// A directory with a manifest, as a job leaves it: 20 MB in two parts, one tensor of three blocks, and companions.
+/// A directory with a manifest, as a job leaves it: 20 MB in two parts, one tensor of three blocks, and sidecars.
 @Suite struct VerificationTests {
     private let directory: TemporaryDirectory
     private let layout: CheckpointLayout
     /// Bytes of the blocks of the small tensor: it has blocks of its own size.
     private static let smallBlock = 256
-    private static let companions = ["config.json": #"{"model_type": "x"}"#, "recipe.yml": "merge_method: linear\n"]
+    private static let sidecars = ["config.json": #"{"model_type": "x"}"#, "recipe.yml": "merge_method: linear\n"]
 
     init() throws {
         directory = try TemporaryDirectory()
@@ -35,10 +35,10 @@ import Testing
             try Data(bytes).write(to: URL(fileURLWithPath: "\(directory.path)/\(part.fileName)"))
             parts.append(try ManifestPart(layout: part, blocks: blocks))
         }
-        var files = try Self.companions.map {
+        var files = try Self.sidecars.map {
             ManifestFile(file: $0, size: $1.utf8.count, digest: try .sha256(of: Array($1.utf8)))
         }
-        for (name, text) in Self.companions { try directory.write(text, to: name) }
+        for (name, text) in Self.sidecars { try directory.write(text, to: name) }
         let index = try #require(layout.index)
         try Data(index).write(to: URL(fileURLWithPath: "\(directory.path)/\(Checkpoint.indexName)"))
         files.append(ManifestFile(file: Checkpoint.indexName, size: index.count, digest: try .sha256(of: index)))
@@ -115,7 +115,7 @@ import Testing
         #expect(found.first?.message.contains("\(layout.parts[1].fileSize) were written") == true)
     }
 
-    @Test(arguments: Array(companions.keys) + [Checkpoint.indexName])
+    @Test(arguments: Array(sidecars.keys) + [Checkpoint.indexName])
     func findsAnEditedCompanion(name: String) throws {
         try change(name) { $0[2] ^= 1 }
         #expect(try findings().contains { $0.kind == .contents && $0.file == name })
@@ -131,7 +131,7 @@ import Testing
     }
 
     @Test func findsSumsThatContradictTheManifest() throws {
-        let digest = try Digest.sha256(of: Array(Self.companions["config.json", default: ""].utf8))
+        let digest = try Digest.sha256(of: Array(Self.sidecars["config.json", default: ""].utf8))
         try change(SHA256Sums.fileName) {
             $0 = Data(
                 String(decoding: $0, as: UTF8.self).replacingOccurrences(of: digest.hex, with: String(repeating: "1", count: 64))

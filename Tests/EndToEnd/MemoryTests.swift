@@ -29,7 +29,7 @@ import Testing
             _ = FileManager.default.createFile(atPath: path, contents: nil)
             let file = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
             try file.write(contentsOf: withUnsafeBytes(of: UInt64(header.count).littleEndian) { Data($0) } + Data(header))
-            // The same numbers over and over: of a length that no grain, row or block has.
+            // The same numbers over and over: of a length that no tile, row or block has.
             let piece = Data(
                 TestTensor(bfloat16: (0..<999_983).map { _ in Float.random(in: -1...1, using: &random) * Float(index + 1) }).bytes
             )
@@ -84,7 +84,7 @@ import Testing
             try #require(await process.exitCode() == 0, "\(name): \(process.errors)")
             let peak = watch.end()
             #expect(peak < Self.budget, "\(name) took \(peak >> 20) MiB")
-            // The pieces and grains of two threads and the program itself, at least: else nothing was measured.
+            // The pieces and tiles of two threads and the program itself, at least: else nothing was measured.
             #expect(peak > 8 << 20, "\(name) took \(peak >> 20) MiB")
         }
     }
@@ -118,7 +118,7 @@ import Testing
         #expect(await submit.exitCode() == 0, "\(submit.errors)")
     }
 
-    @Test func aWorkerWithoutRoomForItsBuffersDoesNotStart() async throws {
+    @Test func aWorkerWithoutMemoryForItsBuffersDoesNotStart() async throws {
         let outcome = try await Tessera.run(["worker", "--coordinator", "127.0.0.1:1", "--memory", "64MiB", "--threads", "8"])
         #expect(outcome.exitCode == 64 && outcome.errors.contains("raise --memory, or take fewer --threads"), "\(outcome.errors)")
     }

@@ -37,9 +37,9 @@ final class RawConnection: Sendable {
     /// What the peer says next, at most 64 KiB; nothing at the end.
     func read() async -> [UInt8] {
         await onOwnThread { [self] in
-            var room = [UInt8](repeating: 0, count: 1 << 16)
-            let count = recv(descriptor, &room, room.count, 0)
-            return Array(room.prefix(max(0, count)))
+            var buffer = [UInt8](repeating: 0, count: 1 << 16)
+            let count = recv(descriptor, &buffer, buffer.count, 0)
+            return Array(buffer.prefix(max(0, count)))
         }
     }
 

@@ -148,7 +148,7 @@ import Testing
             "\(bench.path)/\(name)", [("large", large), ("small", TestTensor([1, 2, 3], shape: [1, 3]))])
     }
 
-    /// Five million elements: more than two stretches, of which each is a block of every part.
+    /// Five million elements: more than two chunks, of which each is a block of every part.
     @Test(arguments: ["f32", "bf16"])
     func withSeveralBlocks(type: String) async throws {
         let count = 5_002_500

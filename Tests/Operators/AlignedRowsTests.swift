@@ -121,7 +121,7 @@ import Testing
     }
 
     @Test(arguments: [1, 3, 700])
-    func everyStretchIsTheSame(columns: Int) throws {
+    func everyRangeIsTheSame(columns: Int) throws {
         let rows = try AlignedRows(
             matrices: [matrix(0, rows: 6, columns: columns), matrix(1, rows: 5, columns: columns)], rowLength: columns,
             map: Self.map)

@@ -6,7 +6,7 @@ import Testing
 
 /// The same bytes for any number of threads, any order of work and any instruction set.
 @Suite(.serialized) struct DeterminismTests {
-    /// Two and a half blocks of float32 output, so that blocks, spans of grains and grains are all cut.
+    /// Two and a half blocks of float32 output, so that blocks, spans of tiles and tiles are all cut.
     private static let count = 2 * (TreeDigest.blockSize / 4) + 700_001
 
     private static func bench(output: DType) -> Bench {
@@ -63,7 +63,7 @@ import Testing
         }
     }
 
-    /// Every method, on rows that lie across grains and blocks, with equal values everywhere.
+    /// Every method, on rows that lie across tiles and blocks, with equal values everywhere.
     @Test(arguments: MergeMethods.all.map { $0.name }, [[3, 10_003], [31, 1_000], [2, 5, 3_001]])
     func everyMethod(name: String, shape: [Int]) throws {
         let method = try #require(MergeMethods.named(name)), count = shape.reduce(1, *)
@@ -98,7 +98,7 @@ import Testing
         }
     }
 
-    /// Rows that lie across grains, spans and blocks of output.
+    /// Rows that lie across tiles, spans and blocks of output.
     @Test func rowsAcrossBlocks() throws {
         let shape = [3, 700_001], count = 3 * 700_001
         let values = (0..<count).map { Float(($0 &* 2_654_435_761) % 65_521) / 65_536 - 0.5 }

@@ -64,7 +64,7 @@ import Testing
         }
     }
 
-    /// Thousands of entries vary as much as the last that is kept: the first of them stay, across grains.
+    /// Thousands of entries vary as much as the last that is kept: the first of them stay, across tiles.
     @Test(arguments: [1, 8_192, 8_193, 19_999])
     func sceKeepsTheFirstOfEqualEntries(kept: Int) throws {
         let count = 20_000, base = [Float](repeating: 0, count: count)

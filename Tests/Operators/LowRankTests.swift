@@ -36,7 +36,7 @@ import Testing
         let update = try LowRankUpdate(
             try stored(w), shape: [rows, columns], a: try stored(a), b: try stored(b), rank: rank, scale: 0.5,
             isTransposed: isTransposed)
-        // Any stretch of the matrix, also one that begins and ends inside a row.
+        // Any range of the matrix, also one that begins and ends inside a row.
         for range in [0..<rows * columns, rows * columns / 3..<rows * columns - 1] {
             var found = [Float](repeating: 0, count: range.count)
             try withUnsafeTemporaryAllocation(byteCount: 8 * 8192, alignment: 64) { scratch in

@@ -6,23 +6,23 @@ import Testing
 @Suite struct MemoryBudgetTests {
     @Test func whatIsLentIsNotLentAgain() {
         let budget = MemoryBudget(bytes: 10)
-        let first = budget.take(6)
-        #expect(first?.byteCount == 6 && budget.take(5) == nil)
-        let rest = budget.take(upTo: 100)
-        #expect(rest.byteCount == 4 && budget.take(upTo: 1).byteCount == 0)
+        let first = budget.reserve(6)
+        #expect(first?.byteCount == 6 && budget.reserve(5) == nil)
+        let rest = budget.reserve(upTo: 100)
+        #expect(rest.byteCount == 4 && budget.reserve(upTo: 1).byteCount == 0)
         rest.giveBack()
         rest.giveBack()
-        #expect(budget.take(upTo: 100).byteCount == 4)
+        #expect(budget.reserve(upTo: 100).byteCount == 4)
     }
 
     @Test func aLoanEndsWithItsHolder() {
         let budget = MemoryBudget(bytes: 10)
         do {
-            let loan = budget.take(10)
-            #expect(budget.take(1) == nil)
+            let loan = budget.reserve(10)
+            #expect(budget.reserve(1) == nil)
             withExtendedLifetime(loan) {}
         }
-        #expect(budget.take(10) != nil)
+        #expect(budget.reserve(10) != nil)
     }
 
     private final class Order: Sendable {
@@ -33,29 +33,29 @@ import Testing
 
     @Test func nobodyIsPassedOver() async throws {
         let budget = MemoryBudget(bytes: 10), order = Order()
-        var loans = [try #require(budget.take(4)), try #require(budget.take(4))]
+        var loans = [try #require(budget.reserve(4)), try #require(budget.reserve(4))]
         try await withThrowingTaskGroup(of: Void.self) { group in
             for bytes in [9, 2] {
                 group.addTask {
-                    let loan = await budget.takeWhenFree(bytes)
+                    let loan = await budget.reserveWhenFree(bytes)
                     order.append(bytes)
                     loan.giveBack()
                 }
                 // Two bytes are free, and not for those who come later.
-                while budget.take(1) != nil { await Task.yield() }
+                while budget.reserve(1) != nil { await Task.yield() }
             }
-            #expect(budget.take(upTo: 1).byteCount == 0)
+            #expect(budget.reserve(upTo: 1).byteCount == 0)
             loans.removeLast().giveBack()
             #expect(order.all == [])
             loans.removeLast().giveBack()
             try await group.waitForAll()
         }
         #expect(order.all == [9, 2])
-        #expect(budget.take(10) != nil)
+        #expect(budget.reserve(10) != nil)
     }
 
     @Test func asMuchAsThereIsIsEnough() async {
         let budget = MemoryBudget(bytes: 10)
-        #expect(await budget.takeWhenFree(1_000).byteCount == 10)
+        #expect(await budget.reserveWhenFree(1_000).byteCount == 10)
     }
 }

@@ -5,7 +5,7 @@ import Testing
 
 /// Each method against its definition, computed apart in float64.
 @Suite(.serialized) struct MethodTests {
-    /// One below, at, and above a grain, and a handful.
+    /// One below, at, and above a tile, and a handful.
     private static let sizes = [1, 5, 1_000, 8_191, 8_192, 8_193, 20_000]
 
     /// A base and fine-tunes that are close to it. Every value fits bfloat16, so that differences are exact in float32.

@@ -75,7 +75,7 @@ import Testing
         for bin in 0..<bins { #expect((kept[bin] - expected[bin]).magnitude < 5 * variance[bin].squareRoot(), "bin \(bin)") }
     }
 
-    /// DELLA against its definition, with the words it draws: rows in and across grains, full of equal magnitudes, rows of one.
+    /// DELLA against its definition, with the words it draws: rows in and across tiles, full of equal magnitudes, rows of one.
     @Test(arguments: [[12, 1_000], [5, 3_001], [2, 9_001], [20_000], [5, 40, 77], [100, 1], []], ["few", "zero", "spread"])
     func dellaIsItsDefinition(shape: [Int], kind: String) throws {
         let count = shape.reduce(1, *)

@@ -59,8 +59,8 @@ import Testing
         let patterns = values.map { $0.bitPattern & 0x7fff_ffff }, pattern = found.pattern
         let above = patterns.count { $0 > pattern }
         let spans = (0..<tensor.spanCount).map { span in
-            tensor.grains(ofSpan: span).reduce(0) { sum, grain in
-                sum + patterns[grain * 8_192..<min(patterns.count, (grain + 1) * 8_192)].count { $0 == pattern }
+            tensor.tiles(ofSpan: span).reduce(0) { sum, tile in
+                sum + patterns[tile * 8_192..<min(patterns.count, (tile + 1) * 8_192)].count { $0 == pattern }
             }
         }
         #expect(found.rank == rank && found.above == above && found.equalBySpan == spans, "\(comment), rank \(rank)")
@@ -70,7 +70,7 @@ import Testing
         #expect(patterns[..<limit].count { $0 == pattern } == rank - above, "\(comment), rank \(rank)")
     }
 
-    private static let entries: OrderStatistics.Entries = { grain, stream in UnsafePointer(try grain.source(stream)) }
+    private static let entries: OrderStatistics.Entries = { tile, stream in UnsafePointer(try tile.source(stream)) }
 
     @Test(arguments: Kind.allCases, [1, 2, 64, 8_193, 16_384, 16_385, 200_001])
     func elementsAreWhatSortingFinds(kind: Kind, count: Int) throws {
@@ -113,7 +113,7 @@ import Testing
         #expect(tensor.spanCount == 2)
         for (query, found) in zip(queries, try OrderStatistics.find(queries, in: tensor, Self.entries)) {
             guard case .number(let rank) = query.rank else { continue }
-            let own: OrderStatistics.Entries = { grain, _ in UnsafePointer(try grain.source(query.stream)) }
+            let own: OrderStatistics.Entries = { tile, _ in UnsafePointer(try tile.source(query.stream)) }
             try expect(found, isRank: rank, of: streams[query.stream], in: tensor, own, "stream \(query.stream)")
         }
     }
@@ -125,9 +125,9 @@ import Testing
         let ranges = Mutex<[Range<Int>]>([])
 
         var entries: OrderStatistics.Entries {
-            { grain, stream in
-                self.ranges.withLock { $0.append(grain.range) }
-                return UnsafePointer(try grain.source(stream))
+            { tile, stream in
+                self.ranges.withLock { $0.append(tile.range) }
+                return UnsafePointer(try tile.source(stream))
             }
         }
 
@@ -135,7 +135,7 @@ import Testing
         func passes(of count: Int) -> Double { ranges.withLock { Double($0.reduce(0) { $0 + $1.count }) / Double(count) } }
     }
 
-    /// The ranges of a sample are shorter than a grain.
+    /// The ranges of a sample are shorter than a tile.
     private func sampled(_ count: Int) throws -> [Range<Int>] {
         let asked = Asked()
         _ = try OrderStatistics.find(
@@ -191,7 +191,7 @@ import Testing
         }
     }
 
-    /// A window in which nearly all lie, although few of the sample do: there is no room to note them.
+    /// A window in which nearly all lie, although few of the sample do: there is no memory to note them.
     @Test func moreThanCanBeNoted() throws {
         let count = 5_000_000, ranges = try sampled(count)
         var random = SplitMix(seed: 8)

@@ -5,7 +5,7 @@ import Testing
 
 /// The methods on directions and angles against their definitions.
 @Suite(.serialized) struct VectorMethodTests {
-    /// Rows shorter and longer than a grain, that do and do not divide it; one row, one column, no dimension at all.
+    /// Rows shorter and longer than a tile, that do and do not divide it; one row, one column, no dimension at all.
     static let shapes: [[Int]] = [
         [], [1], [5], [8_193], [1, 7], [7, 1], [150, 64], [2, 9_000], [1, 17_000], [3_000, 3], [5, 7, 300],
     ]

@@ -116,7 +116,7 @@ import Work
         try writeFamily()
         let plan = try plan(Self.linear + lines)
         #expect(plan.stages.joined().flatMap(\.tensors).allSatisfy { $0.dtype == dtype })
-        let config = try #require(plan.companions.first { $0.name == "config.json" }).contents()
+        let config = try #require(plan.sidecars.first { $0.name == "config.json" }).contents()
         let names: [DType: String] = [
             .f32: "float32", .bf16: "bfloat16", .f16: "float16", .f64: "float64", .f8E4M3: "float8_e4m3fn",
             .f8E5M2: "float8_e5m2",
@@ -250,7 +250,7 @@ import Work
         #expect(problems(recipe).first?.advice?.contains("normalize: false") == true)
     }
 
-    // MARK: Companions
+    // MARK: Sidecars
 
     @Test func companionsComeFromTheBase() throws {
         try writeFamily()
@@ -258,7 +258,7 @@ import Work
         try directory.write("{}", to: "base/tokenizer.json")
         try directory.write("secret", to: "base/notes.txt")
         let plan = try plan("merge_method: ties\nbase_model: base\nmodels:\n- model: a\nparameters: {weight: 1}\n")
-        #expect(plan.companions.map(\.name) == ["config.json", "tokenizer.json", "recipe.yml", "README.md"])
+        #expect(plan.sidecars.map(\.name) == ["config.json", "tokenizer.json", "recipe.yml", "README.md"])
     }
 
     // MARK: Contracts, parameters and seeds

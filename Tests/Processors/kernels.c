@@ -143,10 +143,10 @@ static void note_flags(size_t n) { note_bytes(flags, n + SPARE); }
 static void note_bitmap(size_t n) { note_bytes(bytes, (n + 7) / 8 + SPARE); }
 
 /* A vector of a type, one byte off any alignment. */
-static tk_vector vector(int32_t type, size_t n, uint64_t seed, uint8_t *room) {
-    uint8_t *p = room + 1;
+static tk_vector vector(int32_t type, size_t n, uint64_t seed, uint8_t *buffer) {
+    uint8_t *p = buffer + 1;
     for (size_t i = 0; i < n; i++) p += store(type, data, &seed, p);
-    return (tk_vector){room + 1, type};
+    return (tk_vector){buffer + 1, type};
 }
 
 static uint8_t stored[MODELS + 1][1 + 8 * LONGEST];
@@ -275,14 +275,14 @@ static void check_merge_trimmed(const tk_kernels *k, size_t n) {
         {.consensus = false, .divisor = 1, .lambda = 1.3f},
         {.consensus = false, .divisor = 2.5f, .lambda = 1},
     };
-    static float room[MODELS * TK_TILE];
+    static float buffer[MODELS * TK_TILE];
     tk_trimmed parts[MODELS];
     trimmed(parts, n);
     const tk_vector bases[] = {as_it_is(y), vector(TK_BF16, n, 20, stored[MODELS])};
     for EACH(way, ways) {
         for (size_t models = 0; models <= MODELS; models++) {
             for EACH(b, bases) {
-                k->merge_trimmed(parts, models, &bases[b], &ways[way], room, target, n);
+                k->merge_trimmed(parts, models, &bases[b], &ways[way], buffer, target, n);
                 note_target(n);
             }
         }
@@ -417,21 +417,21 @@ static void check_unpack_flags(const tk_kernels *k, size_t n) {
 
 static void check_keep_by_rank(const tk_kernels *k, size_t n) {
     static const struct { double lowest, spread; } ways[] = {{0.35, 0.3}, {0.1, 0.8}, {0.5, 0}, {0, 1}};
-    static tk_rank_room room;
+    static tk_rank_buffer buffer;
     static uint64_t items[(17 * LONGEST + 31) / 8 + 1];
     static uint32_t draws[LONGEST + 62];
     for EACH(way, ways) {
         for EACH(d, drawn_from) {
             const tk_random random = {.key = 5, .stream = 2, .first = drawn_from[d]};
-            k->keep_by_rank(x, &random, draws, n, ways[way].lowest, ways[way].spread, &room, items, flags);
+            k->keep_by_rank(x, &random, draws, n, ways[way].lowest, ways[way].spread, &buffer, items, flags);
             for (size_t i = 0; i < n; i++) note(x[i] != 0 ? flags[i] : 0); /* a zero may stay or not */
             k->draw(5, 2, drawn_from[d], draws, n);
-            k->keep_by_rank(x, NULL, draws, n, ways[way].lowest, ways[way].spread, &room, items, flags);
+            k->keep_by_rank(x, NULL, draws, n, ways[way].lowest, ways[way].spread, &buffer, items, flags);
             for (size_t i = 0; i < n; i++) note(x[i] != 0 ? flags[i] : 0);
         }
     }
     note_bytes(flags + n, SPARE);
-    note_bytes(room.counts, sizeof room.counts);
+    note_bytes(buffer.counts, sizeof buffer.counts);
 }
 
 /* --- the loops of single methods ------------------------------------------------------------------------------------ */

@@ -152,10 +152,11 @@ import Work
         let bytes = (0..<10_000).map { UInt8(truncatingIfNeeded: $0 * 13) }
         let attempt = Attempt(job: JobID(high: 1, low: 2), shard: 7, epoch: 9)
         // Told of or not, all of it is checked; memory that is used again holds nothing of what was there.
-        for (told, room) in [
+        for (told, buffer) in [
             ([], ByteBuffer()), ([10_000], ByteBuffer(repeating: 1, count: 20_000)), ([1, 7_000], ByteBuffer()),
         ] {
-            let sent = try BlockFrame.storing(bytes.count, of: attempt, tensor: 3, offset: 1 << 40, in: room) { target, filled in
+            let sent = try BlockFrame.storing(bytes.count, of: attempt, tensor: 3, offset: 1 << 40, in: buffer) {
+                target, filled in
                 UnsafeMutableRawBufferPointer(start: target, count: bytes.count).copyBytes(from: bytes)
                 for count in told { try filled(count) }
             }

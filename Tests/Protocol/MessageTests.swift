@@ -37,8 +37,9 @@ import Work
                     SourceReference(
                         file: 0, offset: 8, dtype: .f32,
                         vector: VectorReference(
-                            shape: [2, 3], own: .init(form: .sparse(kept: 2, .raw(.bf16)), file: 0, offsets: [1, 2]),
-                            shared: .init(form: .dense(.grid(Grid(bits: 3, sharing: .run(32)))), file: 0, offsets: [3, 4, 5]),
+                            shape: [2, 3], own: .init(format: .sparse(kept: 2, .raw(.bf16)), file: 0, offsets: [1, 2]),
+                            shared: .init(
+                                format: .dense(.grid(Grid(bits: 3, granularity: .group(32)))), file: 0, offsets: [3, 4, 5]),
                             factor: 0.5, baseSample: digest)),
                 ],
                 outputs: [OutputTensor(name: "t", dtype: .bf16, byteCount: 12, part: 0, offset: 64)]),
@@ -47,8 +48,8 @@ import Work
                 operation: .encode(
                     .quantize(
                         Quantizer(
-                            shared: .dense(.grid(Grid(bits: 3, sharing: .tensor))),
-                            tasks: [.zero, .dense(.raw(.f32)), .dense(.grid(Grid(bits: 2, sharing: .row)))]))),
+                            shared: .dense(.grid(Grid(bits: 3, granularity: .tensor))),
+                            tasks: [.zero, .dense(.raw(.f32)), .dense(.grid(Grid(bits: 2, granularity: .row)))]))),
                 sources: [], outputs: []),
         ])
 
@@ -62,7 +63,7 @@ import Work
         .shardDone(
             ShardDone(
                 attempt: attempt,
-                result: ShardResult(digests: [[digest], []], findings: [TensorFindings(tasks: [[0.5, 1e-9]])]),
+                result: ShardResult(digests: [[digest], []], statistics: [TensorStatistics(tasks: [[0.5, 1e-9]])]),
                 delivery: .direct)),
         .shardFailed(ShardFailed(attempt: attempt, error: error)),
         .credit(Credit(bytes: 9)), .fetch(FetchRequest(request: 1, file: file, offset: 2, length: 3)),

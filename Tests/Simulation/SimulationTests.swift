@@ -102,7 +102,7 @@ private struct World {
             // Some jobs know their later stages only when the first ones are done.
             let known = Bool.random(using: &random) ? stages.count : Int.random(in: 0..<stages.count, using: &random)
             unknown[id] = Array(stages[known...])
-            tell(.jobAdded(id, stages: Array(stages[..<known]), isWhole: known == stages.count))
+            tell(.jobAdded(id, stages: Array(stages[..<known]), hasMoreStages: known < stages.count))
         }
         while now < Self.end, ended.count < jobs.count {
             now += .milliseconds(500)
@@ -240,7 +240,7 @@ private struct World {
             if ended[job] != nil { violate("an ended job goes on") }
             guard let next = unknown[job]?.first else { return violate("a whole job asks for more") }
             unknown[job]?.removeFirst()
-            post(.toScheduler(.stagesAdded(job, stages: [next], isWhole: unknown[job]?.isEmpty ?? true)))
+            post(.toScheduler(.stagesAdded(job, stages: [next], hasMoreStages: unknown[job]?.isEmpty == false)))
         case .jobFinished(let job):
             if ended.updateValue(true, forKey: job) != nil { violate("a second end") }
             let count = jobs[job]?.reduce(0, +) ?? 0

@@ -29,13 +29,13 @@ package final class Collector: BlockSink {
     package func writeBlock(
         _ index: Int, byteRange: Range<Int>, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void
     ) throws {
-        let room = UnsafeMutableRawBufferPointer.allocate(byteCount: TreeDigest.blockSize, alignment: 64)
-        defer { room.deallocate() }
-        guard let start = room.baseAddress else { return }
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: TreeDigest.blockSize, alignment: 64)
+        defer { buffer.deallocate() }
+        guard let start = buffer.baseAddress else { return }
         for lower in stride(from: byteRange.lowerBound, to: byteRange.upperBound, by: step) {
             try fill(lower..<min(byteRange.upperBound, lower + step), start + (lower - byteRange.lowerBound))
         }
-        let isNew = blocks.withLock { $0.updateValue(Array(room[..<byteRange.count]), forKey: index) == nil }
+        let isNew = blocks.withLock { $0.updateValue(Array(buffer[..<byteRange.count]), forKey: index) == nil }
         if !isNew { throw TesseraError(.internal, "block \(index) was written twice") }
     }
 

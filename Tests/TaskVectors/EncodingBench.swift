@@ -25,29 +25,29 @@ struct EncodingBench {
         self.tunes = tunes
     }
 
-    /// A form with the bytes of its parts.
+    /// A format with the bytes of its parts.
     struct Stored {
-        let form: VectorForm
+        let format: StorageFormat
         let shape: [Int]
-        let parts: [FormTensor.Part: [UInt8]]
+        let parts: [FormatTensor.Part: [UInt8]]
     }
 
-    func run(_ encoding: Encoding) throws -> (findings: TensorFindings, forms: [Stored]) {
+    func run(_ encoding: Encoding) throws -> (statistics: TensorStatistics, formats: [Stored]) {
         let shape = base.shape
         let sources = try ([base] + tunes).map {
             try StoredTensor(Memory(bytes: $0.bytes), offset: 0, dtype: $0.dtype, count: shape.reduce(1, *))
         }
-        let outputs = encoding.forms.map { $0.tensors(shape: shape) }
+        let outputs = encoding.formats.map { $0.tensors(shape: shape) }
         let sinks = outputs.map { $0.map { _ in Collector() } }
-        let findings = try encoding.encode(
+        let statistics = try encoding.encode(
             TensorPasses(
                 shape: shape, outputType: .f32, sources: sources, inputs: TensorInputs(count: sources.count, base: 0),
                 kernels: kernels, runner: runner, memory: MemoryBudget(bytes: memory), sinks: sinks.flatMap(\.self)))
-        let forms = try zip(encoding.forms, zip(outputs, sinks)).map { form, made in
+        let formats = try zip(encoding.formats, zip(outputs, sinks)).map { format, made in
             let parts = try zip(made.0, made.1).map { ($0.part, try $1.bytes(count: $0.byteCount)) }
-            return Stored(form: form, shape: shape, parts: Dictionary(uniqueKeysWithValues: parts))
+            return Stored(format: format, shape: shape, parts: Dictionary(uniqueKeysWithValues: parts))
         }
-        return (findings, forms)
+        return (statistics, formats)
     }
 }
 
@@ -55,7 +55,7 @@ extension EncodingBench.Stored {
     /// The parts one after another as a file might have them, at odd places.
     func open(in directory: TemporaryDirectory, mapped: Bool) throws -> PackedVector {
         var bytes: [UInt8] = [0], starts: [Int] = []
-        for tensor in form.tensors(shape: shape) {
+        for tensor in format.tensors(shape: shape) {
             starts.append(bytes.count)
             bytes += (parts[tensor.part] ?? []) + [0xee]
         }
@@ -63,16 +63,16 @@ extension EncodingBench.Stored {
         try Data(bytes).write(to: URL(fileURLWithPath: path))
         let file = try ReadableFile(path)
         let source: any ByteSource = try mapped ? MappedSource(file) : PreadSource(file)
-        let tensors = try zip(form.tensors(shape: shape), starts).map {
+        let tensors = try zip(format.tensors(shape: shape), starts).map {
             try StoredTensor(source, offset: $1, dtype: $0.dtype, count: $0.shape.reduce(1, *))
         }
-        return try PackedVector(form, shape: shape, parts: tensors, kernels: .best)
+        return try PackedVector(format, shape: shape, parts: tensors, kernels: .best)
     }
 
     /// Element by element, as the words of `docs/task-vectors.md` say it.
     func decoded() -> [Float] {
         let count = shape.reduce(1, *)
-        switch form {
+        switch format {
         case .zero, .mask: return [Float](repeating: 0, count: count)
         case .dense(let values): return numbers(values, at: Array(0..<count))
         case .sparse(_, let values):
@@ -86,29 +86,29 @@ extension EncodingBench.Stored {
     func isMarked(_ element: Int) -> Bool { (parts[.mask] ?? [])[element / 8] >> (element % 8) & 1 == 1 }
 
     /// The first values, which belong to these elements.
-    private func numbers(_ form: ValueForm, at elements: [Int]) -> [Float] {
-        switch form {
+    private func numbers(_ format: ValueFormat, at elements: [Int]) -> [Float] {
+        switch format {
         case .raw(let dtype): return Self.floats(parts[.values] ?? [], dtype, elements.count)
         case .grid(let grid):
-            let codes = parts[.codes] ?? [], count = grid.stepCount(in: shape)
-            let steps = Self.floats(parts[.steps] ?? [], grid.sharing == .tensor ? .f32 : .bf16, count)
+            let codes = parts[.codes] ?? [], count = grid.scaleCount(in: shape)
+            let scales = Self.floats(parts[.scales] ?? [], grid.granularity == .tensor ? .f32 : .bf16, count)
             let zeros: [Double] =
-                switch grid.sharing {
+                switch grid.granularity {
                 case .tensor: (parts[.zeros] ?? []).withUnsafeBytes { [$0.loadUnaligned(as: Double.self)] }
                 case .row: (parts[.zeros] ?? []).map(Double.init)
-                case .run: [Double](repeating: grid.bits == 1 ? 0.5 : Double(1 << (grid.bits - 1)), count: count)
+                case .group: [Double](repeating: grid.bits == 1 ? 0.5 : Double(1 << (grid.bits - 1)), count: count)
                 }
             let length: Int =
-                switch grid.sharing {
+                switch grid.granularity {
                 case .tensor: Int.max
                 case .row: shape.last ?? 1
-                case .run(let length): length
+                case .group(let length): length
                 }
             return elements.enumerated().map { place, element in
                 let bit = place * grid.bits
                 let pair = Int(codes[bit / 8]) | (bit / 8 + 1 < codes.count ? Int(codes[bit / 8 + 1]) << 8 : 0)
                 let code = pair >> (bit % 8) & ((1 << grid.bits) - 1)
-                return Float((Double(code) - zeros[element / length]) * Double(steps[element / length]))
+                return Float((Double(code) - zeros[element / length]) * Double(scales[element / length]))
             }
         }
     }

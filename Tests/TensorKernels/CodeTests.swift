@@ -159,13 +159,13 @@ import Testing
                 for first in [0, 5, 8, 131] {
                     let codes = codes(first + count, bits: bits, seed: 8), stream = packed(codes, bits: bits)
                     let groups = (first + count) / group + 1 - first / group
-                    let steps = (0..<groups).map { _ in Float.random(in: -1...1, using: &random) }
+                    let scales = (0..<groups).map { _ in Float.random(in: -1...1, using: &random) }
                     let zero = Float(Int.random(in: 0..<512, using: &random)) / 2
                     var found = [Float](repeating: 0, count: count) + [77]
                     kernels.dequantize(
-                        stream, bits: bits, first: first, group: group, steps: steps, zero: zero, into: &found, count: count)
+                        stream, bits: bits, first: first, group: group, scales: scales, zero: zero, into: &found, count: count)
                     let expected = (first..<first + count).map { index in
-                        (Float(codes[index]) - zero) * steps[index / group - first / group]
+                        (Float(codes[index]) - zero) * scales[index / group - first / group]
                     }
                     #expect(found == expected + [77], "\(bits) bits, groups of \(group), \(first) + \(count)")
                 }

@@ -35,7 +35,7 @@ import Testing
     // MARK: A plain loop
 
     private struct Fit: Equatable {
-        var step: UInt32
+        var scale: UInt32
         var codes: [UInt8]
         var decoded: [UInt32]
     }
@@ -47,8 +47,8 @@ import Testing
         return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
     }
 
-    private static func codes(_ x: ArraySlice<Float>, step: Float, zero: Float, top: Float) -> [Float] {
-        let inverse = 1 / step
+    private static func codes(_ x: ArraySlice<Float>, scale: Float, zero: Float, top: Float) -> [Float] {
+        let inverse = 1 / scale
         return x.map { value in
             let place = value * inverse + zero
             let raised: Float = place > 0 ? place : 0
@@ -56,16 +56,16 @@ import Testing
         }
     }
 
-    private static func stored(_ step: Double) -> Float {
-        let single = Float(step)
+    private static func stored(_ scale: Double) -> Float {
+        let single = Float(scale)
         guard single.isFinite else { return 0 }
         let bits = single.bitPattern
         let rounded = Float(bitPattern: (bits &+ 0x7fff &+ (bits >> 16 & 1)) & 0xffff_0000)
         return rounded.magnitude >= 0x1p-120 && rounded.isFinite ? rounded : 0
     }
 
-    /// Tries the steps that are best for normal numbers, somewhat smaller and larger ones and the widest that is of use, on the side with more
-    /// room; improves the best twice by least squares; codes by it; and stores the step that does not shorten the vector.
+    /// Tries the scales that are best for normal numbers, somewhat smaller and larger ones and the widest that is of use, on the side with more
+    /// buffer; improves the best twice by least squares; codes by it; and stores the scale that does not shorten the vector.
     private static func plainFit(_ x: ArraySlice<Float>, bits: Int) -> Fit {
         let usualSteps: [Float] = [0, 1.596, 1.15, 0.62, 0.345, 0.19, 0.105, 0.057, 0.031]
         let top = Float((1 << bits) - 1), zero: Float = bits == 1 ? 0.5 : Float(1 << (bits - 1))
@@ -75,30 +75,30 @@ import Testing
         let side: Float = high > -low ? -1 : 1
         let usual = Float((energy / Double(x.count)).squareRoot()) * usualSteps[bits]
 
-        var best: (step: Float, gain: Double) = (0, -1)
-        func moments(_ step: Float) -> (product: Double, square: Double) {
-            let relative = codes(x, step: step, zero: zero, top: top).map { Double($0 - zero) }
+        var best: (scale: Float, gain: Double) = (0, -1)
+        func moments(_ scale: Float) -> (product: Double, square: Double) {
+            let relative = codes(x, scale: scale, zero: zero, top: top).map { Double($0 - zero) }
             return (sum(zip(x, relative).map { Double($0) * $1 }), sum(relative.map { $0 * $0 }))
         }
-        func attempt(_ step: Float) {
-            guard step.magnitude >= 0x1p-120 else { return }
-            let found = moments(step)
+        func attempt(_ scale: Float) {
+            guard scale.magnitude >= 0x1p-120 else { return }
+            let found = moments(scale)
             guard found.square > 0 else { return }
             let gain = found.product * found.product / found.square
             if gain > best.gain { best = (Float(found.product / found.square), gain) }
         }
         for share in [0.8, 0.95, 1.15, nil] as [Float?] {
-            let tried = share.map { usual * $0 } ?? widest, step = side * (tried < widest ? tried : widest)
-            attempt(step)
-            if bits == 2 { attempt(-step) }
+            let tried = share.map { usual * $0 } ?? widest, scale = side * (tried < widest ? tried : widest)
+            attempt(scale)
+            if bits == 2 { attempt(-scale) }
         }
-        attempt(best.step)
-        attempt(best.step)
+        attempt(best.scale)
+        attempt(best.scale)
 
-        let step = stored(Double(best.step))
+        let scale = stored(Double(best.scale))
         var final: Float = 0
-        if step != 0 {
-            let found = moments(step)
+        if scale != 0 {
+            let found = moments(scale)
             if found.square > 0, found.product != 0 {
                 let least = found.product / found.square, unbiased = energy / found.product
                 final = stored(unbiased.magnitude < 2 * least.magnitude ? unbiased : 2 * least)
@@ -106,15 +106,15 @@ import Testing
         }
         guard final != 0 else {
             let none = UInt8(bits == 1 ? 0 : 1 << (bits - 1))
-            return Fit(step: 0, codes: x.map { _ in none }, decoded: x.map { _ in 0 })
+            return Fit(scale: 0, codes: x.map { _ in none }, decoded: x.map { _ in 0 })
         }
-        let chosen = codes(x, step: step, zero: zero, top: top)
+        let chosen = codes(x, scale: scale, zero: zero, top: top)
         return Fit(
-            step: final.bitPattern, codes: chosen.map { UInt8($0) }, decoded: chosen.map { (($0 - zero) * final).bitPattern })
+            scale: final.bitPattern, codes: chosen.map { UInt8($0) }, decoded: chosen.map { (($0 - zero) * final).bitPattern })
     }
 
     private struct Found {
-        var steps: [Float]
+        var scales: [Float]
         var codes: [UInt8]
         var decoded: [Float]
     }
@@ -122,12 +122,12 @@ import Testing
     private func fit(_ x: [Float], group: Int, bits: Int, kernels: Kernels) -> Found {
         let groups = (x.count + group - 1) / group
         var found = Found(
-            steps: [Float](repeating: 77, count: groups + 1), codes: [UInt8](repeating: 0xee, count: x.count + 1),
+            scales: [Float](repeating: 77, count: groups + 1), codes: [UInt8](repeating: 0xee, count: x.count + 1),
             decoded: [Float](repeating: 77, count: x.count + 1))
         kernels.fitGroups(
-            x, group: group, bits: bits, steps: &found.steps, codes: &found.codes, decoded: &found.decoded, count: x.count)
+            x, group: group, bits: bits, scales: &found.scales, codes: &found.codes, decoded: &found.decoded, count: x.count)
         // Nothing behind the last one is touched.
-        #expect(found.steps.removeLast() == 77 && found.codes.removeLast() == 0xee && found.decoded.removeLast() == 77)
+        #expect(found.scales.removeLast() == 77 && found.codes.removeLast() == 0xee && found.decoded.removeLast() == 77)
         return found
     }
 
@@ -141,7 +141,7 @@ import Testing
             for kernels in Kernels.available {
                 let found = fit(x, group: group, bits: bits, kernels: kernels)
                 let what = "\(kernels), \(kind), \(bits) bits, groups of \(group), \(count)"
-                #expect(found.steps.map(\.bitPattern) == expected.map(\.step), "\(what)")
+                #expect(found.scales.map(\.bitPattern) == expected.map(\.scale), "\(what)")
                 #expect(found.codes == expected.flatMap(\.codes), "\(what)")
                 #expect(found.decoded.map(\.bitPattern) == expected.flatMap(\.decoded), "\(what)")
             }
@@ -165,12 +165,12 @@ import Testing
         return stride(from: 0, to: x.count, by: group).flatMap { start -> [Float] in
             let own = x[start..<min(x.count, start + group)]
             let farthest = own.max { $0.magnitude < $1.magnitude } ?? 0
-            let step = bits == 1 ? 2 * farthest.magnitude : -farthest / zero
-            return Self.codes(own, step: step == 0 ? 1 : step, zero: zero, top: top).map { ($0 - zero) * step }
+            let scale = bits == 1 ? 2 * farthest.magnitude : -farthest / zero
+            return Self.codes(own, scale: scale == 0 ? 1 : scale, zero: zero, top: top).map { ($0 - zero) * scale }
         }
     }
 
-    /// The codes are those of the least error that was found; the step that does not shorten the vector costs something of that, and more the
+    /// The codes are those of the least error that was found; the scale that does not shorten the vector costs something of that, and more the
     /// fewer bits there are: never as much as twice, nor as much as storing nothing.
     @Test(arguments: ["normal", "long tails", "sparse", "bfloat16", "one-sided"], 1...8)
     func errsHardlyMoreThanAPlainGrid(kind: String, bits: Int) {
@@ -179,13 +179,13 @@ import Testing
             let found = error(x, fit(x, group: group, bits: bits, kernels: .best).decoded)
             let plain = error(x, plainGrid(x, group: group, bits: bits))
             let energy = error(x, x.map { _ in 0 })
-            // Steps are rounded to eight bits.
+            // Scales are rounded to eight bits.
             #expect(found <= 1.02 * plain + 0x1p-18 * energy, "groups of \(group): \(found / plain)")
             #expect(found <= 1.001 * energy, "groups of \(group)")
         }
     }
 
-    /// What is read is not shorter than what was stored, seen along it: `Σ xx̂ = Σ x²` to the width of a step in bfloat16.
+    /// What is read is not shorter than what was stored, seen along it: `Σ xx̂ = Σ x²` to the width of a scale in bfloat16.
     @Test(arguments: ["normal", "long tails", "bfloat16", "constant", "huge"], 1...8)
     func doesNotShortenTheVector(kind: String, bits: Int) {
         for group in [32, 128] {
@@ -196,24 +196,24 @@ import Testing
                 let product = zip(own, read).reduce(0) { $0 + Double($1.0) * Double($1.1) }
                 let square = own.reduce(0) { $0 + Double($1) * Double($1) }
                 #expect(product <= square * (1 + 0x1p-8), "\(start): \(product / square)")
-                // A step of one bit may be at its limit, twice the one that errs least.
+                // A scale of one bit may be at its limit, twice the one that errs least.
                 #expect(product >= square * (bits > 1 ? 1 - 0x1p-8 : 0.2), "\(start): \(product / square)")
             }
         }
     }
 
-    /// Steps are bfloat16 numbers, and a group of zeros is read as zeros.
+    /// Scales are bfloat16 numbers, and a group of zeros is read as zeros.
     @Test(arguments: kinds.keys.sorted(), 1...8)
     func whatIsStoredIsWhatIsRead(kind: String, bits: Int) {
         let x = Self.numbers(kind, 1000, seed: 7)
         let found = fit(x, group: 64, bits: bits, kernels: .best)
         let zero = Kernels.fittedZero(bits: bits)
-        #expect(found.steps.allSatisfy { $0.bitPattern & 0xffff == 0 && $0.isFinite })
+        #expect(found.scales.allSatisfy { $0.bitPattern & 0xffff == 0 && $0.isFinite })
         #expect(found.codes.allSatisfy { Int($0) < 1 << bits })
         for (index, read) in found.decoded.enumerated() {
-            #expect(read.bitPattern == ((Float(found.codes[index]) - zero) * found.steps[index / 64]).bitPattern || read == 0)
-            #expect(read == (Float(found.codes[index]) - zero) * found.steps[index / 64])
+            #expect(read.bitPattern == ((Float(found.codes[index]) - zero) * found.scales[index / 64]).bitPattern || read == 0)
+            #expect(read == (Float(found.codes[index]) - zero) * found.scales[index / 64])
         }
-        if kind == "zero" { #expect(found.decoded.allSatisfy { $0 == 0 } && found.steps.allSatisfy { $0 == 0 }) }
+        if kind == "zero" { #expect(found.decoded.allSatisfy { $0 == 0 } && found.scales.allSatisfy { $0 == 0 }) }
     }
 }

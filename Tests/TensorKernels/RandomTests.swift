@@ -51,9 +51,9 @@ import Testing
         }
     }
 
-    /// A word depends on its element alone, wherever the stretch that is drawn begins and ends.
+    /// A word depends on its element alone, wherever the range that is drawn begins and ends.
     @Test(arguments: Kernels.available)
-    func anyStretchHasTheSameWords(kernels: Kernels) {
+    func anyRangeHasTheSameWords(kernels: Kernels) {
         let random = CounterRandom(key: 42, stream: 3)
         var all = [UInt32](repeating: 0, count: 3_000)
         random.draw(first: 0, into: &all, count: 3_000, kernels: .portable)
@@ -128,7 +128,7 @@ import Testing
 
     private func check(_ name: String, _ row: [Float], _ probabilities: [(lowest: Double, spread: Double)], kernels: Kernels) {
         let count = row.count
-        let random = CounterRandom(key: 5, stream: 2), room = RankRoom()
+        let random = CounterRandom(key: 5, stream: 2), buffer = RankBuffer()
         // Also across where the counter's second word goes on.
         let first = count % 2 == 0 ? (1 << 34) - count / 2 : 3
         var words = [UInt32](repeating: 0, count: count)
@@ -141,13 +141,13 @@ import Testing
                 let limit = min((lowest + q * spread) * 0x1p32, Double(UInt32.max)).rounded(.down)
                 expected[index] = Double(words[index]) < limit ? 1 : 0
             }
-            room.choose(
+            buffer.choose(
                 row, words: &words, lowest: lowest, spread: spread, flags: &flags, count: count, kernels: kernels)
             #expect(
                 row.indices.allSatisfy { row[$0] == 0 || flags[$0] == expected[$0] }, "\(name), \(lowest), \(spread)")
             #expect(flags.allSatisfy { $0 <= 1 })
             var others = [UInt8](repeating: 9, count: count)
-            room.choose(
+            buffer.choose(
                 row, random, first: first, lowest: lowest, spread: spread, flags: &others, count: count, kernels: kernels)
             #expect(others == flags, "\(name), \(lowest), \(spread)")
         }

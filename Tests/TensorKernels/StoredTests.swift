@@ -3,7 +3,7 @@ import TensorKernels
 import TestSupport
 import Testing
 
-/// The fused loops over stored elements compute the same bits as the single steps, on every level, for every type.
+/// The fused loops over stored elements compute the same bits as the single scales, on every level, for every type.
 @Suite(.serialized) struct StoredTests {
     private static let types: [DType] = [.f32, .bf16, .f16, .f64, .f8E4M3, .f8E5M2]
     private static let lengths = [0, 1, 31, 64, 65, 1000]
@@ -107,7 +107,7 @@ import Testing
         return family
     }
 
-    /// The task vectors, and what stays of them, step by step. Every other model is flagged.
+    /// The task vectors, and what stays of them, scale by scale. Every other model is flagged.
     private func entries(_ family: Family) -> (all: [[Float]], kept: [[Float]]) {
         let base = widened(family.base, .bf16, count: family.count)
         let all = family.models.map { model in
@@ -141,7 +141,7 @@ import Testing
 
     private func bits(_ values: [Float]) -> [UInt32] { values.map { $0.isNaN ? 0x7fc0_0000 : $0.bitPattern } }
 
-    /// Against the definition, in which every step is rounded; of three models and of more than anybody will merge.
+    /// Against the definition, in which every scale is rounded; of three models and of more than anybody will merge.
     @Test(arguments: Kernels.available, [0, 3, 40])
     func mergesOfTaskVectorsAreTheirSteps(kernels: Kernels, models: Int) {
         let family = family(models, count: 1000), kept = entries(family).kept
@@ -166,7 +166,7 @@ import Testing
                     let merge = Kernels.TaskVectorMerge(
                         weights: weights, factors: factors, isConsensus: isConsensus, normalize: normalize, divisor: divisor,
                         lambda: lambda)
-                    // In two stretches that begin and end anywhere.
+                    // In two ranges that begin and end anywhere.
                     for range in [0..<333, 333..<family.count] {
                         merge.apply(range, of: vectors, base: base, bands: family.bands, into: &found, kernels: kernels)
                     }
@@ -206,7 +206,7 @@ import Testing
         #expect(merged(normalize: true) == [2.25, 3, 2, 4, 0])
     }
 
-    /// In whatever stretches they are added up: the lane of an element is its index modulo eight.
+    /// In whatever pieces they are added up: the lane of an element is its index modulo eight.
     @Test(arguments: Kernels.available, [[0], [0, 8, 16], [0, 1, 2, 70, 333, 801]])
     func magnitudesAreAddedInLanes(kernels: Kernels, starts: [Int]) {
         let family = family(6, count: 1000), (all, kept) = entries(family)

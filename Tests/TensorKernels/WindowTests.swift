@@ -26,7 +26,7 @@ import Testing
         let values = Self.values(count), patterns = values.map { $0.bitPattern & 0x7fff_ffff }
         for window in Self.windows {
             var counted = WindowCount(), asked = 0
-            // In two stretches that begin and end anywhere.
+            // In two ranges that begin and end anywhere.
             for (start, end) in [(0, count / 3), (count / 3, count)] {
                 values.withUnsafeBufferPointer { values in
                     guard let first = values.baseAddress else { return }
@@ -44,14 +44,14 @@ import Testing
         }
     }
 
-    /// What there is no room for is counted all the same, and not noted any more.
-    @Test func withoutRoomNothingIsNoted() {
+    /// Patterns that do not fit are counted all the same, and not noted any more.
+    @Test func withoutMemoryNothingIsNoted() {
         let values: [Float] = [4, 1, 2, 3, -2, 0]
         var counted = WindowCount()
-        for hasRoom in [true, false, true] {
+        for hasSpace in [true, false, true] {
             counted.add(
                 values, count: values.count, around: Float(1).bitPattern...Float(3).bitPattern, kernels: .best,
-                room: { _ in hasRoom })
+                buffer: { _ in hasSpace })
         }
         #expect(counted.above == 3 && counted.atHigh == 3 && counted.atLow == 3 && counted.between == nil)
     }

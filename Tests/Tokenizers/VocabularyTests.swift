@@ -73,7 +73,7 @@ import Tokenizers
         let plan = try plan(pair(), SmallTokenizers.recipe(.model(SmallTokenizers.reference("b"))))
         #expect(texts(plan) == ["b", "a", "d", "bd", "Ġ", "<s>", "<tool>", "c", "<far>"])
         #expect(try rows(plan) == ["a1 a0 b2 b3 a4 a5 b6 a2 0", "b0 b1 b2 b3 b4 b5 b6 b7 0"])
-        #expect(plan.donor == 1 && plan.changes.isEmpty)
+        #expect(plan.primary == 1 && plan.changes.isEmpty)
     }
 
     @Test func withoutABaseTheFirstModelIsItAndNoRowComesFirst() throws {
@@ -99,7 +99,7 @@ import Tokenizers
         ]
         let plan = try plan(models, SmallTokenizers.recipe(.union), base: 1)
         #expect(texts(plan).dropFirst(7) == ["x", "d", "y", "bd", "<t>", "<tool>", "<far>"])
-        #expect(plan.donor == 1)
+        #expect(plan.primary == 1)
     }
 
     @Test func spellingsOfOneCharacterAreTwoTokens() throws {

@@ -47,7 +47,7 @@ import Worker
         #expect(source.asked.withLock { $0.map { $0.lowerBound / FetchCache.largestPiece } } == [0, 1, 2, 1])
     }
 
-    @Test func aCacheWithoutRoomStillReads() throws {
+    @Test func aCacheWithoutMemoryStillReads() throws {
         defer { scratch.deallocate() }
         let cache = FetchCache(fetcher: source, capacity: 0), file = try file()
         for _ in 0..<2 { #expect(try read(10..<20, of: file, cache) == Source.bytes(10..<20)) }

@@ -91,6 +91,6 @@ import Worker
         let forced = try #require(try LocalOutputs(mode: .direct).open(place(machine: "another"), of: lease))
         try store(forced, count: 32, offset: 0)
         try forced.finish()
-        #expect(try LocalOutputs(mode: .returned).open(place(), of: lease) == nil)
+        #expect(try LocalOutputs(mode: .relayed).open(place(), of: lease) == nil)
     }
 }

@@ -118,8 +118,8 @@ import Worker
                 }
                 return try await group.reduce(into: []) { $0.append($1) }
             }
-            #expect(digests == Array(repeating: expected, count: 16), "room for \(loans)")
-            #expect(pool.memory.take(memory) != nil, "not everything was given back")
+            #expect(digests == Array(repeating: expected, count: 16), "buffer for \(loans)")
+            #expect(pool.memory.reserve(memory) != nil, "not everything was given back")
             try await pool.shutdown()
         }
         let error = await #expect(throws: TesseraError.self) { try await run(work, threads: 4, memory: need - 1) }

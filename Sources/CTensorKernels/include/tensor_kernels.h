@@ -30,9 +30,9 @@ typedef struct tk_random {
 } tk_random;
 
 /* What keep_by_rank counts with. The counts are zero at first, and left so; the rest means nothing between calls. */
-typedef struct tk_rank_room {
+typedef struct tk_rank_buffer {
     uint32_t counts[4][TK_RANK_CLASSES], below[TK_RANK_CLASSES];
-} tk_rank_room;
+} tk_rank_buffer;
 
 /* What count_window adds to. */
 typedef struct tk_window_counts {
@@ -95,10 +95,10 @@ typedef struct tk_kernels {
     /* target = the sum of weights * x over all models, divided by `divisor`; in order, every step rounded. */
     void (*weighted_sum)(const tk_vector *x, const float *weights, size_t models, float divisor, float *target, size_t n);
     /* target = base + lambda * (combination of what stays of the task vectors), every step rounded. By consensus: the sum of the entries whose
-     * sign is that of the sum of all (zero counts as plus; a zero entry never agrees). NaN in any entry reaches the target. `room` holds
+     * sign is that of the sum of all (zero counts as plus; a zero entry never agrees). NaN in any entry reaches the target. `buffer` holds
      * TK_TILE elements a model. */
     void (*merge_trimmed)(
-        const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *room, float *target, size_t n);
+        const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *buffer, float *target, size_t n);
     /* Adds |x - base|, and what stays of it, to two sums of eight float64 lanes each, the first element to `lane`. */
     void (*add_magnitudes)(const tk_trimmed *part, const tk_vector *base, size_t lane, double *sums, size_t n);
     /* target += x */
@@ -113,7 +113,7 @@ typedef struct tk_kernels {
     /* bins[low 16 bits] += 1 for the magnitudes whose high 15 bits are `high`; TK_LOW_BINS bins. */
     void (*histogram_low)(const float *x, uint32_t high, uint32_t *bins, size_t n);
     /* Adds to `counts` how many magnitudes lie above the pattern `high`, at it, and at `low`, which is no larger. The patterns strictly
-     * between the two go to `notes`, in order; it has room for n + 1. Returns how many they are. */
+     * between the two go to `notes`, in order; it has buffer for n + 1. Returns how many they are. */
     size_t (*count_window)(const float *x, uint32_t low, uint32_t high, tk_window_counts *counts, uint32_t *notes, size_t n);
     /* How many magnitudes have exactly this pattern. */
     size_t (*count_equal)(const float *x, uint32_t pattern, size_t n);
@@ -137,10 +137,10 @@ typedef struct tk_kernels {
     void (*unpack_flags)(const uint32_t *bits, uint8_t *flags, size_t n);
     /* keep[i] = whether draws[i] / 2^32 < lowest + spread * q, q the rank of |x[i]| in the row from 0 (least) to 1, equal ones
      * by index; q = 1/2 in a row of one; neither number is negative, nor their sum above 1. Either, where x[i] is zero. The draws are
-     * made from `random`, for which `draws` has room for n + 62 words; where that is NULL, they are there. `items` has room for
+     * made from `random`, for which `draws` has buffer for n + 62 words; where that is NULL, they are there. `items` has buffer for
      * 17 n + 31 bytes; n is at most 2^31 - 1. */
     void (*keep_by_rank)(
-        const float *x, const tk_random *_Nullable random, uint32_t *draws, size_t n, double lowest, double spread, tk_rank_room *room,
+        const float *x, const tk_random *_Nullable random, uint32_t *draws, size_t n, double lowest, double spread, tk_rank_buffer *buffer,
         uint64_t *items, uint8_t *keep);
     /* target *= 1 where the key's pattern lies in from...to, else 0. */
     void (*keep_keyed)(const float *keys, uint32_t from, uint32_t to, float *target, size_t n);

@@ -27,7 +27,7 @@ package struct ArceeFusion: MergeMethod {
     package func cost(of shape: [Int]) -> OperatorCost {
         let count = shape.reduce(1, *)
         return OperatorCost(
-            reads: 4,
+            passes: 4,
             memory: OrderStatistics.memory(queries: 3, count: count)
                 + MemoryNeed(
                     shared: TensorPasses.rowStatisticsBytes(count: count, length: Self.rowLength(shape), width: 5)))
@@ -42,10 +42,10 @@ package struct ArceeFusion: MergeMethod {
         let quartiles = [0.25, 0.5, 0.75].map { share in
             OrderStatistics.Query(stream: 0, rank: tensor.count - Int(share * Double(tensor.count - 1)))
         }
-        let found = try OrderStatistics.find(quartiles, in: tensor) { grain, _ in
-            let target = grain.scratch(0), x = try grain.stored(model), b = try grain.stored(base)
-            for piece in RowPieces(grain.range, length: length) {
-                grain.kernels.importance(
+        let found = try OrderStatistics.find(quartiles, in: tensor) { tile, _ in
+            let target = tile.scratch(0), x = try tile.stored(model), b = try tile.stored(base)
+            for piece in RowPieces(tile.range, length: length) {
+                tile.kernels.importance(
                     x.advanced(by: piece.offset), b.advanced(by: piece.offset), factor: weights[piece.row],
                     into: target + piece.offset,
                     count: piece.count)
@@ -53,10 +53,10 @@ package struct ArceeFusion: MergeMethod {
             return UnsafePointer(target)
         }.map { Float(bitPattern: $0.pattern) }
         let threshold = found[1] + 1.5 * (found[2] - found[0])
-        try tensor.emit { grain, out in
-            let x = try grain.stored(model), b = try grain.stored(base)
-            for piece in RowPieces(grain.range, length: length) {
-                grain.kernels.swapImportant(
+        try tensor.emit { tile, out in
+            let x = try tile.stored(model), b = try tile.stored(base)
+            for piece in RowPieces(tile.range, length: length) {
+                tile.kernels.swapImportant(
                     x.advanced(by: piece.offset), for: b.advanced(by: piece.offset), factor: weights[piece.row],
                     threshold: threshold,
                     into: out + piece.offset, count: piece.count)
@@ -68,11 +68,11 @@ package struct ArceeFusion: MergeMethod {
     private func divergences(_ tensor: TensorPasses, length: Int) throws -> [Double] {
         let kernels = tensor.kernels, order = [model, base]
         // A row's maximum and its sum of exponentials, for both. Pieces with other maxima are brought to the larger one.
-        var softmax = try tensor.rowStatistics(length: length, width: 4) { grain, pieces, values in
+        var softmax = try tensor.rowStatistics(length: length, width: 4) { tile, pieces, values in
             for (index, source) in order.enumerated() {
-                let row = try grain.stored(source)
+                let row = try tile.stored(source)
                 for (position, piece) in pieces.enumerated() {
-                    let parts = grain.kernels.softmaxParts(row.advanced(by: piece.offset), count: piece.count)
+                    let parts = tile.kernels.softmaxParts(row.advanced(by: piece.offset), count: piece.count)
                     values[4 * position + 2 * index] = parts.maximum
                     values[4 * position + 2 * index + 1] = parts.sum
                 }
@@ -88,12 +88,12 @@ package struct ArceeFusion: MergeMethod {
         }
         for index in stride(from: 1, to: softmax.count, by: 2) { softmax[index] = 1 / softmax[index] }
         let scales = softmax
-        return try tensor.rowStatistics(length: length, width: 1) { grain, pieces, sums in
-            let x = try grain.stored(model), b = try grain.stored(base)
+        return try tensor.rowStatistics(length: length, width: 1) { tile, pieces, sums in
+            let x = try tile.stored(model), b = try tile.stored(base)
             scales.withUnsafeBufferPointer { scales in
                 guard let first = scales.baseAddress else { return }
                 for (position, piece) in pieces.enumerated() {
-                    sums[position] = grain.kernels.divergence(
+                    sums[position] = tile.kernels.divergence(
                         x.advanced(by: piece.offset), b.advanced(by: piece.offset), softmax: first + 4 * piece.row,
                         count: piece.count)
                 }

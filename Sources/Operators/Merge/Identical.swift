@@ -12,7 +12,7 @@ package struct Identical: MergeMethod {
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {}
 
-    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: 2) }
+    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: 2) }
 
     package func merge(_ tensor: TensorPasses) throws {
         for (index, source) in tensor.sources.enumerated().dropFirst() {
@@ -31,17 +31,17 @@ extension ElementSource {
     /// The first byte at which two tensors of one type and length differ.
     fileprivate func firstDifference(from other: any ElementSource) throws -> Int? {
         let length = count * dtype.bitWidth / 8
-        let stretch = 1 << 20
-        let room = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 * stretch, alignment: 64)
-        defer { room.deallocate() }
-        guard let first = room.baseAddress else { return nil }
-        let second = first + stretch
-        for start in stride(from: 0, to: length, by: stretch) {
-            let range = start..<min(length, start + stretch)
+        let piece = 1 << 20
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 * piece, alignment: 64)
+        defer { buffer.deallocate() }
+        guard let first = buffer.baseAddress else { return nil }
+        let second = first + piece
+        for start in stride(from: 0, to: length, by: piece) {
+            let range = start..<min(length, start + piece)
             try copyBytes(range, to: first)
             try other.copyBytes(range, to: second)
             if memcmp(first, second, range.count) != 0 {
-                return (0..<range.count).first { room[$0] != room[stretch + $0] }.map { start + $0 }
+                return (0..<range.count).first { buffer[$0] != buffer[piece + $0] }.map { start + $0 }
             }
         }
         return nil

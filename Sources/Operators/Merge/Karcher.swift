@@ -27,14 +27,14 @@ package struct Karcher: MergeMethod {
         models = inputs.models
     }
 
-    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: models.count > 1 ? 2 : 1) }
+    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: models.count > 1 ? 2 : 1) }
 
     package func merge(_ tensor: TensorPasses) throws {
         guard models.count > 1 else {
-            return try tensor.emit { grain, out in out.update(from: try grain.source(models[0]), count: grain.count) }
+            return try tensor.emit { tile, out in out.update(from: try tile.source(models[0]), count: tile.count) }
         }
         let combination = Combination(coefficients(try DotProducts(models.count, .whole, of: tensor) { try $0.rows(models) }))
-        try tensor.emit { grain, out in combination.apply(try grain.rows(models), of: grain, into: out) }
+        try tensor.emit { tile, out in combination.apply(try tile.rows(models), of: tile, into: out) }
     }
 
     /// The result's coefficients over the inputs.

@@ -28,12 +28,12 @@ package struct Linear: MergeMethod {
         }
     }
 
-    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: 1) }
+    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: 1) }
 
     package func merge(_ tensor: TensorPasses) throws {
-        try tensor.emit { grain, out in
-            let sources = try weights.indices.map { try grain.stored($0) }
-            grain.kernels.weightedSum(sources, weights: weights, divisor: divisor, into: out, count: grain.count)
+        try tensor.emit { tile, out in
+            let sources = try weights.indices.map { try tile.stored($0) }
+            tile.kernels.weightedSum(sources, weights: weights, divisor: divisor, into: out, count: tile.count)
         }
     }
 }

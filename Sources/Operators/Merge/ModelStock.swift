@@ -27,7 +27,7 @@ package struct ModelStock: MergeMethod {
 
     package func cost(of shape: [Int]) -> OperatorCost {
         OperatorCost(
-            reads: 2, memory: DotProducts.memory(order: models.count, cut(of: shape), shape: shape))
+            passes: 2, memory: DotProducts.memory(order: models.count, cut(of: shape), shape: shape))
     }
 
     private func cut(of shape: [Int]) -> VectorCut { filterWise ? .alongLast(shape) : .whole }
@@ -47,9 +47,9 @@ package struct ModelStock: MergeMethod {
             let t = divisor.magnitude < 1e-6 ? 0 : count * cosine / divisor
             return models.map { _ in t / count }
         }
-        try tensor.emit { grain, out in
-            combination.apply(try grain.taskVectors(models), of: grain, into: out)
-            grain.kernels.add(try grain.source(base), to: out, count: grain.count)
+        try tensor.emit { tile, out in
+            combination.apply(try tile.taskVectors(models), of: tile, into: out)
+            tile.kernels.add(try tile.source(base), to: out, count: tile.count)
         }
     }
 }

@@ -38,17 +38,17 @@ package struct MultiSlerp: MergeMethod {
         self.weights = normalize ? weights.map { $0 / sum } : weights
     }
 
-    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: models.count > 1 ? 2 : 1) }
+    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: models.count > 1 ? 2 : 1) }
 
     package func merge(_ tensor: TensorPasses) throws {
         guard models.count > 1 else {
-            return try tensor.emit { grain, out in out.update(from: try grain.source(models[0]), count: grain.count) }
+            return try tensor.emit { tile, out in out.update(from: try tile.source(models[0]), count: tile.count) }
         }
         let products = try DotProducts(models.count, .whole, of: tensor) { try $0.taskVectors(models) }
         let combination = Combination(try coefficients(products))
-        try tensor.emit { grain, out in
-            combination.apply(try grain.taskVectors(models), of: grain, into: out)
-            if let base { grain.kernels.add(try grain.source(base), to: out, count: grain.count) }
+        try tensor.emit { tile, out in
+            combination.apply(try tile.taskVectors(models), of: tile, into: out)
+            if let base { tile.kernels.add(try tile.source(base), to: out, count: tile.count) }
         }
     }
 

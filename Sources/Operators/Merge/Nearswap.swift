@@ -24,12 +24,12 @@ package struct Nearswap: MergeMethod {
         models = inputs.models
     }
 
-    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: 1) }
+    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: 1) }
 
     package func merge(_ tensor: TensorPasses) throws {
-        try tensor.emit { grain, out in
-            let rows = try grain.rows([base] + models)
-            grain.kernels.nearswap(t, rows[0], rows[1], into: out, count: grain.count)
+        try tensor.emit { tile, out in
+            let rows = try tile.rows([base] + models)
+            tile.kernels.nearswap(t, rows[0], rows[1], into: out, count: tile.count)
         }
     }
 }

@@ -34,7 +34,7 @@ package struct NuSlerp: MergeMethod {
     }
 
     package func cost(of shape: [Int]) -> OperatorCost {
-        OperatorCost(reads: 2, memory: DotProducts.memory(order: 2, cut(of: shape), shape: shape))
+        OperatorCost(passes: 2, memory: DotProducts.memory(order: 2, cut(of: shape), shape: shape))
     }
 
     private func cut(of shape: [Int]) -> VectorCut {
@@ -48,9 +48,9 @@ package struct NuSlerp: MergeMethod {
             let cosine = (products(0, 1, in: piece) / (lengths[0] * lengths[1])).asCosine
             return Arc(cosine: cosine, isStraight: 1 - cosine * cosine <= 1e-16).point(t)
         }
-        try tensor.emit { grain, out in
-            combination.apply(try grain.taskVectors(models), of: grain, into: out)
-            if let base { grain.kernels.add(try grain.source(base), to: out, count: grain.count) }
+        try tensor.emit { tile, out in
+            combination.apply(try tile.taskVectors(models), of: tile, into: out)
+            if let base { tile.kernels.add(try tile.source(base), to: out, count: tile.count) }
         }
     }
 }

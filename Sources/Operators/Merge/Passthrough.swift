@@ -16,14 +16,14 @@ package struct Passthrough: MergeMethod {
         scale = try values.optionalNumber("scale", ofInput: 0).map { Float($0) }
     }
 
-    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: 1) }
+    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: 1) }
 
     package func merge(_ tensor: TensorPasses) throws {
         if scale == nil, tensor.sources[0].dtype == tensor.outputType {
             return try tensor.emitBytes(ofSource: 0)
         }
-        try tensor.emit { grain, out in
-            grain.kernels.weightedSum([try grain.stored(0)], weights: [scale ?? 1], into: out, count: grain.count)
+        try tensor.emit { tile, out in
+            tile.kernels.weightedSum([try tile.stored(0)], weights: [scale ?? 1], into: out, count: tile.count)
         }
     }
 }

@@ -20,14 +20,14 @@ package struct RAM: MergeMethod {
         models = inputs.models
     }
 
-    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: 1) }
+    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: 1) }
 
     package func merge(_ tensor: TensorPasses) throws {
         let factors = [Float](repeating: 1, count: models.count)
-        try tensor.emit { grain, out in
-            grain.kernels.mergeChanges(
-                try grain.taskVectors(models), factors: factors, above: epsilon, into: out, count: grain.count)
-            grain.kernels.add(try grain.source(base), to: out, count: grain.count)
+        try tensor.emit { tile, out in
+            tile.kernels.mergeChanges(
+                try tile.taskVectors(models), factors: factors, above: epsilon, into: out, count: tile.count)
+            tile.kernels.add(try tile.source(base), to: out, count: tile.count)
         }
     }
 }

@@ -29,15 +29,15 @@ package struct RAMPlus: MergeMethod {
         models = inputs.models
     }
 
-    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: 2) }
+    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: 2) }
 
     package func merge(_ tensor: TensorPasses) throws {
         let threshold = Float(epsilon), count = models.count
         let (alone, shared) = try tensor.fold((Array(repeating: 0, count: count), Array(repeating: 0, count: count))) {
-            part, grain in
+            part, tile in
             var alone = Array(repeating: UInt32(0), count: count), shared = alone
-            grain.kernels.countChanges(
-                try grain.taskVectors(models), above: threshold, alone: &alone, shared: &shared, count: grain.count)
+            tile.kernels.countChanges(
+                try tile.taskVectors(models), above: threshold, alone: &alone, shared: &shared, count: tile.count)
             for index in 0..<count {
                 part.0[index] += Int(alone[index])
                 part.1[index] += Int(shared[index])
@@ -53,10 +53,10 @@ package struct RAMPlus: MergeMethod {
             let ratio = divisor > 0 ? Double(shared) / divisor : shared > 0 ? largestRatio : 0
             return Float(1 + growth * min(max(ratio, 0), largestRatio))
         }
-        try tensor.emit { grain, out in
-            grain.kernels.mergeChanges(
-                try grain.taskVectors(models), factors: factors, above: threshold, into: out, count: grain.count)
-            grain.kernels.add(try grain.source(base), to: out, count: grain.count)
+        try tensor.emit { tile, out in
+            tile.kernels.mergeChanges(
+                try tile.taskVectors(models), factors: factors, above: threshold, into: out, count: tile.count)
+            tile.kernels.add(try tile.source(base), to: out, count: tile.count)
         }
     }
 }

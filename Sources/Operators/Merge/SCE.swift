@@ -29,7 +29,7 @@ package struct SCE: MergeMethod {
 
     package func cost(of shape: [Int]) -> OperatorCost {
         OperatorCost(
-            reads: share <= 0 ? 1 : selects ? 3 : 2,
+            passes: share <= 0 ? 1 : selects ? 3 : 2,
             memory: selects ? OrderStatistics.memory(queries: 1, count: shape.reduce(1, *)) : MemoryNeed())
     }
 
@@ -40,40 +40,40 @@ package struct SCE: MergeMethod {
             return try emitBase(tensor)
         } else if selects {
             let query = OrderStatistics.Query(stream: 0, rank: .share(Float(share)))
-            let found = try OrderStatistics.find([query], in: tensor) { grain, _ in
-                try variance(grain, try grain.taskVectors(models), into: 0)
+            let found = try OrderStatistics.find([query], in: tensor) { tile, _ in
+                try variance(tile, try tile.taskVectors(models), into: 0)
             }
             guard let smallest = found.first, smallest.rank > 0 else { return try emitBase(tensor) }
             (threshold, squares) = try cut(tensor, at: smallest)
         } else {
-            squares = try tensor.sums(models.count) { grain, sums in
-                for (index, row) in try grain.taskVectors(models).enumerated() {
-                    sums[index] += grain.kernels.dot(row, row, count: grain.count)
+            squares = try tensor.sums(models.count) { tile, sums in
+                for (index, row) in try tile.taskVectors(models).enumerated() {
+                    sums[index] += tile.kernels.dot(row, row, count: tile.count)
                 }
             }
         }
         let means = squares.map { $0 / Double(max(1, tensor.count)) }, total = means.reduce(0, +)
         let weights = means.map { Float(total < 1e-6 ? 1 / Double(means.count) : $0 / total) }
         let (edge, isCut) = (threshold, selects)
-        try tensor.emit { grain, out in
-            let rows = try models.map { try grain.taskVector($0) }
+        try tensor.emit { tile, out in
+            let rows = try models.map { try tile.taskVector($0) }
             if isCut {
-                let keys = try variance(grain, rows.map { UnsafePointer($0) }, into: 1)
-                for row in rows { keep(from: edge, keys, row, of: grain) }
+                let keys = try variance(tile, rows.map { UnsafePointer($0) }, into: 1)
+                for row in rows { keep(from: edge, keys, row, of: tile) }
             }
-            grain.kernels.fuseAgreeing(
-                rows.map { UnsafePointer($0) }, weights: weights, floor: 1e-6, into: out, count: grain.count)
-            grain.kernels.add(try grain.source(base), to: out, count: grain.count)
+            tile.kernels.fuseAgreeing(
+                rows.map { UnsafePointer($0) }, weights: weights, floor: 1e-6, into: out, count: tile.count)
+            tile.kernels.add(try tile.source(base), to: out, count: tile.count)
         }
     }
 
     private func emitBase(_ tensor: TensorPasses) throws {
-        try tensor.emit { grain, out in out.update(from: try grain.source(base), count: grain.count) }
+        try tensor.emit { tile, out in out.update(from: try tile.source(base), count: tile.count) }
     }
 
-    private func variance(_ grain: Grain, _ rows: [UnsafePointer<Float>], into scratch: Int) throws -> UnsafePointer<Float> {
-        grain.kernels.variance(rows, into: grain.scratch(scratch), count: grain.count)
-        return UnsafePointer(grain.scratch(scratch))
+    private func variance(_ tile: Tile, _ rows: [UnsafePointer<Float>], into scratch: Int) throws -> UnsafePointer<Float> {
+        tile.kernels.variance(rows, into: tile.scratch(scratch), count: tile.count)
+        return UnsafePointer(tile.scratch(scratch))
     }
 
     /// Where the entries end that vary like the smallest that is kept, and `Σ d²` of what is kept of each model. Reads the sources once.
@@ -81,15 +81,15 @@ package struct SCE: MergeMethod {
         _ tensor: TensorPasses, at smallest: OrderStatistics.Found
     ) throws -> (MagnitudeEdge, [Double]) {
         let pattern = smallest.pattern
-        // By grain: how many entries lie on the edge, then for each model the sum with them and the sum without.
-        let shares = try tensor.shares(1 + 2 * models.count) { grain, sums in
-            let rows = try models.map { try grain.taskVector($0) }
-            let keys = try variance(grain, rows.map { UnsafePointer($0) }, into: 0)
-            sums[0] = Double(grain.kernels.countEqual(keys, pattern: pattern, count: grain.count))
+        // By tile: how many entries lie on the edge, then for each model the sum with them and the sum without.
+        let shares = try tensor.shares(1 + 2 * models.count) { tile, sums in
+            let rows = try models.map { try tile.taskVector($0) }
+            let keys = try variance(tile, rows.map { UnsafePointer($0) }, into: 0)
+            sums[0] = Double(tile.kernels.countEqual(keys, pattern: pattern, count: tile.count))
             for (index, row) in rows.enumerated() {
                 for (term, limit) in [tensor.count, 0].enumerated() {
-                    keep(from: MagnitudeEdge(pattern: pattern, limit: limit), keys, row, of: grain)
-                    sums[1 + 2 * index + term] = grain.kernels.dot(row, row, count: grain.count)
+                    keep(from: MagnitudeEdge(pattern: pattern, limit: limit), keys, row, of: tile)
+                    sums[1 + 2 * index + term] = tile.kernels.dot(row, row, count: tile.count)
                 }
             }
         }
@@ -102,16 +102,16 @@ package struct SCE: MergeMethod {
             }
             if edge.limit == tensor.count {
                 let equal = OrderStatistics.EqualEntries(stream: 0, pattern: pattern, kept: left, bySpan: [])
-                let limit = try OrderStatistics.limit(of: equal, inGrain: index, keeping: left, in: tensor) { grain, _ in
-                    try variance(grain, try grain.taskVectors(models), into: 0)
+                let limit = try OrderStatistics.limit(of: equal, inTile: index, keeping: left, in: tensor) { tile, _ in
+                    try variance(tile, try tile.taskVectors(models), into: 0)
                 }
                 edge = MagnitudeEdge(pattern: pattern, limit: limit)
-                let own = try tensor.visit(grain: index) { [edge] grain in
-                    let rows = try models.map { try grain.taskVector($0) }
-                    let keys = try variance(grain, rows.map { UnsafePointer($0) }, into: 0)
+                let own = try tensor.visit(tile: index) { [edge] tile in
+                    let rows = try models.map { try tile.taskVector($0) }
+                    let keys = try variance(tile, rows.map { UnsafePointer($0) }, into: 0)
                     return rows.map { row in
-                        keep(from: edge, keys, row, of: grain)
-                        return grain.kernels.dot(row, row, count: grain.count)
+                        keep(from: edge, keys, row, of: tile)
+                        return tile.kernels.dot(row, row, count: tile.count)
                     }
                 }
                 for model in models.indices { leaves[model][index] = own[model] }
@@ -125,12 +125,12 @@ package struct SCE: MergeMethod {
 
     /// Zeroes the entries whose key lies below the edge.
     private func keep(
-        from edge: MagnitudeEdge, _ keys: UnsafePointer<Float>, _ row: UnsafeMutablePointer<Float>, of grain: Grain
+        from edge: MagnitudeEdge, _ keys: UnsafePointer<Float>, _ row: UnsafeMutablePointer<Float>, of tile: Tile
     ) {
         let largest: UInt32 = 0x7fff_ffff
-        let inclusive = min(grain.count, max(0, edge.limit - grain.range.lowerBound))
-        grain.kernels.keep(edge.pattern...largest, ofKeys: keys, row, count: inclusive)
-        grain.kernels.keep(
-            min(edge.pattern + 1, largest)...largest, ofKeys: keys + inclusive, row + inclusive, count: grain.count - inclusive)
+        let inclusive = min(tile.count, max(0, edge.limit - tile.range.lowerBound))
+        tile.kernels.keep(edge.pattern...largest, ofKeys: keys, row, count: inclusive)
+        tile.kernels.keep(
+            min(edge.pattern + 1, largest)...largest, ofKeys: keys + inclusive, row + inclusive, count: tile.count - inclusive)
     }
 }

@@ -22,7 +22,7 @@ package struct Slerp: MergeMethod {
         ends = [try inputs.requiredBase()] + inputs.models
     }
 
-    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: 2) }
+    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: 2) }
 
     package func merge(_ tensor: TensorPasses) throws {
         let products = try DotProducts(2, .whole, of: tensor) { try $0.rows(ends) }
@@ -30,7 +30,7 @@ package struct Slerp: MergeMethod {
         let lengths = [0, 1].map { products.norm($0) <= shortest ? 1 : products.norm($0) }
         let cosine = (products(0, 1) / (lengths[0] * lengths[1])).asCosine
         let combination = Combination(Arc(cosine: cosine, isStraight: cosine.magnitude > 0.9995).point(t))
-        try tensor.emit { grain, out in combination.apply(try grain.rows(ends), of: grain, into: out) }
+        try tensor.emit { tile, out in combination.apply(try tile.rows(ends), of: tile, into: out) }
     }
 }
 

@@ -13,7 +13,7 @@ package struct TaskArithmetic: MergeMethod {
         vectors = try TaskVectorSum(values, inputs: inputs)
     }
 
-    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(reads: 1) }
+    package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: 1) }
 
     package func merge(_ tensor: TensorPasses) throws { try vectors.merge(tensor, by: .sum) }
 }

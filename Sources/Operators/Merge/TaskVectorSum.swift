@@ -9,14 +9,14 @@ protocol Sparsifier: Sendable {
     /// Whether entries of the `index`-th model are flagged at all.
     func isFlagging(_ index: Int) -> Bool
 
-    /// Flags each entry of the grain with 1 when it stays, else with 0. The same each time it is asked.
-    func flag(_ index: Int, _ flags: UnsafeMutablePointer<UInt8>, of grain: Grain) throws
+    /// Flags each entry of the tile with 1 when it stays, else with 0. The same each time it is asked.
+    func flag(_ index: Int, _ flags: UnsafeMutablePointer<UInt8>, of tile: Tile) throws
 }
 
 extension Sparsifier {
     func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) { (.all, .max) }
     func isFlagging(_ index: Int) -> Bool { false }
-    func flag(_ index: Int, _ flags: UnsafeMutablePointer<UInt8>, of grain: Grain) {}
+    func flag(_ index: Int, _ flags: UnsafeMutablePointer<UInt8>, of tile: Tile) {}
 }
 
 /// Drops nothing.
@@ -68,13 +68,13 @@ struct TaskVectorSum: Sendable {
     var isSparse: Bool { densities.contains { $0 < 1 } }
 
     /// Reads of `merge`, the sparsifier's own passes not counted.
-    var reads: Int { isSparse && rescale ? 2 : 1 }
+    var passes: Int { isSparse && rescale ? 2 : 1 }
 
-    /// Bytes of the flags for a grain of every source.
-    var flagBytes: Int { (models.count + 1) * FixedTree.blockElements }
+    /// Bytes of the flags for a tile of every source.
+    var flagBytes: Int { (models.count + 1) * FixedTree.tileElements }
 
     /// Of `merge` with a sparsifier that flags and has no passes of its own.
-    var cost: OperatorCost { OperatorCost(reads: reads, memory: MemoryNeed(perThread: isSparse ? flagBytes : 0)) }
+    var cost: OperatorCost { OperatorCost(passes: passes, memory: MemoryNeed(perThread: isSparse ? flagBytes : 0)) }
 
     func merge(_ tensor: TensorPasses, _ sparsifier: any Sparsifier = KeepAll(), by combination: Combination) throws {
         let notes = isSparse && rescale ? FlagNotes(models: models.count, elements: tensor.count, memory: tensor.memory) : nil
@@ -84,38 +84,38 @@ struct TaskVectorSum: Sendable {
         let merge = Kernels.TaskVectorMerge(
             weights: weights, factors: factors ?? Array(repeating: 1, count: models.count),
             isConsensus: combination == .consensus, normalize: normalize, divisor: divisor ?? 1, lambda: lambda)
-        try tensor.emit { grain, out in
+        try tensor.emit { tile, out in
             let vectors = try models.indices.map { index in
-                try taskVector(index, of: grain, sparsifier.isFlagging(index)) { flags in
-                    if notes?.recall(index, flags, of: grain) != true { try sparsifier.flag(index, flags, of: grain) }
+                try taskVector(index, of: tile, sparsifier.isFlagging(index)) { flags in
+                    if notes?.recall(index, flags, of: tile) != true { try sparsifier.flag(index, flags, of: tile) }
                 }
             }
-            let base = try grain.stored(base)
-            stretches(of: grain, models.indices, sparsifier) { range, bands in
-                merge.apply(range, of: vectors, base: base, bands: bands, into: out, kernels: grain.kernels)
+            let base = try tile.stored(base)
+            segments(of: tile, models.indices, sparsifier) { range, bands in
+                merge.apply(range, of: vectors, base: base, bands: bands, into: out, kernels: tile.kernels)
             }
         }
     }
 
     private func taskVector(
-        _ index: Int, of grain: Grain, _ isFlagged: Bool, _ flag: (UnsafeMutablePointer<UInt8>) throws -> Void
+        _ index: Int, of tile: Tile, _ isFlagged: Bool, _ flag: (UnsafeMutablePointer<UInt8>) throws -> Void
     ) throws -> Kernels.TaskVector {
-        let model = models[index], isDifference = grain.holdsTaskVector(model), base = try grain.stored(base)
-        let x = isDifference ? StoredVector(try grain.taskVector(model), .f32) : try grain.stored(model)
-        let flags = isFlagged ? grain.flags(model) : nil
+        let model = models[index], isDifference = tile.holdsTaskVector(model), base = try tile.stored(base)
+        let x = isDifference ? StoredVector(try tile.taskVector(model), .f32) : try tile.stored(model)
+        let flags = isFlagged ? tile.flags(model) : nil
         if let flags { try flag(flags) }
         return Kernels.TaskVector(x, base: base, isDifference: isDifference, flags: flags.map { UnsafePointer($0) })
     }
 
-    /// Calls `body` for each stretch of the grain, counted from its beginning, within which the same magnitudes of each of the models stay.
-    private func stretches(
-        of grain: Grain, _ indices: Range<Int>, _ sparsifier: any Sparsifier, _ body: (Range<Int>, [MagnitudeBand]) -> Void
+    /// Calls `body` for each segment of the tile, counted from its beginning, within which the same magnitudes of each of the models stay.
+    private func segments(
+        of tile: Tile, _ indices: Range<Int>, _ sparsifier: any Sparsifier, _ body: (Range<Int>, [MagnitudeBand]) -> Void
     ) {
-        var start = grain.range.lowerBound
-        while start < grain.range.upperBound {
+        var start = tile.range.lowerBound
+        while start < tile.range.upperBound {
             let bands = indices.map { sparsifier.band($0, from: start) }
-            let end = bands.reduce(grain.range.upperBound) { min($0, $1.end) }
-            body(start - grain.range.lowerBound..<end - grain.range.lowerBound, bands.map(\.0))
+            let end = bands.reduce(tile.range.upperBound) { min($0, $1.end) }
+            body(start - tile.range.lowerBound..<end - tile.range.lowerBound, bands.map(\.0))
             start = end
         }
     }
@@ -124,15 +124,15 @@ struct TaskVectorSum: Sendable {
     private func rescalingFactors(_ sparsifier: any Sparsifier, noting notes: FlagNotes, in tensor: TensorPasses) throws
         -> [Float]
     {
-        let sums = try tensor.sums(2 * models.count) { grain, sums in
+        let sums = try tensor.sums(2 * models.count) { tile, sums in
             for index in models.indices where densities[index] < 1 {
-                let vector = try taskVector(index, of: grain, sparsifier.isFlagging(index)) { flags in
-                    try sparsifier.flag(index, flags, of: grain)
-                    notes.note(index, flags, of: grain)
+                let vector = try taskVector(index, of: tile, sparsifier.isFlagging(index)) { flags in
+                    try sparsifier.flag(index, flags, of: tile)
+                    notes.note(index, flags, of: tile)
                 }
                 var magnitudes = Kernels.MagnitudeSums()
-                stretches(of: grain, index..<index + 1, sparsifier) { range, bands in
-                    vector.addMagnitudes(range, bands[0], to: &magnitudes, kernels: grain.kernels)
+                segments(of: tile, index..<index + 1, sparsifier) { range, bands in
+                    vector.addMagnitudes(range, bands[0], to: &magnitudes, kernels: tile.kernels)
                 }
                 sums[2 * index] = magnitudes.all
                 sums[2 * index + 1] = magnitudes.kept
@@ -146,42 +146,42 @@ struct TaskVectorSum: Sendable {
     }
 }
 
-/// The flags that the first of two passes makes, a bit each, so that the second need not make them again: those of as many grains as there is room
+/// The flags that the first of two passes makes, a bit each, so that the second need not make them again: those of as many tiles as there is buffer
 /// for.
 private final class FlagNotes: @unchecked Sendable {
-    // Unchecked because of the room. A grain's part of it is written by one thread, in the first pass, and read in the second.
-    private let room: UnsafeMutablePointer<UInt32>
+    // Unchecked because of the buffer. A tile's part of it is written by one thread, in the first pass, and read in the second.
+    private let buffer: UnsafeMutablePointer<UInt32>
     private let models: Int
-    private let grains: Int
-    private let memory: MemoryLoan
+    private let tiles: Int
+    private let memory: MemoryReservation
 
-    private static let wordsPerGrain = FixedTree.blockElements / 32
+    private static let wordsPerTile = FixedTree.tileElements / 32
 
     init(models: Int, elements: Int, memory: MemoryBudget) {
         self.models = models
-        let bytesPerGrain = max(1, models) * Self.wordsPerGrain * MemoryLayout<UInt32>.stride
-        let count = (elements + FixedTree.blockElements - 1) / FixedTree.blockElements
-        self.memory = memory.take(upTo: count * bytesPerGrain)
-        grains = self.memory.byteCount / bytesPerGrain
-        room = .allocate(capacity: max(1, self.memory.byteCount / MemoryLayout<UInt32>.stride))
+        let bytesPerTile = max(1, models) * Self.wordsPerTile * MemoryLayout<UInt32>.stride
+        let count = (elements + FixedTree.tileElements - 1) / FixedTree.tileElements
+        self.memory = memory.reserve(upTo: count * bytesPerTile)
+        tiles = self.memory.byteCount / bytesPerTile
+        buffer = .allocate(capacity: max(1, self.memory.byteCount / MemoryLayout<UInt32>.stride))
     }
 
-    deinit { room.deallocate() }
+    deinit { buffer.deallocate() }
 
-    private func words(_ model: Int, of grain: Grain) -> UnsafeMutablePointer<UInt32>? {
-        let index = grain.range.lowerBound / FixedTree.blockElements
-        return index < grains ? room + (index * models + model) * Self.wordsPerGrain : nil
+    private func words(_ model: Int, of tile: Tile) -> UnsafeMutablePointer<UInt32>? {
+        let index = tile.range.lowerBound / FixedTree.tileElements
+        return index < tiles ? buffer + (index * models + model) * Self.wordsPerTile : nil
     }
 
-    func note(_ model: Int, _ flags: UnsafePointer<UInt8>, of grain: Grain) {
-        guard let words = words(model, of: grain) else { return }
-        grain.kernels.pack(flags, into: words, count: grain.count)
+    func note(_ model: Int, _ flags: UnsafePointer<UInt8>, of tile: Tile) {
+        guard let words = words(model, of: tile) else { return }
+        tile.kernels.pack(flags, into: words, count: tile.count)
     }
 
     /// - Returns: whether they were noted.
-    func recall(_ model: Int, _ flags: UnsafeMutablePointer<UInt8>, of grain: Grain) -> Bool {
-        guard let words = words(model, of: grain) else { return false }
-        grain.kernels.unpack(words, into: flags, count: grain.count)
+    func recall(_ model: Int, _ flags: UnsafeMutablePointer<UInt8>, of tile: Tile) -> Bool {
+        guard let words = words(model, of: tile) else { return false }
+        tile.kernels.unpack(words, into: flags, count: tile.count)
         return true
     }
 }

@@ -16,9 +16,9 @@ package struct Ties: MergeMethod {
     }
 
     package func cost(of shape: [Int]) -> OperatorCost {
-        guard vectors.isSparse else { return OperatorCost(reads: 1) }
+        guard vectors.isSparse else { return OperatorCost(passes: 1) }
         return OperatorCost(
-            reads: vectors.reads + 1,
+            passes: vectors.passes + 1,
             memory: MagnitudeTrim.memory(models: vectors.models.count, count: shape.reduce(1, *)))
     }
 

@@ -2,51 +2,54 @@ import Core
 import Recipes
 import TaskVectors
 
-/// Plans a quantized store under a bit budget: one stage measures how well each form would do, then the budget is shared out.
+/// Plans a quantized store under a bit budget: one stage measures how well each format would do, then the budget is shared out.
 struct BudgetPlanner: Sendable {
     let planner: StorePlanner
     let budget: StoreRecipe.Budget
     let isResidual: Bool
 
-    private static func runs(_ bits: Int, _ length: Int) -> VectorForm { .dense(.grid(Grid(bits: bits, sharing: .run(length)))) }
+    private static func runs(_ bits: Int, _ length: Int) -> StorageFormat {
+        .dense(.grid(Grid(bits: bits, granularity: .group(length))))
+    }
 
     /// What is measured: enough that more would gain about a hundredth.
-    private static let forms: [VectorForm] =
+    private static let formats: [StorageFormat] =
         (1...4).flatMap { bits in [64, 128, 512].map { runs(bits, $0) } } + [5, 6, 8].map { runs($0, 128) } + [
             .dense(.raw(.bf16))
         ]
 
-    private static let sharedForms: [VectorForm] = [.zero] + (1...4).map { runs($0, 128) }
+    private static let sharedFormats: [StorageFormat] = [.zero] + (1...4).map { runs($0, 128) }
 
     /// What is measured of a tensor. A store that is extended has its shared vector already, or none for this tensor.
     private func measurement(_ tensor: StoreTensor) -> GridMeasurement {
         let isNew = isResidual && planner.extended == nil && planner.tasks.count > 1
         return GridMeasurement(
-            shared: isNew ? Self.sharedForms : [.zero], sharedIsFrozen: isResidual && planner.extended?.hasShared(tensor) == true,
-            forms: Self.forms)
+            shared: isNew ? Self.sharedFormats : [.zero],
+            sharedIsFrozen: isResidual && planner.extended?.hasShared(tensor) == true,
+            formats: Self.formats)
     }
 
     func plan() throws -> Plan {
         let weights = try weights()
-        return try planner.survey("budget") {
+        return try planner.analysisStage("budget") {
             .measureGrids(measurement($0))
-        } next: { [self] findings in
-            try plan(after: findings, weights: weights)
+        } next: { [self] statistics in
+            try plan(after: statistics, weights: weights)
         }
     }
 
-    // MARK: Sharing out
+    // MARK: Granularity out
 
-    private func plan(after findings: [String: TensorFindings], weights: @Sendable (String) -> Double) throws -> Plan {
+    private func plan(after statistics: [String: TensorStatistics], weights: @Sendable (String) -> Double) throws -> Plan {
         let tensors = planner.tensors.filter(\.isArithmetic)
         let budget = BitBudget(
-            units: try tensors.map { tensor in try unit(tensor, findings[tensor.name], weight: weights(tensor.name)) },
+            units: try tensors.map { tensor in try unit(tensor, statistics[tensor.name], weight: weights(tensor.name)) },
             budget: byteBudget(tensors))
         let (choices, least) = budget.solve()
         guard let choices else {
             throw TesseraError(
                 .badData,
-                "the budget of \(budget.budget) bytes is less than the \(least) bytes that the smallest forms take",
+                "the budget of \(budget.budget) bytes is less than the \(least) bytes that the smallest formats take",
                 file: planner.recipe.file, line: self.budget.line, advice: "raise the budget, or lower the floor")
         }
         let byName = Dictionary(uniqueKeysWithValues: zip(tensors.map(\.name), choices))
@@ -61,7 +64,7 @@ struct BudgetPlanner: Sendable {
                         shared: isFrozen ? .zero : shared == .zero ? nil : shared,
                         sharedIsFrozen: isFrozen,
                         tasks: choice.options.map { options(tensor)[$0] }))
-            }, predicted: predictedErrors(choices, tensors, findings))
+            }, predicted: predictedErrors(choices, tensors, statistics))
     }
 
     /// Bytes for everything that is stored, the tensors that are left as they are included.
@@ -73,17 +76,17 @@ struct BudgetPlanner: Sendable {
         }
     }
 
-    /// What a tensor of one task may become: any of the forms, nothing, or what the recipe says of tensors that are left alone.
-    private func options(_ tensor: StoreTensor) -> [VectorForm] {
-        tensor.isEncoded ? Self.forms + [.zero] : [.dense(.raw(planner.recipe.rest))]
+    /// What a tensor of one task may become: any of the formats, nothing, or what the recipe says of tensors that are left alone.
+    private func options(_ tensor: StoreTensor) -> [StorageFormat] {
+        tensor.isEncoded ? Self.formats + [.zero] : [.dense(.raw(planner.recipe.rest))]
     }
 
     private func unit(
-        _ tensor: StoreTensor, _ found: TensorFindings?, weight: Double
+        _ tensor: StoreTensor, _ found: TensorStatistics?, weight: Double
     ) throws(TesseraError) -> [BitBudget.Shared] {
         let measurement = measurement(tensor)
         guard let found, found.tasks.count == planner.tasks.count,
-            found.tasks.allSatisfy({ $0.count == 1 + measurement.shared.count * Self.forms.count })
+            found.tasks.allSatisfy({ $0.count == 1 + measurement.shared.count * Self.formats.count })
         else { throw TesseraError(.internal, "nothing was found out about it", tensor: tensor.name) }
         let options = options(tensor), shape = tensor.shape
         return measurement.shared.enumerated().map { index, shared in
@@ -91,10 +94,10 @@ struct BudgetPlanner: Sendable {
                 bytes: tensor.isEncoded ? shared.byteCount(shape: shape) : 0,
                 items: found.tasks.map { numbers in
                     let energy = numbers[0], scale = energy > 0 ? weight / sensitivity(energy) : 0
-                    let errors = numbers[(1 + index * Self.forms.count)...].prefix(Self.forms.count)
+                    let errors = numbers[(1 + index * Self.formats.count)...].prefix(Self.formats.count)
                     let least = energy > 0 ? floor * Double(tensor.elementCount) / 8 : 0
-                    return options.enumerated().map { position, form in
-                        let bytes = form.byteCount(shape: shape)
+                    return options.enumerated().map { position, format in
+                        let bytes = format.byteCount(shape: shape)
                         let error =
                             tensor.isEncoded ? (position < errors.count ? errors[errors.startIndex + position] : energy) : 0
                         // Below the floor nothing is chosen while there is something else.
@@ -119,16 +122,16 @@ struct BudgetPlanner: Sendable {
 
     /// For each task, the share of its energy that will be lost.
     private func predictedErrors(
-        _ choices: [BitBudget.Choice], _ tensors: [StoreTensor], _ findings: [String: TensorFindings]
+        _ choices: [BitBudget.Choice], _ tensors: [StoreTensor], _ statistics: [String: TensorStatistics]
     ) -> [Double] {
         planner.tasks.indices.map { task in
             var error = 0.0, energy = 0.0
             for (tensor, choice) in zip(tensors, choices) {
-                guard let numbers = findings[tensor.name]?.tasks[task] else { continue }
+                guard let numbers = statistics[tensor.name]?.tasks[task] else { continue }
                 energy += numbers[0]
                 let option = choice.options[task]
                 guard tensor.isEncoded else { continue }
-                error += option < Self.forms.count ? numbers[1 + choice.shared * Self.forms.count + option] : numbers[0]
+                error += option < Self.formats.count ? numbers[1 + choice.shared * Self.formats.count + option] : numbers[0]
             }
             return energy > 0 ? error / energy : 0
         }

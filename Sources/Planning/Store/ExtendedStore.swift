@@ -9,7 +9,7 @@ struct ExtendedStore: Sendable {
     let store: TaskVectorStore
     /// The store's files as an input: they are where a frozen shared vector is read.
     let input: PlannedInput
-    let carried: [CarriedPart]
+    let reused: [ReusedPart]
     /// The number of its first file when the files of all inputs are counted in order.
     private let firstFile: Int
     private let positions: [String: Int]
@@ -32,12 +32,12 @@ struct ExtendedStore: Sendable {
             throw problem(
                 "the store has a task '\(task.name)' already", line: task.model.line, advice: "add 'name: TASK' to the model")
         }
-        guard base.donor.checkpoint.parts.map(\.header.digest) == store.index.base.parts.map(\.headerDigest) else {
+        guard base.primary.checkpoint.parts.map(\.header.digest) == store.index.base.parts.map(\.headerDigest) else {
             throw problem(
                 "the base is not the one of the store", line: recipe.baseModel.line,
                 advice: "name the store's own base, '\(store.index.base.model)'")
         }
-        let hasMasks = store.index.tasks.contains { $0.forms.contains(.mask) }
+        let hasMasks = store.index.tasks.contains { $0.formats.contains(.mask) }
         switch recipe.kind {
         case .sparsify(.tall, _), .sparsify(.emr, _), .sparsify(.blocks(_, _, _, isDisjoint: true), _):
             throw problem(
@@ -52,7 +52,7 @@ struct ExtendedStore: Sendable {
         default: break
         }
 
-        carried = manifest.parts.map { CarriedPart(path: "\(store.directory)/\($0.file)", part: $0) }
+        reused = manifest.parts.map { ReusedPart(path: "\(store.directory)/\($0.file)", part: $0) }
         var parts: [ManifestInput.Part] = [], versions: [String] = [], paths: [String] = []
         for name in store.index.shared?.files ?? [] {
             guard let header = store.headers[name] else { continue }
@@ -72,7 +72,8 @@ struct ExtendedStore: Sendable {
         guard let place = sharedPlace(of: tensor), let position = positions[tensor.name] else { return source }
         let file = firstFile + (store.index.shared?.files.firstIndex(of: place.file) ?? 0)
         source.vector = VectorReference(
-            shape: tensor.shape, own: VectorReference.Vector(form: place.form, file: file, offsets: place.offsets), shared: nil,
+            shape: tensor.shape, own: VectorReference.Vector(format: place.format, file: file, offsets: place.offsets),
+            shared: nil,
             factor: 1, baseSample: store.index.tensors[position].base.sample)
         return source
     }
@@ -80,6 +81,6 @@ struct ExtendedStore: Sendable {
     private func sharedPlace(of tensor: StoreTensor) -> TaskVectorStore.Place? {
         guard let position = positions[tensor.name], let shared = store.index.shared else { return nil }
         // It was found when the store was opened.
-        return try? store.place(shared.forms[position], files: shared.files, position)
+        return try? store.place(shared.formats[position], files: shared.files, position)
     }
 }

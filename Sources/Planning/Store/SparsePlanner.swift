@@ -16,11 +16,11 @@ struct SparsePlanner: Sendable {
         switch sparsity {
         case .magnitude(let density, isModelWide: true): return try firstRound(density: density)
         case .random(let density):
-            return try planner.survey("dare") { tensor in
+            return try planner.analysisStage("dare") { tensor in
                 tensor.isEncoded ? .countKept(try random(tensor, density: density, kept: tensor.allKept(taskCount))) : nil
-            } next: { [self] findings in
+            } next: { [self] statistics in
                 try planner.write { tensor in
-                    guard tensor.isEncoded, let found = findings[tensor.name] else { return planner.raw(tensor) }
+                    guard tensor.isEncoded, let found = statistics[tensor.name] else { return planner.raw(tensor) }
                     return .sparsify(try random(tensor, density: density, kept: counts(found, tensor)))
                 }
             }
@@ -35,7 +35,7 @@ struct SparsePlanner: Sendable {
                 let tail = prorates ? Selection.Tail.prorate : .drop
                 return .sparsify(
                     SparseEncoder(
-                        selection: .blocks(n: n, m: m, tail: tail, isDisjoint: isDisjoint), values: form(in: tensor),
+                        selection: .blocks(n: n, m: m, tail: tail, isDisjoint: isDisjoint), values: format(in: tensor),
                         kept: Array(repeating: Selection.kept(n: n, m: m, tail: tail, of: tensor.elementCount), count: taskCount))
                 )
             }
@@ -47,13 +47,13 @@ struct SparsePlanner: Sendable {
     private func masks(_ rule: TaskMasks.Rule) throws -> Plan {
         try planner.write { tensor in
             guard tensor.isEncoded else { return planner.raw(tensor) }
-            return .mask(TaskMasks(rule: rule, shared: form(in: tensor), taskCount: taskCount))
+            return .mask(TaskMasks(rule: rule, shared: format(in: tensor), taskCount: taskCount))
         }
     }
 
     /// The recipe's, or else the models' own type; a difference of float8 numbers often takes more than eight bits.
-    private func form(in tensor: StoreTensor) -> ValueForm {
-        if let grid = values.grid { return .grid(grid.form) }
+    private func format(in tensor: StoreTensor) -> ValueFormat {
+        if let grid = values.grid { return .grid(grid.format) }
         let types = Set(tensor.sources.map(\.dtype))
         let own: DType =
             switch types.first {
@@ -70,11 +70,11 @@ struct SparsePlanner: Sendable {
         for task in planner.tasks {
             keys.append(try CounterRandom.key(seed: planner.request.seed, tensor: "\(task)#\(tensor.name)"))
         }
-        return SparseEncoder(selection: .random(density: density, keys: keys), values: form(in: tensor), kept: kept)
+        return SparseEncoder(selection: .random(density: density, keys: keys), values: format(in: tensor), kept: kept)
     }
 
     /// - Throws: `internal` for counts that cannot be of that tensor.
-    private func counts(_ found: TensorFindings, _ tensor: StoreTensor) throws(TesseraError) -> [Int] {
+    private func counts(_ found: TensorStatistics, _ tensor: StoreTensor) throws(TesseraError) -> [Int] {
         let counts = found.tasks.compactMap { $0.first.flatMap { Int(exactly: $0) } }
         guard counts.count == taskCount, counts.allSatisfy({ (0...tensor.elementCount).contains($0) }) else {
             throw TesseraError(.internal, "a worker counted what cannot be", tensor: tensor.name)
@@ -83,7 +83,7 @@ struct SparsePlanner: Sendable {
     }
 
     private func largest(_ kept: [Int], in tensor: StoreTensor) -> Encoding {
-        .sparsify(SparseEncoder(selection: .largest(kept), values: form(in: tensor), kept: kept))
+        .sparsify(SparseEncoder(selection: .largest(kept), values: format(in: tensor), kept: kept))
     }
 
     // MARK: A share of the whole model
@@ -99,11 +99,11 @@ struct SparsePlanner: Sendable {
     private func firstRound(density: Double) throws -> Plan {
         let tensors = planner.tensors.filter(\.isEncoded)
         let kept = Int(density * Double(tensors.reduce(0) { $0 + $1.elementCount }))
-        return try planner.survey("magnitude") { tensor in
+        return try planner.analysisStage("magnitude") { tensor in
             tensor.isEncoded ? .measureMagnitudes(.first(tasks: taskCount)) : nil
         } next: { [self] first in
             let thresholds = (0..<taskCount).map { Self.threshold(rank: kept, of: $0, in: first) }
-            return try planner.survey("magnitude") { tensor in
+            return try planner.analysisStage("magnitude") { tensor in
                 tensor.isEncoded ? .measureMagnitudes(.second(bins: thresholds.map { $0?.bin })) : nil
             } next: { second in
                 let counts = (0..<taskCount).map { task in
@@ -125,16 +125,16 @@ struct SparsePlanner: Sendable {
         }
     }
 
-    private static func pairs(of task: Int, in found: TensorFindings?) -> [(bin: UInt32, count: Int)] {
+    private static func pairs(of task: Int, in found: TensorStatistics?) -> [(bin: UInt32, count: Int)] {
         guard let found, found.tasks.indices.contains(task) else { return [] }
         return pairs(found.tasks[task])
     }
 
     /// - Returns: `nil` where nothing is kept.
-    private static func threshold(rank: Int, of task: Int, in findings: [String: TensorFindings]) -> Threshold? {
+    private static func threshold(rank: Int, of task: Int, in statistics: [String: TensorStatistics]) -> Threshold? {
         guard rank > 0 else { return nil }
         var totals: [UInt32: Int] = [:]
-        for found in findings.values {
+        for found in statistics.values {
             for (bin, count) in pairs(of: task, in: found) { totals[bin, default: 0] += count }
         }
         var above = 0
@@ -147,8 +147,8 @@ struct SparsePlanner: Sendable {
 
     /// How many entries of each tensor are kept.
     private static func kept(
-        _ task: Int, above threshold: Threshold?, of tensors: [String], _ first: [String: TensorFindings],
-        _ second: [String: TensorFindings]
+        _ task: Int, above threshold: Threshold?, of tensors: [String], _ first: [String: TensorStatistics],
+        _ second: [String: TensorStatistics]
     ) -> [String: Int] {
         guard let threshold else { return [:] }
         // The second round, within the bin.

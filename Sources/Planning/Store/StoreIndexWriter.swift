@@ -13,16 +13,17 @@ struct StoreIndexWriter: Sendable {
     /// For each task, the share of its energy that a budget expects to lose.
     let predicted: [Double]?
 
-    func index(findings: [String: TensorFindings]) throws(TesseraError) -> StoreIndex {
+    func index(statistics: [String: TensorStatistics]) throws(TesseraError) -> StoreIndex {
         var tensors: [StoreIndex.Tensor] = []
-        var found: [TensorFindings] = []
+        var found: [TensorStatistics] = []
         for tensor in planner.tensors {
-            guard let findings = findings[tensor.name], let base = findings.base, findings.tasks.count == planner.tasks.count
+            guard let statistics = statistics[tensor.name], let base = statistics.base,
+                statistics.tasks.count == planner.tasks.count
             else {
                 throw TesseraError(.internal, "nothing was found out about it", tensor: tensor.name)
             }
             tensors.append(StoreIndex.Tensor(name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, base: base))
-            found.append(findings)
+            found.append(statistics)
         }
         if let old = extended?.store.index, let other = zip(old.tensors, tensors).first(where: { $0.base != $1.base }) {
             throw TesseraError(
@@ -31,7 +32,7 @@ struct StoreIndexWriter: Sendable {
                 advice: "name the store's own base, '\(old.base.model)'")
         }
         let tasks = try planner.recipe.tasks.enumerated().map { (number, task) throws(TesseraError) in
-            try self.task(task, number: number, findings: found)
+            try self.task(task, number: number, statistics: found)
         }
         let input = planner.inputs[0]
         let base = StoreIndex.Base(
@@ -43,24 +44,24 @@ struct StoreIndexWriter: Sendable {
 
     private var shared: StoreIndex.Shared? {
         if let old = extended?.store.index.shared { return old }
-        let forms = encodings.map { encoding -> VectorForm? in
+        let formats = encodings.map { encoding -> StorageFormat? in
             switch encoding {
             case .quantize(let quantizer): quantizer.shared
             case .mask(let masks): .dense(masks.shared)
             default: nil
             }
         }
-        guard forms.contains(where: { $0 != nil }) else { return nil }
-        return StoreIndex.Shared(files: files[StorePlanner.sharedName] ?? [], forms: forms)
+        guard formats.contains(where: { $0 != nil }) else { return nil }
+        return StoreIndex.Shared(files: files[StorePlanner.sharedName] ?? [], formats: formats)
     }
 
     private func task(
-        _ task: StoreRecipe.Task, number: Int, findings: [TensorFindings]
+        _ task: StoreRecipe.Task, number: Int, statistics: [TensorStatistics]
     ) throws(TesseraError) -> StoreIndex.Task {
-        let factor = factor(ofTask: number, findings)
+        let factor = factor(ofTask: number, statistics)
         var error = 0.0, energy = 0.0
         var lost: [String] = []
-        for (tensor, (encoding, found)) in zip(planner.tensors, zip(encodings, findings)) {
+        for (tensor, (encoding, found)) in zip(planner.tensors, zip(encodings, statistics)) {
             let numbers = found.tasks[number]
             switch encoding {
             case .compare: if numbers.first == 1 { lost.append(tensor.name) }
@@ -85,17 +86,17 @@ struct StoreIndexWriter: Sendable {
         return StoreIndex.Task(
             name: task.name, model: "\(task.model.value)", parts: input?.parts ?? [], scheme: planner.recipe.title,
             files: files[task.name] ?? [],
-            forms: encodings.map { encoding in
-                encoding.forms.isEmpty ? nil : encoding.forms.suffix(planner.tasks.count).dropFirst(number).first
+            formats: encodings.map { encoding in
+                encoding.formats.isEmpty ? nil : encoding.formats.suffix(planner.tasks.count).dropFirst(number).first
             }, factor: factor, error: max(0, error), energy: energy, predicted: predicted?[number],
             lost: lost)
     }
 
     /// EMR's rescaler: `Σ mean|τ| / Σ mean|u|` over the tensors, or the same of sums (arXiv 2405.17461; the authors' code has means).
-    private func factor(ofTask number: Int, _ findings: [TensorFindings]) -> Double {
+    private func factor(ofTask number: Int, _ statistics: [TensorStatistics]) -> Double {
         guard case .sparsify(.emr(let sumsOfMeans), _) = planner.recipe.kind else { return 1 }
         var own = 0.0, masked = 0.0
-        for (tensor, (encoding, found)) in zip(planner.tensors, zip(encodings, findings)) {
+        for (tensor, (encoding, found)) in zip(planner.tensors, zip(encodings, statistics)) {
             guard case .mask = encoding, found.tasks[number].count == TaskMasks.Number.allCases.count else { continue }
             let count = sumsOfMeans ? Double(max(1, tensor.elementCount)) : 1
             own += found.tasks[number][TaskMasks.Number.magnitudes.rawValue] / count

@@ -35,10 +35,12 @@ struct StorePlanner: Sendable {
         switch recipe.kind {
         case .quantize(.plain(let grid)):
             return try write { tensor in
-                .quantize(Quantizer(tasks: tasks.map { _ in .dense(tensor.isEncoded ? .grid(grid.form) : .raw(recipe.rest)) }))
+                .quantize(Quantizer(tasks: tasks.map { _ in .dense(tensor.isEncoded ? .grid(grid.format) : .raw(recipe.rest)) }))
             }
         case .quantize(.residual(let base, let offset, let corrects)):
-            return try write { try residual($0, base: .dense(.grid(base.form)), offset: .dense(.grid(offset.form)), corrects) }
+            return try write {
+                try residual($0, base: .dense(.grid(base.format)), offset: .dense(.grid(offset.format)), corrects)
+            }
         case .quantize(.budget(let budget, let isResidual)):
             return try BudgetPlanner(planner: self, budget: budget, isResidual: isResidual).plan()
         case .sparsify(let sparsity, let values):
@@ -48,7 +50,7 @@ struct StorePlanner: Sendable {
 
     /// RTVQ: a new shared vector, or offsets from the one that the extended store has.
     private func residual(
-        _ tensor: StoreTensor, base: VectorForm, offset: VectorForm, _ corrects: Bool
+        _ tensor: StoreTensor, base: StorageFormat, offset: StorageFormat, _ corrects: Bool
     ) throws(TesseraError) -> Encoding {
         guard tensor.isEncoded else { return raw(tensor) }
         return .quantize(
@@ -64,9 +66,9 @@ struct StorePlanner: Sendable {
     /// A plan that only looks at the tensors, and what follows of that.
     ///
     /// - Parameter measurement: `nil` for tensors that need no look.
-    func survey(
+    func analysisStage(
         _ name: String, _ measurement: (StoreTensor) throws -> Encoding?,
-        next: @escaping @Sendable ([String: TensorFindings]) throws -> Plan
+        next: @escaping @Sendable ([String: TensorStatistics]) throws -> Plan
     ) throws -> Plan {
         let work = try tensors.filter(\.isArithmetic).compactMap { tensor in
             try measurement(tensor).map { encoding in
@@ -95,8 +97,8 @@ struct StorePlanner: Sendable {
             }
         }
         let work = try encodings.map { tensor, encoding in
-            let outputs = try zip(owners(of: encoding), encoding.forms).flatMap { owner, form in
-                try form.tensors(shape: tensor.shape).map { part in
+            let outputs = try zip(owners(of: encoding), encoding.formats).flatMap { owner, format in
+                try format.tensors(shape: tensor.shape).map { part in
                     guard let place = places["\(owner)/\(part.name(of: tensor.name))"] else {
                         throw TesseraError(.internal, "the layout has no place for it", tensor: part.name(of: tensor.name))
                     }
@@ -114,7 +116,7 @@ struct StorePlanner: Sendable {
             predicted: predicted)
         return try plan(
             work, layout: layout,
-            index: FoundFile(name: StoreIndex.fileName) { try writer.index(findings: $0).encoded() }, remarks: [], next: nil)
+            index: DerivedFile(name: StoreIndex.fileName) { try writer.index(statistics: $0).encoded() }, remarks: [], next: nil)
     }
 
     /// The base with the extended store's shared vector, which offsets are taken from.
@@ -128,9 +130,9 @@ struct StorePlanner: Sendable {
         return [isFrozen ? extended?.sharedSource(of: tensor) : nil].compactMap(\.self)
     }
 
-    /// Whose files the forms of an encoding go to: the shared vector's, then those of the tasks.
+    /// Whose files the formats of an encoding go to: the shared vector's, then those of the tasks.
     private func owners(of encoding: Encoding) -> [String] {
-        (encoding.forms.count > tasks.count ? [Self.sharedName] : []) + tasks
+        (encoding.formats.count > tasks.count ? [Self.sharedName] : []) + tasks
     }
 
     static let sharedName = "shared"
@@ -138,9 +140,9 @@ struct StorePlanner: Sendable {
     private func layout(of encodings: [(tensor: StoreTensor, encoding: Encoding)]) throws -> CheckpointLayout {
         var groups: [String: [[NewTensor]]] = [:]
         for (tensor, encoding) in encodings {
-            for (owner, form) in zip(owners(of: encoding), encoding.forms) {
+            for (owner, format) in zip(owners(of: encoding), encoding.formats) {
                 groups[owner, default: []].append(
-                    form.tensors(shape: tensor.shape).map {
+                    format.tensors(shape: tensor.shape).map {
                         NewTensor(name: $0.name(of: tensor.name), dtype: $0.dtype, shape: $0.shape)
                     })
             }
@@ -154,34 +156,34 @@ struct StorePlanner: Sendable {
     }
 
     private func plan(
-        _ work: [TensorWork], layout: CheckpointLayout, index: FoundFile?, remarks: [String],
-        next: (@Sendable ([String: TensorFindings]) throws -> Plan)?
+        _ work: [TensorWork], layout: CheckpointLayout, index: DerivedFile?, remarks: [String],
+        next: (@Sendable ([String: TensorStatistics]) throws -> Plan)?
     ) throws -> Plan {
-        var companions: [CompanionFile] = []
+        var sidecars: [SidecarFile] = []
         if index != nil {
-            companions = [
-                CompanionFile(name: "recipe.yml", bytes: Array(recipe.text.utf8)),
-                CompanionFile(
+            sidecars = [
+                SidecarFile(name: "recipe.yml", bytes: Array(recipe.text.utf8)),
+                SidecarFile(
                     name: "README.md",
                     bytes: Array(StoreCard(recipe: recipe, earlier: extended?.store.index.tasks ?? []).text.utf8)),
             ]
         }
         return try Plan(
             recipeText: recipe.text, recipeName: recipe.file, method: recipe.title, inputs: inputs, layout: layout,
-            stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)], companions: companions,
-            remarks: self.remarks + remarks, carried: index == nil ? [] : extended?.carried ?? [], index: index, next: next)
+            stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)], sidecars: sidecars,
+            remarks: self.remarks + remarks, reused: index == nil ? [] : extended?.reused ?? [], index: index, next: next)
     }
 }
 
 extension StoreRecipe.Grid {
-    var form: TaskVectors.Grid {
-        let sharing: TaskVectors.Grid.Sharing =
+    var format: TaskVectors.Grid {
+        let granularity: TaskVectors.Grid.Granularity =
             switch group {
             case .tensor: .tensor
             case .row: .row
-            case .run(let length): .run(length)
+            case .group(let length): .group(length)
             }
-        return TaskVectors.Grid(bits: bits, sharing: sharing)
+        return TaskVectors.Grid(bits: bits, granularity: granularity)
     }
 
     /// In words, such as `3 bits in groups of 128`.
@@ -190,7 +192,7 @@ extension StoreRecipe.Grid {
         return switch group {
         case .tensor: "\(bits) a tensor"
         case .row: "\(bits) a row"
-        case .run(let length): "\(bits) in groups of \(length)"
+        case .group(let length): "\(bits) in groups of \(length)"
         }
     }
 }

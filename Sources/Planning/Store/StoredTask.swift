@@ -15,17 +15,18 @@ struct StoredTask {
     init(_ store: TaskVectorStore, task name: String) throws(TesseraError) {
         let task = try store.task(named: name), shared = store.index.shared
         let files = (shared?.files ?? []) + task.files
-        func reference(_ form: VectorForm?, _ own: [String], _ position: Int) throws(TesseraError) -> VectorReference.Vector? {
-            guard let place = try store.place(form, files: own, position) else { return nil }
+        func reference(_ format: StorageFormat?, _ own: [String], _ position: Int) throws(TesseraError) -> VectorReference.Vector?
+        {
+            guard let place = try store.place(format, files: own, position) else { return nil }
             return VectorReference.Vector(
-                form: place.form, file: files.firstIndex(of: place.file) ?? 0, offsets: place.offsets)
+                format: place.format, file: files.firstIndex(of: place.file) ?? 0, offsets: place.offsets)
         }
         var vectors: [String: VectorReference] = [:]
         for (position, tensor) in store.index.tensors.enumerated() where tensor.dtype.isArithmetic {
             vectors[tensor.name] = VectorReference(
-                shape: tensor.shape, own: try reference(task.forms[position], task.files, position),
+                shape: tensor.shape, own: try reference(task.formats[position], task.files, position),
                 shared: try shared.flatMap { shared throws(TesseraError) in
-                    try reference(shared.forms[position], shared.files, position)
+                    try reference(shared.formats[position], shared.files, position)
                 }, factor: task.factor, baseSample: tensor.base.sample)
         }
         self.store = store

@@ -74,14 +74,14 @@ package struct JobStatus: Sendable, Hashable, Codable {
     package var seconds: Double
     package var error: TesseraError?
     /// Why a running job does not get on, where somebody can do something about it.
-    package var obstacle: String?
+    package var blockedReason: String?
     /// Only when one job was asked for.
     package var shardDetails: [ShardStatus]?
 
     package init(
         id: JobID, state: JobState, method: String, output: String, plan: Digest, shards: Shards, bytesDone: Int, bytesTotal: Int,
         bytesOutput: Int, bytesInput: Int, attempts: Int, submittedAt: Double, seconds: Double, error: TesseraError?,
-        obstacle: String? = nil, shardDetails: [ShardStatus]?
+        blockedReason: String? = nil, shardDetails: [ShardStatus]?
     ) {
         self.id = id
         self.state = state
@@ -97,7 +97,7 @@ package struct JobStatus: Sendable, Hashable, Codable {
         self.submittedAt = submittedAt
         self.seconds = seconds
         self.error = error
-        self.obstacle = obstacle
+        self.blockedReason = blockedReason
         self.shardDetails = shardDetails
     }
 }

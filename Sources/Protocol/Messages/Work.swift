@@ -94,7 +94,7 @@ package struct HeartbeatAnswer: Sendable, Hashable, Codable {
 /// How the blocks of a shard get to where they belong.
 package enum Delivery: String, Sendable, Hashable, Codable, CaseIterable {
     /// The worker sends them to the coordinator.
-    case returned = "return"
+    case relayed = "return"
     /// The worker writes them into the output itself.
     case direct
 }
@@ -103,7 +103,7 @@ package enum Delivery: String, Sendable, Hashable, Codable, CaseIterable {
 package struct ShardDone: Sendable, Hashable, Codable {
     package let attempt: Attempt
     package let result: ShardResult
-    /// `nil` means `returned`.
+    /// `nil` means `relayed`.
     package let delivery: Delivery?
 
     package init(attempt: Attempt, result: ShardResult, delivery: Delivery? = nil) {
@@ -130,7 +130,7 @@ package struct Credit: Sendable, Hashable, Codable {
     package init(bytes: Int) { self.bytes = bytes }
 }
 
-/// A worker asks for a stretch of an input that it does not have; the answer is a fetched frame or `FetchFailed`.
+/// A worker asks for a range of an input that it does not have; the answer is a fetched frame or `FetchFailed`.
 package struct FetchRequest: Sendable, Hashable, Codable {
     /// Numbers the requests of a worker.
     package let request: UInt64

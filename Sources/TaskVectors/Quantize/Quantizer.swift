@@ -10,15 +10,16 @@ import TensorKernels
 ///   the shared vector's error is in every offset and comes back with it, or `R = B` without this correction. The vector is
 ///   read as `Q⁻¹(Q(B)) + Q⁻¹(Q(τₜ − R))`. A shared vector of an earlier store may stand for `Q⁻¹(Q(B))` (frozen).
 package struct Quantizer: Sendable, Hashable, Codable {
-    /// The shared vector's form, for RTVQ.
-    package let shared: VectorForm?
+    /// The shared vector's format, for RTVQ.
+    package let shared: StorageFormat?
     /// Whether the shared vector is not made here: then the last source is the base with that vector added.
     package let sharedIsFrozen: Bool
     package let correctsErrors: Bool
     /// For each task how its vector, or offset, is stored: densely or as zero.
-    package let tasks: [VectorForm]
+    package let tasks: [StorageFormat]
 
-    package init(shared: VectorForm? = nil, sharedIsFrozen: Bool = false, correctsErrors: Bool = true, tasks: [VectorForm]) {
+    package init(shared: StorageFormat? = nil, sharedIsFrozen: Bool = false, correctsErrors: Bool = true, tasks: [StorageFormat])
+    {
         self.shared = shared
         self.sharedIsFrozen = sharedIsFrozen
         self.correctsErrors = correctsErrors
@@ -26,116 +27,117 @@ package struct Quantizer: Sendable, Hashable, Codable {
     }
 
     /// The shared vector first.
-    var forms: [VectorForm] { (sharedIsFrozen ? [] : [shared].compactMap(\.self)) + tasks }
+    var formats: [StorageFormat] { (sharedIsFrozen ? [] : [shared].compactMap(\.self)) + tasks }
 
     /// Reads before the elements are coded.
-    var reads: Int {
+    var passes: Int {
         [sharedIsFrozen ? [] : [shared].compactMap(\.self), tasks].count { $0.contains { $0.needsRanges } }
     }
 
     /// - Returns: for each task `Σ(τ − τ̂)²` and `Στ²`.
     func encode(_ tensor: TensorPasses) throws -> [[Double]] {
         let sharedCoder =
-            try sharedIsFrozen ? nil : shared.map { FormCoder($0, ranges: try ranges(of: [0], $0, in: tensor, mean).first ?? []) }
-        let offsets: Vector = { grain, task in
-            let vector = try grain.taskVector(task + 1)
-            if let shared = try reference(sharedCoder, in: grain) {
-                grain.kernels.subtract(vector, shared, into: vector, count: grain.count)
+            try sharedIsFrozen
+            ? nil : shared.map { FormatCoder($0, ranges: try ranges(of: [0], $0, in: tensor, mean).first ?? []) }
+        let offsets: Vector = { tile, task in
+            let vector = try tile.taskVector(task + 1)
+            if let shared = try reference(sharedCoder, in: tile) {
+                tile.kernels.subtract(vector, shared, into: vector, count: tile.count)
             }
             return UnsafePointer(vector)
         }
         let coders = try coders(offsets, in: tensor)
 
-        var writers: [FormWriter] = []
+        var writers: [FormatWriter] = []
         for coder in [sharedCoder].compactMap(\.self) + coders {
-            writers.append(FormWriter(coder, firstOutput: writers.last?.nextOutput ?? 0, shape: tensor.shape))
+            writers.append(FormatWriter(coder, firstOutput: writers.last?.nextOutput ?? 0, shape: tensor.shape))
         }
         let rates = writers.flatMap(\.rates)
         let taskWriters = Array(writers.suffix(tasks.count)), sharedWriter = sharedCoder.flatMap { _ in writers.first }
-        let sums = try tensor.emit(rates, terms: 2 * tasks.count) { grain, room, sums in
-            let reference = try reference(sharedCoder, in: grain, writer: sharedWriter, room: room)
-            let decoded = grain.scratch(0)
+        let sums = try tensor.emit(rates, terms: 2 * tasks.count) { tile, buffer, sums in
+            let reference = try reference(sharedCoder, in: tile, writer: sharedWriter, buffer: buffer)
+            let decoded = tile.scratch(0)
             for task in tasks.indices {
-                let vector = try grain.taskVector(task + 1)
-                sums[2 * task + 1] = grain.kernels.dot(vector, vector, count: grain.count)
+                let vector = try tile.taskVector(task + 1)
+                sums[2 * task + 1] = tile.kernels.dot(vector, vector, count: tile.count)
                 guard sums[2 * task + 1].isFinite else { throw NotFinite.error }
-                if let reference { grain.kernels.subtract(vector, reference, into: vector, count: grain.count) }
-                taskWriters[task].write(vector, of: grain, room: room, decoded: decoded)
+                if let reference { tile.kernels.subtract(vector, reference, into: vector, count: tile.count) }
+                taskWriters[task].write(vector, of: tile, buffer: buffer, decoded: decoded)
                 if let reference, sharedCoder != nil, !correctsErrors {
                     // What is read is added to another vector than the offset was taken from.
-                    grain.kernels.add(grain.workspace { SharedRoom() }.decoded, to: decoded, count: grain.count)
-                    grain.kernels.subtract(decoded, reference, into: decoded, count: grain.count)
+                    tile.kernels.add(tile.workspace { SharedVectorBuffer() }.decoded, to: decoded, count: tile.count)
+                    tile.kernels.subtract(decoded, reference, into: decoded, count: tile.count)
                 }
-                sums[2 * task] = grain.kernels.squaredError(vector, decoded, count: grain.count)
+                sums[2 * task] = tile.kernels.squaredError(vector, decoded, count: tile.count)
             }
         }
         for writer in writers { try writer.writeKnown(of: tensor) }
         return tasks.indices.map { [sums[2 * $0], sums[2 * $0 + 1]] }
     }
 
-    private typealias Vector = @Sendable (Grain, _ index: Int) throws -> UnsafePointer<Float>
+    private typealias Vector = @Sendable (Tile, _ index: Int) throws -> UnsafePointer<Float>
 
-    /// The mean task vector, in the grain's first room.
+    /// The mean task vector, in the tile's first buffer.
     private var mean: Vector {
-        { grain, _ in
-            let sum = grain.scratch(0)
-            sum.update(repeating: 0, count: grain.count)
-            for task in tasks.indices { grain.kernels.add(try grain.taskVector(task + 1), to: sum, count: grain.count) }
-            grain.kernels.scale(sum, by: 1 / Float(tasks.count), into: sum, count: grain.count)
+        { tile, _ in
+            let sum = tile.scratch(0)
+            sum.update(repeating: 0, count: tile.count)
+            for task in tasks.indices { tile.kernels.add(try tile.taskVector(task + 1), to: sum, count: tile.count) }
+            tile.kernels.scale(sum, by: 1 / Float(tasks.count), into: sum, count: tile.count)
             return UnsafePointer(sum)
         }
     }
 
-    /// What offsets are taken from; made once for a grain, before any task vector is changed, unless a writer is given, which then writes the
-    /// shared vector. Overwrites the grain's rooms.
+    /// What offsets are taken from; made once for a tile, before any task vector is changed, unless a writer is given, which then writes the
+    /// shared vector. Overwrites the tile's buffers.
     private func reference(
-        _ coder: FormCoder?, in grain: Grain, writer: FormWriter? = nil, room: StretchRoom? = nil
+        _ coder: FormatCoder?, in tile: Tile, writer: FormatWriter? = nil, buffer: ChunkBuffer? = nil
     ) throws -> UnsafePointer<Float>? {
-        if sharedIsFrozen { return UnsafePointer(try grain.taskVector(tasks.count + 1)) }
+        if sharedIsFrozen { return UnsafePointer(try tile.taskVector(tasks.count + 1)) }
         guard let coder else { return nil }
-        let own = grain.workspace { SharedRoom() }
-        if own.range == grain.range, writer == nil { return UnsafePointer(own.reference) }
-        own.range = grain.range
-        let mean = try mean(grain, 0)
-        if let writer, let room {
-            writer.write(mean, of: grain, room: room, decoded: own.decoded)
+        let own = tile.workspace { SharedVectorBuffer() }
+        if own.range == tile.range, writer == nil { return UnsafePointer(own.reference) }
+        own.range = tile.range
+        let mean = try mean(tile, 0)
+        if let writer, let buffer {
+            writer.write(mean, of: tile, buffer: buffer, decoded: own.decoded)
         } else if correctsErrors {
-            coder.code(mean, of: grain, decoded: own.decoded)
+            coder.code(mean, of: tile, decoded: own.decoded)
         }
-        own.reference.update(from: correctsErrors ? UnsafePointer(own.decoded) : mean, count: grain.count)
+        own.reference.update(from: correctsErrors ? UnsafePointer(own.decoded) : mean, count: tile.count)
         return UnsafePointer(own.reference)
     }
 
     // MARK: Ranges
 
     /// One pass for all tasks whose grids need it.
-    private func coders(_ offsets: @escaping Vector, in tensor: TensorPasses) throws -> [FormCoder] {
+    private func coders(_ offsets: @escaping Vector, in tensor: TensorPasses) throws -> [FormatCoder] {
         var found: [Int: [ValueRange]] = [:]
         for byRow in [false, true] {
-            let wanted = tasks.indices.filter { tasks[$0].needsRanges && (tasks[$0].grid?.sharing == .row) == byRow }
+            let wanted = tasks.indices.filter { tasks[$0].needsRanges && (tasks[$0].grid?.granularity == .row) == byRow }
             guard let first = wanted.first else { continue }
             for (task, ranges) in zip(wanted, try ranges(of: wanted, tasks[first], in: tensor, offsets)) { found[task] = ranges }
         }
-        return tasks.enumerated().map { FormCoder($1, ranges: found[$0] ?? []) }
+        return tasks.enumerated().map { FormatCoder($1, ranges: found[$0] ?? []) }
     }
 
     /// For each of the vectors, the ranges that a form's grid needs.
     private func ranges(
-        of vectors: [Int], _ form: VectorForm, in tensor: TensorPasses, _ vector: @escaping Vector
+        of vectors: [Int], _ format: StorageFormat, in tensor: TensorPasses, _ vector: @escaping Vector
     ) throws -> [[ValueRange]] {
-        guard form.needsRanges, let grid = form.grid else { return vectors.map { _ in [] } }
-        return try ValueRange.find(grid, of: vectors.count, in: tensor) { grain, index in try vector(grain, vectors[index]) }
+        guard format.needsRanges, let grid = format.grid else { return vectors.map { _ in [] } }
+        return try ValueRange.find(grid, of: vectors.count, in: tensor) { tile, index in try vector(tile, vectors[index]) }
     }
 }
 
-/// Room for what offsets are taken from, and for the shared vector as it will be read.
-final class SharedRoom {
-    static let byteCount = 2 * FixedTree.blockElements * MemoryLayout<Float>.stride
+/// Buffer for what offsets are taken from, and for the shared vector as it will be read.
+final class SharedVectorBuffer {
+    static let byteCount = 2 * FixedTree.tileElements * MemoryLayout<Float>.stride
 
     /// The elements that it is filled for.
     var range = 0..<0
-    let reference = UnsafeMutablePointer<Float>.allocate(capacity: FixedTree.blockElements)
-    let decoded = UnsafeMutablePointer<Float>.allocate(capacity: FixedTree.blockElements)
+    let reference = UnsafeMutablePointer<Float>.allocate(capacity: FixedTree.tileElements)
+    let decoded = UnsafeMutablePointer<Float>.allocate(capacity: FixedTree.tileElements)
 
     deinit {
         reference.deallocate()
@@ -151,32 +153,32 @@ enum NotFinite {
     }
 }
 
-extension VectorForm {
+extension StorageFormat {
     var needsRanges: Bool { grid.map(GridCoder.needsRanges) ?? false }
 }
 
 extension ValueRange {
-    /// The ranges of vectors that are made grain by grain: of each as a whole, or of its rows.
+    /// The ranges of vectors that are made tile by tile: of each as a whole, or of its rows.
     ///
     /// - Throws: `badData` when one holds numbers that are not finite.
     static func find(
         _ grid: Grid, of vectors: Int, in tensor: TensorPasses,
-        _ vector: @escaping @Sendable (Grain, Int) throws -> UnsafePointer<Float>
+        _ vector: @escaping @Sendable (Tile, Int) throws -> UnsafePointer<Float>
     ) throws -> [[ValueRange]] {
-        guard grid.sharing == .row else {
-            let whole = try tensor.fold(Array(repeating: ValueRange.none, count: vectors)) { ranges, grain in
-                for index in 0..<vectors { ranges[index].formUnion(try range(of: vector(grain, index), 0..<grain.count, grain)) }
+        guard grid.granularity == .row else {
+            let whole = try tensor.fold(Array(repeating: ValueRange.none, count: vectors)) { ranges, tile in
+                for index in 0..<vectors { ranges[index].formUnion(try range(of: vector(tile, index), 0..<tile.count, tile)) }
             } combine: { total, part in
                 for index in total.indices { total[index].formUnion(part[index]) }
             }
             return whole.map { [$0] }
         }
-        let length = grid.runLength(in: tensor.shape), width = 2 * vectors
-        let rows = try tensor.rowStatistics(length: length, width: width) { grain, pieces, numbers in
+        let length = grid.groupLength(in: tensor.shape), width = 2 * vectors
+        let rows = try tensor.rowStatistics(length: length, width: width) { tile, pieces, numbers in
             for index in 0..<vectors {
-                let values = try vector(grain, index)
+                let values = try vector(tile, index)
                 for (number, piece) in pieces.enumerated() {
-                    let range = try range(of: values, piece.offset..<piece.offset + piece.count, grain)
+                    let range = try range(of: values, piece.offset..<piece.offset + piece.count, tile)
                     numbers[number * width + 2 * index] = Double(range.lowest)
                     numbers[number * width + 2 * index + 1] = Double(range.highest)
                 }
@@ -194,8 +196,8 @@ extension ValueRange {
         }
     }
 
-    private static func range(of values: UnsafePointer<Float>, _ range: Range<Int>, _ grain: Grain) throws -> ValueRange {
-        guard let found = grain.kernels.range(values + range.lowerBound, count: range.count) else { throw NotFinite.error }
+    private static func range(of values: UnsafePointer<Float>, _ range: Range<Int>, _ tile: Tile) throws -> ValueRange {
+        guard let found = tile.kernels.range(values + range.lowerBound, count: range.count) else { throw NotFinite.error }
         return found
     }
 }

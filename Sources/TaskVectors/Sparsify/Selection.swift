@@ -19,7 +19,7 @@ package enum Selection: Sendable, Hashable, Codable {
         case prorate
     }
 
-    /// Lengths of blocks: powers of two, so that no block lies in two grains.
+    /// Lengths of blocks: powers of two, so that no block lies in two tiles.
     package static let blockLengths = (1...10).map { 1 << $0 }
 
     var isDisjoint: Bool {
@@ -27,7 +27,7 @@ package enum Selection: Sendable, Hashable, Codable {
     }
 
     /// Reads before entries can be told apart.
-    var reads: Int {
+    var passes: Int {
         if case .largest = self { 1 } else { 0 }
     }
 
@@ -55,51 +55,51 @@ struct Selector: Sendable {
         }
     }
 
-    /// Calls `body` for tasks of `tasks` in order, each time with the grain of a task vector in which zeros are what was not selected. Where
+    /// Calls `body` for tasks of `tasks` in order, each time with the tile of a task vector in which zeros are what was not selected. Where
     /// tasks get out of each other's way, earlier ones are worked out too.
     func forEach(
-        _ tasks: Range<Int>, in grain: Grain, _ body: (_ task: Int, UnsafeMutablePointer<Float>) throws -> Void
+        _ tasks: Range<Int>, in tile: Tile, _ body: (_ task: Int, UnsafeMutablePointer<Float>) throws -> Void
     ) throws {
-        let room = grain.workspace { SelectionRoom() }
-        if selection.isDisjoint { room.taken.update(repeating: 0, count: grain.count) }
+        let buffer = tile.workspace { SelectionBuffer() }
+        if selection.isDisjoint { buffer.taken.update(repeating: 0, count: tile.count) }
         for task in selection.isDisjoint ? 0..<tasks.upperBound : tasks {
-            let entries = try grain.taskVector(task + 1)
-            try select(task, entries, of: grain, room)
+            let entries = try tile.taskVector(task + 1)
+            try select(task, entries, of: tile, buffer)
             if tasks.contains(task) { try body(task, entries) }
         }
     }
 
     private func select(
-        _ task: Int, _ entries: UnsafeMutablePointer<Float>, of grain: Grain, _ room: SelectionRoom
+        _ task: Int, _ entries: UnsafeMutablePointer<Float>, of tile: Tile, _ buffer: SelectionBuffer
     ) throws {
         switch selection {
-        case .largest: keepLargest(task, entries, of: grain)
+        case .largest: keepLargest(task, entries, of: tile)
         case .random(let density, let keys):
             guard density < 1 else { return }
             CounterRandom(key: keys[task], stream: 0).flag(
-                probability: density, first: grain.range.lowerBound, room.keep, count: grain.count, kernels: grain.kernels)
-            room.clear(entries, count: grain.count)
-            grain.kernels.scale(entries, by: Float(1 / density), into: entries, count: grain.count)
+                probability: density, first: tile.range.lowerBound, buffer.keep, count: tile.count, kernels: tile.kernels)
+            buffer.clear(entries, count: tile.count)
+            tile.kernels.scale(entries, by: Float(1 / density), into: entries, count: tile.count)
         case .blocks(let n, let m, let tail, let isDisjoint):
-            if !isDisjoint { room.taken.update(repeating: 0, count: grain.count) }
-            let lastKept = Selection.keptOfTail(n: n, m: m, tail: tail, length: grain.count % m)
-            grain.kernels.keepLargest(
-                n, ofEach: m, keptAtEnd: lastKept, entries, taken: room.taken, into: room.keep, count: grain.count)
-            room.clear(entries, count: grain.count)
+            if !isDisjoint { buffer.taken.update(repeating: 0, count: tile.count) }
+            let lastKept = Selection.keptOfTail(n: n, m: m, tail: tail, length: tile.count % m)
+            tile.kernels.keepLargest(
+                n, ofEach: m, keptAtEnd: lastKept, entries, taken: buffer.taken, into: buffer.keep, count: tile.count)
+            buffer.clear(entries, count: tile.count)
             if isDisjoint {
-                for index in 0..<grain.count { room.taken[index] |= room.keep[index] }
+                for index in 0..<tile.count { buffer.taken[index] |= buffer.keep[index] }
             }
         }
     }
 }
 
 extension Selector {
-    private func keepLargest(_ task: Int, _ entries: UnsafeMutablePointer<Float>, of grain: Grain) {
+    private func keepLargest(_ task: Int, _ entries: UnsafeMutablePointer<Float>, of tile: Tile) {
         guard let trim else { return }
-        var start = grain.range.lowerBound
-        while start < grain.range.upperBound {
-            let (band, limit) = trim.band(task, from: start), end = min(limit, grain.range.upperBound)
-            for index in start - grain.range.lowerBound..<end - grain.range.lowerBound {
+        var start = tile.range.lowerBound
+        while start < tile.range.upperBound {
+            let (band, limit) = trim.band(task, from: start), end = min(limit, tile.range.upperBound)
+            for index in start - tile.range.lowerBound..<end - tile.range.lowerBound {
                 let pattern = entries[index].magnitude.bitPattern
                 entries[index] = pattern >= band.from && pattern <= band.to ? entries[index] : 0
             }
@@ -108,10 +108,10 @@ extension Selector {
     }
 }
 
-/// Room for what is selected in a grain.
-private final class SelectionRoom {
-    let taken = UnsafeMutablePointer<UInt8>.allocate(capacity: FixedTree.blockElements)
-    let keep = UnsafeMutablePointer<UInt8>.allocate(capacity: FixedTree.blockElements)
+/// Buffer for what is selected in a tile.
+private final class SelectionBuffer {
+    let taken = UnsafeMutablePointer<UInt8>.allocate(capacity: FixedTree.tileElements)
+    let keep = UnsafeMutablePointer<UInt8>.allocate(capacity: FixedTree.tileElements)
 
     /// Zeroes what is not kept.
     func clear(_ entries: UnsafeMutablePointer<Float>, count: Int) {

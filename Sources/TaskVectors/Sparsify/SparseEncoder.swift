@@ -5,25 +5,25 @@ import TensorKernels
 
 /// Task vectors of which few entries are kept: a bitmap of those, and their values.
 ///
-/// `kept` says how many values there is room for; entries that are zero anyway need none, so that some of the last may be unused.
+/// `kept` says how many values fit; entries that are zero anyway need none, so that some of the last may be unused.
 package struct SparseEncoder: Sendable, Hashable, Codable {
     package let selection: Selection
-    package let values: ValueForm
+    package let values: ValueFormat
     /// Values of each task.
     package let kept: [Int]
 
-    package init(selection: Selection, values: ValueForm, kept: [Int]) {
+    package init(selection: Selection, values: ValueFormat, kept: [Int]) {
         self.selection = selection
         self.values = values
         self.kept = kept
     }
 
-    var forms: [VectorForm] { kept.map { .sparse(kept: $0, values) } }
+    var formats: [StorageFormat] { kept.map { .sparse(kept: $0, values) } }
 
     /// The selection's own reads, one to count, one for the bitmaps, and those for each task's values.
-    var reads: Int {
+    var passes: Int {
         let forTask = selection.isDisjoint ? kept.count : 1
-        return selection.reads + (needsRanges ? 1 : 0) + 2 + forTask
+        return selection.passes + (needsRanges ? 1 : 0) + 2 + forTask
     }
 
     /// What selecting takes.
@@ -44,9 +44,9 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
     }
 
     private func counts(_ selector: Selector, in tensor: TensorPasses) throws -> [[Int]] {
-        try tensor.counts(kept.count) { grain, counts in
-            try selector.forEach(kept.indices, in: grain) { task, entries in
-                counts[task] = grain.kernels.countNonzero(entries, count: grain.count)
+        try tensor.counts(kept.count) { tile, counts in
+            try selector.forEach(kept.indices, in: tile) { task, entries in
+                counts[task] = tile.kernels.countNonzero(entries, count: tile.count)
             }
         }
     }
@@ -61,29 +61,29 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
         }
         let coders = try coders(selector, in: tensor)
 
-        var rates: [StretchRate?] = [], first: [Int] = []
-        for form in forms {
+        var rates: [ChunkRate?] = [], first: [Int] = []
+        for format in formats {
             first.append(rates.count)
-            rates += form.tensors(shape: tensor.shape).map(\.rate)
+            rates += format.tensors(shape: tensor.shape).map(\.rate)
         }
-        let writers = zip(coders, first).map { FormWriter($0, firstOutput: $1 + 1, shape: tensor.shape) }
+        let writers = zip(coders, first).map { FormatWriter($0, firstOutput: $1 + 1, shape: tensor.shape) }
         let starts = first
-        let sums = try tensor.emit(rates, terms: 2 * kept.count) { grain, room, sums in
+        let sums = try tensor.emit(rates, terms: 2 * kept.count) { tile, buffer, sums in
             // Energies first: selecting changes the vectors.
             for task in kept.indices {
-                let vector = try grain.taskVector(task + 1)
-                sums[2 * task + 1] = grain.kernels.dot(vector, vector, count: grain.count)
+                let vector = try tile.taskVector(task + 1)
+                sums[2 * task + 1] = tile.kernels.dot(vector, vector, count: tile.count)
                 guard sums[2 * task + 1].isFinite else { throw NotFinite.error }
             }
-            try selector.forEach(kept.indices, in: grain) { task, entries in
-                let mask = room.place(in: starts[task]), decoded = grain.scratch(0)
-                grain.kernels.bits(ofNonzero: entries, into: mask, count: grain.count)
-                writers[task].writePoints(entries, of: grain, room: room, decoded: decoded)
-                grain.kernels.apply(mask, first: 0, to: decoded, count: grain.count)
+            try selector.forEach(kept.indices, in: tile) { task, entries in
+                let mask = buffer.place(in: starts[task]), decoded = tile.scratch(0)
+                tile.kernels.bits(ofNonzero: entries, into: mask, count: tile.count)
+                writers[task].writePoints(entries, of: tile, buffer: buffer, decoded: decoded)
+                tile.kernels.apply(mask, first: 0, to: decoded, count: tile.count)
                 // Of the vector as it was, which is made anew.
-                let whole = grain.scratch(1)
-                try grain.difference(task + 1, into: whole)
-                sums[2 * task] = grain.kernels.squaredError(whole, decoded, count: grain.count)
+                let whole = tile.scratch(1)
+                try tile.difference(task + 1, into: whole)
+                sums[2 * task] = tile.kernels.squaredError(whole, decoded, count: tile.count)
             }
         }
         for task in kept.indices {
@@ -94,41 +94,41 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
     }
 
     /// Values are coded where they stand, among zeros, so that a grid's runs are runs of the tensor.
-    private func coders(_ selector: Selector, in tensor: TensorPasses) throws -> [FormCoder] {
-        let form = VectorForm.dense(values)
-        guard let grid, needsRanges else { return kept.map { _ in FormCoder(form, ranges: []) } }
-        let ranges = try ValueRange.find(grid, of: kept.count, in: tensor) { grain, task in
+    private func coders(_ selector: Selector, in tensor: TensorPasses) throws -> [FormatCoder] {
+        let format = StorageFormat.dense(values)
+        guard let grid, needsRanges else { return kept.map { _ in FormatCoder(format, ranges: []) } }
+        let ranges = try ValueRange.find(grid, of: kept.count, in: tensor) { tile, task in
             var found: UnsafePointer<Float>?
-            try selector.forEach(task..<task + 1, in: grain) { found = UnsafePointer($1) }
+            try selector.forEach(task..<task + 1, in: tile) { found = UnsafePointer($1) }
             guard let found else { throw TesseraError(.internal, "a task without entries") }
             return found
         }
-        return ranges.map { FormCoder(form, ranges: $0) }
+        return ranges.map { FormatCoder(format, ranges: $0) }
     }
 
     // MARK: Values
 
-    /// Writes a task's values, block by block: from the counts before each grain it is known which grains a block's values are in.
+    /// Writes a task's values, block by block: from the counts before each tile it is known which tiles a block's values are in.
     private func writeValues(
-        of task: Int, to output: Int, _ coder: FormCoder, _ selector: Selector, _ before: [Int], in tensor: TensorPasses
+        of task: Int, to output: Int, _ coder: FormatCoder, _ selector: Selector, _ before: [Int], in tensor: TensorPasses
     ) throws {
-        let form = forms[task].tensors(shape: tensor.shape)[1]
-        let bits = grid?.bits ?? form.dtype.bitWidth
-        let perBlock = form.blockSize * 8 / bits
-        try tensor.runner.forEach(TreeDigest.blockCount(ofBytes: form.byteCount, blockSize: form.blockSize)) { block in
+        let format = formats[task].tensors(shape: tensor.shape)[1]
+        let bits = grid?.bits ?? format.dtype.bitWidth
+        let perBlock = format.blockSize * 8 / bits
+        try tensor.runner.forEach(TreeDigest.blockCount(ofBytes: format.byteCount, blockSize: format.blockSize)) { block in
             let wanted = block * perBlock..<min(kept[task], (block + 1) * perBlock)
             var packed = PackedValues(count: wanted.count, bits: bits)
             var index = before.partitioningIndex { $0 > wanted.lowerBound } - 1
-            try tensor.grains.with { grain in
+            try tensor.tiles.with { tile in
                 while index < before.count - 1, before[index] < wanted.upperBound {
-                    grain.take(tensor.grainRange(index))
-                    try selector.forEach(task..<task + 1, in: grain) { _, entries in
-                        packed.append(entries, of: grain, coder, skipping: max(0, wanted.lowerBound - before[index]))
+                    tile.take(tensor.tileRange(index))
+                    try selector.forEach(task..<task + 1, in: tile) { _, entries in
+                        packed.append(entries, of: tile, coder, skipping: max(0, wanted.lowerBound - before[index]))
                     }
                     index += 1
                 }
             }
-            try packed.withBytes { try tensor.sinks[output].storeBlock(block, offset: block * form.blockSize, $0) }
+            try packed.withBytes { try tensor.sinks[output].storeBlock(block, offset: block * format.blockSize, $0) }
         }
     }
 }
@@ -150,31 +150,31 @@ private struct PackedValues {
         try bytes.withUnsafeBytes(body)
     }
 
-    /// Adds the entries of a grain that are not zero, but for the first few, as long as there is room.
-    mutating func append(_ entries: UnsafePointer<Float>, of grain: Grain, _ coder: FormCoder, skipping skipped: Int) {
-        let room = grain.workspace { CodeRoom() }
-        if case .dense(.raw(let dtype)) = coder.form {
-            let kept = grain.scratch(0)
-            let found = withUnsafeTemporaryAllocation(byteCount: FixedTree.blockElements / 8, alignment: 8) { mask in
+    /// Adds the entries of a tile that are not zero, but for the first few, as long as there is space.
+    mutating func append(_ entries: UnsafePointer<Float>, of tile: Tile, _ coder: FormatCoder, skipping skipped: Int) {
+        let buffer = tile.workspace { CodeBuffer() }
+        if case .dense(.raw(let dtype)) = coder.format {
+            let kept = tile.scratch(0)
+            let found = withUnsafeTemporaryAllocation(byteCount: FixedTree.tileElements / 8, alignment: 8) { mask in
                 guard let mask = mask.baseAddress else { return 0 }
-                grain.kernels.bits(ofNonzero: entries, into: mask, count: grain.count)
-                return grain.kernels.compress(entries, bits: mask, into: kept, count: grain.count)
+                tile.kernels.bits(ofNonzero: entries, into: mask, count: tile.count)
+                return tile.kernels.compress(entries, bits: mask, into: kept, count: tile.count)
             }
             let taken = max(0, min(found - skipped, count - filled))
             bytes.withUnsafeMutableBytes { bytes in
                 guard let start = bytes.baseAddress, taken > 0 else { return }
-                grain.kernels.narrow(kept + skipped, to: dtype, start + filled * bits / 8, count: taken)
+                tile.kernels.narrow(kept + skipped, to: dtype, start + filled * bits / 8, count: taken)
             }
             filled += taken
         } else {
-            coder.code(entries, of: grain, into: room.target, decoded: grain.scratch(0))
+            coder.code(entries, of: tile, into: buffer.target, decoded: tile.scratch(0))
             var left = skipped
-            for index in 0..<grain.count where entries[index] != 0 && filled < count {
+            for index in 0..<tile.count where entries[index] != 0 && filled < count {
                 guard left == 0 else {
                     left -= 1
                     continue
                 }
-                let bit = filled * bits, code = UInt16(room.target.codes[index]) << (bit % 8)
+                let bit = filled * bits, code = UInt16(buffer.target.codes[index]) << (bit % 8)
                 bytes[bit / 8] |= UInt8(truncatingIfNeeded: code)
                 if code > 0xff { bytes[bit / 8 + 1] |= UInt8(code >> 8) }
                 filled += 1

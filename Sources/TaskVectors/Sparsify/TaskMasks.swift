@@ -14,19 +14,19 @@ package struct TaskMasks: Sendable, Hashable, Codable {
     }
 
     package let rule: Rule
-    package let shared: ValueForm
+    package let shared: ValueFormat
     package let taskCount: Int
 
-    package init(rule: Rule, shared: ValueForm, taskCount: Int) {
+    package init(rule: Rule, shared: ValueFormat, taskCount: Int) {
         self.rule = rule
         self.shared = shared
         self.taskCount = taskCount
     }
 
     /// The shared vector first.
-    var forms: [VectorForm] { [.dense(shared)] + Array(repeating: .mask, count: taskCount) }
+    var formats: [StorageFormat] { [.dense(shared)] + Array(repeating: .mask, count: taskCount) }
 
-    var reads: Int { VectorForm.dense(shared).needsRanges ? 1 : 0 }
+    var passes: Int { StorageFormat.dense(shared).needsRanges ? 1 : 0 }
 
     /// What `encode` returns of each task, with `u` its masked part of the shared vector as it is read: `Σ(τ − u)²`, `Στ²`, `Στu`, `Σu²`,
     /// `Σ|τ|`, `Σ|u|`.
@@ -36,23 +36,23 @@ package struct TaskMasks: Sendable, Hashable, Codable {
 
     /// - Returns: for each task the numbers of `Number`.
     func encode(_ tensor: TensorPasses) throws -> [[Double]] {
-        let form = VectorForm.dense(shared)
+        let format = StorageFormat.dense(shared)
         let ranges =
-            form.needsRanges
-            ? try form.grid.map { grid in
-                try ValueRange.find(grid, of: 1, in: tensor) { grain, _ in UnsafePointer(try sharedVector(in: grain)) }
+            format.needsRanges
+            ? try format.grid.map { grid in
+                try ValueRange.find(grid, of: 1, in: tensor) { tile, _ in UnsafePointer(try sharedVector(in: tile)) }
             } : nil
-        let coder = FormCoder(form, ranges: ranges?.first ?? [])
-        let writer = FormWriter(coder, firstOutput: 0, shape: tensor.shape)
-        let rates = writer.rates + Array(repeating: StretchRate(bits: 1), count: taskCount)
+        let coder = FormatCoder(format, ranges: ranges?.first ?? [])
+        let writer = FormatWriter(coder, firstOutput: 0, shape: tensor.shape)
+        let rates = writer.rates + Array(repeating: ChunkRate(bits: 1), count: taskCount)
         let width = Number.allCases.count
-        let sums = try tensor.emit(rates, terms: width * taskCount) { grain, room, sums in
-            let vector = try sharedVector(in: grain), decoded = grain.workspace { MaskRoom() }.decoded
-            writer.write(vector, of: grain, room: room, decoded: decoded)
+        let sums = try tensor.emit(rates, terms: width * taskCount) { tile, buffer, sums in
+            let vector = try sharedVector(in: tile), decoded = tile.workspace { MaskBuffer() }.decoded
+            writer.write(vector, of: tile, buffer: buffer, decoded: decoded)
             for task in 0..<taskCount {
-                let own = try grain.taskVector(task + 1), mask = room.place(in: writer.nextOutput + task)
-                mark(own, of: vector, task: task, into: mask, in: grain)
-                let masked = grain.scratch(1), kernels = grain.kernels, count = grain.count
+                let own = try tile.taskVector(task + 1), mask = buffer.place(in: writer.nextOutput + task)
+                mark(own, of: vector, task: task, into: mask, in: tile)
+                let masked = tile.scratch(1), kernels = tile.kernels, count = tile.count
                 masked.update(from: decoded, count: count)
                 kernels.apply(mask, first: 0, to: masked, count: count)
                 let numbers: [Double] = [
@@ -68,41 +68,41 @@ package struct TaskMasks: Sendable, Hashable, Codable {
         return (0..<taskCount).map { Array(sums[$0 * width..<($0 + 1) * width]) }
     }
 
-    /// In the grain's first room. Overwrites the second.
-    private func sharedVector(in grain: Grain) throws -> UnsafeMutablePointer<Float> {
-        let sum = grain.scratch(0), kernels = grain.kernels
-        sum.update(repeating: 0, count: grain.count)
-        for task in 0..<taskCount { kernels.add(try grain.taskVector(task + 1), to: sum, count: grain.count) }
+    /// In the tile's first buffer. Overwrites the second.
+    private func sharedVector(in tile: Tile) throws -> UnsafeMutablePointer<Float> {
+        let sum = tile.scratch(0), kernels = tile.kernels
+        sum.update(repeating: 0, count: tile.count)
+        for task in 0..<taskCount { kernels.add(try tile.taskVector(task + 1), to: sum, count: tile.count) }
         guard case .emr = rule else { return sum }
-        let unified = grain.scratch(1)
-        unified.update(repeating: 0, count: grain.count)
+        let unified = tile.scratch(1)
+        unified.update(repeating: 0, count: tile.count)
         for task in 0..<taskCount {
-            let own = try grain.taskVector(task + 1)
-            for index in 0..<grain.count {
+            let own = try tile.taskVector(task + 1)
+            for index in 0..<tile.count {
                 let isPlus = sum[index] > 0
                 if isPlus ? own[index] > unified[index] : own[index] < unified[index] { unified[index] = own[index] }
             }
         }
-        sum.update(from: unified, count: grain.count)
+        sum.update(from: unified, count: tile.count)
         return sum
     }
 
-    /// Sets the bits of what the task keeps. Overwrites the grain's second room.
+    /// Sets the bits of what the task keeps. Overwrites the tile's second buffer.
     private func mark(
         _ own: UnsafePointer<Float>, of shared: UnsafePointer<Float>, task: Int, into mask: UnsafeMutableRawPointer,
-        in grain: Grain
+        in tile: Tile
     ) {
         switch rule {
         case .tall(let lambdas):
-            let others = grain.scratch(1)
-            grain.kernels.subtract(shared, own, into: others, count: grain.count)
-            grain.kernels.bits(of: own, above: Float(lambdas[task]), times: others, into: mask, count: grain.count)
-        case .emr: grain.kernels.bits(of: own, agreeingWith: shared, into: mask, count: grain.count)
+            let others = tile.scratch(1)
+            tile.kernels.subtract(shared, own, into: others, count: tile.count)
+            tile.kernels.bits(of: own, above: Float(lambdas[task]), times: others, into: mask, count: tile.count)
+        case .emr: tile.kernels.bits(of: own, agreeingWith: shared, into: mask, count: tile.count)
         }
     }
 }
 
-private final class MaskRoom {
-    let decoded = UnsafeMutablePointer<Float>.allocate(capacity: FixedTree.blockElements)
+private final class MaskBuffer {
+    let decoded = UnsafeMutablePointer<Float>.allocate(capacity: FixedTree.tileElements)
     deinit { decoded.deallocate() }
 }

@@ -56,22 +56,24 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         let log = logging.logger("tessera.coordinator")
         var policy = SchedulerPolicy()
         policy.lease = .seconds(leaseSeconds)
-        let settings = JobBook.Settings(
+        let settings = JobManager.Settings(
             inputRoots: root.isEmpty ? .wholeMachine : try Roots(root), outputRoot: try outputRoot.map(canonicalDirectory),
             policy: policy,
             build: tesseraVersion)
-        let book = JobBook(settings: settings, log: log)
+        let manager = JobManager(settings: settings, log: log)
         let ready = ReadyLine()
-        let server = JobServer(book: book, settings: settings, address: listen, heartbeat: .seconds(heartbeatSeconds), log: log) {
+        let server = JobServer(
+            manager: manager, settings: settings, address: listen, heartbeat: .seconds(heartbeatSeconds), log: log
+        ) {
             ready.jobs(at: $0)
         }
-        let statusPort = StatusPort.service(book: book, address: status, log: log) { ready.status(at: $0) }
+        let statusPort = StatusPort.service(manager: manager, address: status, log: log) { ready.status(at: $0) }
         // In the order in which they start; they are shut down from the last to the first, so that the status port sees the rest drain.
         try await ServiceGroup(
             configuration: .init(
                 services: [
                     .init(service: statusPort, successTerminationBehavior: .gracefullyShutdownGroup),
-                    .init(service: JobBookService(book: book), successTerminationBehavior: .gracefullyShutdownGroup),
+                    .init(service: JobManagerService(manager: manager), successTerminationBehavior: .gracefullyShutdownGroup),
                     .init(service: server, successTerminationBehavior: .gracefullyShutdownGroup),
                 ],
                 gracefulShutdownSignals: [.sigterm], cancellationSignals: [.sigint], logger: quietLog)
@@ -94,13 +96,13 @@ package struct CoordinatorCommand: AsyncParsableCommand {
     }
 }
 
-/// Keeps the job book's time as a service.
-private struct JobBookService: Service {
-    let book: JobBook
+/// Keeps the job manager's time as a service.
+private struct JobManagerService: Service {
+    let manager: JobManager
 
     package func run() async throws {
         await withTaskGroup { group in
-            group.addTask { await book.run() }
+            group.addTask { await manager.run() }
             group.addTask { try? await gracefulShutdown() }
             await group.next()
             group.cancelAll()

@@ -19,20 +19,20 @@ package struct RunCommand: AsyncParsableCommand {
         let local = LocalRun(threads: machine.threads, memory: machine.memory.bytes, log: quietLog)
         let style = job.progress
         let status = try await cancelledBySignals {
-            try await local.run(submission) { book, submitted in
+            try await local.run(submission) { manager, submitted in
                 for remark in submitted.remarks { Terminal.remark(remark) }
-                await watch(submitted.job, in: book, style: style)
+                await watch(submitted.job, in: manager, style: style)
             }
         }
         try JobOutcome(status).report(json: job.json)
     }
 
     /// Shows progress until it is cancelled.
-    private func watch(_ id: JobID, in book: JobBook, style: ProgressStyle) async {
+    private func watch(_ id: JobID, in manager: JobManager, style: ProgressStyle) async {
         var display = ProgressDisplay(style)
         guard !display.isSilent else { return }
         while !Task.isCancelled {
-            if let job = await book.status(StatusRequest(job: id))?.jobs.first { display.show(job) }
+            if let job = await manager.status(StatusRequest(job: id))?.jobs.first { display.show(job) }
             try? await Task.sleep(for: .milliseconds(100))
         }
         display.finish()

@@ -75,7 +75,7 @@ struct StatusText {
             }
             lines += table.lines
             for job in status.jobs {
-                if let problem = job.error?.description ?? job.obstacle {
+                if let problem = job.error?.description ?? job.blockedReason {
                     lines.append("\(job.id.description.prefix(8)): \(problem)")
                 }
             }

@@ -41,17 +41,17 @@ struct StoreListing: Encodable {
     init(_ store: TaskVectorStore) {
         let index = store.index
         let parameters = index.tensors.filter(\.dtype.isArithmetic).reduce(0) { $0 + $1.elementCount }
-        func bytes(_ forms: [VectorForm?]) -> Int {
-            zip(index.tensors, forms).reduce(0) { $0 + ($1.1?.byteCount(shape: $1.0.shape) ?? 0) }
+        func bytes(_ formats: [StorageFormat?]) -> Int {
+            zip(index.tensors, formats).reduce(0) { $0 + ($1.1?.byteCount(shape: $1.0.shape) ?? 0) }
         }
         func bits(_ bytes: Int, tasks: Int = 1) -> Double { Double(8 * bytes) / Double(max(1, parameters * tasks)) }
         tasks = index.tasks.map { task in
             Task(
-                name: task.name, model: task.model, scheme: task.scheme, bytes: bytes(task.forms),
-                bitsPerParameter: bits(bytes(task.forms)), error: task.energy > 0 ? task.error / task.energy : nil,
+                name: task.name, model: task.model, scheme: task.scheme, bytes: bytes(task.formats),
+                bitsPerParameter: bits(bytes(task.formats)), error: task.energy > 0 ? task.error / task.energy : nil,
                 predictedError: task.predicted, lost: task.lost)
         }
-        sharedBytes = index.shared.map { bytes($0.forms) } ?? 0
+        sharedBytes = index.shared.map { bytes($0.formats) } ?? 0
         self.parameters = parameters
         self.bytes = tasks.reduce(sharedBytes) { $0 + $1.bytes }
         originalBytes =

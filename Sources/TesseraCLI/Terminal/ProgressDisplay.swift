@@ -56,12 +56,12 @@ struct ProgressDisplay {
 
     private func bar(_ job: JobStatus) -> String {
         let text = summary(job)
-        let room = min(30, Terminal.width - text.count - 4)
-        guard room >= 10 else { return String(text.prefix(Terminal.width - 1)) }
+        let buffer = min(30, Terminal.width - text.count - 4)
+        guard buffer >= 10 else { return String(text.prefix(Terminal.width - 1)) }
         let share = job.bytesTotal > 0 ? Double(job.bytesDone) / Double(job.bytesTotal) : 1
-        let full = Int(share * Double(room))
+        let full = Int(share * Double(buffer))
         return Terminal.styled(String(repeating: "━", count: full), .cyan)
-            + Terminal.styled(String(repeating: "─", count: room - full), .dim) + "  " + text
+            + Terminal.styled(String(repeating: "─", count: buffer - full), .dim) + "  " + text
     }
 
     /// Bytes, rate, shards and time left.
@@ -76,8 +76,8 @@ struct ProgressDisplay {
         }
         if job.state == .publishing {
             parts.append("writing to disk")
-        } else if let obstacle = job.obstacle {
-            parts.append(obstacle)
+        } else if let blockedReason = job.blockedReason {
+            parts.append(blockedReason)
         } else if share > 0, share < 1 {
             parts.append("\(Quantity.seconds(job.seconds * (1 - share) / share)) left")
         }

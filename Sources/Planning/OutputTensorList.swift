@@ -4,7 +4,7 @@ import Operators
 import Recipes
 
 /// Lists the tensors of the output: which they are, and from which layers of which models they come.
-struct DemandList {
+struct OutputTensorList {
     let recipe: Recipe
     let method: any MergeMethod.Type
     let inputs: InputSet
@@ -42,21 +42,21 @@ struct DemandList {
     /// The tensors in byte order of their names, the order in which they are packed into parts.
     ///
     /// - Throws: `Problems`: unknown modules, layers that a model does not have, slices that break the method's contract.
-    mutating func demands() throws -> [TensorDemand] {
+    mutating func specs() throws -> [OutputTensorSpec] {
         let names = Set(inputs.inputs.flatMap(\.checkpoint.tensorNames)).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
-        var demands: [TensorDemand] = []
+        var specs: [OutputTensorSpec] = []
         if recipe.modules.contains(where: { $0.name != nil }) {
             let modules = ModuleNames.modules(of: names)
             checkModules(known: Set(modules.values))
             for module in recipe.modules {
-                demands += self.demands(of: module, names: names.filter { modules[$0] == module.name?.value })
+                specs += self.specs(of: module, names: names.filter { modules[$0] == module.name?.value })
             }
         } else {
-            for module in recipe.modules { demands += self.demands(of: module, names: names) }
+            for module in recipe.modules { specs += self.specs(of: module, names: names) }
         }
         if names.isEmpty { problems.append(TesseraError(.badData, "the models hold no tensors", file: recipe.file)) }
         guard problems.isEmpty else { throw Problems(problems) }
-        return demands.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
+        return specs.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
     }
 
     private mutating func complain(_ problem: String, line: Int, advice: String? = nil) {
@@ -81,7 +81,7 @@ struct DemandList {
 
     // MARK: Slices
 
-    private mutating func demands(of module: Recipe.Module, names: [String]) -> [TensorDemand] {
+    private mutating func specs(of module: Recipe.Module, names: [String]) -> [OutputTensorSpec] {
         let scopes = (module.name == nil ? [] : [module.parameters]) + [recipe.parameters]
         switch module.body {
         case .models(let models):
@@ -146,7 +146,7 @@ struct DemandList {
     // MARK: Tensors
 
     /// Every tensor of whole models, under its own name.
-    private mutating func wholeModels(_ slice: Slice, names: [String]) -> [TensorDemand] {
+    private mutating func wholeModels(_ slice: Slice, names: [String]) -> [OutputTensorSpec] {
         let layers = LayerStacks(names: names)
         for (prefix, count) in layers.counts.sorted(by: { $0.key < $1.key }) {
             for source in slice.sources {
@@ -159,17 +159,17 @@ struct DemandList {
             }
         }
         return names.map { name in
-            TensorDemand(
+            OutputTensorSpec(
                 name: name,
                 sources: slice.sources.map {
-                    TensorDemand.Source(model: $0.model, name: name, parameters: $0.parameters, line: $0.line)
+                    OutputTensorSpec.Source(model: $0.model, name: name, parameters: $0.parameters, line: $0.line)
                 },
                 base: slice.base, scopes: slice.scopes, position: layers.position(of: name))
         }
     }
 
     /// Layers one on top of the other. What lies before the first layer comes from the first slice's models, what lies behind from the last's.
-    private mutating func stacked(_ slices: [Slice], names: [String], line: Int) -> [TensorDemand] {
+    private mutating func stacked(_ slices: [Slice], names: [String], line: Int) -> [OutputTensorSpec] {
         let prefixes = LayerStacks(names: names).counts.keys.sorted()
         guard let prefix = prefixes.first, prefixes.count == 1 else {
             complain(
@@ -179,19 +179,19 @@ struct DemandList {
                 advice: prefixes.isEmpty ? "use 'models:'" : "use 'modules:', and slices within a module")
             return []
         }
-        var demands: [TensorDemand] = []
+        var specs: [OutputTensorSpec] = []
         var origins: [LayerOrigin] = []
         for slice in slices {
             let count = slice.sources.first?.layers?.count ?? 0
             let rests = layerTensors(of: slice, prefix: prefix)
             for k in 0..<count {
                 for rest in rests {
-                    demands.append(
-                        TensorDemand(
+                    specs.append(
+                        OutputTensorSpec(
                             name: "\(prefix).\(origins.count + k).\(rest)",
                             sources: slice.sources.map { source in
                                 let name = "\(prefix).\((source.layers?.lowerBound ?? 0) + k).\(rest)"
-                                return TensorDemand.Source(
+                                return OutputTensorSpec.Source(
                                     model: source.model, name: name, parameters: source.parameters, line: source.line)
                             },
                             base: slice.base, scopes: slice.scopes, position: LayerStacks.position(of: k, in: count)))
@@ -206,15 +206,15 @@ struct DemandList {
             guard let slice = TensorName(name).standsBeforeLayers ? slices.first : slices.last else { continue }
             let has = slice.sources.contains { inputs.inputs[$0.model].checkpoint.tensor(named: name) != nil }
             guard has else { continue }
-            demands.append(
-                TensorDemand(
+            specs.append(
+                OutputTensorSpec(
                     name: name,
                     sources: slice.sources.map {
-                        TensorDemand.Source(model: $0.model, name: name, parameters: $0.parameters, line: $0.line)
+                        OutputTensorSpec.Source(model: $0.model, name: name, parameters: $0.parameters, line: $0.line)
                     },
                     base: slice.base, scopes: slice.scopes, position: 0))
         }
-        return demands
+        return specs
     }
 
     /// The names behind the layer's number, over the layers that the slice takes; complains about layers that are not there.

@@ -2,7 +2,7 @@ import Operators
 import Planning
 package import Protocol
 
-extension JobBook {
+extension JobManager {
     /// All jobs and workers, or one job with its shards; `nil` when there is no such job.
     package func status(_ request: StatusRequest) -> Status? {
         guard let id = request.job else { return Status(jobs: order.compactMap { status(of: $0) }, workers: workerStatus()) }
@@ -32,11 +32,11 @@ extension JobBook {
             bytesDone: details.reduce(0) { $0 + $1.bytesDone }, bytesTotal: details.reduce(0) { $0 + $1.bytesTotal },
             bytesOutput: job.shards.reduce(0) { $0 + $1.byteCount }, bytesInput: job.plan.inputs.reduce(0) { $0 + $1.byteCount },
             attempts: job.attempts, submittedAt: job.submittedAt,
-            seconds: ((job.endedAt ?? now) - job.startedAt).seconds, error: job.error, obstacle: obstacle(to: id),
+            seconds: ((job.endedAt ?? now) - job.startedAt).seconds, error: job.error, blockedReason: blockedReason(to: id),
             shardDetails: withShards ? details : nil)
     }
 
-    private func obstacle(to id: JobID) -> String? {
+    private func blockedReason(to id: JobID) -> String? {
         guard let shard = scheduler.oversizedShard(of: id) else { return nil }
         let missing = workers.values.map(\.description).map { worker in
             (worker, bytes: shard.memory.byteCount(threads: worker.threads))

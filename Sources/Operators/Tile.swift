@@ -1,11 +1,11 @@
 import Core
 package import TensorKernels
 
-/// One thread's place of work: float32 room for a grain of every source, and the grain that is in hand.
+/// One thread's place of work: float32 buffer for a tile of every source, and the tile that is in hand.
 ///
-/// A grain is `FixedTree.blockElements` consecutive elements (the last one of a tensor may be shorter): few enough that all
+/// A tile is `FixedTree.tileElements` consecutive elements (the last one of a tensor may be shorter): few enough that all
 /// sources of it stay in the core's own cache while a method works on them, and the leaf of every reduction.
-package final class Grain {
+package final class Tile {
     package let kernels: Kernels
     /// The elements in hand, as flat indices of the tensor.
     package private(set) var range: Range<Int> = 0..<0
@@ -17,11 +17,11 @@ package final class Grain {
     private let readAhead: ReadAhead
     private let slab: UnsafeMutablePointer<Float>
     private let bytes: UnsafeMutableRawBufferPointer
-    /// What slot `i` holds of source `i` for the grain in hand.
+    /// What slot `i` holds of source `i` for the tile in hand.
     private var contents: [Contents]
     /// The sources that are the method's base with a task vector added.
     private let rebuilt: [(any DifferenceSource)?]
-    private var flagRoom: UnsafeMutablePointer<UInt8>?
+    private var flagBuffer: UnsafeMutablePointer<UInt8>?
     private var attached: [ObjectIdentifier: AnyObject] = [:]
 
     private enum Contents {
@@ -39,10 +39,10 @@ package final class Grain {
         self.inputs = inputs
         self.readAhead = readAhead
         self.kernels = kernels
-        let elements = (sources.count + Self.extraSlots) * FixedTree.blockElements
+        let elements = (sources.count + Self.extraSlots) * FixedTree.tileElements
         slab = UnsafeMutableRawPointer.allocate(byteCount: elements * MemoryLayout<Float>.stride, alignment: Self.alignment)
             .bindMemory(to: Float.self, capacity: elements)
-        bytes = .allocate(byteCount: FixedTree.blockElements * Self.widestElement, alignment: Self.alignment)
+        bytes = .allocate(byteCount: FixedTree.tileElements * Self.widestElement, alignment: Self.alignment)
         contents = Array(repeating: .nothing, count: sources.count)
         rebuilt = sources.map { ($0 as? any DifferenceSource).flatMap { $0.isOnMethodsBase ? $0 : nil } }
     }
@@ -50,12 +50,12 @@ package final class Grain {
     deinit {
         slab.deallocate()
         bytes.deallocate()
-        flagRoom?.deallocate()
+        flagBuffer?.deallocate()
     }
 
-    /// Bytes that one grain takes for a tensor with that many sources.
+    /// Bytes that one tile takes for a tensor with that many sources.
     package static func byteCount(sources: Int) -> Int {
-        FixedTree.blockElements * ((sources + extraSlots) * MemoryLayout<Float>.stride + widestElement)
+        FixedTree.tileElements * ((sources + extraSlots) * MemoryLayout<Float>.stride + widestElement)
     }
 
     package func take(_ range: Range<Int>) {
@@ -66,9 +66,9 @@ package final class Grain {
 
     package var count: Int { range.count }
 
-    /// The grain of source `index` as float32. Decoded once a grain: whoever changes it must not ask for it again.
+    /// The tile of source `index` as float32. Decoded once a tile: whoever changes it must not ask for it again.
     package func source(_ index: Int) throws -> UnsafeMutablePointer<Float> {
-        let target = slab + index * FixedTree.blockElements
+        let target = slab + index * FixedTree.tileElements
         if contents[index] != .source {
             try sources[index].load(range, into: target, scratch: bytes, kernels: kernels)
             contents[index] = .source
@@ -76,17 +76,17 @@ package final class Grain {
         return target
     }
 
-    /// The grain of source `index` as it is stored where it lies in memory, else as float32 in its slot. Not to be asked for of a source
+    /// The tile of source `index` as it is stored where it lies in memory, else as float32 in its slot. Not to be asked for of a source
     /// whose slot was changed.
     func stored(_ index: Int) throws -> StoredVector {
         if contents[index] != .source, let vector = direct(index, range) { return vector }
         return StoredVector(try self.source(index), .f32)
     }
 
-    /// Source `index` minus the base, in the slot of the source. Made once a grain: whoever changes it finds it changed.
+    /// Source `index` minus the base, in the slot of the source. Made once a tile: whoever changes it finds it changed.
     package func taskVector(_ index: Int) throws -> UnsafeMutablePointer<Float> {
         guard let base = inputs.base else { return try source(index) }
-        let target = slab + index * FixedTree.blockElements
+        let target = slab + index * FixedTree.tileElements
         guard contents[index] != .taskVector else { return target }
         if let source = rebuilt[index] {
             try source.loadDifference(range, into: target, scratch: bytes, kernels: kernels)
@@ -111,27 +111,27 @@ package final class Grain {
         kernels.difference(StoredVector(target, .f32), try stored(base), into: target, count: count)
     }
 
-    /// Room for a flag for each element of source `index`.
+    /// Buffer for a flag for each element of source `index`.
     func flags(_ index: Int) -> UnsafeMutablePointer<UInt8> {
-        let room = flagRoom ?? .allocate(capacity: sources.count * FixedTree.blockElements)
-        flagRoom = room
-        return room + index * FixedTree.blockElements
+        let buffer = flagBuffer ?? .allocate(capacity: sources.count * FixedTree.tileElements)
+        flagBuffer = buffer
+        return buffer + index * FixedTree.tileElements
     }
 
-    /// Room for a method's own values, 0 or 1.
+    /// Buffer for a method's own values, 0 or 1.
     package func scratch(_ index: Int) -> UnsafeMutablePointer<Float> {
-        slab + (sources.count + index) * FixedTree.blockElements
+        slab + (sources.count + index) * FixedTree.tileElements
     }
 
-    /// Elements of a task vector anywhere in the tensor, loaded into a method's own room. Overwrites `scratch(1)`. The slots of the grain in hand
+    /// Elements of a task vector anywhere in the tensor, loaded into a method's own buffer. Overwrites `scratch(1)`. The slots of the tile in hand
     /// must hold what was loaded into them.
     func loadTaskVector(_ index: Int, _ elements: Range<Int>, into target: UnsafeMutablePointer<Float>) throws {
         guard let base = inputs.base else { throw TesseraError(.internal, "a task vector without a base") }
         if let source = rebuilt[index] {
-            for start in stride(from: elements.lowerBound, to: elements.upperBound, by: FixedTree.blockElements) {
-                let stretch = start..<min(elements.upperBound, start + FixedTree.blockElements)
+            for start in stride(from: elements.lowerBound, to: elements.upperBound, by: FixedTree.tileElements) {
+                let piece = start..<min(elements.upperBound, start + FixedTree.tileElements)
                 try source.loadDifference(
-                    stretch, into: target + (start - elements.lowerBound), scratch: bytes, kernels: kernels)
+                    piece, into: target + (start - elements.lowerBound), scratch: bytes, kernels: kernels)
             }
             return
         }
@@ -143,12 +143,12 @@ package final class Grain {
         if let x = direct(index, elements), let b = direct(base, elements) {
             return kernels.difference(x, b, into: target, count: elements.count)
         }
-        for start in stride(from: elements.lowerBound, to: elements.upperBound, by: FixedTree.blockElements) {
-            let stretch = start..<min(elements.upperBound, start + FixedTree.blockElements)
+        for start in stride(from: elements.lowerBound, to: elements.upperBound, by: FixedTree.tileElements) {
+            let piece = start..<min(elements.upperBound, start + FixedTree.tileElements)
             let own = target + (start - elements.lowerBound)
-            try sources[index].load(stretch, into: own, scratch: bytes, kernels: kernels)
-            try sources[base].load(stretch, into: scratch(1), scratch: bytes, kernels: kernels)
-            kernels.subtract(own, scratch(1), into: own, count: stretch.count)
+            try sources[index].load(piece, into: own, scratch: bytes, kernels: kernels)
+            try sources[base].load(piece, into: scratch(1), scratch: bytes, kernels: kernels)
+            kernels.subtract(own, scratch(1), into: own, count: piece.count)
         }
     }
 
@@ -159,7 +159,7 @@ package final class Grain {
         return source.direct(elements.lowerBound * width..<elements.upperBound * width).map { StoredVector($0, source.dtype) }
     }
 
-    /// The method's own room in this place of work, made when it is first asked for. It stays for the tensor's later passes, so
+    /// The method's own buffer in this place of work, made when it is first asked for. It stays for the tensor's later passes, so
     /// nothing in it may decide a result.
     package func workspace<Workspace: AnyObject>(_ make: () -> Workspace) -> Workspace {
         if let workspace = attached[ObjectIdentifier(Workspace.self)] as? Workspace { return workspace }

@@ -39,7 +39,7 @@ package struct BlockTarget: Sendable {
 /// All jobs and workers of one coordinator: it feeds events to the scheduler and does what the scheduler says.
 ///
 /// It owns no socket: connections, or `run`'s own worker, attach themselves with a closure that takes messages.
-package actor JobBook {
+package actor JobManager {
     package struct Settings: Sendable {
         package var inputRoots: Roots
         /// Absolute path that every output must lie under; `nil` allows any.
@@ -84,7 +84,7 @@ package actor JobBook {
     private var waiters: [JobID: [Int: CheckedContinuation<Void, Never>]] = [:]
     private var nextWaiter = 0
     private let (finishedJobs, finishedJobsInput) = AsyncStream<JobID>.makeStream()
-    private let (surveyedJobs, surveyedJobsInput) = AsyncStream<JobID>.makeStream()
+    private let (analyzedJobs, analyzedJobsInput) = AsyncStream<JobID>.makeStream()
 
     package init(settings: Settings, log: Logger) {
         self.settings = settings
@@ -100,8 +100,8 @@ package actor JobBook {
             group.addTask { await self.keepTime() }
             group.addTask {
                 await withDiscardingTaskGroup { group in
-                    for await job in self.surveyedJobs {
-                        group.addTask { await self.proceed(with: job) }
+                    for await job in self.analyzedJobs {
+                        group.addTask { await self.continueJob(job) }
                     }
                 }
             }
@@ -151,7 +151,7 @@ package actor JobBook {
             submittedAt: Date().timeIntervalSince1970)
         order.append(id)
         log.info("job added", metadata: ["job": "\(id)", "shards": "\(plan.shardCount)", "output": "\(output)"])
-        handle(.jobAdded(id, stages: Self.costs(plan), isWhole: plan.next == nil))
+        handle(.jobAdded(id, stages: Self.costs(plan), hasMoreStages: plan.next != nil))
         return Submitted(job: id, remarks: plan.remarks)
     }
 
@@ -162,20 +162,20 @@ package actor JobBook {
     }
 
     /// Plans the rest of a job whose inputs have been looked at.
-    private func proceed(with id: JobID) async {
+    private func continueJob(_ id: JobID) async {
         guard let job = jobs[id], job.state == .running, let assembler = job.assembler, let next = job.plan.next else { return }
         let settings = settings
         do {
-            let findings = try job.findings()
+            let statistics = try job.statistics()
             let plan = try await blocking {
-                let plan = try next(findings)
+                let plan = try next(statistics)
                 try settings.checkMemory(plan.largestNeed, plan.recipeName)
                 try assembler.lay(out: plan)
                 return plan
             }
             guard jobs[id]?.state == .running else { return }
-            jobs[id]?.proceed(with: plan, assembler: assembler)
-            handle(.stagesAdded(id, stages: Self.costs(plan), isWhole: plan.next == nil))
+            jobs[id]?.append(plan, assembler: assembler)
+            handle(.stagesAdded(id, stages: Self.costs(plan), hasMoreStages: plan.next != nil))
         } catch {
             abandon(id, error: TesseraError(wrapping: error))
         }
@@ -257,11 +257,11 @@ package actor JobBook {
     private func publish(_ id: JobID) async {
         guard let job = jobs[id], job.state == .publishing, let assembler = job.assembler else { return }
         do {
-            let blocks = try job.blocksByPart(), findings = try job.findings()
+            let blocks = try job.blocksByPart(), statistics = try job.statistics()
             let publisher = Publisher(plan: job.plan, assembler: assembler, build: settings.build)
             let report = job.report(endedAt: now)
             try await blocking {
-                try publisher.publish(blocks: blocks, findings: findings, report: report, sha256Sums: job.options.sha256Sums)
+                try publisher.publish(blocks: blocks, statistics: statistics, report: report, sha256Sums: job.options.sha256Sums)
             }
             end(id, as: .done)
         } catch {
@@ -321,7 +321,7 @@ package actor JobBook {
     package func finished(_ done: ShardDone, by worker: WorkerID) {
         let attempt = done.attempt
         do throws(TesseraError) {
-            try jobs[attempt.job]?.report(done.result, of: attempt, delivery: done.delivery ?? .returned)
+            try jobs[attempt.job]?.report(done.result, of: attempt, delivery: done.delivery ?? .relayed)
             handle(.shardFinished(worker, attempt))
         } catch {
             failed(attempt, by: worker, error: error)
@@ -369,7 +369,7 @@ package actor JobBook {
             workers[worker]?.bytesDone += bytes
             if delivery == .direct { workers[worker]?.bytesDirect += bytes }
             return .shardCommitted(attempt)
-        case .jobContinues(let id): surveyedJobsInput.yield(id)
+        case .jobContinues(let id): analyzedJobsInput.yield(id)
         case .jobFinished(let id):
             jobs[id]?.state = .publishing
             finishedJobsInput.yield(id)

@@ -2,7 +2,7 @@ import Operators
 import Recipes
 
 /// One output tensor as the recipe asks for it, before anybody has looked whether the models have what it needs.
-struct TensorDemand {
+struct OutputTensorSpec {
     struct Source {
         /// Which of the recipe's models.
         let model: Int
@@ -26,7 +26,7 @@ struct TensorDemand {
 }
 
 /// What parameter `name` is for one of the sources, or for the whole tensor.
-extension TensorDemand {
+extension OutputTensorSpec {
     /// One value for the output tensor; filters look at the output's name.
     func value(_ name: String) -> Located<ScalarValue>? {
         scopes.lazy.compactMap { $0.value(name, at: position, tensor: self.name) }.first

@@ -1,51 +1,51 @@
 package import Core
 package import Operators
 
-/// A grid of `2^bits` equidistant values: `x = (code − zero) · step` (arXiv 2503.06921, docs/task-vectors.md).
+/// A grid of `2^bits` equidistant values: `x = (code − zero) · scale` (arXiv 2503.06921, docs/task-vectors.md).
 package struct Grid: Sendable, Hashable {
-    /// The elements that share a step and a zero point.
-    package enum Sharing: Sendable, Hashable {
-        /// All of the tensor, over their range, as the paper has it: step float32, zero float64, since a range far from zero makes it large.
+    /// The elements that share a scale and a zero point.
+    package enum Granularity: Sendable, Hashable {
+        /// All of the tensor, over their range, as the paper has it: scale float32, zero float64, since a range far from zero makes it large.
         case tensor
-        /// A row of the last axis, over its range and zero: step bfloat16, zero a byte.
+        /// A row of the last axis, over its range and zero: scale bfloat16, zero a byte.
         case row
-        /// So many consecutive elements, in C order: step bfloat16, zero by `Kernels.fittedZero`. The step is fitted to the elements.
-        case run(Int)
+        /// So many consecutive elements, in C order: scale bfloat16, zero by `Kernels.fittedZero`. The scale is fitted to the elements.
+        case group(Int)
     }
 
     /// 1...8.
     package let bits: Int
-    package let sharing: Sharing
+    package let granularity: Granularity
 
-    package init(bits: Int, sharing: Sharing) {
+    package init(bits: Int, granularity: Granularity) {
         self.bits = bits
-        self.sharing = sharing
+        self.granularity = granularity
     }
 
     package static let bitRange = 1...8
-    /// Lengths of runs: powers of two up to a grain, so that no run lies in two grains.
-    package static let runLengths = (4...13).map { 1 << $0 }
+    /// Lengths of runs: powers of two up to a tile, so that no run lies in two tiles.
+    package static let groupLengths = (4...13).map { 1 << $0 }
 
     package var largestCode: Int { (1 << bits) - 1 }
 
-    /// Elements that share a step, in a tensor of that shape.
-    func runLength(in shape: [Int]) -> Int {
-        switch sharing {
+    /// Elements that share a scale, in a tensor of that shape.
+    func groupLength(in shape: [Int]) -> Int {
+        switch granularity {
         case .tensor: max(1, shape.reduce(1, *))
         case .row: max(1, shape.last ?? 1)
-        case .run(let length): length
+        case .group(let length): length
         }
     }
 
-    /// Steps of a tensor of that shape.
-    package func stepCount(in shape: [Int]) -> Int {
-        let count = shape.reduce(1, *), length = runLength(in: shape)
-        return sharing == .tensor ? 1 : (count + length - 1) / length
+    /// Scales of a tensor of that shape.
+    package func scaleCount(in shape: [Int]) -> Int {
+        let count = shape.reduce(1, *), length = groupLength(in: shape)
+        return granularity == .tensor ? 1 : (count + length - 1) / length
     }
 }
 
 /// How numbers are stored.
-package enum ValueForm: Sendable, Hashable {
+package enum ValueFormat: Sendable, Hashable {
     /// Each as it is, in a floating type.
     case raw(DType)
     /// Each as a code on a grid.
@@ -53,23 +53,23 @@ package enum ValueForm: Sendable, Hashable {
 }
 
 /// How one tensor of a task vector is stored (docs/task-vectors.md).
-package enum VectorForm: Sendable, Hashable {
+package enum StorageFormat: Sendable, Hashable {
     /// Not at all: every element is zero.
     case zero
     /// Every element.
-    case dense(ValueForm)
+    case dense(ValueFormat)
     /// A bitmap of the elements that stayed, and those, `kept` of them. A grid's runs count all elements.
-    case sparse(kept: Int, ValueForm)
+    case sparse(kept: Int, ValueFormat)
     /// A bitmap of the elements that are those of the store's shared vector; the others are zero.
     case mask
 }
 
 /// One safetensors tensor that a form consists of.
-package struct FormTensor: Sendable, Hashable {
+package struct FormatTensor: Sendable, Hashable {
     package enum Part: String, Sendable, Hashable {
         /// Packed codes, as bytes.
         case codes
-        case steps
+        case scales = "steps"
         case zeros
         /// Numbers as they are.
         case values
@@ -80,12 +80,12 @@ package struct FormTensor: Sendable, Hashable {
     package let part: Part
     package let dtype: DType
     package let shape: [Int]
-    /// `nil` where the tensor is not written stretch by stretch.
-    package let rate: StretchRate?
+    /// `nil` where the tensor is not written chunk by chunk.
+    package let rate: ChunkRate?
     /// Bytes.
     package let blockSize: Int
 
-    fileprivate init(_ part: Part, _ dtype: DType, _ shape: [Int], rate: StretchRate? = nil, blockSize: Int? = nil) {
+    fileprivate init(_ part: Part, _ dtype: DType, _ shape: [Int], rate: ChunkRate? = nil, blockSize: Int? = nil) {
         self.part = part
         self.dtype = dtype
         self.shape = shape
@@ -99,22 +99,22 @@ package struct FormTensor: Sendable, Hashable {
     package func name(of tensor: String) -> String { "\(tensor).\(part.rawValue)" }
 }
 
-extension VectorForm {
+extension StorageFormat {
     /// The tensors that hold a vector of that shape.
-    package func tensors(shape: [Int]) -> [FormTensor] {
-        let mask = FormTensor(.mask, .u8, [(shape.reduce(1, *) + 7) / 8], rate: StretchRate(bits: 1))
+    package func tensors(shape: [Int]) -> [FormatTensor] {
+        let mask = FormatTensor(.mask, .u8, [(shape.reduce(1, *) + 7) / 8], rate: ChunkRate(bits: 1))
         return switch self {
         case .zero: []
         case .mask: [mask]
         case .dense(.raw(let dtype)):
-            [FormTensor(.values, dtype, shape, rate: StretchRate(bits: dtype.bitWidth))]
+            [FormatTensor(.values, dtype, shape, rate: ChunkRate(bits: dtype.bitWidth))]
         case .dense(.grid(let grid)):
-            [FormTensor(.codes, .u8, [grid.codeBytes(shape.reduce(1, *))], rate: StretchRate(bits: grid.bits))]
+            [FormatTensor(.codes, .u8, [grid.codeBytes(shape.reduce(1, *))], rate: ChunkRate(bits: grid.bits))]
                 + grid.parameters(shape: shape)
-        case .sparse(let kept, .raw(let dtype)): [mask, FormTensor(.values, dtype, [kept])]
+        case .sparse(let kept, .raw(let dtype)): [mask, FormatTensor(.values, dtype, [kept])]
         case .sparse(let kept, .grid(let grid)):
             // A block holds whole codes.
-            [mask, FormTensor(.codes, .u8, [grid.codeBytes(kept)], blockSize: grid.bits << 20)]
+            [mask, FormatTensor(.codes, .u8, [grid.codeBytes(kept)], blockSize: grid.bits << 20)]
                 + grid.parameters(shape: shape)
         }
     }
@@ -126,14 +126,14 @@ extension VectorForm {
 extension Grid {
     fileprivate func codeBytes(_ count: Int) -> Int { (count * bits + 7) / 8 }
 
-    /// Steps and zero points. Those of a whole tensor and of rows are known before the walk over the elements, and written at once.
-    fileprivate func parameters(shape: [Int]) -> [FormTensor] {
-        let count = stepCount(in: shape)
-        switch sharing {
+    /// Scales and zero points. Those of a whole tensor and of rows are known before the walk over the elements, and written at once.
+    fileprivate func parameters(shape: [Int]) -> [FormatTensor] {
+        let count = scaleCount(in: shape)
+        switch granularity {
         case .tensor:
-            return [FormTensor(.steps, .f32, [count]), FormTensor(.zeros, .f64, [count])]
-        case .row: return [FormTensor(.steps, .bf16, [count]), FormTensor(.zeros, .u8, [count])]
-        case .run(let length): return [FormTensor(.steps, .bf16, [count], rate: StretchRate(unit: length, bits: 16))]
+            return [FormatTensor(.scales, .f32, [count]), FormatTensor(.zeros, .f64, [count])]
+        case .row: return [FormatTensor(.scales, .bf16, [count]), FormatTensor(.zeros, .u8, [count])]
+        case .group(let length): return [FormatTensor(.scales, .bf16, [count], rate: ChunkRate(unit: length, bits: 16))]
         }
     }
 }
@@ -149,35 +149,35 @@ extension Grid: Codable {
         guard Self.bitRange.contains(bits) else {
             throw DecodingError.dataCorruptedError(forKey: .bits, in: container, debugDescription: "\(bits) bits a code")
         }
-        let sharing: Sharing
+        let granularity: Granularity
         if let length = try? container.decode(Int.self, forKey: .group) {
-            guard Self.runLengths.contains(length) else {
+            guard Self.groupLengths.contains(length) else {
                 throw DecodingError.dataCorruptedError(forKey: .group, in: container, debugDescription: "groups of \(length)")
             }
-            sharing = .run(length)
+            granularity = .group(length)
         } else {
             switch try container.decode(String.self, forKey: .group) {
-            case "tensor": sharing = .tensor
-            case "row": sharing = .row
+            case "tensor": granularity = .tensor
+            case "row": granularity = .row
             case let other:
                 throw DecodingError.dataCorruptedError(forKey: .group, in: container, debugDescription: "the group '\(other)'")
             }
         }
-        self.init(bits: bits, sharing: sharing)
+        self.init(bits: bits, granularity: granularity)
     }
 
     package func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
         try container.encode(bits, forKey: .bits)
-        switch sharing {
+        switch granularity {
         case .tensor: try container.encode("tensor", forKey: .group)
         case .row: try container.encode("row", forKey: .group)
-        case .run(let length): try container.encode(length, forKey: .group)
+        case .group(let length): try container.encode(length, forKey: .group)
         }
     }
 }
 
-extension ValueForm: Codable {
+extension ValueFormat: Codable {
     private enum CodingKeys: String, CodingKey { case dtype }
 
     package init(from decoder: any Decoder) throws {
@@ -202,35 +202,35 @@ extension ValueForm: Codable {
     }
 }
 
-extension VectorForm: Codable {
-    private enum CodingKeys: String, CodingKey { case form, kept }
+extension StorageFormat: Codable {
+    private enum CodingKeys: String, CodingKey { case format = "form", kept }
     private enum Name: String, Codable { case zero, dense, sparse, mask }
 
     package init(from decoder: any Decoder) throws {
         let container = try decoder.container(keyedBy: CodingKeys.self)
-        switch try container.decode(Name.self, forKey: .form) {
+        switch try container.decode(Name.self, forKey: .format) {
         case .zero: self = .zero
         case .mask: self = .mask
-        case .dense: self = .dense(try ValueForm(from: decoder))
+        case .dense: self = .dense(try ValueFormat(from: decoder))
         case .sparse:
             let kept = try container.decode(Int.self, forKey: .kept)
             guard kept >= 0 else {
                 throw DecodingError.dataCorruptedError(forKey: .kept, in: container, debugDescription: "\(kept) elements")
             }
-            self = .sparse(kept: kept, try ValueForm(from: decoder))
+            self = .sparse(kept: kept, try ValueFormat(from: decoder))
         }
     }
 
     package func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
         switch self {
-        case .zero: try container.encode(Name.zero, forKey: .form)
-        case .mask: try container.encode(Name.mask, forKey: .form)
+        case .zero: try container.encode(Name.zero, forKey: .format)
+        case .mask: try container.encode(Name.mask, forKey: .format)
         case .dense(let values):
-            try container.encode(Name.dense, forKey: .form)
+            try container.encode(Name.dense, forKey: .format)
             try values.encode(to: encoder)
         case .sparse(let kept, let values):
-            try container.encode(Name.sparse, forKey: .form)
+            try container.encode(Name.sparse, forKey: .format)
             try container.encode(kept, forKey: .kept)
             try values.encode(to: encoder)
         }

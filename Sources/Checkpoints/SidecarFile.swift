@@ -1,7 +1,7 @@
 package import Core
 
 /// A small file that goes beside the weights.
-package struct CompanionFile: Sendable, Hashable {
+package struct SidecarFile: Sendable, Hashable {
     private enum Source: Sendable, Hashable {
         case bytes([UInt8])
         case copy(of: String)

@@ -3,8 +3,8 @@ import Synchronization
 import TensorKernels
 
 /// How many bytes of an output so many elements of the tensor take: `bits` for every `unit` of them, packed densely.
-package struct StretchRate: Sendable, Hashable {
-    /// A power of two, at most a grain.
+package struct ChunkRate: Sendable, Hashable {
+    /// A power of two, at most a tile.
     package let unit: Int
     package let bits: Int
 
@@ -16,55 +16,55 @@ package struct StretchRate: Sendable, Hashable {
     /// The last byte is filled up.
     package func byteCount(ofElements count: Int) -> Int { ((count + unit - 1) / unit * bits + 7) / 8 }
 
-    /// Elements whose bytes make one block, in every output that is written stretch by stretch: so all of them can be written in one walk over
+    /// Elements whose bytes make one block, in every output that is written chunk by chunk: so all of them can be written in one walk over
     /// the sources. A float32 for each is just the largest block there is.
-    package static let stretch = TreeDigest.blockSize / MemoryLayout<Float>.stride
+    package static let chunk = TreeDigest.blockSize / MemoryLayout<Float>.stride
 
     /// Bytes of a block of such an output.
-    package var blockSize: Int { byteCount(ofElements: Self.stretch) }
+    package var blockSize: Int { byteCount(ofElements: Self.chunk) }
 }
 
 extension TensorPasses {
     /// Writes several outputs in one walk over the sources.
     ///
-    /// `body` writes what belongs to the grain in hand, at one place for each output, and adds the grain's share to `terms` float64 sums.
+    /// `body` writes what belongs to the tile in hand, at one place for each output, and adds the tile's share to `terms` float64 sums.
     ///
     /// - Parameter rates: one for each of the first outputs, `nil` for those that are not written here.
     /// - Returns: the sums.
     package func emit(
-        _ rates: [StretchRate?], terms: Int,
-        _ body: @escaping @Sendable (Grain, StretchRoom, UnsafeMutablePointer<Double>) throws -> Void
+        _ rates: [ChunkRate?], terms: Int,
+        _ body: @escaping @Sendable (Tile, ChunkBuffer, UnsafeMutablePointer<Double>) throws -> Void
     ) throws -> [Double] {
-        let rooms = Mutex<[StretchRoom]>([])
-        let grainsPerStretch = StretchRate.stretch / FixedTree.blockElements
-        let shares = Mutex(Array(repeating: 0.0, count: terms * grainCount))
-        try runner.forEach((count + StretchRate.stretch - 1) / StretchRate.stretch) { stretch in
-            let room = rooms.withLock { $0.popLast() } ?? StretchRoom(rates)
-            defer { rooms.withLock { $0.append(room) } }
-            let first = stretch * StretchRate.stretch, elements = first..<min(count, first + StretchRate.stretch)
-            try grains.with { grain in
-                for index in stretch * grainsPerStretch..<min(grainCount, (stretch + 1) * grainsPerStretch) {
-                    grain.take(grainRange(index))
-                    room.element = grain.range.lowerBound - first
+        let buffers = Mutex<[ChunkBuffer]>([])
+        let tilesPerChunk = ChunkRate.chunk / FixedTree.tileElements
+        let shares = Mutex(Array(repeating: 0.0, count: terms * tileCount))
+        try runner.forEach((count + ChunkRate.chunk - 1) / ChunkRate.chunk) { chunk in
+            let buffer = buffers.withLock { $0.popLast() } ?? ChunkBuffer(rates)
+            defer { buffers.withLock { $0.append(buffer) } }
+            let first = chunk * ChunkRate.chunk, elements = first..<min(count, first + ChunkRate.chunk)
+            try tiles.with { tile in
+                for index in chunk * tilesPerChunk..<min(tileCount, (chunk + 1) * tilesPerChunk) {
+                    tile.take(tileRange(index))
+                    buffer.element = tile.range.lowerBound - first
                     var share = Array(repeating: 0.0, count: max(1, terms))
                     try share.withUnsafeMutableBufferPointer { share in
                         guard let share = share.baseAddress else { return }
-                        try body(grain, room, share)
+                        try body(tile, buffer, share)
                     }
                     shares.withLock { shares in
-                        for term in 0..<terms { shares[term * grainCount + index] = share[term] }
+                        for term in 0..<terms { shares[term * tileCount + index] = share[term] }
                     }
                 }
             }
             for (output, rate) in rates.enumerated() {
                 guard let rate else { continue }
                 try sinks[output].storeBlock(
-                    stretch, offset: stretch * rate.blockSize,
-                    room.bytes(of: output, count: rate.byteCount(ofElements: elements.count)))
+                    chunk, offset: chunk * rate.blockSize,
+                    buffer.bytes(of: output, count: rate.byteCount(ofElements: elements.count)))
             }
         }
         return shares.withLock { shares in
-            (0..<terms).map { FixedTree.sum(Array(shares[$0 * grainCount..<($0 + 1) * grainCount])) }
+            (0..<terms).map { FixedTree.sum(Array(shares[$0 * tileCount..<($0 + 1) * tileCount])) }
         }
     }
 
@@ -84,11 +84,11 @@ extension TensorPasses {
     package func blockDigests(ofSource index: Int, byteCount: Int) throws -> [Digest] {
         let count = TreeDigest.blockCount(ofBytes: byteCount)
         let digests = Mutex<[Digest?]>(Array(repeating: nil, count: count))
-        let piece = FixedTree.blockElements * 8
+        let piece = FixedTree.tileElements * 8
         try runner.forEach(count) { block in
             let hash = try SHA256()
-            try withUnsafeTemporaryAllocation(byteCount: piece, alignment: 64) { room in
-                guard let target = room.baseAddress else { return }
+            try withUnsafeTemporaryAllocation(byteCount: piece, alignment: 64) { buffer in
+                guard let target = buffer.baseAddress else { return }
                 let end = min(byteCount, (block + 1) * TreeDigest.blockSize)
                 for start in stride(from: block * TreeDigest.blockSize, to: end, by: piece) {
                     let range = start..<min(end, start + piece)
@@ -103,16 +103,16 @@ extension TensorPasses {
     }
 }
 
-/// One thread's room for a stretch of every output that is written stretch by stretch.
-package final class StretchRoom: @unchecked Sendable {
+/// One thread's buffer for a chunk of every output that is written chunk by chunk.
+package final class ChunkBuffer: @unchecked Sendable {
     // Unchecked: used by one thread at a time, whoever took it.
-    private let rates: [StretchRate?]
+    private let rates: [ChunkRate?]
     private let starts: [Int]
     private let slab: UnsafeMutableRawPointer
-    /// The first element in hand, counted from the stretch's beginning.
+    /// The first element in hand, counted from the chunk's beginning.
     fileprivate(set) var element = 0
 
-    init(_ rates: [StretchRate?]) {
+    init(_ rates: [ChunkRate?]) {
         self.rates = rates
         var starts: [Int] = [], size = 0
         for rate in rates {
@@ -125,7 +125,7 @@ package final class StretchRoom: @unchecked Sendable {
 
     deinit { slab.deallocate() }
 
-    /// Where the bytes of the grain in hand go.
+    /// Where the bytes of the tile in hand go.
     package func place(in output: Int) -> UnsafeMutableRawPointer {
         slab + starts[output] + (rates[output]?.byteCount(ofElements: element) ?? 0)
     }
@@ -134,6 +134,6 @@ package final class StretchRoom: @unchecked Sendable {
         UnsafeRawBufferPointer(start: slab + starts[output], count: count)
     }
 
-    /// Bytes of the room for outputs with these rates.
-    package static func byteCount(_ rates: [StretchRate]) -> Int { rates.reduce(0) { $0 + $1.blockSize } }
+    /// Bytes of the buffer for outputs with these rates.
+    package static func byteCount(_ rates: [ChunkRate]) -> Int { rates.reduce(0) { $0 + $1.blockSize } }
 }

@@ -4,8 +4,8 @@ import Recipes
 import Tokenizers
 import Work
 
-/// The files beside the weights: from the donor (the base, else the first model), and about the merge.
-struct Companions {
+/// The files beside the weights: from the primary (the base, else the first model), and about the merge.
+struct Sidecars {
     let recipe: Recipe
     let inputs: InputSet
     let roots: Roots
@@ -14,42 +14,42 @@ struct Companions {
     let vocabulary: VocabularyPlan?
     /// The type of the output's floating tensors, if they share one.
     let dtype: DType?
-    /// As `DemandList` says.
-    let layerOrigins: [String: [DemandList.LayerOrigin]]
+    /// As `OutputTensorList` says.
+    let layerOrigins: [String: [OutputTensorList.LayerOrigin]]
 
-    private var donor: Checkpoint { inputs.donor.checkpoint }
+    private var primary: Checkpoint { inputs.primary.checkpoint }
 
-    /// What is copied as it is, when the donor has it, beside the tokenizer's files.
+    /// What is copied as it is, when the primary has it, beside the tokenizer's files.
     private static let copiedNames = [
         "generation_config.json", "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
     ]
 
     /// - Returns: the files, and what the user should know of them.
     /// - Throws: `notAllowed` for a file that is a link to somewhere outside the roots, `badData` for one that cannot be changed as it must.
-    func make() throws(TesseraError) -> (files: [CompanionFile], remarks: [String]) {
+    func make() throws(TesseraError) -> (files: [SidecarFile], remarks: [String]) {
         let (config, configRemarks) = config()
-        var files = config.map { [CompanionFile(name: Checkpoint.configName, bytes: $0)] } ?? []
-        for name in Self.copiedNames where fileExists("\(donor.directory)/\(name)") {
-            files.append(CompanionFile(name: name, copyOf: "\(donor.directory)/\(name)"))
+        var files = config.map { [SidecarFile(name: Checkpoint.configName, bytes: $0)] } ?? []
+        for name in Self.copiedNames where fileExists("\(primary.directory)/\(name)") {
+            files.append(SidecarFile(name: name, copyOf: "\(primary.directory)/\(name)"))
         }
         let tokenizer = try tokenizerFiles()
         files += tokenizer.files
         for file in files {
             if let source = file.copiedFrom { _ = try roots.relativePath(of: source, workingDirectory: nil) }
         }
-        if let index = layout.index { files.append(CompanionFile(name: Checkpoint.indexName, bytes: index)) }
-        files.append(CompanionFile(name: "recipe.yml", bytes: Array(recipe.text.utf8)))
+        if let index = layout.index { files.append(SidecarFile(name: Checkpoint.indexName, bytes: index)) }
+        files.append(SidecarFile(name: "recipe.yml", bytes: Array(recipe.text.utf8)))
         let card = ModelCard(recipe: recipe, repositories: inputs.inputs.compactMap(\.repository))
-        files.append(CompanionFile(name: "README.md", bytes: Array(card.text.utf8)))
+        files.append(SidecarFile(name: "README.md", bytes: Array(card.text.utf8)))
         return (files, configRemarks + tokenizer.remarks)
     }
 
-    private func tokenizerFiles() throws(TesseraError) -> (files: [CompanionFile], remarks: [String]) {
+    private func tokenizerFiles() throws(TesseraError) -> (files: [SidecarFile], remarks: [String]) {
         var template: String?
         if let setting = recipe.chatTemplate {
             template = try ChatTemplates.template(setting.value, directories: inputs.inputs.map(\.checkpoint.directory))
         }
-        let directory = vocabulary.map(\.donorDirectory).flatMap { $0.isEmpty ? nil : $0 } ?? donor.directory
+        let directory = vocabulary.map(\.primaryDirectory).flatMap { $0.isEmpty ? nil : $0 } ?? primary.directory
         return try TokenizerFiles(directory: directory, changes: vocabulary?.changes ?? TokenizerChanges(), template: template)
             .make()
     }
@@ -60,7 +60,7 @@ struct Companions {
     private static let layerTypesKey = "layer_types"
 
     /// The entries of the models' own lists; `nil` unless each has one that is long enough.
-    private func layerTypes(_ origins: [DemandList.LayerOrigin], at path: [String]) -> [String]? {
+    private func layerTypes(_ origins: [OutputTensorList.LayerOrigin], at path: [String]) -> [String]? {
         var lists: [Int: [String]] = [:]
         for model in Set(origins.map(\.model)) {
             guard let list = inputs.inputs[model].checkpoint.config?.elements(path) else { return nil }
@@ -76,9 +76,9 @@ struct Companions {
     private static let layerCountKeys = ["num_hidden_layers", "n_layer", "n_layers", "num_layers"]
     private static let tieKey = "tie_word_embeddings"
 
-    /// The donor's config with the output's dtype under whichever of its two names the config uses, number of layers and rows, and ties.
+    /// The primary's config with the output's dtype under whichever of its two names the config uses, number of layers and rows, and ties.
     private func config() -> (bytes: [UInt8]?, remarks: [String]) {
-        guard var config = donor.config else { return (nil, []) }
+        guard var config = primary.config else { return (nil, []) }
         var remarks: [String] = []
         if let name = dtype.flatMap({ dtype in Recipe.name(of: dtype) }) {
             let keys = ["dtype", "torch_dtype"].filter { config.has([$0]) }

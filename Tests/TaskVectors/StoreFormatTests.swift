@@ -6,28 +6,30 @@ import TensorKernels
 import TestSupport
 import Testing
 
-/// Task vectors in every form that a store may hold: what is read, from anywhere and however the file is read, is what the words of
+/// Task vectors in every format that a store may hold: what is read, from anywhere and however the file is read, is what the words of
 /// `docs/task-vectors.md` make of the stored bytes, and errs by what was reported.
-@Suite(.serialized) struct StoreFormTests {
-    private static let sharings: [Grid.Sharing] = [.tensor, .row, .run(16), .run(128), .run(8192)]
-    private static let grids = sharings.flatMap { sharing in
-        (sharing == .run(16) || sharing == .run(8192) ? [1, 3, 8] : Array(1...8)).map { Grid(bits: $0, sharing: sharing) }
+@Suite(.serialized) struct StoreFormatTests {
+    private static let granularities: [Grid.Granularity] = [.tensor, .row, .group(16), .group(128), .group(8192)]
+    private static let grids = granularities.flatMap { granularity in
+        (granularity == .group(16) || granularity == .group(8192) ? [1, 3, 8] : Array(1...8)).map {
+            Grid(bits: $0, granularity: granularity)
+        }
     }
-    private static let dense = [DType.f32, .bf16, .f16].map { ValueForm.raw($0) } + grids.map { .grid($0) }
-    private static let sparse: [ValueForm] =
+    private static let dense = [DType.f32, .bf16, .f16].map { ValueFormat.raw($0) } + grids.map { .grid($0) }
+    private static let sparse: [ValueFormat] =
         [.raw(.f32), .raw(.bf16), .raw(.f16)]
-        + [(4, .tensor), (3, .row), (1, .run(16)), (4, .run(128)), (5, .run(128)), (8, .run(8192))].map {
-            .grid(Grid(bits: $0, sharing: $1))
+        + [(4, .tensor), (3, .row), (1, .group(16)), (4, .group(128)), (5, .group(128)), (8, .group(8192))].map {
+            .grid(Grid(bits: $0, granularity: $1))
         }
 
-    /// More than a grain, with rows that do not fit grains and bytes; and hardly any elements.
+    /// More than a tile, with rows that do not fit tiles and bytes; and hardly any elements.
     private static let shapes = [[9, 1001], [7], [3, 1], [1], []]
 
     private static func areSame(_ x: [Float], _ y: [Float]) -> Bool {
         x.withUnsafeBytes { x in y.withUnsafeBytes { y in Data(x) == Data(y) } }
     }
 
-    /// Reads stretches that begin and end anywhere, no longer than a grain.
+    /// Reads ranges that begin and end anywhere, no longer than a tile.
     private func expectReads(_ stored: EncodingBench.Stored, _ expected: [Float], _ what: String) throws {
         let directory = try TemporaryDirectory()
         var random = SplitMix(seed: 11)
@@ -40,7 +42,7 @@ import Testing
                 ranges.append(start..<Int.random(in: start...min(count, start + 8192), using: &random))
             }
             for range in ranges {
-                // As much scratch as a grain has.
+                // As much scratch as a tile has.
                 let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192 * 8, alignment: 64)
                 defer { scratch.deallocate() }
                 var found = [Float](repeating: .nan, count: range.count) + [77]
@@ -67,48 +69,48 @@ import Testing
     }
 
     @Test(arguments: dense)
-    func denseVectors(values: ValueForm) throws {
+    func denseVectors(values: ValueFormat) throws {
         for shape in Self.shapes {
             let count = shape.reduce(1, *)
             let vectors = SomeVectors.kinds.enumerated().map { SomeVectors.make($1, count: count, seed: UInt64($0)) }
             let bench = EncodingBench(vectors: vectors, shape: shape)
-            let (findings, forms) = try bench.run(.quantize(Quantizer(tasks: vectors.map { _ in .dense(values) })))
+            let (statistics, formats) = try bench.run(.quantize(Quantizer(tasks: vectors.map { _ in .dense(values) })))
             for (index, kind) in SomeVectors.kinds.enumerated() {
-                let what = "\(kind) \(shape) \(values)", read = forms[index].decoded()
-                try expectReads(forms[index], read, what)
-                expectReport(findings.tasks[index], vectors[index], read, what)
-                expectNear(forms[index], vectors[index], read, values, what)
+                let what = "\(kind) \(shape) \(values)", read = formats[index].decoded()
+                try expectReads(formats[index], read, what)
+                expectReport(statistics.tasks[index], vectors[index], read, what)
+                expectNear(formats[index], vectors[index], read, values, what)
             }
         }
     }
 
-    /// No element is further away than half a step; what is stored as it is in float32 is exact.
+    /// No element is further away than half a scale; what is stored as it is in float32 is exact.
     private func expectNear(
-        _ stored: EncodingBench.Stored, _ vector: [Float], _ read: [Float], _ values: ValueForm, _ what: String
+        _ stored: EncodingBench.Stored, _ vector: [Float], _ read: [Float], _ values: ValueFormat, _ what: String
     ) {
         switch values {
         case .raw(.f32): #expect(read == vector, "\(what)")
         case .raw: #expect(zip(vector, read).allSatisfy { ($0 - $1).magnitude <= $0.magnitude / 256 + 0x1p-24 }, "\(what)")
         case .grid(let grid):
-            guard grid.sharing == .tensor || grid.sharing == .row else { return }
-            let length = grid.sharing == .tensor ? max(1, vector.count) : stored.shape.last ?? 1
+            guard grid.granularity == .tensor || grid.granularity == .row else { return }
+            let length = grid.granularity == .tensor ? max(1, vector.count) : stored.shape.last ?? 1
             for start in stride(from: 0, to: vector.count, by: length) {
                 let own = vector[start..<start + length]
-                let low = min(own.min() ?? 0, grid.sharing == .row ? 0 : .infinity)
-                let high = max(own.max() ?? 0, grid.sharing == .row ? 0 : -.infinity)
-                // Steps in bfloat16 are rounded up.
-                let step = Double(high - low) / Double((1 << grid.bits) - 1) * (grid.sharing == .row ? 1.008 : 1)
+                let low = min(own.min() ?? 0, grid.granularity == .row ? 0 : .infinity)
+                let high = max(own.max() ?? 0, grid.granularity == .row ? 0 : -.infinity)
+                // Scales in bfloat16 are rounded up.
+                let scale = Double(high - low) / Double((1 << grid.bits) - 1) * (grid.granularity == .row ? 1.008 : 1)
                 let far = zip(own, read[start..<start + length]).filter { (x: Float, y: Float) -> Bool in
                     let distance = (Double(x) - Double(y)).magnitude
-                    return !(distance <= step * 0.50001 + 2e-7 * Double(x.magnitude))
+                    return !(distance <= scale * 0.50001 + 2e-7 * Double(x.magnitude))
                 }
-                #expect(far.isEmpty, "\(what), \(start), a step of \(step)")
+                #expect(far.isEmpty, "\(what), \(start), a scale of \(scale)")
             }
         }
     }
 
     @Test(arguments: sparse)
-    func sparseVectors(values: ValueForm) throws {
+    func sparseVectors(values: ValueFormat) throws {
         for shape in Self.shapes {
             let count = shape.reduce(1, *), kept = [0, (count + 3) / 4, count]
             for (seed, kind) in SomeVectors.kinds.enumerated() {
@@ -117,15 +119,15 @@ import Testing
                     (-vector[$0].magnitude, $0) < (-vector[$1].magnitude, $1)
                 }
                 let bench = EncodingBench(vectors: vectors, shape: shape)
-                let (findings, forms) = try bench.run(
+                let (statistics, formats) = try bench.run(
                     .sparsify(SparseEncoder(selection: .largest(kept), values: values, kept: kept)))
                 for (index, kept) in kept.enumerated() {
-                    let what = "\(kind) \(shape) \(values) \(kept)", read = forms[index].decoded()
-                    try expectReads(forms[index], read, what)
-                    expectReport(findings.tasks[index], vector, read, what)
+                    let what = "\(kind) \(shape) \(values) \(kept)", read = formats[index].decoded()
+                    try expectReads(formats[index], read, what)
+                    expectReport(statistics.tasks[index], vector, read, what)
                     // The largest ones, of equal ones the first.
                     let chosen = Set(order.prefix(kept).filter { vector[$0] != 0 })
-                    #expect(vector.indices.allSatisfy { forms[index].isMarked($0) == chosen.contains($0) }, "\(what)")
+                    #expect(vector.indices.allSatisfy { formats[index].isMarked($0) == chosen.contains($0) }, "\(what)")
                     if case .raw(.f32) = values {
                         #expect(read == vector.indices.map { chosen.contains($0) ? vector[$0] : 0 }, "\(what)")
                     }
@@ -134,7 +136,7 @@ import Testing
         }
     }
 
-    /// Differences of bfloat16 models, in stretches: blocks of a store's tensors hold the bytes of 2²¹ elements each.
+    /// Differences of bfloat16 models, in chunks: blocks of a store's tensors hold the bytes of 2²¹ elements each.
     @Test func manyBlocks() throws {
         let count = 5 << 20 / 2 + 4321
         var random = SplitMix(seed: 3)
@@ -146,17 +148,17 @@ import Testing
             Float(bitPattern: UInt32(word ^ word % 3) << 16) - Float(bitPattern: UInt32(word) << 16)
         }
         let bench = EncodingBench(base: base, tunes: [tune])
-        let forms: [Encoding] = [
-            .quantize(Quantizer(tasks: [.dense(.grid(Grid(bits: 3, sharing: .run(128))))])),
+        let formats: [Encoding] = [
+            .quantize(Quantizer(tasks: [.dense(.grid(Grid(bits: 3, granularity: .group(128))))])),
             .sparsify(
                 SparseEncoder(
                     selection: .blocks(n: 1, m: 2, tail: .drop, isDisjoint: false),
-                    values: .grid(Grid(bits: 5, sharing: .run(64))),
+                    values: .grid(Grid(bits: 5, granularity: .group(64))),
                     kept: [count / 2])),
         ]
-        for encoding in forms {
-            let (findings, forms) = try bench.run(encoding)
-            let vectors = try [true, false].map { try forms[0].open(in: TemporaryDirectory(), mapped: $0) }
+        for encoding in formats {
+            let (statistics, formats) = try bench.run(encoding)
+            let vectors = try [true, false].map { try formats[0].open(in: TemporaryDirectory(), mapped: $0) }
             var error = 0.0
             var found = [Float](repeating: .nan, count: 8192), other = found
             let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192 * 8, alignment: 64)
@@ -168,8 +170,8 @@ import Testing
                 #expect(found == other)
                 error += Kernels.best.squaredError(Array(vector[range]), found, count: range.count)
             }
-            #expect((findings.tasks[0][0] - error).magnitude <= 1e-9 * error)
-            #expect(findings.tasks[0][0] < findings.tasks[0][1] * 0.5)
+            #expect((statistics.tasks[0][0] - error).magnitude <= 1e-9 * error)
+            #expect(statistics.tasks[0][0] < statistics.tasks[0][1] * 0.5)
         }
     }
 
@@ -182,23 +184,23 @@ import Testing
         let vectors = (0..<3).map { task in
             zip(common, SomeVectors.make("normal", count: count, seed: UInt64(task))).map { $0 + 0.3 * $1 }
         }
-        for sharing in [Grid.Sharing.tensor, .row, .run(64)] {
-            let base = Grid(bits: 3, sharing: sharing), offset = Grid(bits: 2, sharing: sharing)
+        for granularity in [Grid.Granularity.tensor, .row, .group(64)] {
+            let base = Grid(bits: 3, granularity: granularity), offset = Grid(bits: 2, granularity: granularity)
             let bench = EncodingBench(vectors: vectors, shape: shape)
-            let (findings, forms) = try bench.run(
+            let (statistics, formats) = try bench.run(
                 .quantize(
                     Quantizer(
                         shared: .dense(.grid(base)), correctsErrors: corrects, tasks: vectors.map { _ in .dense(.grid(offset)) }))
             )
-            let shared = forms[0].decoded()
+            let shared = formats[0].decoded()
             for (task, vector) in vectors.enumerated() {
-                let own = forms[task + 1].decoded(), what = "\(sharing), \(task)"
-                let read = try rebuilt(forms[0], forms[task + 1], base: bench.base)
+                let own = formats[task + 1].decoded(), what = "\(granularity), \(task)"
+                let read = try rebuilt(formats[0], formats[task + 1], base: bench.base)
                 #expect(read == zip(shared, own).map { $0 + $1 }, "\(what)")
                 let error = squares(vector, read)
-                #expect((findings.tasks[task][0] - error).magnitude <= 1e-4 * error, "\(what)")
+                #expect((statistics.tasks[task][0] - error).magnitude <= 1e-4 * error, "\(what)")
                 // What is left is the offset's own error, which is small against the vector; not so without correction.
-                #expect(findings.tasks[task][0] < findings.tasks[task][1] * 0.5, "\(what)")
+                #expect(statistics.tasks[task][0] < statistics.tasks[task][1] * 0.5, "\(what)")
             }
         }
     }
@@ -224,16 +226,16 @@ import Testing
         return TestTensor(base.dtype, base.shape, bytes: bytes).values.map { Float($0) }
     }
 
-    /// A few bytes of a rebuilt tensor need no less room than many.
-    @Test(arguments: sharings)
-    func fewBytesOfARebuiltTensor(sharing: Grid.Sharing) throws {
+    /// A few bytes of a rebuilt tensor need no less buffer than many.
+    @Test(arguments: granularities)
+    func fewBytesOfARebuiltTensor(granularity: Grid.Granularity) throws {
         for count in [1, 2, 3, 9, 20] {
-            let vector = SomeVectors.make("normal", count: count, seed: 1), grid = Grid(bits: 3, sharing: sharing)
+            let vector = SomeVectors.make("normal", count: count, seed: 1), grid = Grid(bits: 3, granularity: granularity)
             let bench = EncodingBench(vectors: [vector, vector], shape: [count])
-            let (_, forms) = try bench.run(
+            let (_, formats) = try bench.run(
                 .quantize(Quantizer(shared: .dense(.grid(grid)), tasks: [.dense(.grid(grid)), .dense(.grid(grid))])))
-            let expected = zip(forms[0].decoded(), forms[1].decoded()).map { $0 + $1 }
-            #expect(try rebuilt(forms[0], forms[1], base: bench.base) == expected, "\(count)")
+            let expected = zip(formats[0].decoded(), formats[1].decoded()).map { $0 + $1 }
+            #expect(try rebuilt(formats[0], formats[1], base: bench.base) == expected, "\(count)")
         }
     }
 
@@ -241,17 +243,17 @@ import Testing
         let shape = [17, 601], count = 17 * 601
         let vectors = (0..<3).map { SomeVectors.make($0 == 1 ? "sparse" : "normal", count: count, seed: UInt64($0)) }
         let bench = EncodingBench(vectors: vectors, shape: shape)
-        let values: [ValueForm] = [.raw(.f32), .raw(.bf16), .grid(Grid(bits: 4, sharing: .run(128)))]
+        let values: [ValueFormat] = [.raw(.f32), .raw(.bf16), .grid(Grid(bits: 4, granularity: .group(128)))]
         for rule in [TaskMasks.Rule.tall([0.4, 0, 1.5]), .emr] {
             for values in values {
-                let (findings, forms) = try bench.run(.mask(TaskMasks(rule: rule, shared: values, taskCount: 3)))
-                let shared = forms[0].decoded(), what = "\(rule), \(values)"
+                let (statistics, formats) = try bench.run(.mask(TaskMasks(rule: rule, shared: values, taskCount: 3)))
+                let shared = formats[0].decoded(), what = "\(rule), \(values)"
                 for (task, vector) in vectors.enumerated() {
-                    let own = zip(shared, 0..<count).map { forms[task + 1].isMarked($1) ? $0 : 0 }
+                    let own = zip(shared, 0..<count).map { formats[task + 1].isMarked($1) ? $0 : 0 }
                     let factor: Float = task == 1 ? 0.75 : 1
-                    let read = try rebuilt(forms[0], forms[task + 1], base: bench.base, factor: Double(factor))
+                    let read = try rebuilt(formats[0], formats[task + 1], base: bench.base, factor: Double(factor))
                     #expect(read == own.map { $0 * factor }, "\(what), \(task)")
-                    let numbers = findings.tasks[task]
+                    let numbers = statistics.tasks[task]
                     let product: Double = zip(vector, own).reduce(0) { $0 + Double($1.0) * Double($1.1) }
                     let expected: [Double] = [
                         squares(vector, own), squares(vector, vector.map { _ in 0 }), product, squares(own, own.map { _ in 0 }),
@@ -270,7 +272,7 @@ import Testing
                         case .emr: return sums[index] > 0 ? vector[index] > 0 : vector[index] < 0
                         }
                     }
-                    #expect(marks.indices.allSatisfy { marks[$0] == forms[task + 1].isMarked($0) }, "\(what), \(task)")
+                    #expect(marks.indices.allSatisfy { marks[$0] == formats[task + 1].isMarked($0) }, "\(what), \(task)")
                 }
             }
         }
@@ -280,14 +282,14 @@ import Testing
     @Test func sameBytes() throws {
         let shape = [17, 1601], count = 17 * 1601
         let vectors = (0..<2).map { SomeVectors.make("normal", count: count, seed: UInt64($0)) }
-        let grid = { (sharing: Grid.Sharing) in VectorForm.dense(.grid(Grid(bits: 3, sharing: sharing))) }
+        let grid = { (granularity: Grid.Granularity) in StorageFormat.dense(.grid(Grid(bits: 3, granularity: granularity))) }
         let encodings: [Encoding] =
-            [Grid.Sharing.tensor, .row, .run(128)].map {
-                .quantize(Quantizer(shared: grid($0), tasks: [grid($0), grid(.run(64))]))
+            [Grid.Granularity.tensor, .row, .group(128)].map {
+                .quantize(Quantizer(shared: grid($0), tasks: [grid($0), grid(.group(64))]))
             } + [
                 .sparsify(
                     SparseEncoder(
-                        selection: .largest([900, 5000]), values: .grid(Grid(bits: 4, sharing: .row)), kept: [900, 5000])),
+                        selection: .largest([900, 5000]), values: .grid(Grid(bits: 4, granularity: .row)), kept: [900, 5000])),
                 .sparsify(
                     SparseEncoder(
                         selection: .random(density: 0.3, keys: [1, 2]), values: .raw(.bf16), kept: [count, count])),
@@ -295,13 +297,14 @@ import Testing
                     SparseEncoder(
                         selection: .blocks(n: 3, m: 8, tail: .prorate, isDisjoint: true), values: .raw(.f32),
                         kept: [Int](repeating: Selection.kept(n: 3, m: 8, tail: .prorate, of: count), count: 2))),
-                .mask(TaskMasks(rule: .emr, shared: .grid(Grid(bits: 4, sharing: .tensor)), taskCount: 2)),
-                .measureGrids(GridMeasurement(shared: [.zero, grid(.run(128))], forms: [grid(.run(64)), .dense(.raw(.bf16))])),
+                .mask(TaskMasks(rule: .emr, shared: .grid(Grid(bits: 4, granularity: .tensor)), taskCount: 2)),
+                .measureGrids(
+                    GridMeasurement(shared: [.zero, grid(.group(128))], formats: [grid(.group(64)), .dense(.raw(.bf16))])),
             ]
         for encoding in encodings {
             var bench = EncodingBench(vectors: vectors, shape: shape)
             bench.kernels = .portable
-            let (expected, forms) = try bench.run(encoding)
+            let (expected, formats) = try bench.run(encoding)
             for kernels in Kernels.available {
                 for (runner, memory) in [(InOrder(), 0), (Backwards(), 1 << 20), (AtOnce(), 1 << 30)]
                     as [(any ParallelRunner, Int)]
@@ -309,14 +312,14 @@ import Testing
                     (bench.kernels, bench.runner, bench.memory) = (kernels, runner, memory)
                     let (found, again) = try bench.run(encoding)
                     #expect(found == expected, "\(kernels), \(runner)")
-                    #expect(again.map(\.parts) == forms.map(\.parts), "\(kernels), \(runner)")
+                    #expect(again.map(\.parts) == formats.map(\.parts), "\(kernels), \(runner)")
                 }
             }
         }
     }
 
     @Test func numbersThatAreNotFiniteAreRefused() throws {
-        let grids = [Grid.Sharing.tensor, .row, .run(64)].map { VectorForm.dense(.grid(Grid(bits: 3, sharing: $0))) }
+        let grids = [Grid.Granularity.tensor, .row, .group(64)].map { StorageFormat.dense(.grid(Grid(bits: 3, granularity: $0))) }
         let encodings: [Encoding] =
             (grids + [.dense(.raw(.f32))]).map { .quantize(Quantizer(tasks: [$0])) }
             + [
@@ -328,7 +331,7 @@ import Testing
                     SparseEncoder(
                         selection: .blocks(n: 1, m: 4, tail: .drop, isDisjoint: true), values: .raw(.f32), kept: [2250])),
                 .mask(TaskMasks(rule: .emr, shared: .raw(.f32), taskCount: 1)),
-                .measureGrids(GridMeasurement(shared: [.zero], forms: [grids[2]])),
+                .measureGrids(GridMeasurement(shared: [.zero], formats: [grids[2]])),
             ]
         for bad in [Float.nan, .infinity, -.infinity] {
             var vector = SomeVectors.make("normal", count: 9000, seed: 1)

@@ -1,5 +1,5 @@
-/// Room that grows as it is asked for.
-package final class Room<Element: BitwiseCopyable> {
+/// Scratch memory that grows with the largest request.
+package final class ScratchBuffer<Element: BitwiseCopyable> {
     private var start = UnsafeMutablePointer<Element>.allocate(capacity: 1)
     private var capacity = 1
 
@@ -7,7 +7,7 @@ package final class Room<Element: BitwiseCopyable> {
 
     deinit { start.deallocate() }
 
-    /// Room for `count` elements; what was in it is lost when it grows.
+    /// Memory for `count` elements. Growing loses the former contents.
     package func pointer(_ count: Int) -> UnsafeMutablePointer<Element> {
         if capacity < count {
             start.deallocate()
