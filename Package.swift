@@ -86,6 +86,8 @@ let package = Package(
         tests(
             of: "Worker", uses: ["Checkpoints", "TensorKernels", "Operators", "Planning", "Protocol", "Worker", "TestSupport"]),
         tests(of: "Simulation", uses: ["Checkpoints", "Operators", "Protocol", "Coordinator", "TestSupport"]),
-        tests(of: "EndToEnd", uses: ["Checkpoints", "Protocol", "TestSupport", "tessera", nioCore]),
+        tests(
+            of: "EndToEnd", uses: ["Checkpoints", "Protocol", "TestSupport", "tessera", nioCore],
+            exclude: ["RecordedOutputs.json"]),
     ]
 )
