@@ -19,17 +19,17 @@ package protocol ByteSource: Sendable {
     /// Where the bytes of `range` lie for as long as the source does; `nil` when they are not in memory, or not in the file.
     func direct(_ range: Range<Int>) -> UnsafeRawPointer?
 
+    // These two have no default: a source that wraps another one and forgot them would keep its input mapped, and its disk idle.
+
     /// Says that the bytes of `range` will be read soon.
     func prefetch(_ range: Range<Int>)
 
-    /// Says that the bytes of `range` will hardly be read again. Nothing is lost where they are.
+    /// Says that the bytes of `range` are unlikely to be read again. They can be: reading them is slower then.
     func release(_ range: Range<Int>)
 }
 
 extension ByteSource {
     package func direct(_ range: Range<Int>) -> UnsafeRawPointer? { nil }
-    package func release(_ range: Range<Int>) {}
-    package func prefetch(_ range: Range<Int>) {}
 
     /// - Throws: `badData` unless `range` lies inside the source and, when it has to be copied, inside `scratch`.
     package func check(_ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer?, file: String) throws(TesseraError) {
@@ -90,7 +90,8 @@ package final class MappedSource: ByteSource, @unchecked Sendable {
 
     package func prefetch(_ range: Range<Int>) { file.prefetch(range) }
 
-    /// Unmaps whole pages now, on whichever thread read them, which would else be done at the end by one thread alone.
+    /// Unmaps the pages that lie wholly in `range`, on the thread that read them; else one thread would unmap the whole file in the end. A page at
+    /// an end of `range` may hold bytes of a neighbour that is still at work.
     package func release(_ range: Range<Int>) {
         let page = Int(getpagesize())
         let first = (range.lowerBound + page - 1) / page * page, end = range.upperBound / page * page
@@ -119,4 +120,7 @@ package final class PreadSource: ByteSource {
     }
 
     package func prefetch(_ range: Range<Int>) { file.prefetch(range) }
+
+    /// Nothing is kept of what was read.
+    package func release(_ range: Range<Int>) {}
 }

@@ -82,16 +82,18 @@ package struct TensorPasses: Sendable {
     /// Folds every tile into a value of which each thread keeps one; `combine` joins them in no particular order, so the
     /// fold must be exact: integers, minima, maxima, histograms.
     ///
-    /// - Parameter partBytes: what such a value takes, if it is much. The first one is part of what the tensor needs; as many more threads take
-    ///   part as there is memory left for.
+    /// - Parameters:
+    ///   - partBytes: bytes of such a value, if they are many. The first value is part of what the tensor needs; as many more threads take part as
+    ///     there is memory left for.
+    ///   - isLast: whether the sources are released behind the pass, since no other follows.
     package func fold<Part: Sendable>(
-        _ initial: Part, partBytes: Int = 0, _ body: @escaping @Sendable (inout Part, Tile) throws -> Void,
-        combine: (inout Part, Part) -> Void
+        _ initial: Part, partBytes: Int = 0, isLast: Bool = false,
+        _ body: @escaping @Sendable (inout Part, Tile) throws -> Void, combine: (inout Part, Part) -> Void
     ) throws -> Part {
         let more = max(0, min(runner.threads, spanCount) - 1), buffer = memory.reserve(upTo: more * partBytes)
         defer { buffer.giveBack() }
         let idle = Mutex<[Part]>([])
-        try forEachSpan(atOnce: 1 + (partBytes > 0 ? buffer.byteCount / partBytes : more)) { tile, ranges in
+        try forEachSpan(atOnce: 1 + (partBytes > 0 ? buffer.byteCount / partBytes : more), isLast: isLast) { tile, ranges in
             var part = idle.withLock { $0.popLast() } ?? initial
             for range in ranges {
                 tile.take(range)
@@ -131,20 +133,28 @@ package struct TensorPasses: Sendable {
     }
 
     /// Adds up `terms` float64 quantities of every tile: `body` adds a tile's share to the zeros it is given.
-    package func sums(_ terms: Int, _ body: @escaping @Sendable (Tile, inout [Double]) throws -> Void) throws -> [Double] {
-        try perTile(terms, zero: 0, body).map(FixedTree.sum)
+    ///
+    /// - Parameter isLast: as of `fold`.
+    package func sums(
+        _ terms: Int, isLast: Bool = false, _ body: @escaping @Sendable (Tile, inout [Double]) throws -> Void
+    ) throws -> [Double] {
+        try perTile(terms, zero: 0, isLast: isLast, body).map(FixedTree.sum)
     }
 
     /// Counts `terms` things in every tile; the result holds, for each, one count a tile.
-    package func counts(_ terms: Int, _ body: @escaping @Sendable (Tile, inout [Int]) throws -> Void) throws -> [[Int]] {
-        try perTile(terms, zero: 0, body)
+    ///
+    /// - Parameter isLast: as of `fold`.
+    package func counts(
+        _ terms: Int, isLast: Bool = false, _ body: @escaping @Sendable (Tile, inout [Int]) throws -> Void
+    ) throws -> [[Int]] {
+        try perTile(terms, zero: 0, isLast: isLast, body)
     }
 
     private func perTile<Value: Sendable>(
-        _ terms: Int, zero: Value, _ body: @escaping @Sendable (Tile, inout [Value]) throws -> Void
+        _ terms: Int, zero: Value, isLast: Bool = false, _ body: @escaping @Sendable (Tile, inout [Value]) throws -> Void
     ) throws -> [[Value]] {
         let found = Mutex(Array(repeating: Array(repeating: zero, count: tileCount), count: terms))
-        try forEachSpan { tile, ranges in
+        try forEachSpan(isLast: isLast) { tile, ranges in
             for range in ranges {
                 tile.take(range)
                 var share = Array(repeating: zero, count: terms)
@@ -262,11 +272,19 @@ package struct TensorPasses: Sendable {
     }
 
     private func forEachSpan(
-        atOnce limit: Int = .max, _ body: @escaping @Sendable (Tile, LazyMapSequence<Range<Int>, Range<Int>>) throws -> Void
+        atOnce limit: Int = .max, isLast: Bool = false,
+        _ body: @escaping @Sendable (Tile, LazyMapSequence<Range<Int>, Range<Int>>) throws -> Void
     ) throws {
         try runner.forEach(spanCount, atOnce: limit) { span in
-            try tiles.with { try body($0, tiles(ofSpan: span).lazy.map(tileRange)) }
+            let indices = tiles(ofSpan: span)
+            try tiles.with { try body($0, indices.lazy.map(tileRange)) }
+            if isLast { release(tileRange(indices.lowerBound).lowerBound..<tileRange(indices.upperBound - 1).upperBound) }
         }
+    }
+
+    /// Unmaps elements of every source, which no pass reads again.
+    package func release(_ elements: Range<Int>) {
+        for source in sources { source.release(elements) }
     }
 
     package func tileRange(_ index: Int) -> Range<Int> {
@@ -316,7 +334,7 @@ package struct TensorPasses: Sendable {
             readAhead.advance(to: elements.lowerBound)
             try body(sink, index, byteRange)
             // This is a method's last pass.
-            for source in sources { source.release(elements) }
+            release(elements)
         }
     }
 }
