@@ -11,24 +11,16 @@ package enum SizeLimit {
 extension DType {
     /// Bytes of a tensor of this type, for a shape that a file names.
     ///
-    /// Dimensions of 0 count as 1 for the limit, so that no product of some of the dimensions overflows either.
-    ///
-    /// - Throws: `badData` for a negative dimension, for more than `SizeLimit.tensor`, and for elements that do not fill whole bytes.
+    /// - Throws: `badData` for a shape that `Shape.elementCount` refuses, for more than `SizeLimit.tensor` bytes, and for elements that do not
+    ///   fill whole bytes.
     package func byteCount(ofShape shape: [Int]) throws(TesseraError) -> Int {
-        var bits = bitWidth
-        for dimension in shape {
-            let (product, overflow) = bits.multipliedReportingOverflow(by: max(1, dimension))
-            guard dimension >= 0, !overflow, product / 8 <= SizeLimit.tensor else {
-                throw TesseraError(
-                    .badData, "has the shape \(shape), which overflows the \(SizeLimit.tensor) bytes that a tensor may have")
-            }
-            bits = product
+        guard let count = Shape.elementCount(shape), count <= SizeLimit.tensor / 8 else {
+            throw TesseraError(.badData, "has the shape \(shape), whose size overflows the bounds of a tensor")
         }
-        if shape.contains(0) { return 0 }
-        guard bits % 8 == 0 else {
+        guard count * bitWidth % 8 == 0 else {
             throw TesseraError(
                 .badData, "has the shape \(shape) of \(bitWidth)-bit elements, which do not fill whole bytes")
         }
-        return bits / 8
+        return count * bitWidth / 8
     }
 }

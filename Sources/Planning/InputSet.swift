@@ -27,38 +27,24 @@ struct InputSet {
         /// The tensor as this model has it, its adapter folded in; `nil` when there is none of that name.
         func tensor(named name: String) -> (source: SourceReference, shape: [Int])? {
             guard let (part, entry) = checkpoint.tensor(named: name) else { return nil }
-            let adapterFile = firstFile + checkpoint.parts.count
-            if let task {
-                return (
-                    SourceReference(
-                        file: firstFile + part, offset: entry.range.lowerBound, dtype: entry.dtype,
-                        vector: task.vector(of: name, firstFile: adapterFile)),
-                    entry.shape
-                )
-            }
+            let own = SourceReference.stored(StoredReference(entry, inFile: firstFile + part))
+            let addedFile = firstFile + checkpoint.parts.count
+            if let vector = task?.vector(of: name, firstFile: addedFile) { return (.packed(base: own, vector), entry.shape) }
             switch adapter?.changes[ExactText(name)] {
-            case nil:
-                return (SourceReference(file: firstFile + part, offset: entry.range.lowerBound, dtype: entry.dtype), entry.shape)
-            case .replacement(let entry)?:
-                return (SourceReference(file: adapterFile, offset: entry.range.lowerBound, dtype: entry.dtype), entry.shape)
+            case nil: return (own, entry.shape)
+            case .replacement(let entry)?: return (.stored(StoredReference(entry, inFile: addedFile)), entry.shape)
             case .lowRank(let a, let b, let scale, let isTransposed)?:
-                let factors = [a, b].map {
-                    AdapterReference.Factor(offset: $0.range.lowerBound, dtype: $0.dtype, count: $0.elementCount)
-                }
-                return (
-                    SourceReference(
-                        file: firstFile + part, offset: entry.range.lowerBound, dtype: entry.dtype,
-                        adapter: AdapterReference(
-                            file: adapterFile, a: factors[0], b: factors[1], rank: a.shape[0], scale: scale,
-                            isTransposed: isTransposed)),
-                    entry.shape
-                )
+                let update = LowRankReference(
+                    a: StoredReference(a, inFile: addedFile), b: StoredReference(b, inFile: addedFile), rank: a.shape[0],
+                    scale: scale, isTransposed: isTransposed)
+                return (.lowRank(own, update), entry.shape)
             }
         }
 
         /// Whether the source is a tensor of the checkpoint itself, which no adapter and no task vector changes.
         func hasStored(_ source: SourceReference) -> Bool {
-            source.adapter == nil && source.vector == nil && source.file < firstFile + checkpoint.parts.count
+            guard case .stored(let stored) = source else { return false }
+            return stored.file < firstFile + checkpoint.parts.count
         }
     }
 
@@ -229,5 +215,11 @@ struct InputSet {
         return PlannedFile(
             part: ManifestInput.Part(file: name, size: header.fileSize, headerDigest: header.digest), version: header.fileVersion,
             path: path)
+    }
+}
+
+extension StoredReference {
+    init(_ entry: TensorEntry, inFile file: Int) {
+        self.init(file: file, offset: entry.range.lowerBound, dtype: entry.dtype, shape: entry.shape)
     }
 }

@@ -72,7 +72,7 @@ import Work
         let plan = try plan(Self.linear)
         for shard in plan.stages[0].indices {
             let work = plan.work(of: plan.stages[0][shard])
-            #expect(Set(work.tensors.flatMap { $0.sources.map(\.file) }) == Set(work.files.indices))
+            #expect(Set(work.tensors.flatMap { $0.sources.compactMap(\.file) }) == Set(work.files.indices))
             #expect(work.files.allSatisfy { $0.path.hasSuffix("/model.safetensors") && !$0.path.hasPrefix("/") })
             #expect(try JSONDecoder().decode(ShardWork.self, from: JSONEncoder().encode(work)) == work)
         }

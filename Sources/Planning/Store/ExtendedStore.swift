@@ -69,14 +69,15 @@ struct ExtendedStore: Sendable {
 
     /// The base's tensor with the shared vector added.
     func sharedSource(of tensor: StoreTensor) -> SourceReference {
-        var source = tensor.sources[0]
-        guard let place = sharedPlace(of: tensor), let position = positions[ExactText(tensor.name)] else { return source }
+        guard let place = sharedPlace(of: tensor), let position = positions[ExactText(tensor.name)] else {
+            return tensor.sources[0]
+        }
         let file = firstFile + (store.index.shared?.files.firstIndex(of: place.file) ?? 0)
-        source.vector = VectorReference(
+        let vector = VectorReference(
             shape: tensor.shape, own: VectorReference.Vector(format: place.format, file: file, offsets: place.offsets),
             shared: nil,
             factor: 1, baseSample: store.index.tensors[position].base.sample)
-        return source
+        return .packed(base: tensor.sources[0], vector)
     }
 
     private func sharedPlace(of tensor: StoreTensor) -> TaskVectorStore.Place? {
