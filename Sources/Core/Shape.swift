@@ -4,14 +4,16 @@ package enum Shape {
     package static let elementLimit = 1 << 48
 
     /// The number of elements, or `nil` if a dimension is negative or the product is above `elementLimit`.
+    ///
+    /// Dimensions of 0 count as 1 for the limit, so that no product of some of the dimensions overflows either.
     package static func elementCount(_ shape: [Int]) -> Int? {
         var count = 1
         for dimension in shape {
-            let (product, overflow) = count.multipliedReportingOverflow(by: dimension)
+            let (product, overflow) = count.multipliedReportingOverflow(by: max(1, dimension))
             guard dimension >= 0, !overflow, product <= elementLimit else { return nil }
             count = product
         }
-        return count
+        return shape.contains(0) ? 0 : count
     }
 }
 

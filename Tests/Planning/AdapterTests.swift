@@ -133,7 +133,7 @@ import Work
             #expect(try plan(reference).inputs.map(\.reference) == [reference])
             #expect(try plan(reference).files.first?.path.hasSuffix("models--org--name/blobs/f00") == true)
         }
-        let card = try plan("org/name").sidecars.first { $0.name == "README.md" }?.contents() ?? []
+        let card = try plan("org/name").sidecars.first { $0.name == "README.md" }?.contents(from: LocalFiles()) ?? []
         #expect(String(decoding: card, as: UTF8.self).hasPrefix("---\nbase_model:\n- org/name\nlibrary_name: transformers\n"))
         for (reference, words) in [("org/other", "does not hold it"), ("org/name@v2", "has no revision 'v2'")] {
             let problem = #expect(throws: Problems.self) { try plan(reference) }?.all.first

@@ -53,7 +53,7 @@ import Worker
         let values = (0..<count).map { Float($0 % 251) }
         let path = "\(directory.path)/\(name)"
         try Data(TestTensor.encode([("t", TestTensor(values))])).write(to: URL(fileURLWithPath: path))
-        let header = try SafetensorsHeader.read(path: path)
+        let header = try SafetensorsHeader.read(path: path, in: LocalFiles())
         return InputFile(path: name, size: header.fileSize, headerDigest: header.digest)
     }
 
