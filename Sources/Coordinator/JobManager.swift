@@ -72,6 +72,8 @@ package actor JobManager {
 
     private let settings: Settings
     let log: Logger
+    /// Threads for what blocks, also for the connections.
+    package nonisolated let pools = BlockingPools()
     private let origin = ContinuousClock.now
     private let machine = kernelIdentity()
     private(set) var scheduler: Scheduler
@@ -135,7 +137,7 @@ package actor JobManager {
             strict: submission.options.strict, seed: submission.options.seed ?? 0)
         let overwrite = submission.options.overwrite, settings = settings
         let id = JobID.random()
-        let (plan, assembler) = try await blocking {
+        let (plan, assembler) = try await pools.planning.run {
             let plan = try Planner.plan(request)
             try settings.checkMemory(plan.largestNeed, plan.recipeName)
             let assembler = try Assembler(output: output, job: "\(id)", overwrite: overwrite)
@@ -167,7 +169,7 @@ package actor JobManager {
         let settings = settings
         do {
             let statistics = try job.statistics()
-            let plan = try await blocking {
+            let plan = try await pools.planning.run {
                 let plan = try next(statistics)
                 try settings.checkMemory(plan.largestNeed, plan.recipeName)
                 try assembler.lay(out: plan)
@@ -260,7 +262,7 @@ package actor JobManager {
             let blocks = try job.blocksByPart(), statistics = try job.statistics()
             let publisher = Publisher(plan: job.plan, assembler: assembler, build: settings.build)
             let report = job.report(endedAt: now)
-            try await blocking {
+            try await pools.publishing.run {
                 try publisher.publish(blocks: blocks, statistics: statistics, report: report, sha256Sums: job.options.sha256Sums)
             }
             end(id, as: .done)
