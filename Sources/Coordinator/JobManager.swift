@@ -49,12 +49,18 @@ package actor JobManager {
         package var checkMemory: @Sendable (MemoryNeed, _ recipe: String) throws(TesseraError) -> Void = { _, _ in }
         /// Version named in the manifest and to peers.
         package var build: String
+        /// Part of every attempt; another number each time the coordinator starts.
+        package var incarnation: UInt32
 
-        package init(inputRoots: Roots, outputRoot: String? = nil, policy: SchedulerPolicy = SchedulerPolicy(), build: String) {
+        package init(
+            inputRoots: Roots, outputRoot: String? = nil, policy: SchedulerPolicy = SchedulerPolicy(), build: String,
+            incarnation: UInt32
+        ) {
             self.inputRoots = inputRoots
             self.outputRoot = outputRoot
             self.policy = policy
             self.build = build
+            self.incarnation = incarnation
         }
     }
 
@@ -91,7 +97,7 @@ package actor JobManager {
     package init(settings: Settings, log: Logger) {
         self.settings = settings
         self.log = log
-        scheduler = Scheduler(policy: settings.policy)
+        scheduler = Scheduler(policy: settings.policy, incarnation: settings.incarnation)
     }
 
     var now: Duration { ContinuousClock.now - origin }
@@ -323,7 +329,10 @@ package actor JobManager {
     package func finished(_ done: ShardDone, by worker: WorkerID) {
         let attempt = done.attempt
         do throws(TesseraError) {
-            try jobs[attempt.job]?.report(done.result, of: attempt, delivery: done.delivery ?? .relayed)
+            // A stale result must not take the place of the one that is wanted.
+            if scheduler.holdsLease(worker, attempt) {
+                try jobs[attempt.job]?.report(done.result, of: attempt, delivery: done.delivery ?? .relayed)
+            }
             handle(.shardFinished(worker, attempt))
         } catch {
             failed(attempt, by: worker, error: error)

@@ -49,7 +49,7 @@ extension Scheduler {
         for id in order {
             for (index, shard) in (jobs[id]?.shards ?? []).enumerated() {
                 for lease in shard.leases where lease.ends <= now {
-                    let attempt = Attempt(job: id, shard: index, epoch: lease.epoch)
+                    let attempt = attempt(id, shard: index, epoch: lease.epoch)
                     release(attempt, from: lease.worker)
                     actions.append(.revoke(lease.worker, attempt, reason: "the lease ran out"))
                     guard jobs[id]?.hasEnded == false, jobs[id]?.shards[index].isPending == true else { continue }

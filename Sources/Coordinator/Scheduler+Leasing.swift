@@ -34,7 +34,7 @@ extension Scheduler {
     private mutating func lease(_ job: JobID, _ shard: Int, to worker: WorkerID, at now: Duration) -> Action {
         let end = now + policy.lease + policy.margin
         let epoch = jobs[job]?.shards[shard].addLease(to: worker, since: now, until: end) ?? 0
-        let attempt = Attempt(job: job, shard: shard, epoch: epoch)
+        let attempt = attempt(job, shard: shard, epoch: epoch)
         workers[worker]?.leases.insert(attempt)
         return .lease(worker, attempt, lasting: policy.lease)
     }

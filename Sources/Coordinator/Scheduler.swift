@@ -81,7 +81,14 @@ package struct Scheduler: Sendable {
     var order: [JobID] = []
     var workers: [WorkerID: Worker] = [:]
 
-    package init(policy: SchedulerPolicy = SchedulerPolicy()) { self.policy = policy }
+    /// Which start of the coordinator this is: part of every attempt.
+    let incarnation: UInt32
+
+    /// - Parameter incarnation: another number each time the coordinator starts, so that results of leases from before are stale.
+    package init(policy: SchedulerPolicy = SchedulerPolicy(), incarnation: UInt32 = 0) {
+        self.policy = policy
+        self.incarnation = incarnation
+    }
 
     package mutating func handle(_ event: Event, at now: Duration) -> [Action] {
         var actions: [Action] = []
@@ -124,7 +131,7 @@ package struct Scheduler: Sendable {
         jobs[attempt.job]?.noteDuration(of: attempt, at: now)
         release(attempt, from: worker)
         let revokes = others.map { other in
-            let stale = Attempt(job: attempt.job, shard: attempt.shard, epoch: other.epoch)
+            let stale = self.attempt(attempt.job, shard: attempt.shard, epoch: other.epoch)
             release(stale, from: other.worker)
             return Action.revoke(other.worker, stale, reason: "another worker was faster")
         }
@@ -145,7 +152,9 @@ package struct Scheduler: Sendable {
     }
 
     private func isCommitting(_ attempt: Attempt) -> Bool {
-        guard let job = jobs[attempt.job], !job.hasEnded, case .committing(attempt.epoch) = job.shards[attempt.shard].state else {
+        guard attempt.incarnation == incarnation, let job = jobs[attempt.job], !job.hasEnded,
+            case .committing(attempt.epoch) = job.shards[attempt.shard].state
+        else {
             return false
         }
         return true
@@ -171,11 +180,15 @@ package struct Scheduler: Sendable {
         order.removeAll { $0 == id }
         return job.shards.indices.flatMap { shard in
             job.shards[shard].leases.map { lease in
-                let attempt = Attempt(job: id, shard: shard, epoch: lease.epoch)
+                let attempt = attempt(id, shard: shard, epoch: lease.epoch)
                 release(attempt, from: lease.worker)
                 return Action.revoke(lease.worker, attempt, reason: reason)
             }
         }
+    }
+
+    func attempt(_ job: JobID, shard: Int, epoch: UInt64) -> Attempt {
+        Attempt(job: job, shard: shard, epoch: epoch, incarnation: incarnation)
     }
 
     mutating func release(_ attempt: Attempt, from worker: WorkerID) {

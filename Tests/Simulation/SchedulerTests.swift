@@ -203,6 +203,22 @@ import Testing
         #expect(leases(scheduler.handle(.tick, at: .seconds(2))).first?.attempt.epoch == 2)
     }
 
+    /// The same job, shard and epoch, leased before the coordinator was started anew.
+    @Test func aResultOfAnotherIncarnationIsStale() throws {
+        var scheduler = Scheduler(incarnation: 7)
+        _ = scheduler.handle(.workerJoined(1, host: "h", slots: 1), at: .zero)
+        let actions = scheduler.handle(.jobAdded(Self.job, stages: [[ShardCost(label: "s", cost: 1)]]), at: .zero)
+        let lease = try #require(leases(actions).first)
+        #expect(lease.attempt.incarnation == 7)
+        let old = Attempt(job: Self.job, shard: lease.attempt.shard, epoch: lease.attempt.epoch, incarnation: 6)
+        #expect(!scheduler.holdsLease(1, old))
+        #expect(scheduler.handle(.shardFinished(1, old), at: .zero) == [.stale(1, old)])
+        #expect(scheduler.handle(.shardFailed(1, old, TesseraError(.badData, "bad")), at: .zero) == [.stale(1, old)])
+        #expect(scheduler.handle(.shardFinished(1, lease.attempt), at: .zero) == [.commit(1, lease.attempt)])
+        #expect(scheduler.handle(.shardCommitted(old), at: .zero) == [])
+        #expect(scheduler.handle(.shardCommitted(lease.attempt), at: .zero) == [.jobFinished(Self.job)])
+    }
+
     @Test func aDrainingWorkerGetsNothingNew() {
         var (scheduler, actions) = scheduler(shards: [1, 1], workers: 1)
         #expect(leases(actions).count == 1)
