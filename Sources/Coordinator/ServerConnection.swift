@@ -123,7 +123,7 @@ final class ServerConnection: Sendable {
                 of: block.attempt, from: worker, tensor: block.tensor, offset: block.offset, byteCount: length)
             {
                 try await manager.pools.writing.run {
-                    try block.contents.withUnpacked { try target.assembler.write($0, part: target.part, offset: target.offset) }
+                    try block.contents.withUnpacked { try target.write($0) }
                 }
                 await manager.stored(tensor: block.tensor, offset: block.offset, of: block.attempt)
             }
