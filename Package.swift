@@ -26,9 +26,11 @@ func tests(of name: String, uses: [Target.Dependency], exclude: [String] = []) -
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let heaps = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let unixSignals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 
@@ -37,6 +39,8 @@ let package = Package(
     products: [.executable(name: "tessera", targets: ["tessera"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.3.0"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.0.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
@@ -71,8 +75,7 @@ let package = Package(
             "Coordinator",
             uses: [
                 "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Planning",
-                nioCore,
-                nioPosix, logging, hummingbird, lifecycle,
+                nioCore, nioPosix, logging, hummingbird, httpTypes, lifecycle, heaps,
             ]),
         module(
             "Engine",
@@ -115,6 +118,12 @@ let package = Package(
         tests(
             of: "Planning",
             uses: ["Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Planning", "TestSupport"]),
+        tests(
+            of: "Coordinator",
+            uses: [
+                "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Planning", "Coordinator", "TestSupport",
+                logging,
+            ]),
         tests(of: "Simulation", uses: ["Core", "Operators", "Protocol", "Coordinator", "TestSupport"]),
         tests(
             of: "EndToEnd", uses: ["Core", "Protocol", "TestSupport", "tessera", nioCore], exclude: ["RecordedOutputs.json"]),

@@ -6,13 +6,17 @@ package enum SHA256Sums {
     private static let chunkBytes = 1 << 20
     private static let byteLimit = 64 << 20
 
-    /// Writes the sums of every file of the directory but itself and the report of the run, which no two runs share.
-    package static func write(directory: String) throws(TesseraError) {
+    /// The sums of every file but `SHA256SUMS` itself and the report of the run, which differs from run to run.
+    ///
+    /// - Parameter open: opens one of the files by its name.
+    package static func text(
+        of names: [String], open: (String) throws(TesseraError) -> any ByteSource
+    ) throws(TesseraError) -> String {
         var text = ""
-        for name in try LocalFiles().list(directory) where name != fileName && name != "tessera.report.json" {
-            text += "\(try digest(ofFile: "\(directory)/\(name)"))  \(name)\n"
+        for name in names where name != fileName && name != "tessera.report.json" {
+            text += "\(try digest(of: try open(name)))  \(name)\n"
         }
-        try writeFile("\(directory)/\(fileName)", Array(text.utf8), sync: true)
+        return text
     }
 
     /// Name and digest of every line.
@@ -32,14 +36,12 @@ package enum SHA256Sums {
         return lines
     }
 
-    static func digest(ofFile path: String) throws(TesseraError) -> Digest {
-        let file = try ReadableFile(path)
+    static func digest(ofFile path: String) throws(TesseraError) -> Digest { try digest(of: PreadSource(ReadableFile(path))) }
+
+    private static func digest(of source: any ByteSource) throws(TesseraError) -> Digest {
         let hash = try SHA256()
-        var position = 0
-        while position < file.size {
-            let end = min(file.size, position + chunkBytes)
-            hash.update(try file.bytes(position..<end))
-            position = end
+        for start in stride(from: 0, to: source.size, by: chunkBytes) {
+            hash.update(try source.bytes(start..<min(source.size, start + chunkBytes)))
         }
         return try hash.finalize()
     }

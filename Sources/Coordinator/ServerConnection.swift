@@ -122,8 +122,8 @@ final class ServerConnection: Sendable {
             if let target = try await manager.target(
                 of: block.attempt, from: worker, tensor: block.tensor, offset: block.offset, byteCount: length)
             {
-                try await blocking {
-                    try block.contents.withUnpacked { try target.assembler.write($0, part: target.part, offset: target.offset) }
+                try await manager.pools.writing.run {
+                    try block.contents.withUnpacked { try target.write($0) }
                 }
                 await manager.stored(tensor: block.tensor, offset: block.offset, of: block.attempt)
             }
@@ -144,7 +144,7 @@ final class ServerConnection: Sendable {
                 throw TesseraError(.notAllowed, "no running job reads this file", file: request.file.path)
             }
             let inputs = inputs
-            let bytes = try await blocking {
+            let bytes = try await manager.pools.reading.run {
                 try inputs.read(request.file, request.offset..<request.offset + request.length)
             }
             channel.channel.writeAndFlush(

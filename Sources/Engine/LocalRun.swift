@@ -16,7 +16,7 @@ package struct LocalRun: Sendable {
         // With one worker there is no other host to try, and nobody to renew leases for.
         policy.hostLimit = 1
         policy.lease = .seconds(365 * 86_400)
-        var settings = JobManager.Settings(inputRoots: .wholeMachine, policy: policy, build: tesseraVersion)
+        var settings = JobManager.Settings(inputRoots: .wholeMachine, policy: policy, build: tesseraVersion, incarnation: 1)
         let memory = WorkerMemory(total: memory, threads: threads, isConnected: false)
         settings.checkMemory = { (need, recipe) throws(TesseraError) in
             let least = WorkerMemory.least(for: need, threads: threads)

@@ -26,7 +26,7 @@ package struct BlockFrame: Sendable, Hashable {
         var body = ByteBuffer()
         writePrefix(of: attempt, tensor, offset, length: bytes.count, elementWidth, to: &body)
         body.setInteger(BlockCodec.pack(bytes, elementWidth: elementWidth, to: &body).rawValue, at: codecOffset)
-        return Frame(.block, body: body, stream: UInt32(attempt.shard), job: attempt.job, epoch: attempt.epoch)
+        return Frame(.block, body: body, of: attempt)
     }
 
     /// A frame with a block that is written where it is sent from.
@@ -53,8 +53,7 @@ package struct BlockFrame: Sendable, Hashable {
             check(upTo: length)
             return length
         }
-        return Frame(
-            .block, body: buffer, checksum: checksum, stream: UInt32(attempt.shard), job: attempt.job, epoch: attempt.epoch)
+        return Frame(.block, body: buffer, checksum: checksum, of: attempt)
     }
 
     private static let codecOffset = 20
@@ -62,7 +61,7 @@ package struct BlockFrame: Sendable, Hashable {
     private static func writePrefix(
         of attempt: Attempt, _ tensor: Int, _ offset: Int, length: Int, _ elementWidth: Int, to body: inout ByteBuffer
     ) {
-        body.writeInteger(UInt32(attempt.shard), endianness: .little)
+        body.writeInteger(UInt32(clamping: attempt.shard), endianness: .little)
         body.writeInteger(UInt32(tensor), endianness: .little)
         body.writeInteger(UInt64(offset), endianness: .little)
         body.writeInteger(UInt32(length), endianness: .little)
@@ -80,7 +79,8 @@ package struct BlockFrame: Sendable, Hashable {
             let codec = BlockCodec(rawValue: fields.4), fields.3 <= UInt32(TreeDigest.blockSize), fields.2 <= UInt64(Int.max),
             (1...8).contains(fields.5), fields.6 == 0
         else { throw TesseraError(.protocolMismatch, "a block frame of \(frame.body.readableBytes) bytes that is no block") }
-        attempt = Attempt(job: frame.header.job, shard: Int(fields.0), epoch: frame.header.epoch)
+        attempt = Attempt(
+            job: frame.header.job, shard: Int(fields.0), epoch: frame.header.epoch, incarnation: frame.header.incarnation)
         tensor = Int(fields.1)
         offset = Int(fields.2)
         contents = PackedBlock(codec: codec, elementWidth: fields.5, length: Int(fields.3), payload: body)

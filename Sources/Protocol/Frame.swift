@@ -26,18 +26,20 @@ package enum FrameType: UInt16, Sendable, CaseIterable {
 ///
 /// ```
 ///  0 magic "TSRA"     4 protocol  6 type       8 flags     12 header CRC-32C (this field as zero)
-/// 16 body length     20 body CRC-32C          24 stream    28 reserved, zero
+/// 16 body length     20 body CRC-32C          24 stream    28 incarnation
 /// 32 sequence        40 job, 16 bytes                      56 epoch
 /// ```
 package struct FrameHeader: Sendable, Hashable {
     package static let magic: UInt32 = 0x4152_5354  // "TSRA", read as little-endian
-    package static let protocolVersion: UInt16 = 1
+    package static let protocolVersion: UInt16 = 2
 
     package var type: FrameType
     package var bodyLength: Int
     package var bodyChecksum: UInt32
     /// The shard of a block; zero for anything else.
     package var stream: UInt32
+    /// Of a block's attempt; zero for anything else.
+    package var incarnation: UInt32
     /// Counts the frames of one direction of a connection, from 0.
     package var sequence: UInt64
     package var job: JobID
@@ -55,7 +57,7 @@ package struct FrameHeader: Sendable, Hashable {
         header.writeInteger(UInt32(bodyLength), endianness: .little)
         header.writeInteger(bodyChecksum, endianness: .little)
         header.writeInteger(stream, endianness: .little)
-        header.writeInteger(UInt32(0), endianness: .little)
+        header.writeInteger(incarnation, endianness: .little)
         header.writeInteger(sequence, endianness: .little)
         header.writeInteger(job.high, endianness: .big)
         header.writeInteger(job.low, endianness: .big)
@@ -87,21 +89,22 @@ package struct FrameHeader: Sendable, Hashable {
         else { throw FrameError.damagedHeader }
         guard fields.1 == Self.protocolVersion else { throw FrameError.version(fields.1) }
         guard let type = FrameType(rawValue: fields.2) else { throw FrameError.unknownType(fields.2) }
-        guard fields.3 == 0, fields.8 == 0 else { throw FrameError.reservedBits }
+        guard fields.3 == 0 else { throw FrameError.reservedBits }
         guard fields.5 <= UInt32(type.bodyLimit) else { throw FrameError.tooLarge(Int(fields.5), limit: type.bodyLimit) }
         self.init(
-            type: type, bodyLength: Int(fields.5), bodyChecksum: fields.6, stream: fields.7, sequence: fields.9,
-            job: JobID(high: jobHigh, low: jobLow), epoch: epoch)
+            type: type, bodyLength: Int(fields.5), bodyChecksum: fields.6, stream: fields.7, incarnation: fields.8,
+            sequence: fields.9, job: JobID(high: jobHigh, low: jobLow), epoch: epoch)
     }
 
     package init(
-        type: FrameType, bodyLength: Int, bodyChecksum: UInt32, stream: UInt32 = 0, sequence: UInt64 = 0, job: JobID = .none,
-        epoch: UInt64 = 0
+        type: FrameType, bodyLength: Int, bodyChecksum: UInt32, stream: UInt32, incarnation: UInt32, sequence: UInt64 = 0,
+        job: JobID, epoch: UInt64
     ) {
         self.type = type
         self.bodyLength = bodyLength
         self.bodyChecksum = bodyChecksum
         self.stream = stream
+        self.incarnation = incarnation
         self.sequence = sequence
         self.job = job
         self.epoch = epoch
@@ -113,13 +116,14 @@ package struct Frame: Sendable, Hashable {
     package var header: FrameHeader
     package let body: ByteBuffer
 
-    /// - Parameter checksum: of the body, where it is known already.
-    package init(
-        _ type: FrameType, body: ByteBuffer, checksum: UInt32? = nil, stream: UInt32 = 0, job: JobID = .none, epoch: UInt64 = 0
-    ) {
+    /// - Parameters:
+    ///   - checksum: of the body; computed unless the caller knows it already.
+    ///   - attempt: the attempt that made a block; `nil` for other frames.
+    package init(_ type: FrameType, body: ByteBuffer, checksum: UInt32? = nil, of attempt: Attempt? = nil) {
         header = FrameHeader(
-            type: type, bodyLength: body.readableBytes, bodyChecksum: checksum ?? CRC32C.checksum(body), stream: stream, job: job,
-            epoch: epoch)
+            type: type, bodyLength: body.readableBytes, bodyChecksum: checksum ?? CRC32C.checksum(body),
+            stream: UInt32(clamping: attempt?.shard ?? 0), incarnation: attempt?.incarnation ?? 0, job: attempt?.job ?? .none,
+            epoch: attempt?.epoch ?? 0)
         self.body = body
     }
 

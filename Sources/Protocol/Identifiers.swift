@@ -48,15 +48,19 @@ extension JobID: Codable {
     }
 }
 
-/// One attempt at one shard. The epoch tells it from every other attempt at the same shard, also from a worker that was taken for dead.
+/// One attempt at one shard: what distinguishes a result that is wanted from one that comes too late.
 package struct Attempt: Sendable, Hashable, Codable {
     package let job: JobID
     package let shard: Int
+    /// Counts the leases of the shard since the coordinator started, from 1.
     package let epoch: UInt64
+    /// Which start of the coordinator leased the shard. Epochs begin again at 1 with each start.
+    package let incarnation: UInt32
 
-    package init(job: JobID, shard: Int, epoch: UInt64) {
+    package init(job: JobID, shard: Int, epoch: UInt64, incarnation: UInt32) {
         self.job = job
         self.shard = shard
         self.epoch = epoch
+        self.incarnation = incarnation
     }
 }

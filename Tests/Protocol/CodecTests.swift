@@ -19,7 +19,8 @@ import Testing
 
     private func frame(_ bytes: [UInt8], elementWidth: Int = 4) -> Frame {
         bytes.withUnsafeBytes {
-            BlockFrame.packing($0, elementWidth: elementWidth, of: Attempt(job: .none, shard: 0, epoch: 0), tensor: 0, offset: 0)
+            BlockFrame.packing(
+                $0, elementWidth: elementWidth, of: Attempt(job: .none, shard: 0, epoch: 0, incarnation: 0), tensor: 0, offset: 0)
         }
     }
 

@@ -9,7 +9,7 @@ import Testing
 import Work
 
 @Suite struct MessageTests {
-    private static let attempt = Attempt(job: JobID(high: 1, low: 2), shard: 3, epoch: 4)
+    private static let attempt = Attempt(job: JobID(high: 1, low: 2), shard: 3, epoch: 4, incarnation: 6)
     private static let file = InputFile(path: "m/model.safetensors", size: 10, headerDigest: digest)
     private static let digest = TreeDigest.example
     private static let error = TesseraError(.badData, "is bad", file: "f", line: 2, tensor: "t", advice: "mend it")
@@ -70,7 +70,7 @@ import Work
 
     static let all: [Message] = [
         .hello(Hello(role: .worker, build: "0.1.0", name: "w", threads: 2, memory: 1 << 30)),
-        .welcome(Welcome(version: 1, build: "0.1.0", session: 1, heartbeatMilliseconds: 5000, credit: 100)),
+        .welcome(Welcome(version: 2, build: "0.1.0", session: 1, heartbeatMilliseconds: 5000, credit: 100)),
         .refusal(Refusal(error)),
         .heartbeat(Heartbeat(number: 7, leases: [LeaseProgress(attempt: attempt, bytesDone: 5)])),
         .heartbeatAnswer(HeartbeatAnswer(number: 7)),
@@ -109,11 +109,11 @@ import Work
             (.credit(Credit(bytes: 9)), #"{"content":{"bytes":9},"type":"credit"}"#),
             (
                 .revoke(Revoke(attempt: attempt, reason: "late")),
-                #"{"content":{"attempt":{"epoch":4,"job":"00000000000000010000000000000002","shard":3},"reason":"late"},"type":"revoke"}"#
+                #"{"content":{"attempt":{"epoch":4,"incarnation":6,"job":"00000000000000010000000000000002","shard":3},"reason":"late"},"type":"revoke"}"#
             ),
             (
                 .hello(Hello(role: .worker, build: "0.1.0", name: "w", threads: 2, memory: 1024, numericsVersion: 1)),
-                #"{"content":{"build":"0.1.0","memory":1024,"name":"w","newestVersion":1,"numericsVersion":1,"oldestVersion":1,"role":"worker","threads":2},"type":"hello"}"#
+                #"{"content":{"build":"0.1.0","memory":1024,"name":"w","newestVersion":2,"numericsVersion":1,"oldestVersion":2,"role":"worker","threads":2},"type":"hello"}"#
             ),
         ] as [(Message, String)])
     func theJSONIsAsDocumented(message: Message, json: String) throws {

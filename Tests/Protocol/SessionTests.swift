@@ -32,7 +32,7 @@ import Work
             actions == [
                 .send(
                     .welcome(
-                        Welcome(version: 1, build: "0.1.0", session: 4, heartbeatMilliseconds: 5000, credit: Limits.creditBytes))),
+                        Welcome(version: 2, build: "0.1.0", session: 4, heartbeatMilliseconds: 5000, credit: Limits.creditBytes))),
                 .admit(Self.hello()),
             ])
     }
@@ -61,7 +61,7 @@ import Work
         #expect(closes(actions, "numerics"))
     }
 
-    @Test(arguments: [(0, 0, false), (2, 9, false), (0, 1, true), (1, 5, true)])
+    @Test(arguments: [(0, 1, false), (3, 9, false), (0, 2, true), (2, 5, true)])
     func versionsHaveToMeet(oldest: Int, newest: Int, isWelcome: Bool) {
         var session = session()
         var hello = Self.hello()
@@ -141,13 +141,13 @@ import Work
 }
 
 @Suite struct WorkerSessionTests {
-    private static let attempt = Attempt(job: JobID(high: 1, low: 1), shard: 0, epoch: 1)
+    private static let attempt = Attempt(job: JobID(high: 1, low: 1), shard: 0, epoch: 1, incarnation: 1)
     private static let lease = Lease(attempt: attempt, milliseconds: 30_000, work: ShardWork(label: "s", files: [], tensors: []))
 
     private func working() -> WorkerSession {
         var session = WorkerSession(at: .zero)
         _ = session.received(
-            .welcome(Welcome(version: 1, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: 10)), at: .zero)
+            .welcome(Welcome(version: 2, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: 10)), at: .zero)
         return session
     }
 

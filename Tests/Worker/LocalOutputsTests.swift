@@ -32,7 +32,7 @@ import Worker
     }
 
     private let lease = Lease(
-        attempt: Attempt(job: job, shard: 0, epoch: 1), milliseconds: 1000,
+        attempt: Attempt(job: job, shard: 0, epoch: 1, incarnation: 1), milliseconds: 1000,
         work: ShardWork(
             label: "s", files: [],
             tensors: [

@@ -58,8 +58,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         policy.lease = .seconds(leaseSeconds)
         let settings = JobManager.Settings(
             inputRoots: root.isEmpty ? .wholeMachine : try Roots(root), outputRoot: try outputRoot.map(canonicalDirectory),
-            policy: policy,
-            build: tesseraVersion)
+            policy: policy, build: tesseraVersion, incarnation: .random(in: 1...UInt32.max))
         let manager = JobManager(settings: settings, log: log)
         let ready = ReadyLine()
         let server = JobServer(

@@ -1,0 +1,244 @@
+import CLinux
+import Glibc
+import Synchronization
+
+/// Outputs as directories on this host: `OUT.partial-<job>` beside OUT until it is committed.
+package struct LocalOutputStore: OutputStore {
+    private let root: String?
+    private let marker: String
+    private let calls: DirectoryCalls
+
+    /// - Parameters:
+    ///   - root: absolute path that every output must lie under; `nil` allows any.
+    ///   - marker: the name of a file that only directories written by Tessera have.
+    package init(root: String? = nil, marker: String, calls: DirectoryCalls = .system) {
+        self.root = root
+        self.marker = marker
+        self.calls = calls
+    }
+
+    package func resolve(_ path: String, workingDirectory: String) throws(TesseraError) -> String {
+        let absolute = path.hasPrefix("/") ? path : "\(workingDirectory)/\(path)"
+        let components = absolute.split(separator: "/")
+        guard let name = components.last, name != ".", name != ".." else {
+            throw TesseraError(.cannotCreate, "is no name for an output directory", file: path)
+        }
+        let parent = "/" + components.dropLast().joined(separator: "/")
+        guard let canonical = realpath(parent, nil) else {
+            throw TesseraError(
+                .cannotCreate, "the directory above the output does not exist", file: parent, advice: "create it first")
+        }
+        defer { free(canonical) }
+        let directory = String(cString: canonical)
+        if let root, directory != root, !directory.hasPrefix(root.hasSuffix("/") ? root : root + "/") {
+            throw TesseraError(.notAllowed, "the output lies outside the output root \(root)", file: path)
+        }
+        return directory == "/" ? "/\(name)" : "\(directory)/\(name)"
+    }
+
+    package func begin(_ output: String, job: String, overwrite: Bool) throws(TesseraError) -> any OutputTransaction {
+        let replaces = try replaces(output, overwrite: overwrite), directory = "\(output).partial-\(job)"
+        guard mkdir(directory, 0o777) == 0 else {
+            throw TesseraError(
+                .cannotCreate, "cannot create the output directory: \(String(cString: strerror(errno)))", file: directory,
+                advice: "check that the directory above it exists and can be written")
+        }
+        let relative = root.map { String(directory.dropFirst($0.count).drop { $0 == "/" }) }
+        return LocalOutput(
+            output: output, location: OutputLocation(directory: directory, relative: relative), replacesExisting: replaces,
+            calls: calls)
+    }
+
+    /// Whether `commit` will replace an existing directory.
+    private func replaces(_ output: String, overwrite: Bool) throws(TesseraError) -> Bool {
+        var status = stat()
+        guard lstat(output, &status) == 0 else { return false }
+        guard overwrite else {
+            throw TesseraError(
+                .cannotCreate, "the output exists", file: output, advice: "choose another path, or add --overwrite to replace it")
+        }
+        guard status.st_mode & S_IFMT == S_IFDIR, fileExists("\(output)/\(marker)") else {
+            throw TesseraError(
+                .cannotCreate, "the output exists and was not written by Tessera, so it is not replaced", file: output,
+                advice: "remove it yourself, or choose another path")
+        }
+        return true
+    }
+}
+
+/// The steps of creating, naming and removing directories, as a value so that tests can watch their order and stop between two of them.
+package struct DirectoryCalls: Sendable {
+    /// Creates a part: path, bytes, whether its space is reserved.
+    package var create: @Sendable (String, Int, Bool) throws(TesseraError) -> OutputFile
+    /// Makes a directory's entries durable.
+    package var sync: @Sendable (String) throws(TesseraError) -> Void
+    /// Gives a directory a new name that must not exist; returns 0 or an error number.
+    package var rename: @Sendable (String, String) -> Int32
+    /// Exchanges the names of two directories in one step; returns 0 or an error number.
+    package var exchange: @Sendable (String, String) -> Int32
+    /// Removes a directory of plain files; what cannot be removed stays.
+    package var remove: @Sendable (String) -> Void
+
+    package static let system = DirectoryCalls(
+        create: { (path, size, reserve) throws(TesseraError) in
+            try OutputFile(creating: path, size: size, reserve: reserve)
+        },
+        sync: { (path) throws(TesseraError) in try syncDirectory(path) },
+        rename: { rename_noreplace($0, $1) == 0 ? 0 : errno },
+        exchange: { rename_exchange($0, $1) == 0 ? 0 : errno },
+        remove: { directory in
+            for name in (try? listDirectory(directory)) ?? [] { unlink("\(directory)/\(name)") }
+            rmdir(directory)
+        })
+}
+
+/// One output on this host's file system.
+private final class LocalOutput: OutputTransaction {
+    private enum Phase {
+        case open, committing, committed, aborted
+    }
+
+    private struct State {
+        var phase = Phase.open
+        var parts: [OutputFile] = []
+    }
+
+    private let output: String
+    private let directory: String
+    let location: OutputLocation?
+    private let replacesExisting: Bool
+    private let calls: DirectoryCalls
+    /// Held while parts are created and while everything is removed, so that neither can happen inside the other.
+    private let state = Mutex(State())
+
+    init(output: String, location: OutputLocation, replacesExisting: Bool, calls: DirectoryCalls) {
+        self.output = output
+        self.location = location
+        directory = location.directory
+        self.replacesExisting = replacesExisting
+        self.calls = calls
+    }
+
+    private static let givenUp = TesseraError(.cancelled, "the output was given up")
+
+    func layOut(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError) {
+        try state.withLock { state throws(TesseraError) in
+            guard state.phase == .open else { throw Self.givenUp }
+            do throws(TesseraError) {
+                let reserves = try Self.reserves(parts.reduce(0) { $0 + $1.size }, in: directory)
+                for part in parts {
+                    let file = try calls.create("\(directory)/\(part.name)", part.size, reserves)
+                    try file.write(part.header)
+                    state.parts.append(file)
+                }
+                for file in files { try linkOrCopy(file.path, to: "\(directory)/\(file.name)") }
+            } catch {
+                state.phase = .aborted
+                calls.remove(directory)
+                throw error
+            }
+        }
+    }
+
+    func put(_ bytes: UnsafeRawBufferPointer, part: Int, at offset: Int) throws(TesseraError) {
+        let file = try state.withLock { state throws(TesseraError) in
+            guard state.phase == .open else { throw Self.givenUp }
+            return state.parts.indices.contains(part) ? state.parts[part] : nil
+        }
+        guard let file else { throw TesseraError(.internal, "there is no part \(part)") }
+        try file.write(bytes, at: offset)
+    }
+
+    func putFile(_ name: String, _ bytes: [UInt8]) throws(TesseraError) {
+        try writeFile("\(directory)/\(name)", bytes, sync: true)
+    }
+
+    func fileNames() throws(TesseraError) -> [String] { try listDirectory(directory) }
+
+    func open(_ name: String) throws(TesseraError) -> any ByteSource {
+        PreadSource(try ReadableFile("\(directory)/\(name)"))
+    }
+
+    func commit() throws(TesseraError) {
+        let parts = try state.withLock { state throws(TesseraError) in
+            guard state.phase == .open else { throw Self.givenUp }
+            state.phase = .committing
+            return state.parts
+        }
+        do throws(TesseraError) {
+            for part in parts { try part.sync() }
+            try calls.sync(directory)
+            try giveName()
+        } catch {
+            state.withLock { $0.phase = .open }
+            throw error
+        }
+        // The output has its name: from here on nothing may be removed under the old one that is still needed.
+        state.withLock { $0.phase = .committed }
+        try calls.sync(parent)
+        // Only now: a crash before the exchange is durable may bring the old names back, and the replaced directory with them.
+        if replacesExisting { calls.remove(directory) }
+    }
+
+    private func giveName() throws(TesseraError) {
+        if replacesExisting {
+            // In one step, so that the output is the old directory or the new one at every moment.
+            let number = calls.exchange(directory, output)
+            guard number == 0 else { throw .system(number, "replace", output) }
+        } else {
+            let number = calls.rename(directory, output)
+            guard number == 0 else {
+                throw number == EEXIST
+                    ? TesseraError(.cannotCreate, "the output appeared while the job ran", file: output)
+                    : .system(number, "rename to", output)
+            }
+        }
+    }
+
+    func abort() {
+        state.withLock { state in
+            guard state.phase == .open else { return }
+            state.phase = .aborted
+            state.parts = []
+            calls.remove(directory)
+        }
+    }
+
+    private var parent: String {
+        output.lastIndex(of: "/").map { $0 == output.startIndex ? "/" : String(output[..<$0]) } ?? "."
+    }
+
+    /// Whether space is to be reserved file by file. In memory (tmpfs) that would write every page once for nothing, so there the free
+    /// space is compared instead.
+    ///
+    /// - Throws: `io` when there is too little.
+    private static func reserves(_ bytes: Int, in directory: String) throws(TesseraError) -> Bool {
+        let tmpfs = 0x0102_1994
+        var status = statfs()
+        guard statfs(directory, &status) == 0, Int(status.f_type) == tmpfs else { return true }
+        guard bytes <= Int(clamping: status.f_bavail) * Int(status.f_bsize) else {
+            throw .system(ENOSPC, "reserve \(bytes) bytes in", directory)
+        }
+        return false
+    }
+}
+
+/// Gives a finished file a second name, or copies it where that is not possible.
+private func linkOrCopy(_ path: String, to target: String) throws(TesseraError) {
+    guard link(path, target) != 0 else { return }
+    let source = try ReadableFile(path)
+    let copy = try OutputFile(creating: target, size: source.size, reserve: true)
+    let piece = 8 << 20
+    for start in stride(from: 0, to: source.size, by: piece) {
+        let bytes = try source.bytes(start..<min(source.size, start + piece))
+        try copy.write(bytes, at: start)
+    }
+    try copy.sync()
+}
+
+private func syncDirectory(_ path: String) throws(TesseraError) {
+    let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw .system(errno, "open", path) }
+    defer { close(descriptor) }
+    guard fsync(descriptor) == 0 else { throw .system(errno, "make durable", path) }
+}

@@ -1,0 +1,99 @@
+/// A file of an output that holds tensors, as it is before the first of them arrives.
+package struct OutputPart: Sendable, Hashable {
+    /// The file's name in the output.
+    package let name: String
+    /// Bytes of the whole file.
+    package let size: Int
+    /// The first bytes of the file.
+    package let header: [UInt8]
+
+    package init(name: String, size: Int, header: [UInt8]) {
+        self.name = name
+        self.size = size
+        self.header = header
+    }
+}
+
+/// A file of an earlier output that becomes a file of a new output unchanged.
+package struct AdoptedFile: Sendable, Hashable {
+    /// Where the file lies.
+    package let path: String
+    /// The file's name in the new output.
+    package let name: String
+
+    package init(path: String, name: String) {
+        self.path = path
+        self.name = name
+    }
+}
+
+/// Where workers that see the output's file system find an unfinished output.
+package struct OutputLocation: Sendable, Hashable {
+    /// The directory's absolute path on the coordinator's host.
+    package let directory: String
+    /// The directory's path below the store's root; `nil` for a store without a root.
+    package let relative: String?
+
+    package init(directory: String, relative: String?) {
+        self.directory = directory
+        self.relative = relative
+    }
+}
+
+/// Where a job writes its output.
+///
+/// The coordinator knows outputs by this protocol and `OutputTransaction` alone. `LocalOutputStore` is the file system of this host.
+package protocol OutputStore: Sendable {
+    /// The store's own name for an output: absolute, and the same for every way to write the path.
+    ///
+    /// - Throws: `cannotCreate` for a path that cannot name an output, `notAllowed` for one outside the store's root.
+    func resolve(_ path: String, workingDirectory: String) throws(TesseraError) -> String
+
+    /// Begins an output of which nothing is visible under its name until it is committed.
+    ///
+    /// - Parameters:
+    ///   - output: a name that `resolve` returned.
+    ///   - job: tells unfinished outputs of the same name apart.
+    ///   - overwrite: whether an existing output that Tessera wrote may be replaced.
+    /// - Throws: `cannotCreate` when the output exists or cannot be created.
+    func begin(_ output: String, job: String, overwrite: Bool) throws(TesseraError) -> any OutputTransaction
+}
+
+/// One output in the making. It ends with `commit` or `abort`.
+///
+/// Calls may come from several threads. `abort` wins over a `layOut` or `put` that runs at the same time or comes later: they throw, and
+/// nothing of the output stays.
+package protocol OutputTransaction: Sendable {
+    /// `nil` when nobody but the coordinator can write to the output.
+    var location: OutputLocation? { get }
+
+    /// Creates the parts at their full size with their headers in place, so that a lack of space shows before the work begins. A
+    /// transaction lays out parts at most once; parts are numbered in the order given.
+    ///
+    /// - Throws: `io` when there is too little space, `cancelled` after `abort`. Either way nothing of the output stays.
+    func layOut(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError)
+
+    /// Writes bytes into a part. Blocks may come in any order, and more than once.
+    ///
+    /// On return the bytes can be read by everybody who sees the store; they are durable only after `commit`.
+    ///
+    /// - Parameter offset: bytes from the beginning of the part.
+    func put(_ bytes: UnsafeRawBufferPointer, part: Int, at offset: Int) throws(TesseraError)
+
+    /// Writes a small file beside the parts.
+    func putFile(_ name: String, _ bytes: [UInt8]) throws(TesseraError)
+
+    /// The names of all files, sorted by their bytes.
+    func fileNames() throws(TesseraError) -> [String]
+
+    /// Opens one of the output's files for reading.
+    func open(_ name: String) throws(TesseraError) -> any ByteSource
+
+    /// Makes everything durable and gives the output its name: from then on the output exists, whole.
+    ///
+    /// - Throws: `cannotCreate` when another output has taken the name meanwhile.
+    func commit() throws(TesseraError)
+
+    /// Removes everything that was written. Does nothing after `commit`.
+    func abort()
+}
