@@ -107,7 +107,7 @@ package actor JobManager {
 
     private func publish(_ id: JobID) async {
         guard let record = state.jobs[id], let job = record.job else { return }
-        let publisher = Publisher(output: job.output, build: settings.build)
+        let publisher = Publisher(output: job.output, inputs: settings.inputRoots.files, build: settings.build)
         let report = job.report(of: record, seconds: (time.now() - record.startedAt).seconds)
         let error = await failure { try await pools.publishing.run { try publisher.publish(job, report: report) } }
         perform(state.published(id, error: error, at: time.now()))

@@ -8,11 +8,14 @@ import TensorKernels
 /// Puts everything beside the weights into an output, and gives the output its name.
 struct Publisher {
     private let output: any OutputTransaction
+    /// Where sidecar files are copied from.
+    private let inputs: any InputFiles
     /// The version that the manifest names.
     private let build: String
 
-    init(output: any OutputTransaction, build: String) {
+    init(output: any OutputTransaction, inputs: any InputFiles, build: String) {
         self.output = output
+        self.inputs = inputs
         self.build = build
     }
 
@@ -24,7 +27,7 @@ struct Publisher {
             try output.putFile(name, bytes)
             files.append(ManifestFile(file: name, size: bytes.count, digest: try .sha256(of: bytes)))
         }
-        for sidecar in plan.sidecars { try add(sidecar.name, sidecar.contents()) }
+        for sidecar in plan.sidecars { try add(sidecar.name, sidecar.contents(from: inputs)) }
         if let index = plan.index { try add(index.name, try index.make(job.statistics())) }
         let manifest = Manifest(
             tessera: build, numericsVersion: numericsVersion, recipe: try .sha256(of: Array(plan.recipeText.utf8)),
