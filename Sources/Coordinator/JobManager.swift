@@ -88,7 +88,6 @@ package actor JobManager {
     private(set) var workers: [WorkerID: Attached] = [:]
     private var nextWorker = 1
     private var isDraining = false
-    private(set) var connectionCount = 0
     private var waiters: [JobID: [Int: CheckedContinuation<Void, Never>]] = [:]
     private var nextWaiter = 0
     private let (finishedJobs, finishedJobsInput) = AsyncStream<JobID>.makeStream()
@@ -221,8 +220,6 @@ package actor JobManager {
 
     var takesJobs: Bool { !isDraining }
 
-    func connected(_ change: Int) { connectionCount += change }
-
     /// Whether an input file belongs to a job that is being worked on: no other file is handed out.
     package func needs(_ file: InputFile) -> Bool {
         jobs.values.contains { $0.state == .running && $0.files.contains(file) }
@@ -294,10 +291,11 @@ package actor JobManager {
         handle(.workerDraining(worker))
     }
 
-    package func detach(_ worker: WorkerID, reason: String) {
+    /// - Parameter isLoss: whether the worker is taken to be gone, which may be the fault of its shards; otherwise only its link failed.
+    package func detach(_ worker: WorkerID, reason: String, isLoss: Bool = true) {
         guard let gone = workers.removeValue(forKey: worker) else { return }
         log.info("worker left", metadata: ["worker": "\(gone.description.name)", "reason": "\(reason)"])
-        handle(.workerLeft(worker))
+        handle(.workerLeft(worker, isLoss: isLoss))
     }
 
     package func heartbeat(_ worker: WorkerID, _ leases: [LeaseProgress]) {

@@ -36,7 +36,13 @@ struct Publisher {
             files: files)
         try write(try manifest.encoded(), to: Manifest.fileName)
         try write(try report.encoded(), to: RunReport.fileName)
-        if sha256Sums { try SHA256Sums.write(directory: assembler.directory) }
+        if sha256Sums {
+            let directory = assembler.directory
+            let sums = try SHA256Sums.text(of: listDirectory(directory)) { name throws(TesseraError) in
+                try LocalFiles().open("\(directory)/\(name)")
+            }
+            try write(Array(sums.utf8), to: SHA256Sums.fileName)
+        }
         try assembler.publish()
     }
 

@@ -24,13 +24,13 @@ extension Scheduler {
     }
 
     /// The worker's connection is gone: its leases go back. A shard that goes with worker after worker is taken for the cause.
-    mutating func lost(_ worker: WorkerID, at now: Duration) -> [Action] {
+    mutating func left(_ worker: WorkerID, isLoss: Bool, at now: Duration) -> [Action] {
         guard let gone = workers.removeValue(forKey: worker) else { return [] }
         var actions: [Action] = []
         for attempt in gone.leases.sorted(by: { ($0.shard, $0.epoch) < ($1.shard, $1.epoch) }) {
             release(attempt, from: worker)
             guard var shard = jobs[attempt.job]?.shards[attempt.shard], jobs[attempt.job]?.hasEnded == false else { continue }
-            shard.workerLosses += 1
+            if isLoss { shard.workerLosses += 1 }
             jobs[attempt.job]?.shards[attempt.shard] = shard
             guard shard.workerLosses < policy.workerLossLimit else {
                 let error = TesseraError(
