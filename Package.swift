@@ -97,7 +97,9 @@ let package = Package(
 
         .target(
             name: "TestSupport",
-            dependencies: ["Core", "TensorKernels", "Operators", "Recipes", "Protocol", "Transport", nioCore, nioEmbedded],
+            dependencies: [
+                "Core", "TensorKernels", "Operators", "Recipes", "Protocol", "Transport", logging, nioCore, nioEmbedded,
+            ],
             path: "Tests/Support",
             swiftSettings: strict),
         tests(of: "House", uses: ["TestSupport"]),

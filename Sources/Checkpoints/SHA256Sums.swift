@@ -22,7 +22,7 @@ package enum SHA256Sums {
     /// Name and digest of every line.
     static func read(directory: String) throws(TesseraError) -> [(name: String, digest: Digest)] {
         let path = "\(directory)/\(fileName)"
-        let text = String(decoding: try readFile(path, maxBytes: byteLimit), as: UTF8.self)
+        let text = String(decoding: try LocalFiles().read(path, maxBytes: byteLimit), as: UTF8.self)
         var lines: [(name: String, digest: Digest)] = []
         for (number, line) in text.split(separator: "\n").enumerated() {
             let name = line.dropFirst(2 * Digest.byteCount)

@@ -34,7 +34,7 @@ package struct SafetensorsHeader: Sendable, Hashable {
     package let fileSize: Int
     /// SHA-256 of the bytes before the tensor data.
     package let digest: Digest
-    /// `ReadableFile.version` of the file it was read from; empty for one made of bytes.
+    /// `FileStatus.identity` of the file that it was read from; empty for one made of bytes.
     package private(set) var fileVersion = ""
 
     /// The library's own limit.
@@ -47,8 +47,12 @@ package struct SafetensorsHeader: Sendable, Hashable {
     /// Reads and checks the header of the file at `path`; the tensor data is not touched.
     ///
     /// - Throws: `badData` naming file, tensor and numbers; `inputMissing`, `notAllowed` or `io` when the file cannot be read.
-    package static func read(path: String) throws(TesseraError) -> SafetensorsHeader {
-        let file = try ReadableFile(path)
+    package static func read(path: String, in files: any InputFiles) throws(TesseraError) -> SafetensorsHeader {
+        let file = try files.open(path)
+        guard file.size <= SizeLimit.file else {
+            throw TesseraError(
+                .badData, "has \(file.size) bytes, more than the \(SizeLimit.file) that a file may have", file: path)
+        }
         guard file.size >= prefixBytes else {
             throw TesseraError(.badData, "is no safetensors file: \(file.size) bytes cannot hold a header", file: path)
         }
@@ -66,7 +70,7 @@ package struct SafetensorsHeader: Sendable, Hashable {
                 advice: "the file seems truncated: copy it again")
         }
         var header = try SafetensorsHeader(bytes: file.bytes(0..<byteCount), fileSize: file.size, file: path)
-        header.fileVersion = file.version
+        header.fileVersion = file.identity
         return header
     }
 
@@ -118,7 +122,7 @@ private struct HeaderParser {
         guard !name.isEmpty, name.utf8.count <= SafetensorsHeader.nameLimit else {
             throw error("a tensor name has \(name.utf8.count) bytes; 1 to \(SafetensorsHeader.nameLimit) are allowed")
         }
-        guard !name.unicodeScalars.contains(where: { $0.value < 0x20 || $0.value == 0x7f }) else {
+        guard !name.utf8.contains(where: { $0 < 0x20 || $0 == 0x7f }) else {
             throw error("the name \(JSONText.quoted(name)) holds a control character")
         }
         var typeName: String?
@@ -160,17 +164,14 @@ private struct HeaderParser {
     }
 
     private func checkSize(_ name: String, _ dtype: DType, _ shape: [Int], byteCount: Int) throws(TesseraError) {
-        var bits = dtype.bitWidth
-        for dimension in shape {
-            let (product, overflow) = bits.multipliedReportingOverflow(by: dimension)
-            guard !overflow else { throw error("has the shape \(shape), whose size overflows", tensor: name) }
-            bits = product
+        let needed: Int
+        do throws(TesseraError) {
+            needed = try dtype.byteCount(ofShape: shape)
+        } catch {
+            throw self.error(error.problem, tensor: name)
         }
-        guard bits % 8 == 0 else {
-            throw error("has the shape \(shape) of \(dtype.bitWidth)-bit elements, which do not fill whole bytes", tensor: name)
-        }
-        guard bits / 8 == byteCount else {
-            throw error("has \(byteCount) bytes, but \(shape) of \(dtype.rawValue) needs \(bits / 8)", tensor: name)
+        guard needed == byteCount else {
+            throw error("has \(byteCount) bytes, but \(shape) of \(dtype.rawValue) needs \(needed)", tensor: name)
         }
     }
 

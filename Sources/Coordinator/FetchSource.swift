@@ -1,20 +1,16 @@
-package import Core
+import Core
 import Synchronization
 package import Work
 
 /// Reads ranges of input files for workers that do not have them.
 package final class FetchSource: Sendable {
     private let roots: Roots
-    private let files: any InputFiles
     private let opened = Mutex<[InputFile: any ByteSource]>([:])
 
     /// Open files at most; further ones are opened again for each request.
     private static let openLimit = 256
 
-    package init(roots: Roots, files: any InputFiles = LocalFiles()) {
-        self.roots = roots
-        self.files = files
-    }
+    package init(roots: Roots) { self.roots = roots }
 
     /// - Throws: `inputMissing` when the coordinator no longer has the file; `badData` when it was changed after the job was planned, which
     ///   no worker can mend.
@@ -31,7 +27,7 @@ package final class FetchSource: Sendable {
         guard let path else {
             throw TesseraError(.inputMissing, "the file is under none of the coordinator's roots", file: file.path)
         }
-        let source = try files.open(path)
+        let source = try roots.files.open(path)
         guard file.version.isEmpty || source.identity == file.version else { throw Self.changed(file) }
         opened.withLock { opened in
             if opened.count >= Self.openLimit { opened.removeAll() }

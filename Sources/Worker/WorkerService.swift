@@ -32,8 +32,8 @@ package struct WorkerService: Service {
         let fetches = FetchClient()
         let cache = FetchCache(
             fetcher: fetches, capacity: settings.memory.fetchCache, pieceBytes: settings.memory.fetchPiece)
-        let inputs = LocalInputs(roots: settings.roots, fallback: cache)
-        let runner = LeaseRunner(executor: ShardExecutor(pool: pool, inputs: inputs), outputs: settings.outputs)
+        let inputs = LocalInputs(roots: settings.roots, fallback: cache, host: settings.name, log: log)
+        let runner = LeaseRunner(pool: pool, inputs: inputs, outputs: settings.outputs)
         var backoff = ReconnectBackoff()
         while !Task.isCancelled, !Task.isShuttingDownGracefully {
             if let opened = await open() {

@@ -97,7 +97,7 @@ import Testing
         let directory = try TemporaryDirectory()
         let path = "\(directory.path)/evil.safetensors"
         try Self.write(json: Array(hostile.json.utf8), data: hostile.data, to: path)
-        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path) }
+        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path, in: LocalFiles()) }
         #expect(error?.code == .badData)
         #expect(error?.file == path)
         #expect(error?.tensor == hostile.tensor)
@@ -108,7 +108,7 @@ import Testing
         let directory = try TemporaryDirectory()
         let path = "\(directory.path)/evil.safetensors"
         try Self.write(json: Array("{\"".utf8) + [0xff, 0xfe] + Array("\":{}}".utf8), data: 0, to: path)
-        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path) }
+        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path, in: LocalFiles()) }
         #expect(error?.problem.contains("not UTF-8") == true)
     }
 
@@ -120,7 +120,7 @@ import Testing
         let path = "\(directory.path)/cut.safetensors"
         let whole: [UInt8] = [200, 0, 0, 0, 0, 0, 0, 0] + Array(repeating: 0x20, count: 200)
         try Data(whole.prefix(length)).write(to: URL(fileURLWithPath: path))
-        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path) }
+        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path, in: LocalFiles()) }
         #expect(error?.description.contains(says) == true, "said: \(error?.description ?? "nothing")")
     }
 
@@ -129,18 +129,21 @@ import Testing
         let directory = try TemporaryDirectory()
         let path = "\(directory.path)/lie.safetensors"
         try Data((0..<8).map { UInt8(truncatingIfNeeded: length >> (8 * $0)) } + [0x7b]).write(to: URL(fileURLWithPath: path))
-        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path) }
+        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path, in: LocalFiles()) }
         #expect(error?.problem.contains("claims \(length) bytes, more than the 100000000") == true)
     }
 
     @Test func refusesWhatIsNoFile() throws {
         let directory = try TemporaryDirectory()
-        #expect(#expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: directory.path) }?.code == .badData)
+        #expect(
+            #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: directory.path, in: LocalFiles()) }?.code
+                == .badData)
         let fifo = "\(directory.path)/pipe"
         #expect(mkfifo(fifo, 0o600) == 0)
-        #expect(#expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: fifo) }?.code == .badData)
+        #expect(#expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: fifo, in: LocalFiles()) }?.code == .badData)
         #expect(
-            #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: "\(directory.path)/none") }?.code
+            #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: "\(directory.path)/none", in: LocalFiles()) }?
+                .code
                 == .inputMissing)
     }
 
@@ -178,7 +181,7 @@ import Testing
             """
         let path = "\(directory.path)/odd.safetensors"
         try Self.write(json: Array(json.utf8), data: 7, to: path)
-        let header = try SafetensorsHeader.read(path: path)
+        let header = try SafetensorsHeader.read(path: path, in: LocalFiles())
         #expect(header.metadata == ["format": "pt", "x": "y"])
         #expect(header.tensors.map(\.name) == ["early", "late", "größe"])
         #expect(header.tensors.map(\.elementCount) == [3, 1, 0])

@@ -16,12 +16,11 @@ import Work
     private let roots: Roots
     private let manager: JobManager
     private let clock = HandClock()
-    private static let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 
     init() throws {
         directory = try TemporaryDirectory()
         roots = try Roots([directory.path])
-        manager = JobManager(settings: JobManager.Settings(inputRoots: roots, build: "test", incarnation: 5), log: Self.quiet)
+        manager = JobManager(settings: JobManager.Settings(inputRoots: roots, build: "test", incarnation: 5), log: .silent)
     }
 
     /// A peer that the coordinator serves; its task ends with the connection.
@@ -30,7 +29,7 @@ import Work
         let server = ServerConnection(
             connection: peer.connection, number: 1, manager: manager, inputs: FetchSource(roots: roots),
             settings: ServerConnection.Settings(build: "test", heartbeat: Limits.heartbeatInterval), time: clock.source,
-            log: Self.quiet)
+            log: .silent)
         return (peer, Task { await server.run() })
     }
 

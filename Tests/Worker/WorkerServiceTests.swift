@@ -29,7 +29,7 @@ import Worker
                 let peer = try await ScriptedPeer(limits: .coordinator)
                 input.yield(peer)
                 return peer.connection
-            }, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+            }, log: .silent)
         let coordinators = Task {
             for await peer in peers {
                 guard case .hello = try await peer.next() else { throw TesseraError(.protocolMismatch, "no hello") }

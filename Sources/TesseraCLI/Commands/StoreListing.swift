@@ -63,7 +63,7 @@ struct StoreListing: Encodable {
 
     /// Holds a checkpoint against the base that the task vectors were taken from, byte by byte.
     mutating func compare(base path: String, in store: TaskVectorStore) throws {
-        base.differences = try store.differences(from: Checkpoint.open(path))
+        base.differences = try store.differences(from: Checkpoint.open(path, in: LocalFiles()))
         base.matches = base.differences.isEmpty
     }
 
