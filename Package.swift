@@ -25,6 +25,7 @@ func tests(of name: String, uses: [Target.Dependency], exclude: [String] = []) -
 
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let heaps = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
@@ -58,12 +59,13 @@ let package = Package(
         module("Operators", uses: ["Core", "TensorKernels"]),
         module("TaskVectors", uses: ["Core", "TensorKernels", "Checkpoints", "Operators"]),
         module("Work", uses: ["Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors"]),
-        module("Protocol", uses: ["CLZ4", "Core", "TensorKernels", "Work", nioCore]),
+        module("Protocol", uses: ["CLZ4", "Core", "TensorKernels", "TaskVectors", "Work", nioCore]),
+        module("Transport", uses: ["Core", "Protocol", nioCore, nioPosix]),
         module(
             "Worker",
             uses: [
-                "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", nioCore, nioPosix,
-                logging,
+                "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport", nioCore,
+                nioPosix, logging,
                 lifecycle,
             ]),
         module("Recipes", uses: ["Core", yams]),
@@ -74,14 +76,15 @@ let package = Package(
         module(
             "Coordinator",
             uses: [
-                "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Planning",
-                nioCore, nioPosix, logging, hummingbird, httpTypes, lifecycle, heaps,
+                "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport",
+                "Planning", nioCore, nioPosix, logging, hummingbird, httpTypes, lifecycle, heaps,
             ]),
         module(
             "Engine",
             uses: [
-                "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "Work", "Protocol", "Worker", "Planning",
-                "Coordinator", nioCore, nioPosix, logging,
+                "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "Work", "Protocol", "Transport", "Worker",
+                "Planning",
+                "Coordinator", logging,
             ]),
         module(
             "TesseraCLI",
@@ -97,7 +100,11 @@ let package = Package(
             name: "tessera", dependencies: ["Core", "Engine", "TesseraCLI", "Demo", argumentParser], swiftSettings: strict),
 
         .target(
-            name: "TestSupport", dependencies: ["Core", "TensorKernels", "Operators", "Recipes"], path: "Tests/Support",
+            name: "TestSupport",
+            dependencies: [
+                "Core", "TensorKernels", "Operators", "Recipes", "Protocol", "Transport", logging, nioCore, nioEmbedded,
+            ],
+            path: "Tests/Support",
             swiftSettings: strict),
         tests(of: "House", uses: ["TestSupport"]),
         tests(of: "Core", uses: ["Core", "TestSupport"]),
@@ -109,9 +116,13 @@ let package = Package(
         tests(
             of: "Protocol",
             uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "Protocol", "TestSupport", nioCore]),
+        tests(of: "Transport", uses: ["Core", "Protocol", "Transport", "TestSupport", nioCore, nioPosix]),
         tests(
             of: "Worker",
-            uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "Protocol", "Worker", "TestSupport"]),
+            uses: [
+                "Core", "TensorKernels", "Operators", "TaskVectors", "Work", "Protocol", "Transport", "Worker",
+                "TestSupport", logging, nioCore,
+            ]),
         tests(of: "Recipes", uses: ["Core", "Recipes", "TestSupport"]),
         tests(
             of: "Tokenizers", uses: ["Core", "Checkpoints", "Operators", "Recipes", "Tokenizers", "TestSupport"]),
@@ -121,8 +132,8 @@ let package = Package(
         tests(
             of: "Coordinator",
             uses: [
-                "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Planning", "Coordinator", "TestSupport",
-                logging,
+                "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport", "Planning", "Coordinator",
+                "TestSupport", logging, nioCore,
             ]),
         tests(of: "Simulation", uses: ["Core", "Operators", "Protocol", "Coordinator", "TestSupport"]),
         tests(

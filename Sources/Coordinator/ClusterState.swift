@@ -146,12 +146,12 @@ struct ClusterState {
         return takeEffects()
     }
 
-    mutating func detach(_ worker: Scheduler.WorkerID, reason: String, at now: Duration) -> [Effect] {
+    mutating func detach(_ worker: Scheduler.WorkerID, reason: String, isLoss: Bool = true, at now: Duration) -> [Effect] {
         let reference = workers.reference(to: worker)
         guard workers.remove(worker) != nil else { return [] }
         for attempt in scheduler.leases(of: worker) { revoked(attempt, reference, reason: "the worker left: \(reason)") }
         happened(.workerLeft(reference, reason: reason))
-        feed(.workerLeft(worker), at: now)
+        feed(.workerLeft(worker, isLoss: isLoss), at: now)
         return takeEffects()
     }
 

@@ -1,41 +1,46 @@
 import Core
 import Synchronization
-import Work
+package import Work
 
 /// Reads ranges of input files for workers that do not have them.
-struct FetchSource: Sendable {
+package final class FetchSource: Sendable {
     private let roots: Roots
-    private let opened = OpenedFiles()
+    private let opened = Mutex<[InputFile: any ByteSource]>([:])
 
-    private final class OpenedFiles: Sendable {
-        let files = Mutex<[InputFile: ReadableFile]>([:])
-    }
-
-    /// Open files at most; the rest are opened again when they are asked for.
+    /// Open files at most; further ones are opened again for each request.
     private static let openLimit = 256
 
-    init(roots: Roots) { self.roots = roots }
+    package init(roots: Roots) { self.roots = roots }
 
-    /// - Throws: `inputMissing` when the coordinator has no such file either.
-    func read(_ file: InputFile, _ range: Range<Int>) throws(TesseraError) -> [UInt8] {
-        return try open(file).bytes(range)
-    }
+    /// - Throws: `inputMissing` when the coordinator no longer has the file; `badData` when it was changed after the job was planned, which
+    ///   no worker can mend.
+    func read(_ file: InputFile, _ range: Range<Int>) throws(TesseraError) -> [UInt8] { try open(file).bytes(range) }
 
-    private func open(_ file: InputFile) throws(TesseraError) -> ReadableFile {
-        if let readable = opened.files.withLock({ $0[file] }) { return readable }
-        guard let path = try roots.find(file) else {
+    private func open(_ file: InputFile) throws(TesseraError) -> any ByteSource {
+        if let source = opened.withLock({ $0[file] }) { return source }
+        let path: String?
+        do throws(TesseraError) {
+            path = try roots.find(file)
+        } catch {
+            throw Self.changed(file, because: error)
+        }
+        guard let path else {
             throw TesseraError(.inputMissing, "the file is under none of the coordinator's roots", file: file.path)
         }
-        let readable = try ReadableFile(path)
-        guard file.version.isEmpty || readable.version == file.version else {
-            throw TesseraError(
-                .badData, "the file was changed or replaced after the job was planned", file: file.path,
-                advice: "make sure that nobody writes the inputs during a merge, and submit the job again")
+        let source = try roots.files.open(path)
+        guard file.version.isEmpty || source.identity == file.version else { throw Self.changed(file) }
+        opened.withLock { opened in
+            if opened.count >= Self.openLimit { opened.removeAll() }
+            opened[file] = source
         }
-        opened.files.withLock { files in
-            if files.count >= Self.openLimit { files.removeAll() }
-            files[file] = readable
-        }
-        return readable
+        return source
+    }
+
+    /// - Parameter cause: what is wrong with the file now; errors that may pass stay as they are.
+    private static func changed(_ file: InputFile, because cause: TesseraError? = nil) -> TesseraError {
+        if let cause, cause.code != .inputMissing, cause.code != .badData { return cause }
+        return TesseraError(
+            .badData, "the file was changed or replaced after the job was planned", file: file.path,
+            advice: "make sure that nobody writes the inputs during a merge, and submit the job again")
     }
 }

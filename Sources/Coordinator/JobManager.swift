@@ -160,8 +160,6 @@ package actor JobManager {
 
     var takesJobs: Bool { !isDraining }
 
-    func connected(_ change: Int) { connectionCount += change }
-
     /// Whether an input file belongs to a job that is being worked on: no other file is handed out.
     package func needs(_ file: InputFile) -> Bool {
         state.jobs.active.contains { state.jobs[$0]?.isRunning == true && state.jobs[$0]?.job?.files.contains(file) == true }
@@ -199,7 +197,10 @@ package actor JobManager {
 
     package func drain(_ worker: WorkerID) { perform(state.drain(worker, at: time.now())) }
 
-    package func detach(_ worker: WorkerID, reason: String) { perform(state.detach(worker, reason: reason, at: time.now())) }
+    /// - Parameter isLoss: whether the worker is taken to be gone, which may be the fault of its shards; otherwise only its link failed.
+    package func detach(_ worker: WorkerID, reason: String, isLoss: Bool = true) {
+        perform(state.detach(worker, reason: reason, isLoss: isLoss, at: time.now()))
+    }
 
     package func heartbeat(_ worker: WorkerID, _ leases: [LeaseProgress]) {
         perform(state.heartbeat(worker, leases, at: time.now()))

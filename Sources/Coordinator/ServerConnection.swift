@@ -1,127 +1,228 @@
-import Core
-import Logging
+package import Core
+package import Logging
 import NIOCore
 import Protocol
 import Synchronization
+package import Transport
 import Work
 
 /// One connection to the job port, from its first byte to its last: performs what the session decides.
-final class ServerConnection: Sendable {
-    private let channel: FrameChannel.Async
+package final class ServerConnection: Sendable {
+    package struct Settings: Sendable {
+        /// The coordinator's version, as peers are told.
+        package var build: String
+        /// Between the signs of life of a worker.
+        package var heartbeat: Duration
+
+        package init(build: String, heartbeat: Duration) {
+            self.build = build
+            self.heartbeat = heartbeat
+        }
+    }
+
+    private let connection: Connection
     private let manager: JobManager
     private let inputs: FetchSource
+    private let time: TimeSource
     private let log: Logger
-    private let origin = ContinuousClock.now
     private let session: Mutex<CoordinatorSession>
     /// The worker at the other end, once it is admitted.
     private let worker = Mutex<JobManager.WorkerID?>(nil)
+    /// What is said, in the order in which it was decided. Messages are encoded in a task of their own: nobody who decides waits for that.
+    private let (outbox, outboxInput) = AsyncStream<Outgoing>.makeStream()
 
-    init(
-        channel: FrameChannel.Async, number: Int, manager: JobManager, inputs: FetchSource, build: String, heartbeat: Duration,
-        log: Logger
+    private enum Outgoing {
+        case message(Message)
+        /// The last word, with the reason.
+        case close(String)
+    }
+
+    package init(
+        connection: Connection, number: Int, manager: JobManager, inputs: FetchSource, settings: Settings,
+        time: TimeSource = .system, log: Logger
     ) {
-        self.channel = channel
+        self.connection = connection
         self.manager = manager
         self.inputs = inputs
+        self.time = time
         var log = log
         log[metadataKey: "connection"] = "\(number)"
         self.log = log
-        session = Mutex(CoordinatorSession(number: number, build: build, heartbeat: heartbeat, at: .zero))
+        session = Mutex(
+            CoordinatorSession(number: number, build: settings.build, heartbeat: settings.heartbeat, at: time.now()))
     }
 
-    private var now: Duration { ContinuousClock.now - origin }
+    /// How often the session looks at the time.
+    private static let tick = Duration.milliseconds(250)
 
-    func run() async {
-        var reason = "the connection ended"
+    /// Serves the peer until the connection ends.
+    package func run() async {
+        // Not a part of the group: what was said before the connection is cancelled still leaves.
+        let sender = Task { for await outgoing in outbox { await send(outgoing) } }
         do {
-            try await channel.executeThenClose { inbound in
-                try await withThrowingDiscardingTaskGroup { group in
+            try await connection.withFrames { frames in
+                await withDiscardingTaskGroup { group in
                     group.addTask { await self.keepTime() }
-                    for try await frame in inbound {
-                        try await self.handle(frame, in: &group)
-                    }
+                    await self.detach(await self.receive(frames, in: &group))
                     group.cancelAll()
                 }
+                outboxInput.finish()
+                await sender.value
             }
-        } catch let error as FrameError {
-            reason = error.description
-            log.warning("closed: \(reason)")
         } catch {
-            reason = "\(error)"
+            log.debug("the connection did not close cleanly: \(error)")
         }
-        if let worker = worker.withLock({ $0 }) { await manager.detach(worker, reason: reason) }
+        outboxInput.finish()
+        await sender.value
+    }
+
+    /// How a connection ended.
+    private struct Ending {
+        let reason: String
+        /// Whether the peer is taken to be gone, and not merely a link that garbled its bytes.
+        var isLoss = true
+    }
+
+    /// Handles frames until the connection ends.
+    private func receive(_ frames: FrameStream, in group: inout DiscardingTaskGroup) async -> Ending {
+        do {
+            for try await frame in frames { await handle(frame, in: &group) }
+            return Ending(reason: "the connection ended")
+        } catch let error as FrameError {
+            log.warning("closed: \(error)")
+            return Ending(reason: error.description, isLoss: !error.isDamage)
+        } catch {
+            return Ending(reason: TesseraError(wrapping: error).problem)
+        }
+    }
+
+    /// Gives the worker's leases back at once, also while one of its blocks is being written.
+    private func detach(_ ending: Ending) async {
+        guard let worker = worker.withLock({ $0 }) else { return }
+        await manager.detach(worker, reason: ending.reason, isLoss: ending.isLoss)
     }
 
     private func keepTime() async {
         while !Task.isCancelled {
-            try? await Task.sleep(for: .milliseconds(250))
-            for case .close(let reason) in session.withLock({ $0.tick(at: now) }) { close(reason) }
+            try? await time.sleep(Self.tick)
+            let received = connection.bytesReceived
+            for action in session.withLock({ $0.tick(at: time.now(), bytesReceived: received) }) { await perform(action) }
         }
     }
 
-    private func close(_ reason: String) {
-        log.info("closing: \(reason)")
-        channel.channel.send(.goodbye(reason), urgent: true)
-        channel.channel.close(promise: nil)
-    }
+    // MARK: Sending
 
-    // MARK: Frames
+    private func say(_ message: Message) { outboxInput.yield(.message(message)) }
 
-    private func handle(_ frame: Frame, in group: inout ThrowingDiscardingTaskGroup<any Error>) async throws {
-        switch frame.header.type {
-        case .control, .ordered:
-            let message: Message
+    private func close(_ reason: String) { outboxInput.yield(.close(reason)) }
+
+    private func send(_ outgoing: Outgoing) async {
+        switch outgoing {
+        case .message(let message):
             do throws(TesseraError) {
-                message = try Message(frame)
+                try connection.send(message)
             } catch {
-                return close(error.problem)
+                log.error("cannot send: \(error.problem)")
+                await replace(message, error)
             }
-            for action in session.withLock({ $0.received(message, at: now) }) { await perform(action, in: &group) }
-        case .block: await store(frame)
-        case .fetched: close("only the coordinator sends fetched frames")
+        case .close(let reason):
+            log.info("closing: \(reason)")
+            try? connection.send(.goodbye(reason), urgent: true)
+            connection.close()
         }
     }
 
-    private func perform(_ action: CoordinatorSession.Action, in group: inout ThrowingDiscardingTaskGroup<any Error>) async {
-        let channel = channel.channel
-        switch action {
-        case .send(let message): channel.send(message)
-        case .admit(let hello):
-            let description = WorkerDescription(
-                name: hello.name, address: channel.remoteAddress?.ipAddress ?? "unknown", build: hello.build,
-                threads: hello.threads,
-                memory: hello.memory, tensorMemory: hello.tensorMemory ?? hello.memory)
-            let id = await manager.attach(description) { channel.send($0) }
-            worker.withLock { $0 = id }
-        case .renew(let progress):
-            if let worker = worker.withLock({ $0 }) { await manager.heartbeat(worker, progress) }
-        case .finished(let done):
-            if let worker = worker.withLock({ $0 }) {
-                await manager.finished(done, by: worker)
-            }
-        case .failed(let failed):
-            if let worker = worker.withLock({ $0 }) { await manager.failed(failed.attempt, by: worker, error: failed.error) }
-        case .drain:
-            if let worker = worker.withLock({ $0 }) { await manager.drain(worker) }
-        case .fetch(let request): group.addTask { await self.answer(request) }
-        case .request(let request): channel.send(await answer(request))
-        case .close(let reason): close(reason)
+    /// Does what has to be done instead of sending a message that no frame holds.
+    private func replace(_ message: Message, _ error: TesseraError) async {
+        switch message {
+        case .lease(let lease):
+            guard let worker = worker.withLock({ $0 }) else { return }
+            // No worker can be sent this lease: the shard must not be tried again.
+            let failure = TesseraError(
+                .usage, "the shard \(lease.work.label) is too large to be handed out: \(error.problem)",
+                advice: "submit the job again with a smaller --shard-size")
+            await manager.failed(lease.attempt, by: worker, error: failure)
+        case .status, .submitted, .failure: say(.failure(Failure(problems: [error])))
+        default: close(error.problem)
         }
+    }
+
+    // MARK: Receiving
+
+    private func handle(_ frame: Frame, in group: inout DiscardingTaskGroup) async {
+        do throws(TesseraError) {
+            switch frame.header.type {
+            case .control, .ordered:
+                let message = try Message(frame)
+                await perform(session.withLock { $0.received(message, at: time.now()) }, in: &group)
+            case .block:
+                let block = try BlockFrame(frame)
+                let actions = session.withLock {
+                    $0.receivedBlock(byteCount: frame.byteCount, of: block.attempt, at: time.now())
+                }
+                if actions == [.store] {
+                    group.addTask { await self.store(block, byteCount: frame.byteCount) }
+                } else {
+                    await perform(actions, in: &group)
+                }
+            case .fetched: close("only the coordinator sends fetched frames")
+            }
+        } catch {
+            close(error.problem)
+        }
+    }
+
+    private func perform(_ actions: [CoordinatorSession.Action], in group: inout DiscardingTaskGroup) async {
+        for action in actions {
+            switch action {
+            case .fetch(let request): group.addTask { await self.fetch(request) }
+            case .request(let request): say(await answer(request))
+            default: await perform(action)
+            }
+        }
+    }
+
+    private func perform(_ action: CoordinatorSession.Action) async {
+        switch action {
+        case .send(let message): say(message)
+        case .allow(let limits): connection.allow(limits)
+        case .admit(let hello):
+            let id = await manager.attach(describe(hello)) { [outboxInput] in outboxInput.yield(.message($0)) }
+            worker.withLock { $0 = id }
+        case .close(let reason): close(reason)
+        case .store, .fetch, .request: break
+        case .renew, .finished, .failed, .drain:
+            guard let worker = worker.withLock({ $0 }) else { return }
+            await tell(action, of: worker)
+        }
+    }
+
+    private func tell(_ action: CoordinatorSession.Action, of worker: JobManager.WorkerID) async {
+        switch action {
+        case .renew(let progress): await manager.heartbeat(worker, progress)
+        case .finished(let done): await manager.finished(done, by: worker)
+        case .failed(let failed): await manager.failed(failed.attempt, by: worker, error: failed.error)
+        case .drain: await manager.drain(worker)
+        default: break
+        }
+    }
+
+    private func describe(_ hello: Hello) -> WorkerDescription {
+        WorkerDescription(
+            name: hello.name, address: connection.peerAddress ?? "unknown", build: hello.build, threads: hello.threads,
+            memory: hello.memory, tensorMemory: hello.tensorMemory ?? hello.memory)
     }
 
     // MARK: Blocks and fetches
 
-    private func store(_ frame: Frame) async {
-        for action in session.withLock({ $0.receivedBlock(byteCount: frame.byteCount, at: now) }) {
-            if case .close(let reason) = action { return close(reason) }
-        }
+    /// Writes a block to its place in the output, and returns its credit.
+    private func store(_ block: BlockFrame, byteCount: Int) async {
         guard let worker = worker.withLock({ $0 }) else { return }
         do {
-            let block = try BlockFrame(frame)
-            let length = block.contents.length
-            if let target = try await manager.target(
-                of: block.attempt, from: worker, tensor: block.tensor, offset: block.offset, byteCount: length)
-            {
+            let target = try await manager.target(
+                of: block.attempt, from: worker, tensor: block.tensor, offset: block.offset,
+                byteCount: block.contents.length)
+            if let target {
                 try await manager.pools.writing.run {
                     try block.contents.withUnpacked { try target.write($0) }
                 }
@@ -131,10 +232,18 @@ final class ServerConnection: Sendable {
             return close(error.problem)
         } catch {
             // The output cannot be written: no worker can help.
-            await manager.abandon(frame.header.job, error: TesseraError(wrapping: error))
+            await manager.abandon(block.attempt.job, error: TesseraError(wrapping: error))
         }
-        for case .send(let message) in session.withLock({ $0.storedBlock(byteCount: frame.byteCount) }) {
-            channel.channel.send(message)
+        for action in session.withLock({ $0.storedBlock(byteCount: byteCount, of: block.attempt) }) { await perform(action) }
+    }
+
+    /// Answers a fetch, and those that waited for it.
+    private func fetch(_ request: FetchRequest) async {
+        var next: FetchRequest? = request
+        while let request = next {
+            await answer(request)
+            next = nil
+            for case .fetch(let waiting) in session.withLock({ $0.answeredFetch() }) { next = waiting }
         }
     }
 
@@ -147,45 +256,33 @@ final class ServerConnection: Sendable {
             let bytes = try await manager.pools.reading.run {
                 try inputs.read(request.file, request.offset..<request.offset + request.length)
             }
-            channel.channel.writeAndFlush(
-                FetchedFrame(request: request.request, bytes: ByteBuffer(bytes: bytes)).frame, promise: nil)
+            // Until it has left, so that no more is kept in memory than a few answers.
+            try await connection.sendAndWait(FetchedFrame(request: request.request, bytes: ByteBuffer(bytes: bytes)).frame)
         } catch {
-            channel.channel.send(.fetchFailed(FetchFailed(request: request.request, error: TesseraError(wrapping: error))))
+            say(.fetchFailed(FetchFailed(request: request.request, error: TesseraError(wrapping: error))))
         }
     }
 
     // MARK: Clients
 
     private func answer(_ request: Message) async -> Message {
-        switch request {
-        case .submit(let submission):
-            do {
-                return .submitted(try await manager.submit(submission))
-            } catch let problems as Problems {
-                return .failure(Failure(problems: problems.all))
-            } catch {
-                return .failure(Failure(problems: [TesseraError(wrapping: error)]))
-            }
-        case .statusRequest(let request):
-            if let status = await manager.status(request) { return .status(status) }
-            return unknown(request.job)
-        case .cancel(let cancel):
-            do {
+        do {
+            switch request {
+            case .submit(let submission): return .submitted(try await manager.submit(submission))
+            case .statusRequest(let request):
+                if let status = await manager.status(request) { return .status(status) }
+                throw TesseraError(
+                    .inputMissing, "the coordinator knows no job \(request.job.map { "\($0)" } ?? "?")",
+                    advice: "tessera status lists the jobs")
+            case .cancel(let cancel):
                 try await manager.cancel(cancel.job, reason: cancel.reason)
                 return .cancelled(Cancelled(job: cancel.job))
-            } catch {
-                return .failure(Failure(problems: [TesseraError(wrapping: error)]))
+            default: throw TesseraError(.protocolMismatch, "this request has no answer")
             }
-        default:
-            return .failure(Failure(problems: [TesseraError(.protocolMismatch, "this request has no answer")]))
+        } catch let problems as Problems {
+            return .failure(Failure(problems: problems.all))
+        } catch {
+            return .failure(Failure(problems: [TesseraError(wrapping: error)]))
         }
-    }
-
-    private func unknown(_ job: JobID?) -> Message {
-        let name = job.map { "\($0)" } ?? "?"
-        return .failure(
-            Failure(problems: [
-                TesseraError(.inputMissing, "the coordinator knows no job \(name)", advice: "tessera status lists the jobs")
-            ]))
     }
 }

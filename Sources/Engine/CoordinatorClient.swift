@@ -1,58 +1,70 @@
-import Core
-import NIOCore
-import NIOPosix
+package import Core
 package import Protocol
+import Transport
 
 /// A client's connection: asks one thing at a time.
 package struct CoordinatorClient {
-    private let channel: any Channel
-    private var inbound: NIOAsyncChannelInboundStream<Frame>.AsyncIterator
+    private let connection: Connection
+    private var frames: FrameStream.Iterator
+    /// Whether the coordinator has not answered yet.
+    private var isGreeting = true
 
     /// Connects, and calls `body` with the connection.
     ///
     /// - Throws: `unreachable` when nobody answers, the coordinator's own refusal, and what `body` throws.
-    package static func connect<Result>(
-        to address: HostPort, _ body: (inout CoordinatorClient) async throws -> Result
+    package static func connect<Result: Sendable>(
+        to address: HostPort, time: TimeSource = .system, _ body: (inout CoordinatorClient) async throws -> Result
     ) async throws -> Result {
-        let connection: FrameChannel.Async
-        do {
-            connection = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-                .connectTimeout(.seconds(5))
-                .connect(host: address.host, port: address.port) { channel in
-                    channel.eventLoop.makeCompletedFuture { try FrameChannel.configure(channel) }
-                }
+        let connection: Connection
+        do throws(TesseraError) {
+            connection = try await Transport.connect(to: address, limits: .messages)
         } catch {
-            throw TesseraError(
-                .unreachable, "no coordinator answers at \(address)", advice: "start one: tessera coordinator --listen \(address)"
-            )
+            throw TesseraError(error.code, error.problem, advice: "start one: tessera coordinator --listen \(address)")
         }
-        return try await connection.executeThenClose { inbound in
-            var client = CoordinatorClient(channel: connection.channel, inbound: inbound.makeAsyncIterator())
-            let hello = Hello(role: .client, build: tesseraVersion, name: "tessera")
-            guard case .welcome = try await client.ask(.hello(hello)) else {
-                throw TesseraError(.protocolMismatch, "\(address) did not answer with welcome")
-            }
+        return try await connection.withFrames { frames in
+            var client = CoordinatorClient(connection: connection, frames: frames.makeAsyncIterator())
+            try await client.greet(address, time)
             return try await body(&client)
         }
     }
 
+    private mutating func greet(_ address: HostPort, _ time: TimeSource) async throws {
+        // A peer that accepts connections but never answers must not hold the command.
+        let connection = connection
+        let deadline = Task {
+            try await time.sleep(Limits.greeting)
+            connection.close()
+        }
+        defer { deadline.cancel() }
+        let hello = Hello(role: .client, build: tesseraVersion, name: "tessera")
+        guard case .welcome = try await ask(.hello(hello)) else {
+            throw TesseraError(.protocolMismatch, "\(address) did not answer with welcome")
+        }
+        isGreeting = false
+    }
+
     /// Sends a request and waits for its answer.
     ///
-    /// - Throws: `Problems` when the coordinator cannot meet it.
+    /// - Throws: `Problems` when the coordinator cannot meet the request, `unreachable` when the connection ends before the answer.
     package mutating func ask(_ request: Message) async throws -> Message {
-        channel.send(request)
+        try connection.send(request)
         let frame: Frame?
         do {
-            frame = try await inbound.next(isolation: #isolation)
+            frame = try await frames.next(isolation: #isolation)
         } catch let error as FrameError {
-            throw error.asTesseraError
+            throw error.asTesseraError(isGreeting: isGreeting)
         }
-        guard let frame else { throw TesseraError(.unreachable, "the coordinator closed the connection") }
-        switch try Message(frame) {
+        guard let frame else {
+            throw TesseraError(
+                .unreachable, isGreeting ? "the coordinator did not answer" : "the coordinator closed the connection")
+        }
+        let answer = try Message(frame)
+        try answer.validate()
+        switch answer {
         case .refusal(let refusal): throw refusal.error
         case .failure(let failure): throw Problems(failure.problems)
         case .goodbye(let reason): throw TesseraError(.unreachable, "the coordinator closed the connection: \(reason)")
-        case let answer: return answer
+        default: return answer
         }
     }
 

@@ -65,8 +65,7 @@ package struct LocalRun: Sendable {
 
     private func work(as worker: JobManager.WorkerID, on messages: AsyncStream<Message>) async {
         let runner = LeaseRunner(
-            executor: ShardExecutor(pool: pool, inputs: LocalInputs(roots: .wholeMachine, checksVersions: true)),
-            outputs: LocalOutputs(mode: .direct))
+            pool: pool, inputs: LocalInputs(planningHostWith: .wholeMachine), outputs: LocalOutputs(mode: .direct))
         await withDiscardingTaskGroup { group in
             for await message in messages {
                 switch message {

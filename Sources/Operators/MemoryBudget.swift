@@ -12,10 +12,19 @@ package struct MemoryNeed: Sendable, Hashable {
         self.perThread = perThread
     }
 
-    package func byteCount(threads: Int) -> Int { shared + threads * perThread }
+    /// Bytes for so many threads; `Int.max` where they do not fit an `Int`.
+    package func byteCount(threads: Int) -> Int {
+        let (product, overflows) = threads.multipliedReportingOverflow(by: perThread)
+        return overflows ? .max : Self.sum(shared, product)
+    }
 
     package static func + (left: MemoryNeed, right: MemoryNeed) -> MemoryNeed {
-        MemoryNeed(shared: left.shared + right.shared, perThread: left.perThread + right.perThread)
+        MemoryNeed(shared: sum(left.shared, right.shared), perThread: sum(left.perThread, right.perThread))
+    }
+
+    private static func sum(_ left: Int, _ right: Int) -> Int {
+        let (sum, overflows) = left.addingReportingOverflow(right)
+        return overflows ? .max : sum
     }
 
     /// What is enough for either.

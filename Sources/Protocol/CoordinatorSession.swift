@@ -13,9 +13,14 @@ package struct CoordinatorSession: Sendable {
     /// What the driver does next, in order.
     package enum Action: Sendable, Equatable {
         case send(Message)
+        /// The peer is admitted: accept these frames from now on.
+        case allow(FrameLimits)
         /// A worker that may be given leases.
         case admit(Hello)
         case renew([LeaseProgress])
+        /// Store the block that was received. Blocks may be stored at the same time and in any order.
+        case store
+        /// A result whose blocks are all stored.
         case finished(ShardDone)
         case failed(ShardFailed)
         case fetch(FetchRequest)
@@ -28,8 +33,7 @@ package struct CoordinatorSession: Sendable {
 
     private enum State {
         case greeting(until: Duration)
-        /// `owed`: bytes of blocks that came and are not stored yet.
-        case worker(lastHeard: Duration, owed: Int)
+        case worker(AdmittedWorker)
         case client
         case closed
     }
@@ -48,16 +52,49 @@ package struct CoordinatorSession: Sendable {
     }
 
     package mutating func received(_ message: Message, at now: Duration) -> [Action] {
+        do throws(TesseraError) {
+            try message.validate()
+        } catch {
+            return outOfBounds(error)
+        }
         switch (state, message) {
-        case (.greeting, .hello(let hello)): greet(hello, at: now)
-        case (.greeting, _): close("expected hello")
-        case (.worker(_, let owed), _): worker(message, owed: owed, at: now)
-        case (.client, .submit), (.client, .statusRequest), (.client, .cancel): [.request(message)]
-        case (.client, .goodbye(let reason)): close(reason)
-        case (.client, _): close("a client does not say this")
-        case (.closed, _): []
+        case (.greeting, .hello(let hello)): return greet(hello, at: now)
+        case (.greeting, _): return close("expected hello")
+        case (.worker, _): return withWorker { $0.received(message, at: now) }
+        case (.client, .submit), (.client, .statusRequest), (.client, .cancel): return [.request(message)]
+        case (.client, .goodbye(let reason)): return close(reason)
+        case (.client, _): return close("a client does not say this")
+        case (.closed, _): return []
         }
     }
+
+    /// A block frame of `byteCount` bytes, header included, was received.
+    package mutating func receivedBlock(byteCount: Int, of attempt: Attempt, at now: Duration) -> [Action] {
+        guard case .worker = state else { return close("only workers send blocks") }
+        return withWorker { $0.receivedBlock(byteCount: byteCount, of: attempt, at: now) }
+    }
+
+    /// The block is stored or dropped; the worker may send as much again.
+    package mutating func storedBlock(byteCount: Int, of attempt: Attempt) -> [Action] {
+        withWorker { $0.storedBlock(byteCount: byteCount, of: attempt) }
+    }
+
+    /// A fetch is answered, and the answer has left.
+    package mutating func answeredFetch() -> [Action] { withWorker { $0.answeredFetch() } }
+
+    /// - Parameter bytesReceived: all bytes of this connection so far. Any byte is a sign of life, also one of an unfinished frame.
+    package mutating func tick(at now: Duration, bytesReceived: Int) -> [Action] {
+        switch state {
+        case .greeting(let deadline) where now >= deadline: return close("no hello in time")
+        case .worker(var worker):
+            worker.noteBytes(bytesReceived, at: now)
+            state = .worker(worker)
+            return now - worker.lastHeard > heartbeat * Limits.missedHeartbeats ? close("no sign of life") : []
+        case .greeting, .client, .closed: return []
+        }
+    }
+
+    // MARK: Greeting
 
     private mutating func greet(_ hello: Hello, at now: Duration) -> [Action] {
         let version = Int(FrameHeader.protocolVersion)
@@ -72,74 +109,44 @@ package struct CoordinatorSession: Sendable {
             )
         }
         let welcome = Welcome(
-            version: version, build: build, session: number, heartbeatMilliseconds: Int(heartbeat / .milliseconds(1)),
+            version: version, build: build, session: number, heartbeatMilliseconds: max(1, Int(heartbeat / .milliseconds(1))),
             credit: Limits.creditBytes)
         switch hello.role {
         case .client:
             state = .client
-            return [.send(.welcome(welcome))]
+            return [.allow(.messages), .send(.welcome(welcome))]
         case .worker:
-            guard hello.threads > 0 else { return refuse("a worker needs at least one thread") }
-            state = .worker(lastHeard: now, owed: 0)
-            return [.send(.welcome(welcome)), .admit(hello)]
+            state = .worker(AdmittedWorker(lastHeard: now))
+            return [.allow(.worker), .send(.welcome(welcome)), .admit(hello)]
         }
     }
 
-    private mutating func worker(_ message: Message, owed: Int, at now: Duration) -> [Action] {
-        state = .worker(lastHeard: now, owed: owed)
-        switch message {
-        case .heartbeat(let beat): return [.send(.heartbeatAnswer(HeartbeatAnswer(number: beat.number))), .renew(beat.leases)]
-        case .shardDone(let done): return [.finished(done)]
-        case .shardFailed(let failed): return [.failed(failed)]
-        case .fetch(let request):
-            guard (1...Limits.fetchBytes).contains(request.length), request.length <= request.file.size,
-                (0...request.file.size - request.length).contains(request.offset)
-            else {
-                let error = TesseraError(
-                    .protocolMismatch,
-                    "a request for \(request.length) bytes at \(request.offset) of a file of \(request.file.size)")
-                return [.send(.fetchFailed(FetchFailed(request: request.request, error: error)))]
-            }
-            return [.fetch(request)]
-        case .drain: return [.drain, .send(.drain)]
-        case .goodbye(let reason): return close(reason)
-        default: return close("a worker does not say this")
-        }
-    }
-
-    /// A block frame of that many bytes came in.
-    package mutating func receivedBlock(byteCount: Int, at now: Duration) -> [Action] {
-        guard case .worker(_, let owed) = state else { return close("only workers send blocks") }
-        guard owed + byteCount <= Limits.creditBytes else { return close("more bytes than it had credit for") }
-        state = .worker(lastHeard: now, owed: owed + byteCount)
-        return []
-    }
-
-    /// The block frame is dealt with; the worker may send as much again.
-    package mutating func storedBlock(byteCount: Int) -> [Action] {
-        guard case .worker(let lastHeard, let owed) = state else { return [] }
-        state = .worker(lastHeard: lastHeard, owed: max(0, owed - byteCount))
-        return [.send(.credit(Credit(bytes: byteCount)))]
-    }
-
-    package mutating func tick(at now: Duration) -> [Action] {
+    private mutating func outOfBounds(_ error: TesseraError) -> [Action] {
         switch state {
-        case .greeting(let deadline) where now >= deadline: close("no hello in time")
-        case .worker(let lastHeard, _) where now - lastHeard > heartbeat * Limits.missedHeartbeats: close("no sign of life")
-        case .greeting, .worker, .client, .closed: []
+        case .greeting: refuse(error.problem, advice: nil)
+        case .client: [.send(.failure(Failure(problems: [error])))]
+        case .worker, .closed: close(error.problem)
         }
     }
 
-    private mutating func refuse(_ problem: String) -> [Action] {
+    private mutating func refuse(
+        _ problem: String, advice: String? = "run the same build of Tessera on all hosts"
+    ) -> [Action] {
         state = .closed
-        let error = TesseraError(
-            .protocolMismatch, "the coordinator refuses this peer: \(problem)",
-            advice: "run the same build of Tessera on all hosts")
+        let error = TesseraError(.protocolMismatch, "the coordinator refuses this peer: \(problem)", advice: advice)
         return [.send(.refusal(Refusal(error))), .close(reason: problem)]
     }
 
     private mutating func close(_ reason: String) -> [Action] {
         state = .closed
         return [.close(reason: reason)]
+    }
+
+    private mutating func withWorker(_ body: (inout AdmittedWorker) -> [Action]) -> [Action] {
+        guard case .worker(var worker) = state else { return [] }
+        let actions = body(&worker)
+        state = .worker(worker)
+        if case .close? = actions.last { state = .closed }
+        return actions
     }
 }

@@ -1,4 +1,3 @@
-package import Core
 package import NIOCore
 import TensorKernels
 
@@ -8,18 +7,10 @@ package enum FrameType: UInt16, Sendable, CaseIterable {
     case control = 1
     /// A block of an output tensor (`BlockFrame`).
     case block = 2
-    /// a range of an input file (`FetchedFrame`).
+    /// A range of an input file (`FetchedFrame`).
     case fetched = 3
     /// A JSON message that must not overtake the blocks before it.
     case ordered = 4
-
-    /// Bytes of body at most.
-    package var bodyLimit: Int {
-        switch self {
-        case .control, .ordered: Limits.controlBodyBytes
-        case .block, .fetched: Limits.dataBodyBytes
-        }
-    }
 }
 
 /// The header that every frame begins with: 64 bytes, little-endian, without gaps (docs/protocol.md).
@@ -71,8 +62,8 @@ package struct FrameHeader: Sendable, Hashable {
 
     /// Reads the header at the reader index, which moves behind it.
     ///
-    /// - Returns: `nil` while fewer than 64 bytes are there.
-    /// - Throws: `FrameError`, before anything is allocated for the body.
+    /// - Returns: `nil` while fewer than 64 bytes have arrived.
+    /// - Throws: `FrameError` for what is no header of this protocol version. The body's length is the sender's claim (`FrameLimits`).
     package init?(readFrom buffer: inout ByteBuffer) throws(FrameError) {
         let start = buffer.readerIndex
         guard let magic: UInt32 = buffer.getInteger(at: start, endianness: .little) else { return nil }
@@ -90,7 +81,6 @@ package struct FrameHeader: Sendable, Hashable {
         guard fields.1 == Self.protocolVersion else { throw FrameError.version(fields.1) }
         guard let type = FrameType(rawValue: fields.2) else { throw FrameError.unknownType(fields.2) }
         guard fields.3 == 0 else { throw FrameError.reservedBits }
-        guard fields.5 <= UInt32(type.bodyLimit) else { throw FrameError.tooLarge(Int(fields.5), limit: type.bodyLimit) }
         self.init(
             type: type, bodyLength: Int(fields.5), bodyChecksum: fields.6, stream: fields.7, incarnation: fields.8,
             sequence: fields.9, job: JobID(high: jobHigh, low: jobLow), epoch: epoch)
@@ -127,7 +117,7 @@ package struct Frame: Sendable, Hashable {
         self.body = body
     }
 
-    fileprivate init(header: FrameHeader, body: ByteBuffer) {
+    init(header: FrameHeader, body: ByteBuffer) {
         self.header = header
         self.body = body
     }
@@ -135,128 +125,8 @@ package struct Frame: Sendable, Hashable {
     package var byteCount: Int { Limits.headerBytes + body.readableBytes }
 }
 
-/// Why bytes from a peer are no frame. The connection is closed: there is no telling where the next frame would begin.
-package enum FrameError: Error, Sendable, Hashable {
-    case notTessera(String)
-    case damagedHeader
-    case damagedBody
-    case version(UInt16)
-    case unknownType(UInt16)
-    case reservedBits
-    case tooLarge(Int, limit: Int)
-    case outOfOrder(expected: UInt64, found: UInt64)
-    case truncated
-
-    /// What the bytes look like instead.
-    fileprivate static func guess(_ buffer: ByteBuffer) -> String {
-        let start = buffer.getString(at: buffer.readerIndex, length: 4) ?? ""
-        if ["GET ", "POST", "HEAD", "PUT ", "OPTI", "DELE", "PRI "].contains(start) {
-            return "this is the job port, which does not speak HTTP; the status port does"
-        }
-        if buffer.getInteger(at: buffer.readerIndex, as: UInt8.self) == 0x16 {
-            return "the peer speaks TLS, this port does not"
-        }
-        return "the peer does not speak Tessera's protocol"
-    }
-}
-
-extension FrameError: CustomStringConvertible {
-    package var description: String {
-        switch self {
-        case .notTessera(let guess): guess
-        case .damagedHeader: "a frame header does not match its checksum"
-        case .damagedBody: "a frame body does not match its checksum"
-        case .version(let version): "the peer speaks protocol \(version), this build speaks \(FrameHeader.protocolVersion)"
-        case .unknownType(let type): "a frame of the unknown type \(type)"
-        case .reservedBits: "a frame with reserved bits set"
-        case .tooLarge(let length, let limit): "a frame of \(length) bytes, more than the \(limit) that its type allows"
-        case .outOfOrder(let expected, let found): "frame \(found) came where \(expected) was expected"
-        case .truncated: "the connection ended in the middle of a frame"
-        }
-    }
-
-    /// A stream that just ends is a lost connection, and worth another try; anything else is a peer that means something else.
-    package var asTesseraError: TesseraError {
-        TesseraError(self == .truncated ? .unreachable : .protocolMismatch, description)
-    }
-}
-
 extension CRC32C {
     static func checksum(_ buffer: ByteBuffer, seed: UInt32 = 0) -> UInt32 {
         buffer.withUnsafeReadableBytes { checksum($0, seed: seed) }
-    }
-}
-
-/// Cuts a byte stream into frames, from pieces as they come in. It keeps at most one frame, and trusts nothing of it before the header's checksum
-/// holds. A body is copied once, or not at all where it came in one piece.
-package struct FrameDecoder: Sendable {
-    private var header: FrameHeader?
-    /// The beginning of the header, or of its body.
-    private var kept = ByteBuffer()
-    /// Of what was taken last, or of as much of it as there is: made while it is in cache.
-    private var checksum: UInt32 = 0
-    private var nextSequence: UInt64 = 0
-
-    package init() {}
-
-    /// The next frame that ends in `piece`, from which it is taken; `nil` once the rest of the piece is kept.
-    package mutating func next(in piece: inout ByteBuffer) throws(FrameError) -> Frame? {
-        if header == nil {
-            guard var bytes = take(Limits.headerBytes, from: &piece) else {
-                // What does not speak the protocol may wait for an answer after less than a header.
-                var beginning = kept
-                _ = try FrameHeader(readFrom: &beginning)
-                return nil
-            }
-            header = try FrameHeader(readFrom: &bytes)
-        }
-        guard let header, let body = take(header.bodyLength, from: &piece) else { return nil }
-        self.header = nil
-        guard checksum == header.bodyChecksum else { throw FrameError.damagedBody }
-        guard header.sequence == nextSequence else {
-            throw FrameError.outOfOrder(expected: nextSequence, found: header.sequence)
-        }
-        nextSequence += 1
-        return Frame(header: header, body: body)
-    }
-
-    /// The stream has ended.
-    package func finish() throws(FrameError) {
-        if header != nil || kept.readableBytes > 0 { throw FrameError.truncated }
-    }
-
-    private mutating func take(_ length: Int, from piece: inout ByteBuffer) -> ByteBuffer? {
-        if kept.readableBytes == 0 {
-            checksum = 0
-            if let whole = piece.readSlice(length: length) {
-                checksum = CRC32C.checksum(whole)
-                return whole
-            }
-            kept.clear(minimumCapacity: length)
-        }
-        guard var rest = piece.readSlice(length: min(length - kept.readableBytes, piece.readableBytes)) else { return nil }
-        checksum = CRC32C.checksum(rest, seed: checksum)
-        kept.writeBuffer(&rest)
-        guard kept.readableBytes == length else { return nil }
-        defer { kept = ByteBuffer() }
-        return kept
-    }
-}
-
-/// Numbers frames and writes them out.
-package struct FrameEncoder: Sendable {
-    private var nextSequence: UInt64 = 0
-
-    package init() {}
-
-    /// The frame's header; its body follows as it is.
-    package mutating func encodeHeader(of frame: Frame) -> ByteBuffer {
-        var header = frame.header
-        header.sequence = nextSequence
-        nextSequence += 1
-        var buffer = ByteBuffer()
-        buffer.reserveCapacity(Limits.headerBytes)
-        header.write(into: &buffer)
-        return buffer
     }
 }

@@ -1,23 +1,61 @@
 import Core
 
-/// Every bound of the protocol, by name and unit. A peer that exceeds one is refused before anything is allocated for it.
+/// Every bound of the protocol, by name and unit. A peer that exceeds one is refused before anything is allocated for it or computed from
+/// it.
 package enum Limits {
+    // MARK: Frames
+
     /// Bytes of a frame's header.
     package static let headerBytes = 64
-    /// Bytes of JSON in a control message.
+    /// Bytes of JSON in a message.
     package static let controlBodyBytes = 4 << 20
-    /// Bytes of a data frame: one block, or as much of a file, and what says which.
+    /// Bytes of JSON in a message of a peer that is not admitted yet.
+    package static let greetingBodyBytes = 64 << 10
+    /// Bytes of a data frame's body: one block, or one range of a file, and what identifies it.
     package static let dataBodyBytes = TreeDigest.blockSize + 64
-    /// Bytes of blocks that a worker may have under way before the coordinator says that it has stored some.
+    /// Bytes of blocks that a worker may have in flight before the coordinator reports some of them as stored.
     package static let creditBytes = 4 * (headerBytes + dataBodyBytes)
     /// Bytes of a file that one request may ask for.
     package static let fetchBytes = TreeDigest.blockSize
+    /// Requests of one worker that are answered at the same time; further ones wait.
+    package static let fetchesAtOnce = 8
 
-    /// How long a new connection may take until its hello is there.
+    // MARK: Time
+
+    /// How long establishing a connection may take.
+    package static let connecting = Duration.seconds(5)
+    /// How long a new connection may take until its hello or the answer to it arrives.
     package static let greeting = Duration.seconds(10)
     package static let heartbeatInterval = Duration.seconds(5)
-    /// A peer is given up after this many intervals without a word.
+    /// A side gives up its peer after this many intervals without a byte.
     package static let missedHeartbeats = 4
-    /// Leases end unless a heartbeat renews them.
-    package static let lease = Duration.seconds(30)
+
+    // MARK: What messages say
+
+    /// Connections that a coordinator serves at the same time.
+    package static let connections = 4096
+    /// Shards that one worker works on at the same time.
+    package static let threads = 16_384
+    /// Bytes of anything: of a file, a tensor, a memory. Sums of 2^15 of them are exact.
+    package static let byteCount = 1 << 48
+    /// Elements of a tensor.
+    package static let elementCount = 1 << 48
+    /// Shards of a job.
+    package static let shards = 1 << 31
+    /// Milliseconds between two heartbeats: a day.
+    package static let heartbeatMilliseconds = 86_400_000
+    /// Milliseconds of a lease: a year.
+    package static let leaseMilliseconds = 366 * 86_400_000
+    /// The largest magnitude of a statistic.
+    package static let statistic = 1e100
+
+    // MARK: Texts, in bytes of UTF-8
+
+    /// Names of peers, and versions of builds.
+    package static let nameBytes = 128
+    package static let pathBytes = 4096
+    /// Reasons.
+    package static let reasonBytes = 4096
+    /// One field of an error.
+    package static let errorBytes = 64 << 10
 }

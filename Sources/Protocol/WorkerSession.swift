@@ -21,8 +21,8 @@ package struct WorkerSession: Sendable {
         case fetchFailed(FetchFailed)
         /// The last lease is over and no other will come: say goodbye, and the coordinator closes.
         case drained
-        /// Close the connection. A permanent error means that coming back is pointless.
-        case close(TesseraError)
+        /// Close the connection. If the end is final, connecting again is pointless.
+        case close(TesseraError, isFinal: Bool)
     }
 
     private enum State {
@@ -36,10 +36,11 @@ package struct WorkerSession: Sendable {
 
         var draining = Draining.no
         var lastHeard: Duration
+        var bytesReceived = 0
         var nextBeat: Duration
         let interval: Duration
         var beatCount = 0
-        /// The heartbeats that nobody has answered yet: when each went out, and the leases that it named.
+        /// Heartbeats without an answer so far: when each was sent, and the leases that it named.
         var unanswered: [Int: (at: Duration, named: [Attempt])] = [:]
         var leases: [Attempt: HeldLease] = [:]
     }
@@ -57,30 +58,45 @@ package struct WorkerSession: Sendable {
     package init(at now: Duration) { state = .greeting(until: now + Limits.greeting) }
 
     package mutating func received(_ message: Message, at now: Duration) -> [Action] {
+        do throws(TesseraError) {
+            try message.validate()
+        } catch {
+            return garbled(error)
+        }
         switch (state, message) {
         case (.closed, _): return []
-        case (_, .refusal(let refusal)): return close(refusal.error)
+        case (_, .refusal(let refusal)): return close(refusal.error, isFinal: true)
         case (.greeting, .welcome(let welcome)):
-            let interval = Duration.milliseconds(max(1, welcome.heartbeatMilliseconds))
+            let interval = Duration.milliseconds(welcome.heartbeatMilliseconds)
             state = .working(Working(lastHeard: now, nextBeat: now + interval, interval: interval))
             return [.welcomed(welcome)]
-        case (.greeting, _): return close(TesseraError(.protocolMismatch, "the coordinator did not answer with welcome"))
+        case (.greeting, _): return garbled(TesseraError(.protocolMismatch, "the coordinator did not answer with welcome"))
         case (.working(var working), _):
             working.lastHeard = now
             let actions = working.received(message, at: now)
             guard let actions else {
-                return close(TesseraError(.protocolMismatch, "the coordinator said something that a worker does not expect"))
+                return garbled(
+                    TesseraError(.protocolMismatch, "the coordinator sent '\(message.name)', which a worker does not expect"))
             }
             state = .working(working)
+            if case .close? = actions.last { state = .closed }
             return actions
         }
     }
 
-    /// Data frames count as signs of life too.
-    package mutating func receivedData(at now: Duration) {
-        guard case .working(var working) = state else { return }
-        working.lastHeard = now
-        state = .working(working)
+    /// Something arrived that is no valid frame or message of a coordinator.
+    ///
+    /// As the first answer it tells that the other side is no coordinator for this build, and the end is final. Later on it tells of a damaged
+    /// connection, which the worker makes anew.
+    package mutating func garbled(_ error: TesseraError) -> [Action] {
+        guard case .greeting = state else { return close(TesseraError(.unreachable, error.problem), isFinal: false) }
+        return close(error, isFinal: error.code == .protocolMismatch)
+    }
+
+    /// Like `garbled`, for what is no frame.
+    package mutating func broke(_ error: FrameError) -> [Action] {
+        if case .greeting = state { return garbled(error.asTesseraError(isGreeting: true)) }
+        return close(error.asTesseraError(isGreeting: false), isFinal: false)
     }
 
     /// The attempt ended here, one way or the other, and what there was to say about it has left.
@@ -94,21 +110,29 @@ package struct WorkerSession: Sendable {
 
     /// Take no more leases, and leave after the last one.
     package mutating func drain() -> [Action] {
-        guard case .working(var working) = state else { return close(TesseraError(.cancelled, "shutting down")) }
+        guard case .working(var working) = state else {
+            return close(TesseraError(.cancelled, "shutting down"), isFinal: false)
+        }
         working.draining = .asked
         state = .working(working)
         return [.send(.drain)]
     }
 
-    /// - Parameter progress: of the leases that are at work, for the heartbeat that may be due. It names every lease that has not `ended`:
-    ///   also those that have not begun, and those whose result is still on its way.
-    package mutating func tick(at now: Duration, progress: [LeaseProgress]) -> [Action] {
+    /// - Parameters:
+    ///   - bytesReceived: all bytes of this connection so far. Any byte is a sign of life, also one of an unfinished frame.
+    ///   - progress: of the leases that are at work, for the heartbeat that may be due. A heartbeat names every lease that has not `ended`,
+    ///     also leases that have not begun and leases whose result is still on its way.
+    package mutating func tick(at now: Duration, bytesReceived: Int, progress: [LeaseProgress]) -> [Action] {
         switch state {
         case .greeting(let deadline) where now >= deadline:
-            return close(TesseraError(.unreachable, "the coordinator did not answer in time"))
+            return close(TesseraError(.unreachable, "the coordinator did not answer in time"), isFinal: false)
         case .working(var working):
+            if bytesReceived != working.bytesReceived {
+                working.bytesReceived = bytesReceived
+                working.lastHeard = now
+            }
             guard now - working.lastHeard <= working.interval * Limits.missedHeartbeats else {
-                return close(TesseraError(.unreachable, "the coordinator has gone silent"))
+                return close(TesseraError(.unreachable, "the coordinator has gone silent"), isFinal: false)
             }
             let actions = working.tick(at: now, progress: progress)
             state = .working(working)
@@ -117,9 +141,14 @@ package struct WorkerSession: Sendable {
         }
     }
 
-    private mutating func close(_ error: TesseraError) -> [Action] {
+    private mutating func close(_ error: TesseraError, isFinal: Bool) -> [Action] {
+        guard !isClosed else { return [] }
         state = .closed
-        return [.close(error)]
+        return [.close(error, isFinal: isFinal)]
+    }
+
+    private var isClosed: Bool {
+        if case .closed = state { true } else { false }
     }
 }
 
@@ -146,7 +175,8 @@ extension WorkerSession.Working {
             return finishDraining()
         case .credit(let credit): return [.credit(credit.bytes)]
         case .fetchFailed(let failed): return [.fetchFailed(failed)]
-        case .goodbye(let reason): return [.close(TesseraError(.unreachable, "the coordinator said goodbye: \(reason)"))]
+        case .goodbye(let reason):
+            return [.close(TesseraError(.unreachable, "the coordinator said goodbye: \(reason)"), isFinal: false)]
         default: return nil
         }
     }

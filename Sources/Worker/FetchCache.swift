@@ -1,4 +1,5 @@
 package import Core
+import Dispatch
 import Synchronization
 package import Work
 
@@ -10,71 +11,111 @@ package protocol RangeFetcher: Sendable {
 
 /// Input files that this host does not have, read piece by piece from the coordinator and kept while there is memory.
 ///
-/// Pieces are known by the file and its version, so that two jobs over one file share them, and a file that was replaced is fetched anew. The least recently used piece goes first;
-/// a reader keeps the piece that it holds alive.
+/// Pieces are known by the file and its version, so that two jobs over one file share them, and a file that was replaced is fetched anew.
+/// The least recently used piece goes first; a reader keeps the piece that it holds alive. A piece is fetched once, however many threads ask
+/// for it at the same time.
 package final class FetchCache: InputProvider {
     /// A piece at most, and what is asked for unless memory is short: large enough to keep a fast link busy.
     package static let largestPiece = 4 << 20
 
-    fileprivate struct Key: Hashable {
-        let file: InputFile
+    fileprivate struct Key: Hashable, Sendable {
+        let file: FileKey
         let piece: Int
     }
 
-    fileprivate struct Contents {
-        var pieces: [Key: [UInt8]] = [:]
-        /// Least recently used first.
-        var order: [Key] = []
-        var bytes = 0
+    private struct Contents {
+        var pieces: RecentlyUsed<Key, [UInt8]>
+        var coming: [Key: Arrival] = [:]
+    }
+
+    /// What a reader finds: the piece, one that another thread is fetching, or an errand of its own.
+    private enum Found {
+        case kept([UInt8])
+        case coming(Arrival)
+        case missing(Arrival)
     }
 
     private let fetcher: any RangeFetcher
-    private let capacity: Int
     /// Bytes of one request, the unit of keeping.
     fileprivate let pieceBytes: Int
-    private let contents = Mutex(Contents())
+    private let contents: Mutex<Contents>
 
     /// - Parameter capacity: bytes that may be kept, beside the pieces that readers hold.
     package init(fetcher: any RangeFetcher, capacity: Int, pieceBytes: Int = largestPiece) {
         self.fetcher = fetcher
-        self.capacity = capacity
         self.pieceBytes = pieceBytes
+        contents = Mutex(Contents(pieces: RecentlyUsed(capacity: capacity)))
     }
 
-    package func open(_ file: InputFile) -> any ByteSource { FetchedFile(file: file, cache: self) }
+    package func open(_ file: InputFile) -> any ByteSource { FetchedFile(file: file, key: FileKey(file), cache: self) }
 
-    fileprivate func piece(_ index: Int, of file: InputFile) throws -> [UInt8] {
+    fileprivate func piece(_ index: Int, of file: FileKey) throws -> [UInt8] {
         let key = Key(file: file, piece: index)
-        if let kept = contents.withLock({ $0.use(key) }) { return kept }
-        let start = index * pieceBytes
-        let bytes = try fetcher.fetch(file, start..<min(file.size, start + pieceBytes))
-        contents.withLock { $0.keep(key, bytes, capacity: capacity) }
-        return bytes
+        switch look(for: key) {
+        case .kept(let piece): return piece
+        case .coming(let arrival): return try arrival.wait()
+        case .missing(let arrival):
+            let start = index * pieceBytes, file = file.file
+            let result = Result { try fetcher.fetch(file, start..<min(file.size, start + pieceBytes)) }
+            // A failure is not kept: whoever asks next tries again.
+            contents.withLock { contents in
+                contents.coming[key] = nil
+                if case .success(let piece) = result { contents.pieces.keep(piece, for: key, cost: piece.count) }
+            }
+            arrival.finish(result)
+            return try result.get()
+        }
+    }
+
+    private func look(for key: Key) -> Found {
+        contents.withLock { contents in
+            if let piece = contents.pieces.use(key) { return .kept(piece) }
+            if let arrival = contents.coming[key] { return .coming(arrival) }
+            let arrival = Arrival()
+            contents.coming[key] = arrival
+            return .missing(arrival)
+        }
     }
 }
 
-extension FetchCache.Contents {
-    fileprivate mutating func use(_ key: FetchCache.Key) -> [UInt8]? {
-        guard let bytes = pieces[key] else { return nil }
-        order.removeAll { $0 == key }
-        order.append(key)
-        return bytes
+/// A file as a key whose hash is computed once: readers look pieces up for every tile.
+private final class FileKey: Hashable, Sendable {
+    let file: InputFile
+    private let hash: Int
+
+    init(_ file: InputFile) {
+        self.file = file
+        hash = file.hashValue
     }
 
-    fileprivate mutating func keep(_ key: FetchCache.Key, _ piece: [UInt8], capacity: Int) {
-        guard pieces[key] == nil, piece.count <= capacity else { return }
-        while bytes + piece.count > capacity, let oldest = order.first {
-            order.removeFirst()
-            bytes -= pieces.removeValue(forKey: oldest)?.count ?? 0
-        }
-        pieces[key] = piece
-        order.append(key)
-        bytes += piece.count
+    static func == (left: FileKey, right: FileKey) -> Bool {
+        left === right || left.hash == right.hash && left.file == right.file
+    }
+
+    func hash(into hasher: inout Hasher) { hasher.combine(hash) }
+}
+
+/// A piece that one thread is fetching and others wait for.
+private final class Arrival: Sendable {
+    private let result = Mutex<Result<[UInt8], any Error>?>(nil)
+    private let finished = DispatchSemaphore(value: 0)
+
+    func finish(_ result: Result<[UInt8], any Error>) {
+        self.result.withLock { $0 = result }
+        finished.signal()
+    }
+
+    func wait() throws -> [UInt8] {
+        finished.wait()
+        // The next one who waits.
+        finished.signal()
+        return try result.withLock { $0 }?.get() ?? []
     }
 }
 
 private struct FetchedFile: ByteSource {
     let file: InputFile
+    let key: FileKey
     let cache: FetchCache
 
     var size: Int { file.size }
@@ -83,15 +124,11 @@ private struct FetchedFile: ByteSource {
     func withBytes<Result>(
         _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
     ) throws -> Result {
-        guard range.lowerBound >= 0, range.upperBound <= size, range.count <= scratch.count else {
-            throw TesseraError(
-                .badData, "bytes \(range.lowerBound)..<\(range.upperBound) lie outside the file of \(size) bytes", file: file.path
-            )
-        }
+        try check(range, scratch: scratch, file: file.path)
         var position = range.lowerBound
         while position < range.upperBound {
             let index = position / cache.pieceBytes
-            let bytes = try cache.piece(index, of: file)
+            let bytes = try cache.piece(index, of: key)
             let start = position - index * cache.pieceBytes
             let length = min(range.upperBound - position, bytes.count - start)
             bytes.withUnsafeBytes { piece in

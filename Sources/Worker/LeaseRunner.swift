@@ -1,15 +1,18 @@
 package import Core
 package import Protocol
 import Synchronization
+import Work
 
 /// Works on leased shards and knows how far each has come.
 package final class LeaseRunner: Sendable {
     private let executor: ShardExecutor
     private let outputs: LocalOutputs
+    private let inputs: LocalInputs
     private let active = Mutex<[Attempt: ShardProgress]>([:])
 
-    package init(executor: ShardExecutor, outputs: LocalOutputs) {
-        self.executor = executor
+    package init(pool: ComputePool, inputs: LocalInputs, outputs: LocalOutputs) {
+        executor = ShardExecutor(pool: pool, inputs: inputs)
+        self.inputs = inputs
         self.outputs = outputs
     }
 
@@ -25,7 +28,7 @@ package final class LeaseRunner: Sendable {
             let result = try await executor.run(lease.work, output: direct ?? returning, progress: progress)
             return .success(ShardDone(attempt: lease.attempt, result: result, delivery: direct == nil ? .relayed : .direct))
         } catch {
-            return progress.isCancelled ? nil : .failure(TesseraError(wrapping: error))
+            return progress.isCancelled ? nil : .failure(inputs.explain(TesseraError(wrapping: error), of: lease.work.files))
         }
     }
 

@@ -1,104 +1,67 @@
-import Core
+package import Core
 package import Logging
-import NIOCore
-import NIOPosix
-package import Protocol
+import Protocol
 import ServiceLifecycle
-import Synchronization
-package import Work
-
-/// What a worker is told on its command line.
-package struct WorkerSettings: Sendable {
-    package enum Packing: String, Sendable, CaseIterable {
-        /// Where a link may be slower than the codec: not on loopback.
-        case auto, always, never
-    }
-
-    package var coordinator: HostPort
-    package var roots: Roots
-    package var name: String
-    package var build: String
-    package var memory: WorkerMemory
-    package var packing = Packing.auto
-    package var outputs = LocalOutputs()
-    /// A wait before each shard, for demonstrations.
-    package var pause = Duration.zero
-
-    package init(coordinator: HostPort, roots: Roots, name: String, build: String, memory: WorkerMemory) {
-        self.coordinator = coordinator
-        self.roots = roots
-        self.name = name
-        self.build = build
-        self.memory = memory
-    }
-
-    var hello: Hello {
-        Hello(
-            role: .worker, build: build, name: name, threads: memory.threads, memory: memory.total, tensorMemory: memory.tensors)
-    }
-
-    func packsBlocks(to address: SocketAddress?) -> Bool {
-        switch packing {
-        case .always: true
-        case .never: false
-        case .auto: !(address?.ipAddress.map { HostPort(host: $0, port: 0).isLoopback } ?? false)
-        }
-    }
-}
+package import Transport
 
 /// A worker process: connects to its coordinator, works, and comes back when the connection is lost.
 package struct WorkerService: Service {
     private let settings: WorkerSettings
+    private let time: TimeSource
+    private let connect: @Sendable () async throws -> Connection
     private let log: Logger
 
-    package init(settings: WorkerSettings, log: Logger) {
+    /// - Parameter connect: makes a connection to the coordinator; `nil` for TCP to the address in `settings`.
+    package init(
+        settings: WorkerSettings, time: TimeSource = .system,
+        connect: (@Sendable () async throws -> Connection)? = nil, log: Logger
+    ) {
         self.settings = settings
+        self.time = time
+        let address = settings.coordinator
+        self.connect = connect ?? { try await Transport.connect(to: address, limits: .coordinator) }
         self.log = log
     }
 
-    /// Works until it is told to shut down: gracefully, after the shards in hand; by cancellation, at once.
+    /// Works until it is told to shut down: gracefully, after its current shards; by cancellation, at once.
     ///
-    /// - Throws: `protocolMismatch` when the coordinator refuses this build, for which there is no use in trying again.
+    /// - Throws: the coordinator's refusal, or `protocolMismatch` for an answer that is not a coordinator's. Nothing else is final: a worker
+    ///   survives every other end of a connection.
     package func run() async throws {
         let pool = ComputePool(threads: settings.memory.threads, memory: settings.memory.tensors)
         let fetches = FetchClient()
         let cache = FetchCache(
             fetcher: fetches, capacity: settings.memory.fetchCache, pieceBytes: settings.memory.fetchPiece)
-        let inputs = LocalInputs(roots: settings.roots, fallback: cache)
-        let runner = LeaseRunner(executor: ShardExecutor(pool: pool, inputs: inputs), outputs: settings.outputs)
+        let inputs = LocalInputs(roots: settings.roots, fallback: cache, host: settings.name, log: log)
+        let runner = LeaseRunner(pool: pool, inputs: inputs, outputs: settings.outputs)
         var backoff = ReconnectBackoff()
         while !Task.isCancelled, !Task.isShuttingDownGracefully {
-            do {
-                let channel = try await connect()
+            if let opened = await open() {
                 let connection = WorkerConnection(
-                    channel: channel, settings: settings, runner: runner, fetches: fetches, log: log)
-                let ending = await endOf(connection)
+                    connection: opened, settings: settings, runner: runner, fetches: fetches, time: time, log: log)
+                let ending = await end(of: connection)
                 inputs.closeAll()
-                guard ending.code != .protocolMismatch else { throw ending }
+                if ending.isFinal { throw ending.error }
                 if connection.wasWelcomed { backoff.succeeded() }
-                if !Task.isShuttingDownGracefully { log.warning("lost the coordinator: \(ending)") }
-            } catch let error as TesseraError {
-                throw error
-            } catch {
-                log.warning("cannot reach the coordinator at \(settings.coordinator): \(error)")
+                if !Task.isShuttingDownGracefully { log.warning("lost the coordinator: \(ending.error)") }
             }
             let pause = backoff.next(random: .random(in: 0..<1))
-            try? await cancelWhenGracefulShutdown { try await Task.sleep(for: pause) }
+            try? await cancelWhenGracefulShutdown { try await time.sleep(pause) }
         }
         try await pool.shutdown()
     }
 
-    private func connect() async throws -> FrameChannel.Async {
-        try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-            .connectTimeout(.seconds(5))
-            .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .connect(host: settings.coordinator.host, port: settings.coordinator.port) { channel in
-                channel.eventLoop.makeCompletedFuture { try FrameChannel.configure(channel) }
-            }
+    private func open() async -> Connection? {
+        do {
+            return try await connect()
+        } catch {
+            log.warning("\(TesseraError(wrapping: error))")
+            return nil
+        }
     }
 
-    private func endOf(_ connection: WorkerConnection) async -> TesseraError {
-        await withTaskGroup(of: TesseraError?.self) { group in
+    private func end(of connection: WorkerConnection) async -> WorkerConnection.Ending {
+        await withTaskGroup(of: WorkerConnection.Ending?.self) { group in
             group.addTask { await connection.run() }
             group.addTask {
                 guard (try? await gracefulShutdown()) != nil else { return nil }
@@ -109,7 +72,7 @@ package struct WorkerService: Service {
             while let ending = await group.next() {
                 if let ending { return ending }
             }
-            return TesseraError(.internal, "the connection ended without a reason")
+            return WorkerConnection.Ending(error: TesseraError(.internal, "the connection ended without a reason"))
         }
     }
 }

@@ -80,20 +80,6 @@ final class RunningTessera: Sendable {
     }
 }
 
-/// Waits until something is so; a bound that only a hanging process reaches. Asks often enough also where tests that compute leave this one no
-/// thread for a minute.
-func eventually(_ what: @autoclosure () -> String, _ condition: () async throws -> Bool) async throws {
-    let deadline = ContinuousClock.now + .seconds(60)
-    var times = 0
-    while times < 50 || ContinuousClock.now < deadline {
-        if try await condition() { return }
-        try await Task.sleep(for: .milliseconds(20))
-        times += 1
-    }
-    Issue.record("still waiting for \(what())")
-    throw CancellationError()
-}
-
 /// A coordinator and workers on loopback.
 final class Cluster {
     let coordinator: RunningTessera

@@ -8,7 +8,8 @@ import Testing
     private static let order = [
         "CTensorKernels", "CLibCrypto", "CLZ4", "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors",
         "Work",
-        "Protocol", "Worker", "Recipes", "Tokenizers", "Planning", "Coordinator", "Engine", "TesseraCLI", "Demo", "tessera",
+        "Protocol", "Transport", "Worker", "Recipes", "Tokenizers", "Planning", "Coordinator", "Engine", "TesseraCLI", "Demo",
+        "tessera",
     ]
 
     /// Pairs that the order alone would allow, but that meet elsewhere.

@@ -4,6 +4,14 @@ import Testing
 
 /// Memory is lent in the order in which it was asked for, and comes back.
 @Suite struct MemoryBudgetTests {
+    /// Threads are what a worker says it has.
+    @Test func needsBeyondAnyNumberSaturate() {
+        #expect(MemoryNeed(shared: 1, perThread: 1).byteCount(threads: .max) == .max)
+        #expect(MemoryNeed(shared: 0, perThread: 1 << 40).byteCount(threads: 1 << 46) == .max)
+        #expect((MemoryNeed(shared: .max, perThread: 1) + MemoryNeed(shared: 1, perThread: .max)).shared == .max)
+        #expect(MemoryNeed(shared: 5, perThread: 7).byteCount(threads: 3) == 26)
+    }
+
     @Test func whatIsLentIsNotLentAgain() {
         let budget = MemoryBudget(bytes: 10)
         let first = budget.reserve(6)

@@ -90,7 +90,8 @@ import Work
     func otherProtocolsAreToldFromTheFirstBytes(text: String, words: String) {
         let error = #expect(throws: FrameError.self) { try decode(ByteBuffer(string: text)) }
         #expect(error?.description.contains(words) == true)
-        #expect(error?.asTesseraError.code == .protocolMismatch)
+        #expect(error?.asTesseraError(isGreeting: true).code == .protocolMismatch)
+        #expect(error?.asTesseraError(isGreeting: false).code == .unreachable)
     }
 
     @Test func randomBytesAreRefused() {
@@ -118,9 +119,11 @@ import Work
         #expect(throws: FrameError.outOfOrder(expected: 0, found: 1)) {
             try decode(header { $0.setInteger(UInt64(1), at: 32, endianness: .little) })
         }
-        for type in FrameType.allCases {
-            let length = type.bodyLimit + 1
-            #expect(throws: FrameError.tooLarge(length, limit: type.bodyLimit)) {
+        for (type, limit) in [
+            (FrameType.control, 4_194_304), (.ordered, 4_194_304), (.block, 8_388_672), (.fetched, 8_388_672),
+        ] {
+            let length = limit + 1
+            #expect(throws: FrameError.tooLarge(length, limit: limit)) {
                 try decode(
                     header {
                         $0.setInteger(type.rawValue, at: 6, endianness: .little)
@@ -128,6 +131,30 @@ import Work
                     })
             }
         }
+    }
+
+    /// Before a peer is admitted, nothing but small messages is taken from it, and afterwards nothing that its role does not send.
+    @Test(arguments: [
+        (FrameLimits.stranger, FrameType.control, 65_537, FrameError.tooLarge(65_537, limit: 65_536)),
+        (.stranger, .ordered, 65_537, .tooLarge(65_537, limit: 65_536)), (.stranger, .block, 24, .unexpectedType(.block)),
+        (.stranger, .fetched, 8, .unexpectedType(.fetched)), (.messages, .block, 24, .unexpectedType(.block)),
+        (.messages, .fetched, 8, .unexpectedType(.fetched)), (.worker, .fetched, 8, .unexpectedType(.fetched)),
+        (.coordinator, .block, 24, .unexpectedType(.block)),
+    ])
+    func onlyWhatThePeerMaySendIsTaken(limits: FrameLimits, type: FrameType, length: Int, expected: FrameError) {
+        var decoder = FrameDecoder(limits: limits)
+        // The header alone is enough: nothing waits for the body.
+        var bytes = Self.encoded([Frame(type, body: ByteBuffer(repeating: 0, count: length))])
+        var header = bytes.readSlice(length: Limits.headerBytes) ?? ByteBuffer()
+        #expect(throws: expected) { try decoder.next(in: &header) }
+    }
+
+    @Test func anAdmittedWorkerMaySendBlocks() throws {
+        var decoder = FrameDecoder(limits: .stranger)
+        var bytes = Self.encoded([Frame(.control, body: ByteBuffer(repeating: 0, count: 65_536)), Self.block])
+        #expect(try decoder.next(in: &bytes)?.header.type == .control)
+        decoder.limits = .worker
+        #expect(try decoder.next(in: &bytes)?.header.type == .block)
     }
 
     @Test func aReplayedFrameIsOutOfOrder() {

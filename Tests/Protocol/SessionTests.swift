@@ -1,11 +1,14 @@
 import Core
 import Protocol
+import TaskVectors
 import TensorKernels
 import Testing
 import Work
 
 /// Conversations, without sockets or clocks.
 @Suite struct CoordinatorSessionTests {
+    private static let attempt = Attempt(job: JobID(high: 1, low: 1), shard: 0, epoch: 1, incarnation: 1)
+
     private static func hello(_ role: Hello.Role = .worker, numerics: Int? = nil, threads: Int = 2) -> Hello {
         var hello = Hello(role: role, build: "0.1.0", name: "w", threads: threads, memory: 1)
         if let numerics { hello.numericsVersion = numerics }
@@ -30,6 +33,7 @@ import Work
         let actions = session.received(.hello(Self.hello()), at: .zero)
         #expect(
             actions == [
+                .allow(.worker),
                 .send(
                     .welcome(
                         Welcome(version: 2, build: "0.1.0", session: 4, heartbeatMilliseconds: 5000, credit: Limits.creditBytes))),
@@ -39,7 +43,7 @@ import Work
 
     @Test func aClientIsWelcomedAndMayHaveOtherNumerics() {
         var session = session()
-        #expect(session.received(.hello(Self.hello(.client, numerics: 99)), at: .zero).count == 1)
+        #expect(session.received(.hello(Self.hello(.client, numerics: 99)), at: .zero).first == .allow(.messages))
         let request = Message.statusRequest(StatusRequest())
         #expect(session.received(request, at: .zero) == [.request(request)])
         #expect(closes(session.received(.drain, at: .zero), "does not say this"))
@@ -69,7 +73,7 @@ import Work
         hello.newestVersion = newest
         let actions = session.received(.hello(hello), at: .zero)
         if isWelcome {
-            #expect(actions.count == 2 && !closes(actions, ""))
+            #expect(actions.count == 3 && !closes(actions, ""))
         } else {
             #expect(closes(actions, "protocol \(oldest) to \(newest)"))
         }
@@ -77,7 +81,7 @@ import Work
 
     @Test func aWorkerWithoutThreadsIsRefused() {
         var session = session()
-        #expect(closes(session.received(.hello(Self.hello(threads: 0)), at: .zero), "at least one thread"))
+        #expect(closes(session.received(.hello(Self.hello(threads: 0)), at: .zero), "'threads' is 0; it must be from 1 to 16384"))
     }
 
     @Test(arguments: [Message.drain, .heartbeat(Heartbeat(number: 1, leases: [])), .statusRequest(StatusRequest())])
@@ -88,42 +92,42 @@ import Work
 
     @Test func aPeerThatSaysNothingIsClosed() {
         var session = session()
-        #expect(session.tick(at: .seconds(9)) == [])
-        #expect(closes(session.tick(at: .seconds(10)), "no hello in time"))
-        #expect(session.tick(at: .seconds(11)) == [])
+        #expect(session.tick(at: .seconds(9), bytesReceived: 0) == [])
+        #expect(closes(session.tick(at: .seconds(10), bytesReceived: 0), "no hello in time"))
+        #expect(session.tick(at: .seconds(11), bytesReceived: 0) == [])
     }
 
     @Test func aSilentWorkerIsClosedAndAnyMessageKeepsItAlive() {
         var session = welcomed(.worker)
-        #expect(session.tick(at: .seconds(20)) == [])
+        #expect(session.tick(at: .seconds(20), bytesReceived: 0) == [])
         #expect(
             session.received(.heartbeat(Heartbeat(number: 3, leases: [])), at: .seconds(20))
                 == [.send(.heartbeatAnswer(HeartbeatAnswer(number: 3))), .renew([])])
-        #expect(session.tick(at: .seconds(40)) == [])
-        #expect(session.receivedBlock(byteCount: 10, at: .seconds(40)) == [])
-        #expect(session.tick(at: .seconds(60)) == [])
-        #expect(closes(session.tick(at: .seconds(61)), "no sign of life"))
+        #expect(session.tick(at: .seconds(40), bytesReceived: 0) == [])
+        #expect(session.receivedBlock(byteCount: 10, of: Self.attempt, at: .seconds(40)) == [.store])
+        #expect(session.tick(at: .seconds(60), bytesReceived: 0) == [])
+        #expect(closes(session.tick(at: .seconds(61), bytesReceived: 0), "no sign of life"))
     }
 
     @Test func aSilentClientIsLeftAlone() {
         var session = welcomed(.client)
-        #expect(session.tick(at: .seconds(100_000)) == [])
+        #expect(session.tick(at: .seconds(100_000), bytesReceived: 0) == [])
     }
 
     @Test func creditIsGivenBackAndMayNotBeOverdrawn() {
         var session = welcomed(.worker)
         let half = Limits.creditBytes / 2
-        #expect(session.receivedBlock(byteCount: half, at: .zero) == [])
-        #expect(session.receivedBlock(byteCount: half, at: .zero) == [])
-        #expect(session.storedBlock(byteCount: half) == [.send(.credit(Credit(bytes: half)))])
-        #expect(session.receivedBlock(byteCount: half, at: .zero) == [])
-        #expect(closes(session.receivedBlock(byteCount: 1, at: .zero), "credit"))
+        #expect(session.receivedBlock(byteCount: half, of: Self.attempt, at: .zero) == [.store])
+        #expect(session.receivedBlock(byteCount: half, of: Self.attempt, at: .zero) == [.store])
+        #expect(session.storedBlock(byteCount: half, of: Self.attempt) == [.send(.credit(Credit(bytes: half)))])
+        #expect(session.receivedBlock(byteCount: half, of: Self.attempt, at: .zero) == [.store])
+        #expect(closes(session.receivedBlock(byteCount: 1, of: Self.attempt, at: .zero), "credit"))
     }
 
     @Test func onlyWorkersSendBlocks() {
         var client = welcomed(.client), stranger = session()
-        #expect(closes(client.receivedBlock(byteCount: 1, at: .zero), "only workers"))
-        #expect(closes(stranger.receivedBlock(byteCount: 1, at: .zero), "only workers"))
+        #expect(closes(client.receivedBlock(byteCount: 1, of: Self.attempt, at: .zero), "only workers"))
+        #expect(closes(stranger.receivedBlock(byteCount: 1, of: Self.attempt, at: .zero), "only workers"))
     }
 
     @Test(arguments: [(-1, 5), (0, 0), (0, Limits.fetchBytes + 1), (0, -5), (96, 5), (0, 101), (Int.max, 5), (Int.max - 1, 1)])
@@ -138,6 +142,164 @@ import Work
         }
         #expect(failed.request == 6)
     }
+
+    // MARK: Numbers that a peer names
+
+    private static func changed(_ change: (inout Hello) -> Void) -> Hello {
+        var hello = hello()
+        change(&hello)
+        return hello
+    }
+
+    @Test(
+        arguments: [
+            ("threads", changed { $0.threads = .max }), ("threads", changed { $0.threads = 1 << 46 }),
+            ("threads", changed { $0.threads = -1 }),
+            ("memory", changed { $0.memory = .min }), ("memory", changed { $0.memory = .max }),
+            ("tensorMemory", changed { $0.tensorMemory = .min }),
+            ("tensorMemory", changed { $0.tensorMemory = 2 }), ("oldestVersion", changed { $0.oldestVersion = .min }),
+            ("newestVersion", changed { $0.newestVersion = .max }), ("numericsVersion", changed { $0.numericsVersion = .max }),
+            ("name", changed { $0.name = String(repeating: "n", count: 129) }), ("name", changed { $0.name = "\u{1b}[2J" }),
+            ("build", changed { $0.build = String(repeating: "ä", count: 65) }),
+        ])
+    func aHelloOutOfBoundsIsRefused(field: String, hello: Hello) {
+        var session = session()
+        guard case .send(.refusal(let refusal))? = session.received(.hello(hello), at: .zero).first else {
+            Issue.record("the hello was taken")
+            return
+        }
+        #expect(refusal.error.code == .protocolMismatch && refusal.error.problem.contains("'\(field)' "))
+    }
+
+    @Test(
+        arguments: [
+            ("bytesDone", .heartbeat(Heartbeat(number: 1, leases: [LeaseProgress(attempt: attempt, bytesDone: -1)]))),
+            ("bytesDone", .heartbeat(Heartbeat(number: 1, leases: [LeaseProgress(attempt: attempt, bytesDone: .max)]))),
+            ("shard", .heartbeat(Heartbeat(number: 1, leases: [LeaseProgress(attempt: far, bytesDone: 1)]))),
+            ("number", .heartbeat(Heartbeat(number: -1, leases: []))),
+            ("shard", .shardFailed(ShardFailed(attempt: far, error: TesseraError(.io, "")))),
+            (
+                "problem",
+                .shardFailed(ShardFailed(attempt: attempt, error: TesseraError(.io, String(repeating: "x", count: 65_537))))
+            ),
+            (
+                "statistics",
+                .shardDone(ShardDone(attempt: attempt, result: ShardResult(digests: [], statistics: [.init(tasks: [[1e300]])])))
+            ),
+            ("content", .goodbye(String(repeating: "x", count: 4097))),
+        ] as [(String, Message)])
+    func aWorkerOutOfBoundsIsClosed(field: String, message: Message) {
+        var session = welcomed(.worker)
+        #expect(closes(session.received(message, at: .zero), "'\(field)' "))
+    }
+
+    private static let far = Attempt(job: .none, shard: -1, epoch: 1, incarnation: 1)
+
+    /// A client is told, and may ask for something else.
+    @Test(arguments: [
+        ("output", Submit(recipe: "", recipeName: "r", workingDirectory: "/", output: "a\0b", options: JobOptions())),
+        (
+            "workingDirectory",
+            Submit(
+                recipe: "", recipeName: "r", workingDirectory: String(repeating: "d", count: 4097), output: "o",
+                options: JobOptions())
+        ),
+        (
+            "shardBytes",
+            Submit(recipe: "", recipeName: "r", workingDirectory: "/", output: "o", options: JobOptions(shardBytes: .max))
+        ),
+        (
+            "maxPartBytes",
+            Submit(recipe: "", recipeName: "r", workingDirectory: "/", output: "o", options: JobOptions(maxPartBytes: -1))
+        ),
+    ])
+    func aJobOutOfBoundsIsNotTaken(field: String, submission: Submit) {
+        var session = welcomed(.client)
+        guard case .send(.failure(let failure))? = session.received(.submit(submission), at: .zero).first else {
+            Issue.record("the job was taken")
+            return
+        }
+        #expect(failure.problems.first?.problem.contains("'\(field)' ") == true)
+        #expect(session.received(.statusRequest(StatusRequest()), at: .zero) == [.request(.statusRequest(StatusRequest()))])
+    }
+
+    // MARK: Blocks beside everything else
+
+    private static let done = ShardDone(attempt: attempt, result: ShardResult(digests: []))
+
+    @Test func aResultWaitsForItsBlocks() {
+        var session = welcomed(.worker)
+        let other = Attempt(job: Self.attempt.job, shard: 1, epoch: 1, incarnation: 1)
+        for _ in 0..<2 { #expect(session.receivedBlock(byteCount: 10, of: Self.attempt, at: .zero) == [.store]) }
+        #expect(session.receivedBlock(byteCount: 10, of: other, at: .zero) == [.store])
+        #expect(session.received(.shardDone(Self.done), at: .zero) == [])
+        #expect(session.storedBlock(byteCount: 10, of: other) == [.send(.credit(Credit(bytes: 10)))])
+        #expect(session.storedBlock(byteCount: 10, of: Self.attempt) == [.send(.credit(Credit(bytes: 10)))])
+        #expect(
+            session.storedBlock(byteCount: 10, of: Self.attempt) == [.send(.credit(Credit(bytes: 10))), .finished(Self.done)])
+        #expect(session.received(.shardDone(Self.done), at: .zero) == [.finished(Self.done)], "nothing to wait for")
+    }
+
+    /// The worker has nothing more to do for such a lease and names it no longer.
+    @Test func theLeaseOfAHeldResultIsRenewed() {
+        var session = welcomed(.worker)
+        let progress = LeaseProgress(attempt: Self.attempt, bytesDone: 7)
+        _ = session.receivedBlock(byteCount: 10, of: Self.attempt, at: .zero)
+        _ = session.received(.heartbeat(Heartbeat(number: 1, leases: [progress])), at: .zero)
+        _ = session.received(.shardDone(Self.done), at: .zero)
+        for second in stride(from: 5, through: 60, by: 5) {
+            let beat = Message.heartbeat(Heartbeat(number: second, leases: []))
+            #expect(
+                session.received(beat, at: .seconds(second)) == [
+                    .send(.heartbeatAnswer(HeartbeatAnswer(number: second))), .renew([progress]),
+                ])
+            #expect(session.tick(at: .seconds(second), bytesReceived: 0) == [])
+        }
+        _ = session.storedBlock(byteCount: 10, of: Self.attempt)
+        let beat = Message.heartbeat(Heartbeat(number: 99, leases: []))
+        #expect(session.received(beat, at: .seconds(61)).last == .renew([]))
+    }
+
+    /// A drained worker leaves behind its last result, not before it counts.
+    @Test func goodbyeWaitsForHeldResults() {
+        var session = welcomed(.worker)
+        _ = session.receivedBlock(byteCount: 10, of: Self.attempt, at: .zero)
+        _ = session.received(.shardDone(Self.done), at: .zero)
+        #expect(session.received(.goodbye("drained"), at: .zero) == [])
+        #expect(
+            session.storedBlock(byteCount: 10, of: Self.attempt) == [
+                .send(.credit(Credit(bytes: 10))), .finished(Self.done), .close(reason: "drained"),
+            ])
+        #expect(session.received(.drain, at: .zero) == [])
+    }
+
+    @Test func aFailedShardIsNotFinishedLater() {
+        var session = welcomed(.worker)
+        _ = session.receivedBlock(byteCount: 10, of: Self.attempt, at: .zero)
+        _ = session.received(.shardDone(Self.done), at: .zero)
+        let failed = ShardFailed(attempt: Self.attempt, error: TesseraError(.io, "disk"))
+        #expect(session.received(.shardFailed(failed), at: .zero) == [.failed(failed)])
+        #expect(session.storedBlock(byteCount: 10, of: Self.attempt) == [.send(.credit(Credit(bytes: 10)))])
+    }
+
+    @Test func bytesOfAnUnfinishedFrameAreASignOfLife() {
+        var session = welcomed(.worker)
+        for second in 1...100 { #expect(session.tick(at: .seconds(second), bytesReceived: second) == []) }
+        #expect(session.tick(at: .seconds(120), bytesReceived: 100) == [])
+        #expect(closes(session.tick(at: .seconds(121), bytesReceived: 100), "no sign of life"))
+    }
+
+    @Test func fewFetchesAreAnsweredAtOnce() throws {
+        var session = welcomed(.worker)
+        let file = InputFile(path: "f", size: 100, headerDigest: try Digest.sha256(of: []))
+        let requests = (0..<10).map { FetchRequest(request: $0, file: file, offset: 0, length: 1) }
+        let actions = requests.flatMap { session.received(.fetch($0), at: .zero) }
+        #expect(actions == requests.prefix(8).map { .fetch($0) })
+        #expect(session.answeredFetch() == [.fetch(requests[8])])
+        #expect(session.answeredFetch() == [.fetch(requests[9])])
+        for _ in 0..<8 { #expect(session.answeredFetch() == []) }
+        #expect(session.received(.fetch(requests[0]), at: .zero) == [.fetch(requests[0])])
+    }
 }
 
 @Suite struct WorkerSessionTests {
@@ -147,38 +309,44 @@ import Work
     private func working() -> WorkerSession {
         var session = WorkerSession(at: .zero)
         _ = session.received(
-            .welcome(Welcome(version: 2, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: 10)), at: .zero)
+            .welcome(Welcome(version: 2, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)),
+            at: .zero)
         return session
     }
 
     private func closing(_ actions: [WorkerSession.Action]) -> TesseraError? {
-        guard case .close(let error)? = actions.last else { return nil }
+        guard case .close(let error, _)? = actions.last else { return nil }
         return error
     }
 
     @Test func aRefusalIsFinal() {
         var session = WorkerSession(at: .zero)
         let error = TesseraError(.protocolMismatch, "another build")
-        #expect(session.received(.refusal(Refusal(error)), at: .zero) == [.close(error)])
+        #expect(session.received(.refusal(Refusal(error)), at: .zero) == [.close(error, isFinal: true)])
         #expect(session.received(.lease(Self.lease), at: .zero) == [])
     }
 
     @Test func theCoordinatorHasToAnswerInTime() {
         var session = WorkerSession(at: .zero)
-        #expect(session.tick(at: .seconds(9), progress: []) == [])
-        #expect(closing(session.tick(at: .seconds(10), progress: []))?.code == .unreachable)
+        #expect(session.tick(at: .seconds(9), bytesReceived: 0, progress: []) == [])
+        #expect(closing(session.tick(at: .seconds(10), bytesReceived: 0, progress: []))?.code == .unreachable)
     }
 
     @Test func heartbeatsAreSentOnTimeAndNameTheLeases() {
         var session = working()
         #expect(session.received(.lease(Self.lease), at: .seconds(1)) == [.start(Self.lease)])
         let progress = LeaseProgress(attempt: Self.attempt, bytesDone: 7)
-        #expect(session.tick(at: .seconds(4), progress: [progress]) == [])
+        #expect(session.tick(at: .seconds(4), bytesReceived: 0, progress: [progress]) == [])
         #expect(
-            session.tick(at: .seconds(5), progress: [progress]) == [.send(.heartbeat(Heartbeat(number: 1, leases: [progress])))])
-        #expect(session.tick(at: .seconds(6), progress: [progress]) == [])
+            session.tick(at: .seconds(5), bytesReceived: 0, progress: [progress]) == [
+                .send(.heartbeat(Heartbeat(number: 1, leases: [progress])))
+            ])
+        #expect(session.tick(at: .seconds(6), bytesReceived: 0, progress: [progress]) == [])
         #expect(session.ended(Self.attempt) == [])
-        #expect(session.tick(at: .seconds(10), progress: [progress]) == [.send(.heartbeat(Heartbeat(number: 2, leases: [])))])
+        #expect(
+            session.tick(at: .seconds(10), bytesReceived: 0, progress: [progress]) == [
+                .send(.heartbeat(Heartbeat(number: 2, leases: [])))
+            ])
     }
 
     /// A worker stops by itself when its lease is over, so that nobody else can be given the shard while it still works.
@@ -189,33 +357,33 @@ import Work
         // The coordinator goes on sending, so it is not silent, but confirms no heartbeat.
         for second in 1..<30 {
             _ = session.received(.credit(Credit(bytes: 1)), at: .seconds(second))
-            #expect(!session.tick(at: .seconds(second), progress: progress).contains(.stop(Self.attempt)))
+            #expect(!session.tick(at: .seconds(second), bytesReceived: 0, progress: progress).contains(.stop(Self.attempt)))
         }
-        #expect(session.tick(at: .seconds(30), progress: progress).contains(.stop(Self.attempt)))
+        #expect(session.tick(at: .seconds(30), bytesReceived: 0, progress: progress).contains(.stop(Self.attempt)))
     }
 
     @Test func aConfirmedHeartbeatRenewsFromWhenItWasSent() {
         var session = working()
         _ = session.received(.lease(Self.lease), at: .zero)
         let progress = [LeaseProgress(attempt: Self.attempt, bytesDone: 0)]
-        _ = session.tick(at: .seconds(5), progress: progress)
+        _ = session.tick(at: .seconds(5), bytesReceived: 0, progress: progress)
         // The answer takes twelve seconds; the lease counts from the question.
         _ = session.received(.heartbeatAnswer(HeartbeatAnswer(number: 1)), at: .seconds(17))
         _ = session.received(.credit(Credit(bytes: 1)), at: .seconds(34))
-        #expect(!session.tick(at: .seconds(34), progress: progress).contains(.stop(Self.attempt)))
-        #expect(session.tick(at: .seconds(35), progress: progress).contains(.stop(Self.attempt)))
+        #expect(!session.tick(at: .seconds(34), bytesReceived: 0, progress: progress).contains(.stop(Self.attempt)))
+        #expect(session.tick(at: .seconds(35), bytesReceived: 0, progress: progress).contains(.stop(Self.attempt)))
     }
 
     /// Answers may lag by more than an interval: each renews from when its own question was sent.
     @Test func lateAnswersRenewToo() {
         var session = working()
         _ = session.received(.lease(Self.lease), at: .zero)
-        for second in [5, 10, 15] { _ = session.tick(at: .seconds(second), progress: []) }
+        for second in [5, 10, 15] { _ = session.tick(at: .seconds(second), bytesReceived: 0, progress: []) }
         _ = session.received(.heartbeatAnswer(HeartbeatAnswer(number: 2)), at: .seconds(22))
-        #expect(!session.tick(at: .seconds(39), progress: []).contains(.stop(Self.attempt)))
+        #expect(!session.tick(at: .seconds(39), bytesReceived: 0, progress: []).contains(.stop(Self.attempt)))
         // An older answer takes nothing back.
         _ = session.received(.heartbeatAnswer(HeartbeatAnswer(number: 1)), at: .seconds(39))
-        #expect(session.tick(at: .seconds(40), progress: []).contains(.stop(Self.attempt)))
+        #expect(session.tick(at: .seconds(40), bytesReceived: 0, progress: []).contains(.stop(Self.attempt)))
     }
 
     /// Also one that waits to begin, or whose result is still in the queue: until `ended`, the coordinator must not think it lost.
@@ -223,11 +391,19 @@ import Work
         var session = working()
         _ = session.received(.lease(Self.lease), at: .zero)
         let lease = { LeaseProgress(attempt: Self.attempt, bytesDone: $0) }
-        #expect(session.tick(at: .seconds(5), progress: []) == [.send(.heartbeat(Heartbeat(number: 1, leases: [lease(0)])))])
+        #expect(
+            session.tick(at: .seconds(5), bytesReceived: 0, progress: []) == [
+                .send(.heartbeat(Heartbeat(number: 1, leases: [lease(0)])))
+            ])
         _ = session.received(.heartbeatAnswer(HeartbeatAnswer(number: 1)), at: .seconds(5))
         #expect(
-            session.tick(at: .seconds(10), progress: [lease(7)]) == [.send(.heartbeat(Heartbeat(number: 2, leases: [lease(7)])))])
-        #expect(session.tick(at: .seconds(15), progress: []) == [.send(.heartbeat(Heartbeat(number: 3, leases: [lease(7)])))])
+            session.tick(at: .seconds(10), bytesReceived: 0, progress: [lease(7)]) == [
+                .send(.heartbeat(Heartbeat(number: 2, leases: [lease(7)])))
+            ])
+        #expect(
+            session.tick(at: .seconds(15), bytesReceived: 0, progress: []) == [
+                .send(.heartbeat(Heartbeat(number: 3, leases: [lease(7)])))
+            ])
     }
 
     @Test func revokedLeasesStopOnce() {
@@ -245,7 +421,7 @@ import Work
         #expect(session.received(.lease(Self.lease), at: .zero) == [.start(Self.lease)])
         #expect(session.received(.drain, at: .zero) == [])
         #expect(session.ended(Self.attempt) == [.drained])
-        #expect(session.tick(at: .seconds(1), progress: []) == [], "once")
+        #expect(session.tick(at: .seconds(1), bytesReceived: 0, progress: []) == [], "once")
     }
 
     @Test func aDrainingWorkerWithoutLeasesLeavesWhenConfirmed() {
@@ -266,18 +442,80 @@ import Work
 
     @Test func aSilentCoordinatorIsGivenUp() {
         var session = working()
-        session.receivedData(at: .seconds(3))
-        #expect(closing(session.tick(at: .seconds(23), progress: [])) == nil)
-        #expect(closing(session.tick(at: .seconds(24), progress: []))?.problem.contains("silent") == true)
+        _ = session.received(.credit(Credit(bytes: 1)), at: .seconds(3))
+        #expect(closing(session.tick(at: .seconds(23), bytesReceived: 0, progress: [])) == nil)
+        #expect(closing(session.tick(at: .seconds(24), bytesReceived: 0, progress: []))?.problem.contains("silent") == true)
     }
 
-    @Test func whatAWorkerDoesNotExpectEndsTheConnection() {
-        for message in [Message.drain, .cancelled(Cancelled(job: .none)), .hello(Hello(role: .worker, build: "", name: ""))] {
+    /// Any byte is a sign of life: a frame may take long over a slow link.
+    @Test func bytesOfAnUnfinishedFrameKeepTheConnection() {
+        var session = working()
+        for second in 1...100 {
+            #expect(closing(session.tick(at: .seconds(second), bytesReceived: second, progress: [])) == nil)
+        }
+        #expect(closing(session.tick(at: .seconds(120), bytesReceived: 100, progress: [])) == nil)
+        #expect(closing(session.tick(at: .seconds(121), bytesReceived: 100, progress: [])) != nil)
+    }
+
+    /// Only as the first answer does nonsense tell that the other side is no coordinator for this build.
+    @Test func onlyTheFirstAnswerIsFinal() {
+        for message in [Message.drain, .cancelled(Cancelled(job: .none)), .hello(Hello(role: .client, build: "", name: ""))] {
             var session = working()
-            #expect(closing(session.received(message, at: .zero))?.code == .protocolMismatch)
+            #expect(session.received(message, at: .zero) == [.close(Self.unexpected(message), isFinal: false)])
         }
         var early = WorkerSession(at: .zero)
-        #expect(closing(early.received(.lease(Self.lease), at: .zero))?.code == .protocolMismatch)
+        guard case .close(let error, isFinal: true)? = early.received(.lease(Self.lease), at: .zero).last else {
+            Issue.record("the lease was taken")
+            return
+        }
+        #expect(error.code == .protocolMismatch)
+    }
+
+    private static func unexpected(_ message: Message) -> TesseraError {
+        TesseraError(.unreachable, "the coordinator sent '\(message.name)', which a worker does not expect")
+    }
+
+    /// A flipped bit costs a connection, never a worker.
+    @Test(
+        arguments: [
+            (.damagedHeader, false), (.damagedBody, false), (.outOfOrder(expected: 0, found: 1), false), (.truncated, false),
+            (.notTessera("HTTP"), true), (.version(9), true), (.tooLarge(9, limit: 8), true),
+        ] as [(FrameError, Bool)])
+    func whatEndsAWorker(error: FrameError, isFinalAsFirstAnswer: Bool) {
+        var greeting = WorkerSession(at: .zero), working = working()
+        #expect(greeting.broke(error) == [.close(error.asTesseraError(isGreeting: true), isFinal: isFinalAsFirstAnswer)])
+        #expect(working.broke(error) == [.close(error.asTesseraError(isGreeting: false), isFinal: false)])
+        #expect(working.broke(error) == [], "once")
+    }
+
+    @Test(
+        arguments: [
+            ("heartbeatMilliseconds", Welcome(version: 2, build: "b", session: 1, heartbeatMilliseconds: 0, credit: 1 << 25)),
+            ("heartbeatMilliseconds", Welcome(version: 2, build: "b", session: 1, heartbeatMilliseconds: .min, credit: 1 << 25)),
+            ("heartbeatMilliseconds", Welcome(version: 2, build: "b", session: 1, heartbeatMilliseconds: .max, credit: 1 << 25)),
+            ("credit", Welcome(version: 2, build: "b", session: 1, heartbeatMilliseconds: 1, credit: 8_388_735)),
+            ("credit", Welcome(version: 2, build: "b", session: 1, heartbeatMilliseconds: 1, credit: .max)),
+        ] as [(String, Welcome)])
+    func aWelcomeOutOfBoundsIsRefused(field: String, welcome: Welcome) {
+        var session = WorkerSession(at: .zero)
+        let error = closing(session.received(.welcome(welcome), at: .zero))
+        #expect(error?.code == .protocolMismatch && error?.problem.contains("'\(field)' is ") == true)
+    }
+
+    @Test(
+        arguments: [
+            ("milliseconds", 0, 0, [2]), ("milliseconds", .max, 0, [2]), ("shard", 1, -1, [2]), ("shard", 1, .max, [2]),
+            ("shape", 1, 0, [-1]), ("shape", 1, 0, [.max]), ("shape", 1, 0, [1 << 25, 1 << 25]),
+            ("shape", 1, 0, [.max, .max, 0]),
+        ] as [(String, Int, Int, [Int])])
+    func aLeaseOutOfBoundsIsRefused(field: String, milliseconds: Int, shard: Int, shape: [Int]) {
+        var session = working()
+        let tensor = TensorWork(name: "t", shape: shape, operation: .encode(.compare), sources: [], outputs: [])
+        let lease = Lease(
+            attempt: Attempt(job: .none, shard: shard, epoch: 1, incarnation: 1), milliseconds: milliseconds,
+            work: ShardWork(label: "s", files: [], tensors: [tensor]))
+        let error = closing(session.received(.lease(lease), at: .zero))
+        #expect(error?.problem.contains("'\(field)' is ") == true, "\(String(describing: error))")
     }
 
     @Test func goodbyeIsNoReasonToStayAway() {

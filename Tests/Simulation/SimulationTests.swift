@@ -169,7 +169,7 @@ private struct World {
         for (_, delivery) in due {
             switch delivery {
             case .toScheduler(let event):
-                if case .workerLeft(let id) = event { leased[id] = nil }
+                if case .workerLeft(let id, _) = event { leased[id] = nil }
                 tell(event)
             case .start(let worker, let attempt):
                 workers[worker]?.working[attempt] = now + .seconds(Double.random(in: 1...20, using: &random))

@@ -80,7 +80,7 @@ import Worker
         async throws -> [[Digest]]
     {
         let pool = ComputePool(threads: threads, memory: memory)
-        let executor = ShardExecutor(pool: pool, inputs: LocalInputs(roots: roots))
+        let executor = ShardExecutor(pool: pool, inputs: LocalInputs(roots: roots, host: "w", log: .silent))
         let result = await Result { try await executor.run(work, output: output, progress: progress) }
         try await pool.shutdown()
         return try result.get().digests
@@ -111,7 +111,7 @@ import Worker
         let expected = try await run(work)
         for (memory, loans) in [(need, 1), (2 * need + 1, 2), (20 * need, 16)] {
             let pool = ComputePool(threads: 4, memory: memory)
-            let executor = ShardExecutor(pool: pool, inputs: LocalInputs(roots: roots))
+            let executor = ShardExecutor(pool: pool, inputs: LocalInputs(roots: roots, host: "w", log: .silent))
             let digests = try await withThrowingTaskGroup(of: [[Digest]].self) { group in
                 for _ in 0..<16 {
                     group.addTask { try await executor.run(work, output: Store(), progress: ShardProgress()).digests }

@@ -26,7 +26,7 @@ extension Scheduler {
     }
 
     /// The worker's connection is gone: its leases go back. A shard that goes with worker after worker is taken for the cause.
-    mutating func lost(_ worker: WorkerID, at now: Duration) -> [Action] {
+    mutating func left(_ worker: WorkerID, isLoss: Bool, at now: Duration) -> [Action] {
         let attempts = leases(of: worker)
         var actions: [Action] = []
         for attempt in attempts { release(attempt, from: worker) }
@@ -34,7 +34,7 @@ extension Scheduler {
         free.remove(worker)
         for attempt in attempts {
             guard var shard = jobs[attempt.job]?.shards[attempt.shard] else { continue }
-            shard.workerLosses += 1
+            if isLoss { shard.workerLosses += 1 }
             jobs[attempt.job]?.shards[attempt.shard] = shard
             guard shard.workerLosses < policy.workerLossLimit else {
                 let error = TesseraError(

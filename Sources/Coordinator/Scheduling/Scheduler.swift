@@ -41,7 +41,8 @@ package struct Scheduler: Sendable {
         /// - Parameter memory: bytes for the tensors that it works on.
         case workerJoined(WorkerID, host: String, slots: Int, memory: Int = .max)
         case workerDraining(WorkerID)
-        case workerLeft(WorkerID)
+        /// - Parameter isLoss: whether the worker is taken to be gone, so that a shard that takes worker after worker with it fails its job.
+        case workerLeft(WorkerID, isLoss: Bool = true)
         case heartbeat(WorkerID, [LeaseProgress])
         case shardFinished(WorkerID, Attempt)
         case shardFailed(WorkerID, Attempt, TesseraError)
@@ -120,7 +121,7 @@ package struct Scheduler: Sendable {
         case .workerDraining(let id):
             workers[id]?.isDraining = true
             updateFree(id)
-        case .workerLeft(let id): actions += lost(id, at: now)
+        case .workerLeft(let id, let isLoss): actions += left(id, isLoss: isLoss, at: now)
         case .heartbeat(let id, let progress): renew(progress, of: id, at: now)
         case .shardFinished(let id, let attempt): actions += finished(attempt, by: id, at: now)
         case .shardFailed(let id, let attempt, let error): actions += failed(attempt, by: id, error, at: now)

@@ -120,7 +120,10 @@ struct SparsePlanner: Sendable {
     /// Pairs of a bin and a count, as `MagnitudeMeasurement` returns them.
     private static func pairs(_ numbers: [Double]) -> [(bin: UInt32, count: Int)] {
         stride(from: 0, to: numbers.count - 1, by: 2).compactMap { index in
-            guard let bin = UInt32(exactly: numbers[index]), let count = Int(exactly: numbers[index + 1]) else { return nil }
+            guard let bin = UInt32(exactly: numbers[index]), let count = Int(exactly: numbers[index + 1]),
+                // A worker names the count, and counts are added up.
+                (0...1 << 48).contains(count)
+            else { return nil }
             return (bin, count)
         }
     }

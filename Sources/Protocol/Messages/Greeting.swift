@@ -41,6 +41,19 @@ package struct Hello: Sendable, Hashable, Codable {
     }
 }
 
+extension Hello {
+    func validate(_ bounds: Bounds) throws(TesseraError) {
+        try bounds.name(name, "name")
+        try bounds.name(build, "build")
+        try bounds.number(oldestVersion, "oldestVersion", 0...Int(UInt16.max))
+        try bounds.number(newestVersion, "newestVersion", 0...Int(UInt16.max))
+        try bounds.number(numericsVersion, "numericsVersion", 0...Int(UInt16.max))
+        try bounds.number(threads, "threads", (role == .worker ? 1 : 0)...Limits.threads)
+        try bounds.number(memory, "memory", 0...Limits.byteCount)
+        if let tensorMemory { try bounds.number(tensorMemory, "tensorMemory", 0...memory) }
+    }
+}
+
 /// The coordinator's answer to a hello that it accepts.
 package struct Welcome: Sendable, Hashable, Codable {
     package let version: Int
@@ -57,6 +70,16 @@ package struct Welcome: Sendable, Hashable, Codable {
         self.session = session
         self.heartbeatMilliseconds = heartbeatMilliseconds
         self.credit = credit
+    }
+}
+
+extension Welcome {
+    func validate(_ bounds: Bounds) throws(TesseraError) {
+        try bounds.name(build, "build")
+        try bounds.number(session, "session")
+        try bounds.number(heartbeatMilliseconds, "heartbeatMilliseconds", 1...Limits.heartbeatMilliseconds)
+        // With less, a worker would wait for ever before its first block.
+        try bounds.number(credit, "credit", Limits.headerBytes + Limits.dataBodyBytes...Limits.byteCount)
     }
 }
 

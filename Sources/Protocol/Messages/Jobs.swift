@@ -48,6 +48,16 @@ package struct Submit: Sendable, Hashable, Codable {
     }
 }
 
+extension Submit {
+    func validate(_ bounds: Bounds) throws(TesseraError) {
+        try bounds.path(recipeName, "recipeName")
+        try bounds.path(workingDirectory, "workingDirectory")
+        try bounds.path(output, "output")
+        if let bytes = options.maxPartBytes { try bounds.number(bytes, "maxPartBytes", 1...Limits.byteCount) }
+        if let bytes = options.shardBytes { try bounds.number(bytes, "shardBytes", 1...Limits.byteCount) }
+    }
+}
+
 package struct Submitted: Sendable, Hashable, Codable {
     package let job: JobID
     /// What the plan remarks on.

@@ -16,7 +16,7 @@ package enum Message: Sendable, Hashable {
     case credit(Credit)
     case fetch(FetchRequest)
     case fetchFailed(FetchFailed)
-    /// A worker takes no more leases and leaves when its last one is over; the coordinator answers with the same, and no lease follows.
+    /// A worker takes no more leases and leaves when its last one is over. The coordinator answers `drain`; no lease follows.
     case drain
     /// The sender is about to close the connection, and why.
     case goodbye(String)
@@ -66,38 +66,63 @@ extension Message: Codable {
 
     package func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
-        func say(_ type: String, _ content: some Encodable) throws {
-            try container.encode(type, forKey: .type)
-            try container.encode(content, forKey: .content)
-        }
+        try container.encode(name, forKey: .type)
+        func say(_ content: some Encodable) throws { try container.encode(content, forKey: .content) }
         switch self {
-        case .hello(let content): try say("hello", content)
-        case .welcome(let content): try say("welcome", content)
-        case .refusal(let content): try say("refusal", content)
-        case .heartbeat(let content): try say("heartbeat", content)
-        case .heartbeatAnswer(let content): try say("heartbeatAnswer", content)
-        case .lease(let content): try say("lease", content)
-        case .revoke(let content): try say("revoke", content)
-        case .shardDone(let content): try say("shardDone", content)
-        case .shardFailed(let content): try say("shardFailed", content)
-        case .credit(let content): try say("credit", content)
-        case .fetch(let content): try say("fetch", content)
-        case .fetchFailed(let content): try say("fetchFailed", content)
-        case .drain: try container.encode("drain", forKey: .type)
-        case .goodbye(let content): try say("goodbye", content)
-        case .submit(let content): try say("submit", content)
-        case .submitted(let content): try say("submitted", content)
-        case .statusRequest(let content): try say("statusRequest", content)
-        case .status(let content): try say("status", content)
-        case .cancel(let content): try say("cancel", content)
-        case .cancelled(let content): try say("cancelled", content)
-        case .failure(let content): try say("failure", content)
+        case .hello(let content): try say(content)
+        case .welcome(let content): try say(content)
+        case .refusal(let content): try say(content)
+        case .heartbeat(let content): try say(content)
+        case .heartbeatAnswer(let content): try say(content)
+        case .lease(let content): try say(content)
+        case .revoke(let content): try say(content)
+        case .shardDone(let content): try say(content)
+        case .shardFailed(let content): try say(content)
+        case .credit(let content): try say(content)
+        case .fetch(let content): try say(content)
+        case .fetchFailed(let content): try say(content)
+        case .drain: break
+        case .goodbye(let content): try say(content)
+        case .submit(let content): try say(content)
+        case .submitted(let content): try say(content)
+        case .statusRequest(let content): try say(content)
+        case .status(let content): try say(content)
+        case .cancel(let content): try say(content)
+        case .cancelled(let content): try say(content)
+        case .failure(let content): try say(content)
+        }
+    }
+
+    /// What the message is called on the wire.
+    package var name: String {
+        switch self {
+        case .hello: "hello"
+        case .welcome: "welcome"
+        case .refusal: "refusal"
+        case .heartbeat: "heartbeat"
+        case .heartbeatAnswer: "heartbeatAnswer"
+        case .lease: "lease"
+        case .revoke: "revoke"
+        case .shardDone: "shardDone"
+        case .shardFailed: "shardFailed"
+        case .credit: "credit"
+        case .fetch: "fetch"
+        case .fetchFailed: "fetchFailed"
+        case .drain: "drain"
+        case .goodbye: "goodbye"
+        case .submit: "submit"
+        case .submitted: "submitted"
+        case .statusRequest: "statusRequest"
+        case .status: "status"
+        case .cancel: "cancel"
+        case .cancelled: "cancelled"
+        case .failure: "failure"
         }
     }
 }
 
 extension Message {
-    /// A result stays behind the blocks that it vouches for, and a goodbye behind all; everything else goes before them.
+    /// A result stays behind the blocks that it covers, and a goodbye behind everything; other messages go ahead of data.
     private var frameType: FrameType {
         switch self {
         case .shardDone, .goodbye: .ordered
@@ -107,8 +132,8 @@ extension Message {
 
     /// The frame that carries the message.
     ///
-    /// - Parameter urgent: whether it goes before data in any case.
-    /// - Throws: `internal` when the message is too large for one.
+    /// - Parameter urgent: whether the message goes ahead of data even if others of its kind do not.
+    /// - Throws: `internal`, with the message's name and size, when the message is too large for a frame.
     package func frame(urgent: Bool = false) throws(TesseraError) -> Frame {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
@@ -116,21 +141,25 @@ extension Message {
         do {
             body = try encoder.encode(self)
         } catch {
-            throw TesseraError(.internal, "a message cannot be encoded: \(error)")
+            throw TesseraError(.internal, "the message '\(name)' cannot be encoded: \(error)")
         }
         guard body.count <= Limits.controlBodyBytes else {
             throw TesseraError(
-                .internal, "a message of \(body.count) bytes, more than the \(Limits.controlBodyBytes) that a frame carries")
+                .internal,
+                "the message '\(name)' has \(body.count) bytes, more than the \(Limits.controlBodyBytes) bytes that a frame holds"
+            )
         }
         return Frame(urgent ? .control : frameType, body: ByteBuffer(bytes: body))
     }
 
+    /// Its numbers and texts are as the sender wrote them: see `validate`.
+    ///
     /// - Throws: `protocolMismatch` for a body that is no message.
     package init(_ frame: Frame) throws(TesseraError) {
         do {
             self = try JSONDecoder().decode(Message.self, from: Data(frame.body.readableBytesView))
         } catch {
-            throw TesseraError(.protocolMismatch, "a control frame that is no message: \(error)")
+            throw TesseraError(.protocolMismatch, "a control frame holds no valid message: \(error)")
         }
     }
 }

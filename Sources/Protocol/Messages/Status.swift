@@ -164,3 +164,25 @@ package struct Status: Sendable, Hashable, Codable {
         self.nextWorkers = nextWorkers
     }
 }
+
+extension Status {
+    /// Checks the numbers that clients compute with.
+    func validate(_ bounds: Bounds) throws(TesseraError) {
+        for job in jobs {
+            try bounds.progress(job.bytesDone, of: job.bytesTotal)
+            try bounds.number(job.seconds, "seconds", 0...1e12)
+            for shard in job.shardDetails ?? [] { try bounds.progress(shard.bytesDone, of: shard.bytesTotal) }
+            for count in [job.attempts, job.shards.committed, job.shards.leased] {
+                try bounds.number(count, "attempts", 0...Limits.byteCount)
+            }
+        }
+        for worker in workers { try bounds.number(worker.secondsConnected, "secondsConnected", 0...1e12) }
+    }
+}
+
+extension Bounds {
+    fileprivate func progress(_ done: Int, of total: Int) throws(TesseraError) {
+        try number(total, "bytesTotal", 0...Limits.byteCount)
+        try number(done, "bytesDone", 0...total)
+    }
+}

@@ -1,4 +1,5 @@
 package import Core
+import TaskVectors
 package import Work
 
 /// A shard to work on, until a moment that heartbeats push back.
@@ -14,6 +15,46 @@ package struct Lease: Sendable, Hashable, Codable {
         self.milliseconds = milliseconds
         self.work = work
         self.output = output
+    }
+}
+
+extension Lease {
+    /// Checks what this module's own arithmetic, and that of outputs, is done on. The sources are checked where they are opened.
+    func validate(_ bounds: Bounds) throws(TesseraError) {
+        try bounds.attempt(attempt)
+        try bounds.number(milliseconds, "milliseconds", 1...Limits.leaseMilliseconds)
+        for file in work.files { try bounds.file(file) }
+        for tensor in work.tensors {
+            try bounds.shape(tensor.shape)
+            for output in tensor.outputs {
+                try bounds.number(output.byteCount, "byteCount", 0...Limits.byteCount)
+                try bounds.number(output.offset, "offset", 0...Limits.byteCount)
+                try bounds.number(output.part, "part", 0...Limits.shards)
+                try bounds.number(output.blockSize, "blockSize", 1...TreeDigest.blockSize)
+            }
+        }
+        guard let output else { return }
+        try bounds.path(output.directory, "directory")
+        try bounds.path(output.relative ?? "", "relative")
+        for part in output.parts {
+            try bounds.path(part.name, "name")
+            try bounds.number(part.number, "number", 0...Limits.shards)
+            try bounds.number(part.size, "size", 0...Limits.byteCount)
+        }
+    }
+}
+
+extension Bounds {
+    func shape(_ shape: [Int]) throws(TesseraError) {
+        var count = 1
+        for axis in shape {
+            try number(axis, "shape", 0...Limits.elementCount)
+            let (product, overflows) = count.multipliedReportingOverflow(by: max(1, axis))
+            guard !overflows, product <= Limits.elementCount else {
+                throw refusal("'shape' is \(shape), more than \(Limits.elementCount) elements")
+            }
+            count = product
+        }
     }
 }
 
@@ -110,6 +151,15 @@ package struct ShardDone: Sendable, Hashable, Codable {
         self.attempt = attempt
         self.result = result
         self.delivery = delivery
+    }
+}
+
+extension ShardDone {
+    func validate(_ bounds: Bounds) throws(TesseraError) {
+        try bounds.attempt(attempt)
+        for number in result.statistics.lazy.flatMap(\.tasks).joined() {
+            try bounds.number(number, "statistics", -Limits.statistic...Limits.statistic)
+        }
     }
 }
 

@@ -49,6 +49,10 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         guard leaseSeconds > 0, heartbeatSeconds > 0, heartbeatSeconds * 2 < leaseSeconds else {
             throw ValidationError("--lease-seconds must be more than twice --heartbeat-seconds, and both above zero.")
         }
+        // Peers refuse more.
+        guard heartbeatSeconds * 1000 <= Double(Limits.heartbeatMilliseconds),
+            leaseSeconds * 1000 <= Double(Limits.leaseMilliseconds)
+        else { throw ValidationError("--heartbeat-seconds must be at most a day, --lease-seconds at most a year.") }
     }
 
     package func run() async throws {

@@ -1,41 +1,12 @@
-import Core
-package import NIOCore
+import NIOCore
+import Protocol
+import Synchronization
 
-/// Frames over any channel: what both ends of a connection put into their pipelines.
-package enum FrameChannel {
-    package typealias Async = NIOAsyncChannel<Frame, Never>
-
-    /// Bytes: few enough that they are still in the core's own cache when they are copied.
-    private static let largestRead = 256 << 10
-
-    /// Adds the handlers that turn bytes into frames and back. Call it on the channel's event loop.
-    ///
-    /// Frames are sent with `channel.writeAndFlush(frame)`, from any thread; they leave in the order of `OutboundQueue`.
-    package static func configure(_ channel: any Channel) throws -> Async {
-        // Large reads: a block is many of them.
-        try channel.syncOptions?.setOption(
-            .recvAllocator,
-            value: AdaptiveRecvByteBufferAllocator(minimum: 4 << 10, initial: 64 << 10, maximum: largestRead))
-        try channel.pipeline.syncOperations.addHandler(FrameHandler())
-        return try Async(wrappingChannelSynchronously: channel)
-    }
-}
-
-extension Channel {
-    /// Sends a message; what it cannot carry closes the connection.
-    ///
-    /// - Parameter urgent: whether it goes before data that is waiting, even if messages of its kind do not.
-    package func send(_ message: Message, urgent: Bool = false) {
-        do throws(TesseraError) {
-            writeAndFlush(try message.frame(urgent: urgent), promise: nil)
-        } catch {
-            close(promise: nil)
-        }
-    }
-}
-
-/// Cuts what comes in into frames; writes frames while the channel takes them, and keeps the others in order.
-private final class FrameHandler: ChannelDuplexHandler {
+/// Turns the bytes of a channel into frames and back: writes frames while the channel accepts bytes, and keeps the others in the order of
+/// `OutboundQueue`.
+///
+/// `FrameLimits` as an outbound user event change what is accepted from then on.
+final class FrameHandler: ChannelDuplexHandler {
     typealias InboundIn = ByteBuffer
     typealias InboundOut = Frame
     typealias OutboundIn = Frame
@@ -45,13 +16,22 @@ private final class FrameHandler: ChannelDuplexHandler {
 
     private var queue = OutboundQueue<Entry>()
     private var encoder = FrameEncoder()
-    private var decoder = FrameDecoder()
-    /// Whether something came in that is no frame: there is no telling where the next one would begin.
+    private var decoder: FrameDecoder
+    private let received: ReceivedBytes
+    /// Whether bytes arrived that are no frame: nothing says where the next one would begin.
     private var isBroken = false
+
+    init(limits: FrameLimits, received: ReceivedBytes) {
+        decoder = FrameDecoder(limits: limits)
+        self.received = received
+    }
+
+    // MARK: Inbound
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         guard !isBroken else { return }
         var piece = unwrapInboundIn(data)
+        received.add(piece.readableBytes)
         check(context) { () throws(FrameError) in
             while let frame = try decoder.next(in: &piece) { context.fireChannelRead(wrapInboundOut(frame)) }
         }
@@ -66,12 +46,22 @@ private final class FrameHandler: ChannelDuplexHandler {
         }
     }
 
+    // MARK: Outbound
+
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         let frame = unwrapOutboundIn(data)
         queue.add((frame, promise), as: frame.header.type)
     }
 
     func flush(context: ChannelHandlerContext) { drain(context) }
+
+    func triggerUserOutboundEvent(context: ChannelHandlerContext, event: Any, promise: EventLoopPromise<Void>?) {
+        guard let limits = event as? FrameLimits else {
+            return context.triggerUserOutboundEvent(event, promise: promise)
+        }
+        decoder.limits = limits
+        promise?.succeed()
+    }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
         if context.channel.isWritable { drain(context) }
@@ -91,4 +81,12 @@ private final class FrameHandler: ChannelDuplexHandler {
             context.writeAndFlush(wrapOutboundOut(frame.body), promise: written)
         }
     }
+}
+
+/// Counts the bytes of a connection as they arrive.
+final class ReceivedBytes: Sendable {
+    private let count = Atomic(0)
+
+    var total: Int { count.load(ordering: .relaxed) }
+    func add(_ bytes: Int) { count.wrappingAdd(bytes, ordering: .relaxed) }
 }

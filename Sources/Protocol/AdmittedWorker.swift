@@ -1,0 +1,111 @@
+import Core
+import Work
+
+/// A worker's connection as `CoordinatorSession` sees it: credit, blocks that are being stored, results that wait for them, fetches.
+struct AdmittedWorker: Sendable {
+    private(set) var lastHeard: Duration
+    private var bytesReceived = 0
+    /// Bytes of block frames that arrived and are not stored yet.
+    private var owed = 0
+    /// Blocks that are being stored.
+    private var storing: [Attempt: Int] = [:]
+    /// Results that arrived before the last of their blocks was stored.
+    private var heldResults: [Attempt: ShardDone] = [:]
+    /// Output bytes, as the last heartbeat named them.
+    private var progress: [Attempt: Int] = [:]
+    /// Why the worker wants to leave, as soon as no result is held.
+    private var goodbye: String?
+    private var fetching = 0
+    private var waitingFetches: [FetchRequest] = []
+
+    init(lastHeard: Duration) { self.lastHeard = lastHeard }
+
+    mutating func noteBytes(_ total: Int, at now: Duration) {
+        guard total != bytesReceived else { return }
+        bytesReceived = total
+        lastHeard = now
+    }
+
+    mutating func received(_ message: Message, at now: Duration) -> [CoordinatorSession.Action] {
+        lastHeard = now
+        switch message {
+        case .heartbeat(let beat):
+            return [.send(.heartbeatAnswer(HeartbeatAnswer(number: beat.number))), .renew(renewed(by: beat))]
+        case .shardDone(let done):
+            guard storing[done.attempt] == nil else {
+                heldResults[done.attempt] = done
+                return []
+            }
+            return [.finished(done)]
+        case .shardFailed(let failed):
+            heldResults[failed.attempt] = nil
+            return [.failed(failed)]
+        case .fetch(let request): return fetch(request)
+        case .drain: return [.drain, .send(.drain)]
+        case .goodbye(let reason):
+            goodbye = reason
+            return leave()
+        default: return [.close(reason: "a worker does not say this")]
+        }
+    }
+
+    /// The leases that a heartbeat names, and those of held results: to the worker they are over, but a slow disk must not end them.
+    private mutating func renewed(by beat: Heartbeat) -> [LeaseProgress] {
+        let last = progress
+        progress = Dictionary(beat.leases.map { ($0.attempt, $0.bytesDone) }) { $1 }
+        let held = heldResults.keys.filter { progress[$0] == nil }.sorted { ($0.shard, $0.epoch) < ($1.shard, $1.epoch) }
+        for attempt in held { progress[attempt] = last[attempt] ?? 0 }
+        return beat.leases + held.map { LeaseProgress(attempt: $0, bytesDone: progress[$0] ?? 0) }
+    }
+
+    private func leave() -> [CoordinatorSession.Action] {
+        guard let goodbye, heldResults.isEmpty else { return [] }
+        return [.close(reason: goodbye)]
+    }
+
+    // MARK: Blocks
+
+    mutating func receivedBlock(byteCount: Int, of attempt: Attempt, at now: Duration) -> [CoordinatorSession.Action] {
+        lastHeard = now
+        guard byteCount <= Limits.creditBytes - owed else { return [.close(reason: "more bytes than it had credit for")] }
+        owed += byteCount
+        storing[attempt, default: 0] += 1
+        return [.store]
+    }
+
+    mutating func storedBlock(byteCount: Int, of attempt: Attempt) -> [CoordinatorSession.Action] {
+        owed = max(0, owed - byteCount)
+        let credit = CoordinatorSession.Action.send(.credit(Credit(bytes: byteCount)))
+        let left = (storing[attempt] ?? 1) - 1
+        storing[attempt] = left > 0 ? left : nil
+        guard left <= 0, let done = heldResults.removeValue(forKey: attempt) else { return [credit] }
+        return [credit, .finished(done)] + leave()
+    }
+
+    // MARK: Fetches
+
+    private mutating func fetch(_ request: FetchRequest) -> [CoordinatorSession.Action] {
+        guard (1...Limits.fetchBytes).contains(request.length), request.length <= request.file.size,
+            (0...request.file.size - request.length).contains(request.offset)
+        else {
+            let error = TesseraError(
+                .protocolMismatch, "a request for \(request.length) bytes at \(request.offset) of a file of \(request.file.size)")
+            return [.send(.fetchFailed(FetchFailed(request: request.request, error: error)))]
+        }
+        guard fetching < Limits.fetchesAtOnce else {
+            guard waitingFetches.count < Limits.threads else {
+                return [.close(reason: "more requests than a worker has threads")]
+            }
+            waitingFetches.append(request)
+            return []
+        }
+        fetching += 1
+        return [.fetch(request)]
+    }
+
+    mutating func answeredFetch() -> [CoordinatorSession.Action] {
+        guard waitingFetches.isEmpty else { return [.fetch(waitingFetches.removeFirst())] }
+        fetching = max(0, fetching - 1)
+        return []
+    }
+}

@@ -1,0 +1,118 @@
+package import Core
+package import NIOCore
+package import Protocol
+
+/// A connection that carries frames, the same at the coordinator, a worker and a client.
+package struct Connection: Sendable {
+    private let channel: NIOAsyncChannel<Frame, Never>
+    private let received: ReceivedBytes
+
+    /// Bytes of one read: many make a block, and they are still in the core's own cache when they are copied.
+    private static let largestRead = 256 << 10
+
+    /// Makes a connection of a channel that carries bytes. To be called on the channel's event loop.
+    ///
+    /// - Parameter limits: what is accepted from the peer.
+    package init(on channel: any Channel, limits: FrameLimits) throws {
+        try channel.syncOptions?.setOption(
+            .recvAllocator,
+            value: AdaptiveRecvByteBufferAllocator(minimum: 4 << 10, initial: 64 << 10, maximum: Self.largestRead))
+        received = ReceivedBytes()
+        try channel.pipeline.syncOperations.addHandler(FrameHandler(limits: limits, received: received))
+        self.channel = try NIOAsyncChannel(wrappingChannelSynchronously: channel)
+    }
+
+    // MARK: The peer
+
+    /// The peer's IP address; `nil` when there is none.
+    package var peerAddress: String? { channel.channel.remoteAddress?.ipAddress }
+
+    /// Whether the peer is on this host.
+    package var isLoopback: Bool { peerAddress.map { HostPort(host: $0, port: 0).isLoopback } ?? false }
+
+    // MARK: Receiving
+
+    /// Bytes that have arrived, also those of unfinished frames.
+    package var bytesReceived: Int { received.total }
+
+    /// Accepts other frames from now on: before the answer to any frame that is sent later.
+    package func allow(_ limits: FrameLimits) { channel.channel.triggerUserOutboundEvent(limits, promise: nil) }
+
+    /// Calls `body` with the frames that arrive, and closes the connection when it returns.
+    ///
+    /// - Throws: what `body` throws.
+    package func withFrames<Result>(_ body: (FrameStream) async throws -> Result) async throws -> Result {
+        let result: Swift.Result<Result, any Error>
+        do {
+            result = try await channel.executeThenClose { inbound in
+                do {
+                    return .success(try await body(FrameStream(frames: inbound)))
+                } catch {
+                    return .failure(error)
+                }
+            }
+        } catch {
+            throw TesseraError(.unreachable, Transport.reason(error))
+        }
+        return try result.get()
+    }
+
+    // MARK: Sending
+
+    /// Queues a message.
+    ///
+    /// - Parameter urgent: whether the message goes ahead of data even if others of its kind do not.
+    /// - Throws: `internal` when the message is too large for a frame.
+    package func send(_ message: Message, urgent: Bool = false) throws(TesseraError) { send(try message.frame(urgent: urgent)) }
+
+    /// Queues a frame.
+    package func send(_ frame: Frame) { channel.channel.writeAndFlush(frame, promise: nil) }
+
+    /// Queues a frame, and calls `left` once nothing refers to its body any longer.
+    package func send(_ frame: Frame, left: @escaping @Sendable () -> Void) {
+        let promise = channel.channel.eventLoop.makePromise(of: Void.self)
+        promise.futureResult.whenComplete { _ in left() }
+        channel.channel.writeAndFlush(frame, promise: promise)
+    }
+
+    /// Queues a frame, and waits until it has left.
+    ///
+    /// - Throws: `unreachable` when the connection ends before.
+    package func sendAndWait(_ frame: Frame) async throws(TesseraError) {
+        do {
+            try await channel.channel.writeAndFlush(frame)
+        } catch {
+            throw TesseraError(.unreachable, Transport.reason(error))
+        }
+    }
+
+    /// Closes the connection; what is queued is lost.
+    package func close() { channel.channel.close(promise: nil) }
+}
+
+/// The frames of a connection, until it ends.
+///
+/// - Throws: `FrameError` for bytes that are no frame, `unreachable` for a connection that broke.
+package struct FrameStream: AsyncSequence, Sendable {
+    fileprivate let frames: NIOAsyncChannelInboundStream<Frame>
+
+    package struct Iterator: AsyncIteratorProtocol {
+        fileprivate var frames: NIOAsyncChannelInboundStream<Frame>.AsyncIterator
+
+        package mutating func next() async throws -> Frame? { try await next(isolation: #isolation) }
+
+        package mutating func next(isolation actor: isolated (any Actor)?) async throws -> Frame? {
+            do {
+                return try await frames.next(isolation: actor)
+            } catch let error as FrameError {
+                throw error
+            } catch is CancellationError {
+                throw CancellationError()
+            } catch {
+                throw TesseraError(.unreachable, Transport.reason(error))
+            }
+        }
+    }
+
+    package func makeAsyncIterator() -> Iterator { Iterator(frames: frames.makeAsyncIterator()) }
+}

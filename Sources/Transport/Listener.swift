@@ -1,0 +1,57 @@
+import NIOCore
+package import Protocol
+import Synchronization
+
+/// An open port.
+package struct Listener: Sendable {
+    private let channel: NIOAsyncChannel<Connection?, Never>
+    private let host: String
+
+    init(channel: NIOAsyncChannel<Connection?, Never>, host: String) {
+        self.channel = channel
+        self.host = host
+    }
+
+    /// The address with the port that the system chose where 0 was asked for.
+    package var address: HostPort { HostPort(host: host, port: channel.channel.localAddress?.port ?? 0) }
+
+    /// Serves each connection in a task of its own, until `close` or cancellation, which ends the connections too.
+    ///
+    /// - Parameter serve: called with the connection and its number, from 1.
+    package func serve(_ serve: @escaping @Sendable (Connection, Int) async -> Void) async throws {
+        try await withThrowingDiscardingTaskGroup { group in
+            try await channel.executeThenClose { connections in
+                var count = 0
+                for try await connection in connections {
+                    guard let connection else { continue }
+                    count += 1
+                    let number = count
+                    group.addTask { await serve(connection, number) }
+                }
+            }
+            group.cancelAll()
+        }
+    }
+
+    /// Takes no more connections, and ends those there are.
+    package func close() { channel.channel.close(promise: nil) }
+}
+
+/// Counts the connections of a port.
+final class Admission: Sendable {
+    private let limit: Int
+    private let open = Atomic(0)
+
+    init(limit: Int) { self.limit = limit }
+
+    /// - Returns: `nil` when there are too many connections; the channel is then closed.
+    func admit(_ channel: any Channel) throws -> Connection? {
+        let count = open.wrappingAdd(1, ordering: .relaxed).newValue
+        channel.closeFuture.whenComplete { [self] _ in open.wrappingSubtract(1, ordering: .relaxed) }
+        guard count <= limit else {
+            channel.close(promise: nil)
+            return nil
+        }
+        return try Connection(on: channel, limits: .stranger)
+    }
+}

@@ -1,0 +1,41 @@
+package import Protocol
+package import Work
+
+/// What a worker is told on its command line.
+package struct WorkerSettings: Sendable {
+    package enum Packing: String, Sendable, CaseIterable {
+        /// Where a link may be slower than the codec: not on loopback.
+        case auto, always, never
+    }
+
+    package var coordinator: HostPort
+    package var roots: Roots
+    package var name: String
+    package var build: String
+    package var memory: WorkerMemory
+    package var packing = Packing.auto
+    package var outputs = LocalOutputs()
+    /// A wait before each shard, for demonstrations.
+    package var pause = Duration.zero
+
+    package init(coordinator: HostPort, roots: Roots, name: String, build: String, memory: WorkerMemory) {
+        self.coordinator = coordinator
+        self.roots = roots
+        self.name = name
+        self.build = build
+        self.memory = memory
+    }
+
+    var hello: Hello {
+        Hello(
+            role: .worker, build: build, name: name, threads: memory.threads, memory: memory.total, tensorMemory: memory.tensors)
+    }
+
+    func packsBlocks(toLoopback isLoopback: Bool) -> Bool {
+        switch packing {
+        case .always: true
+        case .never: false
+        case .auto: !isLoopback
+        }
+    }
+}

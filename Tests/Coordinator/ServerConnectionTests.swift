@@ -1,0 +1,203 @@
+import Coordinator
+import Core
+import Dispatch
+import Logging
+import NIOCore
+import Protocol
+import Synchronization
+import TestSupport
+import Testing
+import Transport
+import Work
+
+/// The coordinator's end of a connection with a scripted peer: no sockets, and a clock that is moved by hand.
+@Suite(.timeLimit(.minutes(3))) struct ServerConnectionTests {
+    private let directory: TemporaryDirectory
+    private let roots: Roots
+    private let manager: JobManager
+    private let clock = HandClock()
+
+    init() throws {
+        directory = try TemporaryDirectory()
+        roots = try Roots([directory.path])
+        manager = JobManager(settings: JobManager.Settings(inputRoots: roots, build: "test", incarnation: 5), log: .silent)
+    }
+
+    /// A peer that the coordinator serves; its task ends with the connection.
+    private func connect() async throws -> (peer: ScriptedPeer, serving: Task<Void, Never>) {
+        let peer = try await ScriptedPeer(limits: .stranger)
+        let server = ServerConnection(
+            connection: peer.connection, number: 1, manager: manager, inputs: FetchSource(roots: roots),
+            settings: ServerConnection.Settings(build: "test", heartbeat: Limits.heartbeatInterval), time: clock.source,
+            log: .silent)
+        return (peer, Task { await server.run() })
+    }
+
+    /// Submits a merge of one model with these tensors, of one element each.
+    private func submit(_ names: [String]) async throws -> JobID {
+        try TestTensor.writeCheckpoint("\(directory.path)/model", names.map { ($0, TestTensor([1])) })
+        return try await manager.submit(
+            Submit(
+                recipe: "merge_method: linear\nmodels:\n- model: model\n  parameters: {weight: 1}\n", recipeName: "recipe.yml",
+                workingDirectory: directory.path, output: "\(directory.path)/out", options: JobOptions())
+        ).job
+    }
+
+    private func job(_ id: JobID) async throws -> JobStatus {
+        try #require(await manager.status(StatusRequest(job: id))?.jobs.first)
+    }
+
+    private func passTime(_ duration: Duration) async throws {
+        let step = Duration.milliseconds(250)
+        for _ in 0..<Int(duration / step) {
+            try await eventually("a session that looks at the clock") { clock.sleeperCount > 0 }
+            clock.advance(by: step)
+        }
+    }
+
+    // MARK: Admission
+
+    /// Each of these once ended the process, and with it all jobs, or would have.
+    @Test(arguments: [
+        Hello(role: .worker, build: "x", name: "w", threads: .max, memory: 1 << 40),
+        Hello(role: .worker, build: "x", name: "w", threads: 1 << 46, memory: 1 << 40),
+        Hello(role: .worker, build: "x", name: "w", threads: 1, memory: .min),
+        Hello(role: .worker, build: "x", name: "w", threads: 1, memory: 1, tensorMemory: .max),
+    ])
+    func aHostileHelloIsRefusedAndTheCoordinatorLives(hello: Hello) async throws {
+        let id = try await submit(["layers.0.a"])
+        let (hostile, serving) = try await connect()
+        try await hostile.send(.hello(hello))
+        guard case .refusal(let refusal)? = await hostile.messagesToEnd().first else {
+            Issue.record("the hello was taken")
+            return
+        }
+        #expect(refusal.error.code == .protocolMismatch)
+        await serving.value
+        let (worker, _) = try await connect()
+        try await worker.join()
+        #expect(try await worker.nextLease().attempt.job == id)
+        await worker.close()
+    }
+
+    @Test func aStrangerMaySayLittle() async throws {
+        let long = Message.goodbye(String(repeating: "x", count: 70_000))
+        let block = Frame(.block, body: ByteBuffer(repeating: 0, count: 24))
+        for frame in [try long.frame(), block] {
+            let (stranger, serving) = try await connect()
+            try await stranger.send(frame)
+            #expect(await stranger.messagesToEnd() == [])
+            await serving.value
+        }
+    }
+
+    @Test func aStrangerMayNotWaitForLong() async throws {
+        let (stranger, serving) = try await connect()
+        try await passTime(.seconds(10))
+        #expect(await stranger.messagesToEnd() == [.goodbye("no hello in time")])
+        await serving.value
+    }
+
+    // MARK: Blocks
+
+    /// A block of zeros for the lease's first output, and the result that goes with it.
+    private func answer(_ lease: Lease) throws -> (block: Frame, done: Message) {
+        let bytes = [UInt8](repeating: 0, count: lease.work.outputs[0].byteCount)
+        let block = bytes.withUnsafeBytes { BlockFrame.packing($0, elementWidth: 4, of: lease.attempt, tensor: 0, offset: 0) }
+        let result = ShardResult(digests: [[try .sha256(of: bytes)]])
+        return (block, .shardDone(ShardDone(attempt: lease.attempt, result: result)))
+    }
+
+    /// Occupies all threads that write.
+    private final class HangingDisk: Sendable {
+        private static let threads = 4
+        private let gate = DispatchSemaphore(value: 0)
+        private let blocked = Atomic(0)
+
+        init(_ pool: BlockingPool) {
+            for _ in 0..<Self.threads {
+                Task { [self] in
+                    try await pool.run {
+                        self.blocked.add(1, ordering: .relaxed)
+                        self.gate.wait()
+                    }
+                }
+            }
+        }
+
+        var hangs: Bool { blocked.load(ordering: .relaxed) == Self.threads }
+
+        func goOn() { for _ in 0..<Self.threads { gate.signal() } }
+    }
+
+    /// For a minute the disk takes nothing. The worker is alive all the while, and so is its lease; then its result counts.
+    @Test func aSlowDiskClosesNoHealthyWorker() async throws {
+        let id = try await submit(["layers.0.a"])
+        let (worker, _) = try await connect()
+        try await worker.join()
+        let (block, done) = try answer(try await worker.nextLease())
+        let disk = HangingDisk(manager.pools.writing)
+        try await eventually("a disk that hangs") { disk.hangs }
+        try await worker.send(block)
+        try await worker.send(done)
+        for number in 1...12 {
+            try await passTime(.seconds(5))
+            try await worker.send(.heartbeat(Heartbeat(number: number, leases: [])))
+            let answer = try await worker.next { (message: Message) -> Message? in
+                switch message {
+                case .heartbeatAnswer, .goodbye, .credit: message
+                default: nil
+                }
+            }
+            #expect(answer == .heartbeatAnswer(HeartbeatAnswer(number: number)))
+        }
+        #expect(try await job(id).shards.committed == 0)
+        disk.goOn()
+        _ = try await worker.next { if case .credit(let credit) = $0 { credit } else { nil } }
+        try await eventually("the result") { try await job(id).shards.committed == 1 }
+        #expect(try await job(id).attempts == 1)
+        await worker.close()
+    }
+
+    // MARK: Ends
+
+    /// A link that flips bits costs time, and no job.
+    @Test func damagedFramesAreNoLostWorkers() async throws {
+        let id = try await submit(["layers.0.a"])
+        for _ in 0..<5 {
+            let (worker, serving) = try await connect()
+            try await worker.join()
+            let (block, _) = try answer(try await worker.nextLease())
+            var bytes = worker.encoded(block)
+            let last: UInt8 = bytes.getInteger(at: bytes.writerIndex - 1) ?? 0
+            bytes.setInteger(last ^ 1, at: bytes.writerIndex - 1)
+            try await worker.send(bytes: bytes)
+            await serving.value
+        }
+        #expect(try await job(id).state == .running)
+        let (worker, _) = try await connect()
+        try await worker.join()
+        let (block, done) = try answer(try await worker.nextLease())
+        try await worker.send(block)
+        try await worker.send(done)
+        try await eventually("the result") { try await job(id).shards.committed == 1 }
+        await worker.close()
+    }
+
+    /// Once, at once, and with what to do: no worker can be sent such a lease.
+    @Test func aLeaseThatNoFrameHoldsFailsTheJob() async throws {
+        let names = (0..<600).map { "layers.0." + String(repeating: "x", count: 3900) + "\($0)" }
+        let id = try await submit(names)
+        let (worker, _) = try await connect()
+        try await worker.join()
+        try await eventually("the end of the job") { try await job(id).state.isEnd }
+        let status = try await job(id)
+        #expect(status.state == .failed && status.attempts == 1)
+        #expect(status.error?.code == .usage && status.error?.advice == "submit the job again with a smaller --shard-size")
+        #expect(status.error?.problem.contains("the message 'lease' has ") == true)
+        // The connection is as good as before.
+        try await worker.send(.heartbeat(Heartbeat(number: 1, leases: [])))
+        _ = try await worker.next { if case .heartbeatAnswer(let answer) = $0 { answer } else { nil } }
+        await worker.close()
+    }
+}

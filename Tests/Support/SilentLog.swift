@@ -1,0 +1,6 @@
+package import Logging
+
+extension Logger {
+    /// Writes nothing.
+    package static let silent = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+}

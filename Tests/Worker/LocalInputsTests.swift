@@ -1,0 +1,106 @@
+import Checkpoints
+import Core
+import Foundation
+import Logging
+import Operators
+import Protocol
+import Synchronization
+import TestSupport
+import Testing
+import Work
+import Worker
+
+/// A copy that is not the plan's file costs its host an attempt at most, and never the job.
+@Suite struct LocalInputsTests {
+    private static let path = "/data/model.safetensors"
+    private static let good = TestTensor.encode([("t", TestTensor([1, 2, 3, 4]))])
+    private let files = MemoryFiles([path: good])
+    private let elsewhere = Elsewhere()
+    private let input: InputFile
+
+    /// What the coordinator would send.
+    private final class Elsewhere: InputProvider {
+        let asked = Atomic(0)
+
+        func open(_ file: InputFile) throws -> any ByteSource {
+            asked.add(1, ordering: .relaxed)
+            return try MemoryFiles([LocalInputsTests.path: LocalInputsTests.good]).open(LocalInputsTests.path)
+        }
+    }
+
+    init() throws {
+        let header = try SafetensorsHeader.read(path: Self.path, in: files)
+        input = InputFile(path: "model.safetensors", size: header.fileSize, headerDigest: header.digest)
+    }
+
+    private func inputs(fallback: Bool) throws -> LocalInputs {
+        LocalInputs(
+            roots: try Roots(["/data"], in: files), fallback: fallback ? elsewhere : nil, host: "node-7", log: .silent)
+    }
+
+    private func bytes(_ inputs: LocalInputs) throws -> [UInt8] { try inputs.open(input).bytes(0..<input.size) }
+
+    @Test func anOwnCopyIsReadWhereItIs() throws {
+        #expect(try bytes(try inputs(fallback: true)) == Self.good)
+        #expect(elsewhere.asked.load(ordering: .relaxed) == 0)
+    }
+
+    private static let broken: [(String, [UInt8])] = [
+        ("shorter", Array(good.dropLast())), ("empty", []), ("half a header", Array(good.prefix(20))),
+        ("no safetensors", Array(repeating: 0xff, count: good.count)),
+        ("another header", TestTensor.encode([("u", TestTensor([1, 2, 3, 4]))])),
+    ]
+
+    @Test(arguments: broken.map(\.0))
+    func aWrongCopyIsFetchedInstead(what: String) throws {
+        files.write(Self.broken.first { $0.0 == what }?.1 ?? [], to: Self.path)
+        #expect(try bytes(try inputs(fallback: true)) == Self.good)
+        #expect(elsewhere.asked.load(ordering: .relaxed) == 1)
+    }
+
+    /// Without another way the shard goes to another host: the error says whose copy it is, and is one that another host may not have.
+    @Test(arguments: broken.map(\.0))
+    func aWrongCopyIsThisHostsOwnTrouble(what: String) throws {
+        files.write(Self.broken.first { $0.0 == what }?.1 ?? [], to: Self.path)
+        let inputs = try inputs(fallback: false)
+        let error = #expect(throws: TesseraError.self) { try inputs.open(input) }
+        #expect(error?.code.isTransient == true && error?.problem.contains("the copy on node-7") == true)
+    }
+
+    @Test func aReplacedCopyIsOpenedAnew() throws {
+        let inputs = try inputs(fallback: true)
+        _ = try bytes(inputs)
+        files.write(Array(Self.good.dropLast()), to: Self.path)
+        #expect(try bytes(inputs) == Self.good)
+        #expect(elsewhere.asked.load(ordering: .relaxed) == 1)
+    }
+
+    // MARK: While a shard runs
+
+    private func run(_ runner: LeaseRunner, _ output: ShardExecutorTests.Store = .init()) async throws -> ShardDone {
+        let tensor = TensorWork(
+            name: "t", shape: [4],
+            operation: .merge(
+                MergeOperation(method: "passthrough", values: ParameterValues(perInput: [["scale": .number(1)]]), base: nil)),
+            sources: [.stored(StoredReference(file: 0, offset: input.size - 16, dtype: .f32, shape: [4]))],
+            outputs: [OutputTensor(name: "t", dtype: .f32, byteCount: 16, part: 0, offset: 0)])
+        let lease = Lease(
+            attempt: Attempt(job: .none, shard: 0, epoch: 1, incarnation: 1), milliseconds: 1000,
+            work: ShardWork(label: "s", files: [input], tensors: [tensor]))
+        let result = try #require(await runner.run(lease, returning: output))
+        return try result.get()
+    }
+
+    /// The size is right, the bytes are not there: as on a network file system whose server lost the end of a file.
+    @Test func aCopyThatEndsEarlyIsNotUsedAgain() async throws {
+        files.add(.truncated(to: input.size - 4), to: Self.path)
+        let runner = LeaseRunner(
+            pool: ComputePool(threads: 1, memory: 1 << 28), inputs: try inputs(fallback: true), outputs: LocalOutputs())
+        let error = await #expect(throws: TesseraError.self) { try await run(runner) }
+        #expect(error?.code == .io && error?.problem.contains("the copy on node-7") == true && error?.file == Self.path)
+        let output = ShardExecutorTests.Store()
+        _ = try await run(runner, output)
+        #expect(output.bytes(ofTensor: 0) == Array(Self.good.suffix(16)))
+        #expect(elsewhere.asked.load(ordering: .relaxed) == 1)
+    }
+}
