@@ -27,9 +27,11 @@ let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let heaps = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let unixSignals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 
@@ -38,6 +40,8 @@ let package = Package(
     products: [.executable(name: "tessera", targets: ["tessera"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.3.0"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.0.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
@@ -73,7 +77,7 @@ let package = Package(
             "Coordinator",
             uses: [
                 "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport",
-                "Planning", nioCore, nioPosix, logging, hummingbird, lifecycle,
+                "Planning", nioCore, nioPosix, logging, hummingbird, httpTypes, lifecycle, heaps,
             ]),
         module(
             "Engine",
@@ -127,7 +131,8 @@ let package = Package(
         tests(
             of: "Coordinator",
             uses: [
-                "Core", "Operators", "Work", "Protocol", "Transport", "Planning", "Coordinator", "TestSupport", logging, nioCore,
+                "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport", "Planning", "Coordinator",
+                "TestSupport", logging, nioCore,
             ]),
         tests(of: "Simulation", uses: ["Core", "Operators", "Protocol", "Coordinator", "TestSupport"]),
         tests(of: "EndToEnd", uses: ["Core", "Protocol", "TestSupport", "tessera", nioCore]),

@@ -224,7 +224,7 @@ package final class ServerConnection: Sendable {
                 byteCount: block.contents.length)
             if let target {
                 try await manager.pools.writing.run {
-                    try block.contents.withUnpacked { try target.assembler.write($0, part: target.part, offset: target.offset) }
+                    try block.contents.withUnpacked { try target.write($0) }
                 }
                 await manager.stored(tensor: block.tensor, offset: block.offset, of: block.attempt)
             }

@@ -120,7 +120,9 @@ struct Demo: Sendable {
             var view = ShardMosaic(workers: Self.workers)
             var isKilled = false
             while true {
-                let job = try await client.job(submitted.job)
+                guard let job = try await client.status(of: submitted.job).jobs.first else {
+                    throw TesseraError(.protocolMismatch, "the coordinator did not answer with the job")
+                }
                 let holdsLease = job.shardDetails?.contains { $0.state == .leased && $0.workers.contains(Self.victim) } ?? false
                 if !isKilled, holdsLease, 2 * job.shards.committed >= job.shards.total {
                     cluster.kill(Self.victim)

@@ -68,17 +68,74 @@ package struct CoordinatorClient {
         }
     }
 
-    package mutating func status(_ request: StatusRequest = StatusRequest()) async throws -> Status {
+    /// One page.
+    private mutating func page(_ request: StatusRequest) async throws -> Status {
         guard case .status(let status) = try await ask(.statusRequest(request)) else {
             throw TesseraError(.protocolMismatch, "the coordinator did not answer with a status")
         }
         return status
     }
 
-    package mutating func job(_ id: JobID) async throws -> JobStatus {
-        guard let job = try await status(StatusRequest(job: id)).jobs.first else {
+    /// All jobs, without their shards, and all workers.
+    package mutating func status() async throws -> Status {
+        var status = try await page(StatusRequest())
+        while let next = status.next {
+            let page = try await page(StatusRequest(after: next))
+            status.jobs += page.jobs
+            status.next = try Self.next(page.next, after: next)
+        }
+        try await addWorkers(to: &status)
+        return status
+    }
+
+    /// One job with all of its shards, and all workers.
+    package mutating func status(of id: JobID) async throws -> Status {
+        var status = try await page(StatusRequest(job: id))
+        while let next = status.next, !status.jobs.isEmpty {
+            let page = try await page(StatusRequest(job: id, after: next))
+            status.jobs[0].shardDetails = (status.jobs[0].shardDetails ?? []) + (page.jobs.first?.shardDetails ?? [])
+            status.next = try Self.next(page.next, after: next)
+        }
+        try await addWorkers(to: &status)
+        return status
+    }
+
+    private mutating func addWorkers(to status: inout Status) async throws {
+        while let next = status.nextWorkers {
+            let page = try await page(StatusRequest(workersAfter: next))
+            status.workers += page.workers
+            status.nextWorkers = try Self.next(page.nextWorkers, after: next)
+        }
+    }
+
+    /// Pages have to go forward, or a client would ask for ever.
+    private static func next(_ next: Int?, after last: Int) throws(TesseraError) -> Int? {
+        guard next.map({ $0 > last }) ?? true else {
+            throw TesseraError(.protocolMismatch, "the coordinator's pages of status do not go forward")
+        }
+        return next
+    }
+
+    /// One job without its shards.
+    package mutating func summary(of id: JobID) async throws -> JobStatus {
+        guard let job = try await page(StatusRequest(job: id, limit: 0)).jobs.first else {
             throw TesseraError(.protocolMismatch, "the coordinator did not answer with the job")
         }
         return job
+    }
+
+    /// The job whose id begins with `text`.
+    ///
+    /// - Throws: `inputMissing` when there is none, `usage` when there are several.
+    package mutating func find(_ text: String) async throws -> JobID {
+        let found = try await page(StatusRequest(prefix: text))
+        guard let only = found.jobs.first else {
+            throw TesseraError(.inputMissing, "the coordinator knows no job '\(text)'", advice: "tessera status lists the jobs")
+        }
+        let count = max(found.total ?? 0, found.jobs.count)
+        guard count == 1 else {
+            throw TesseraError(.usage, "\(count) jobs begin with '\(text)'", advice: "write more of the id")
+        }
+        return only.id
     }
 }

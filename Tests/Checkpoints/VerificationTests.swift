@@ -46,11 +46,10 @@ import Testing
         let manifest = Manifest(
             tessera: "test", numericsVersion: 1, recipe: zero, plan: zero, inputs: [], parts: parts, files: files)
         try Data(try manifest.encoded()).write(to: URL(fileURLWithPath: "\(directory.path)/\(Manifest.fileName)"))
-        let path = directory.path
-        let sums = try SHA256Sums.text(of: directory.names) { name throws(TesseraError) in
-            try LocalFiles().open("\(path)/\(name)")
+        let sums = try SHA256Sums.text(of: listDirectory(directory.path)) { (name) throws(TesseraError) in
+            PreadSource(try ReadableFile("\(directory.path)/\(name)"))
         }
-        try Data(sums.utf8).write(to: URL(fileURLWithPath: "\(path)/\(SHA256Sums.fileName)"))
+        try Data(sums.utf8).write(to: URL(fileURLWithPath: "\(directory.path)/\(SHA256Sums.fileName)"))
     }
 
     private func findings(threads: Int = 2) throws -> [VerifyReport.Finding] {

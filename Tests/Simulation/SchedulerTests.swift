@@ -121,7 +121,7 @@ import Testing
                 .heartbeat(lease.worker, [LeaseProgress(attempt: lease.attempt, bytesDone: second)]), at: .seconds(second))
             #expect(scheduler.handle(.tick, at: .seconds(second)) == [])
         }
-        #expect(scheduler.shards(of: Self.job).first?.bytesDone == 300)
+        #expect(scheduler.holdsLease(lease.worker, lease.attempt))
     }
 
     @Test func aLostWorkersShardsGoBackAtOnce() throws {
@@ -234,5 +234,59 @@ import Testing
         #expect(scheduler.handle(.jobCancelled(Self.job), at: .zero).count == leases(actions).count)
         #expect(scheduler.handle(.jobCancelled(Self.job), at: .zero) == [])
         #expect(leases(scheduler.handle(.workerJoined(9, host: "h", slots: 4), at: .zero)).isEmpty)
+    }
+
+    /// Whatever waits, an event looks at a few shards: those that it leases, and one of each need of memory that fits no free slot.
+    @Test func anEventCostsTheSameHoweverManyShardsWait() {
+        let count = 100_000
+        var scheduler = Scheduler()
+        let shards = (0..<count).map { ShardCost(label: "s", cost: 1 + $0 % 97, memory: MemoryNeed(shared: $0 % 5)) }
+        var open = leases(scheduler.handle(.jobAdded(Self.job, stages: [shards]), at: .zero))
+        for worker in 1...4 {
+            open += leases(scheduler.handle(.workerJoined(worker, host: "h\(worker)", slots: 3, memory: 100), at: .zero))
+        }
+        // One worker always has a free slot: it is too small for any shard.
+        _ = scheduler.handle(.workerJoined(5, host: "small", slots: 1, memory: -1), at: .zero)
+        #expect(open.count == 12)
+        let before = scheduler.visitedShards
+        var now = Duration.zero, events = 0
+        for _ in 0..<2000 {
+            now += .milliseconds(100)
+            guard let lease = open.first else { break }
+            open.removeFirst()
+            _ = scheduler.handle(.heartbeat(lease.worker, [LeaseProgress(attempt: lease.attempt, bytesDone: 1)]), at: now)
+            open += leases(scheduler.handle(.shardFinished(lease.worker, lease.attempt), at: now))
+            open += leases(scheduler.handle(.shardCommitted(lease.attempt), at: now))
+            open += leases(scheduler.handle(.tick, at: now))
+            events += 4
+        }
+        #expect(events == 8000 && open.count == 12)
+        #expect(scheduler.visitedShards - before < 40 * events, "\(scheduler.visitedShards - before)")
+    }
+
+    /// Nothing of a job that has ended stays.
+    @Test func endedJobsLeaveNothing() {
+        var scheduler = Scheduler()
+        _ = scheduler.handle(.workerJoined(1, host: "h", slots: 2), at: .zero)
+        let empty = scheduler.entryCount
+        for number in 0..<5000 {
+            let id = JobID(high: 2, low: UInt64(number)), now = Duration.seconds(number)
+            let open = leases(
+                scheduler.handle(
+                    .jobAdded(id, stages: [[ShardCost(label: "a", cost: 1), ShardCost(label: "b", cost: 1)]]), at: now))
+            if number % 3 == 0 {
+                _ = scheduler.handle(.jobCancelled(id), at: now)
+                continue
+            }
+            for lease in open {
+                _ = scheduler.handle(.shardFinished(lease.worker, lease.attempt), at: now)
+                _ = scheduler.handle(.shardCommitted(lease.attempt), at: now)
+            }
+        }
+        // The ends of leases are forgotten once they have passed.
+        #expect(scheduler.entryCount <= empty + 1100, "\(scheduler.entryCount)")
+        _ = scheduler.handle(.tick, at: .seconds(6000))
+        #expect(scheduler.entryCount == empty)
+        #expect(scheduler.leaseCount(of: 1) == 0)
     }
 }

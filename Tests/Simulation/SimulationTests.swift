@@ -35,6 +35,8 @@ import Testing
         #expect(worlds.contains { $0.finished > 0 })
         #expect(worlds.contains { $0.failed > 0 })
         #expect(worlds.contains { $0.backups > 0 })
+        #expect(worlds.contains { $0.cancelled > 0 })
+        #expect(worlds.contains { $0.lateAnswers > 0 }, "no job ended while one of its results was being committed")
     }
 }
 
@@ -64,6 +66,8 @@ private struct World {
     private var unknown: [JobID: [[ShardCost]]] = [:]
     private var ended: [JobID: Bool] = [:]
     private var committed: Set<ShardKey> = []
+    /// Shards whose results are being committed: the answer takes its time.
+    private var committing: [ShardKey: Attempt] = [:]
     private var epochs: [ShardKey: UInt64] = [:]
     private var leased: [Int: Set<Attempt>] = [:]
     /// Of each worker, and what each shard of a job needs.
@@ -72,7 +76,7 @@ private struct World {
 
     private(set) var violations: [String] = []
     private(set) var history: [String] = []
-    private(set) var staleResults = 0, finished = 0, failed = 0, backups = 0
+    private(set) var staleResults = 0, finished = 0, failed = 0, backups = 0, cancelled = 0, lateAnswers = 0
     private static let slots = 2
     private static let calmAfter = Duration.seconds(600)
     private static let end = Duration.seconds(6_000)
@@ -120,6 +124,7 @@ private struct World {
     }
 
     private mutating func disturb() {
+        if chance(0.0005), let id = jobs.keys.filter({ ended[$0] == nil }).min(by: { $0.low < $1.low }) { cancel(id) }
         if chance(0.03), workers.values.count(where: { $0.isAlive }) < 4 { join() }
         for id in workers.keys.sorted() where workers[id]?.isAlive == true {
             if chance(0.004) {
@@ -132,6 +137,17 @@ private struct World {
                 post(.toScheduler(.workerDraining(id)), after: .zero)
             }
         }
+    }
+
+    /// A user ends the job, possibly while results of it are being committed.
+    private mutating func cancel(_ id: JobID) {
+        for action in scheduler.handle(.jobCancelled(id), at: now) {
+            // Takes its own leases back and may give the slots to others, before anybody can know that the job has ended.
+            if case .lease(_, let attempt, _) = action, attempt.job == id { violate("a lease of a cancelled job") }
+            obey(action)
+        }
+        ended[id] = false
+        cancelled += 1
     }
 
     private mutating func join() {
@@ -197,6 +213,19 @@ private struct World {
         case .shardFinished(let worker, let attempt), .shardFailed(let worker, let attempt, _): leased[worker]?.remove(attempt)
         default: break
         }
+        // The answer to a commit: for a job that has ended meanwhile it means nothing any more.
+        switch event {
+        case .shardCommitted(let attempt), .commitFailed(let attempt, _):
+            let key = ShardKey(job: attempt.job, shard: attempt.shard)
+            let counts = committing[key] == attempt && ended[attempt.job] == nil
+            if scheduler.isCommitting(attempt) != counts { violate("a commit counts as \(!counts)") }
+            if ended[attempt.job] != nil { lateAnswers += 1 }
+            if counts {
+                committing[key] = nil
+                if case .shardCommitted = event { committed.insert(key) }
+            }
+        default: break
+        }
         for action in scheduler.handle(event, at: now) { obey(action) }
     }
 
@@ -207,6 +236,7 @@ private struct World {
             let key = ShardKey(job: attempt.job, shard: attempt.shard)
             if ended[attempt.job] != nil { violate("a lease of a job that has ended") }
             if committed.contains(key) { violate("a lease of a committed shard") }
+            if committing[key] != nil { violate("a lease of a shard whose result is being committed") }
             if needs[attempt.job]?[attempt.shard] ?? 0 > memory[worker] ?? 0 { violate("a lease beyond a worker's memory") }
             if attempt.epoch <= epochs[key] ?? 0 { violate("an epoch that does not rise") }
             if let before = stage(of: attempt),
@@ -226,15 +256,17 @@ private struct World {
             post(.stop(worker, attempt))
         case .commit(let worker, let attempt):
             let key = ShardKey(job: attempt.job, shard: attempt.shard)
-            if committed.contains(key) { violate("a second commit") }
+            if committed.contains(key) || committing[key] != nil { violate("a second commit") }
             if ended[attempt.job] != nil { violate("a commit after the end") }
             leased[worker]?.remove(attempt)
-            if !isCalm, chance(0.02) {
-                post(.toScheduler(.commitFailed(attempt, TesseraError(.temporary, "simulated"))))
-            } else {
-                committed.insert(key)
-                post(.toScheduler(.shardCommitted(attempt)))
-            }
+            committing[key] = attempt
+            // Now and then longer than a lease lasts, and sometimes answered twice.
+            let pause = Duration.seconds(isCalm ? 0.1 : chance(0.1) ? Double.random(in: 30...90, using: &random) : 1)
+            let fails = !isCalm && chance(0.02)
+            let answer =
+                fails ? Scheduler.Event.commitFailed(attempt, TesseraError(.temporary, "simulated")) : .shardCommitted(attempt)
+            post(.toScheduler(answer), after: pause)
+            if chance(0.05) { post(.toScheduler(answer), after: pause) }
         case .stale: break
         case .jobContinues(let job):
             if ended[job] != nil { violate("an ended job goes on") }

@@ -69,11 +69,30 @@ package struct Submitted: Sendable, Hashable, Codable {
     }
 }
 
-/// Asks for the state of all jobs and workers, or of one job with its shards; the answer is `Status` or `Failure`.
+/// Asks for a page of the jobs, of one job's shards, or of the workers; the answer is `Status` or `Failure`.
+///
+/// Without any field it asks for the first page of jobs and the first page of workers.
 package struct StatusRequest: Sendable, Hashable, Codable {
-    package let job: JobID?
+    /// The job whose shards are wanted; `nil` for jobs.
+    package var job: JobID?
+    /// Only jobs whose id begins with this text, without their shards.
+    package var prefix: String?
+    /// `Status.next` of the page before; `nil` for the first page.
+    package var after: Int?
+    /// Rows of the page at most; the coordinator may send fewer. With 0 the answer has no shards, and no workers beside one job.
+    package var limit: Int?
+    /// `Status.nextWorkers` of the page before: asks for workers alone.
+    package var workersAfter: Int?
 
-    package init(job: JobID? = nil) { self.job = job }
+    package init(
+        job: JobID? = nil, prefix: String? = nil, after: Int? = nil, limit: Int? = nil, workersAfter: Int? = nil
+    ) {
+        self.job = job
+        self.prefix = prefix
+        self.after = after
+        self.limit = limit
+        self.workersAfter = workersAfter
+    }
 }
 
 /// Ends a job; the answer is `Cancelled` or `Failure`.

@@ -75,7 +75,7 @@ package struct JobStatus: Sendable, Hashable, Codable {
     package var error: TesseraError?
     /// Why a running job does not get on, where somebody can do something about it.
     package var blockedReason: String?
-    /// Only when one job was asked for.
+    /// Only when one job was asked for, and only a page of them. The coordinator keeps no shards of jobs that ended long ago.
     package var shardDetails: [ShardStatus]?
 
     package init(
@@ -143,14 +143,25 @@ package struct WorkerStatus: Sendable, Hashable, Codable {
     }
 }
 
-/// Jobs in the order of submission, workers in the order of arrival.
+/// A page of jobs in the order of submission, and of workers in the order of arrival.
 package struct Status: Sendable, Hashable, Codable {
     package var jobs: [JobStatus]
     package var workers: [WorkerStatus]
+    /// How many there are of what was asked for: jobs, or shards of the one job.
+    package var total: Int?
+    /// `StatusRequest.after` of the next page of jobs or shards; `nil` on the last page.
+    package var next: Int?
+    /// `StatusRequest.workersAfter` of the next page of workers; `nil` on the last page.
+    package var nextWorkers: Int?
 
-    package init(jobs: [JobStatus], workers: [WorkerStatus]) {
+    package init(
+        jobs: [JobStatus], workers: [WorkerStatus], total: Int? = nil, next: Int? = nil, nextWorkers: Int? = nil
+    ) {
         self.jobs = jobs
         self.workers = workers
+        self.total = total
+        self.next = next
+        self.nextWorkers = nextWorkers
     }
 }
 

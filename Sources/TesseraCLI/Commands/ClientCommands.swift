@@ -44,7 +44,7 @@ package struct SubmitCommand: AsyncParsableCommand {
     private static func follow(_ id: JobID, style: ProgressStyle, _ client: inout CoordinatorClient) async throws -> JobStatus {
         var display = ProgressDisplay(style)
         while true {
-            let status = try await client.job(id)
+            let status = try await client.summary(of: id)
             display.show(status)
             if status.state.isEnd {
                 display.finish()
@@ -68,25 +68,11 @@ package struct CancelCommand: AsyncParsableCommand {
 
     package func run() async throws {
         try await CoordinatorClient.connect(to: target.coordinator) { client in
-            let id = try JobLookup.find(job, in: try await client.status().jobs)
+            let id = try await client.find(job)
             guard case .cancelled = try await client.ask(.cancel(Cancel(job: id, reason: "cancelled by a client"))) else {
                 throw TesseraError(.protocolMismatch, "the coordinator did not confirm")
             }
             print("cancelled \(id)")
         }
-    }
-}
-
-/// Finds a job by the beginning of its id.
-enum JobLookup {
-    static func find(_ text: String, in jobs: [JobStatus]) throws(TesseraError) -> JobID {
-        let found = jobs.filter { $0.id.description.hasPrefix(text.lowercased()) }
-        guard let only = found.first else {
-            throw TesseraError(.inputMissing, "the coordinator knows no job '\(text)'", advice: "tessera status lists the jobs")
-        }
-        guard found.count == 1 else {
-            throw TesseraError(.usage, "\(found.count) jobs begin with '\(text)'", advice: "write more of the id")
-        }
-        return only.id
     }
 }

@@ -32,7 +32,7 @@ package struct RunCommand: AsyncParsableCommand {
         var display = ProgressDisplay(style)
         guard !display.isSilent else { return }
         while !Task.isCancelled {
-            if let job = await manager.status(StatusRequest(job: id))?.jobs.first { display.show(job) }
+            if let job = await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first { display.show(job) }
             try? await Task.sleep(for: .milliseconds(100))
         }
         display.finish()
@@ -47,11 +47,7 @@ struct JobOutcome {
 
     /// Prints the result, or throws what the job failed with.
     func report(json: Bool) throws {
-        if json {
-            var brief = job
-            brief.shardDetails = nil
-            try printJSON(brief)
-        }
+        if json { try printJSON(job) }
         guard job.state == .done else { throw job.error ?? TesseraError(.internal, "the job ended as \(job.state.rawValue)") }
         if !json {
             let rate = Quantity.rate(job.bytesInput + job.bytesOutput, job.seconds)

@@ -43,9 +43,8 @@ package struct StatusCommand: AsyncParsableCommand {
     }
 
     private static func status(of job: String?, _ client: inout CoordinatorClient) async throws -> Status {
-        let all = try await client.status()
-        guard let job else { return all }
-        return try await client.status(StatusRequest(job: try JobLookup.find(job, in: all.jobs)))
+        guard let job else { return try await client.status() }
+        return try await client.status(of: try await client.find(job))
     }
 }
 

@@ -1,4 +1,5 @@
 package import Core
+import HeapModule
 package import Operators
 package import Protocol
 
@@ -77,13 +78,23 @@ package struct Scheduler: Sendable {
     }
 
     let policy: SchedulerPolicy
-    var jobs: [JobID: SchedulerJob] = [:]
-    /// Jobs that have not ended, in the order of submission.
-    var order: [JobID] = []
-    var workers: [WorkerID: Worker] = [:]
-
     /// Which start of the coordinator this is: part of every attempt.
     let incarnation: UInt32
+    /// Jobs that have not ended.
+    var jobs: [JobID: SchedulerJob] = [:]
+    private var nextNumber = 0
+    var workers: [WorkerID: Worker] = [:]
+    /// Workers with free slots.
+    var free: Set<WorkerID> = []
+    /// Jobs with ready shards, in order of submission.
+    var waitingJobs: Heap<JobTurn> = []
+    /// Shards that pause after a failure.
+    var paused: Heap<ShardTimer> = []
+    /// One entry for each lease, at the latest end that was known when it was inserted; leases that are over leave theirs behind for a while.
+    var leaseEnds: Heap<ShardTimer> = []
+    var leaseCount = 0
+    /// How many shards were looked at since the beginning: what an event costs.
+    package internal(set) var visitedShards = 0
 
     /// - Parameter incarnation: another number each time the coordinator starts, so that results of leases from before are stale.
     package init(policy: SchedulerPolicy = SchedulerPolicy(), incarnation: UInt32 = 0) {
@@ -96,24 +107,30 @@ package struct Scheduler: Sendable {
         switch event {
         case .jobAdded(let id, let stages, let hasMoreStages):
             guard jobs[id] == nil else { break }
-            jobs[id] = SchedulerJob(stages: stages, hasMoreStages: hasMoreStages)
-            order.append(id)
-            actions += finishStages(of: id)
+            jobs[id] = SchedulerJob(number: nextNumber, stages: stages, hasMoreStages: hasMoreStages)
+            nextNumber += 1
+            actions += advance(id)
         case .stagesAdded(let id, let stages, let hasMoreStages):
-            guard jobs[id]?.hasEnded == false else { break }
+            guard jobs[id] != nil else { break }
             jobs[id]?.add(stages, hasMoreStages: hasMoreStages)
-            actions += finishStages(of: id)
+            actions += advance(id)
         case .jobCancelled(let id): actions += end(id, reason: "the job was cancelled")
         case .workerJoined(let id, let host, let slots, let memory):
             workers[id] = Worker(host: host, slots: slots, memory: memory)
-        case .workerDraining(let id): workers[id]?.isDraining = true
+            updateFree(id)
+        case .workerDraining(let id):
+            workers[id]?.isDraining = true
+            updateFree(id)
         case .workerLeft(let id, let isLoss): actions += left(id, isLoss: isLoss, at: now)
         case .heartbeat(let id, let progress): renew(progress, of: id, at: now)
         case .shardFinished(let id, let attempt): actions += finished(attempt, by: id, at: now)
         case .shardFailed(let id, let attempt, let error): actions += failed(attempt, by: id, error, at: now)
         case .shardCommitted(let attempt): actions += committed(attempt)
         case .commitFailed(let attempt, let error): actions += commitFailed(attempt, error, at: now)
-        case .tick: actions += expire(at: now)
+        case .tick:
+            actions += expire(at: now)
+            actions += assign(at: now)
+            return actions + backUpStragglers(at: now)
         }
         return actions + assign(at: now)
     }
@@ -121,15 +138,16 @@ package struct Scheduler: Sendable {
     // MARK: Results
 
     private mutating func renew(_ progress: [LeaseProgress], of worker: WorkerID, at now: Duration) {
-        for entry in progress where holdsLease(worker, entry.attempt) {
-            jobs[entry.attempt.job]?.shards[entry.attempt.shard].renew(entry, until: now + policy.lease + policy.margin)
+        for attempt in progress.map(\.attempt) where holdsLease(worker, attempt) {
+            jobs[attempt.job]?.shards[attempt.shard].renewLease(
+                epoch: attempt.epoch, until: now + policy.lease + policy.margin)
         }
     }
 
     private mutating func finished(_ attempt: Attempt, by worker: WorkerID, at now: Duration) -> [Action] {
         guard holdsLease(worker, attempt) else { return [.stale(worker, attempt)] }
         let others = jobs[attempt.job]?.shards[attempt.shard].leases.filter { $0.epoch != attempt.epoch } ?? []
-        jobs[attempt.job]?.noteDuration(of: attempt, at: now)
+        jobs[attempt.job]?.noteDuration(of: attempt.shard, epoch: attempt.epoch, at: now)
         release(attempt, from: worker)
         let revokes = others.map { other in
             let stale = self.attempt(attempt.job, shard: attempt.shard, epoch: other.epoch)
@@ -144,7 +162,7 @@ package struct Scheduler: Sendable {
         guard isCommitting(attempt) else { return [] }
         jobs[attempt.job]?.shards[attempt.shard].state = .committed
         jobs[attempt.job]?.committedCount += 1
-        return finishStages(of: attempt.job)
+        return advance(attempt.job)
     }
 
     private mutating func commitFailed(_ attempt: Attempt, _ error: TesseraError, at now: Duration) -> [Action] {
@@ -152,39 +170,26 @@ package struct Scheduler: Sendable {
         return retry(attempt, after: error, host: nil, at: now)
     }
 
-    private func isCommitting(_ attempt: Attempt) -> Bool {
-        guard attempt.incarnation == incarnation, let job = jobs[attempt.job], !job.hasEnded,
-            case .committing(attempt.epoch) = job.shards[attempt.shard].state
-        else {
-            return false
-        }
-        return true
-    }
-
-    /// Opens the next stage when one is complete, and ends the job with its last.
-    private mutating func finishStages(of id: JobID) -> [Action] {
-        switch jobs[id]?.advance() {
+    /// Opens the next stage when the open ones are complete, and ends the job with its last.
+    private mutating func advance(_ id: JobID) -> [Action] {
+        let advance = jobs[id]?.advance()
+        queue(id)
+        switch advance {
         case .stage, nil: return []
         case .unknown: return [.jobContinues(id)]
-        case .end:
-            _ = end(id, reason: "the job is finished")
-            return [.jobFinished(id)]
+        case .end: return end(id, reason: "the job is finished") + [.jobFinished(id)]
         }
     }
 
     // MARK: Ends
 
-    /// Takes the job out of the schedule and its leases back.
+    /// Takes the job out of the schedule and its leases back. Nothing of the job is kept.
     mutating func end(_ id: JobID, reason: String) -> [Action] {
-        guard let job = jobs[id], !job.hasEnded else { return [] }
-        jobs[id]?.hasEnded = true
-        order.removeAll { $0 == id }
-        return job.shards.indices.flatMap { shard in
-            job.shards[shard].leases.map { lease in
-                let attempt = attempt(id, shard: shard, epoch: lease.epoch)
-                release(attempt, from: lease.worker)
-                return Action.revoke(lease.worker, attempt, reason: reason)
-            }
+        guard let job = jobs.removeValue(forKey: id) else { return [] }
+        return job.leases.map { shard, lease in
+            let attempt = attempt(id, shard: shard, epoch: lease.epoch)
+            release(attempt, from: lease.worker)
+            return Action.revoke(lease.worker, attempt, reason: reason)
         }
     }
 
@@ -193,8 +198,13 @@ package struct Scheduler: Sendable {
     }
 
     mutating func release(_ attempt: Attempt, from worker: WorkerID) {
-        workers[worker]?.leases.remove(attempt)
-        jobs[attempt.job]?.shards[attempt.shard].removeLease(epoch: attempt.epoch)
+        if workers[worker]?.leases.remove(attempt) != nil { leaseCount -= 1 }
+        updateFree(worker)
+        jobs[attempt.job]?.removeLease(of: attempt.shard, epoch: attempt.epoch)
+    }
+
+    mutating func updateFree(_ worker: WorkerID) {
+        if workers[worker]?.freeSlots ?? 0 > 0 { free.insert(worker) } else { free.remove(worker) }
     }
 
     // MARK: Queries
@@ -202,36 +212,32 @@ package struct Scheduler: Sendable {
     /// Whether this worker may still finish this attempt.
     package func holdsLease(_ worker: WorkerID, _ attempt: Attempt) -> Bool { workers[worker]?.leases.contains(attempt) ?? false }
 
-    /// The first shard that waits although workers are there, since all of them are too small for it.
+    /// Whether an answer to `commit` still counts.
+    package func isCommitting(_ attempt: Attempt) -> Bool {
+        guard attempt.incarnation == incarnation, let job = jobs[attempt.job], job.shards.indices.contains(attempt.shard),
+            case .committing(attempt.epoch) = job.shards[attempt.shard].state
+        else { return false }
+        return true
+    }
+
+    /// A shard that waits although workers are there, since all of them are too small for it.
     package func oversizedShard(of id: JobID) -> (label: String, memory: MemoryNeed)? {
-        guard let job = jobs[id], !job.hasEnded, !workers.isEmpty else { return nil }
-        return job.shards.lazy.filter { $0.stage == job.stage && $0.isPending }
-            .first { shard in workers.values.allSatisfy { !$0.holds(shard.memory) } }.map { ($0.label, $0.memory) }
+        guard let job = jobs[id], !workers.isEmpty else { return nil }
+        return job.ready.largest.first { _, memory in workers.values.allSatisfy { !$0.holds(memory) } }
+            .map { (job.shards[$0.shard].label, $0.memory) }
     }
 
     package func leaseCount(of worker: WorkerID) -> Int { workers[worker]?.leases.count ?? 0 }
 
-    /// The shards of a job, in order.
-    package func shards(of id: JobID) -> [ShardView] { jobs[id]?.shards.map(ShardView.init) ?? [] }
-}
+    /// The worker's leases: jobs in order of submission, shards by number.
+    package func leases(of worker: WorkerID) -> [Attempt] {
+        (workers[worker]?.leases ?? []).sorted {
+            (jobs[$0.job]?.number ?? 0, $0.shard, $0.epoch) < (jobs[$1.job]?.number ?? 0, $1.shard, $1.epoch)
+        }
+    }
 
-/// A shard as status reports show it.
-package struct ShardView: Sendable, Hashable {
-    package let state: ShardStatus.State
-    package let workers: [Scheduler.WorkerID]
-    package let attempts: Int
-    /// Output bytes, as far as the furthest attempt has come.
-    package let bytesDone: Int
-
-    fileprivate init(_ shard: SchedulerShard) {
-        state =
-            switch shard.state {
-            case .committed: .committed
-            case .committing: .leased
-            case .open: shard.leases.isEmpty ? .pending : .leased
-            }
-        workers = shard.leases.map(\.worker)
-        attempts = Int(shard.nextEpoch - 1)
-        bytesDone = shard.leases.map(\.bytesDone).max() ?? 0
+    /// Entries that the scheduler holds: of jobs, of their shards, and in its queues.
+    package var entryCount: Int {
+        jobs.values.reduce(jobs.count) { $0 + $1.shards.count } + waitingJobs.count + paused.count + leaseEnds.count
     }
 }

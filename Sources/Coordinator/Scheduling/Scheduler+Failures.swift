@@ -1,4 +1,5 @@
 import Core
+import HeapModule
 import Protocol
 
 extension Scheduler {
@@ -20,16 +21,19 @@ extension Scheduler {
         guard shard.failedHosts.count < policy.hostLimit, shard.failures < policy.failureLimit else {
             return fail(attempt.job, error)
         }
+        queue(attempt.job, attempt.shard, at: now)
         return []
     }
 
     /// The worker's connection is gone: its leases go back. A shard that goes with worker after worker is taken for the cause.
     mutating func left(_ worker: WorkerID, isLoss: Bool, at now: Duration) -> [Action] {
-        guard let gone = workers.removeValue(forKey: worker) else { return [] }
+        let attempts = leases(of: worker)
         var actions: [Action] = []
-        for attempt in gone.leases.sorted(by: { ($0.shard, $0.epoch) < ($1.shard, $1.epoch) }) {
-            release(attempt, from: worker)
-            guard var shard = jobs[attempt.job]?.shards[attempt.shard], jobs[attempt.job]?.hasEnded == false else { continue }
+        for attempt in attempts { release(attempt, from: worker) }
+        workers[worker] = nil
+        free.remove(worker)
+        for attempt in attempts {
+            guard var shard = jobs[attempt.job]?.shards[attempt.shard] else { continue }
             if isLoss { shard.workerLosses += 1 }
             jobs[attempt.job]?.shards[attempt.shard] = shard
             guard shard.workerLosses < policy.workerLossLimit else {
@@ -39,26 +43,32 @@ extension Scheduler {
                 actions += fail(attempt.job, error)
                 continue
             }
+            queue(attempt.job, attempt.shard, at: now)
         }
         return actions
     }
 
-    /// Takes back the leases that nobody renewed. It counts as a failure of the shard once nobody else is at it.
+    /// Takes back the leases that nobody renewed. That counts as a failure of a shard that nobody else works on.
     mutating func expire(at now: Duration) -> [Action] {
         var actions: [Action] = []
-        for id in order {
-            for (index, shard) in (jobs[id]?.shards ?? []).enumerated() {
-                for lease in shard.leases where lease.ends <= now {
-                    let attempt = attempt(id, shard: index, epoch: lease.epoch)
-                    release(attempt, from: lease.worker)
-                    actions.append(.revoke(lease.worker, attempt, reason: "the lease ran out"))
-                    guard jobs[id]?.hasEnded == false, jobs[id]?.shards[index].isPending == true else { continue }
-                    let error = TesseraError(
-                        .temporary, "nobody renewed the lease of \(shard.label) in time",
-                        advice: "look at the network between coordinator and workers, then submit the job again")
-                    actions += retry(attempt, after: error, host: workers[lease.worker]?.host, at: now)
-                }
+        while let end = leaseEnds.min, end.at <= now {
+            leaseEnds.removeMin()
+            visitedShards += 1
+            guard let lease = jobs[end.id]?.shards[end.shard].lease(epoch: end.epoch) else { continue }
+            guard lease.ends <= now else {
+                // Renewed meanwhile.
+                leaseEnds.insert(
+                    ShardTimer(at: lease.ends, number: end.number, id: end.id, shard: end.shard, epoch: end.epoch))
+                continue
             }
+            let attempt = attempt(end.id, shard: end.shard, epoch: end.epoch)
+            release(attempt, from: lease.worker)
+            actions.append(.revoke(lease.worker, attempt, reason: "the lease ran out"))
+            guard let shard = jobs[end.id]?.shards[end.shard], shard.isPending else { continue }
+            let error = TesseraError(
+                .temporary, "nobody renewed the lease of \(shard.label) in time",
+                advice: "look at the network between coordinator and workers, then submit the job again")
+            actions += retry(attempt, after: error, host: workers[lease.worker]?.host, at: now)
         }
         return actions
     }

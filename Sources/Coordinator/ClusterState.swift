@@ -1,0 +1,277 @@
+import Core
+import Operators
+import Protocol
+
+/// All jobs and workers of a coordinator, and who works on what.
+///
+/// A value: events go in with the moment they happened at, and effects come out. It feeds the scheduler, carries out its decisions in the
+/// registries, and says what is left to do outside.
+struct ClusterState {
+    enum Effect {
+        /// Hand the message to the worker's connection.
+        case send(Message, to: @Sendable (Message) -> Void)
+        /// Something happened; registries and counters know already.
+        case happened(JobEvent)
+        /// Do it where it may take time, and say how it went.
+        case start(Step)
+    }
+
+    /// What takes time. Each step ends with a call of `ClusterState`.
+    enum Step: Sendable {
+        /// Ends with `committed`.
+        case commit(CommitRecord)
+        /// Make the next plan; ends with `extend` or `abandon`.
+        case plan(JobID)
+        /// Ends with `published`.
+        case publish(JobID)
+        /// Remove the unfinished output; ends with `removed`.
+        case remove(JobID)
+    }
+
+    private(set) var scheduler: Scheduler
+    private(set) var jobs: JobRegistry
+    private(set) var workers = WorkerRegistry()
+    /// `kernelIdentity` of the coordinator's machine.
+    private let machine: String?
+    private var effects: [Effect] = []
+
+    init(
+        policy: SchedulerPolicy = SchedulerPolicy(), incarnation: UInt32 = 0, limits: JobRegistry.Limits = JobRegistry.Limits(),
+        machine: String? = nil
+    ) {
+        scheduler = Scheduler(policy: policy, incarnation: incarnation)
+        jobs = JobRegistry(limits: limits)
+        self.machine = machine
+    }
+
+    private mutating func takeEffects() -> [Effect] {
+        defer { effects = [] }
+        return effects
+    }
+
+    private mutating func happened(_ event: JobEvent) {
+        jobs.apply(event)
+        workers.apply(event)
+        effects.append(.happened(event))
+    }
+
+    // MARK: Jobs
+
+    mutating func add(
+        _ id: JobID, _ job: Job, output: String, stages: PlannedStages, submittedAt: Double, at now: Duration
+    ) -> [Effect] {
+        jobs.add(id, output: output, job: job, startedAt: now, submittedAt: submittedAt)
+        happened(.added(id, output: output))
+        happened(.planned(id, stages.summary))
+        feed(.jobAdded(id, stages: stages.costs, hasMoreStages: stages.hasMoreStages), at: now)
+        return takeEffects()
+    }
+
+    /// Goes on with the next plan of a job, unless the job has ended meanwhile.
+    mutating func extend(_ id: JobID, with stages: PlannedStages, at now: Duration) -> [Effect] {
+        guard jobs[id]?.isRunning == true else { return [] }
+        jobs[id]?.job?.take(stages)
+        happened(.planned(id, stages.summary))
+        feed(.stagesAdded(id, stages: stages.costs, hasMoreStages: stages.hasMoreStages), at: now)
+        return takeEffects()
+    }
+
+    /// Ends a running job; one that is ending or has ended stays as it is.
+    ///
+    /// - Throws: `inputMissing` when there is no such job, `temporary` when its output is about to appear.
+    mutating func cancel(_ id: JobID, reason: String, at now: Duration) throws(TesseraError) -> [Effect] {
+        guard let record = jobs[id] else {
+            throw TesseraError(.inputMissing, "the coordinator knows no job \(id)", advice: "tessera status lists the jobs")
+        }
+        guard !record.isPublishing else {
+            throw TesseraError(.temporary, "the job \(id) is finished but for its last step, and can no longer be cancelled")
+        }
+        return interrupt(id, as: .cancelled, TesseraError(.cancelled, reason), at: now)
+    }
+
+    /// Ends a running job that cannot go on.
+    mutating func abandon(_ id: JobID, _ error: TesseraError, at now: Duration) -> [Effect] {
+        guard jobs[id]?.isRunning == true else { return [] }
+        return interrupt(id, as: .failed, error, at: now)
+    }
+
+    /// Ends a job in whatever phase it is.
+    mutating func interrupt(_ id: JobID, as state: JobState, _ error: TesseraError, at now: Duration) -> [Effect] {
+        feed(.jobCancelled(id), at: now)
+        end(id, as: state, error)
+        return takeEffects()
+    }
+
+    private mutating func end(_ id: JobID, as state: JobState, _ error: TesseraError) {
+        guard let record = jobs[id], record.isRunning || record.isPublishing else { return }
+        jobs[id]?.phase = .ending(state, error.bounded)
+        effects.append(.start(.remove(id)))
+    }
+
+    /// The job's output has its name, or cannot be published.
+    mutating func published(_ id: JobID, error: TesseraError?, at now: Duration) -> [Effect] {
+        guard jobs[id]?.isPublishing == true else { return [] }
+        if let error {
+            end(id, as: .failed, error)
+        } else {
+            jobs[id]?.phase = .ended(.done, nil, at: now)
+            happened(.ended(id, .done, nil))
+        }
+        return takeEffects()
+    }
+
+    /// The job's unfinished output is gone.
+    mutating func removed(_ id: JobID, at now: Duration) -> [Effect] {
+        guard case .ending(let state, let error)? = jobs[id]?.phase else { return [] }
+        jobs[id]?.phase = .ended(state, error, at: now)
+        happened(.ended(id, state, error))
+        return takeEffects()
+    }
+
+    // MARK: Workers
+
+    mutating func attach(
+        _ description: WorkerDescription, at now: Duration, send: @escaping @Sendable (Message) -> Void
+    ) -> (id: Scheduler.WorkerID, effects: [Effect]) {
+        let id = workers.add(description, at: now, send: send)
+        happened(.workerJoined(workers.reference(to: id), address: description.address))
+        feed(
+            .workerJoined(id, host: description.address, slots: description.threads, memory: description.tensorMemory), at: now)
+        return (id, takeEffects())
+    }
+
+    mutating func drain(_ worker: Scheduler.WorkerID, at now: Duration) -> [Effect] {
+        workers.drain(worker)
+        feed(.workerDraining(worker), at: now)
+        return takeEffects()
+    }
+
+    mutating func detach(_ worker: Scheduler.WorkerID, reason: String, isLoss: Bool, at now: Duration) -> [Effect] {
+        let reference = workers.reference(to: worker)
+        guard workers.remove(worker) != nil else { return [] }
+        for attempt in scheduler.leases(of: worker) { revoked(attempt, reference, reason: "the worker left: \(reason)") }
+        happened(.workerLeft(reference, reason: reason))
+        feed(.workerLeft(worker, isLoss: isLoss), at: now)
+        return takeEffects()
+    }
+
+    private mutating func revoked(_ attempt: Attempt, _ worker: WorkerReference, reason: String) {
+        jobs[attempt.job]?.job?.forget(attempt)
+        happened(.revoked(attempt, worker, reason: reason))
+    }
+
+    // MARK: Attempts
+
+    mutating func heartbeat(_ worker: Scheduler.WorkerID, _ leases: [LeaseProgress], at now: Duration) -> [Effect] {
+        for entry in leases where scheduler.holdsLease(worker, entry.attempt) {
+            happened(.progressed(entry.attempt, bytesDone: entry.bytesDone))
+        }
+        feed(.heartbeat(worker, leases), at: now)
+        return takeEffects()
+    }
+
+    /// Where a block belongs, or `nil` when the attempt that it comes from is no longer wanted.
+    func target(
+        of attempt: Attempt, from worker: Scheduler.WorkerID, tensor: Int, offset: Int, byteCount: Int
+    ) throws(TesseraError) -> BlockTarget? {
+        guard let record = jobs[attempt.job], record.isRunning, scheduler.holdsLease(worker, attempt) else { return nil }
+        return try record.job?.target(of: attempt, tensor: tensor, offset: offset, byteCount: byteCount)
+    }
+
+    mutating func stored(_ block: BlockPosition, of attempt: Attempt) {
+        jobs[attempt.job]?.job?.arrived(block, of: attempt)
+    }
+
+    mutating func finished(_ done: ShardDone, by worker: Scheduler.WorkerID, at now: Duration) -> [Effect] {
+        let attempt = done.attempt
+        guard scheduler.holdsLease(worker, attempt) else {
+            happened(.stale(attempt, workers.reference(to: worker)))
+            return takeEffects()
+        }
+        do throws(TesseraError) {
+            try jobs[attempt.job]?.job?.report(done.result, of: attempt, delivery: done.delivery ?? .relayed)
+            feed(.shardFinished(worker, attempt), at: now)
+            return takeEffects()
+        } catch {
+            return failed(attempt, by: worker, error, at: now)
+        }
+    }
+
+    mutating func failed(
+        _ attempt: Attempt, by worker: Scheduler.WorkerID, _ error: TesseraError, at now: Duration
+    ) -> [Effect] {
+        if scheduler.holdsLease(worker, attempt) { failed(attempt, workers.reference(to: worker), error) }
+        feed(.shardFailed(worker, attempt, error), at: now)
+        return takeEffects()
+    }
+
+    private mutating func failed(_ attempt: Attempt, _ worker: WorkerReference, _ error: TesseraError) {
+        jobs[attempt.job]?.job?.forget(attempt)
+        happened(.failed(attempt, worker, error.bounded))
+    }
+
+    /// The answer to the step `commit`. It counts for nothing when the job has ended meanwhile.
+    mutating func committed(_ record: CommitRecord, error: TesseraError?, at now: Duration) -> [Effect] {
+        let attempt = record.attempt
+        guard scheduler.isCommitting(attempt) else { return [] }
+        if let error {
+            failed(attempt, record.worker, error)
+            feed(.commitFailed(attempt, error), at: now)
+        } else {
+            let bytes = jobs[attempt.job]?.job?.commit(record) ?? 0
+            happened(.committed(attempt, record.worker, byteCount: bytes, record.delivery))
+            feed(.shardCommitted(attempt), at: now)
+        }
+        return takeEffects()
+    }
+
+    mutating func tick(at now: Duration) -> [Effect] {
+        feed(.tick, at: now)
+        return takeEffects()
+    }
+
+    // MARK: Scheduling
+
+    private mutating func feed(_ event: Scheduler.Event, at now: Duration) {
+        for action in scheduler.handle(event, at: now) { perform(action, at: now) }
+    }
+
+    private mutating func perform(_ action: Scheduler.Action, at now: Duration) {
+        switch action {
+        case .lease(let worker, let attempt, let lasting):
+            guard let send = workers[worker]?.send, let work = jobs[attempt.job]?.job?.work(attempt.shard) else { return }
+            let lease = Lease(
+                attempt: attempt, milliseconds: Int(lasting / .milliseconds(1)), work: work,
+                output: jobs[attempt.job]?.job?.place(attempt.shard, machine: machine))
+            happened(.leased(attempt, workers.reference(to: worker)))
+            effects.append(.send(.lease(lease), to: send))
+        case .revoke(let worker, let attempt, let reason):
+            revoked(attempt, workers.reference(to: worker), reason: reason)
+            guard let send = workers[worker]?.send else { return }
+            effects.append(.send(.revoke(Revoke(attempt: attempt, reason: reason)), to: send))
+        case .stale(let worker, let attempt): happened(.stale(attempt, workers.reference(to: worker)))
+        case .commit(let worker, let attempt):
+            guard let record = jobs[attempt.job]?.job?.record(of: attempt, by: workers.reference(to: worker)) else {
+                let error = TesseraError(.temporary, "the result of shard \(attempt.shard) is not there")
+                failed(attempt, workers.reference(to: worker), error)
+                return feed(.commitFailed(attempt, error), at: now)
+            }
+            effects.append(.start(.commit(record)))
+        case .jobContinues(let id): effects.append(.start(.plan(id)))
+        case .jobFinished(let id):
+            jobs[id]?.phase = .publishing
+            effects.append(.start(.publish(id)))
+        case .jobFailed(let id, let error): end(id, as: .failed, error)
+        }
+    }
+}
+
+extension TesseraError {
+    /// The error with texts of a length that a status message can bear; a worker may send any.
+    fileprivate var bounded: TesseraError {
+        let limit = 2000
+        func bounded(_ text: String) -> String { text.count > limit ? text.prefix(limit) + "…" : text }
+        return TesseraError(
+            code, bounded(problem), file: file.map(bounded), line: line, tensor: tensor.map(bounded), advice: advice.map(bounded))
+    }
+}

@@ -1,0 +1,75 @@
+package import Core
+package import Protocol
+
+/// A worker as events name it.
+package struct WorkerReference: Sendable, Hashable {
+    package let id: Scheduler.WorkerID
+    package let name: String
+}
+
+/// A shard as progress knows it.
+package struct ShardSummary: Sendable, Hashable {
+    package let label: String
+    /// Bytes that progress counts: of the output, or of the inputs where nothing but statistics comes out.
+    package let byteCount: Int
+
+    package init(label: String, byteCount: Int) {
+        self.label = label
+        self.byteCount = byteCount
+    }
+}
+
+/// What planning found out about a job. A job with several plans has the numbers of all of them.
+package struct PlanSummary: Sendable, Hashable {
+    package let method: String
+    package let digest: Digest
+    /// Bytes of all inputs, each counted once.
+    package let bytesInput: Int
+    /// Bytes of the tensors that this plan adds to the output.
+    package let bytesOutput: Int
+    /// The shards that this plan adds, in order.
+    package let shards: [ShardSummary]
+
+    package init(method: String, digest: Digest, bytesInput: Int, bytesOutput: Int, shards: [ShardSummary]) {
+        self.method = method
+        self.digest = digest
+        self.bytesInput = bytesInput
+        self.bytesOutput = bytesOutput
+        self.shards = shards
+    }
+}
+
+/// Everything that happens to jobs and workers, said once, where a decision has been carried out.
+///
+/// Counters, status, the log and whoever waits for a job read these events and nothing else.
+package enum JobEvent: Sendable, Hashable {
+    case added(JobID, output: String)
+    /// A plan is laid out and its shards wait for workers; jobs with analysis stages are planned more than once.
+    case planned(JobID, PlanSummary)
+    case leased(Attempt, WorkerReference)
+    /// Bytes of the shard, as progress counts them.
+    case progressed(Attempt, bytesDone: Int)
+    /// - Parameter byteCount: bytes of the shard's output.
+    case committed(Attempt, WorkerReference, byteCount: Int, Delivery)
+    /// The attempt is over and its shard, unless others work on it, waits again.
+    case failed(Attempt, WorkerReference, TesseraError)
+    /// As `failed`, but nothing is wrong with the attempt: another was faster, the worker left, the lease ran out, the job ended.
+    case revoked(Attempt, WorkerReference, reason: String)
+    /// A result came that nobody waits for any more.
+    case stale(Attempt, WorkerReference)
+    /// The job has ended, and its unfinished output is removed or its finished output published.
+    case ended(JobID, JobState, TesseraError?)
+    case workerJoined(WorkerReference, address: String)
+    case workerLeft(WorkerReference, reason: String)
+
+    /// `nil` for workers that come and go.
+    package var job: JobID? {
+        switch self {
+        case .added(let id, _), .planned(let id, _), .ended(let id, _, _): id
+        case .leased(let attempt, _), .progressed(let attempt, _), .committed(let attempt, _, _, _),
+            .failed(let attempt, _, _), .revoked(let attempt, _, _), .stale(let attempt, _):
+            attempt.job
+        case .workerJoined, .workerLeft: nil
+        }
+    }
+}

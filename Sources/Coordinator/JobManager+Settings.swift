@@ -1,0 +1,28 @@
+package import Operators
+package import Work
+
+extension JobManager {
+    package struct Settings: Sendable {
+        package var inputRoots: Roots
+        /// Absolute path that every output must lie under; `nil` allows any.
+        package var outputRoot: String?
+        package var policy: SchedulerPolicy
+        /// Refuses what no worker will ever have the memory for, where all workers are known.
+        package var checkMemory: @Sendable (MemoryNeed, _ recipe: String) throws -> Void = { _, _ in }
+        /// Version named in the manifest and to peers.
+        package var build: String
+        /// Part of every attempt; another number each time the coordinator starts.
+        package var incarnation: UInt32
+
+        package init(
+            inputRoots: Roots, outputRoot: String? = nil, policy: SchedulerPolicy = SchedulerPolicy(), build: String,
+            incarnation: UInt32
+        ) {
+            self.inputRoots = inputRoots
+            self.outputRoot = outputRoot
+            self.policy = policy
+            self.build = build
+            self.incarnation = incarnation
+        }
+    }
+}

@@ -1,0 +1,232 @@
+import Checkpoints
+package import Core
+import Planning
+import Protocol
+import TaskVectors
+import Work
+
+/// A plan, taken apart for those who need to know of it. Made where planning may take its time.
+struct PlannedStages: Sendable {
+    let plan: Plan
+    /// The shards of all stages in one row.
+    let shards: [PlannedShard]
+    let costs: [[ShardCost]]
+    let summary: PlanSummary
+    let files: Set<InputFile>
+
+    init(_ plan: Plan) {
+        self.plan = plan
+        shards = Array(plan.stages.joined())
+        costs = zip(plan.stages, plan.memory).map { stage, memory in
+            zip(stage, memory).map { ShardCost(label: $0.label, cost: $0.sourceByteCount, memory: $1) }
+        }
+        summary = PlanSummary(
+            method: plan.method, digest: plan.digest, bytesInput: plan.inputs.reduce(0) { $0 + $1.byteCount },
+            bytesOutput: shards.reduce(0) { $0 + $1.byteCount },
+            shards: shards.map { ShardSummary(label: $0.label, byteCount: $0.progressByteCount) })
+        files = plan.files
+    }
+
+    var hasMoreStages: Bool { plan.next != nil }
+}
+
+/// What a job that has not ended is worked on with: its plan, its unfinished output, the results so far.
+struct Job: Sendable {
+    let options: JobOptions
+    let output: any OutputTransaction
+    /// The plan in hand; a job with analysis stages gets others.
+    private(set) var plan: Plan
+    /// Every input file of all plans, as leases name them.
+    private(set) var files: Set<InputFile> = []
+
+    /// The shards of the plan in hand. The scheduler counts the shards of earlier plans before them.
+    private var shards: [PlannedShard] = []
+    private var firstShard = 0
+    /// What came out of each committed shard of the plan in hand.
+    private var results: [ShardResult?] = []
+    /// The blocks that are stored, by shard and epoch.
+    private var arrived: [Int: [UInt64: Set<BlockPosition>]] = [:]
+    /// Results that were reported and are not committed yet.
+    private var reported: [Int: Report] = [:]
+    private var bytesWritten = 0
+    private var bytesRead = 0
+    private var shares: [String: RunReport.Worker] = [:]
+
+    private struct Report {
+        let epoch: UInt64
+        let result: ShardResult
+        let delivery: Delivery
+    }
+
+    init(_ stages: PlannedStages, output: any OutputTransaction, options: JobOptions) {
+        self.output = output
+        self.options = options
+        plan = stages.plan
+        take(stages)
+    }
+
+    /// Goes on with the plan that follows from the statistics of earlier ones.
+    mutating func take(_ stages: PlannedStages) {
+        plan = stages.plan
+        firstShard += shards.count
+        shards = stages.shards
+        results = Array(repeating: nil, count: shards.count)
+        files.formUnion(stages.files)
+    }
+
+    /// A shard of the plan in hand, by the scheduler's number.
+    func shard(_ number: Int) -> PlannedShard? {
+        let index = number - firstShard
+        return shards.indices.contains(index) ? shards[index] : nil
+    }
+
+    /// What a worker is sent of the shard.
+    func work(_ number: Int) -> ShardWork? { shard(number).map { plan.work(of: $0) } }
+
+    /// Where workers that see the output write the shard's bytes; `nil` where nobody can, or where the shard has none.
+    func place(_ number: Int, machine: String?) -> OutputPlace? {
+        guard let location = output.location, let shard = shard(number) else { return nil }
+        let numbers = Set(shard.outputs.map(\.part)).sorted()
+        guard !numbers.isEmpty else { return nil }
+        let parts = numbers.map {
+            OutputPlace.Part(number: $0, name: plan.layout.parts[$0].fileName, size: plan.layout.parts[$0].fileSize)
+        }
+        return OutputPlace(directory: location.directory, relative: location.relative, machine: machine, parts: parts)
+    }
+
+    // MARK: Results
+
+    mutating func arrived(_ block: BlockPosition, of attempt: Attempt) {
+        arrived[attempt.shard, default: [:]][attempt.epoch, default: []].insert(block)
+    }
+
+    /// Forgets what arrived of an attempt that is over.
+    mutating func forget(_ attempt: Attempt) {
+        arrived[attempt.shard]?[attempt.epoch] = nil
+        if arrived[attempt.shard]?.isEmpty == true { arrived[attempt.shard] = nil }
+        if reported[attempt.shard]?.epoch == attempt.epoch { reported[attempt.shard] = nil }
+    }
+
+    /// Takes the result of a finished attempt, after checking that it fits the shard and, unless the worker wrote its blocks itself, that all of
+    /// them are stored.
+    ///
+    /// - Throws: `protocolMismatch` for a result that does not fit the plan, `temporary` when blocks are missing.
+    mutating func report(_ result: ShardResult, of attempt: Attempt, delivery: Delivery) throws(TesseraError) {
+        guard let planned = shard(attempt.shard) else {
+            throw TesseraError(.protocolMismatch, "a result for shard \(attempt.shard), which the plan does not have")
+        }
+        guard result.digests.map(\.count) == planned.outputs.map(\.blockCount),
+            result.statistics.isEmpty || result.statistics.count == planned.tensors.count
+        else {
+            throw TesseraError(.protocolMismatch, "the result for \(planned.label) has digests for other blocks than the plan's")
+        }
+        let blocks = arrived[attempt.shard]?[attempt.epoch]?.count ?? 0, expected = result.digests.reduce(0) { $0 + $1.count }
+        guard delivery == .direct || blocks == expected else {
+            throw TesseraError(.temporary, "the result for \(planned.label) came with \(blocks) of \(expected) blocks")
+        }
+        reported[attempt.shard] = Report(epoch: attempt.epoch, result: result, delivery: delivery)
+    }
+
+    /// The reported result of an attempt; `nil` when there is none.
+    func record(of attempt: Attempt, by worker: WorkerReference) -> CommitRecord? {
+        guard let report = reported[attempt.shard], report.epoch == attempt.epoch else { return nil }
+        return CommitRecord(attempt: attempt, worker: worker, result: report.result, delivery: report.delivery)
+    }
+
+    /// Where a block of a leased shard belongs.
+    ///
+    /// - Throws: `protocolMismatch` for a block that the plan does not have.
+    func target(of attempt: Attempt, tensor: Int, offset: Int, byteCount: Int) throws(TesseraError) -> BlockTarget? {
+        guard let planned = shard(attempt.shard) else { return nil }
+        let outputs = planned.outputs
+        guard outputs.indices.contains(tensor), offset % outputs[tensor].blockSize == 0,
+            (0..<outputs[tensor].byteCount).contains(offset),
+            byteCount == min(outputs[tensor].blockSize, outputs[tensor].byteCount - offset)
+        else {
+            throw TesseraError(
+                .protocolMismatch, "a block of \(byteCount) bytes at \(offset) does not fit tensor \(tensor) of \(planned.label)")
+        }
+        return BlockTarget(output: output, part: outputs[tensor].part, offset: outputs[tensor].offset + offset)
+    }
+
+    /// Makes a result the shard's own.
+    ///
+    /// - Returns: bytes of the shard's output.
+    mutating func commit(_ record: CommitRecord) -> Int {
+        let number = record.attempt.shard
+        guard let planned = shard(number) else { return 0 }
+        results[number - firstShard] = record.result
+        reported[number] = nil
+        arrived[number] = nil
+        bytesWritten += planned.byteCount
+        bytesRead += planned.sourceByteCount
+        let name = record.worker.name
+        shares[name, default: RunReport.Worker(name: name)].add(bytes: planned.byteCount, record.delivery)
+        return planned.byteCount
+    }
+
+    /// The plan's blocks by part and position in the part, once every shard is committed.
+    func blocksByPart() throws(TesseraError) -> [[TensorBlocks]] {
+        var parts = plan.layout.parts.map { Array(repeating: TensorBlocks?.none, count: $0.tensors.count) }
+        let positions = plan.layout.parts.map { part in
+            // An empty tensor begins where the next one does, and has no blocks.
+            Dictionary(
+                uniqueKeysWithValues: part.tensors.enumerated().filter { $1.byteCount > 0 }.map { ($1.range.lowerBound, $0) })
+        }
+        for (shard, result) in zip(shards, try committedResults()) {
+            for (output, digests) in zip(shard.outputs, result.digests) where output.byteCount > 0 {
+                guard let position = positions[output.part][output.offset] else { continue }
+                parts[output.part][position] = TensorBlocks(size: output.blockSize, digests: digests)
+            }
+        }
+        return parts.map { $0.map { $0 ?? TensorBlocks(digests: []) } }
+    }
+
+    /// The statistics of each tensor of the plan in hand, by the models' name for it, once every shard is committed.
+    func statistics() throws(TesseraError) -> [String: TensorStatistics] {
+        var statistics: [String: TensorStatistics] = [:]
+        for (shard, result) in zip(shards, try committedResults()) {
+            for (tensor, found) in zip(shard.tensors, result.statistics) { statistics[tensor.name] = found }
+        }
+        return statistics
+    }
+
+    private func committedResults() throws(TesseraError) -> [ShardResult] {
+        var found: [ShardResult] = []
+        for (shard, result) in zip(shards, results) {
+            guard let result else { throw TesseraError(.internal, "the shard \(shard.label) has no result") }
+            found.append(result)
+        }
+        return found
+    }
+
+    /// - Parameters:
+    ///   - record: the job's entry in the registry.
+    ///   - seconds: from submission to now.
+    func report(of record: JobRecord, seconds: Double) -> RunReport {
+        RunReport(
+            job: record.id.description, startedAt: record.submittedAt, seconds: seconds, shards: record.progress.shards.total,
+            attempts: record.progress.attempts, bytesRead: bytesRead, bytesWritten: bytesWritten,
+            workers: shares.values.sorted { $0.name < $1.name })
+    }
+}
+
+/// A block of a shard's output.
+struct BlockPosition: Hashable {
+    let tensor: Int
+    /// Bytes from the beginning of the tensor.
+    let offset: Int
+}
+
+/// Where a block of a leased shard belongs.
+package struct BlockTarget: Sendable {
+    let output: any OutputTransaction
+    let part: Int
+    /// Bytes from the beginning of the part.
+    let offset: Int
+
+    /// Writes the block to its place. May wait for a disk.
+    package func write(_ bytes: UnsafeRawBufferPointer) throws(TesseraError) {
+        try output.put(bytes, part: part, at: offset)
+    }
+}

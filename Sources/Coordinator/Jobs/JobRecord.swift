@@ -1,0 +1,73 @@
+import Core
+import Protocol
+
+/// A job in the coordinator's list, from its submission until it is let go.
+struct JobRecord: Sendable {
+    enum Phase: Sendable {
+        case running
+        case publishing
+        /// Nothing more is done for the job; its unfinished output is being removed.
+        case ending(JobState, TesseraError?)
+        case ended(JobState, TesseraError?, at: Duration)
+    }
+
+    let id: JobID
+    /// Jobs in order of submission have rising numbers.
+    let number: Int
+    let output: String
+    let startedAt: Duration
+    /// Seconds since 1970.
+    let submittedAt: Double
+    var phase = Phase.running
+    /// Plan and results; `nil` once the job has ended.
+    var job: Job?
+    private(set) var progress = JobProgress()
+    /// The last plan.
+    private var plan: PlanSummary?
+    private var bytesOutput = 0
+
+    init(id: JobID, number: Int, output: String, job: Job?, startedAt: Duration, submittedAt: Double) {
+        self.id = id
+        self.number = number
+        self.output = output
+        self.job = job
+        self.startedAt = startedAt
+        self.submittedAt = submittedAt
+    }
+
+    /// What status messages call the phase. A job that is ending is still running for those who wait for its end.
+    var state: JobState {
+        switch phase {
+        case .running, .ending: .running
+        case .publishing: .publishing
+        case .ended(let state, _, _): state
+        }
+    }
+
+    var isRunning: Bool { if case .running = phase { true } else { false } }
+    var isPublishing: Bool { if case .publishing = phase { true } else { false } }
+    var hasEnded: Bool { if case .ended = phase { true } else { false } }
+
+    mutating func apply(_ event: JobEvent) {
+        progress.apply(event)
+        guard case .planned(_, let plan) = event else { return }
+        bytesOutput += plan.bytesOutput
+        // The shards are in `progress`.
+        self.plan = PlanSummary(
+            method: plan.method, digest: plan.digest, bytesInput: plan.bytesInput, bytesOutput: plan.bytesOutput, shards: [])
+    }
+
+    mutating func dropRows() { progress.dropRows() }
+
+    /// Costs the same for every number of shards.
+    func status(at now: Duration, blockedReason: String? = nil, shards: [ShardStatus]? = nil) -> JobStatus? {
+        guard let plan else { return nil }
+        var error: TesseraError?, end = now
+        if case .ended(_, let problem, let moment) = phase { (error, end) = (problem, moment) }
+        return JobStatus(
+            id: id, state: state, method: plan.method, output: output, plan: plan.digest, shards: progress.shards,
+            bytesDone: progress.bytesDone, bytesTotal: progress.bytesTotal, bytesOutput: bytesOutput, bytesInput: plan.bytesInput,
+            attempts: progress.attempts, submittedAt: submittedAt, seconds: (end - startedAt).seconds, error: error,
+            blockedReason: blockedReason, shardDetails: shards)
+    }
+}

@@ -1,0 +1,170 @@
+import Core
+import Operators
+import Protocol
+
+/// Answers status requests in pages, so that no message grows with the number of jobs, shards or workers.
+struct StatusPages {
+    private let cluster: ClusterState
+    private let now: Duration
+
+    /// Rows of a page, however many were asked for.
+    static let jobLimit = 200
+    static let shardLimit = 1000
+    static let workerLimit = 1000
+    /// Bytes of text in a page's rows, where rows are unusually long. Rows and their numbers stay far below what a message may hold.
+    static let textLimit = 1 << 20
+    /// Characters of a shard's label.
+    private static let labelLimit = 200
+
+    /// - Parameter now: on the cluster's clock.
+    init(_ cluster: ClusterState, at now: Duration) {
+        self.cluster = cluster
+        self.now = now
+    }
+
+    /// - Returns: `nil` when there is no such job.
+    func answer(_ request: StatusRequest) -> Status? {
+        if let number = request.workersAfter { return workers(after: number) }
+        if let id = request.job { return job(id, request) }
+        var status = request.prefix.map { jobs(beginningWith: $0) } ?? jobs(request)
+        if request.after == nil, request.prefix == nil { add(workers(after: nil), to: &status) }
+        return status
+    }
+
+    private func add(_ workers: Status, to status: inout Status) {
+        status.workers = workers.workers
+        status.nextWorkers = workers.nextWorkers
+    }
+
+    // MARK: Jobs
+
+    private func jobs(_ request: StatusRequest) -> Status {
+        var page = Page(limit: min(max(0, request.limit ?? .max), Self.jobLimit))
+        var status = Status(jobs: [], workers: [], total: cluster.jobs.count)
+        var last: Int?
+        for record in cluster.jobs.jobs(after: request.after) {
+            guard let job = summary(of: record) else { continue }
+            guard page.takes(job.textSize) else {
+                status.next = last
+                break
+            }
+            status.jobs.append(job)
+            last = record.number
+        }
+        return status
+    }
+
+    /// All jobs whose id begins with `prefix`, without their shards, up to a page of them.
+    private func jobs(beginningWith prefix: String) -> Status {
+        let found = cluster.jobs.jobs(after: nil).filter { $0.id.description.hasPrefix(prefix.lowercased()) }
+        return Status(
+            jobs: found.prefix(Self.jobLimit).compactMap { summary(of: $0) }, workers: [], total: found.count)
+    }
+
+    private func job(_ id: JobID, _ request: StatusRequest) -> Status? {
+        guard let record = cluster.jobs[id], var job = summary(of: record) else { return nil }
+        var status = Status(jobs: [], workers: [], total: job.shards.total)
+        let limit = min(max(0, request.limit ?? .max), Self.shardLimit), rows = record.progress.rowCount
+        if limit > 0, rows > 0 {
+            var page = Page(limit: limit), details: [ShardStatus] = []
+            var index = min(max(-1, request.after ?? -1), rows) + 1
+            while index < rows, let shard = shard(index, of: record), page.takes(shard.textSize) {
+                details.append(shard)
+                index += 1
+            }
+            job.shardDetails = details
+            if index < rows { status.next = index - 1 }
+        }
+        status.jobs = [job]
+        if limit > 0, request.after == nil { add(workers(after: nil), to: &status) }
+        return status
+    }
+
+    private func shard(_ index: Int, of record: JobRecord) -> ShardStatus? {
+        guard var shard = record.progress.row(index) else { return nil }
+        if shard.label.count > Self.labelLimit { shard.label = shard.label.prefix(Self.labelLimit) + "…" }
+        return shard
+    }
+
+    private func summary(of record: JobRecord) -> JobStatus? {
+        record.status(at: now, blockedReason: record.isRunning ? blockedReason(of: record.id) : nil)
+    }
+
+    private func blockedReason(of id: JobID) -> String? {
+        guard let shard = cluster.scheduler.oversizedShard(of: id) else { return nil }
+        let missing = cluster.workers.members.values.map(\.description).map { worker in
+            (worker, bytes: shard.memory.byteCount(threads: worker.threads))
+        }
+        guard let (worker, bytes) = missing.min(by: { $0.bytes - $0.0.tensorMemory < $1.bytes - $1.0.tensorMemory }) else {
+            return nil
+        }
+        let needed = bytes >> 20 + (bytes & (1 << 20 - 1) == 0 ? 0 : 1),
+            threads = worker.threads == 1 ? "one thread" : "\(worker.threads) threads"
+        return """
+            waits for a worker with more memory: \(shard.label) needs \(needed) MiB beside the buffers of \(threads), \(worker.name) has \
+            \(worker.tensorMemory >> 20) MiB; start one with more --memory, or with fewer --threads
+            """
+    }
+
+    // MARK: Workers
+
+    private func workers(after number: Int?) -> Status {
+        var page = Page(limit: Self.workerLimit)
+        var status = Status(jobs: [], workers: [])
+        for id in cluster.workers.members.keys.filter({ $0 > number ?? 0 }).sorted() {
+            guard let worker = worker(id) else { continue }
+            guard page.takes(worker.textSize) else {
+                status.nextWorkers = status.workers.last?.id
+                break
+            }
+            status.workers.append(worker)
+        }
+        return status
+    }
+
+    private func worker(_ id: Scheduler.WorkerID) -> WorkerStatus? {
+        guard let worker = cluster.workers[id] else { return nil }
+        let leases = cluster.scheduler.leaseCount(of: id), description = worker.description
+        return WorkerStatus(
+            id: id, name: description.name, address: description.address, build: description.build,
+            state: worker.isDraining ? .draining : leases > 0 ? .busy : .idle, threads: description.threads,
+            memory: description.memory, leases: leases, shardsDone: worker.shardsDone, bytesDone: worker.bytesDone,
+            bytesDirect: worker.bytesDirect, secondsConnected: (now - worker.since).seconds)
+    }
+}
+
+/// Counts what a page has taken.
+private struct Page {
+    private var rows: Int
+    private var text = StatusPages.textLimit
+
+    init(limit: Int) { rows = limit }
+
+    /// Whether there is space for a row with that much text. A page that may have rows takes one however long.
+    mutating func takes(_ size: Int) -> Bool {
+        guard rows > 0, size <= text || text == StatusPages.textLimit else { return false }
+        rows -= 1
+        text -= size
+        return true
+    }
+}
+
+extension String {
+    /// Bytes in JSON, at most.
+    fileprivate var jsonSize: Int { utf8.reduce(0) { $0 + ($1 < 0x20 ? 6 : $1 == 0x22 || $1 == 0x5c ? 2 : 1) } }
+}
+
+extension JobStatus {
+    fileprivate var textSize: Int {
+        [method, output, blockedReason, error?.problem, error?.file, error?.tensor, error?.advice]
+            .reduce(0) { $0 + ($1?.jsonSize ?? 0) }
+    }
+}
+
+extension ShardStatus {
+    fileprivate var textSize: Int { workers.reduce(label.jsonSize) { $0 + $1.jsonSize } }
+}
+
+extension WorkerStatus {
+    fileprivate var textSize: Int { name.jsonSize + build.jsonSize }
+}
