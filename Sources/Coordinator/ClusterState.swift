@@ -146,7 +146,7 @@ struct ClusterState {
         return takeEffects()
     }
 
-    mutating func detach(_ worker: Scheduler.WorkerID, reason: String, isLoss: Bool = true, at now: Duration) -> [Effect] {
+    mutating func detach(_ worker: Scheduler.WorkerID, reason: String, isLoss: Bool, at now: Duration) -> [Effect] {
         let reference = workers.reference(to: worker)
         guard workers.remove(worker) != nil else { return [] }
         for attempt in scheduler.leases(of: worker) { revoked(attempt, reference, reason: "the worker left: \(reason)") }

@@ -24,7 +24,6 @@ package actor JobManager {
     private var state: ClusterState
     private var waiters = JobWaiters()
     private var isDraining = false
-    private(set) var connectionCount = 0
     private let (steps, stepInput) = AsyncStream<ClusterState.Step>.makeStream()
 
     /// How often leases are checked for their end.

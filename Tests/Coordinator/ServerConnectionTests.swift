@@ -16,11 +16,22 @@ import Work
     private let roots: Roots
     private let manager: JobManager
     private let clock = HandClock()
+    private let running: Running
+
+    /// Takes the steps of jobs as long as the test lasts.
+    private final class Running: Sendable {
+        private let task: Task<Void, Never>
+
+        init(_ manager: JobManager) { task = Task { await manager.run() } }
+
+        deinit { task.cancel() }
+    }
 
     init() throws {
         directory = try TemporaryDirectory()
         roots = try Roots([directory.path])
         manager = JobManager(settings: JobManager.Settings(inputRoots: roots, build: "test", incarnation: 5), log: .silent)
+        running = Running(manager)
     }
 
     /// A peer that the coordinator serves; its task ends with the connection.

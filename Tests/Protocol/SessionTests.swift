@@ -223,6 +223,21 @@ import Work
         #expect(session.received(.statusRequest(StatusRequest()), at: .zero) == [.request(.statusRequest(StatusRequest()))])
     }
 
+    @Test(
+        arguments: [
+            ("after", StatusRequest(after: .max)), ("after", StatusRequest(after: -1)), ("limit", StatusRequest(limit: .min)),
+            ("workersAfter", StatusRequest(workersAfter: .max)),
+            ("prefix", StatusRequest(prefix: String(repeating: "0", count: 129))),
+        ])
+    func aStatusRequestOutOfBoundsIsAFailure(field: String, request: StatusRequest) {
+        var session = welcomed(.client)
+        guard case .send(.failure(let failure))? = session.received(.statusRequest(request), at: .zero).first else {
+            Issue.record("the request was taken")
+            return
+        }
+        #expect(failure.problems.first?.problem.contains("'\(field)' ") == true)
+    }
+
     // MARK: Blocks beside everything else
 
     private static let done = ShardDone(attempt: attempt, result: ShardResult(digests: []))

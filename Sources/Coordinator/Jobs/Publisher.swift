@@ -8,7 +8,7 @@ import TensorKernels
 /// Puts everything beside the weights into an output, and gives the output its name.
 struct Publisher {
     private let output: any OutputTransaction
-    /// Where sidecar files are copied from.
+    /// Where sidecar files are read.
     private let inputs: any InputFiles
     /// The version that the manifest names.
     private let build: String

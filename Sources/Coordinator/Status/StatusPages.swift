@@ -98,7 +98,8 @@ struct StatusPages {
         guard let (worker, bytes) = missing.min(by: { $0.bytes - $0.0.tensorMemory < $1.bytes - $1.0.tensorMemory }) else {
             return nil
         }
-        let needed = (bytes + (1 << 20) - 1) >> 20, threads = worker.threads == 1 ? "one thread" : "\(worker.threads) threads"
+        let needed = bytes >> 20 + (bytes & (1 << 20 - 1) == 0 ? 0 : 1),
+            threads = worker.threads == 1 ? "one thread" : "\(worker.threads) threads"
         return """
             waits for a worker with more memory: \(shard.label) needs \(needed) MiB beside the buffers of \(threads), \(worker.name) has \
             \(worker.tensorMemory >> 20) MiB; start one with more --memory, or with fewer --threads

@@ -35,7 +35,12 @@ extension Message {
         case .submit(let submission): try submission.validate(bounds)
         case .cancel(let cancel): try bounds.text(cancel.reason, "reason", Limits.reasonBytes)
         case .status(let status): try status.validate(bounds)
-        case .drain, .submitted, .statusRequest, .cancelled, .failure: break
+        case .statusRequest(let request):
+            try bounds.text(request.prefix ?? "", "prefix", Limits.nameBytes)
+            for (number, field) in [(request.after, "after"), (request.limit, "limit"), (request.workersAfter, "workersAfter")] {
+                try bounds.number(number ?? 0, field, 0...Limits.byteCount)
+            }
+        case .drain, .submitted, .cancelled, .failure: break
         }
     }
 }
