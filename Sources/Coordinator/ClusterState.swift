@@ -29,7 +29,7 @@ struct ClusterState {
     }
 
     private(set) var scheduler: Scheduler
-    private(set) var jobs: JobRegistry
+    var jobs: JobRegistry
     private(set) var workers = WorkerRegistry()
     /// `kernelIdentity` of the coordinator's machine.
     private let machine: String?

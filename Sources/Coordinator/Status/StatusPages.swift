@@ -92,12 +92,12 @@ struct StatusPages {
 
     private func blockedReason(of id: JobID) -> String? {
         guard let shard = cluster.scheduler.oversizedShard(of: id) else { return nil }
-        let missing = cluster.workers.members.values.map(\.description).map { worker in
-            (worker, bytes: shard.memory.byteCount(threads: worker.threads))
+        func missing(_ worker: WorkerDescription) -> Int {
+            shard.memory.byteCount(threads: worker.threads) - worker.tensorMemory
         }
-        guard let (worker, bytes) = missing.min(by: { $0.bytes - $0.0.tensorMemory < $1.bytes - $1.0.tensorMemory }) else {
-            return nil
-        }
+        let workers = cluster.workers.members.values.lazy.map(\.description)
+        guard let worker = workers.min(by: { (missing($0), $0.name) < (missing($1), $1.name) }) else { return nil }
+        let bytes = shard.memory.byteCount(threads: worker.threads)
         let needed = (bytes + (1 << 20) - 1) >> 20, threads = worker.threads == 1 ? "one thread" : "\(worker.threads) threads"
         return """
             waits for a worker with more memory: \(shard.label) needs \(needed) MiB beside the buffers of \(threads), \(worker.name) has \
