@@ -23,23 +23,23 @@ import Testing
 
     private func size(_ status: Status) throws -> Int { try Message.status(status).frame().byteCount }
 
-    @Test(arguments: ["layers.1234.mlp.experts.56", String(repeating: "\u{1}\"", count: 5000)])
-    func aJobOfManyShardsComesInPages(label: String) throws {
-        let cluster = try cluster(shards: 100_000, label: label)
+    @Test(arguments: [("layers.1234.mlp.experts.56", 100_000), (String(repeating: "\u{1}\"", count: 5000), 10_000)])
+    func aJobOfManyShardsComesInPages(label: String, count: Int) throws {
+        let cluster = try cluster(shards: count, label: label)
         var after: Int?, seen = 0, pages = 0
         repeat {
             let status = try #require(
                 StatusPages(cluster, at: .zero).answer(StatusRequest(job: Self.id, after: after, limit: .max)))
             #expect(try size(status) < Limits.controlBodyBytes / 2)
             let details = try #require(status.jobs.first?.shardDetails)
-            #expect(status.total == 100_000 && details.map(\.index) == Array(seen..<seen + details.count))
+            #expect(status.total == count && details.map(\.index) == Array(seen..<seen + details.count))
             seen += details.count
             pages += 1
             after = status.next
         } while after != nil
-        #expect(seen == 100_000 && pages >= 100)
+        #expect(seen == count && pages >= count / 1000)
         let summary = try #require(StatusPages(cluster, at: .zero).answer(StatusRequest(job: Self.id, limit: 0)))
-        #expect(summary.jobs.first?.shardDetails == nil && summary.jobs.first?.shards.total == 100_000)
+        #expect(summary.jobs.first?.shardDetails == nil && summary.jobs.first?.shards.total == count)
         #expect(try size(summary) < 2000)
     }
 

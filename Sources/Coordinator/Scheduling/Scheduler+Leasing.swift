@@ -14,7 +14,9 @@ extension Scheduler {
         /// Needs that no free slot holds.
         var unplaceable: Set<MemoryNeed> = []
         while !free.isEmpty, let turn = waitingJobs.popMin() {
-            while let (shard, worker) = nextMatch(in: turn.id, &unplaceable) { actions.append(lease(turn.id, shard, to: worker, at: now)) }
+            while let (shard, worker) = nextMatch(in: turn.id, &unplaceable) {
+                actions.append(lease(turn.id, shard, to: worker, at: now))
+            }
             if jobs[turn.id]?.ready.isEmpty == false {
                 passedOver.append(turn)
             } else {

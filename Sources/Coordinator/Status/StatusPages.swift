@@ -13,7 +13,7 @@ struct StatusPages {
     static let workerLimit = 1000
     /// Bytes of text in a page's rows, where rows are unusually long. Rows and their numbers stay far below what a message may hold.
     static let textLimit = 1 << 20
-    /// Characters of a shard's label.
+    /// Bytes of a shard's label.
     private static let labelLimit = 200
 
     /// - Parameter now: on the cluster's clock.
@@ -82,7 +82,7 @@ struct StatusPages {
 
     private func shard(_ index: Int, of record: JobRecord) -> ShardStatus? {
         guard var shard = record.progress.row(index) else { return nil }
-        if shard.label.count > Self.labelLimit { shard.label = shard.label.prefix(Self.labelLimit) + "…" }
+        shard.label = shard.label.shortened(to: Self.labelLimit)
         return shard
     }
 
