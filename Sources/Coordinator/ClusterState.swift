@@ -179,6 +179,7 @@ struct ClusterState {
     }
 
     mutating func stored(_ block: BlockPosition, of attempt: Attempt) {
+        guard scheduler.isLeased(attempt) else { return }
         jobs[attempt.job]?.job?.arrived(block, of: attempt)
     }
 

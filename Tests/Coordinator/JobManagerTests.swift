@@ -18,9 +18,34 @@ import Work
 
     init() throws {
         jobs = try TestJobs()
-        manager = JobManager(
+        manager = Self.manager(clock, store)
+    }
+
+    private static func manager(
+        _ clock: HandClock, _ store: MemoryOutputStore, commits: any CommitLog = WrittenOutput()
+    ) -> JobManager {
+        JobManager(
             settings: .init(inputRoots: .wholeMachine, build: "test", incarnation: 1),
-            log: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }), time: clock.source, outputs: store)
+            log: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }), time: clock.source, outputs: store,
+            commits: commits)
+    }
+
+    /// Answers when it is told to.
+    private final class SlowCommits: CommitLog {
+        private let waiting = Mutex<[CheckedContinuation<Void, any Error>]>([])
+
+        var count: Int { waiting.withLock { $0.count } }
+
+        func commit(_ record: CommitRecord) async throws {
+            try await withCheckedThrowingContinuation { continuation in waiting.withLock { $0.append(continuation) } }
+        }
+
+        func answer(_ result: Result<Void, any Error>) {
+            for continuation in waiting.withLock({ waiting in
+                defer { waiting = [] }
+                return waiting
+            }) { continuation.resume(with: result) }
+        }
     }
 
     /// Runs the manager while `body` runs.
@@ -71,6 +96,27 @@ import Work
         }
         #expect(plans == (recipe == TestJobs.store ? 2 : 1) && committed == status.shards.total)
         #expect(ends == [.ended(status.id, .done, nil)])
+    }
+
+    /// A job is cancelled while its results are being committed; the answer, good or bad, changes nothing any more.
+    @Test(arguments: [false, true])
+    func anAnswerToACommitMayComeTooLate(fails: Bool) async throws {
+        let commits = SlowCommits(), manager = Self.manager(clock, store, commits: commits)
+        let run = Task { await manager.run() }
+        let (leases, input) = AsyncStream<Lease>.makeStream()
+        let worker = await manager.attach(.test(threads: 3)) { if case .lease(let lease) = $0 { input.yield(lease) } }
+        let id = try await manager.submit(jobs.submission()).job
+        var iterator = leases.makeAsyncIterator()
+        for _ in 0..<3 { await manager.finished(try #require(await iterator.next()).done(), by: worker) }
+        while commits.count < 3 { await Task.yield() }
+        #expect(await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first?.shards.leased == 3)
+        try await manager.cancel(id, reason: "test")
+        commits.answer(fails ? .failure(TesseraError(.io, "late")) : .success(()))
+        run.cancel()
+        await run.value
+        let job = try #require(await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first)
+        #expect(job.state == .cancelled && job.shards.committed == 0)
+        #expect(store.unfinished == [] && store.outputs.isEmpty)
     }
 
     @Test func aCancelledJobLeavesNothing() async throws {

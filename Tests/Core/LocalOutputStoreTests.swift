@@ -127,6 +127,30 @@ import Testing
         #expect(directory.names == [])
     }
 
+    /// Whoever gives the output up twice is told that it is gone when it is, and blocks that come late wait for nobody.
+    @Test func abortReturnsWhenEverythingIsGone() throws {
+        let isRemoving = DispatchSemaphore(value: 0), goOn = DispatchSemaphore(value: 0), done = DispatchGroup()
+        var calls = DirectoryCalls.system
+        let system = calls
+        calls.remove = {
+            isRemoving.signal()
+            goOn.wait()
+            system.remove($0)
+        }
+        let output = try begin(store(calls)), seen = Mutex<[[String]]>([])
+        for name in ["first", "second"] {
+            DispatchQueue(label: name).async(group: done) { [directory] in
+                output.abort()
+                seen.withLock { $0.append(directory.names) }
+            }
+        }
+        isRemoving.wait()
+        #expect(throws: TesseraError.self) { try [1].withUnsafeBytes { try output.put($0, part: 0, at: 0) } }
+        goOn.signal()
+        done.wait()
+        #expect(seen.withLock { $0 } == [[], []])
+    }
+
     @Test func afterAbortNothingIsLaidOut() throws {
         let output = try begin(store())
         output.abort()

@@ -226,12 +226,19 @@ package struct Scheduler: Sendable {
     /// Whether this worker may still finish this attempt.
     package func holdsLease(_ worker: WorkerID, _ attempt: Attempt) -> Bool { workers[worker]?.leases.contains(attempt) ?? false }
 
+    /// Whether some worker may still finish this attempt.
+    package func isLeased(_ attempt: Attempt) -> Bool { shard(of: attempt)?.lease(epoch: attempt.epoch) != nil }
+
     /// Whether an answer to `commit` still counts.
     package func isCommitting(_ attempt: Attempt) -> Bool {
-        guard attempt.incarnation == incarnation, let job = jobs[attempt.job], job.shards.indices.contains(attempt.shard),
-            case .committing(attempt.epoch) = job.shards[attempt.shard].state
-        else { return false }
-        return true
+        if case .committing(attempt.epoch)? = shard(of: attempt)?.state { true } else { false }
+    }
+
+    private func shard(of attempt: Attempt) -> SchedulerShard? {
+        guard attempt.incarnation == incarnation, let job = jobs[attempt.job], job.shards.indices.contains(attempt.shard) else {
+            return nil
+        }
+        return job.shards[attempt.shard]
     }
 
     /// A shard that waits although workers are there, since all of them are too small for it.
