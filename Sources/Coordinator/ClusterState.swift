@@ -29,7 +29,7 @@ struct ClusterState {
     }
 
     private(set) var scheduler: Scheduler
-    private(set) var jobs: JobRegistry
+    var jobs: JobRegistry
     private(set) var workers = WorkerRegistry()
     /// `kernelIdentity` of the coordinator's machine.
     private let machine: String?
@@ -179,6 +179,7 @@ struct ClusterState {
     }
 
     mutating func stored(_ block: BlockPosition, of attempt: Attempt) {
+        guard scheduler.isLeased(attempt) else { return }
         jobs[attempt.job]?.job?.arrived(block, of: attempt)
     }
 
@@ -269,9 +270,15 @@ struct ClusterState {
 extension TesseraError {
     /// The error with texts of a length that a status message can bear; a worker may send any.
     fileprivate var bounded: TesseraError {
-        let limit = 2000
-        func bounded(_ text: String) -> String { text.count > limit ? text.prefix(limit) + "…" : text }
+        func bounded(_ text: String) -> String { text.shortened(to: 2000) }
         return TesseraError(
             code, bounded(problem), file: file.map(bounded), line: line, tensor: tensor.map(bounded), advice: advice.map(bounded))
+    }
+}
+
+extension String {
+    /// The text, or its beginning where it has more than so many bytes.
+    func shortened(to limit: Int) -> String {
+        utf8.count <= limit ? self : String(decoding: utf8.prefix(limit), as: UTF8.self) + "…"
     }
 }

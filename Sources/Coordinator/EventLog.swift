@@ -6,7 +6,8 @@ extension Logger {
     /// Logs what an operator wants to read; what happens many times a second is left out, or said at debug level.
     func note(_ event: JobEvent) {
         switch event {
-        case .added, .leased, .progressed, .committed: break
+        case .leased, .progressed, .committed: break
+        case .added(let id, let output): info("job added", metadata: ["job": "\(id)", "output": "\(output)"])
         case .planned(let id, let plan):
             info("job planned", metadata: ["job": "\(id)", "method": "\(plan.method)", "shards": "\(plan.shards.count)"])
         case .failed(let attempt, let worker, let error):

@@ -16,9 +16,9 @@ package struct WorkerDescription: Sendable {
     private static let textLimit = 128
 
     package init(name: String, address: String, build: String, threads: Int, memory: Int, tensorMemory: Int) {
-        self.name = String(name.prefix(Self.textLimit))
+        self.name = name.shortened(to: Self.textLimit)
         self.address = address
-        self.build = String(build.prefix(Self.textLimit))
+        self.build = build.shortened(to: Self.textLimit)
         self.threads = threads
         self.memory = memory
         self.tensorMemory = tensorMemory

@@ -108,8 +108,10 @@ private final class LocalOutput: OutputTransaction {
     let location: OutputLocation?
     private let replacesExisting: Bool
     private let calls: DirectoryCalls
-    /// Held while parts are created and while everything is removed, so that neither can happen inside the other.
+    /// Held while parts are created: whoever gives the output up waits for that, and nothing is created later.
     private let state = Mutex(State())
+    /// Whether everything is removed. Held while it is, apart from `state`, so that only those wait who want it gone.
+    private let isRemoved = Mutex(false)
 
     init(output: String, location: OutputLocation, replacesExisting: Bool, calls: DirectoryCalls) {
         self.output = output
@@ -133,8 +135,8 @@ private final class LocalOutput: OutputTransaction {
                 }
                 for file in files { try linkOrCopy(file.path, to: "\(directory)/\(file.name)") }
             } catch {
-                state.phase = .aborted
-                calls.remove(directory)
+                state = State(phase: .aborted)
+                remove()
                 throw error
             }
         }
@@ -196,11 +198,18 @@ private final class LocalOutput: OutputTransaction {
     }
 
     func abort() {
-        state.withLock { state in
-            guard state.phase == .open else { return }
-            state.phase = .aborted
-            state.parts = []
-            calls.remove(directory)
+        let isAborted = state.withLock { state in
+            if state.phase == .open { state = State(phase: .aborted) }
+            return state.phase == .aborted
+        }
+        if isAborted { remove() }
+    }
+
+    /// Returns when everything is gone, whoever removes it.
+    private func remove() {
+        isRemoved.withLock { isRemoved in
+            if !isRemoved { calls.remove(directory) }
+            isRemoved = true
         }
     }
 

@@ -30,7 +30,10 @@ extension Scheduler {
         let attempts = leases(of: worker)
         var actions: [Action] = []
         for attempt in attempts { release(attempt, from: worker) }
-        workers[worker] = nil
+        if let size = workers.removeValue(forKey: worker)?.size {
+            sizes[size, default: 0] -= 1
+            if sizes[size] == 0 { sizes[size] = nil }
+        }
         free.remove(worker)
         for attempt in attempts {
             guard var shard = jobs[attempt.job]?.shards[attempt.shard] else { continue }

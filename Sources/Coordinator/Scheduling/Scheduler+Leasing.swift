@@ -6,11 +6,17 @@ extension Scheduler {
     /// Gives free slots to ready shards: jobs in order of submission, the largest shard of a job first.
     mutating func assign(at now: Duration) -> [Action] {
         resumePaused(at: now)
+        guard canAssign else { return [] }
+        canAssign = false
         var actions: [Action] = []
         /// Jobs whose shards fit no free slot.
         var passedOver: [JobTurn] = []
+        /// Needs that no free slot holds.
+        var unplaceable: Set<MemoryNeed> = []
         while !free.isEmpty, let turn = waitingJobs.popMin() {
-            while let (shard, worker) = nextMatch(in: turn.id) { actions.append(lease(turn.id, shard, to: worker, at: now)) }
+            while let (shard, worker) = nextMatch(in: turn.id, &unplaceable) {
+                actions.append(lease(turn.id, shard, to: worker, at: now))
+            }
             if jobs[turn.id]?.ready.isEmpty == false {
                 passedOver.append(turn)
             } else {
@@ -22,12 +28,15 @@ extension Scheduler {
     }
 
     /// Takes the job's largest shard that fits a free slot out of its ready shards.
-    private mutating func nextMatch(in id: JobID) -> (shard: Int, worker: WorkerID)? {
+    private mutating func nextMatch(in id: JobID, _ unplaceable: inout Set<MemoryNeed>) -> (shard: Int, worker: WorkerID)? {
         guard !free.isEmpty, let candidates = jobs[id]?.ready.largest else { return nil }
-        for (shard, memory) in candidates {
+        for (shard, memory) in candidates where !unplaceable.contains(memory) {
             visitedShards += 1
             let failedHosts = jobs[id]?.shards[shard].failedHosts ?? []
-            guard let worker = bestWorker(memory, failedHosts: failedHosts) else { continue }
+            guard let worker = bestWorker(memory, failedHosts: failedHosts) else {
+                unplaceable.insert(memory)
+                continue
+            }
             jobs[id]?.ready.removeLargest(of: memory)
             return (shard, worker)
         }
@@ -38,8 +47,8 @@ extension Scheduler {
     private func bestWorker(_ memory: MemoryNeed, failedHosts: Set<String>, except excluded: WorkerID? = nil) -> WorkerID? {
         var best: (rank: (Int, Double, WorkerID), id: WorkerID)?
         for id in free where id != excluded {
-            guard let worker = workers[id], worker.holds(memory) else { continue }
-            let load = Double(worker.leases.count) / Double(max(1, worker.slots))
+            guard let worker = workers[id], worker.size.holds(memory) else { continue }
+            let load = Double(worker.leases.count) / Double(max(1, worker.size.slots))
             let rank = (failedHosts.contains(worker.host) ? 1 : 0, load, id)
             if best.map({ rank < $0.rank }) ?? true { best = (rank, id) }
         }
@@ -77,6 +86,7 @@ extension Scheduler {
 
     /// Queues a job with ready shards.
     mutating func queue(_ id: JobID) {
+        canAssign = true
         guard let number = jobs[id]?.number, jobs[id]?.isQueued == false, jobs[id]?.ready.isEmpty == false else { return }
         jobs[id]?.isQueued = true
         waitingJobs.insert(JobTurn(number: number, id: id))

@@ -65,16 +65,22 @@ package struct Scheduler: Sendable {
         case jobFailed(JobID, TesseraError)
     }
 
+    /// What decides which shards a worker can hold.
+    struct WorkerSize: Hashable {
+        let slots: Int
+        /// Bytes.
+        let memory: Int
+
+        func holds(_ need: MemoryNeed) -> Bool { need.byteCount(threads: slots) <= memory }
+    }
+
     struct Worker {
         let host: String
-        let slots: Int
-        let memory: Int
+        let size: WorkerSize
         var isDraining = false
         var leases: Set<Attempt> = []
 
-        var freeSlots: Int { isDraining ? 0 : max(0, slots - leases.count) }
-
-        func holds(_ need: MemoryNeed) -> Bool { need.byteCount(threads: slots) <= memory }
+        var freeSlots: Int { isDraining ? 0 : max(0, size.slots - leases.count) }
     }
 
     let policy: SchedulerPolicy
@@ -84,8 +90,12 @@ package struct Scheduler: Sendable {
     var jobs: [JobID: SchedulerJob] = [:]
     private var nextNumber = 0
     var workers: [WorkerID: Worker] = [:]
+    /// How many workers there are of each size.
+    var sizes: [WorkerSize: Int] = [:]
     /// Workers with free slots.
     var free: Set<WorkerID> = []
+    /// Whether a worker became free or a shard became ready since the last assignment. Without that, what is left fits nowhere.
+    var canAssign = false
     /// Jobs with ready shards, in order of submission.
     var waitingJobs: Heap<JobTurn> = []
     /// Shards that pause after a failure.
@@ -116,7 +126,8 @@ package struct Scheduler: Sendable {
             actions += advance(id)
         case .jobCancelled(let id): actions += end(id, reason: "the job was cancelled")
         case .workerJoined(let id, let host, let slots, let memory):
-            workers[id] = Worker(host: host, slots: slots, memory: memory)
+            workers[id] = Worker(host: host, size: WorkerSize(slots: slots, memory: memory))
+            sizes[WorkerSize(slots: slots, memory: memory), default: 0] += 1
             updateFree(id)
         case .workerDraining(let id):
             workers[id]?.isDraining = true
@@ -204,7 +215,11 @@ package struct Scheduler: Sendable {
     }
 
     mutating func updateFree(_ worker: WorkerID) {
-        if workers[worker]?.freeSlots ?? 0 > 0 { free.insert(worker) } else { free.remove(worker) }
+        if workers[worker]?.freeSlots ?? 0 == 0 {
+            free.remove(worker)
+        } else if free.insert(worker).inserted {
+            canAssign = true
+        }
     }
 
     // MARK: Queries
@@ -212,18 +227,25 @@ package struct Scheduler: Sendable {
     /// Whether this worker may still finish this attempt.
     package func holdsLease(_ worker: WorkerID, _ attempt: Attempt) -> Bool { workers[worker]?.leases.contains(attempt) ?? false }
 
+    /// Whether some worker may still finish this attempt.
+    package func isLeased(_ attempt: Attempt) -> Bool { shard(of: attempt)?.lease(epoch: attempt.epoch) != nil }
+
     /// Whether an answer to `commit` still counts.
     package func isCommitting(_ attempt: Attempt) -> Bool {
-        guard attempt.incarnation == incarnation, let job = jobs[attempt.job], job.shards.indices.contains(attempt.shard),
-            case .committing(attempt.epoch) = job.shards[attempt.shard].state
-        else { return false }
-        return true
+        if case .committing(attempt.epoch)? = shard(of: attempt)?.state { true } else { false }
+    }
+
+    private func shard(of attempt: Attempt) -> SchedulerShard? {
+        guard attempt.incarnation == incarnation, let job = jobs[attempt.job], job.shards.indices.contains(attempt.shard) else {
+            return nil
+        }
+        return job.shards[attempt.shard]
     }
 
     /// A shard that waits although workers are there, since all of them are too small for it.
     package func oversizedShard(of id: JobID) -> (label: String, memory: MemoryNeed)? {
         guard let job = jobs[id], !workers.isEmpty else { return nil }
-        return job.ready.largest.first { _, memory in workers.values.allSatisfy { !$0.holds(memory) } }
+        return job.ready.largest.first { _, memory in sizes.keys.allSatisfy { !$0.holds(memory) } }
             .map { (job.shards[$0.shard].label, $0.memory) }
     }
 

@@ -13,7 +13,7 @@ struct StatusPages {
     static let workerLimit = 1000
     /// Bytes of text in a page's rows, where rows are unusually long. Rows and their numbers stay far below what a message may hold.
     static let textLimit = 1 << 20
-    /// Characters of a shard's label.
+    /// Bytes of a shard's label.
     private static let labelLimit = 200
 
     /// - Parameter now: on the cluster's clock.
@@ -82,7 +82,7 @@ struct StatusPages {
 
     private func shard(_ index: Int, of record: JobRecord) -> ShardStatus? {
         guard var shard = record.progress.row(index) else { return nil }
-        if shard.label.count > Self.labelLimit { shard.label = shard.label.prefix(Self.labelLimit) + "…" }
+        shard.label = shard.label.shortened(to: Self.labelLimit)
         return shard
     }
 
@@ -92,14 +92,14 @@ struct StatusPages {
 
     private func blockedReason(of id: JobID) -> String? {
         guard let shard = cluster.scheduler.oversizedShard(of: id) else { return nil }
-        let missing = cluster.workers.members.values.map(\.description).map { worker in
-            (worker, bytes: shard.memory.byteCount(threads: worker.threads))
+        func missing(_ worker: WorkerDescription) -> Int {
+            shard.memory.byteCount(threads: worker.threads) - worker.tensorMemory
         }
-        guard let (worker, bytes) = missing.min(by: { $0.bytes - $0.0.tensorMemory < $1.bytes - $1.0.tensorMemory }) else {
-            return nil
-        }
-        let needed = bytes >> 20 + (bytes & (1 << 20 - 1) == 0 ? 0 : 1),
-            threads = worker.threads == 1 ? "one thread" : "\(worker.threads) threads"
+        let workers = cluster.workers.members.values.lazy.map(\.description)
+        guard let worker = workers.min(by: { (missing($0), $0.name) < (missing($1), $1.name) }) else { return nil }
+        let bytes = shard.memory.byteCount(threads: worker.threads)
+        let needed = (bytes >> 20) + (bytes & ((1 << 20) - 1) == 0 ? 0 : 1)
+        let threads = worker.threads == 1 ? "one thread" : "\(worker.threads) threads"
         return """
             waits for a worker with more memory: \(shard.label) needs \(needed) MiB beside the buffers of \(threads), \(worker.name) has \
             \(worker.tensorMemory >> 20) MiB; start one with more --memory, or with fewer --threads

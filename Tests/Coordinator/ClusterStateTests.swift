@@ -1,0 +1,186 @@
+import Core
+import Planning
+import Protocol
+import TestSupport
+import Testing
+
+@testable import Coordinator
+
+/// The coordinator without sockets, tasks and files.
+@Suite struct ClusterStateTests {
+    private let stages: PlannedStages
+    private let store = MemoryOutputStore()
+    private static let id = JobID(high: 7, low: 7)
+
+    init() throws { stages = try TestJobs().stages() }
+
+    /// What came out, by kind.
+    private struct Outcome {
+        var leases: [Lease] = [], revokes: [Revoke] = [], events: [JobEvent] = [], steps: [ClusterState.Step] = []
+
+        init(_ effects: [ClusterState.Effect]) {
+            for effect in effects {
+                switch effect {
+                case .send(.lease(let lease), _): leases.append(lease)
+                case .send(.revoke(let revoke), _): revokes.append(revoke)
+                case .send: break
+                case .happened(let event): events.append(event)
+                case .start(let step): steps.append(step)
+                }
+            }
+        }
+
+        var commits: [CommitRecord] { steps.compactMap { if case .commit(let record) = $0 { record } else { nil } } }
+        var ends: [JobState] { events.compactMap { if case .ended(_, let state, _) = $0 { state } else { nil } } }
+        var removes: Bool { steps.contains { if case .remove = $0 { true } else { false } } }
+    }
+
+    private func add(_ id: JobID = id, to cluster: inout ClusterState) throws -> Outcome {
+        let job = Job(stages, output: try store.begin("/\(id)", job: "", overwrite: false), options: JobOptions())
+        return Outcome(cluster.add(id, job, output: "/\(id)", stages: stages, submittedAt: 0, at: .zero))
+    }
+
+    /// A cluster with one worker of three slots, all three shards of a job leased.
+    private func busy() throws -> (ClusterState, [Lease]) {
+        var cluster = ClusterState()
+        _ = cluster.attach(.test(threads: 3), at: .zero) { _ in }
+        let leases = try add(to: &cluster).leases
+        try #require(leases.count == 3)
+        return (cluster, leases)
+    }
+
+    @Test func aResultCountsWhenItsCommitIsAnswered() throws {
+        var (cluster, leases) = try busy()
+        let outcome = Outcome(cluster.finished(try leases[0].done(), by: 1, at: .zero))
+        let record = try #require(outcome.commits.first)
+        #expect(outcome.events.isEmpty && cluster.jobs[Self.id]?.progress.shards.leased == 3)
+        let answer = Outcome(cluster.committed(record, error: nil, at: .seconds(100)))
+        #expect(answer.events == [.committed(record.attempt, record.worker, byteCount: 16, .direct)])
+        #expect(cluster.jobs[Self.id]?.progress.shards.committed == 1 && cluster.workers[1]?.bytesDirect == 16)
+        // A second answer means nothing.
+        #expect(Outcome(cluster.committed(record, error: nil, at: .seconds(100))).events.isEmpty)
+        #expect(cluster.workers[1]?.shardsDone == 1)
+    }
+
+    @Test func aFailedCommitIsDoneAgain() throws {
+        var (cluster, leases) = try busy()
+        let record = try #require(Outcome(cluster.finished(try leases[0].done(), by: 1, at: .zero)).commits.first)
+        let error = TesseraError(.io, "the log is full")
+        #expect(
+            Outcome(cluster.committed(record, error: error, at: .zero)).events == [.failed(record.attempt, record.worker, error)])
+        let again = Outcome(cluster.tick(at: .seconds(2)))
+        #expect(again.leases.map(\.attempt.shard) == [record.attempt.shard] && again.leases.first?.attempt.epoch == 2)
+        // The answer to the first commit, once more and too late.
+        #expect(Outcome(cluster.committed(record, error: nil, at: .seconds(2))).events.isEmpty)
+    }
+
+    @Test func aJobThatEndsDuringACommitStaysEnded() throws {
+        for fails in [false, true] {
+            var (cluster, leases) = try busy()
+            let record = try #require(Outcome(cluster.finished(try leases[0].done(), by: 1, at: .zero)).commits.first)
+            let cancelled = Outcome(try cluster.cancel(Self.id, reason: "test", at: .zero))
+            #expect(cancelled.removes && cancelled.revokes.count == 2 && cancelled.ends == [])
+            let late = Outcome(cluster.committed(record, error: fails ? TesseraError(.io, "x") : nil, at: .zero))
+            #expect(late.events.isEmpty && late.leases.isEmpty && late.steps.isEmpty)
+            #expect(Outcome(cluster.removed(Self.id, at: .zero)).ends == [.cancelled])
+            #expect(Outcome(cluster.removed(Self.id, at: .zero)).ends == [])
+            #expect(cluster.jobs[Self.id]?.progress.shards == JobStatus.Shards(total: 3, pending: 3, leased: 0, committed: 0))
+        }
+    }
+
+    @Test func theLastCommitPublishesAndNothingElseDoes() throws {
+        var (cluster, leases) = try busy()
+        let records = try leases.flatMap { Outcome(cluster.finished(try $0.done(), by: 1, at: .zero)).commits }
+        #expect(Outcome(cluster.published(Self.id, error: nil, at: .zero)).events.isEmpty)
+        for record in records.dropLast() { #expect(Outcome(cluster.committed(record, error: nil, at: .zero)).steps.isEmpty) }
+        let last = Outcome(cluster.committed(try #require(records.last), error: nil, at: .zero))
+        guard case .publish(Self.id)? = last.steps.first else {
+            Issue.record("\(last.steps)")
+            return
+        }
+        #expect(throws: TesseraError.self) { try cluster.cancel(Self.id, reason: "too late", at: .zero) }
+        #expect(Outcome(cluster.published(Self.id, error: nil, at: .zero)).ends == [.done])
+        #expect(cluster.jobs[Self.id]?.job == nil, "plan and results are let go")
+    }
+
+    /// An output that cannot be published is removed before the job has failed.
+    @Test func aFailedPublishingRemovesTheOutput() throws {
+        var (cluster, leases) = try busy()
+        let records = try leases.flatMap { Outcome(cluster.finished(try $0.done(), by: 1, at: .zero)).commits }
+        for record in records { _ = cluster.committed(record, error: nil, at: .zero) }
+        let failed = Outcome(cluster.published(Self.id, error: TesseraError(.io, "full"), at: .zero))
+        #expect(failed.removes && failed.ends == [] && cluster.jobs[Self.id]?.state == .running)
+        #expect(Outcome(cluster.removed(Self.id, at: .zero)).ends == [.failed])
+    }
+
+    /// Blocks of attempts that are over count for no other attempt.
+    @Test func relayedBlocksBelongToTheirAttempt() throws {
+        var (cluster, leases) = try busy()
+        let lease = leases[0]
+        cluster.stored(BlockPosition(tensor: 0, offset: 0), of: lease.attempt)
+        let missing = Outcome(cluster.finished(try leases[1].done(delivery: .relayed), by: 1, at: .zero))
+        guard case .failed(_, _, let error)? = missing.events.first else {
+            Issue.record("\(missing.events)")
+            return
+        }
+        #expect(error.problem.contains("came with 0 of 1 blocks"))
+        #expect(Outcome(cluster.finished(try lease.done(delivery: .relayed), by: 1, at: .zero)).commits.count == 1)
+    }
+
+    @Test func workersComeAndGo() throws {
+        var (cluster, leases) = try busy()
+        let gone = Outcome(cluster.detach(1, reason: "silence", at: .zero))
+        #expect(gone.events.count == 4 && gone.events.last == .workerLeft(WorkerReference(id: 1, name: "w"), reason: "silence"))
+        #expect(cluster.jobs[Self.id]?.progress.shards.pending == 3)
+        #expect(Outcome(cluster.finished(try leases[0].done(), by: 1, at: .zero)).commits.isEmpty)
+        let joined = cluster.attach(.test("v", threads: 1), at: .zero) { _ in }
+        #expect(joined.id == 2 && Outcome(joined.effects).leases.count == 1)
+    }
+
+    /// Jobs come and go for months: what is kept of them is bounded, in the registry and in the scheduler.
+    @Test func twentyThousandJobsComeAndGo() throws {
+        let stages = try TestJobs().stages(shardBytes: nil), count = stages.shards.count
+        var cluster = ClusterState(limits: .init(endedJobs: 1000, endedRows: 600))
+        _ = cluster.attach(.test(threads: 3), at: .zero) { _ in }
+        var now = Duration.zero
+        for number in 0..<20_000 {
+            now += .seconds(1)
+            let id = JobID(high: 9, low: UInt64(number))
+            let job = Job(stages, output: Untouched(), options: JobOptions())
+            let leases = Outcome(cluster.add(id, job, output: "/out", stages: stages, submittedAt: 0, at: now)).leases
+            #expect(leases.count == count)
+            if number % 10 == 0 {
+                _ = try cluster.cancel(id, reason: "test", at: now)
+                _ = cluster.removed(id, at: now)
+                continue
+            }
+            for lease in leases {
+                for record in Outcome(cluster.finished(try lease.done(), by: 1, at: now)).commits {
+                    _ = cluster.committed(record, error: nil, at: now)
+                }
+            }
+            #expect(Outcome(cluster.published(id, error: nil, at: now)).ends == [.done])
+        }
+        #expect(cluster.jobs.count == 1000 && cluster.jobs.active.isEmpty)
+        #expect(cluster.jobs.entryCount <= 1600 && cluster.scheduler.entryCount < 2000)
+        let status = try #require(StatusPages(cluster, at: now).answer(StatusRequest()))
+        #expect(status.total == 1000 && status.jobs.count == 200 && status.jobs.first?.id.low == 19_000)
+        #expect(try Message.status(status).frame().byteCount < Limits.controlBodyBytes)
+        let last = JobID(high: 9, low: 19_999)
+        #expect(StatusPages(cluster, at: now).answer(StatusRequest(job: last))?.jobs.first?.shardDetails?.count == count)
+        #expect(try cluster.cancel(last, reason: "ended", at: now).isEmpty)
+        #expect(throws: TesseraError.self) { try cluster.cancel(JobID(high: 9, low: 1), reason: "gone", at: now) }
+    }
+
+    /// Costs nothing, however many there are.
+    private struct Untouched: OutputTransaction {
+        var location: OutputLocation? { nil }
+        func layOut(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError) {}
+        func put(_ bytes: UnsafeRawBufferPointer, part: Int, at offset: Int) throws(TesseraError) {}
+        func putFile(_ name: String, _ bytes: [UInt8]) throws(TesseraError) {}
+        func fileNames() throws(TesseraError) -> [String] { [] }
+        func open(_ name: String) throws(TesseraError) -> any ByteSource { throw TesseraError(.internal, "unused") }
+        func commit() throws(TesseraError) {}
+        func abort() {}
+    }
+}

@@ -1,0 +1,61 @@
+import Core
+import Planning
+import Protocol
+import TaskVectors
+import TestSupport
+import Work
+
+@testable import Coordinator
+
+/// Small models, recipes over them, and what a worker would answer.
+struct TestJobs {
+    private let directory: TemporaryDirectory
+
+    static let linear = "merge_method: linear\nmodels:\n- model: a\n- model: b\nparameters: {weight: 0.5}\n"
+    /// A store whose sizes depend on how many entries are kept: the job begins with an analysis stage.
+    static let store = "sparsify: {method: dare, density: 0.5}\nbase_model: a\nmodels:\n- {model: b, task: b}\n"
+
+    init() throws {
+        directory = try TemporaryDirectory()
+        for (model, value) in [("a", Float(1)), ("b", 2)] {
+            let tensors = (0..<3).map { ("layers.\($0).w", TestTensor([value, value, value, value])) }
+            try TestTensor.writeCheckpoint("\(directory.path)/\(model)", tensors)
+        }
+    }
+
+    func submission(_ recipe: String = linear, output: String = "/out") -> Submit {
+        Submit(
+            recipe: recipe, recipeName: "recipe.yml", workingDirectory: directory.path, output: output,
+            options: JobOptions(shardBytes: 1))
+    }
+
+    /// Three layers, by default a shard for each.
+    func stages(shardBytes: Int? = 1) throws -> PlannedStages {
+        let request = PlanRequest(
+            recipe: Self.linear, recipeName: "recipe.yml", workingDirectory: directory.path, shardBytes: shardBytes)
+        return PlannedStages(try Planner.plan(request))
+    }
+}
+
+extension Lease {
+    /// As if the worker had written every block itself. An analysis keeps two entries of each tensor.
+    func done(delivery: Delivery = .direct) throws -> ShardDone {
+        let digest = try Digest.sha256(of: [])
+        let base = BaseIdentity(digest: digest, sample: digest)
+        let statistics = work.tensors.filter { if case .encode = $0.operation { true } else { false } }
+            .map { TensorStatistics(tasks: [[2, 0]], base: $0.outputs.isEmpty ? nil : base) }
+        return ShardDone(
+            attempt: attempt,
+            result: ShardResult(
+                digests: work.outputs.map { Array(repeating: digest, count: $0.blockCount) },
+                statistics: statistics),
+            delivery: delivery)
+    }
+}
+
+extension WorkerDescription {
+    static func test(_ name: String = "w", threads: Int = 2) -> WorkerDescription {
+        WorkerDescription(
+            name: name, address: "h", build: "b", threads: threads, memory: 1 << 30, tensorMemory: 1 << 30)
+    }
+}

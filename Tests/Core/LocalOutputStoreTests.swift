@@ -1,0 +1,204 @@
+import Core
+import Dispatch
+import Foundation
+import Synchronization
+import TestSupport
+import Testing
+
+@Suite struct LocalOutputStoreTests {
+    private let directory: TemporaryDirectory
+    private let out: String
+    private static let parts = (0..<3).map { OutputPart(name: "part\($0)", size: 8, header: [1, 2]) }
+
+    init() throws {
+        directory = try TemporaryDirectory()
+        out = "\(directory.path)/out"
+    }
+
+    private func store(_ calls: DirectoryCalls = .system, root: String? = nil) -> LocalOutputStore {
+        LocalOutputStore(root: root, marker: "mark", calls: calls)
+    }
+
+    private func begin(_ store: LocalOutputStore, overwrite: Bool = false) throws -> any OutputTransaction {
+        try store.begin(out, job: "j", overwrite: overwrite)
+    }
+
+    private func writeOld() throws {
+        try FileManager.default.createDirectory(atPath: out, withIntermediateDirectories: false)
+        try directory.write("old", to: "out/mark")
+    }
+
+    /// Calls that write down their order.
+    private final class Journal: Sendable {
+        let lines = Mutex<[String]>([])
+
+        func note(_ line: String) { lines.withLock { $0.append(line) } }
+
+        var calls: DirectoryCalls {
+            var calls = DirectoryCalls.system
+            let system = calls
+            @Sendable func name(_ path: String) -> String { URL(fileURLWithPath: path).lastPathComponent }
+            let parent = "parent"
+            calls.sync = { [self] (path) throws(TesseraError) in
+                note("sync \(name(path).hasPrefix("out") ? name(path) : parent)")
+                try system.sync(path)
+            }
+            calls.rename = { [self] in
+                note("rename \(name($0)) \(name($1))")
+                return system.rename($0, $1)
+            }
+            calls.exchange = { [self] in
+                note("exchange \(name($0)) \(name($1))")
+                return system.exchange($0, $1)
+            }
+            calls.remove = { [self] in
+                note("remove \(name($0))")
+                system.remove($0)
+            }
+            return calls
+        }
+    }
+
+    @Test func anOutputAppearsWhenItIsCommitted() throws {
+        let journal = Journal(), output = try begin(store(journal.calls))
+        try output.layOut(Self.parts, adopting: [])
+        try [7, 8].withUnsafeBytes { try output.put(UnsafeRawBufferPointer(rebasing: $0[..<2]), part: 1, at: 4) }
+        try output.putFile("small", [9])
+        #expect(try output.fileNames() == ["part0", "part1", "part2", "small"])
+        #expect(try output.open("part1").bytes(0..<8) == [1, 2, 0, 0, 7, 0, 0, 0])
+        #expect(directory.names == ["out.partial-j"])
+        try output.commit()
+        #expect(directory.names == ["out"])
+        #expect(journal.lines.withLock { $0 } == ["sync out.partial-j", "rename out.partial-j out", "sync parent"])
+        output.abort()
+        #expect(directory.names == ["out"])
+    }
+
+    /// The old output is removed only once the exchange of the names cannot be undone by a crash.
+    @Test func theOldOutputIsRemovedAfterTheExchangeIsDurable() throws {
+        try writeOld()
+        let journal = Journal(), output = try begin(store(journal.calls), overwrite: true)
+        try output.layOut(Self.parts, adopting: [])
+        try output.commit()
+        #expect(
+            journal.lines.withLock { $0 } == [
+                "sync out.partial-j", "exchange out.partial-j out", "sync parent", "remove out.partial-j",
+            ])
+        #expect(directory.names == ["out"])
+        #expect(try FileManager.default.contentsOfDirectory(atPath: out).sorted() == ["part0", "part1", "part2"])
+    }
+
+    @Test func theOldOutputStaysWhereTheExchangeMayNotBeDurable() throws {
+        try writeOld()
+        var calls = DirectoryCalls.system
+        calls.sync = { [out] (path) throws(TesseraError) in
+            if !path.hasPrefix(out) { throw TesseraError(.io, "cannot sync") }
+        }
+        let output = try begin(store(calls), overwrite: true)
+        try output.layOut(Self.parts, adopting: [])
+        #expect(throws: TesseraError.self) { try output.commit() }
+        output.abort()
+        #expect(directory.names == ["out", "out.partial-j"])
+        #expect(try FileManager.default.contentsOfDirectory(atPath: "\(out).partial-j") == ["mark"])
+    }
+
+    /// A job is cancelled while its output is laid out: whoever comes first, nothing stays.
+    @Test func abortWaitsForALayoutAndRemovesItAll() throws {
+        let isHalfway = DispatchSemaphore(value: 0), abortCalled = DispatchSemaphore(value: 0)
+        var calls = DirectoryCalls.system
+        let system = calls
+        calls.create = { (path, size, reserve) throws(TesseraError) in
+            if path.hasSuffix("part1") {
+                isHalfway.signal()
+                abortCalled.wait()
+                // Time enough to remove everything under the layout's feet.
+                usleep(50_000)
+            }
+            return try system.create(path, size, reserve)
+        }
+        let output = try begin(store(calls)), done = DispatchGroup()
+        DispatchQueue(label: "layout").async(group: done) { try? output.layOut(Self.parts, adopting: []) }
+        isHalfway.wait()
+        DispatchQueue(label: "abort").async(group: done) {
+            abortCalled.signal()
+            output.abort()
+        }
+        done.wait()
+        #expect(directory.names == [])
+    }
+
+    /// Whoever gives the output up twice is told that it is gone when it is, and blocks that come late wait for nobody.
+    @Test func abortReturnsWhenEverythingIsGone() throws {
+        let isRemoving = DispatchSemaphore(value: 0), goOn = DispatchSemaphore(value: 0), done = DispatchGroup()
+        var calls = DirectoryCalls.system
+        let system = calls
+        calls.remove = {
+            isRemoving.signal()
+            goOn.wait()
+            system.remove($0)
+        }
+        let output = try begin(store(calls)), seen = Mutex<[[String]]>([])
+        for name in ["first", "second"] {
+            DispatchQueue(label: name).async(group: done) { [directory] in
+                output.abort()
+                seen.withLock { $0.append(directory.names) }
+            }
+        }
+        isRemoving.wait()
+        #expect(throws: TesseraError.self) { try [1].withUnsafeBytes { try output.put($0, part: 0, at: 0) } }
+        goOn.signal()
+        done.wait()
+        #expect(seen.withLock { $0 } == [[], []])
+    }
+
+    @Test func afterAbortNothingIsLaidOut() throws {
+        let output = try begin(store())
+        output.abort()
+        #expect(#expect(throws: TesseraError.self) { try output.layOut(Self.parts, adopting: []) }?.code == .cancelled)
+        #expect(throws: TesseraError.self) { try [1].withUnsafeBytes { try output.put($0, part: 0, at: 0) } }
+        #expect(throws: TesseraError.self) { try output.commit() }
+        #expect(directory.names == [])
+    }
+
+    @Test func aLayoutThatFailsRemovesEverything() throws {
+        var calls = DirectoryCalls.system
+        let system = calls
+        calls.create = { (path, size, reserve) throws(TesseraError) in
+            guard !path.hasSuffix("part2") else { throw TesseraError(.io, "no space left") }
+            return try system.create(path, size, reserve)
+        }
+        let output = try begin(store(calls))
+        #expect(throws: TesseraError.self) { try output.layOut(Self.parts, adopting: []) }
+        #expect(directory.names == [])
+    }
+
+    @Test func onlyOutputsOfTesseraAreReplaced() throws {
+        try writeOld()
+        #expect(throws: TesseraError.self) { try begin(store()) }
+        try FileManager.default.removeItem(atPath: "\(out)/mark")
+        #expect(throws: TesseraError.self) { try begin(store(), overwrite: true) }
+        #expect(directory.names == ["out"])
+    }
+
+    @Test func anOutputThatAppearsMeanwhileIsLeftAlone() throws {
+        let output = try begin(store())
+        try output.layOut(Self.parts, adopting: [])
+        try writeOld()
+        #expect(#expect(throws: TesseraError.self) { try output.commit() }?.code == .cannotCreate)
+        output.abort()
+        #expect(directory.names == ["out"])
+    }
+
+    @Test func namesAreAbsoluteAndBelowTheRoot() throws {
+        let real = try #require(try LocalFiles().canonicalPath(of: directory.path))
+        try FileManager.default.createSymbolicLink(atPath: "\(real)/link", withDestinationPath: real)
+        #expect(try store().resolve("link/out", workingDirectory: real) == "\(real)/out")
+        #expect(try store(root: real).resolve("\(real)/out", workingDirectory: "/") == "\(real)/out")
+        for (path, code) in [("..", TesseraError.Code.cannotCreate), ("none/out", .cannotCreate), ("../out", .notAllowed)] {
+            let error = #expect(throws: TesseraError.self) { try store(root: real).resolve(path, workingDirectory: real) }
+            #expect(error?.code == code, "\(path)")
+        }
+        let output = try store(root: real).begin("\(real)/out", job: "j", overwrite: false)
+        #expect(output.location == OutputLocation(directory: "\(real)/out.partial-j", relative: "out.partial-j"))
+    }
+}
