@@ -1,4 +1,4 @@
-package import Core
+import Core
 import Synchronization
 package import TensorKernels
 
@@ -41,25 +41,26 @@ package struct TensorPasses: Sendable {
     package let shape: [Int]
     package let inputs: TensorInputs
     package let sources: [any ElementSource]
-    package let outputType: DType
     package let kernels: Kernels
     package let runner: any ParallelRunner
     /// What is left of the memory, beside what the tensor needs.
     let memory: MemoryBudget
-    /// One for each output tensor; a merge has one.
+    /// What a merge stores its values with; an encoding of task vectors has its own ways.
+    let codec: (any ElementCodec)?
+    /// One for each output tensor.
     package let sinks: [any BlockSink]
     package let tiles: TilePool
-    private let readAhead: ReadAhead
+    let readAhead: ReadAhead
 
     /// Tiles that a thread folds before it asks for more work.
     private static let tilesPerSpan = 128
 
     package init(
-        shape: [Int], outputType: DType, sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels,
+        shape: [Int], codec: (any ElementCodec)? = nil, sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels,
         runner: any ParallelRunner, memory: MemoryBudget, sinks: [any BlockSink]
     ) {
         self.shape = shape
-        self.outputType = outputType
+        self.codec = codec
         self.sources = sources
         self.inputs = inputs
         self.kernels = kernels
@@ -74,7 +75,6 @@ package struct TensorPasses: Sendable {
     }
 
     package var count: Int { shape.reduce(1, *) }
-    private var byteCount: Int { count * outputType.bitWidth / 8 }
     package var tileCount: Int { (count + FixedTree.tileElements - 1) / FixedTree.tileElements }
 
     // MARK: Statistics
@@ -289,53 +289,6 @@ package struct TensorPasses: Sendable {
 
     package func tileRange(_ index: Int) -> Range<Int> {
         index * FixedTree.tileElements..<min(count, (index + 1) * FixedTree.tileElements)
-    }
-
-    // MARK: Output
-
-    /// Computes every output element: `body` fills a float32 buffer with the results of the current tile, which is rounded once to the output
-    /// type, to nearest even.
-    package func emit(_ body: @escaping @Sendable (Tile, UnsafeMutablePointer<Float>) throws -> Void) throws {
-        let width = outputType.bitWidth / 8
-        try forEachBlock { sink, index, byteRange in
-            try tiles.with { tile in
-                try sink.writeBlock(index, byteRange: byteRange, step: FixedTree.tileElements * width) { bytes, target in
-                    tile.take(bytes.lowerBound / width..<bytes.upperBound / width)
-                    let result = tile.scratch(0)
-                    try body(tile, result)
-                    kernels.narrow(result, to: outputType, target, count: tile.count)
-                }
-            }
-        }
-    }
-
-    /// Copies a source's bytes as they are; for outputs of the source's own type.
-    package func emitBytes(ofSource index: Int) throws {
-        let source = sources[index]
-        try forEachBlock { sink, block, byteRange in
-            if let bytes = source.direct(byteRange) {
-                return try sink.storeBlock(
-                    block, offset: byteRange.lowerBound, UnsafeRawBufferPointer(start: bytes, count: byteRange.count))
-            }
-            try sink.writeBlock(block, byteRange: byteRange, step: FixedTree.tileElements * 8) { bytes, target in
-                try source.copyBytes(bytes, to: target)
-            }
-        }
-    }
-
-    private func forEachBlock(_ body: @escaping @Sendable (any BlockSink, Int, Range<Int>) throws -> Void) throws {
-        guard let sink = sinks.first, sinks.count == 1 else {
-            throw TesseraError(.internal, "a merge makes one tensor, not \(sinks.count)")
-        }
-        let size = TreeDigest.blockSize, bits = outputType.bitWidth
-        try runner.forEach((byteCount + size - 1) / size) { index in
-            let byteRange = index * size..<min(byteCount, (index + 1) * size)
-            let elements = byteRange.lowerBound * 8 / bits..<byteRange.upperBound * 8 / bits
-            readAhead.advance(to: elements.lowerBound)
-            try body(sink, index, byteRange)
-            // This is a method's last pass.
-            release(elements)
-        }
     }
 }
 

@@ -34,7 +34,7 @@ import Testing
         let sinks = encoding.formats.flatMap { $0.tensors(shape: shape) }.map { _ in Collector() }
         _ = try encoding.encode(
             TensorPasses(
-                shape: shape, outputType: .f32, sources: sources, inputs: TensorInputs(count: 3, base: 0), kernels: .best,
+                shape: shape, sources: sources, inputs: TensorInputs(count: 3, base: 0), kernels: .best,
                 runner: AtOnce(), memory: MemoryBudget(bytes: 1 << 20), sinks: sinks))
         for notes in files.map(\.notes) {
             #expect(notes.mapped.isEmpty)

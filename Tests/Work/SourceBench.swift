@@ -58,14 +58,16 @@ struct SourceBench {
             method: method,
             values: ParameterValues(
                 shared: ["normalize": .flag(true), "rescale": .flag(true), "lambda": .number(1)],
-                perInput: sources.map { _ in ["weight": .number(0.5), "density": .number(0.5)] }), base: base)
+                perInput: sources.map { _ in ["weight": .number(0.5), "density": .number(0.5)] }), base: base,
+            codec: .rounding(to: .f32))
         let work = TensorWork(
             name: "t", shape: shape, operation: .merge(merge), sources: sources,
             outputs: [OutputTensor(name: "t", dtype: .f32, byteCount: 4 * count, part: 0, offset: 0)])
         let opened = try work.openSources(in: [file], kernels: .best)
         try merge.method(sources: sources.count).merge(
             TensorPasses(
-                shape: shape, outputType: .f32, sources: opened, inputs: merge.inputs(count: sources.count), kernels: .best,
+                shape: shape, codec: try merge.codec.codec(), sources: opened, inputs: merge.inputs(count: sources.count),
+                kernels: .best,
                 runner: AtOnce(), memory: MemoryBudget(bytes: 1 << 20), sinks: [sink]))
         return (file.notes, try sink.bytes(count: 4 * count))
     }
