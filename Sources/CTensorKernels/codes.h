@@ -438,16 +438,6 @@ INLINE void load_eight(const float *x, size_t n, float8 *lanes) {
     }
 }
 
-INLINE void keep_bits(const uint8_t *keep, uint8_t *bits, size_t n) {
-    for (size_t i = 0; i < n; i += LANES) {
-        uint64_t bytes = i + LANES <= n ? word_at(keep + i) : last_word(keep + i, keep + n);
-        uint8x8 lanes;
-        memcpy(&lanes, &bytes, sizeof lanes);
-        const bool8 flags = __builtin_convertvector(lanes != 0, bool8);
-        memcpy(bits + i / LANES, &flags, 1);
-    }
-}
-
 INLINE void bits_nonzero(const float *x, uint8_t *bits, size_t n) {
     for (size_t i = 0; i < n; i += LANES) {
         float8 a;

@@ -55,14 +55,12 @@ WRAP(void, swap_important, (float a, float threshold, const tk_vector *x, const 
 WRAP(bool, range, (const float *x, float *lowest, float *highest, size_t n), (x, lowest, highest, n))
 WRAP(void, quantize, (const float *x, float factor, double offset, uint32_t highest, uint8_t *codes, size_t n), (x, factor, offset, highest, codes, n))
 WRAP(void, pack, (const uint8_t *codes, size_t bits, void *stream, size_t n), (codes, bits, stream, n))
-WRAP(void, unpack, (const void *stream, size_t bits, size_t first, uint8_t *codes, size_t n), (stream, bits, first, codes, n))
 WRAP(void, dequantize_table, (const void *stream, size_t bits, size_t first, const float *table, float *target, size_t n), (stream, bits, first, table, target, n))
 WRAP(void, dequantize_groups, (const void *stream, size_t bits, size_t first, size_t group, const float *steps, float zero, float *target, size_t n), (stream, bits, first, group, steps, zero, target, n))
 WRAP(void, decode, (const uint8_t *codes, float step, double zero, float *target, size_t n), (codes, step, zero, target, n))
 WRAP(void, fit_groups, (const float *x, size_t group, size_t bits, float *steps, uint8_t *codes, float *decoded, size_t n), (x, group, bits, steps, codes, decoded, n))
 WRAP(double, sum_of_magnitudes, (const float *x, size_t n), (x, n))
 WRAP(double, squared_error, (const float *x, const float *y, size_t n), (x, y, n))
-WRAP(void, keep_bits, (const uint8_t *keep, void *bits, size_t n), (keep, bits, n))
 WRAP(void, bits_nonzero, (const float *x, void *bits, size_t n), (x, bits, n))
 WRAP(void, bits_above, (float a, const float *x, const float *y, void *bits, size_t n), (a, x, y, bits, n))
 WRAP(void, bits_agreeing, (const float *x, const float *y, void *bits, size_t n), (x, y, bits, n))
@@ -120,14 +118,12 @@ static const tk_kernels table = {
     .range = level_range,
     .quantize = level_quantize,
     .pack = level_pack,
-    .unpack = level_unpack,
     .dequantize_table = level_dequantize_table,
     .dequantize_groups = level_dequantize_groups,
     .decode = level_decode,
     .fit_groups = level_fit_groups,
     .sum_of_magnitudes = level_sum_of_magnitudes,
     .squared_error = level_squared_error,
-    .keep_bits = level_keep_bits,
     .bits_nonzero = level_bits_nonzero,
     .bits_above = level_bits_above,
     .bits_agreeing = level_bits_agreeing,

@@ -1,8 +1,8 @@
-import ArgumentParser
+public import ArgumentParser
 import CLinux
 import Core
 import FoundationEssentials
-package import Logging
+public import Logging
 import Protocol
 import Work
 
@@ -67,18 +67,16 @@ struct MachineArguments: ParsableArguments {
 
 struct LogArguments: ParsableArguments {
     @Option(help: ArgumentHelp("How much to log to stderr.", valueName: "level"))
-    var logLevel = LogLevel.info
+    var logLevel = Logger.Level.info
 
     func logger(_ label: String) -> Logger {
         var log = Logger(label: label, factory: { StreamLogHandler.standardError(label: $0) })
-        log.logLevel = Logger.Level(rawValue: logLevel.rawValue) ?? .info
+        log.logLevel = logLevel
         return log
     }
 }
 
-enum LogLevel: String, ExpressibleByArgument, CaseIterable {
-    case trace, debug, info, notice, warning, error
-}
+extension Logger.Level: @retroactive ExpressibleByArgument {}
 
 /// A log for commands whose user watches the progress instead.
 package let quietLog = Logger(label: "tessera", factory: { _ in SwiftLogNoOpLogHandler() })

@@ -31,9 +31,6 @@ package struct Tokenizer: Sendable {
         texts = vocabulary.texts
     }
 
-    /// Distinct tokens.
-    package var tokenCount: Int { ids.count }
-
     /// One more than the largest id: rows that a matrix for this vocabulary has at least.
     package var idEnd: Int { texts.count }
 
@@ -43,8 +40,6 @@ package struct Tokenizer: Sendable {
     package func text(of id: Int) -> ExactText? { texts.indices.contains(id) ? texts[id] : nil }
 
     package func isAdded(_ text: ExactText) -> Bool { added[text] != nil }
-
-    package func isSpecial(_ text: ExactText) -> Bool { added[text]?.special == true }
 
     /// The tokens below `limit` by ascending id.
     func tokens(below limit: Int?) -> some Sequence<(id: Int, text: ExactText)> {

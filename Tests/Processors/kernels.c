@@ -600,15 +600,6 @@ static void check_pack(const tk_kernels *k, size_t n) {
     }
 }
 
-static void check_unpack(const tk_kernels *k, size_t n) {
-    for (size_t bits = 1; bits <= 8; bits++) {
-        for EACH(f, firsts) {
-            k->unpack(bytes, bits, firsts[f], flags, n);
-            note_flags(n);
-        }
-    }
-}
-
 static void check_dequantize_table(const tk_kernels *k, size_t n) {
     static float table[256];
     fill(table, data, 8, COUNT(table));
@@ -656,12 +647,6 @@ static void check_fit_groups(const tk_kernels *k, size_t n) {
 }
 
 /* --- bitmaps ------------------------------------------------------------------------------------------------------- */
-
-static void check_keep_bits(const tk_kernels *k, size_t n) {
-    for (size_t i = 0; i < n; i++) flags[i] &= taken[i] ? 0xff : 0;
-    k->keep_bits(flags, bytes, n);
-    note_bitmap(n);
-}
 
 static void check_bits_nonzero(const tk_kernels *k, size_t n) {
     k->bits_nonzero(x, bytes, n);
@@ -780,9 +765,9 @@ static const check checks[] = {
     CHECK(count_window), CHECK(count_equal), CHECK(dot), CHECK(multiply), CHECK(multiply_add), CHECK(add_products), CHECK(draw),
     CHECK(flag_random), CHECK(pack_flags), CHECK(unpack_flags), CHECK(keep_by_rank), CHECK(keep_keyed), CHECK(variance),
     CHECK(fuse_agreeing), CHECK(count_changes), CHECK(merge_changes), CHECK(nearswap), CHECK(exponential), CHECK(softmax_parts),
-    CHECK(divergence), CHECK(importance), CHECK(swap_important), CHECK(range), CHECK(quantize), CHECK(pack), CHECK(unpack),
+    CHECK(divergence), CHECK(importance), CHECK(swap_important), CHECK(range), CHECK(quantize), CHECK(pack),
     CHECK(dequantize_table), CHECK(dequantize_groups), CHECK(decode), CHECK(fit_groups), CHECK(sum_of_magnitudes),
-    CHECK(squared_error), CHECK(keep_bits), CHECK(bits_nonzero), CHECK(bits_above), CHECK(bits_agreeing), CHECK(count_bits),
+    CHECK(squared_error), CHECK(bits_nonzero), CHECK(bits_above), CHECK(bits_agreeing), CHECK(count_bits),
     CHECK(apply_bits), CHECK(compress), CHECK(expand), CHECK(keep_of_blocks),
 };
 

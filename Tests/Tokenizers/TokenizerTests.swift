@@ -227,3 +227,9 @@ import Tokenizers
         #expect(try ChatTemplates.template(.named(.chatml), directories: [])?.contains("<|im_start|>") == true)
     }
 }
+
+extension Tokenizer {
+    fileprivate var tokenCount: Int { (0..<idEnd).count { text(of: $0) != nil } }
+
+    fileprivate func isSpecial(_ text: ExactText) -> Bool { added[text]?.special == true }
+}

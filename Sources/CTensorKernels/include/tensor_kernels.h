@@ -178,9 +178,7 @@ typedef struct tk_kernels {
     /* A stream of codes of 1 to 8 bits: code i is the bits i * bits ..< (i + 1) * bits, bit k of the stream is bit k % 8 of byte k / 8.
      * The last byte is filled up with zeros; bits of a code beyond its width are dropped. Nothing is read or written beyond that byte. */
     void (*pack)(const uint8_t *codes, size_t bits, void *stream, size_t n);
-    /* The codes first ..< first + n of a stream, and likewise below. */
-    void (*unpack)(const void *stream, size_t bits, size_t first, uint8_t *codes, size_t n);
-    /* target = table[code]; the table has 2^bits elements. */
+    /* target = table[code] for the codes first ..< first + n of a stream; the table has 2^bits elements. */
     void (*dequantize_table)(const void *stream, size_t bits, size_t first, const float *table, float *target, size_t n);
     /* target = (code - zero) * step, in two roundings, the step that of the group of `group` elements (a power of two) that the element
      * is in. steps begin with the group of `first`. */
@@ -196,9 +194,8 @@ typedef struct tk_kernels {
     double (*sum_of_magnitudes)(const float *x, size_t n);
     double (*squared_error)(const float *x, const float *y, size_t n);
 
-    /* Bitmaps are streams of codes of one bit. Set where keep is not 0; where x is not 0 (NaN is not); where |x| > a * |y|; where x and y
-     * are both above or both below 0. */
-    void (*keep_bits)(const uint8_t *keep, void *bits, size_t n);
+    /* Bitmaps are streams of codes of one bit. Set where x is not 0 (NaN is not); where |x| > a * |y|; where x and y are both above or
+     * both below 0. */
     void (*bits_nonzero)(const float *x, void *bits, size_t n);
     void (*bits_above)(float a, const float *x, const float *y, void *bits, size_t n);
     void (*bits_agreeing)(const float *x, const float *y, void *bits, size_t n);
