@@ -15,8 +15,8 @@ package struct PartLayout: Sendable, Hashable {
     private static let headerLimit = 25_000_000
     private static let alignment = 8
 
-    /// Lays tensors out as the safetensors library does, byte for byte: wider types first, then by name; a compact header, its metadata
-    /// first, padded with spaces to a multiple of 8.
+    /// Lays tensors out as the safetensors library does, byte for byte: wider types first, then by name; a compact header, its
+    /// metadata first, padded with spaces to a multiple of 8.
     init(fileName: String, tensors: [NewTensor]) throws(TesseraError) {
         let order = Dictionary(uniqueKeysWithValues: DType.allCases.enumerated().map { ($1, $0) })
         let sorted = tensors.sorted { left, right in
@@ -100,8 +100,8 @@ package struct CheckpointLayout: Sendable, Hashable {
         index = parts.count > 1 ? Self.index(of: parts) : nil
     }
 
-    /// Packs tensors into parts of their own for each of several groups, in the order given: `NAME.safetensors`, or numbered ones where one is
-    /// not enough. There is no index.
+    /// Packs tensors into parts of their own for each of several groups, in the order given: `NAME.safetensors`, or numbered ones
+    /// where one is not enough. There is no index.
     ///
     /// - Parameter groups: the name of each group's files, and its tensors; those of one list stay in one file.
     package init(groups: [(name: String, tensors: [[NewTensor]])], maxPartBytes: Int) throws(TesseraError) {

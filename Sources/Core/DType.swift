@@ -38,8 +38,8 @@ package enum DType: String, Sendable, Hashable, Codable, CaseIterable {
         }
     }
 
-    /// True for the types that arithmetic is defined on: the real floating types of 16 bits and more, and PyTorch's `float8_e4m3fn` and
-    /// `float8_e5m2`.
+    /// True for the types that arithmetic is defined on: the real floating types of 16 bits and more, and PyTorch's
+    /// `float8_e4m3fn` and `float8_e5m2`.
     package var isArithmetic: Bool {
         switch self {
         case .f8E4M3, .f8E5M2, .f16, .bf16, .f32, .f64: true

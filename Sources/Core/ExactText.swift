@@ -2,8 +2,8 @@ import Glibc
 
 /// Text that equals only what is written with the same bytes.
 ///
-/// A `String` also equals other spellings of the same characters (`é` as one scalar or as two). To a vocabulary they are different
-/// tokens, with rows of their own.
+/// A `String` also equals other spellings of the same characters (`é` as one scalar or as two). To a vocabulary they are
+/// different tokens, with rows of their own.
 package struct ExactText: Sendable {
     package let string: String
 

@@ -21,8 +21,8 @@ package struct FileStatus: Sendable, Hashable {
 
 /// Where a job reads its inputs: checkpoints, adapters, tokenizers, stores of task vectors.
 ///
-/// Planner, worker and coordinator know input files by this protocol alone. `LocalFiles` is the file system of this host. Another kind of
-/// store, such as an object store, is another conforming type in a file of its own.
+/// Planner, worker and coordinator know input files by this protocol alone. `LocalFiles` is the file system of this host. Another
+/// kind of store, such as an object store, is another conforming type in a file of its own.
 package protocol InputFiles: Sendable {
     /// The names in a directory, sorted by their bytes.
     ///

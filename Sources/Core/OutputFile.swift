@@ -84,8 +84,8 @@ package final class OutputFile: Sendable {
     package var isShareable: Bool { fileSystem(of: descriptor) == .network }
 }
 
-/// Tells the kernel that runs here from that of any other machine, and of any other time; `nil` where it does not say. Processes with the same
-/// one share their page cache.
+/// Tells the kernel that runs here from that of any other machine, and of any other time; `nil` where it does not say. Processes
+/// with the same one share their page cache.
 package func kernelIdentity() -> String? {
     guard let bytes = try? readFile("/proc/sys/kernel/random/boot_id", maxBytes: 4096) else { return nil }
     return String(decoding: bytes.prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self)

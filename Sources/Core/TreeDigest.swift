@@ -1,7 +1,8 @@
-/// Digests of tensors and parts, built from digests of blocks so that hashing spreads over workers and a bad block is found alone.
+/// Digests of tensors and parts, built from digests of blocks so that hashing spreads over workers and a bad block is found
+/// alone.
 package enum TreeDigest {
-    /// Bytes of a block, unless the tensor's own are smaller: the unit of hashing, of streaming and of checksums on the wire. The last block
-    /// of a tensor may be shorter.
+    /// Bytes of a block, unless the tensor's own are smaller: the unit of hashing, of streaming and of checksums on the wire. The
+    /// last block of a tensor may be shorter.
     package static let blockSize = 8 << 20
 
     package static func blockCount(ofBytes byteCount: Int, blockSize: Int = blockSize) -> Int {

@@ -1,4 +1,5 @@
-/// A model as a recipe names it: `path[@revision][+adapter[@revision]]`, or `store#task` for a fine-tune in a store of task vectors.
+/// A model as a recipe names it: `path[@revision][+adapter[@revision]]`, or `store#task` for a fine-tune in a store of task
+/// vectors.
 ///
 /// Two references are the same model only when they are written the same.
 package struct ModelReference: Sendable, Hashable {

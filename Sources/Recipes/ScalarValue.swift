@@ -23,7 +23,8 @@ package enum ScalarValue: Sendable, Hashable {
 
     // MARK: As a parameter's type
 
-    /// Numbers, and what Python's `float` takes for one: booleans and numeric strings such as `1e-5`, which YAML 1.1 reads as text.
+    /// Numbers, and what Python's `float` takes for one: booleans and numeric strings such as `1e-5`, which YAML 1.1 reads as
+    /// text.
     package var asDouble: Double? {
         switch self {
         case .null: nil

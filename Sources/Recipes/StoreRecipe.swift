@@ -29,7 +29,8 @@ package struct StoreRecipe: Sendable {
 
         /// How much a squared error in a tensor counts.
         package enum Sensitivity: Sendable, Hashable {
-            /// Divided by the norm of the tensor's own task vector to the power of 3/2: between the two others, and better than either.
+            /// Divided by the norm of the tensor's own task vector to the power of 3/2: between the two others, and better than
+            /// either.
             case balanced
             /// Divided by its squared norm.
             case relative

@@ -32,7 +32,8 @@ package enum ChatTemplates {
         }
     }
 
-    /// A model's own: the file of newer checkpoints, else the key of its tokenizer_config.json, where of several the `default` counts.
+    /// A model's own: the file of newer checkpoints, else the key of its tokenizer_config.json, where of several the `default`
+    /// counts.
     static func own(_ directory: String) throws(TesseraError) -> String? {
         let path = "\(directory)/\(fileName)"
         if fileExists(path) { return String(decoding: try readFile(path, maxBytes: Tokenizer.byteLimit), as: UTF8.self) }

@@ -9,7 +9,8 @@ import Recipes
 /// union    base, then the ordinary tokens with id < vocab_size that it lacks, by (model in file order, id),
 ///          then the added tokens of all models, the base's first, in the order of each file
 /// ```
-/// and then, in every case, the recipe's tokens that are not in it yet. What is appended becomes an added token, under the next free id.
+/// and then, in every case, the recipe's tokens that are not in it yet. What is appended becomes an added token, under the next
+/// free id.
 struct OutputVocabulary {
     /// The model whose tokenizer files the output's are made from.
     let primary: Int

@@ -13,7 +13,8 @@ extension Tokenizer {
     /// added_tokens.json and tokenizer_config.json add.
     ///
     /// - Returns: `nil` when the directory holds none of these (a SentencePiece `tokenizer.model` alone is not read).
-    /// - Throws: `badData` for a file that is not what its name says or contradicts itself, `io` and the like when it cannot be read.
+    /// - Throws: `badData` for a file that is not what its name says or contradicts itself, `io` and the like when it cannot be
+    ///   read.
     package static func read(_ directory: String) throws(TesseraError) -> Tokenizer? {
         if fileExists("\(directory)/\(fastName)") { return try readFast(directory) }
         guard let name = vocabularyNames.first(where: { fileExists("\(directory)/\($0)") }) else { return nil }

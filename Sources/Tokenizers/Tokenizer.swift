@@ -1,6 +1,7 @@
 package import Core
 
-/// The vocabulary of a checkpoint, as its tokenizer files give it: which text has which id. How text is split is not of interest here.
+/// The vocabulary of a checkpoint, as its tokenizer files give it: which text has which id. How text is split is not of interest
+/// here.
 package struct Tokenizer: Sendable {
     /// The file that the vocabulary was read from.
     package enum Form: Sendable, Hashable {

@@ -12,7 +12,8 @@ package import Recipes
 /// the row of the only model that has τ; the base's, where several have it and the base does;
 /// the mean of all that have it, where the base does not; zero, where none has it
 /// ```
-/// Rows without a token (ids that the tokenizer skips, and those that round the number up) are the mean of the model's other rows.
+/// Rows without a token (ids that the tokenizer skips, and those that round the number up) are the mean of the model's other
+/// rows.
 ///
 /// The planner makes one plan for a job, and maps for each tensor that has a vocabulary axis, over the inputs that hold it:
 /// ```swift
@@ -49,7 +50,8 @@ package struct VocabularyPlan: Sendable {
 
     /// - Parameters:
     ///   - models: in file order; models that only lend a tokenizer last.
-    ///   - base: the recipe's `base_model`; without one the first model's tokenizer is the base's, and no row counts before the others.
+    ///   - base: the recipe's `base_model`; without one the first model's tokenizer is the base's, and no row counts before the
+    ///     others.
     ///   - file: what messages call the recipe.
     /// - Throws: everything that is wrong with the recipe's tokens, with its lines.
     package init(models: [VocabularyModel], base: Int?, recipe: TokenizerRecipe, file: String) throws(Problems) {

@@ -3,7 +3,8 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Merges of small float8 checkpoints against their definition. All numbers are so short that float32 is exact up to the last rounding.
+/// Merges of small float8 checkpoints against their definition. All numbers are so short that float32 is exact up to the last
+/// rounding.
 @Suite(.serialized) struct Float8Tests {
     private let directory: TemporaryDirectory
     private static let types: [DType] = [.f8E4M3, .f8E5M2]

@@ -80,8 +80,8 @@ final class RunningTessera: Sendable {
     }
 }
 
-/// Waits until something is so; a bound that only a hanging process reaches. Asks often enough also where tests that compute leave this one no
-/// thread for a minute.
+/// Waits until something is so; a bound that only a hanging process reaches. Asks often enough also where tests that compute
+/// leave this one no thread for a minute.
 func eventually(_ what: @autoclosure () -> String, _ condition: () async throws -> Bool) async throws {
     let deadline = ContinuousClock.now + .seconds(60)
     var times = 0

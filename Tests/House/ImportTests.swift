@@ -16,8 +16,8 @@ import Testing
         #expect(SourceTree.names(in: "Sources") == Self.order.sorted())
     }
 
-    /// The first column of the table under the heading "Modules" or "The house" of docs/architecture.md: the first table of the page
-    /// whose first cell names a module.
+    /// The first column of the table under the heading "Modules" or "The house" of docs/architecture.md: the first table of the
+    /// page whose first cell names a module.
     @Test func theTableOfModulesIsTheFolderListing() throws {
         let page = try #require(SourceTree.markdown.first { $0.path == "docs/architecture.md" })
         let rows = page.lines.split { !$0.hasPrefix("|") }

@@ -13,8 +13,8 @@ import Testing
 
     private static let functionLimit = 80
 
-    /// Swift, C, Python, shell and the prose of Markdown keep one width, that of `.swift-format`. In Markdown, tables, code blocks,
-    /// and lines of one unbreakable word (a link) may be wider.
+    /// Swift, C, Python, shell and the prose of Markdown keep one width, that of `.swift-format`. In Markdown, tables, code
+    /// blocks, and lines of one unbreakable word (a link) may be wider.
     @Test func linesKeepTheWidth() throws {
         struct Format: Decodable { let lineLength: Int }
         let json = try Data(contentsOf: URL(fileURLWithPath: "\(Repository.root)/.swift-format"))
@@ -63,8 +63,8 @@ import Testing
         "checksumByTable",
     ]
 
-    /// A declaration is used where its name occurs in `Sources` once more. A function is used where a call's labels fit it as well,
-    /// or where its name stands alone.
+    /// A declaration is used where its name occurs in `Sources` once more. A function is used where a call's labels fit it as
+    /// well, or where its name stands alone.
     @Test func everyDeclarationIsUsed() {
         let uses = Uses(Code.sources.map(\.code))
         for (file, code) in Code.sources {

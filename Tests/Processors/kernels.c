@@ -1,10 +1,11 @@
-/* Calls every kernel of one level on numbers that are the same everywhere, and prints a line for each: its name, and a digest of all that
- * it wrote.
+/* Calls every kernel of one level on numbers that are the same everywhere, and prints a line for each: its name, and a digest of
+ * all that it wrote.
  *
  *   kernels portable|x86-64-v3|x86-64-v4
  *
- * Exits with 69 where the processor lacks the level. `check` beside this file compares the lines of several processors. What a kernel
- * computes is for Tests/TensorKernels to say; here it only has to be the same, NaN being NaN whatever its sign and payload.
+ * Exits with 69 where the processor lacks the level. `check` beside this file compares the lines of several processors. What a
+ * kernel computes is for Tests/TensorKernels to say; here it only has to be the same, NaN being NaN whatever its sign and
+ * payload.
  */
 #include <math.h>
 #include <stdio.h>
@@ -363,7 +364,8 @@ static void check_histogram_low(const tk_kernels *k, size_t n) {
 
 static void check_count_window(const tk_kernels *k, size_t n) {
     static const struct { uint32_t low, high; } windows[] = {
-        {0, 0}, {0, INT32_MAX}, {INT32_MAX, INT32_MAX}, {0x3f000000, 0x3f400000}, {0x3eff0000, 0x3f000001}, {0x3e800000, 0x7f800000}};
+        {0, 0}, {0, INT32_MAX}, {INT32_MAX, INT32_MAX}, {0x3f000000, 0x3f400000}, {0x3eff0000, 0x3f000001},
+        {0x3e800000, 0x7f800000}};
     static uint32_t notes[LONGEST + 1];
     for EACH(w, windows) {
         tk_window_counts counts = {1, 2, 3};
@@ -759,9 +761,12 @@ typedef struct check {
 
 /* In the order of tk_kernels. */
 static const check checks[] = {
-    CHECK(widen_f16), CHECK(widen_bf16), CHECK(widen_f64), CHECK(widen_e4m3), CHECK(widen_e5m2), CHECK(narrow_f16), CHECK(narrow_bf16),
-    CHECK(narrow_f32), CHECK(narrow_f64), CHECK(narrow_e4m3), CHECK(narrow_e5m2), CHECK(subtract), CHECK(difference), CHECK(weighted_sum),
-    CHECK(merge_trimmed), CHECK(add_magnitudes), CHECK(add), CHECK(scale), CHECK(axpy), CHECK(histogram_high), CHECK(histogram_low),
+    CHECK(widen_f16), CHECK(widen_bf16), CHECK(widen_f64), CHECK(widen_e4m3), CHECK(widen_e5m2), CHECK(narrow_f16),
+    CHECK(narrow_bf16),
+    CHECK(narrow_f32), CHECK(narrow_f64), CHECK(narrow_e4m3), CHECK(narrow_e5m2), CHECK(subtract), CHECK(difference),
+    CHECK(weighted_sum),
+    CHECK(merge_trimmed), CHECK(add_magnitudes), CHECK(add), CHECK(scale), CHECK(axpy), CHECK(histogram_high),
+    CHECK(histogram_low),
     CHECK(count_window), CHECK(count_equal), CHECK(dot), CHECK(multiply), CHECK(multiply_add), CHECK(add_products), CHECK(draw),
     CHECK(flag_random), CHECK(pack_flags), CHECK(unpack_flags), CHECK(keep_by_rank), CHECK(keep_keyed), CHECK(variance),
     CHECK(fuse_agreeing), CHECK(count_changes), CHECK(merge_changes), CHECK(nearswap), CHECK(exponential), CHECK(softmax_parts),
@@ -778,7 +783,8 @@ static const check others[] = {
 
 _Static_assert(
     sizeof(tk_kernels) == sizeof(const char *) + COUNT(checks) * sizeof(void (*)(void)),
-    "tk_kernels has a kernel that is not checked here: write check_NAME, which notes all that it promises to write, and list it above");
+    "tk_kernels has a kernel that is not checked here: write check_NAME, which notes all that it promises to write, and list it "
+    "above");
 
 static void print(const check *check, const tk_kernels *kernels) {
     static uint8_t noise[8 * LONGEST + 2 * SPARE];

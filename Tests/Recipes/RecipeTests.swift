@@ -152,7 +152,8 @@ import Testing
             (4, "layer END itself is not included")),
         Bad("merge_method: linear\nslices:\n- sources:\n  - {model: a, layer_range: 3}\n", (4, "holds two numbers")),
         Bad(
-            "merge_method: linear\nslices:\n- sources:\n  - {model: a, layer_range: [0, 2]}\n  - {model: b, layer_range: [0, 3]}\n",
+            "merge_method: linear\nslices:\n- sources:\n  - {model: a, layer_range: [0, 2]}\n"
+                + "  - {model: b, layer_range: [0, 3]}\n",
             (5, "have 2 and 3 layers")),
         Bad("merge_method: linear\nmodules: [a]\n", (2, "holds a map")),
         Bad("merge_method: linear\nmodules:\n  a: {parameters: {weight: 1}}\n", (3, "the module 'a' has no models")),

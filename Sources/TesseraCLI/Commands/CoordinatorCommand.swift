@@ -68,7 +68,8 @@ package struct CoordinatorCommand: AsyncParsableCommand {
             ready.jobs(at: $0)
         }
         let statusPort = StatusPort.service(manager: manager, address: status, log: log) { ready.status(at: $0) }
-        // In the order in which they start; they are shut down from the last to the first, so that the status port sees the rest drain.
+        // In the order in which they start; they are shut down from the last to the first, so that the status port sees the rest
+        // drain.
         try await ServiceGroup(
             configuration: .init(
                 services: [
