@@ -1,5 +1,5 @@
-import Operators
 import Planning
+import Operators
 package import Protocol
 
 extension JobManager {

@@ -1,7 +1,7 @@
-import Core
 import Operators
-import Recipes
 import Work
+import Core
+import Recipes
 
 /// Where a result will differ from mergekit's, and why.
 enum MergekitDifferences {

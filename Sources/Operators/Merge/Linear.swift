@@ -1,5 +1,5 @@
-package import Core
 import TensorKernels
+package import Core
 
 /// `out = Σ wᵢxᵢ`, divided by `Σ wᵢ` when `normalize` is set.
 ///

@@ -1,5 +1,5 @@
-package import Core
 import TensorKernels
+package import Core
 
 /// `out = t·avg + (1−t)·b`, where the angle between the task vectors says how far the mean of the models is to be trusted.
 ///

@@ -1,5 +1,5 @@
-package import Core
 import TensorKernels
+package import Core
 
 /// `out = x`, or `out = scale · x` when `scale` is set.
 package struct Passthrough: MergeMethod {

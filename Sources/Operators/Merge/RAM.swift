@@ -1,5 +1,5 @@
-package import Core
 import TensorKernels
+package import Core
 
 /// Changes that one model alone made are kept whole, changes that several made are averaged (mergekit-compatible).
 ///

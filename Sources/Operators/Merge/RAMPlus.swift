@@ -1,5 +1,5 @@
-package import Core
 import TensorKernels
+package import Core
 
 /// Like `ram`, but changes that one model alone made are scaled up where it shares many others (mergekit-compatible).
 ///

@@ -1,5 +1,5 @@
-package import ArgumentParser
 import Checkpoints
+package import ArgumentParser
 import Core
 import Planning
 import Worker
