@@ -1,6 +1,6 @@
 package import Core
 
-/// A checkpoint on disk: the headers of its parts and its config. No tensor data is read.
+/// A checkpoint on disk: its config and the headers of its parts. Tensor data is not read.
 package struct Checkpoint: Sendable {
     package struct Part: Sendable {
         package let fileName: String
@@ -10,7 +10,7 @@ package struct Checkpoint: Sendable {
     /// The directory that holds the parts.
     package let directory: String
     package let parts: [Part]
-    /// `config.json`, if there is one.
+    /// `config.json`, if it exists.
     package let config: JSONText?
     private let places: [String: Place]
 
@@ -24,9 +24,9 @@ package struct Checkpoint: Sendable {
     package static let configName = "config.json"
     private static let smallFileLimit = 256 << 20
 
-    /// Opens a directory (by its index, or its `model.safetensors`) or a single safetensors file.
+    /// Opens a directory (through its index or its `model.safetensors`) or a single safetensors file.
     ///
-    /// - Throws: `badData` for anything that does not hold together, `inputMissing` for what is not there.
+    /// - Throws: `badData` if the files are inconsistent, `inputMissing` if they do not exist.
     package static func open(_ path: String) throws(TesseraError) -> Checkpoint {
         guard isDirectory(path) else {
             let slash = path.lastIndex(of: "/")
@@ -52,10 +52,10 @@ package struct Checkpoint: Sendable {
             for entry in header.tensors {
                 if let other = places.updateValue(Place(part: parts.count, entry: entry), forKey: entry.name) {
                     throw TesseraError(
-                        .badData, "is in \(parts[other.part].fileName) as well", file: "\(directory)/\(name)", tensor: entry.name)
+                        .badData, "is also in \(parts[other.part].fileName)", file: "\(directory)/\(name)", tensor: entry.name)
                 }
                 if let index, index[entry.name] != name {
-                    let told = index[entry.name].map { "the index says \($0)" } ?? "the index does not list it"
+                    let told = index[entry.name].map { "the index says it is in \($0)" } ?? "the index does not list it"
                     throw TesseraError(.badData, told, file: "\(directory)/\(name)", tensor: entry.name)
                 }
             }
@@ -63,7 +63,8 @@ package struct Checkpoint: Sendable {
         }
         for (tensor, name) in index ?? [:] where places[tensor] == nil {
             throw TesseraError(
-                .badData, "the index places it in \(name), which does not hold it", file: "\(directory)/\(Self.indexName)",
+                .badData, "the index says it is in \(name), but that file does not contain it",
+                file: "\(directory)/\(Self.indexName)",
                 tensor: tensor)
         }
         self.directory = directory
@@ -74,7 +75,7 @@ package struct Checkpoint: Sendable {
             fileExists(configPath) ? try JSONText(try readFile(configPath, maxBytes: Self.smallFileLimit), file: configPath) : nil
     }
 
-    /// Every tensor's name, in byte order.
+    /// The names of all tensors, in byte order.
     package var tensorNames: [String] { places.keys.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) } }
 
     package func tensor(named name: String) -> (part: Int, entry: TensorEntry)? {
@@ -93,7 +94,8 @@ package struct Checkpoint: Sendable {
                 let name = try scanner.string()
                 guard !name.contains("/"), name != "..", name.hasSuffix(".safetensors") else {
                     throw TesseraError(
-                        .badData, "the index names the file '\(name)', which is no part beside it", file: path, tensor: tensor)
+                        .badData, "the index names '\(name)', which is not a safetensors file beside it", file: path,
+                        tensor: tensor)
                 }
                 map[tensor] = name
             }
@@ -106,14 +108,14 @@ package struct Checkpoint: Sendable {
         let names = try listDirectory(path)
         if names.contains(where: { $0.hasPrefix("pytorch_model") && $0.hasSuffix(".bin") }) {
             return TesseraError(
-                .badData, "holds a PyTorch checkpoint, whose files are programs and are not read", file: path,
+                .badData, "is a PyTorch checkpoint: pickle files can run code; only safetensors is read", file: path,
                 advice: "convert it: load it with transformers and call save_pretrained(..., safe_serialization=True)")
         }
         if let name = names.first(where: { $0.hasSuffix(".safetensors") }) {
             return TesseraError(
-                .inputMissing, "holds neither \(singlePartName) nor \(indexName)", file: path,
-                advice: "to use one file of it, name the file: \(path)/\(name)")
+                .inputMissing, "contains neither \(singlePartName) nor \(indexName)", file: path,
+                advice: "to use a single file, name it: \(path)/\(name)")
         }
-        return TesseraError(.inputMissing, "holds no safetensors checkpoint", file: path)
+        return TesseraError(.inputMissing, "contains no safetensors checkpoint", file: path)
     }
 }

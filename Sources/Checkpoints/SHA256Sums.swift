@@ -1,12 +1,12 @@
 package import Core
 
-/// `SHA256SUMS`: plain digests of whole files, as `sha256sum -c` and the hub know them.
+/// `SHA256SUMS`: digests of whole files, as read by `sha256sum -c` and used by the Hugging Face Hub.
 package enum SHA256Sums {
     package static let fileName = "SHA256SUMS"
     private static let chunkBytes = 1 << 20
     private static let byteLimit = 64 << 20
 
-    /// Writes the sums of every file of the directory but itself and the report of the run, which no two runs share.
+    /// Writes the digests of all files in the directory except `SHA256SUMS` and the run report, which differs between runs.
     package static func write(directory: String) throws(TesseraError) {
         var text = ""
         for name in try listDirectory(directory) where name != fileName && name != "tessera.report.json" {
@@ -15,7 +15,7 @@ package enum SHA256Sums {
         try writeFile("\(directory)/\(fileName)", Array(text.utf8), sync: true)
     }
 
-    /// Name and digest of every line.
+    /// The file name and digest of every line.
     static func read(directory: String) throws(TesseraError) -> [(name: String, digest: Digest)] {
         let path = "\(directory)/\(fileName)"
         let text = String(decoding: try readFile(path, maxBytes: byteLimit), as: UTF8.self)
@@ -25,7 +25,7 @@ package enum SHA256Sums {
             guard let digest = Digest(hex: String(line.prefix(2 * Digest.byteCount))),
                 name.hasPrefix("  ") || name.hasPrefix(" *")
             else {
-                throw TesseraError(.badData, "is no line of checksums", file: path, line: number + 1)
+                throw TesseraError(.badData, "is not a checksum line", file: path, line: number + 1)
             }
             lines.append((String(name.dropFirst(2)), digest))
         }

@@ -1,5 +1,5 @@
-import Planning
 import Operators
+import Planning
 package import Protocol
 
 extension JobManager {

@@ -1,9 +1,9 @@
-import Work
 import Core
 import Logging
 import NIOCore
 import Protocol
 import Synchronization
+import Work
 
 /// One connection to the job port, from its first byte to its last: performs what the session decides.
 final class ServerConnection: Sendable {

@@ -1,8 +1,8 @@
-import Work
 package import Coordinator
 import Core
 package import Logging
 package import Protocol
+import Work
 import Worker
 
 /// A job on this machine: the coordinator's job manager and a worker in one process, without a port between them.

@@ -1,7 +1,7 @@
-import Operators
-import Work
 import Core
+import Operators
 import Recipes
+import Work
 
 /// Where a result will differ from mergekit's, and why.
 enum MergekitDifferences {

@@ -1,8 +1,8 @@
-import Tokenizers
 import Checkpoints
 import Core
 import Operators
 import Recipes
+import Tokenizers
 
 /// Makes a plan from a recipe and the headers of its inputs. Reads no tensor data, and reports every problem at once.
 package enum Planner {

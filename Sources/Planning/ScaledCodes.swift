@@ -1,5 +1,5 @@
-import Core
 import Checkpoints
+import Core
 
 extension InputSet.Input {
     /// What checkpoints call the scales of `m.weight`: `m.weight_scale_inv` and `m.weight_scale` (Transformers, vLLM), `m.scale_weight`

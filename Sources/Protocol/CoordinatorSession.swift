@@ -1,6 +1,6 @@
-import Work
 import Core
 import TensorKernels
+import Work
 
 /// The coordinator's end of one connection: a value that decides what each frame means and what is answered.
 ///

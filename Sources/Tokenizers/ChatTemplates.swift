@@ -1,17 +1,17 @@
 package import Core
 package import Recipes
 
-/// Chat templates: the ones that models bring, and the well-known ones by name.
+/// Chat templates: the models' own and the built-in ones.
 package enum ChatTemplates {
     static let fileName = "chat_template.jinja"
     static let legacyName = "chat_template.json"
     private static let key = "chat_template"
 
-    /// The template that a recipe's setting means.
+    /// The template selected by the recipe's setting.
     ///
-    /// - Parameter directories: of all models, in file order.
-    /// - Returns: `nil` when it is to be the models' own and none has one.
-    /// - Throws: `badData` when a model's tokenizer_config.json is none.
+    /// - Parameter directories: the directories of all models, in file order.
+    /// - Returns: `nil` if the setting is `auto` and no model has a template.
+    /// - Throws: `badData` if a model's tokenizer_config.json is invalid.
     package static func template(_ setting: ChatTemplateSetting, directories: [String]) throws(TesseraError) -> String? {
         switch setting {
         case .literal(let text): return text
@@ -26,14 +26,13 @@ package enum ChatTemplates {
                     found.append((text, 1))
                 }
             }
-            // The first of the most frequent ones.
+            // The most frequent template; of several, the first.
             let most = found.map(\.count).max()
             return found.first { $0.count == most }?.text.string
         }
     }
 
-    /// A model's own: the file of newer checkpoints, else the key of its tokenizer_config.json, where of several the `default`
-    /// counts.
+    /// A model's own template: the file of newer checkpoints, else the key in tokenizer_config.json (of several, `default`).
     static func own(_ directory: String) throws(TesseraError) -> String? {
         let path = "\(directory)/\(fileName)"
         if fileExists(path) { return String(decoding: try readFile(path, maxBytes: Tokenizer.byteLimit), as: UTF8.self) }
@@ -66,7 +65,7 @@ package enum ChatTemplates {
         return String(text.unicodeScalars[first...last])
     }
 
-    // MARK: The well-known ones
+    // MARK: Built-in templates
 
     static func builtIn(_ name: ChatTemplateSetting.Name) -> String {
         switch name {
@@ -75,7 +74,8 @@ package enum ChatTemplates {
                 {%- if messages and messages[0]['role'] == 'system' -%}
                 {%- set system = messages[0]['content'] -%}{%- set turns = messages[1:] -%}
                 {%- else -%}
-                {%- set system = 'Below is an instruction that describes a task. Write a response that appropriately completes the request.' -%}
+                {%- set system = 'Below is an instruction that describes a task. Write a response that \#
+                appropriately completes the request.' -%}
                 {%- set turns = messages -%}
                 {%- endif -%}
                 {{- system + '\n\n' -}}
@@ -109,7 +109,8 @@ package enum ChatTemplates {
             return #"""
                 {{- bos_token -}}
                 {%- for message in messages -%}
-                {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' -}}
+                {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + \#
+                message['content'] | trim + '<|eot_id|>' -}}
                 {%- endfor -%}
                 {%- if add_generation_prompt -%}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' -}}{%- endif -%}
                 """#

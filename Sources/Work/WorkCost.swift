@@ -1,6 +1,6 @@
-import TaskVectors
 package import Core
 package import Operators
+import TaskVectors
 
 extension MergeOperation {
     /// The method, bound to its values.

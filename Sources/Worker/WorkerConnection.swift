@@ -1,9 +1,9 @@
-import Work
 import Core
 import Logging
 import NIOCore
 import Protocol
 import Synchronization
+import Work
 
 /// One connection to the coordinator, from hello to its end: performs what the session decides.
 final class WorkerConnection: Sendable {

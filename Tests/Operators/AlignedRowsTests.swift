@@ -1,8 +1,8 @@
-import TensorKernels
 import Core
 import Foundation
 import Operators
 import Synchronization
+import TensorKernels
 import TestSupport
 import Testing
 

@@ -1,7 +1,7 @@
 import Checkpoints
-import Operators
 import Core
 import Foundation
+import Operators
 import Planning
 import TestSupport
 import Testing

@@ -1,7 +1,7 @@
 import Checkpoints
-import Recipes
 import Core
 import Foundation
+import Recipes
 import TestSupport
 import Testing
 import Tokenizers

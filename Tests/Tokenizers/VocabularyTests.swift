@@ -1,6 +1,6 @@
-import Operators
 import Core
 import Foundation
+import Operators
 import Recipes
 import TestSupport
 import Testing

@@ -1,5 +1,5 @@
-import TensorKernels
 package import Core
+import TensorKernels
 
 /// Takes over the entries of a model that matter most: `out = b + (x − b)·[I ≥ threshold]` (mergekit-compatible).
 ///

@@ -1,5 +1,5 @@
-import TensorKernels
 package import Core
+import TensorKernels
 
 /// `out = Σ wᵢxᵢ`, divided by `Σ wᵢ` when `normalize` is set.
 ///

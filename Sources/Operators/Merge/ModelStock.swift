@@ -1,5 +1,5 @@
-import TensorKernels
 package import Core
+import TensorKernels
 
 /// `out = t·avg + (1−t)·b`, where the angle between the task vectors says how far the mean of the models is to be trusted.
 ///

@@ -1,5 +1,5 @@
-import TensorKernels
 package import Core
+import TensorKernels
 
 /// `out = w·x + (1−w)·b` with `w = t / |x − b|` for each entry, at least 0 and at most 1 (mergekit-compatible).
 ///

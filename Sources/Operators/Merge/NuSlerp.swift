@@ -1,5 +1,5 @@
-import TensorKernels
 package import Core
+import TensorKernels
 
 /// Spherical interpolation between two models at `t = w₁/(w₀ + w₁)`, of the tensors or, with a base, of the task vectors.
 ///

@@ -1,5 +1,5 @@
-import TensorKernels
 package import Core
+import TensorKernels
 
 /// `out = x`, or `out = scale · x` when `scale` is set.
 package struct Passthrough: MergeMethod {

@@ -1,5 +1,5 @@
-import TensorKernels
 package import Core
+import TensorKernels
 
 /// Changes that one model alone made are kept whole, changes that several made are averaged (mergekit-compatible).
 ///

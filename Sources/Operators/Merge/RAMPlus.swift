@@ -1,5 +1,5 @@
-import TensorKernels
 package import Core
+import TensorKernels
 
 /// Like `ram`, but changes that one model alone made are scaled up where it shares many others (mergekit-compatible).
 ///

@@ -1,8 +1,8 @@
-import Work
 import Core
 import Recipes
 import TaskVectors
 import TensorKernels
+import Work
 
 /// Plans a store of sparse task vectors, or of masks over a shared one.
 struct SparsePlanner: Sendable {
