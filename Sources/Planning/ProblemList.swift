@@ -25,6 +25,6 @@ struct ProblemList {
         let rest = problems.count - Self.shownLimit
         throw Problems(
             Array(problems.prefix(Self.shownLimit))
-                + (rest > 0 ? [TesseraError(.badData, "and \(rest) more problems like these", file: file)] : []))
+                + (rest > 0 ? [TesseraError(.badData, "and \(rest) more problems of this kind", file: file)] : []))
     }
 }

@@ -163,7 +163,7 @@ extension RecipeReader {
     private mutating func readBits(_ node: Node, _ key: String) -> Int? {
         if case .integer(let bits)? = node.scalarValue, (1...8).contains(bits) { return bits }
         complain(
-            "'\(key)' is \(node.plainText ?? "not a number"); it must be an integer from 1 to 8", at: node.line,
+            "'\(key)' is \(node.shown); it must be an integer from 1 to 8", at: node.line,
             advice: "write, for example, '\(key): 3'")
         return nil
     }
@@ -209,7 +209,7 @@ extension RecipeReader {
         var floor: Double?
         if let node = mapping["floor"] {
             guard let bits = node.scalarValue?.asDouble, (0...8).contains(bits) else {
-                complain("'floor' must be from 0 to 8 bits", at: node.line, advice: "write a number such as 1.5")
+                complain("'floor' is \(node.shown); it must be from 0 to 8", at: node.line, advice: "write a number such as 1.5")
                 return nil
             }
             floor = bits
@@ -262,7 +262,7 @@ extension RecipeReader {
 
     private mutating func readDensity(_ mapping: Node.Mapping, _ line: Int) -> Double? {
         if let density = mapping["density"]?.scalarValue?.asDouble, density > 0, density <= 1 { return density }
-        let problem = mapping["density"]?.plainText.map { "'density' is \($0); it must be above 0 and at most 1" }
+        let problem = mapping["density"].map { "'density' is \($0.shown); it must be above 0 and at most 1" }
         complain(
             problem ?? "has no 'density'", at: mapping["density"]?.line ?? line,
             advice: "write the share of entries to keep, as in 'density: 0.2'")
@@ -355,7 +355,7 @@ extension RecipeReader {
         let types = Recipe.dtypes.filter { (16...32).contains($0.value.bitWidth) }
         if let dtype = types[node.plainText ?? ""] { return dtype }
         complain(
-            "'\(key)' is '\(node.plainText ?? "")'; it must be a floating-point type", at: node.line,
+            "'\(key)' is \(node.shown); it must be a floating-point type", at: node.line,
             advice: Suggestion.advice(for: node.plainText ?? "", in: types.keys.sorted(), otherwise: "write one of"))
         return nil
     }

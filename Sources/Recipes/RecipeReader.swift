@@ -156,7 +156,7 @@ struct RecipeReader {
         if let dtype = Recipe.dtypes[name] { return dtype }
         let names = Recipe.dtypes.keys.sorted()
         complain(
-            "'\(key)' is '\(text)'; it must be a floating-point type", at: node.line,
+            "'\(key)' is \(node.shown); it must be a floating-point type", at: node.line,
             advice: Suggestion.advice(for: name, in: names, otherwise: "write one of"))
         return nil
     }
@@ -274,6 +274,9 @@ extension Node {
         guard case .scalar(let scalar) = self else { return nil }
         return scalar.style == .plain || scalar.style == .any ? ScalarValue(plain: scalar.string) : .string(scalar.string)
     }
+
+    /// The node as shown in messages.
+    var shown: String { scalarValue?.shown ?? (isMapping ? "a map" : "a list") }
 
     /// The scalar as written, for names and paths.
     var plainText: String? {

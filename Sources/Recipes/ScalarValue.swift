@@ -113,6 +113,11 @@ package enum ScalarValue: Sendable, Hashable {
     private static func isDigit(_ byte: UInt8) -> Bool { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) }
 }
 
+extension ScalarValue {
+    /// The value as shown in messages: text in quotes, anything else as it is.
+    package var shown: String { if case .string(let text) = self { "'\(text)'" } else { description } }
+}
+
 extension ScalarValue: CustomStringConvertible {
     package var description: String {
         switch self {

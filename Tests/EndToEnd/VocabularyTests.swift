@@ -100,6 +100,6 @@ import Testing
         #expect(outcome.exitCode == 65)
         #expect(
             outcome.errors.contains("'b' has 4 rows, 'a' has 6") && outcome.errors.contains("1 is \"z\" here and \"x\" there"))
-        #expect(outcome.errors.contains("add a line 'tokenizer_source: union'"))
+        #expect(outcome.errors.contains("add 'tokenizer_source: union'"))
     }
 }

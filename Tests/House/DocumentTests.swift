@@ -17,6 +17,8 @@ import Testing
     }
 
     @Test func namesInBackticksExist() {
+        var problems: [String] = []
+        defer { report(problems) }
         let words = Set(
             Code.swift.flatMap { $0.code.lines.joined() } + SourceTree.names(in: "Sources") + SourceTree.names(in: "Tests"))
         let members = Self.members()
@@ -26,23 +28,23 @@ import Testing
                 if Self.isPath(span) {
                     let path = span.hasSuffix("/") ? String(span.dropLast()) : span
                     if !SourceTree.exists(path) && !SourceTree.exists("\(path).swift") {
-                        fail("\(place): no such file; name it as it is, or remove it")
+                        problems.append("\(place): no such file; name it as it is, or remove it")
                     }
                     return
                 }
                 if span.hasSuffix(".swift") {
                     if !SourceTree.files.contains(where: { $0.path == span || $0.path.hasSuffix("/\(span)") }) {
-                        fail("\(place): no such file; name it as it is, or remove it")
+                        problems.append("\(place): no such file; name it as it is, or remove it")
                     }
                     return
                 }
                 guard let names = Self.identifiers(span), !Self.foreign.contains(span) else { return }
                 for name in names where !words.contains(name) {
-                    fail("\(place): \(name) is not in the code; name it as it is, or remove it")
+                    problems.append("\(place): \(name) is not in the code; name it as it is, or remove it")
                 }
                 for (type, member) in zip(names, names.dropFirst()) {
                     if let declared = members[type], !declared.contains(member) {
-                        fail("\(place): \(type) declares no \(member); name it as it is, or remove it")
+                        problems.append("\(place): \(type) declares no \(member); name it as it is, or remove it")
                     }
                 }
             }
@@ -50,6 +52,8 @@ import Testing
     }
 
     @Test func linksLeadSomewhere() {
+        var problems: [String] = []
+        defer { report(problems) }
         for page in Self.pages {
             let folder = page.path.split(separator: "/").dropLast().map { "\($0)/" }.joined()
             forEachProseLine(of: page) { line, number in
@@ -59,11 +63,11 @@ import Testing
                     let parts = target.split(separator: "#", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
                     let path = parts[0].isEmpty ? page.path : Self.normalized(folder + parts[0])
                     if !SourceTree.exists(path) {
-                        fail("\(page.path):\(number): the link to \(target) leads to no file; correct it")
+                        problems.append("\(page.path):\(number): the link to \(target) leads to no file; correct it")
                     } else if parts.count == 2, let page = SourceTree.markdown.first(where: { $0.path == path }),
                         !Self.anchors(of: page).contains(parts[1])
                     {
-                        fail("\(page.path):\(number): \(path) has no heading for #\(parts[1]); correct the link")
+                        problems.append("\(page.path):\(number): \(path) has no heading for #\(parts[1]); correct the link")
                     }
                 }
             }

@@ -16,6 +16,8 @@ import Testing
     /// Swift, C, Python, shell and the prose of Markdown keep one width, that of `.swift-format`. In Markdown, tables, code
     /// blocks, and lines of one unbreakable word (a link) may be wider.
     @Test func linesKeepTheWidth() throws {
+        var problems: [String] = []
+        defer { report(problems) }
         struct Format: Decodable { let lineLength: Int }
         let json = try Data(contentsOf: URL(fileURLWithPath: "\(Repository.root)/.swift-format"))
         let limit = try JSONDecoder().decode(Format.self, from: json).lineLength
@@ -28,22 +30,25 @@ import Testing
                     if isCode || start.hasPrefix("|") || !start.drop(while: { $0 != " " }).dropFirst().contains(" ") { continue }
                 }
                 guard line.utf8.count > limit, line.count > limit else { continue }
-                fail("\(file.path):\(index + 1): \(line.count) characters; break the line, at most \(limit) are allowed")
+                problems.append(
+                    "\(file.path):\(index + 1): \(line.count) characters; break the line, at most \(limit) are allowed")
             }
         }
     }
 
     @Test func filesAndFunctionsAreShort() {
+        var problems: [String] = []
+        defer { report(problems) }
         for file in SourceTree.files {
             if let limit = Self.fileLimit(file), file.lines.count > limit + 1 {
-                fail("\(file.path): \(file.lines.count - 1) lines; split the file, at most \(limit) are allowed")
+                problems.append("\(file.path): \(file.lines.count - 1) lines; split the file, at most \(limit) are allowed")
             }
         }
         for (file, code) in Code.swift {
             for declaration in code.declarations where ["func", "init", "subscript"].contains(declaration.keyword) {
                 let count = code.length(of: declaration)
                 guard count > Self.functionLimit else { continue }
-                fail(
+                problems.append(
                     "\(file.path):\(declaration.line): \(declaration.name) has \(count) lines; split it, at most "
                         + "\(Self.functionLimit) are allowed")
             }
@@ -66,6 +71,8 @@ import Testing
     /// A declaration is used where its name occurs in `Sources` once more. A function is used where a call's labels fit it as
     /// well, or where its name stands alone.
     @Test func everyDeclarationIsUsed() {
+        var problems: [String] = []
+        defer { report(problems) }
         let uses = Uses(Code.sources.map(\.code))
         for (file, code) in Code.sources {
             let functions = Uses.functions(of: code)
@@ -73,31 +80,37 @@ import Testing
             where declaration.keyword != "extension" && !Self.usedElsewhere.contains(declaration.name) {
                 let isUsed =
                     functions[declaration.line].map(uses.contains) ?? uses.contains(declaration.name)
-                if !isUsed { fail("\(file.path):\(declaration.line): nothing in Sources uses \(declaration.name); remove it") }
+                if !isUsed {
+                    problems.append("\(file.path):\(declaration.line): nothing in Sources uses \(declaration.name); remove it")
+                }
             }
         }
     }
 
     /// The table of kernels in C is a struct of function pointers; Swift calls each by its name.
     @Test func everyKernelIsUsed() throws {
+        var problems: [String] = []
+        defer { report(problems) }
         let header = try #require(SourceTree.files.first { $0.path == "Sources/CTensorKernels/include/tensor_kernels.h" })
         let used = Set(Code.sources.filter { $0.file.isIn("Sources/TensorKernels") }.flatMap { $0.code.lines.joined() })
         for (index, line) in header.lines.enumerated() {
             guard let start = line.range(of: "(*"), let end = line[start.upperBound...].firstIndex(of: ")") else { continue }
             let name = line[start.upperBound..<end].split(separator: " ").last.map(String.init) ?? ""
             if !used.contains(name) {
-                fail("\(header.path):\(index + 1): nothing in Sources calls the kernel \(name); remove it")
+                problems.append("\(header.path):\(index + 1): nothing in Sources calls the kernel \(name); remove it")
             }
         }
     }
 
     @Test func nothingIsLeftForLater() {
+        var problems: [String] = []
+        defer { report(problems) }
         let marks = ["TO" + "DO", "FIX" + "ME", "XX" + "X"]
         for file in SourceTree.files {
             guard marks.contains(where: { file.text.contains($0) }) else { continue }
             for (index, line) in file.lines.enumerated() {
                 for mark in marks where line.contains(mark) {
-                    fail("\(file.path):\(index + 1): \(mark); do it, or file an issue and remove the note")
+                    problems.append("\(file.path):\(index + 1): \(mark); do it, or file an issue and remove the note")
                 }
             }
         }
@@ -125,4 +138,7 @@ extension SwiftCode {
     }
 }
 
-func fail(_ problem: String) { Issue.record(Comment(rawValue: problem)) }
+/// Records all problems of a check as one issue, one problem per line.
+func report(_ problems: [String]) {
+    if !problems.isEmpty { Issue.record(Comment(rawValue: problems.joined(separator: "\n"))) }
+}
