@@ -21,23 +21,24 @@ package struct PartLayout: Sendable, Hashable {
         let order = Dictionary(uniqueKeysWithValues: DType.allCases.enumerated().map { ($1, $0) })
         let sorted = tensors.sorted { left, right in
             left.dtype == right.dtype
-                ? left.name.utf8.lexicographicallyPrecedes(right.name.utf8)
+                ? left.name.precedesInBytes(right.name)
                 : order[left.dtype, default: 0] > order[right.dtype, default: 0]
         }
-        var json = #"{"__metadata__":{"format":"pt"}"#
+        var header = Array(repeating: UInt8(0), count: SafetensorsHeader.prefixBytes)
+        header += #"{"__metadata__":{"format":"pt"}"#.utf8
         var offsets: [Range<Int>] = []
         var end = 0
         for tensor in sorted {
             let range = end..<end + tensor.byteCount
             let shape = tensor.shape.map(String.init).joined(separator: ",")
-            json += ",\(JSONText.quoted(tensor.name)):{\"dtype\":\"\(tensor.dtype.rawValue)\",\"shape\":[\(shape)],"
-            json += "\"data_offsets\":[\(range.lowerBound),\(range.upperBound)]}"
+            header += ",\(JSONText.quoted(tensor.name)):{\"dtype\":\"\(tensor.dtype.rawValue)\",\"shape\":[\(shape)],".utf8
+            header += "\"data_offsets\":[\(range.lowerBound),\(range.upperBound)]}".utf8
             offsets.append(range)
             end = range.upperBound
         }
-        json += "}"
-        let padding = (Self.alignment - json.utf8.count % Self.alignment) % Self.alignment
-        let length = json.utf8.count + padding
+        header.append(UInt8(ascii: "}"))
+        header += Array(repeating: 0x20, count: (Self.alignment - header.count % Self.alignment) % Self.alignment)
+        let length = header.count - SafetensorsHeader.prefixBytes
         guard length <= Self.headerLimit else {
             throw TesseraError(
                 .badData,
@@ -45,9 +46,8 @@ package struct PartLayout: Sendable, Hashable {
                     + "\(Self.headerLimit)",
                 file: fileName, advice: "choose a smaller --max-part-size")
         }
-        header =
-            (0..<SafetensorsHeader.prefixBytes).map { UInt8(truncatingIfNeeded: length >> (8 * $0)) } + json.utf8
-            + Array(repeating: 0x20, count: padding)
+        for index in 0..<SafetensorsHeader.prefixBytes { header[index] = UInt8(truncatingIfNeeded: length >> (8 * index)) }
+        self.header = header
         headerDigest = try .sha256(of: header)
         let start = header.count
         self.tensors = zip(sorted, offsets).map { tensor, range in
@@ -144,7 +144,7 @@ package struct CheckpointLayout: Sendable, Hashable {
     private static func index(of parts: [PartLayout]) -> [UInt8] {
         let total = parts.reduce(0) { $0 + $1.fileSize - $1.header.count }
         let places = parts.flatMap { part in part.tensors.map { ($0.name, part.fileName) } }
-            .sorted { $0.0.utf8.lexicographicallyPrecedes($1.0.utf8) }
+            .sorted { $0.0.precedesInBytes($1.0) }
         let map = places.map { "    \(JSONText.quoted($0)): \(JSONText.quoted($1))" }.joined(separator: ",\n")
         return Array("{\n  \"metadata\": {\n    \"total_size\": \(total)\n  },\n  \"weight_map\": {\n\(map)\n  }\n}\n".utf8)
     }

@@ -95,10 +95,9 @@ package struct ManifestFile: Sendable, Hashable, Codable {
     }
 }
 
-/// `tessera.manifest.json`: what an output was made from, and the digests of every byte.
+/// `tessera.manifest.json`: what an output was made from and what every byte of it must be.
 ///
-/// The same recipe over the same inputs gives the same manifest. It contains no times, no host names, and no paths other than
-/// those written in the recipe.
+/// The same recipe over the same inputs gives the same manifest: no time and no host is in it, and no path but those that the recipe itself names.
 package struct Manifest: Sendable, Hashable, Codable {
     package static let fileName = "tessera.manifest.json"
     /// Output files that the manifest does not list: itself, the run report, and the plain checksums.
@@ -131,7 +130,7 @@ package struct Manifest: Sendable, Hashable, Codable {
         self.plan = plan
         self.inputs = inputs
         self.parts = parts
-        self.files = files.sorted { $0.file.utf8.lexicographicallyPrecedes($1.file.utf8) }
+        self.files = files.sorted { $0.file.precedesInBytes($1.file) }
     }
 
     package func encoded() throws(TesseraError) -> [UInt8] {
@@ -145,9 +144,9 @@ package struct Manifest: Sendable, Hashable, Codable {
     }
 
     /// - Throws: `inputMissing` if the directory has no manifest, `badData` if it is damaged or has a newer format.
-    package static func read(directory: String) throws(TesseraError) -> Manifest {
+    package static func read(directory: String, in store: any InputFiles) throws(TesseraError) -> Manifest {
         let path = "\(directory)/\(fileName)"
-        guard fileExists(path) else {
+        guard try store.exists(path) else {
             throw TesseraError(
                 .inputMissing, "has no \(fileName): Tessera did not write it, or did not finish", file: directory)
         }
@@ -155,7 +154,7 @@ package struct Manifest: Sendable, Hashable, Codable {
             let format: String
             let version: Int
         }
-        let bytes = Data(try readFile(path, maxBytes: byteLimit))
+        let bytes = Data(try store.read(path, maxBytes: byteLimit))
         guard let head = try? JSONDecoder().decode(Head.self, from: bytes), head.format == formatName else {
             throw TesseraError(.badData, "is not a Tessera manifest, or is damaged", file: path)
         }
@@ -164,10 +163,48 @@ package struct Manifest: Sendable, Hashable, Codable {
                 .badData, "has format version \(head.version); this build reads versions up to \(formatVersion)", file: path,
                 advice: "use a newer version of Tessera")
         }
+        let manifest: Manifest
         do {
-            return try JSONDecoder().decode(Manifest.self, from: bytes)
+            manifest = try JSONDecoder().decode(Manifest.self, from: bytes)
         } catch {
             throw TesseraError(.badData, "is damaged: \(error)", file: path)
+        }
+        try manifest.check(file: path)
+        return manifest
+    }
+
+    /// Bounds every number that is computed with, and keeps the names of files inside the directory.
+    private func check(file: String) throws(TesseraError) {
+        func damaged(_ problem: String, _ tensor: String? = nil) -> TesseraError {
+            TesseraError(.badData, "\(problem); the manifest is damaged", file: file, tensor: tensor)
+        }
+        var left = SizeLimit.total
+        for (name, size) in parts.map({ ($0.file, $0.size) }) + files.map({ ($0.file, $0.size) }) {
+            guard !name.utf8.contains(UInt8(ascii: "/")), !name.hasPrefix(".") else {
+                throw damaged("names the file '\(name)', which is not a file beside it")
+            }
+            guard (0...left).contains(size) else { throw damaged("says that \(name) has \(size) bytes") }
+            left -= size
+        }
+        for part in parts {
+            var left = part.size
+            for tensor in part.tensors {
+                let byteCount: Int, blockSize = tensor.blockSize ?? TreeDigest.blockSize
+                do throws(TesseraError) {
+                    byteCount = try tensor.dtype.byteCount(ofShape: tensor.shape)
+                } catch {
+                    throw damaged(error.problem, tensor.name)
+                }
+                guard byteCount <= left else { throw damaged("says that \(part.file) is too small for this tensor", tensor.name) }
+                guard (1...TreeDigest.blockSize).contains(blockSize) else {
+                    throw damaged("has a block size of \(blockSize) bytes", tensor.name)
+                }
+                let count = TreeDigest.blockCount(ofBytes: byteCount, blockSize: blockSize)
+                guard tensor.blocks.count == count else {
+                    throw damaged("has \(tensor.blocks.count) digests for \(count) blocks", tensor.name)
+                }
+                left -= byteCount
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ package enum SHA256Sums {
     /// Writes the digests of all files in the directory except `SHA256SUMS` and the run report, which differs between runs.
     package static func write(directory: String) throws(TesseraError) {
         var text = ""
-        for name in try listDirectory(directory) where name != fileName && name != "tessera.report.json" {
+        for name in try LocalFiles().list(directory) where name != fileName && name != "tessera.report.json" {
             text += "\(try digest(ofFile: "\(directory)/\(name)"))  \(name)\n"
         }
         try writeFile("\(directory)/\(fileName)", Array(text.utf8), sync: true)
@@ -18,7 +18,7 @@ package enum SHA256Sums {
     /// The file name and digest of every line.
     static func read(directory: String) throws(TesseraError) -> [(name: String, digest: Digest)] {
         let path = "\(directory)/\(fileName)"
-        let text = String(decoding: try readFile(path, maxBytes: byteLimit), as: UTF8.self)
+        let text = String(decoding: try LocalFiles().read(path, maxBytes: byteLimit), as: UTF8.self)
         var lines: [(name: String, digest: Digest)] = []
         for (number, line) in text.split(separator: "\n").enumerated() {
             let name = line.dropFirst(2 * Digest.byteCount)

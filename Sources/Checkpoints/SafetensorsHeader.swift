@@ -19,7 +19,7 @@ package struct TensorEntry: Sendable, Hashable, Codable {
     package var byteCount: Int { range.count }
 }
 
-/// A validated safetensors header: every tensor lies inside the file, tensors do not overlap, and there are no gaps.
+/// The header of a safetensors file, wholly checked: every tensor lies inside the file, none overlaps another, nothing is left over.
 ///
 /// ```
 /// byte 0        8              8 + N                            end of file
@@ -34,7 +34,7 @@ package struct SafetensorsHeader: Sendable, Hashable {
     package let fileSize: Int
     /// SHA-256 of the bytes before the tensor data.
     package let digest: Digest
-    /// `ReadableFile.version` of the file; empty for a header parsed from memory.
+    /// `FileStatus.identity` of the file that it was read from; empty for one made of bytes.
     package private(set) var fileVersion = ""
 
     /// The limit of the safetensors library, in bytes.
@@ -47,8 +47,12 @@ package struct SafetensorsHeader: Sendable, Hashable {
     /// Reads and validates the header of the file at `path`. Tensor data is not read.
     ///
     /// - Throws: `badData` naming the file, tensor and numbers; `inputMissing`, `notAllowed` or `io` if the file cannot be read.
-    package static func read(path: String) throws(TesseraError) -> SafetensorsHeader {
-        let file = try ReadableFile(path)
+    package static func read(path: String, in files: any InputFiles) throws(TesseraError) -> SafetensorsHeader {
+        let file = try files.open(path)
+        guard file.size <= SizeLimit.file else {
+            throw TesseraError(
+                .badData, "has \(file.size) bytes; a file may have at most \(SizeLimit.file)", file: path)
+        }
         guard file.size >= prefixBytes else {
             throw TesseraError(.badData, "is not a safetensors file: \(file.size) bytes is too short for a header", file: path)
         }
@@ -66,7 +70,7 @@ package struct SafetensorsHeader: Sendable, Hashable {
                 advice: "the file may be truncated; copy it again")
         }
         var header = try SafetensorsHeader(bytes: file.bytes(0..<byteCount), fileSize: file.size, file: path)
-        header.fileVersion = file.version
+        header.fileVersion = file.identity
         return header
     }
 
@@ -118,7 +122,7 @@ private struct HeaderParser {
         guard !name.isEmpty, name.utf8.count <= SafetensorsHeader.nameLimit else {
             throw error("a tensor name has \(name.utf8.count) bytes; it must have 1 to \(SafetensorsHeader.nameLimit)")
         }
-        guard !name.unicodeScalars.contains(where: { $0.value < 0x20 || $0.value == 0x7f }) else {
+        guard !name.utf8.contains(where: { $0 < 0x20 || $0 == 0x7f }) else {
             throw error("the name \(JSONText.quoted(name)) contains a control character")
         }
         var typeName: String?
@@ -160,18 +164,14 @@ private struct HeaderParser {
     }
 
     private func checkSize(_ name: String, _ dtype: DType, _ shape: [Int], byteCount: Int) throws(TesseraError) {
-        var bits = dtype.bitWidth
-        for dimension in shape {
-            let (product, overflow) = bits.multipliedReportingOverflow(by: dimension)
-            guard !overflow else { throw error("has the shape \(shape), which is too large", tensor: name) }
-            bits = product
+        let needed: Int
+        do throws(TesseraError) {
+            needed = try dtype.byteCount(ofShape: shape)
+        } catch {
+            throw self.error(error.problem, tensor: name)
         }
-        guard bits % 8 == 0 else {
-            throw error(
-                "has the shape \(shape) of \(dtype.bitWidth)-bit elements, which is not a whole number of bytes", tensor: name)
-        }
-        guard bits / 8 == byteCount else {
-            throw error("has \(byteCount) bytes, but \(shape) of \(dtype.rawValue) needs \(bits / 8)", tensor: name)
+        guard needed == byteCount else {
+            throw error("has \(byteCount) bytes, but \(shape) of \(dtype.rawValue) needs \(needed)", tensor: name)
         }
     }
 

@@ -29,10 +29,12 @@ package struct SidecarFile: Sendable, Hashable {
         if case .copy(let path) = source { path } else { nil }
     }
 
-    package func contents() throws(TesseraError) -> [UInt8] {
+    /// - Parameter files: where a copy is read from.
+    /// - Throws: what reading throws.
+    package func contents(from files: any InputFiles) throws(TesseraError) -> [UInt8] {
         switch source {
         case .bytes(let bytes): bytes
-        case .copy(let path): try readFile(path, maxBytes: Self.byteLimit)
+        case .copy(let path): try files.read(path, maxBytes: Self.byteLimit)
         }
     }
 }

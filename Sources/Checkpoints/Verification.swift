@@ -54,7 +54,7 @@ package struct Verification: Sendable {
     /// - Throws: `inputMissing` or `badData` if the directory has no readable manifest.
     package init(directory: String, sample: Double? = nil) throws(TesseraError) {
         self.directory = directory
-        manifest = try Manifest.read(directory: directory)
+        manifest = try Manifest.read(directory: directory, in: LocalFiles())
         var pieces: [Piece] = []
         var generator = SystemRandomNumberGenerator()
         for part in manifest.parts {
@@ -62,12 +62,6 @@ package struct Verification: Sendable {
             var position = part.size - part.tensors.reduce(0) { $0 + $1.byteCount }
             for tensor in part.tensors {
                 let size = tensor.blockSize ?? TreeDigest.blockSize
-                guard (1...TreeDigest.blockSize).contains(size) else {
-                    throw TesseraError(
-                        .badData, "has a block size of \(size) bytes; the manifest is damaged",
-                        file: "\(directory)/\(Manifest.fileName)",
-                        tensor: tensor.name)
-                }
                 for (index, start) in stride(from: 0, to: tensor.byteCount, by: size).enumerated() {
                     let end = min(tensor.byteCount, start + size)
                     if let sample, Double.random(in: 0..<1, using: &generator) >= sample { continue }
@@ -110,8 +104,10 @@ package struct Verification: Sendable {
             case .file(let file): file.file
             }
         let path = "\(directory)/\(name)"
-        guard fileExists(path) else { return [.init(kind: .missing, file: name, message: "the file is missing")] }
         do throws(TesseraError) {
+            guard try LocalFiles().exists(path) else {
+                return [.init(kind: .missing, file: name, message: "the file is missing")]
+            }
             switch piece {
             case .header(let part): return try check(header: part, path: path)
             case .block(let part, let tensor, let index, let range):
@@ -175,12 +171,12 @@ package struct Verification: Sendable {
     /// Some readers would load parts that the manifest does not list.
     private func checkNames() throws(TesseraError) -> [VerifyReport.Finding] {
         let known = Set(manifest.parts.map(\.file) + manifest.files.map(\.file)).union(Manifest.unlistedFiles)
-        return try listDirectory(directory).filter { !known.contains($0) }
+        return try LocalFiles().list(directory).filter { !known.contains($0) }
             .map { .init(kind: .extra, file: $0, message: "is not in the manifest") }
     }
 
     private func checkSums() throws(TesseraError) -> [VerifyReport.Finding] {
-        guard fileExists("\(directory)/\(SHA256Sums.fileName)") else { return [] }
+        guard try LocalFiles().exists("\(directory)/\(SHA256Sums.fileName)") else { return [] }
         var findings: [VerifyReport.Finding] = []
         let whole = Dictionary(manifest.files.map { ($0.file, $0.digest) }, uniquingKeysWith: { first, _ in first })
         for (name, digest) in try SHA256Sums.read(directory: directory) {

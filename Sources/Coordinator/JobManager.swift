@@ -258,7 +258,8 @@ package actor JobManager {
         guard let job = jobs[id], job.state == .publishing, let assembler = job.assembler else { return }
         do {
             let blocks = try job.blocksByPart(), statistics = try job.statistics()
-            let publisher = Publisher(plan: job.plan, assembler: assembler, build: settings.build)
+            let publisher = Publisher(
+                plan: job.plan, assembler: assembler, inputs: settings.inputRoots.files, build: settings.build)
             let report = job.report(endedAt: now)
             try await blocking {
                 try publisher.publish(blocks: blocks, statistics: statistics, report: report, sha256Sums: job.options.sha256Sums)

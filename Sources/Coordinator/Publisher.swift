@@ -9,6 +9,8 @@ import TensorKernels
 struct Publisher {
     let plan: Plan
     let assembler: Assembler
+    /// Where the files that are copied lie.
+    let inputs: any InputFiles
     /// The version that the manifest names.
     let build: String
 
@@ -25,7 +27,7 @@ struct Publisher {
             try write(bytes, to: name)
             files.append(ManifestFile(file: name, size: bytes.count, digest: try .sha256(of: bytes)))
         }
-        for sidecar in plan.sidecars { try add(sidecar.name, sidecar.contents()) }
+        for sidecar in plan.sidecars { try add(sidecar.name, sidecar.contents(from: inputs)) }
         if let index = plan.index { try add(index.name, try index.make(statistics)) }
         let manifest = Manifest(
             tessera: build, numericsVersion: numericsVersion, recipe: try .sha256(of: Array(plan.recipeText.utf8)),

@@ -16,6 +16,11 @@ package protocol ByteSource: Sendable {
         _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
     ) throws -> Result
 
+    /// A copy of the bytes of `range`: for headers and small files, whose reader must outlive a file that is cut short under it.
+    ///
+    /// - Throws: `badData` for a range outside the file and for a file that ends before, `io` when reading fails.
+    func bytes(_ range: Range<Int>) throws(TesseraError) -> [UInt8]
+
     /// The address of the bytes of `range`, valid for the lifetime of the source; `nil` if the file is not mapped or the range is
     /// outside it.
     func direct(_ range: Range<Int>) -> UnsafeRawPointer?
@@ -82,6 +87,12 @@ package final class MappedSource: ByteSource, @unchecked Sendable {
     ) throws -> Result {
         try check(range, scratch: nil, file: file.path)
         return try body(UnsafeRawBufferPointer(rebasing: bytes[range]))
+    }
+
+    /// By a system call: touching pages that a truncated file no longer has kills the process.
+    package func bytes(_ range: Range<Int>) throws(TesseraError) -> [UInt8] {
+        try check(range, scratch: nil, file: file.path)
+        return try file.bytes(range)
     }
 
     package func direct(_ range: Range<Int>) -> UnsafeRawPointer? {

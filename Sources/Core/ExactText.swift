@@ -13,26 +13,23 @@ package struct ExactText: Sendable {
 extension ExactText: Hashable {
     package static func == (left: ExactText, right: ExactText) -> Bool {
         guard left.string.utf8.count == right.string.utf8.count else { return false }
-        return left.withBytes { first in
-            right.withBytes { second in
+        return left.string.withUTF8Bytes { first in
+            right.string.withUTF8Bytes { second in
                 guard let first = first.baseAddress, let second = second.baseAddress else { return true }
                 return memcmp(first, second, left.string.utf8.count) == 0
             }
         }
     }
 
-    package func hash(into hasher: inout Hasher) { withBytes { hasher.combine(bytes: UnsafeRawBufferPointer($0)) } }
-
-    private func withBytes<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) -> Result {
-        if let result = string.utf8.withContiguousStorageIfAvailable(body) { return result }
-        return Array(string.utf8).withUnsafeBufferPointer(body)
+    package func hash(into hasher: inout Hasher) {
+        string.withUTF8Bytes { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
     }
 }
 
 extension ExactText: Comparable {
     /// Byte order, which is also scalar order.
     package static func < (left: ExactText, right: ExactText) -> Bool {
-        left.string.utf8.lexicographicallyPrecedes(right.string.utf8)
+        left.string.precedesInBytes(right.string)
     }
 }
 

@@ -144,7 +144,7 @@ package func listDirectory(_ path: String) throws(TesseraError) -> [String] {
         let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
         if name != ".", name != ".." { names.append(name) }
     }
-    return names.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+    return names.sortedByBytes()
 }
 
 package func isDirectory(_ path: String) -> Bool {
@@ -191,7 +191,7 @@ package struct LocalFiles: InputFiles {
     package func status(of path: String) throws(TesseraError) -> FileStatus? {
         var status = stat()
         guard stat(path, &status) == 0 else {
-            if errno == ENOENT || errno == ENOTDIR { return nil }
+            if Self.isMissing(errno) { return nil }
             throw .system(errno, "examine", path)
         }
         let kind: FileStatus.Kind =
@@ -205,7 +205,7 @@ package struct LocalFiles: InputFiles {
 
     package func canonicalPath(of path: String) throws(TesseraError) -> String? {
         guard let resolved = realpath(path, nil) else {
-            if errno == ENOENT || errno == ENOTDIR { return nil }
+            if Self.isMissing(errno) { return nil }
             throw .system(errno, "resolve", path)
         }
         defer { free(resolved) }
@@ -213,4 +213,7 @@ package struct LocalFiles: InputFiles {
     }
 
     package func open(_ path: String) throws(TesseraError) -> any ByteSource { try openByteSource(path: path) }
+
+    /// Whether a failed look at a path means that nothing can be there: also for names that no file can have, and links in a circle.
+    private static func isMissing(_ number: Int32) -> Bool { [ENOENT, ENOTDIR, ENAMETOOLONG, ELOOP].contains(number) }
 }

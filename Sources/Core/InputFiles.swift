@@ -44,9 +44,9 @@ package protocol InputFiles: Sendable {
 }
 
 extension InputFiles {
-    package func exists(_ path: String) -> Bool { ((try? status(of: path)) ?? nil) != nil }
+    package func exists(_ path: String) throws(TesseraError) -> Bool { try status(of: path) != nil }
 
-    package func isDirectory(_ path: String) -> Bool { ((try? status(of: path)) ?? nil)?.kind == .directory }
+    package func isDirectory(_ path: String) throws(TesseraError) -> Bool { try status(of: path)?.kind == .directory }
 
     /// The whole file.
     ///
@@ -62,10 +62,10 @@ extension InputFiles {
 }
 
 extension ByteSource {
-    /// A copy of the bytes of `range`.
     package func bytes(_ range: Range<Int>) throws(TesseraError) -> [UInt8] {
         do {
-            return try [UInt8](unsafeUninitializedCapacity: range.count) { target, count in
+            // A range beyond the end is refused before anything of its size is allocated.
+            return try [UInt8](unsafeUninitializedCapacity: min(range.count, size)) { target, count in
                 try withBytes(range, scratch: UnsafeMutableRawBufferPointer(target)) { bytes in
                     if let start = bytes.baseAddress, let first = target.baseAddress, start != UnsafeRawPointer(first) {
                         UnsafeMutableRawPointer(first).copyMemory(from: start, byteCount: bytes.count)

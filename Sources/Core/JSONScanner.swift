@@ -26,10 +26,10 @@ package struct JSONScanner {
 
     /// Calls `member` with each key of the object. The callback must consume the value.
     package mutating func object(_ member: (inout JSONScanner, String) throws(TesseraError) -> Void) throws(TesseraError) {
-        var keys: Set<ExactText> = []
+        var keys = KeySet()
         try elements(from: "{", to: "}") { scanner throws(TesseraError) in
             let key = try scanner.string()
-            guard keys.insert(ExactText(key)).inserted else { throw scanner.error("duplicate key '\(key)'") }
+            guard keys.insert(ExactText(key)) else { throw scanner.error("duplicate key '\(key)'") }
             try scanner.expect(":")
             try member(&scanner, key)
         }
@@ -172,8 +172,7 @@ package struct JSONScanner {
         bytes.withUnsafeBufferPointer { String(validating: UnsafeBufferPointer(rebasing: $0[range]), as: UTF8.self) }
     }
 
-    /// Where the next quote, backslash or control character stands, found eight bytes at a time; else at most seven bytes from
-    /// the end.
+    /// Where the next quote, backslash or control character stands, found eight bytes at a time; else at most seven bytes from the end.
     private var endOfPlainText: Int {
         bytes.withUnsafeBytes { bytes in
             let ones: UInt64 = 0x0101_0101_0101_0101
@@ -245,5 +244,23 @@ package struct JSONScanner {
         else { throw error("expected four hexadecimal digits after \\u") }
         position += 4
         return unit
+    }
+}
+
+/// The keys of an object. Most objects have few, and files have many such objects: those are searched one by one.
+private struct KeySet {
+    private var few: [ExactText] = []
+    private var many: Set<ExactText> = []
+
+    /// - Returns: whether the key is new.
+    mutating func insert(_ key: ExactText) -> Bool {
+        if few.count == 8 {
+            many = Set(few)
+            few = []
+        }
+        guard many.isEmpty else { return many.insert(key).inserted }
+        guard !few.contains(key) else { return false }
+        few.append(key)
+        return true
     }
 }

@@ -44,7 +44,7 @@ package struct JSONText: Sendable, Hashable {
         guard let wanted = path.first else { return try scanner.value() }
         var found: Range<Int>?
         try scanner.object { scanner, key throws(TesseraError) in
-            if key == wanted {
+            if ExactText(key) == ExactText(wanted) {
                 found = try find(path.dropFirst(), in: &scanner)
             } else {
                 try scanner.value()
@@ -76,6 +76,10 @@ package struct JSONText: Sendable, Hashable {
 
     /// A JSON string, escaped as serde_json does: only what must be escaped.
     package static func quoted(_ text: String) -> String {
+        // Names of tensors and files rarely need escapes.
+        guard !text.utf8.allSatisfy({ $0 >= 0x20 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }) else {
+            return "\"\(text)\""
+        }
         var quoted = "\""
         for scalar in text.unicodeScalars {
             switch scalar {

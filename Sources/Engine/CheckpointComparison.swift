@@ -1,5 +1,5 @@
 package import Checkpoints
-import Core
+package import Core
 import TensorKernels
 
 /// The differences between two checkpoints.
@@ -18,8 +18,8 @@ package struct CheckpointComparison {
     package let tensors: Int
     package let differences: [Difference]
 
-    package init(_ first: Checkpoint, _ second: Checkpoint) throws {
-        let names = Set(first.tensorNames + second.tensorNames).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+    package init(_ first: Checkpoint, _ second: Checkpoint, in files: any InputFiles) throws {
+        let names = Set((first.tensorNames + second.tensorNames).map { ExactText($0) }).map(\.string).sortedByBytes()
         tensors = names.count
         differences = try names.compactMap { name in
             guard let left = first.tensor(named: name) else { return Difference(tensor: name, description: "only in the second") }
@@ -33,8 +33,8 @@ package struct CheckpointComparison {
                         "\(left.entry.dtype.rawValue) \(left.entry.shape) and \(right.entry.dtype.rawValue) \(right.entry.shape)")
             }
             return try Self.difference(
-                name, left.entry, try openByteSource(path: "\(first.directory)/\(first.parts[left.part].fileName)"), right.entry,
-                try openByteSource(path: "\(second.directory)/\(second.parts[right.part].fileName)"))
+                name, left.entry, try files.open("\(first.directory)/\(first.parts[left.part].fileName)"), right.entry,
+                try files.open("\(second.directory)/\(second.parts[right.part].fileName)"))
         }
     }
 

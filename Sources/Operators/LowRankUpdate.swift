@@ -2,7 +2,7 @@ package import Core
 import Synchronization
 package import TensorKernels
 
-/// A stored matrix with a low-rank adapter folded into it: `W + s·L·R`, with `L` of shape `[rows, rank]` and `R` of `[rank, columns]`.
+/// A matrix with a low-rank adapter folded into it: `W + s·L·R`, with `L` of shape `[rows, rank]` and `R` of `[rank, columns]`.
 ///
 /// LoRA (arXiv 2106.09685): `L = B` and `R = A` as PEFT stores them, or both transposed where the matrix is (`fan_in_fan_out`, embeddings).
 /// The product is summed over the rank in ascending order in float32, scaled, then added.
@@ -10,7 +10,7 @@ package final class LowRankUpdate: ElementSource {
     package var dtype: DType { matrix.dtype }
     package var count: Int { matrix.count }
 
-    private let matrix: StoredTensor
+    private let matrix: any ElementSource
     private let a: StoredTensor
     private let b: StoredTensor
     private let rank: Int
@@ -34,11 +34,11 @@ package final class LowRankUpdate: ElementSource {
     ///   - b: `[rows, rank]`, or `[columns, rank]` when transposed.
     /// - Throws: `badData` unless the factors' sizes fit the matrix.
     package init(
-        _ matrix: StoredTensor, shape: [Int], a: StoredTensor, b: StoredTensor, rank: Int, scale: Double, isTransposed: Bool
+        _ matrix: any ElementSource, shape: [Int], a: StoredTensor, b: StoredTensor, rank: Int, scale: Double, isTransposed: Bool
     ) throws(TesseraError) {
         guard shape.count == 2, rank > 0, matrix.dtype.isArithmetic, a.dtype.isArithmetic, b.dtype.isArithmetic,
-            a.count == rank * (isTransposed ? shape[0] : shape[1]), b.count == rank * (isTransposed ? shape[1] : shape[0]),
-            matrix.count == shape[0] * shape[1]
+            Shape.elementCount([rank, isTransposed ? shape[0] : shape[1]]) == a.count,
+            Shape.elementCount([isTransposed ? shape[1] : shape[0], rank]) == b.count, Shape.elementCount(shape) == matrix.count
         else {
             throw TesseraError(
                 .badData, "an adapter of rank \(rank) with \(a.count) and \(b.count) elements does not fit the shape \(shape)")

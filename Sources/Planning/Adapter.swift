@@ -20,7 +20,7 @@ struct Adapter {
     let directory: String
     let header: SafetensorsHeader
     /// By the name of the model's tensor.
-    private(set) var changes: [String: Change] = [:]
+    private(set) var changes: [ExactText: Change] = [:]
 
     private struct Config: Decodable {
         var peft_type: String?
@@ -31,14 +31,14 @@ struct Adapter {
         var alpha_pattern: [String: Double]?
     }
 
-    /// - Parameter names: of the model's tensors.
+    /// - Parameter model: what it changes.
     /// - Throws: `badData` for an adapter of another kind, or one that does not belong to such a model; `inputMissing` when a file is not there.
-    init(directory: String, names: Set<String>) throws(TesseraError) {
+    init(directory: String, of model: Checkpoint, in files: any InputFiles) throws(TesseraError) {
         self.directory = directory
         let configPath = "\(directory)/\(Self.configName)"
         let config: Config
         do {
-            config = try JSONDecoder().decode(Config.self, from: Data(try readFile(configPath, maxBytes: 16 << 20)))
+            config = try JSONDecoder().decode(Config.self, from: Data(try files.read(configPath, maxBytes: 16 << 20)))
         } catch let error as TesseraError {
             throw error
         } catch {
@@ -50,8 +50,8 @@ struct Adapter {
                 "is a \(config.use_dora == true ? "DoRA" : config.peft_type ?? "?") adapter; only plain LoRA can be merged",
                 file: configPath, advice: "merge it into its model with PEFT first")
         }
-        header = try SafetensorsHeader.read(path: "\(directory)/\(Self.weightsName)")
-        let entries = Dictionary(header.tensors.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+        header = try SafetensorsHeader.read(path: "\(directory)/\(Self.weightsName)", in: files)
+        let entries = Dictionary(header.tensors.map { (ExactText($0.name), $0) }, uniquingKeysWith: { first, _ in first })
         for entry in header.tensors {
             guard let key = Key(entry.name, prefix: Self.prefix) else {
                 throw TesseraError(
@@ -59,17 +59,17 @@ struct Adapter {
                     tensor: entry.name)
             }
             guard key.factor != .b else { continue }
-            guard let target = key.target(in: names) else {
+            guard let target = key.target(in: model) else {
                 throw TesseraError(
                     .badData, "the model has no tensor '\(key.module).weight' for it",
                     file: "\(directory)/\(Self.weightsName)",
                     tensor: entry.name, advice: "check that the adapter belongs to this model")
             }
             guard key.factor == .a else {
-                changes[target] = .replacement(entry)
+                changes[ExactText(target)] = .replacement(entry)
                 continue
             }
-            guard let b = entries[key.other], entry.shape.count == 2, b.shape.count == 2, entry.shape[0] == b.shape[1],
+            guard let b = entries[ExactText(key.other)], entry.shape.count == 2, b.shape.count == 2, entry.shape[0] == b.shape[1],
                 entry.shape[0] > 0
             else {
                 throw TesseraError(
@@ -77,7 +77,7 @@ struct Adapter {
                     tensor: entry.name)
             }
             let rank = Double(entry.shape[0]), alpha = try Self.alpha(of: key.module, config, file: configPath)
-            changes[target] = .lowRank(
+            changes[ExactText(target)] = .lowRank(
                 a: entry, b: b, scale: config.use_rslora == true ? alpha / rank.squareRoot() : alpha / rank,
                 isTransposed: key.isEmbedding || config.fan_in_fan_out == true)
         }
@@ -139,11 +139,10 @@ struct Adapter {
         }
 
         /// The model's tensor: by its full path, or without a wrapper's first step.
-        func target(in names: Set<String>) -> String? {
+        func target(in checkpoint: Checkpoint) -> String? {
             let full = "\(module).\(leaf)"
-            if names.contains(full) { return full }
             let short = full.hasPrefix("model.") ? String(full.dropFirst("model.".count)) : "model.\(full)"
-            return names.contains(short) ? short : nil
+            return [full, short].first { checkpoint.tensor(named: $0) != nil }
         }
     }
 }

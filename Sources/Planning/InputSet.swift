@@ -27,38 +27,24 @@ struct InputSet {
         /// The tensor as this model has it, its adapter folded in; `nil` when there is none of that name.
         func tensor(named name: String) -> (source: SourceReference, shape: [Int])? {
             guard let (part, entry) = checkpoint.tensor(named: name) else { return nil }
-            let adapterFile = firstFile + checkpoint.parts.count
-            if let task {
-                return (
-                    SourceReference(
-                        file: firstFile + part, offset: entry.range.lowerBound, dtype: entry.dtype,
-                        vector: task.vector(of: name, firstFile: adapterFile)),
-                    entry.shape
-                )
-            }
-            switch adapter?.changes[name] {
-            case nil:
-                return (SourceReference(file: firstFile + part, offset: entry.range.lowerBound, dtype: entry.dtype), entry.shape)
-            case .replacement(let entry)?:
-                return (SourceReference(file: adapterFile, offset: entry.range.lowerBound, dtype: entry.dtype), entry.shape)
+            let own = SourceReference.stored(StoredReference(entry, inFile: firstFile + part))
+            let addedFile = firstFile + checkpoint.parts.count
+            if let vector = task?.vector(of: name, firstFile: addedFile) { return (.packed(base: own, vector), entry.shape) }
+            switch adapter?.changes[ExactText(name)] {
+            case nil: return (own, entry.shape)
+            case .replacement(let entry)?: return (.stored(StoredReference(entry, inFile: addedFile)), entry.shape)
             case .lowRank(let a, let b, let scale, let isTransposed)?:
-                let factors = [a, b].map {
-                    AdapterReference.Factor(offset: $0.range.lowerBound, dtype: $0.dtype, count: $0.elementCount)
-                }
-                return (
-                    SourceReference(
-                        file: firstFile + part, offset: entry.range.lowerBound, dtype: entry.dtype,
-                        adapter: AdapterReference(
-                            file: adapterFile, a: factors[0], b: factors[1], rank: a.shape[0], scale: scale,
-                            isTransposed: isTransposed)),
-                    entry.shape
-                )
+                let update = LowRankReference(
+                    a: StoredReference(a, inFile: addedFile), b: StoredReference(b, inFile: addedFile), rank: a.shape[0],
+                    scale: scale, isTransposed: isTransposed)
+                return (.lowRank(own, update), entry.shape)
             }
         }
 
         /// Whether the source is a tensor of the checkpoint itself, which no adapter and no task vector changes.
         func hasStored(_ source: SourceReference) -> Bool {
-            source.adapter == nil && source.vector == nil && source.file < firstFile + checkpoint.parts.count
+            guard case .stored(let stored) = source else { return false }
+            return stored.file < firstFile + checkpoint.parts.count
         }
     }
 
@@ -109,7 +95,7 @@ struct InputSet {
         _ models: [Located<ModelReference>], base: Located<ModelReference>?, tokenizerModels: [Located<ModelReference>] = [],
         recipeFile: String?, request: PlanRequest, problems: [TesseraError] = []
     ) throws -> InputSet {
-        let locator = ModelLocator(roots: request.roots, workingDirectory: request.workingDirectory)
+        let locator = ModelLocator(request)
         var inputs: [Input] = []
         var indices: [ModelReference: Int] = [:]
         var problems = problems
@@ -130,13 +116,26 @@ struct InputSet {
         var opened: [(reference: ModelReference, checkpoint: Checkpoint)] = []
         for named in tokenizerModels where seen.insert(named.value).inserted {
             do throws(TesseraError) {
-                opened.append((named.value, try Checkpoint.open(try locator.locate(named.value.model))))
+                opened.append((named.value, try Checkpoint.open(try locator.locate(named.value.model), in: request.files)))
             } catch {
                 problems.append(blame(named, for: error, in: recipeFile))
             }
         }
         guard problems.isEmpty else { throw Problems(problems) }
+        try checkSize(of: inputs, in: recipeFile)
         return InputSet(inputs: inputs, base: base.flatMap { indices[$0.value] }, tokenizerModels: opened, indices: indices)
+    }
+
+    /// - Throws: `Problems` when sums over all inputs could overflow.
+    private static func checkSize(of inputs: [Input], in recipeFile: String?) throws(Problems) {
+        var byteCount = 0
+        for file in inputs.lazy.flatMap(\.files) {
+            byteCount += file.part.size
+            guard byteCount > SizeLimit.total else { continue }
+            throw Problems([
+                TesseraError(.badData, "the inputs have more than \(SizeLimit.total) bytes in total", file: recipeFile)
+            ])
+        }
     }
 
     /// A model that is not where the recipe says is a mistake of that line; what is wrong inside a file stays a matter of that file.
@@ -167,7 +166,7 @@ struct InputSet {
             if let known = stores[reference.model] {
                 store = known
             } else {
-                store = try TaskVectorStore.open(try locator.locate(reference.model))
+                store = try TaskVectorStore.open(try locator.locate(reference.model), in: locator.roots.files)
             }
             stores[reference.model] = store
             let opened = try StoredTask(store, task: name)
@@ -181,12 +180,13 @@ struct InputSet {
             task = opened
         }
         let directory = try locator.locate(model)
-        if task == nil, TaskVectorStore.isStore(directory) {
+        let isStore = try TaskVectorStore.isStore(directory, in: locator.roots.files)
+        if task == nil, isStore {
             throw TesseraError(
                 .badData, "is a task-vector store, not a model", file: reference.path,
                 advice: "name one of its tasks: '\(reference.path)#TASK'")
         }
-        let checkpoint = try Checkpoint.open(directory)
+        let checkpoint = try Checkpoint.open(directory, in: locator.roots.files)
         try task?.check(checkpoint, reference: "\(model)")
         var files: [PlannedFile] = []
         for part in checkpoint.parts {
@@ -194,7 +194,7 @@ struct InputSet {
         }
         var adapter: Adapter?
         if let named = reference.adapter {
-            let opened = try Adapter(directory: try locator.locate(named), names: Set(checkpoint.tensorNames))
+            let opened = try Adapter(directory: try locator.locate(named), of: checkpoint, in: locator.roots.files)
             files.append(try pin(opened.header, Adapter.weightsName, in: opened.directory, locator.roots))
             adapter = opened
         }
@@ -215,5 +215,11 @@ struct InputSet {
         return PlannedFile(
             part: ManifestInput.Part(file: name, size: header.fileSize, headerDigest: header.digest), version: header.fileVersion,
             path: path)
+    }
+}
+
+extension StoredReference {
+    init(_ entry: TensorEntry, inFile file: Int) {
+        self.init(file: file, offset: entry.range.lowerBound, dtype: entry.dtype, shape: entry.shape)
     }
 }

@@ -1,14 +1,15 @@
+import Core
 import Recipes
 
 /// The numbered stacks that a model's tensor names show, such as `model.layers` with 32 layers, for any architecture.
 struct LayerStacks {
     /// Layers by the text before their number.
-    let counts: [String: Int]
+    let counts: [ExactText: Int]
 
     init(names: [String]) {
-        var counts: [String: Int] = [:]
-        for layer in names.compactMap({ TensorName($0).layer }) {
-            counts[layer.prefix] = max(counts[layer.prefix] ?? 0, layer.index + 1)
+        var counts: [ExactText: Int] = [:]
+        for name in names {
+            if let layer = TensorName(name).layer { counts[layer.prefix] = max(counts[layer.prefix] ?? 0, layer.index + 1) }
         }
         self.counts = counts
     }

@@ -10,6 +10,8 @@ struct ModelLocator {
     /// The hub's cache, as `huggingface_hub` finds it.
     let hubCache: String?
 
+    init(_ request: PlanRequest) { self.init(roots: request.roots, workingDirectory: request.workingDirectory) }
+
     init(roots: Roots, workingDirectory: String, environment: (String) -> String? = Self.environment) {
         self.roots = roots
         self.workingDirectory = workingDirectory
@@ -40,14 +42,14 @@ struct ModelLocator {
             }
             return path
         } catch  where error.code == .inputMissing {
-            guard let repository = HubRepository(source, cache: hubCache) else { throw error }
+            guard let repository = HubRepository(source, cache: hubCache, files: roots.files) else { throw error }
             return try snapshot(of: repository)
         }
     }
 
     private func snapshot(of repository: HubRepository) throws(TesseraError) -> String {
-        guard let snapshot = repository.snapshot() else {
-            let known = repository.isCached ? "has no revision '\(repository.revision)' of it" : "does not contain it"
+        guard let snapshot = try repository.snapshot() else {
+            let known = try repository.isCached ? "has no revision '\(repository.revision)' of it" : "does not contain it"
             throw TesseraError(
                 .inputMissing, "no such file or directory, and the Hugging Face cache \(repository.cache) \(known)",
                 file: repository.name,
@@ -65,12 +67,14 @@ private struct HubRepository {
     let cache: String
     let name: String
     let revision: String
+    private let files: any InputFiles
 
     /// - Returns: `nil` for what is no repository's name.
-    init?(_ source: ModelReference.Source, cache: String?) {
+    init?(_ source: ModelReference.Source, cache: String?, files: any InputFiles) {
         let parts = source.path.split(separator: "/", omittingEmptySubsequences: false)
         guard let cache, (1...2).contains(parts.count), parts.allSatisfy(Self.isName) else { return nil }
         self.cache = cache
+        self.files = files
         name = source.path
         revision = source.revision ?? "main"
     }
@@ -84,16 +88,21 @@ private struct HubRepository {
 
     private var directory: String { "\(cache)/models--\(name.split(separator: "/").joined(separator: "--"))" }
 
-    var isCached: Bool { isDirectory(directory) }
+    var isCached: Bool {
+        get throws(TesseraError) { try files.isDirectory(directory) }
+    }
 
-    func snapshot() -> String? {
+    func snapshot() throws(TesseraError) -> String? {
         guard !revision.contains("..") else { return nil }
-        if let commit = try? readFile("\(directory)/refs/\(revision)", maxBytes: 256) {
-            let path = "\(directory)/snapshots/\(String(decoding: commit, as: UTF8.self).filter { !$0.isWhitespace })"
-            if isDirectory(path) { return path }
+        let reference = "\(directory)/refs/\(revision)"
+        if try files.status(of: reference)?.kind == .file {
+            let commit = String(decoding: try files.read(reference, maxBytes: 256), as: UTF8.self).filter { !$0.isWhitespace }
+            let path = "\(directory)/snapshots/\(commit)"
+            if try files.isDirectory(path) { return path }
         }
         // A commit, or enough of its beginning.
-        let commits = ((try? listDirectory("\(directory)/snapshots")) ?? []).filter { $0.hasPrefix(revision) }
+        guard try files.isDirectory("\(directory)/snapshots") else { return nil }
+        let commits = try files.list("\(directory)/snapshots").filter { $0.hasPrefix(revision) }
         return commits.count == 1 ? "\(directory)/snapshots/\(commits[0])" : nil
     }
 }

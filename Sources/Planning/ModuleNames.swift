@@ -10,20 +10,19 @@ enum ModuleNames {
     private static let vision = ["vision_tower.", "vision_model.", "visual.", "vision_encoder."]
     private static let encoderDecoder = ["encoder", "decoder", "shared"]
 
-    /// The module of every tensor.
-    static func modules(of names: [String]) -> [String: String] {
+    /// The module of every tensor, in the order of the names.
+    static func modules(of names: [String]) -> [String] {
         let hasVision = names.contains { name in vision.contains { hasRole(name, $0) } }
         let roots = Set(names.compactMap { encoderDecoderRole(of: $0) })
         let isEncoderDecoder = roots.contains("encoder") && roots.contains("decoder")
-        return Dictionary(
-            uniqueKeysWithValues: names.map { name in
-                if hasVision {
-                    if projector.contains(where: { hasRole(name, $0) }) { return (name, "multi_modal_projector") }
-                    return (name, vision.contains { hasRole(name, $0) } ? visionName(of: name) : "text_decoder")
-                }
-                // Heads and other loose tensors of encoder-decoder models belong to the decoder.
-                return (name, isEncoderDecoder ? encoderDecoderRole(of: name) ?? "decoder" : single)
-            })
+        return names.map { name in
+            if hasVision {
+                if projector.contains(where: { hasRole(name, $0) }) { return "multi_modal_projector" }
+                return vision.contains { hasRole(name, $0) } ? visionName(of: name) : "text_decoder"
+            }
+            // Heads and other loose tensors of encoder-decoder models belong to the decoder.
+            return isEncoderDecoder ? encoderDecoderRole(of: name) ?? "decoder" : single
+        }
     }
 
     /// The role stands at the beginning of the name, or after a wrapper's.

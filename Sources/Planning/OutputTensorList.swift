@@ -37,26 +37,26 @@ struct OutputTensorList {
     }
 
     /// Where the recipe chooses the layers, by the text before their number: for each layer of the output, that of its first source.
-    private(set) var layerOrigins: [String: [LayerOrigin]] = [:]
+    private(set) var layerOrigins: [ExactText: [LayerOrigin]] = [:]
 
     /// The tensors in byte order of their names, the order in which they are packed into parts.
     ///
     /// - Throws: `Problems`: unknown modules, layers that a model does not have, slices that break the method's contract.
     mutating func specs() throws -> [OutputTensorSpec] {
-        let names = Set(inputs.inputs.flatMap(\.checkpoint.tensorNames)).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+        let names = Set(inputs.inputs.flatMap { $0.checkpoint.tensorNames.map { ExactText($0) } }).map(\.string).sortedByBytes()
         var specs: [OutputTensorSpec] = []
         if recipe.modules.contains(where: { $0.name != nil }) {
             let modules = ModuleNames.modules(of: names)
-            checkModules(known: Set(modules.values))
+            checkModules(known: Set(modules))
             for module in recipe.modules {
-                specs += self.specs(of: module, names: names.filter { modules[$0] == module.name?.value })
+                specs += self.specs(of: module, names: zip(names, modules).filter { $1 == module.name?.value }.map(\.0))
             }
         } else {
             for module in recipe.modules { specs += self.specs(of: module, names: names) }
         }
         if names.isEmpty { problems.append(TesseraError(.badData, "the models have no tensors", file: recipe.file)) }
         guard problems.isEmpty else { throw Problems(problems) }
-        return specs.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
+        return specs.sorted { $0.name.precedesInBytes($1.name) }
     }
 
     private mutating func complain(_ problem: String, line: Int, advice: String? = nil) {
@@ -176,7 +176,7 @@ struct OutputTensorList {
             complain(
                 prefixes.isEmpty
                     ? "the models have no numbered layers to slice"
-                    : "the models have several stacks of layers: \(prefixes.joined(separator: ", "))", line: line,
+                    : "the models have several stacks of layers: \(prefixes.map(\.string).joined(separator: ", "))", line: line,
                 advice: prefixes.isEmpty ? "use 'models:'" : "use 'modules:', with slices in each module")
             return []
         }
@@ -219,8 +219,8 @@ struct OutputTensorList {
     }
 
     /// The names behind the layer's number, over the layers that the slice takes; complains about layers that are not there.
-    private mutating func layerTensors(of slice: Slice, prefix: String) -> [String] {
-        var rests: Set<String> = []
+    private mutating func layerTensors(of slice: Slice, prefix: ExactText) -> [String] {
+        var rests: Set<ExactText> = []
         for source in slice.sources {
             let input = inputs.inputs[source.model], count = input.layers.counts[prefix] ?? 0
             guard let layers = source.layers, layers.upperBound <= count else {
@@ -232,9 +232,9 @@ struct OutputTensorList {
             }
             for name in input.checkpoint.tensorNames {
                 guard let layer = TensorName(name).layer, layer.prefix == prefix, layers.contains(layer.index) else { continue }
-                rests.insert(String(name.dropFirst("\(prefix).\(layer.index).".count)))
+                rests.insert(ExactText(String(Substring(name.utf8.dropFirst("\(prefix).\(layer.index).".utf8.count)))))
             }
         }
-        return rests.sorted()
+        return rests.sorted().map(\.string)
     }
 }

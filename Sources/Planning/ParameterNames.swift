@@ -28,8 +28,9 @@ struct ParameterNames {
             })
     }
 
-    /// Filters that fit none of the tensors.
-    func uselessFilters(tensors: Set<String>) -> [TesseraError] {
+    /// Filters that fit none of the tensors, by whichever of their names.
+    func uselessFilters(_ specs: [OutputTensorSpec]) -> [TesseraError] {
+        let tensors = specs.lazy.flatMap { spec in [spec.name] + spec.sources.map(\.name) }
         let conditions = scopes.flatMap { scope in
             method.parameters.flatMap { scope.settings[$0.name]?.value.conditions ?? [] }
         }

@@ -1,3 +1,4 @@
+import Core
 package import Work
 
 /// What to plan, and where to look for it.
@@ -8,6 +9,7 @@ package struct PlanRequest: Sendable {
     package var recipeName: String
     /// Relative model paths are looked up here first.
     package var workingDirectory: String
+    /// Where inputs may lie, and the files that they are read from.
     package var roots: Roots
     package var maxPartBytes: Int
     package var shardBytes: Int
@@ -15,6 +17,8 @@ package struct PlanRequest: Sendable {
     package var strict: Bool
     /// What random methods draw from; has no part in the plan of any other.
     package var seed: UInt64
+
+    var files: any InputFiles { roots.files }
 
     /// Decimal, as the hub and mergekit count.
     package static let defaultMaxPartBytes = 5_000_000_000

@@ -24,9 +24,9 @@ package enum Planner {
         let inputs = try InputSet.open(recipe, request: request, problems: parameters.problems())
         var list = OutputTensorList(recipe: recipe, method: method, inputs: inputs)
         let specs = try list.specs()
-        warnings += parameters.uselessFilters(tensors: Set(specs.flatMap { [$0.name] + $0.sources.map(\.name) }))
+        warnings += parameters.uselessFilters(specs)
         try throwIfStrict()
-        let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs).plan()
+        let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs, files: request.files).plan()
         let planner = TensorPlanner(
             recipe: recipe, method: method, inputs: inputs, vocabulary: vocabulary, seed: request.seed)
         let (tensors, remarks) = try planner.plan(specs)
@@ -34,12 +34,12 @@ package enum Planner {
         let layout = try CheckpointLayout(
             tensors: tensors.map { NewTensor(name: $0.name, dtype: $0.outputType, shape: $0.shape) },
             maxPartBytes: request.maxPartBytes)
-        var places: [String: (part: Int, entry: TensorEntry)] = [:]
+        var places: [ExactText: (part: Int, entry: TensorEntry)] = [:]
         for (part, partLayout) in layout.parts.enumerated() {
-            for entry in partLayout.tensors { places[entry.name] = (part, entry) }
+            for entry in partLayout.tensors { places[ExactText(entry.name)] = (part, entry) }
         }
         let work = try tensors.map { tensor in
-            guard let place = places[tensor.name] else {
+            guard let place = places[ExactText(tensor.name)] else {
                 throw TesseraError(.internal, "the layout has no place for this tensor", tensor: tensor.name)
             }
             return tensor.work(part: place.part, entry: place.entry)

@@ -3,28 +3,32 @@ import Core
 /// Collects problems without end but shows no more of one kind than a person reads.
 struct ProblemList {
     let file: String?
+    /// Those that are shown.
     private var problems: [TesseraError] = []
+    private var count = 0
+    private var seen: Set<TesseraError> = []
     private static let shownLimit = 20
 
     init(file: String?) { self.file = file }
 
     /// The same complaint about the recipe itself, met at every tensor, is kept once, though a gradient gives it other numbers in each layer.
     mutating func add(_ more: [TesseraError]) {
-        for problem in more where !problems.contains(where: { $0 == problem || isSameLine($0, problem) }) {
-            problems.append(problem)
+        for problem in more where seen.insert(Self.key(of: problem)).inserted {
+            count += 1
+            if count <= Self.shownLimit { problems.append(problem) }
         }
     }
 
-    private func isSameLine(_ left: TesseraError, _ right: TesseraError) -> Bool {
-        func words(_ error: TesseraError) -> String { error.problem.filter { !$0.isNumber && !".-".contains($0) } }
-        return left.line != nil && left.line == right.line && left.tensor == nil && words(left) == words(right)
+    /// What makes two problems the same: of a complaint about a line of the recipe, the line and the words without their numbers.
+    private static func key(of problem: TesseraError) -> TesseraError {
+        guard let line = problem.line, problem.tensor == nil else { return problem }
+        return TesseraError(problem.code, problem.problem.filter { !$0.isNumber && !".-".contains($0) }, line: line)
     }
 
     func throwIfAny() throws(Problems) {
-        guard !problems.isEmpty else { return }
-        let rest = problems.count - Self.shownLimit
+        guard count > 0 else { return }
+        let rest = count - Self.shownLimit
         throw Problems(
-            Array(problems.prefix(Self.shownLimit))
-                + (rest > 0 ? [TesseraError(.badData, "and \(rest) more problems of this kind", file: file)] : []))
+            problems + (rest > 0 ? [TesseraError(.badData, "and \(rest) more problems of this kind", file: file)] : []))
     }
 }

@@ -1,9 +1,10 @@
+import Core
 import Recipes
 import Work
 
 /// Cuts a job layer-wise into shards.
 ///
-/// A shard is whole tensors of one layer, up to `targetBytes` of output; a tensor above that is a shard alone. What belongs to no layer
+/// Shards are in the order of people, `layers.2` before `layers.10`. A shard is whole tensors of one layer, up to `targetBytes` of output; a tensor above that is a shard alone. What belongs to no layer
 /// (embeddings, heads, final norms) makes shards of its own.
 struct ShardCutter {
     /// Large enough that a lease costs nothing beside it, small enough that losing one loses little.
@@ -17,7 +18,7 @@ struct ShardCutter {
     func cut(_ tensors: [TensorWork]) -> [PlannedShard] {
         var groups: [(layer: TensorName.Layer?, tensors: [TensorWork])] = []
         var positions: [TensorName.Layer?: Int] = [:]
-        for tensor in tensors {
+        for tensor in tensors.sorted(by: { $0.name.precedesNaturally($1.name) }) {
             let layer = TensorName(tensor.name).layer
             if let position = positions[layer] {
                 groups[position].tensors.append(tensor)

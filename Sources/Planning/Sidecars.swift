@@ -15,7 +15,7 @@ struct Sidecars {
     /// The type of the output's floating tensors, if they share one.
     let dtype: DType?
     /// As `OutputTensorList` says.
-    let layerOrigins: [String: [OutputTensorList.LayerOrigin]]
+    let layerOrigins: [ExactText: [OutputTensorList.LayerOrigin]]
 
     private var primary: Checkpoint { inputs.primary.checkpoint }
 
@@ -29,7 +29,7 @@ struct Sidecars {
     func make() throws(TesseraError) -> (files: [SidecarFile], remarks: [String]) {
         let (config, configRemarks) = config()
         var files = config.map { [SidecarFile(name: Checkpoint.configName, bytes: $0)] } ?? []
-        for name in Self.copiedNames where fileExists("\(primary.directory)/\(name)") {
+        for name in Self.copiedNames where try roots.files.exists("\(primary.directory)/\(name)") {
             files.append(SidecarFile(name: name, copyOf: "\(primary.directory)/\(name)"))
         }
         let tokenizer = try tokenizerFiles()
@@ -47,11 +47,13 @@ struct Sidecars {
     private func tokenizerFiles() throws(TesseraError) -> (files: [SidecarFile], remarks: [String]) {
         var template: String?
         if let setting = recipe.chatTemplate {
-            template = try ChatTemplates.template(setting.value, directories: inputs.inputs.map(\.checkpoint.directory))
+            template = try ChatTemplates.template(
+                setting.value, directories: inputs.inputs.map(\.checkpoint.directory), in: roots.files)
         }
         let directory = vocabulary.map(\.primaryDirectory).flatMap { $0.isEmpty ? nil : $0 } ?? primary.directory
-        return try TokenizerFiles(directory: directory, changes: vocabulary?.changes ?? TokenizerChanges(), template: template)
-            .make()
+        return try TokenizerFiles(
+            directory: directory, changes: vocabulary?.changes ?? TokenizerChanges(), template: template, in: roots.files
+        ).make()
     }
 
     // MARK: config.json

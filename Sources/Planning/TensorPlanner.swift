@@ -15,14 +15,12 @@ struct PlannedTensor {
     let values: ParameterValues
     let base: Int?
     let sources: [SourceReference]
-    let alignment: Alignment?
     let randomKey: UInt64?
 
     func work(part: Int, entry: TensorEntry) -> TensorWork {
         TensorWork(
             name: name, shape: shape,
             operation: .merge(MergeOperation(method: method, values: values, base: base, randomKey: randomKey)), sources: sources,
-            alignment: alignment,
             outputs: [
                 OutputTensor(
                     name: name, dtype: outputType, byteCount: entry.byteCount, part: part, offset: entry.range.lowerBound)
@@ -129,9 +127,9 @@ struct TensorPlanner {
 
     private func plan(_ found: Found, by wanted: any MergeMethod.Type) throws(Problems) -> PlannedTensor {
         let spec = found.spec, types = found.sources.map(\.dtype)
-        let alignment = try alignment(of: found)
-        let shape = alignment.map { _ in [vocabulary?.rowCount ?? 0] + found.shapes[0].dropFirst() } ?? found.shapes[0]
-        if alignment == nil { try checkShapes(of: spec, found.shapes) }
+        let aligned = try alignedSources(of: found)
+        let shape = aligned.map { _ in [vocabulary?.rowCount ?? 0] + found.shapes[0].dropFirst() } ?? found.shapes[0]
+        if aligned == nil { try checkShapes(of: spec, found.shapes) }
         let isArithmetic = types.allSatisfy(\.isArithmetic)
         let isCopy = !isArithmetic && Set(types).count == 1
         guard isArithmetic || isCopy else {
@@ -140,7 +138,7 @@ struct TensorPlanner {
         }
         let method: any MergeMethod.Type = isCopy ? Identical.self : wanted
         let values = try ParameterResolution(recipe: recipe, method: method, inputs: inputs).values(for: spec)
-        if alignment != nil || !isTakenOver(found, by: method, values) { try checkScales(of: found) }
+        if aligned != nil || !isTakenOver(found, by: method, values) { try checkScales(of: found) }
         let base = method.inputs.givesBaseARole ? spec.base : nil
         let randomKey: UInt64?
         do throws(TesseraError) {
@@ -157,7 +155,7 @@ struct TensorPlanner {
         }
         return PlannedTensor(
             name: spec.name, outputType: isCopy ? types[0] : outputType(of: types), shape: shape, method: method.name,
-            values: values, base: base, sources: found.sources, alignment: alignment, randomKey: randomKey)
+            values: values, base: base, sources: aligned ?? found.sources, randomKey: randomKey)
     }
 
     /// Whether the output gets the bytes of the only source, and those of its scales if it has any.
@@ -179,8 +177,9 @@ struct TensorPlanner {
         }
     }
 
-    /// How the rows of a tensor with a vocabulary axis are brought together; `nil` for any other, and where the recipe leaves them alone.
-    private func alignment(of found: Found) throws(Problems) -> Alignment? {
+    /// The sources of a tensor with a vocabulary axis, their rows brought together; `nil` for any other tensor, and where the recipe leaves rows
+    /// alone.
+    private func alignedSources(of found: Found) throws(Problems) -> [SourceReference]? {
         guard let vocabulary, TensorName(found.spec.name).hasVocabularyAxis, (1...2).contains(found.shapes[0].count) else {
             return nil
         }
@@ -191,13 +190,16 @@ struct TensorPlanner {
                 "has \(list(Set(found.sources.map(\.dtype.rawValue)).sorted())) values, whose rows cannot be aligned",
                 advice: "remove 'tokenizer', or convert the models to a floating-point type")
         }
+        // Maps count the matrices in the order of the vocabulary's models.
         let models = found.spec.sources.map(\.model)
         let order = models.indices.sorted { models[$0] < models[$1] }
         let maps = try vocabulary.rowMaps(holders: order.map { models[$0] })
-        var bySource = maps
-        for (position, source) in order.enumerated() { bySource[source] = maps[position] }
-        return Alignment(
-            rowLength: found.shapes[0].dropFirst().reduce(1, *), rows: found.shapes.map { $0[0] }, order: order, maps: bySource)
+        let matrices = order.map { found.sources[$0] }, rowLength = found.shapes[0].dropFirst().reduce(1, *)
+        var aligned = found.sources
+        for (source, map) in zip(order, maps) {
+            aligned[source] = .aligned(matrices, AlignmentReference(rowLength: rowLength, map: map))
+        }
+        return aligned
     }
 
     /// `out_dtype`, else `dtype`, else the narrowest type that holds every input's values.

@@ -7,6 +7,7 @@ import Tokenizers
 struct Vocabularies {
     let recipe: Recipe
     let inputs: InputSet
+    let files: any InputFiles
 
     /// - Returns: `nil` where the recipe leaves rows as they are.
     /// - Throws: `Problems` with the tokens that differ, or what is wrong with the recipe's own.
@@ -31,11 +32,12 @@ struct Vocabularies {
     private func models() throws(TesseraError) -> [VocabularyModel] {
         var models: [VocabularyModel] = []
         for input in inputs.inputs {
-            models.append(try VocabularyModel(reference: input.reference, checkpoint: input.checkpoint))
+            models.append(try VocabularyModel(reference: input.reference, checkpoint: input.checkpoint, in: files))
         }
         for tokenizerModel in inputs.tokenizerModels {
             models.append(
-                try VocabularyModel(reference: tokenizerModel.reference, checkpoint: tokenizerModel.checkpoint, isInput: false))
+                try VocabularyModel(
+                    reference: tokenizerModel.reference, checkpoint: tokenizerModel.checkpoint, isInput: false, in: files))
         }
         return models
     }
@@ -44,18 +46,18 @@ struct Vocabularies {
     private func areAllTheSame() throws(TesseraError) -> Bool {
         var first: [[UInt8]?]?
         for input in inputs.inputs {
-            var files: [[UInt8]?] = []
+            var found: [[UInt8]?] = []
             for name in [Tokenizer.fastName, Tokenizer.addedName, "vocab.json", "vocab.txt"] {
                 let path = "\(input.checkpoint.directory)/\(name)"
-                files.append(fileExists(path) ? try readFile(path, maxBytes: Tokenizer.byteLimit) : nil)
+                found.append(try files.exists(path) ? try files.read(path, maxBytes: Tokenizer.byteLimit) : nil)
             }
-            guard files.contains(where: { $0 != nil }) else { continue }
+            guard found.contains(where: { $0 != nil }) else { continue }
             let size = input.checkpoint.config.flatMap { config in
                 VocabularyModel.sizeKey(in: config).flatMap { config.integer($0) }
             }
-            files.append(size.map { Array("\($0)".utf8) })
-            guard first == nil || first == files else { return false }
-            first = files
+            found.append(size.map { Array("\($0)".utf8) })
+            guard first == nil || first == found else { return false }
+            first = found
         }
         return true
     }

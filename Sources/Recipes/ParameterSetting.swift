@@ -1,3 +1,5 @@
+import Core
+
 /// The setting of one parameter in a recipe.
 package enum ParameterSetting: Sendable, Hashable {
     /// One value, or a gradient over the layers.
@@ -26,7 +28,7 @@ package enum ParameterSetting: Sendable, Hashable {
 
         package func fits(_ tensor: String) -> Bool {
             guard let filter, filter != "*" else { return true }
-            return tensor.contains(filter)
+            return tensor.holds(filter)
         }
     }
 

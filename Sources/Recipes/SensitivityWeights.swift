@@ -7,8 +7,8 @@ package struct SensitivityWeights: Sendable {
     private static let byteLimit = 16 << 20
 
     /// - Throws: `badData` if the file is not such a map.
-    package init(file: String) throws(TesseraError) {
-        let text = String(decoding: try readFile(file, maxBytes: Self.byteLimit), as: UTF8.self)
+    package init(file: String, in files: any InputFiles) throws(TesseraError) {
+        let text = String(decoding: try files.read(file, maxBytes: Self.byteLimit), as: UTF8.self)
         guard let node = try? Yams.compose(yaml: text), case .mapping(let mapping) = node else {
             throw TesseraError(
                 .badData, "is not a map from tensor names to weights", file: file,
@@ -28,6 +28,6 @@ package struct SensitivityWeights: Sendable {
 
     /// The weight of the longest part contained in the name; 1 if there is none.
     package func weight(of name: String) -> Double {
-        weights.filter { name.contains($0.part) }.max { $0.part.utf8.count < $1.part.utf8.count }?.weight ?? 1
+        weights.filter { name.holds($0.part) }.max { $0.part.utf8.count < $1.part.utf8.count }?.weight ?? 1
     }
 }

@@ -85,8 +85,8 @@ package struct StoreRecipe: Sendable {
         package let leastRank: Int
 
         package func takes(_ name: String, rank: Int) -> Bool {
-            rank >= leastRank && (include.isEmpty || include.contains { name.contains($0.value) })
-                && !exclude.contains { name.contains($0.value) }
+            rank >= leastRank && (include.isEmpty || include.contains { name.holds($0.value) })
+                && !exclude.contains { name.holds($0.value) }
         }
     }
 

@@ -8,7 +8,7 @@ package struct RebuiltTensor: DifferenceSource {
     package var dtype: DType { base.dtype }
     package var count: Int { base.count }
 
-    private let base: StoredTensor
+    private let base: any ElementSource
     private let vectors: [PackedVector]
     private let factor: Float
     /// Whether the base is also the one that the method takes differences from: then nothing need be added and subtracted again.
@@ -17,7 +17,7 @@ package struct RebuiltTensor: DifferenceSource {
     /// - Parameters:
     ///   - vectors: what is added up; after the first one a bitmap takes away instead. Without any the tensor is the base's.
     ///   - factor: 1 but for EMR, where it is the task's own (arXiv 2405.17461).
-    package init(_ base: StoredTensor, vectors: [PackedVector], factor: Double, isOnMethodsBase: Bool = false) {
+    package init(_ base: any ElementSource, vectors: [PackedVector], factor: Double, isOnMethodsBase: Bool = false) {
         self.base = base
         self.isOnMethodsBase = isOnMethodsBase
         self.vectors = vectors

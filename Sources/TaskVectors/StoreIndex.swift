@@ -129,13 +129,13 @@ package struct StoreIndex: Sendable, Hashable, Codable {
     }
 
     /// - Throws: `badData` when it is damaged or of a newer format.
-    static func read(directory: String) throws(TesseraError) -> StoreIndex {
+    static func read(directory: String, in files: any InputFiles) throws(TesseraError) -> StoreIndex {
         struct Head: Decodable {
             let format: String
             let version: Int
         }
         let path = "\(directory)/\(fileName)"
-        let bytes = Data(try readFile(path, maxBytes: byteLimit))
+        let bytes = Data(try files.read(path, maxBytes: byteLimit))
         guard let head = try? JSONDecoder().decode(Head.self, from: bytes), head.format == formatName else {
             throw TesseraError(.badData, "is not the index of a store of task vectors, or is damaged", file: path)
         }
@@ -154,6 +154,27 @@ package struct StoreIndex: Sendable, Hashable, Codable {
             index.shared.map({ $0.formats.count == index.tensors.count }) ?? true,
             (index.tasks.flatMap(\.files) + (index.shared?.files ?? [])).allSatisfy({ !$0.contains("/") && !$0.hasPrefix(".") })
         else { throw TesseraError(.badData, "is damaged: it contradicts itself", file: path) }
+        try index.checkSizes(file: path)
         return index
+    }
+
+    /// Bounds every number that sizes are computed from.
+    private func checkSizes(file: String) throws(TesseraError) {
+        var byteCount = 0
+        for (position, tensor) in tensors.enumerated() {
+            do throws(TesseraError) {
+                byteCount += try tensor.dtype.byteCount(ofShape: tensor.shape)
+            } catch {
+                throw TesseraError(.badData, error.problem, file: file, tensor: tensor.name)
+            }
+            for formats in tasks.map(\.formats) + [shared?.formats].compactMap(\.self) {
+                guard case .sparse(let kept, _)? = formats[position], kept > tensor.elementCount else { continue }
+                throw TesseraError(
+                    .badData, "keeps \(kept) of \(tensor.elementCount) elements", file: file, tensor: tensor.name)
+            }
+            guard byteCount <= SizeLimit.total / max(1, tasks.count) else {
+                throw TesseraError(.badData, "the tasks have more than \(SizeLimit.total) bytes in total", file: file)
+            }
+        }
     }
 }

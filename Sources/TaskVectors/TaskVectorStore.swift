@@ -8,27 +8,30 @@ package struct TaskVectorStore: Sendable {
     /// By file name.
     package let headers: [String: SafetensorsHeader]
     /// By file and tensor.
-    private let entries: [String: [String: TensorEntry]]
+    private let entries: [String: [ExactText: TensorEntry]]
+    private let files: any InputFiles
 
     /// Whether a directory holds a store.
-    package static func isStore(_ path: String) -> Bool { fileExists("\(path)/\(StoreIndex.fileName)") }
+    package static func isStore(_ path: String, in files: any InputFiles) throws(TesseraError) -> Bool {
+        try files.exists("\(path)/\(StoreIndex.fileName)")
+    }
 
     /// - Throws: `inputMissing` when there is none, `badData` when index and files do not fit each other.
-    package static func open(_ path: String) throws(TesseraError) -> TaskVectorStore {
-        guard isStore(path) else {
+    package static func open(_ path: String, in files: any InputFiles) throws(TesseraError) -> TaskVectorStore {
+        guard try isStore(path, in: files) else {
             throw TesseraError(
                 .inputMissing, "holds no store of task vectors", file: path,
                 advice: "a store is made by a recipe with 'quantize' or 'sparsify'")
         }
-        let index = try StoreIndex.read(directory: path)
+        let index = try StoreIndex.read(directory: path, in: files)
         var headers: [String: SafetensorsHeader] = [:]
         for name in Set(index.tasks.flatMap(\.files) + (index.shared?.files ?? [])) {
-            headers[name] = try SafetensorsHeader.read(path: "\(path)/\(name)")
+            headers[name] = try SafetensorsHeader.read(path: "\(path)/\(name)", in: files)
         }
         let entries = headers.mapValues { header in
-            Dictionary(header.tensors.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+            Dictionary(header.tensors.map { (ExactText($0.name), $0) }, uniquingKeysWith: { first, _ in first })
         }
-        let store = TaskVectorStore(directory: path, index: index, headers: headers, entries: entries)
+        let store = TaskVectorStore(directory: path, index: index, headers: headers, entries: entries, files: files)
         for position in index.tensors.indices {
             if let shared = index.shared { _ = try store.place(shared.formats[position], files: shared.files, position) }
             for task in index.tasks { _ = try store.place(task.formats[position], files: task.files, position) }
@@ -45,7 +48,7 @@ package struct TaskVectorStore: Sendable {
                 different.append(tensor.name)
                 continue
             }
-            let file = try ReadableFile("\(base.directory)/\(base.parts[part].fileName)")
+            let file = try files.open("\(base.directory)/\(base.parts[part].fileName)")
             var blocks: [Digest] = []
             for start in stride(from: entry.range.lowerBound, to: entry.range.upperBound, by: TreeDigest.blockSize) {
                 let end = min(entry.range.upperBound, start + TreeDigest.blockSize)
@@ -77,7 +80,7 @@ package struct TaskVectorStore: Sendable {
         let tensor = index.tensors[position]
         let wanted = format.tensors(shape: tensor.shape)
         guard !wanted.isEmpty else { return nil }
-        let names = wanted.map { $0.name(of: tensor.name) }
+        let names = wanted.map { ExactText($0.name(of: tensor.name)) }
         for file in files {
             let found = names.compactMap { entries[file]?[$0] }
             guard !found.isEmpty else { continue }

@@ -9,17 +9,21 @@ package enum ChatTemplates {
 
     /// The template selected by the recipe's setting.
     ///
-    /// - Parameter directories: the directories of all models, in file order.
-    /// - Returns: `nil` if the setting is `auto` and no model has a template.
-    /// - Throws: `badData` if a model's tokenizer_config.json is invalid.
-    package static func template(_ setting: ChatTemplateSetting, directories: [String]) throws(TesseraError) -> String? {
+    /// - Parameters:
+    ///   - directories: of all models, in file order.
+    ///   - files: where the models' own are read.
+    /// - Returns: `nil` when it is to be the models' own and none has one.
+    /// - Throws: `badData` when a model's tokenizer_config.json is none.
+    package static func template(
+        _ setting: ChatTemplateSetting, directories: [String], in files: any InputFiles
+    ) throws(TesseraError) -> String? {
         switch setting {
         case .literal(let text): return text
         case .named(let name): return builtIn(name)
         case .auto:
             var found: [(text: ExactText, count: Int)] = []
             for directory in directories {
-                guard let text = try own(directory).map({ ExactText(trimmed($0)) }) else { continue }
+                guard let text = try own(directory, files).map({ ExactText(trimmed($0)) }) else { continue }
                 if let index = found.firstIndex(where: { $0.text == text }) {
                     found[index].count += 1
                 } else {
@@ -32,13 +36,13 @@ package enum ChatTemplates {
         }
     }
 
-    /// A model's own template: the file of newer checkpoints, else the key in tokenizer_config.json (of several, `default`).
-    static func own(_ directory: String) throws(TesseraError) -> String? {
+    /// A model's own: the file of newer checkpoints, else the key of its tokenizer_config.json, where of several the `default` counts.
+    static func own(_ directory: String, _ files: any InputFiles) throws(TesseraError) -> String? {
         let path = "\(directory)/\(fileName)"
-        if fileExists(path) { return String(decoding: try readFile(path, maxBytes: Tokenizer.byteLimit), as: UTF8.self) }
-        for name in [Tokenizer.configName, legacyName] where fileExists("\(directory)/\(name)") {
+        if try files.exists(path) { return String(decoding: try files.read(path, maxBytes: Tokenizer.byteLimit), as: UTF8.self) }
+        for name in [Tokenizer.configName, legacyName] where try files.exists("\(directory)/\(name)") {
             let config = try JSONText(
-                try readFile("\(directory)/\(name)", maxBytes: Tokenizer.byteLimit), file: "\(directory)/\(name)")
+                try files.read("\(directory)/\(name)", maxBytes: Tokenizer.byteLimit), file: "\(directory)/\(name)")
             if let text = config.string([key]) { return text }
             if let list = config.json([key]), list.utf8.first == UInt8(ascii: "["), let text = try defaultTemplate(list) {
                 return text

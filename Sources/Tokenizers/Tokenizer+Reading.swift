@@ -12,28 +12,30 @@ extension Tokenizer {
     /// Reads the tokenizer of a checkpoint: tokenizer.json if it exists, otherwise vocab.json or vocab.txt with the additions of
     /// added_tokens.json and tokenizer_config.json.
     ///
-    /// - Returns: `nil` if the directory has none of these. (A SentencePiece `tokenizer.model` alone is not supported.)
-    /// - Throws: `badData` for a malformed or inconsistent file, `io` and the like if a file cannot be read.
-    package static func read(_ directory: String) throws(TesseraError) -> Tokenizer? {
-        if fileExists("\(directory)/\(fastName)") { return try readFast(directory) }
-        guard let name = vocabularyNames.first(where: { fileExists("\(directory)/\($0)") }) else { return nil }
+    /// - Returns: `nil` when the directory holds none of these (a SentencePiece `tokenizer.model` alone is not read).
+    /// - Throws: `badData` for a file that is not what its name says or contradicts itself, `io` and the like when it cannot be read.
+    package static func read(_ directory: String, in files: any InputFiles) throws(TesseraError) -> Tokenizer? {
+        if try files.exists("\(directory)/\(fastName)") { return try readFast(directory, files) }
+        var present: [String] = []
+        for name in vocabularyNames where try files.exists("\(directory)/\(name)") { present.append(name) }
+        guard let name = present.first else { return nil }
         var builder = VocabularyBuilder(file: "\(directory)/\(name)")
         if name == "vocab.json" {
-            var scanner = JSONScanner(try readFile("\(directory)/\(name)", maxBytes: byteLimit), file: "\(directory)/\(name)")
+            var scanner = JSONScanner(try files.read("\(directory)/\(name)", maxBytes: byteLimit), file: "\(directory)/\(name)")
             try readMap(&scanner, into: &builder)
             try finish(&scanner)
         } else {
-            try readLines("\(directory)/\(name)", into: &builder)
+            try readLines("\(directory)/\(name)", files, into: &builder)
         }
-        try readAdditions(directory, into: &builder)
+        try readAdditions(directory, files, into: &builder)
         return Tokenizer(directory: directory, form: .slow, vocabulary: builder)
     }
 
     // MARK: tokenizer.json
 
-    private static func readFast(_ directory: String) throws(TesseraError) -> Tokenizer {
+    private static func readFast(_ directory: String, _ files: any InputFiles) throws(TesseraError) -> Tokenizer {
         let path = "\(directory)/\(fastName)"
-        var scanner = JSONScanner(try readFile(path, maxBytes: byteLimit), file: path)
+        var scanner = JSONScanner(try files.read(path, maxBytes: byteLimit), file: path)
         var builder = VocabularyBuilder(file: path)
         var additions: [AddedToken] = []
         var type: String?, hasModel = false
@@ -102,8 +104,11 @@ extension Tokenizer {
     // MARK: The older files
 
     /// One token per line; the id is the line number, from 0.
-    private static func readLines(_ path: String, into builder: inout VocabularyBuilder) throws(TesseraError) {
-        var lines = try readFile(path, maxBytes: byteLimit).split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+    private static func readLines(
+        _ path: String, _ files: any InputFiles, into builder: inout VocabularyBuilder
+    ) throws(TesseraError) {
+        var lines = try files.read(path, maxBytes: byteLimit).split(
+            separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
         if lines.last?.isEmpty == true { lines.removeLast() }
         for (id, line) in lines.enumerated() {
             let bytes = line.last == UInt8(ascii: "\r") ? line.dropLast() : line
@@ -115,12 +120,14 @@ extension Tokenizer {
     }
 
     /// The texts and ids in added_tokens.json. Entries in tokenizer_config.json take precedence.
-    private static func readAdditions(_ directory: String, into builder: inout VocabularyBuilder) throws(TesseraError) {
-        let described = try readDecoder("\(directory)/\(configName)")
+    private static func readAdditions(
+        _ directory: String, _ files: any InputFiles, into builder: inout VocabularyBuilder
+    ) throws(TesseraError) {
+        let described = try readDecoder("\(directory)/\(configName)", files)
         for token in described { try builder.add(token) }
         let path = "\(directory)/\(addedName)"
-        guard fileExists(path) else { return }
-        var scanner = JSONScanner(try readFile(path, maxBytes: byteLimit), file: path)
+        guard try files.exists(path) else { return }
+        var scanner = JSONScanner(try files.read(path, maxBytes: byteLimit), file: path)
         var found: [AddedToken] = []
         try scanner.object { scanner, text throws(TesseraError) in
             found.append(AddedToken(id: try scanner.natural(), text: ExactText(text)))
@@ -132,9 +139,9 @@ extension Tokenizer {
     }
 
     /// `added_tokens_decoder`: `{"id": {"content": …, flags}}`.
-    private static func readDecoder(_ path: String) throws(TesseraError) -> [AddedToken] {
-        guard fileExists(path) else { return [] }
-        var scanner = JSONScanner(try readFile(path, maxBytes: byteLimit), file: path)
+    private static func readDecoder(_ path: String, _ files: any InputFiles) throws(TesseraError) -> [AddedToken] {
+        guard try files.exists(path) else { return [] }
+        var scanner = JSONScanner(try files.read(path, maxBytes: byteLimit), file: path)
         var tokens: [AddedToken] = []
         try scanner.object { scanner, key throws(TesseraError) in
             guard key == "added_tokens_decoder", scanner.peek() == UInt8(ascii: "{") else {

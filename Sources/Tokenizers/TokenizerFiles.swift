@@ -16,13 +16,18 @@ package struct TokenizerFiles: Sendable {
     private let directory: String
     private let changes: TokenizerChanges
     private let template: String?
+    private let files: any InputFiles
 
     /// - Parameters:
     ///   - directory: the directory of the primary model.
     ///   - changes: from the vocabulary plan; empty if the recipe only sets a chat template.
     ///   - template: replaces the primary model's chat template.
-    package init(directory: String, changes: TokenizerChanges = TokenizerChanges(), template: String? = nil) {
+    ///   - files: where the primary's are read.
+    package init(
+        directory: String, changes: TokenizerChanges = TokenizerChanges(), template: String? = nil, in files: any InputFiles
+    ) {
         self.directory = directory
+        self.files = files
         self.changes = changes
         self.template = template
     }
@@ -31,33 +36,34 @@ package struct TokenizerFiles: Sendable {
     ///
     /// - Throws: `badData` if the primary model's files cannot be edited.
     package func make() throws(TesseraError) -> (files: [SidecarFile], remarks: [String]) {
-        var files: [SidecarFile] = []
+        var made: [SidecarFile] = []
         var remarks: [String] = []
-        for name in Self.names where fileExists(path(name)) {
+        for name in Self.names where try files.exists(path(name)) {
             switch name {
-            case Tokenizer.fastName where !changes.isEmpty: files.append(SidecarFile(name: name, bytes: try fastTokenizer()))
-            case Self.configName: files.append(try config())
-            case Tokenizer.addedName where !changes.isEmpty: files.append(SidecarFile(name: name, bytes: try addedTokens()))
+            case Tokenizer.fastName where !changes.isEmpty: made.append(SidecarFile(name: name, bytes: try fastTokenizer()))
+            case Self.configName: made.append(try config())
+            case Tokenizer.addedName where !changes.isEmpty: made.append(SidecarFile(name: name, bytes: try addedTokens()))
             case "tokenizer.model" where !changes.isEmpty:
                 remarks.append(
                     "tokenizer.model is left out, because it does not contain the merged vocabulary; tokenizer.json does")
             case ChatTemplates.fileName where template != nil, ChatTemplates.legacyName where template != nil: break
-            default: files.append(SidecarFile(name: name, copyOf: path(name)))
+            default: made.append(SidecarFile(name: name, copyOf: path(name)))
             }
         }
-        if let template { files.append(SidecarFile(name: ChatTemplates.fileName, bytes: Array(template.utf8))) }
-        guard changes.appended.isEmpty && changes.removed.isEmpty || fileExists(path(Tokenizer.fastName)) else {
+        if let template { made.append(SidecarFile(name: ChatTemplates.fileName, bytes: Array(template.utf8))) }
+        let hasFast = try files.exists(path(Tokenizer.fastName))
+        guard changes.appended.isEmpty && changes.removed.isEmpty || hasFast else {
             throw TesseraError(
                 .badData, "has no \(Tokenizer.fastName), which is needed to add tokens", file: directory,
                 advice: "load its tokenizer with transformers and save it beside the weights")
         }
-        return (files, remarks)
+        return (made, remarks)
     }
 
     private func path(_ name: String) -> String { "\(directory)/\(name)" }
 
     private func read(_ name: String) throws(TesseraError) -> JSONText {
-        try JSONText(try readFile(path(name), maxBytes: Tokenizer.byteLimit), file: path(name))
+        try JSONText(try files.read(path(name), maxBytes: Tokenizer.byteLimit), file: path(name))
     }
 
     // MARK: tokenizer.json
@@ -82,7 +88,7 @@ package struct TokenizerFiles: Sendable {
                 return try !changes.removed.contains(AddedToken.read(&scanner).id)
             }
         }
-        guard let tokenizer = try Tokenizer.read(directory) else { return }
+        guard let tokenizer = try Tokenizer.read(directory, in: files) else { return }
         let ordinary = Set(changes.removed.compactMap { tokenizer.text(of: $0) }.filter { !tokenizer.isAdded($0) })
         guard !ordinary.isEmpty else { return }
         guard tokenizer.form == .fast(model: "BPE") else {

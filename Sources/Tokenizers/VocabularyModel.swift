@@ -22,10 +22,12 @@ package struct VocabularyModel: Sendable {
     /// Reads the tokenizer beside the checkpoint's weights, and the vocabulary size from the config.
     ///
     /// - Throws: like `Tokenizer.read`.
-    package init(reference: ModelReference, checkpoint: Checkpoint, isInput: Bool = true) throws(TesseraError) {
+    package init(
+        reference: ModelReference, checkpoint: Checkpoint, isInput: Bool = true, in files: any InputFiles
+    ) throws(TesseraError) {
         let size = checkpoint.config.flatMap { config in Self.sizeKey(in: config).flatMap { config.integer($0) } }
         self.init(
-            reference: reference, tokenizer: try Tokenizer.read(checkpoint.directory),
+            reference: reference, tokenizer: try Tokenizer.read(checkpoint.directory, in: files),
             vocabularySize: size.flatMap { $0 > 0 ? $0 : nil }, isInput: isInput)
     }
 

@@ -16,7 +16,7 @@ package import Recipes
 ///
 /// The planner makes one vocabulary plan per job, and row maps for each tensor with a vocabulary axis:
 /// ```swift
-/// let models = try inputs.map { try VocabularyModel(reference: $0.reference, checkpoint: $0.checkpoint) }
+/// let models = try inputs.map { try VocabularyModel(reference: $0.reference, checkpoint: $0.checkpoint, in: files) }
 /// if let recipe = recipe.tokenizer {
 ///     let vocabulary = try VocabularyPlan(models: models, base: base, recipe: recipe, file: file)   // base_model, or nil
 ///     // For embeddings, heads and their biases, of shape [vocab_size, …] in every input of `holders`, ascending:
@@ -24,7 +24,7 @@ package import Recipes
 ///     // The output's shape is [vocabulary.rowCount, …]; source k is, on the worker,
 ///     // AlignedRows(matrices: sources, rowLength: rowLength, map: maps[k]).
 ///     let size = vocabulary.resize(&config)                        // config.json of the primary
-///     let files = try TokenizerFiles(directory: vocabulary.primaryDirectory, changes: vocabulary.changes, …)
+///     let files = try TokenizerFiles(directory: vocabulary.primaryDirectory, changes: vocabulary.changes, in: files)
 /// } else {
 ///     problems += VocabularyCheck(models: models, base: base, file: file).problems
 /// }
@@ -221,7 +221,8 @@ package struct VocabularyPlan: Sendable {
             case .id(let id): id
             case .text(let text): (models[model].tokenizer ?? models[base ?? 0].tokenizer)?.id(of: ExactText(text))
             }
-        return id.flatMap { $0 < models[model].vocabularySize ?? .max ? $0 : nil }
+        let end = min(models[model].vocabularySize ?? .max, Tokenizer.idLimit)
+        return id.flatMap { (0..<end).contains($0) ? $0 : nil }
     }
 
     /// Problems with the recipe's tokens that do not depend on the tensor.

@@ -1,24 +1,29 @@
 import Checkpoints
 package import Core
-import Glibc
 
-/// The directories under which inputs may lie.
+/// The directories under which inputs may lie, and the store of files that has them.
 ///
 /// In a cluster an input is known by its path relative to a root, because the same mount may sit elsewhere on each host.
-package struct Roots: Sendable, Hashable {
+package struct Roots: Sendable {
     /// Canonical absolute paths, in the order in which they are searched.
     package let directories: [String]
+    /// Where inputs are read.
+    package let files: any InputFiles
 
     /// Everything that this process may read: a single machine's root.
-    package static let wholeMachine = Roots(canonical: ["/"])
+    package static let wholeMachine = Roots(everythingIn: LocalFiles())
 
-    private init(canonical: [String]) { directories = canonical }
+    package init(everythingIn files: any InputFiles) {
+        directories = ["/"]
+        self.files = files
+    }
 
-    /// - Throws: `inputMissing` for a root that is not a directory.
-    package init(_ paths: [String]) throws(TesseraError) {
+    /// - Throws: `inputMissing` for a root that is not a directory, and what looking at it throws.
+    package init(_ paths: [String], in files: any InputFiles = LocalFiles()) throws(TesseraError) {
+        self.files = files
         var directories: [String] = []
         for path in paths {
-            guard let canonical = Self.canonicalPath(path), Self.isDirectory(canonical) else {
+            guard let canonical = try files.canonicalPath(of: path), try files.isDirectory(canonical) else {
                 throw TesseraError(.inputMissing, "the root is not a directory that can be read", file: path)
             }
             directories.append(canonical)
@@ -29,6 +34,8 @@ package struct Roots: Sendable, Hashable {
     /// The path of `path` relative to the root it lies under, with every symbolic link resolved, so that no link leads out.
     ///
     /// A relative path is looked up in `workingDirectory` first, then under each root.
+    ///
+    /// - Throws: `inputMissing` when nothing is there, `notAllowed` when it lies outside the roots, and what looking for it throws.
     package func relativePath(of path: String, workingDirectory: String?) throws(TesseraError) -> String {
         var candidates: [String] = []
         if path.hasPrefix("/") {
@@ -38,11 +45,17 @@ package struct Roots: Sendable, Hashable {
             candidates += directories.map { "\($0)/\(path)" }
         }
         var isOutside = false
+        var failure: TesseraError?
         for candidate in candidates {
-            guard let canonical = Self.canonicalPath(candidate) else { continue }
-            if let relative = stripRoot(canonical) { return relative }
-            isOutside = true
+            do throws(TesseraError) {
+                guard let canonical = try files.canonicalPath(of: candidate) else { continue }
+                if let relative = stripRoot(canonical) { return relative }
+                isOutside = true
+            } catch {
+                failure = failure ?? error
+            }
         }
+        if let failure { throw failure }
         if isOutside {
             throw TesseraError(
                 .notAllowed, "the path lies under none of the roots \(directories.joined(separator: ", "))", file: path,
@@ -55,7 +68,8 @@ package struct Roots: Sendable, Hashable {
     package func locate(_ relative: String) -> String? {
         for directory in directories {
             let candidate = directory == "/" ? "/\(relative)" : "\(directory)/\(relative)"
-            if let canonical = Self.canonicalPath(candidate), stripRoot(canonical) != nil { return canonical }
+            guard let canonical = try? files.canonicalPath(of: candidate) else { continue }
+            if stripRoot(canonical) != nil { return canonical }
         }
         return nil
     }
@@ -66,7 +80,7 @@ package struct Roots: Sendable, Hashable {
     /// - Throws: `inputMissing` when a root has another file of that name.
     package func find(_ file: InputFile) throws(TesseraError) -> String? {
         guard let path = locate(file.path) else { return nil }
-        let header = try SafetensorsHeader.read(path: path)
+        let header = try SafetensorsHeader.read(path: path, in: files)
         guard header.fileSize == file.size, header.digest == file.headerDigest else {
             throw TesseraError(
                 .inputMissing,
@@ -84,16 +98,5 @@ package struct Roots: Sendable, Hashable {
             if canonical.hasPrefix(directory + "/") { return String(canonical.dropFirst(directory.utf8.count + 1)) }
         }
         return nil
-    }
-
-    private static func canonicalPath(_ path: String) -> String? {
-        guard let resolved = realpath(path, nil) else { return nil }
-        defer { free(resolved) }
-        return String(cString: resolved)
-    }
-
-    private static func isDirectory(_ path: String) -> Bool {
-        var status = stat()
-        return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
     }
 }

@@ -22,92 +22,6 @@ package struct InputFile: Sendable, Hashable, Codable {
     }
 }
 
-/// Where one source of an output tensor lies.
-package struct SourceReference: Sendable, Hashable, Codable {
-    /// Index into the files of the plan, or of the shard once it is on its way.
-    package var file: Int
-    /// Bytes from the beginning of the file.
-    package let offset: Int
-    package let dtype: DType
-    /// The adapter that is folded into the tensor as it is read.
-    package var adapter: AdapterReference?
-    /// The task vector that is added to the tensor as it is read.
-    package var vector: VectorReference?
-
-    package init(
-        file: Int, offset: Int, dtype: DType, adapter: AdapterReference? = nil, vector: VectorReference? = nil
-    ) {
-        self.file = file
-        self.offset = offset
-        self.dtype = dtype
-        self.adapter = adapter
-        self.vector = vector
-    }
-
-    /// Gives every file another number.
-    package mutating func renumberFiles(_ number: (Int) -> Int) {
-        file = number(file)
-        if let old = adapter?.file { adapter?.file = number(old) }
-        vector?.renumberFiles(number)
-    }
-
-    /// Bytes to read for that many elements.
-    func byteCount(ofElements count: Int) -> Int {
-        count * dtype.bitWidth / 8 + (vector?.byteCount ?? 0)
-    }
-}
-
-/// Where the factors of a low-rank adapter lie (`LowRankUpdate`).
-package struct AdapterReference: Sendable, Hashable, Codable {
-    package struct Factor: Sendable, Hashable, Codable {
-        /// Bytes from the beginning of the file.
-        package let offset: Int
-        package let dtype: DType
-        package let count: Int
-
-        package init(offset: Int, dtype: DType, count: Int) {
-            self.offset = offset
-            self.dtype = dtype
-            self.count = count
-        }
-    }
-
-    package var file: Int
-    package let a: Factor
-    package let b: Factor
-    package let rank: Int
-    package let scale: Double
-    package let isTransposed: Bool
-
-    package init(file: Int, a: Factor, b: Factor, rank: Int, scale: Double, isTransposed: Bool) {
-        self.file = file
-        self.a = a
-        self.b = b
-        self.rank = rank
-        self.scale = scale
-        self.isTransposed = isTransposed
-    }
-}
-
-/// What makes matrices of different vocabularies one shape (`AlignedRows`).
-package struct Alignment: Sendable, Hashable, Codable {
-    /// Elements of a row.
-    package let rowLength: Int
-    /// Rows of each source as it is stored.
-    package let rows: [Int]
-    /// The sources in the order in which the maps count them.
-    package let order: [Int]
-    /// For each source, where the rows of its aligned matrix come from.
-    package let maps: [RowMap]
-
-    package init(rowLength: Int, rows: [Int], order: [Int], maps: [RowMap]) {
-        self.rowLength = rowLength
-        self.rows = rows
-        self.order = order
-        self.maps = maps
-    }
-}
-
 /// One tensor of the output: what the layout calls it and where its bytes go.
 package struct OutputTensor: Sendable, Hashable, Codable {
     package let name: String
@@ -167,20 +81,16 @@ package struct TensorWork: Sendable, Hashable, Codable {
     package let shape: [Int]
     package let operation: TensorOperation
     package var sources: [SourceReference]
-    /// How the rows of the sources are brought into the order of the output's vocabulary.
-    package let alignment: Alignment?
     /// One for a merge; for an encoding as many as it has parts to write, or none where it only measures.
     package let outputs: [OutputTensor]
 
     package init(
-        name: String, shape: [Int], operation: TensorOperation, sources: [SourceReference], alignment: Alignment? = nil,
-        outputs: [OutputTensor]
+        name: String, shape: [Int], operation: TensorOperation, sources: [SourceReference], outputs: [OutputTensor]
     ) {
         self.name = name
         self.shape = shape
         self.operation = operation
         self.sources = sources
-        self.alignment = alignment
         self.outputs = outputs
     }
 
@@ -189,28 +99,16 @@ package struct TensorWork: Sendable, Hashable, Codable {
     package var byteCount: Int { outputs.reduce(0) { $0 + $1.byteCount } }
     /// Bytes that progress counts: of the output, or of the sources where nothing but numbers comes out.
     package var progressByteCount: Int { outputs.isEmpty ? sourceByteCount : byteCount }
-    /// Bytes of all sources together, each counted once.
-    package var sourceByteCount: Int {
-        sources.indices.reduce(0) { $0 + sources[$1].byteCount(ofElements: storedCount(ofSource: $1)) }
-    }
+    /// Bytes of all sources together. A matrix that several aligned sources read counts once.
+    package var sourceByteCount: Int { separateSources.reduce(0) { $0 + $1.byteCount } }
 
-    /// Whether what source `index` adds its task vector to is the very tensor that the operation takes differences from.
-    package func isBase(of index: Int) -> Bool {
-        let base: Int?
-        switch operation {
-        case .merge(let merge): base = merge.base
-        case .encode: base = 0
+    /// The sources, but in place of aligned ones the matrices that these read, each once.
+    var separateSources: [SourceReference] {
+        var seen: Set<SourceReference> = []
+        return sources.flatMap { source in
+            guard case .aligned(let matrices, _) = source else { return [source] }
+            return matrices.filter { seen.insert($0).inserted }
         }
-        guard let base, alignment == nil, sources.indices.contains(base), base != index else { return false }
-        let plain = sources[base]
-        return plain.vector == nil && plain.adapter == nil && plain.file == sources[index].file
-            && plain.offset == sources[index].offset
-    }
-
-    /// Elements of a source as it is stored.
-    package func storedCount(ofSource index: Int) -> Int {
-        guard let alignment, alignment.rows.indices.contains(index) else { return elementCount }
-        return alignment.rows[index] * alignment.rowLength
     }
 }
 

@@ -18,18 +18,17 @@ extension MergeOperation {
 }
 
 extension TensorWork {
-    /// How often the sources are read, and the memory for statistics, a tile of every source, adapters' factors as float32, once as stored
-    /// and once as used, and mean rows of aligned sources.
+    /// What the operation costs, with the memory of a tile for each thread and of open sources.
     package func cost() throws(TesseraError) -> OperatorCost {
         let cost: OperatorCost =
             switch operation {
             case .merge(let merge): try merge.method(sources: sources.count).cost(of: shape)
             case .encode(let encoding): encoding.cost(of: shape, sources: sources.count)
             }
-        let factors = sources.compactMap(\.adapter).reduce(0) { $0 + $1.a.count + $1.b.count }
-        let rows = alignment.map { $0.maps.count * $0.rowLength } ?? 0
-        let own = MemoryNeed(
-            shared: (2 * factors + rows) * MemoryLayout<Float>.stride, perThread: Tile.byteCount(sources: sources.count))
-        return OperatorCost(passes: cost.passes, memory: cost.memory + own)
+        let alignments = sources.filter { if case .aligned = $0 { true } else { false } }
+        let open = (alignments + separateSources).reduce(0) { $0 + $1.memory }
+        return OperatorCost(
+            passes: cost.passes,
+            memory: cost.memory + MemoryNeed(shared: open, perThread: Tile.byteCount(sources: sources.count)))
     }
 }

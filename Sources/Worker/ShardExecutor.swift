@@ -103,7 +103,7 @@ package struct ShardExecutor: Sendable {
                     HashingSink(
                         blockCount: tensor.blockCount, tensor: shard.digests.count + index, output: output, progress: progress)
                 }
-                let sources = try upcoming ?? openSources(of: tensor, in: files)
+                let sources = try upcoming ?? tensor.openSources(in: files, kernels: kernels)
                 upcoming = index + 1 < work.tensors.count ? prepared(work.tensors[index + 1], in: files) : nil
                 if let found = try compute(tensor, sources: sources, sinks: sinks, progress: progress) {
                     shard.statistics.append(found)
@@ -137,7 +137,7 @@ package struct ShardExecutor: Sendable {
     /// The sources of the tensor that comes next, of which the disk is asked for the beginning; `nil` where there is something wrong with them,
     /// which shows when it is their turn.
     private func prepared(_ tensor: TensorWork, in files: [any ByteSource]) -> [any ElementSource]? {
-        guard let sources = try? openSources(of: tensor, in: files) else { return nil }
+        guard let sources = try? tensor.openSources(in: files, kernels: kernels) else { return nil }
         ReadAhead(sources, count: tensor.elementCount).advance(to: 0)
         return sources
     }
@@ -164,73 +164,6 @@ package struct ShardExecutor: Sendable {
         case .encode(let encoding):
             return try encoding.encode(passes(TensorInputs(count: sources.count, base: 0), outputType: .f32))
         }
-    }
-}
-
-extension ShardExecutor {
-    /// The sources as the method reads them.
-    private func openSources(of tensor: TensorWork, in files: [any ByteSource]) throws -> [any ElementSource] {
-        let stored = try tensor.sources.indices.map { try open(tensor.sources[$0], at: $0, of: tensor, in: files) }
-        guard let alignment = tensor.alignment else { return stored }
-        guard alignment.maps.count == stored.count, alignment.order.allSatisfy(stored.indices.contains) else {
-            throw TesseraError(.badData, "the shard aligns \(alignment.maps.count) of \(stored.count) sources")
-        }
-        let matrices = alignment.order.map { stored[$0] }
-        let aligned = try alignment.maps.map { map in
-            try AlignedRows(matrices: matrices, rowLength: alignment.rowLength, map: map)
-        }
-        guard aligned.allSatisfy({ $0.count == tensor.elementCount }) else {
-            throw TesseraError(.badData, "the aligned rows do not make the shape \(tensor.shape)")
-        }
-        return aligned
-    }
-
-    /// One source as it is stored, its adapter folded in.
-    private func open(
-        _ source: SourceReference, at index: Int, of tensor: TensorWork, in files: [any ByteSource]
-    ) throws -> any ElementSource {
-        func stored(_ file: Int, _ offset: Int, _ dtype: DType, _ count: Int) throws -> StoredTensor {
-            guard files.indices.contains(file) else {
-                throw TesseraError(.badData, "the shard names file \(file) of \(files.count)")
-            }
-            return try StoredTensor(files[file], offset: offset, dtype: dtype, count: count)
-        }
-        let count = tensor.storedCount(ofSource: index)
-        let matrix = try stored(source.file, source.offset, source.dtype, count)
-        if let vector = source.vector {
-            return try rebuild(matrix, with: vector, isOnMethodsBase: tensor.isBase(of: index), stored)
-        }
-        guard let adapter = source.adapter else { return matrix }
-        let shape = tensor.alignment.map { [$0.rows[index], $0.rowLength] } ?? tensor.shape
-        return try LowRankUpdate(
-            matrix, shape: shape, a: try stored(adapter.file, adapter.a.offset, adapter.a.dtype, adapter.a.count),
-            b: try stored(adapter.file, adapter.b.offset, adapter.b.dtype, adapter.b.count), rank: adapter.rank,
-            scale: adapter.scale, isTransposed: adapter.isTransposed)
-    }
-}
-
-extension ShardExecutor {
-    /// - Throws: `badData` when the base is not the one that the vector was taken from.
-    private func rebuild(
-        _ base: StoredTensor, with reference: VectorReference, isOnMethodsBase: Bool,
-        _ stored: (Int, Int, DType, Int) throws -> StoredTensor
-    ) throws -> any ElementSource {
-        func vector(_ vector: VectorReference.Vector) throws -> PackedVector {
-            let tensors = vector.format.tensors(shape: reference.shape)
-            guard tensors.count == vector.offsets.count else {
-                throw TesseraError(.badData, "the shard names \(vector.offsets.count) of \(tensors.count) parts of a task vector")
-            }
-            let parts = try zip(tensors, vector.offsets).map { try stored(vector.file, $1, $0.dtype, $0.shape.reduce(1, *)) }
-            return try PackedVector(vector.format, shape: reference.shape, parts: parts, kernels: kernels)
-        }
-        guard try BaseIdentity.sample(of: base) == reference.baseSample else {
-            throw TesseraError(
-                .badData, "the base is not the one that the store's task vectors were taken from",
-                advice: "name the right one as 'base_model'; tessera inspect STORE --base DIR tells which it is")
-        }
-        return RebuiltTensor(
-            base, vectors: try [reference.shared, reference.own].compactMap { try $0.map(vector) }, factor: reference.factor,
-            isOnMethodsBase: isOnMethodsBase)
     }
 }
 

@@ -20,12 +20,14 @@ import Testing
             "{\"metadata\": {\"total_size\": 16}, \"weight_map\": {\(entries)}}", to: "model.safetensors.index.json")
     }
 
-    private func problem() -> TesseraError? { #expect(throws: TesseraError.self) { try Checkpoint.open(directory.path) } }
+    private func problem() -> TesseraError? {
+        #expect(throws: TesseraError.self) { try Checkpoint.open(directory.path, in: LocalFiles()) }
+    }
 
     @Test func opensADirectoryWithoutAnIndex() throws {
         try writePart("model.safetensors", ["b", "a"])
         try directory.write(#"{"model_type": "x"}"#, to: "config.json")
-        let checkpoint = try Checkpoint.open(directory.path)
+        let checkpoint = try Checkpoint.open(directory.path, in: LocalFiles())
         #expect(checkpoint.tensorNames == ["a", "b"])
         #expect(checkpoint.config?.string(["model_type"]) == "x")
         #expect(checkpoint.tensor(named: "b")?.entry.range.count == 8)
@@ -36,14 +38,14 @@ import Testing
         try writePart("model-00002-of-00002.safetensors", ["a"])
         try writePart("model-00001-of-00002.safetensors", ["b"])
         try writeIndex(["a": "model-00002-of-00002.safetensors", "b": "model-00001-of-00002.safetensors"])
-        let checkpoint = try Checkpoint.open(directory.path)
+        let checkpoint = try Checkpoint.open(directory.path, in: LocalFiles())
         #expect(checkpoint.parts.map(\.fileName) == ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"])
         #expect(checkpoint.tensor(named: "a")?.part == 1)
     }
 
     @Test func opensASingleFile() throws {
         try writePart("other.safetensors", ["a"])
-        let checkpoint = try Checkpoint.open("\(directory.path)/other.safetensors")
+        let checkpoint = try Checkpoint.open("\(directory.path)/other.safetensors", in: LocalFiles())
         #expect(checkpoint.directory == directory.path)
         #expect(checkpoint.tensorNames == ["a"])
     }

@@ -4,8 +4,7 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Every rule of the format: what breaks one is refused with the file, the tensor and the numbers, and what keeps them all is
-/// read.
+/// Every rule of the format: what breaks one is refused with the file, the tensor and the numbers, and what keeps them all is read.
 @Suite(.serialized) struct HeaderTests {
     struct Hostile: Sendable, CustomTestStringConvertible {
         let testDescription: String
@@ -99,7 +98,7 @@ import Testing
         let directory = try TemporaryDirectory()
         let path = "\(directory.path)/evil.safetensors"
         try Self.write(json: Array(hostile.json.utf8), data: hostile.data, to: path)
-        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path) }
+        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path, in: LocalFiles()) }
         #expect(error?.code == .badData)
         #expect(error?.file == path)
         #expect(error?.tensor == hostile.tensor)
@@ -110,7 +109,7 @@ import Testing
         let directory = try TemporaryDirectory()
         let path = "\(directory.path)/evil.safetensors"
         try Self.write(json: Array("{\"".utf8) + [0xff, 0xfe] + Array("\":{}}".utf8), data: 0, to: path)
-        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path) }
+        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path, in: LocalFiles()) }
         #expect(error?.problem.contains("not valid UTF-8") == true)
     }
 
@@ -122,7 +121,7 @@ import Testing
         let path = "\(directory.path)/cut.safetensors"
         let whole: [UInt8] = [200, 0, 0, 0, 0, 0, 0, 0] + Array(repeating: 0x20, count: 200)
         try Data(whole.prefix(length)).write(to: URL(fileURLWithPath: path))
-        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path) }
+        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path, in: LocalFiles()) }
         #expect(error?.description.contains(says) == true, "said: \(error?.description ?? "nothing")")
     }
 
@@ -131,18 +130,21 @@ import Testing
         let directory = try TemporaryDirectory()
         let path = "\(directory.path)/lie.safetensors"
         try Data((0..<8).map { UInt8(truncatingIfNeeded: length >> (8 * $0)) } + [0x7b]).write(to: URL(fileURLWithPath: path))
-        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path) }
+        let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path, in: LocalFiles()) }
         #expect(error?.problem.contains("is \(length) bytes; safetensors allows at most 100000000") == true)
     }
 
     @Test func refusesWhatIsNoFile() throws {
         let directory = try TemporaryDirectory()
-        #expect(#expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: directory.path) }?.code == .badData)
+        #expect(
+            #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: directory.path, in: LocalFiles()) }?.code
+                == .badData)
         let fifo = "\(directory.path)/pipe"
         #expect(mkfifo(fifo, 0o600) == 0)
-        #expect(#expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: fifo) }?.code == .badData)
+        #expect(#expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: fifo, in: LocalFiles()) }?.code == .badData)
         #expect(
-            #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: "\(directory.path)/none") }?.code
+            #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: "\(directory.path)/none", in: LocalFiles()) }?
+                .code
                 == .inputMissing)
     }
 
@@ -176,12 +178,11 @@ import Testing
         // Unaligned: three bytes before a float; a scalar; tensors without elements; padding; a name with an escape.
         let json = """
             {"__metadata__":{"format":"pt","x":"y"},"late":\(#"{"dtype":"F32","shape":[],"data_offsets":[3,7]}"#),\
-            "early":\(#"{"shape":[3],"data_offsets":[0,3],"dtype":"U8"}"#),\
-            "gr\\u00f6\\u00dfe":\(#"{"dtype":"I64","shape":[7,0],"data_offsets":[7,7]}"#)}   
+            "early":\(#"{"shape":[3],"data_offsets":[0,3],"dtype":"U8"}"#),"gr\\u00f6\\u00dfe":\(#"{"dtype":"I64","shape":[7,0],"data_offsets":[7,7]}"#)}   
             """
         let path = "\(directory.path)/odd.safetensors"
         try Self.write(json: Array(json.utf8), data: 7, to: path)
-        let header = try SafetensorsHeader.read(path: path)
+        let header = try SafetensorsHeader.read(path: path, in: LocalFiles())
         #expect(header.metadata == ["format": "pt", "x": "y"])
         #expect(header.tensors.map(\.name) == ["early", "late", "größe"])
         #expect(header.tensors.map(\.elementCount) == [3, 1, 0])

@@ -12,7 +12,7 @@ import Testing
     func writesTheBytesOfTheLibrary(fixture: String) throws {
         let path = "\(Self.fixtures)/\(fixture).safetensors"
         let bytes = Array(try Data(contentsOf: URL(fileURLWithPath: path)))
-        let header = try SafetensorsHeader.read(path: path)
+        let header = try SafetensorsHeader.read(path: path, in: LocalFiles())
         var random = SplitMix(seed: 1)
         let tensors = header.tensors.map { NewTensor(name: $0.name, dtype: $0.dtype, shape: $0.shape) }.shuffled(using: &random)
         let layout = try CheckpointLayout(tensors: tensors, maxPartBytes: .max)
@@ -26,7 +26,7 @@ import Testing
     }
 
     @Test func everyTypeOfTheFormatIsCovered() throws {
-        let header = try SafetensorsHeader.read(path: "\(Self.fixtures)/every-type.safetensors")
+        let header = try SafetensorsHeader.read(path: "\(Self.fixtures)/every-type.safetensors", in: LocalFiles())
         // The library's Python side has no names for the two 6-bit types.
         #expect(Set(header.tensors.map(\.dtype)) == Set(DType.allCases).subtracting([.f6E2M3, .f6E3M2]))
     }

@@ -124,7 +124,7 @@ import Testing
     @Test func findsAnEditedManifest() throws {
         let other = String(repeating: "0", count: 64)
         let text = try String(contentsOfFile: "\(directory.path)/\(Manifest.fileName)", encoding: .utf8)
-        let manifest = try Manifest.read(directory: directory.path)
+        let manifest = try Manifest.read(directory: directory.path, in: LocalFiles())
         let digest = manifest.parts[1].tensors[0].blocks.first ?? manifest.parts[1].tensors[1].blocks[0]
         try directory.write(text.replacingOccurrences(of: digest.hex, with: other), to: Manifest.fileName)
         #expect(try findings().contains { $0.file == Manifest.fileName && $0.message.contains("inconsistent") })

@@ -54,7 +54,7 @@ import Testing
 
     @Test func aTruncatedPart() async throws {
         try change("b/model.safetensors") { $0.removeLast(7) }
-        try await expect(65, "b/model.safetensors", "tensor 'norm.weight'", "ends at byte 2412 of 2405 bytes")
+        try await expect(65, "b/model.safetensors", "tensor 'norm.weight'", "ends at byte 2412, but there are only 2405 bytes")
     }
 
     @Test func aCorruptHeader() async throws {
@@ -133,7 +133,7 @@ import Testing
     @Test(arguments: [
         (["run"], Int32(64), "Missing expected argument"), (["dance"], 64, "dance"),
         (["run", "none.yml", "out"], 66, "none.yml"),
-        (["verify", "a"], 66, "was not written by Tessera"), (["inspect", "recipe.yml"], 65, "recipe.yml"),
+        (["verify", "a"], 66, "Tessera did not write it"), (["inspect", "recipe.yml"], 65, "recipe.yml"),
         (["submit", "recipe.yml", "out", "--coordinator", "127.0.0.1:1"], 69, "no coordinator answers at 127.0.0.1:1"),
         (["coordinator", "--listen", "0.0.0.0:0"], 77, "--insecure"), (["worker", "--coordinator", "nonsense"], 64, "nonsense"),
     ])

@@ -50,9 +50,9 @@ import Work
     ])
     func theScaleIsAlphaOverRank(config: String, scale: Double) throws {
         try writeAdapter(config, Self.q)
-        let adapter = try #require(try plan()["model.layers.0.q.weight"]?.sources[0].adapter)
+        let adapter = try #require(try plan()["model.layers.0.q.weight"]?.sources[0].lowRank)
         #expect(adapter.scale == scale && adapter.rank == 1 && !adapter.isTransposed)
-        #expect(try plan()["model.norm.weight"]?.sources[0].adapter == nil)
+        #expect(try plan()["model.norm.weight"]?.sources[0].lowRank == nil)
     }
 
     @Test func theRankIsWhatTheFactorsSay() throws {
@@ -62,7 +62,7 @@ import Work
                 ("base_model.model.model.layers.0.q.lora_A.weight", TestTensor([Float](repeating: 1, count: 8), shape: [4, 2])),
                 ("base_model.model.model.layers.0.q.lora_B.weight", TestTensor([Float](repeating: 1, count: 12), shape: [3, 4])),
             ])
-        #expect(try plan()["model.layers.0.q.weight"]?.sources[0].adapter?.scale == 4)
+        #expect(try plan()["model.layers.0.q.weight"]?.sources[0].lowRank?.scale == 4)
     }
 
     @Test func embeddingsAndWholeModules() throws {
@@ -74,7 +74,7 @@ import Work
                 ("base_model.model.model.norm.weight", TestTensor([9])),
             ])
         let work = try plan()
-        #expect(work["model.embed_tokens.weight"]?.sources[0].adapter?.isTransposed == true)
+        #expect(work["model.embed_tokens.weight"]?.sources[0].lowRank?.isTransposed == true)
         #expect(work["model.norm.weight"]?.sources[0].file != work["model.layers.0.q.weight"]?.sources[0].file)
     }
 
@@ -133,7 +133,7 @@ import Work
             #expect(try plan(reference).inputs.map(\.reference) == [reference])
             #expect(try plan(reference).files.first?.path.hasSuffix("models--org--name/blobs/f00") == true)
         }
-        let card = try plan("org/name").sidecars.first { $0.name == "README.md" }?.contents() ?? []
+        let card = try plan("org/name").sidecars.first { $0.name == "README.md" }?.contents(from: LocalFiles()) ?? []
         #expect(String(decoding: card, as: UTF8.self).hasPrefix("---\nbase_model:\n- org/name\nlibrary_name: transformers\n"))
         for (reference, words) in [("org/other", "does not contain it"), ("org/name@v2", "has no revision 'v2'")] {
             let problem = #expect(throws: Problems.self) { try plan(reference) }?.all.first

@@ -14,3 +14,19 @@ extension TensorWork {
     var randomKey: UInt64? { merge?.randomKey }
     var values: ParameterValues { merge?.values ?? ParameterValues() }
 }
+
+extension SourceReference {
+    /// The file of the tensor that everything else is done to.
+    var file: Int? {
+        switch self {
+        case .stored(let stored): stored.file
+        case .lowRank(let matrix, _): matrix.file
+        case .packed(let base, _): base.file
+        case .aligned: nil
+        }
+    }
+
+    var lowRank: LowRankReference? {
+        if case .lowRank(_, let update) = self { update } else { nil }
+    }
+}

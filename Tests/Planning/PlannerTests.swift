@@ -72,7 +72,7 @@ import Work
         let plan = try plan(Self.linear)
         for shard in plan.stages[0].indices {
             let work = plan.work(of: plan.stages[0][shard])
-            #expect(Set(work.tensors.flatMap { $0.sources.map(\.file) }) == Set(work.files.indices))
+            #expect(Set(work.tensors.flatMap { $0.sources.compactMap(\.file) }) == Set(work.files.indices))
             #expect(work.files.allSatisfy { $0.path.hasSuffix("/model.safetensors") && !$0.path.hasPrefix("/") })
             #expect(try JSONDecoder().decode(ShardWork.self, from: JSONEncoder().encode(work)) == work)
         }
@@ -116,7 +116,7 @@ import Work
         try writeFamily()
         let plan = try plan(Self.linear + lines)
         #expect(plan.stages.joined().flatMap(\.tensors).allSatisfy { $0.dtype == dtype })
-        let config = try #require(plan.sidecars.first { $0.name == "config.json" }).contents()
+        let config = try #require(plan.sidecars.first { $0.name == "config.json" }).contents(from: LocalFiles())
         let names: [DType: String] = [
             .f32: "float32", .bf16: "bfloat16", .f16: "float16", .f64: "float64", .f8E4M3: "float8_e4m3fn",
             .f8E5M2: "float8_e5m2",

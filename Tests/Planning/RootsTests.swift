@@ -52,7 +52,7 @@ import Work
     @Test func anotherFileOfTheSameNameIsRefused() throws {
         let path = "\(directory.path)/in/models/a/model.safetensors"
         try Data(TestTensor.encode([("t", TestTensor([1, 2]))])).write(to: URL(fileURLWithPath: path))
-        let header = try SafetensorsHeader.read(path: path)
+        let header = try SafetensorsHeader.read(path: path, in: LocalFiles())
         let file = InputFile(path: "models/a/model.safetensors", size: header.fileSize, headerDigest: header.digest)
         #expect(try roots.find(file)?.hasSuffix("in/models/a/model.safetensors") == true)
         try Data(TestTensor.encode([("u", TestTensor([1, 2]))])).write(to: URL(fileURLWithPath: path))

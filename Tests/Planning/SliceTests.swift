@@ -57,7 +57,7 @@ import Work
         #expect(work["model.embed_tokens.weight"]?.sources[0].file == 0)
         #expect(work["model.norm.weight"]?.sources[0].file == 1)
         #expect(work["model.layers.7.mlp.weight"]?.values.perInput[0]["scale"] == .number(0.5))
-        let config = try #require(plan.sidecars.first { $0.name == "config.json" }).contents()
+        let config = try #require(plan.sidecars.first { $0.name == "config.json" }).contents(from: LocalFiles())
         #expect(try JSONText(config).integer(["num_hidden_layers"]) == 8)
         #expect(
             try JSONText(config).elements(["layer_types"])

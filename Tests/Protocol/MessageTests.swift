@@ -22,6 +22,14 @@ import Work
         shardDetails: [
             ShardStatus(index: 0, label: "layers.0", state: .leased, workers: ["w"], attempts: 1, bytesDone: 2, bytesTotal: 3)
         ])
+    private static let stored = StoredReference(file: 0, offset: 8, dtype: .f32, shape: [2, 3])
+    private static let source = SourceReference.stored(stored)
+    private static let map: RowMap = {
+        var map = RowMap()
+        map.append(.stored(RowMap.SourceRow(source: 1, row: 0)))
+        map.append(.padding)
+        return map
+    }()
     private static let work = ShardWork(
         label: "layers.0", files: [file],
         tensors: [
@@ -33,14 +41,21 @@ import Work
                         values: ParameterValues(shared: ["normalize": .flag(true)], perInput: [["weight": .number(0.5)]]),
                         base: nil)),
                 sources: [
-                    SourceReference(file: 0, offset: 8, dtype: .f32),
-                    SourceReference(
-                        file: 0, offset: 8, dtype: .f32,
-                        vector: VectorReference(
+                    source,
+                    .lowRank(source, LowRankReference(a: stored, b: stored, rank: 1, scale: 0.5, isTransposed: true)),
+                    .packed(
+                        base: source,
+                        VectorReference(
                             shape: [2, 3], own: .init(format: .sparse(kept: 2, .raw(.bf16)), file: 0, offsets: [1, 2]),
                             shared: .init(
                                 format: .dense(.grid(Grid(bits: 3, granularity: .group(32)))), file: 0, offsets: [3, 4, 5]),
                             factor: 0.5, baseSample: digest)),
+                    .aligned(
+                        [
+                            source,
+                            .lowRank(source, LowRankReference(a: stored, b: stored, rank: 1, scale: 2, isTransposed: false)),
+                        ],
+                        AlignmentReference(rowLength: 3, map: map)),
                 ],
                 outputs: [OutputTensor(name: "t", dtype: .bf16, byteCount: 12, part: 0, offset: 64)]),
             TensorWork(

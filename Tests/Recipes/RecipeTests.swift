@@ -200,7 +200,7 @@ import Testing
         ("a.layers.3.b", "a.layers", 3), ("h.11.attn.c_attn.weight", "h", 11), ("layers.0.experts.7.w", "layers", 0),
     ])
     func layersAreFoundInNames(name: String, prefix: String, index: Int) {
-        #expect(TensorName(name).layer?.prefix == prefix)
+        #expect(TensorName(name).layer?.prefix.string == prefix)
         #expect(TensorName(name).layer?.index == index)
     }
 

@@ -15,7 +15,7 @@ import Tokenizers
     private func read(_ files: [String: String]) throws -> Tokenizer? {
         let place = try TemporaryDirectory()
         for (name, text) in files { try place.write(text, to: name) }
-        return try Tokenizer.read(place.path)
+        return try Tokenizer.read(place.path, in: LocalFiles())
     }
 
     // MARK: Reading
@@ -99,7 +99,7 @@ import Tokenizers
                 if mutated.isEmpty { mutated = bytes }
             }
             try Data(mutated).write(to: URL(fileURLWithPath: "\(path)/tokenizer.json"))
-            do { _ = try Tokenizer.read(path) } catch { refused += 1 }
+            do { _ = try Tokenizer.read(path, in: LocalFiles()) } catch { refused += 1 }
         }
         #expect(refused > 300)
     }
@@ -120,7 +120,7 @@ import Tokenizers
 
     private func made(_ files: TokenizerFiles) throws -> (texts: [String: String], remarks: [String]) {
         let made = try files.make()
-        let texts = try made.files.map { ($0.name, String(decoding: try $0.contents(), as: UTF8.self)) }
+        let texts = try made.files.map { ($0.name, String(decoding: try $0.contents(from: LocalFiles()), as: UTF8.self)) }
         return (Dictionary(uniqueKeysWithValues: texts), made.remarks)
     }
 
@@ -132,7 +132,7 @@ import Tokenizers
             "tokenizer.model": "x",
             "special_tokens_map.json": "{}", "added_tokens.json": #"{"<s>": 5}"#, "chat_template.jinja": "{{ messages }}",
         ])
-        let (files, remarks) = try made(TokenizerFiles(directory: path, changes: Self.changes))
+        let (files, remarks) = try made(TokenizerFiles(directory: path, changes: Self.changes, in: LocalFiles()))
         let tokens = Self.changes.appended.map { token in
             #"{"id": \#(token.id), "content": \#(JSONText.quoted(token.text.string)), "single_word": \#(token.singleWord), "#
                 + #""lstrip": false, "rstrip": false, "normalized": false, "special": false}"#
@@ -159,7 +159,7 @@ import Tokenizers
         let path = try write([
             "tokenizer.json": "anything", "tokenizer_config.json": "{ }", "tokenizer.model": "x", "vocab.txt": "y",
         ])
-        let (files, remarks) = try made(TokenizerFiles(directory: path))
+        let (files, remarks) = try made(TokenizerFiles(directory: path, in: LocalFiles()))
         #expect(
             files == ["tokenizer.json": "anything", "tokenizer_config.json": "{ }", "tokenizer.model": "x", "vocab.txt": "y"])
         #expect(remarks == [])
@@ -170,7 +170,7 @@ import Tokenizers
     ])
     func addedTokensAreMadeWhereThereAreNone(text: String, isRight: Bool) throws {
         let path = try write(["tokenizer.json": text])
-        let (files, _) = try made(TokenizerFiles(directory: path, changes: Self.changes))
+        let (files, _) = try made(TokenizerFiles(directory: path, changes: Self.changes, in: LocalFiles()))
         let json = try JSONSerialization.jsonObject(with: Data((files["tokenizer.json"] ?? "").utf8)) as? [String: Any]
         #expect((json?["added_tokens"] as? [[String: Any]])?.map { $0["id"] as? Int } == [7, 8])
     }
@@ -180,19 +180,22 @@ import Tokenizers
             "tokenizer.json": SmallTokenizers.first,
             "tokenizer_config.json": #"{"added_tokens_decoder": {"5": {"content": "<s>"}, "6": {"content": "<pad>"}}}"#,
         ])
-        let (files, _) = try made(TokenizerFiles(directory: path, changes: TokenizerChanges(removed: [3, 4, 5, 6])))
+        let (files, _) = try made(
+            TokenizerFiles(directory: path, changes: TokenizerChanges(removed: [3, 4, 5, 6]), in: LocalFiles()))
         let read = try #require(try read(["tokenizer.json": files["tokenizer.json"] ?? ""]))
         #expect(read.tokenCount == 3 && read.addedOrder == [])
         #expect(files["tokenizer.json"]?.contains(#""vocab": {"a": 0,"b": 1,"c": 2}, "merges": []"#) == true)
         #expect(files["tokenizer_config.json"] == #"{"added_tokens_decoder": {}}"#)
-        let some = try made(TokenizerFiles(directory: path, changes: TokenizerChanges(removed: [5]))).texts
+        let some = try made(TokenizerFiles(directory: path, changes: TokenizerChanges(removed: [5]), in: LocalFiles())).texts
         #expect(some["tokenizer.json"]?.contains("[\n\(SmallTokenizers.added(6, "<pad>", "special lstrip"))\n  ]") == true)
         #expect(some["tokenizer_config.json"] == #"{"added_tokens_decoder": {"6": {"content": "<pad>"}}}"#)
     }
 
     @Test func tokensNeedAFastTokenizer() throws {
         let path = try write(["vocab.txt": "a\n"])
-        let error = #expect(throws: TesseraError.self) { try TokenizerFiles(directory: path, changes: Self.changes).make() }
+        let error = #expect(throws: TesseraError.self) {
+            try TokenizerFiles(directory: path, changes: Self.changes, in: LocalFiles()).make()
+        }
         #expect(error?.problem.contains("no tokenizer.json") == true)
     }
 
@@ -200,7 +203,7 @@ import Tokenizers
 
     @Test func aTemplateStandsInBothPlaces() throws {
         let path = try write(["tokenizer_config.json": #"{"a": 1, "chat_template": "old"}"#, "chat_template.json": "{}"])
-        let (files, _) = try made(TokenizerFiles(directory: path, template: "{{ new }}"))
+        let (files, _) = try made(TokenizerFiles(directory: path, template: "{{ new }}", in: LocalFiles()))
         #expect(
             files == ["tokenizer_config.json": #"{"a": 1, "chat_template": "{{ new }}"}"#, "chat_template.jinja": "{{ new }}"])
     }
@@ -220,11 +223,13 @@ import Tokenizers
             try FileManager.default.createDirectory(atPath: paths[index], withIntermediateDirectories: true)
             for (name, text) in files { try directory.write(text, to: "\(index)/\(name)") }
         }
-        #expect(try ChatTemplates.template(.auto, directories: paths) == "two")
-        #expect(try ChatTemplates.template(.auto, directories: Array(paths[..<2])) == "one")
-        #expect(try ChatTemplates.template(.auto, directories: Array(paths[3...])) == nil)
-        #expect(try ChatTemplates.template(.literal("{{ literal text here }}"), directories: []) == "{{ literal text here }}")
-        #expect(try ChatTemplates.template(.named(.chatml), directories: [])?.contains("<|im_start|>") == true)
+        #expect(try ChatTemplates.template(.auto, directories: paths, in: LocalFiles()) == "two")
+        #expect(try ChatTemplates.template(.auto, directories: Array(paths[..<2]), in: LocalFiles()) == "one")
+        #expect(try ChatTemplates.template(.auto, directories: Array(paths[3...]), in: LocalFiles()) == nil)
+        #expect(
+            try ChatTemplates.template(.literal("{{ literal text here }}"), directories: [], in: LocalFiles())
+                == "{{ literal text here }}")
+        #expect(try ChatTemplates.template(.named(.chatml), directories: [], in: LocalFiles())?.contains("<|im_start|>") == true)
     }
 }
 

@@ -15,7 +15,7 @@ import Tokenizers
     private func model(_ name: String, _ text: String?, rows: Int?, isInput: Bool = true) throws -> VocabularyModel {
         let path = try text.map { try SmallTokenizers.write($0, to: name, in: directory) }
         return VocabularyModel(
-            reference: SmallTokenizers.reference(name), tokenizer: try path.flatMap { try Tokenizer.read($0) },
+            reference: SmallTokenizers.reference(name), tokenizer: try path.flatMap { try Tokenizer.read($0, in: LocalFiles()) },
             vocabularySize: rows,
             isInput: isInput)
     }

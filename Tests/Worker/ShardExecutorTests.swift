@@ -53,22 +53,22 @@ import Worker
         let values = (0..<count).map { Float($0 % 251) }
         let path = "\(directory.path)/\(name)"
         try Data(TestTensor.encode([("t", TestTensor(values))])).write(to: URL(fileURLWithPath: path))
-        let header = try SafetensorsHeader.read(path: path)
+        let header = try SafetensorsHeader.read(path: path, in: LocalFiles())
         return InputFile(path: name, size: header.fileSize, headerDigest: header.digest)
     }
 
     private func work(
-        _ file: InputFile, count: Int, change: (inout SourceReference) -> Void = { _ in }, method: String = "passthrough",
+        _ file: InputFile, count: Int, change: (inout StoredReference) -> Void = { _ in }, method: String = "passthrough",
         base: Int? = nil, scale: Double? = 2, output: DType = .bf16
     ) -> ShardWork {
-        var source = SourceReference(file: 0, offset: file.size - 4 * count, dtype: .f32)
+        var source = StoredReference(file: 0, offset: file.size - 4 * count, dtype: .f32, shape: [count])
         change(&source)
         let tensor = TensorWork(
             name: "t", shape: [count],
             operation: .merge(
                 MergeOperation(
                     method: method, values: ParameterValues(perInput: [scale.map { ["scale": .number($0)] } ?? [:]]), base: base)),
-            sources: [source],
+            sources: [.stored(source)],
             outputs: [OutputTensor(name: "t", dtype: output, byteCount: output.bitWidth / 8 * count, part: 0, offset: 0)])
         return ShardWork(label: "s", files: [file], tensors: [tensor])
     }
@@ -151,8 +151,15 @@ import Worker
     @Test func shardsThatDoNotFitTheirFilesAreErrors() async throws {
         let file = try input("in", count: 100)
         for (what, work) in [
-            ("offset beyond the file", work(file, count: 100) { $0 = SourceReference(file: 0, offset: file.size, dtype: .f32) }),
-            ("negative offset", work(file, count: 100) { $0 = SourceReference(file: 0, offset: -8, dtype: .f32) }),
+            (
+                "offset beyond the file",
+                work(file, count: 100) { $0 = StoredReference(file: 0, offset: file.size, dtype: .f32, shape: [100]) }
+            ),
+            ("negative offset", work(file, count: 100) { $0 = StoredReference(file: 0, offset: -8, dtype: .f32, shape: [100]) }),
+            (
+                "another number of elements",
+                work(file, count: 100) { $0 = StoredReference(file: 0, offset: 0, dtype: .f32, shape: [99]) }
+            ),
             ("file that is not listed", work(file, count: 100) { $0.file = 1 }),
             ("base that is no source", work(file, count: 100, base: 3)),
             ("unknown method", work(file, count: 100, method: "magic")),

@@ -142,8 +142,8 @@ struct BudgetPlanner: Sendable {
     /// What an error in a tensor counts besides its sensitivity: 1, or what a file says.
     private func weights() throws(TesseraError) -> @Sendable (String) -> Double {
         guard case .file(let path) = budget.sensitivity else { return { _ in 1 } }
-        let locator = ModelLocator(roots: planner.request.roots, workingDirectory: planner.request.workingDirectory)
-        let weights = try SensitivityWeights(file: try locator.locate(.init(path: path)))
+        let weights = try SensitivityWeights(
+            file: try ModelLocator(planner.request).locate(.init(path: path)), in: planner.request.files)
         return { weights.weight(of: $0) }
     }
 }

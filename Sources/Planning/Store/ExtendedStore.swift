@@ -12,7 +12,7 @@ struct ExtendedStore: Sendable {
     let reused: [ReusedPart]
     /// The number of its first file when the files of all inputs are counted in order.
     private let firstFile: Int
-    private let positions: [String: Int]
+    private let positions: [ExactText: Int]
 
     /// - Returns: `nil` for a recipe that extends nothing.
     /// - Throws: `Problems` when the store and the recipe do not go together.
@@ -21,12 +21,13 @@ struct ExtendedStore: Sendable {
         func problem(_ text: String, line: Int? = nil, advice: String) -> Problems {
             Problems([TesseraError(.badData, text, file: recipe.file, line: line ?? named.line, advice: advice)])
         }
-        let store = try TaskVectorStore.open(try locator.locate(ModelReference.Source(path: named.value)))
-        let manifest = try Manifest.read(directory: store.directory)
+        let files = locator.roots.files
+        let store = try TaskVectorStore.open(try locator.locate(ModelReference.Source(path: named.value)), in: files)
+        let manifest = try Manifest.read(directory: store.directory, in: files)
         self.store = store
         self.firstFile = firstFile
         positions = Dictionary(
-            store.index.tensors.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
+            store.index.tensors.enumerated().map { (ExactText($1.name), $0) }, uniquingKeysWith: { first, _ in first })
 
         for task in recipe.tasks where store.index.tasks.contains(where: { $0.name == task.name }) {
             throw problem(
@@ -68,18 +69,19 @@ struct ExtendedStore: Sendable {
 
     /// The base's tensor with the shared vector added.
     func sharedSource(of tensor: StoreTensor) -> SourceReference {
-        var source = tensor.sources[0]
-        guard let place = sharedPlace(of: tensor), let position = positions[tensor.name] else { return source }
+        guard let place = sharedPlace(of: tensor), let position = positions[ExactText(tensor.name)] else {
+            return tensor.sources[0]
+        }
         let file = firstFile + (store.index.shared?.files.firstIndex(of: place.file) ?? 0)
-        source.vector = VectorReference(
+        let vector = VectorReference(
             shape: tensor.shape, own: VectorReference.Vector(format: place.format, file: file, offsets: place.offsets),
             shared: nil,
             factor: 1, baseSample: store.index.tensors[position].base.sample)
-        return source
+        return .packed(base: tensor.sources[0], vector)
     }
 
     private func sharedPlace(of tensor: StoreTensor) -> TaskVectorStore.Place? {
-        guard let position = positions[tensor.name], let shared = store.index.shared else { return nil }
+        guard let position = positions[ExactText(tensor.name)], let shared = store.index.shared else { return nil }
         // It was found when the store was opened.
         return try? store.place(shared.formats[position], files: shared.files, position)
     }

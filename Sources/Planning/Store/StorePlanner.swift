@@ -22,7 +22,7 @@ struct StorePlanner: Sendable {
             [recipe.baseModel] + recipe.tasks.map(\.model), base: recipe.baseModel, recipeFile: recipe.file, request: request)
         var inputs = opened.planned
         let extended = try ExtendedStore(
-            recipe, base: opened, locator: ModelLocator(roots: request.roots, workingDirectory: request.workingDirectory),
+            recipe, base: opened, locator: ModelLocator(request),
             firstFile: inputs.reduce(0) { $0 + $1.parts.count })
         if let extended { inputs.append(extended.input) }
         let planner = StorePlanner(

@@ -34,7 +34,6 @@ enum StoreTensors {
             problems.add([TesseraError(.badData, problem, file: recipe.file, tensor: tensor, advice: advice)])
         }
         var tensors: [StoreTensor] = []
-        let known = Set(base.checkpoint.tensorNames)
         for name in base.checkpoint.tensorNames {
             guard let own = base.tensor(named: name) else { continue }
             if let scaled = base.scaledCodes(name) { complain(scaled.problem, name, advice: scaled.advice) }
@@ -65,14 +64,14 @@ enum StoreTensors {
                     isEncoded: own.source.dtype.isArithmetic && recipe.filter.takes(name, rank: own.shape.count)))
         }
         for model in models.map({ inputs.inputs[$0] }) {
-            for name in model.checkpoint.tensorNames where !known.contains(name) {
+            for name in model.checkpoint.tensorNames where base.checkpoint.tensor(named: name) == nil {
                 complain(
                     "is in \(model.reference) but not in the base", name,
                     advice: "name the base that the model was fine-tuned from")
             }
         }
         for pattern in recipe.filter.include + recipe.filter.exclude
-        where !tensors.contains(where: { $0.name.contains(pattern.value) }) {
+        where !tensors.contains(where: { $0.name.holds(pattern.value) }) {
             problems.add([
                 TesseraError(
                     .badData, "no tensor name contains '\(pattern.value)'", file: recipe.file, line: pattern.line,

@@ -10,7 +10,7 @@ struct StoredTask {
     /// The store's files, in the order in which the input counts them behind the base's parts.
     let files: [String]
     /// What is added to each of the base's tensors; counts files as `files` does.
-    private let vectors: [String: VectorReference]
+    private let vectors: [ExactText: VectorReference]
 
     init(_ store: TaskVectorStore, task name: String) throws(TesseraError) {
         let task = try store.task(named: name), shared = store.index.shared
@@ -21,9 +21,9 @@ struct StoredTask {
             return VectorReference.Vector(
                 format: place.format, file: files.firstIndex(of: place.file) ?? 0, offsets: place.offsets)
         }
-        var vectors: [String: VectorReference] = [:]
+        var vectors: [ExactText: VectorReference] = [:]
         for (position, tensor) in store.index.tensors.enumerated() where tensor.dtype.isArithmetic {
-            vectors[tensor.name] = VectorReference(
+            vectors[ExactText(tensor.name)] = VectorReference(
                 shape: tensor.shape, own: try reference(task.formats[position], task.files, position),
                 shared: try shared.flatMap { shared throws(TesseraError) in
                     try reference(shared.formats[position], shared.files, position)
@@ -37,12 +37,12 @@ struct StoredTask {
 
     /// - Throws: `badData` when a checkpoint cannot be the store's base, as far as headers tell.
     func check(_ base: Checkpoint, reference: String) throws(TesseraError) {
-        let known = Set(base.tensorNames)
         let unknown = store.index.tensors.first { tensor in
-            guard known.contains(tensor.name), let entry = base.tensor(named: tensor.name)?.entry else { return true }
+            guard let entry = base.tensor(named: tensor.name)?.entry else { return true }
             return entry.shape != tensor.shape || entry.dtype != tensor.dtype
         }
-        guard let unknown = unknown?.name ?? (known.count == store.index.tensors.count ? nil : known.sorted().first) else {
+        guard let unknown = unknown?.name ?? (base.tensorNames.count == store.index.tensors.count ? nil : base.tensorNames.first)
+        else {
             return
         }
         throw TesseraError(
@@ -54,7 +54,7 @@ struct StoredTask {
     ///
     /// - Parameter firstFile: the number of the first of `files`.
     func vector(of name: String, firstFile: Int) -> VectorReference? {
-        var vector = vectors[name]
+        var vector = vectors[ExactText(name)]
         vector?.renumberFiles { $0 + firstFile }
         return vector
     }

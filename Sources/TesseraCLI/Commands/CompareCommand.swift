@@ -20,7 +20,9 @@ package struct CompareCommand: ParsableCommand {
     package init() {}
 
     package func run() throws {
-        let comparison = try CheckpointComparison(try Checkpoint.open(first), try Checkpoint.open(second))
+        let files = LocalFiles()
+        let comparison = try CheckpointComparison(
+            try Checkpoint.open(first, in: files), try Checkpoint.open(second, in: files), in: files)
         if json {
             try printJSON(comparison.differences)
         } else {

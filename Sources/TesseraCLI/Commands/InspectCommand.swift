@@ -43,11 +43,12 @@ package struct InspectCommand: ParsableCommand {
     package init() {}
 
     package func run() throws {
-        if TaskVectorStore.isStore(path) { return try list(store: TaskVectorStore.open(path)) }
+        let files = LocalFiles()
+        if try TaskVectorStore.isStore(path, in: files) { return try list(store: TaskVectorStore.open(path, in: files)) }
         guard base == nil else {
             throw TesseraError(.usage, "'--base' applies only to a task-vector store", file: path, advice: "remove it")
         }
-        let checkpoint = try Checkpoint.open(path)
+        let checkpoint = try Checkpoint.open(path, in: files)
         if json {
             return try printJSON(
                 Listing(
@@ -61,7 +62,7 @@ package struct InspectCommand: ParsableCommand {
         }
         var table = TextTable([("TENSOR", .left), ("DTYPE", .left), ("SHAPE", .left), ("SIZE", .right)])
         var elements = 0
-        for name in checkpoint.tensorNames {
+        for name in checkpoint.tensorNames.sorted(by: { $0.precedesNaturally($1) }) {
             guard let (_, entry) = checkpoint.tensor(named: name) else { continue }
             let shape = entry.shape.isEmpty ? "scalar" : entry.shape.map(String.init).joined(separator: " × ")
             table.add([name, entry.dtype.rawValue, shape, Quantity.bytes(entry.byteCount)])

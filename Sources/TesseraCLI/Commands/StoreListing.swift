@@ -63,7 +63,7 @@ struct StoreListing: Encodable {
 
     /// Compares a checkpoint, byte by byte, with the base of the task vectors.
     mutating func compare(base path: String, in store: TaskVectorStore) throws {
-        base.differences = try store.differences(from: Checkpoint.open(path))
+        base.differences = try store.differences(from: Checkpoint.open(path, in: LocalFiles()))
         base.matches = base.differences.isEmpty
     }
 

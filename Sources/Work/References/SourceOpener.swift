@@ -1,0 +1,62 @@
+package import Core
+package import Operators
+package import TensorKernels
+
+/// Opens the sources of one tensor. References that are equal become one source, which is decoded once.
+private struct SourceOpener {
+    let files: [any ByteSource]
+    /// The source that the operation takes differences from.
+    let base: SourceReference?
+    let kernels: Kernels
+    private var opened: [SourceReference: any ElementSource] = [:]
+
+    init(files: [any ByteSource], base: SourceReference?, kernels: Kernels) {
+        self.files = files
+        self.base = base
+        self.kernels = kernels
+    }
+
+    mutating func open(_ reference: SourceReference) throws -> any ElementSource {
+        if let source = opened[reference] { return source }
+        let source: any ElementSource
+        switch reference {
+        case .stored(let stored): source = try stored.open(in: files)
+        case .lowRank(let matrix, let update): source = try update.open(open(matrix), shape: matrix.shape, in: files)
+        case .packed(let origin, let vector):
+            source = try vector.open(on: open(origin), isOnMethodsBase: origin == base, in: files, kernels: kernels)
+        case .aligned(let matrices, let alignment):
+            var sources: [any ElementSource] = []
+            for matrix in matrices { sources.append(try open(matrix)) }
+            source = try alignment.open(sources)
+        }
+        opened[reference] = source
+        return source
+    }
+}
+
+extension TensorWork {
+    /// The sources as the operation reads them.
+    ///
+    /// - Parameter files: of the shard, in its order.
+    /// - Throws: `badData` when the sources do not fit their files, each other or the tensor's shape; `io` when they cannot be read.
+    package func openSources(in files: [any ByteSource], kernels: Kernels) throws -> [any ElementSource] {
+        var opener = SourceOpener(files: files, base: base, kernels: kernels)
+        return try sources.map { reference in
+            let source = try opener.open(reference)
+            guard source.count == elementCount else {
+                throw TesseraError(.badData, "a source has \(source.count) elements, which do not make the shape \(shape)")
+            }
+            return source
+        }
+    }
+
+    /// The source that the operation takes differences from, if there is one.
+    private var base: SourceReference? {
+        let index: Int?
+        switch operation {
+        case .merge(let merge): index = merge.base
+        case .encode: index = 0
+        }
+        return index.flatMap { sources.indices.contains($0) ? sources[$0] : nil }
+    }
+}

@@ -1,0 +1,78 @@
+package import Core
+import Operators
+
+/// Where a source of a tensor comes from: a file, or other sources that are changed while they are read.
+///
+/// A new kind of source is a case of this enum and a file beside this one, which says what the case carries and how it is opened.
+package indirect enum SourceReference: Sendable, Hashable, Codable {
+    /// A tensor as it lies in a file.
+    case stored(StoredReference)
+    /// A matrix to which a low-rank update is added.
+    case lowRank(SourceReference, LowRankReference)
+    /// A tensor to which a task vector of a store is added.
+    case packed(base: SourceReference, VectorReference)
+    /// Rows of matrices, in the order of the output's vocabulary.
+    case aligned([SourceReference], AlignmentReference)
+}
+
+extension SourceReference {
+    /// The type in which the elements are presented.
+    package var dtype: DType {
+        switch self {
+        case .stored(let stored): stored.dtype
+        case .lowRank(let matrix, _): matrix.dtype
+        case .packed(let base, _): base.dtype
+        case .aligned: .f32
+        }
+    }
+
+    /// The shape that it has for whatever reads it.
+    var shape: [Int] {
+        switch self {
+        case .stored(let stored): stored.shape
+        case .lowRank(let matrix, _): matrix.shape
+        case .packed(let base, _): base.shape
+        case .aligned(_, let alignment): [alignment.map.rowCount, alignment.rowLength]
+        }
+    }
+
+    /// Gives every file another number.
+    package mutating func renumberFiles(_ number: (Int) -> Int) {
+        switch self {
+        case .stored(var stored):
+            stored.renumberFiles(number)
+            self = .stored(stored)
+        case .lowRank(var matrix, var update):
+            matrix.renumberFiles(number)
+            update.renumberFiles(number)
+            self = .lowRank(matrix, update)
+        case .packed(var base, var vector):
+            base.renumberFiles(number)
+            vector.renumberFiles(number)
+            self = .packed(base: base, vector)
+        case .aligned(var matrices, let alignment):
+            for index in matrices.indices { matrices[index].renumberFiles(number) }
+            self = .aligned(matrices, alignment)
+        }
+    }
+
+    /// Bytes of the tensors that it is made of, as they are stored. The factors of a low-rank update are too few to count.
+    var byteCount: Int {
+        switch self {
+        case .stored(let stored): stored.byteCount
+        case .lowRank(let matrix, _): matrix.byteCount
+        case .packed(let base, let vector): base.byteCount + vector.byteCount
+        case .aligned(let matrices, _): matrices.reduce(0) { $0 + $1.byteCount }
+        }
+    }
+
+    /// Bytes of memory that the source takes while it is open, apart from the matrices of aligned rows, which other sources share.
+    var memory: Int {
+        switch self {
+        case .stored: 0
+        case .lowRank(let matrix, let update): matrix.memory + update.memory
+        case .packed(let base, _): base.memory
+        case .aligned(_, let alignment): alignment.memory
+        }
+    }
+}
