@@ -102,6 +102,7 @@ let package = Package(
         tests(of: "TensorKernels", uses: ["Core", "TensorKernels", "TestSupport"]),
         tests(of: "Operators", uses: ["Core", "TensorKernels", "Operators", "TestSupport"]),
         tests(of: "TaskVectors", uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "TestSupport"]),
+        tests(of: "Work", uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "TestSupport"]),
         tests(
             of: "Protocol",
             uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "Protocol", "TestSupport", nioCore]),

@@ -25,17 +25,17 @@ package protocol ByteSource: Sendable {
     /// outside it.
     func direct(_ range: Range<Int>) -> UnsafeRawPointer?
 
+    // These two have no default. A source that wraps another one and forgot them would keep its input mapped and the disk idle.
+
     /// Hints that the bytes of `range` will be read soon.
     func prefetch(_ range: Range<Int>)
 
-    /// Hints that the bytes of `range` will probably not be read again. They stay readable.
+    /// Hints that the bytes of `range` will probably not be read again. They stay readable, but reading them is slower.
     func release(_ range: Range<Int>)
 }
 
 extension ByteSource {
     package func direct(_ range: Range<Int>) -> UnsafeRawPointer? { nil }
-    package func release(_ range: Range<Int>) {}
-    package func prefetch(_ range: Range<Int>) {}
 
     /// - Throws: `badData` unless `range` lies inside the source and, if the bytes are to be copied, fits `scratch`.
     package func check(_ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer?, file: String) throws(TesseraError) {
@@ -102,7 +102,8 @@ package final class MappedSource: ByteSource, @unchecked Sendable {
 
     package func prefetch(_ range: Range<Int>) { file.prefetch(range) }
 
-    /// Unmaps whole pages now, on the thread that read them. Otherwise a single thread would unmap everything at the end.
+    /// Unmaps the pages that lie wholly in `range`, on the thread that read them. Otherwise a single thread would unmap the whole
+    /// file at the end. A page at an end of `range` may hold bytes of a neighbour that is still in use.
     package func release(_ range: Range<Int>) {
         let page = Int(getpagesize())
         let first = (range.lowerBound + page - 1) / page * page, end = range.upperBound / page * page
@@ -131,4 +132,7 @@ package final class PreadSource: ByteSource {
     }
 
     package func prefetch(_ range: Range<Int>) { file.prefetch(range) }
+
+    /// Nothing is kept of what was read.
+    package func release(_ range: Range<Int>) {}
 }

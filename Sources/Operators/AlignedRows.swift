@@ -59,14 +59,9 @@ package final class AlignedRows: ElementSource {
         guard range.lowerBound >= 0, range.upperBound <= count else {
             throw TesseraError(.internal, "elements \(range) of an aligned matrix of \(count)")
         }
-        guard !range.isEmpty else { return }
-        var index = map.runIndex(ofRow: range.lowerBound / rowLength)
-        var next = range.lowerBound
-        while next < range.upperBound {
-            let run = map.runs[index], first = run.rows.lowerBound * rowLength
-            let end = min(range.upperBound, first + run.rows.count * rowLength)
-            let part = next..<end, place = target + (next - range.lowerBound)
-            switch run.origin {
+        try forEachRun(in: range) { origin, part, first in
+            let place = target + (part.lowerBound - range.lowerBound)
+            switch origin {
             case .stored(let row):
                 let source = shifted(part, by: row.row * rowLength - first)
                 try matrices[row.source].load(source, into: place, scratch: scratch, kernels: kernels)
@@ -74,10 +69,44 @@ package final class AlignedRows: ElementSource {
             case .zero: place.update(repeating: 0, count: part.count)
             case .padding:
                 let row = try padding(kernels)
-                for offset in 0..<part.count { place[offset] = row[(next + offset) % rowLength] }
+                for offset in 0..<part.count { place[offset] = row[(part.lowerBound + offset) % rowLength] }
             }
+        }
+    }
+
+    /// Calls `body` for each run of the map that has elements in `range`: with those, and with the element at which the run begins.
+    private func forEachRun(
+        in range: Range<Int>, _ body: (RowMap.Origin, _ part: Range<Int>, _ first: Int) throws -> Void
+    ) rethrows {
+        guard !range.isEmpty else { return }
+        var index = map.runIndex(ofRow: range.lowerBound / rowLength), next = range.lowerBound
+        while next < range.upperBound {
+            let run = map.runs[index], first = run.rows.lowerBound * rowLength
+            let end = min(range.upperBound, first + run.rows.count * rowLength)
+            try body(run.origin, next..<end, first)
             next = end
             index += 1
+        }
+    }
+
+    package func prefetch(_ range: Range<Int>) {
+        forEachStored(in: range) { matrix, elements in matrix.prefetch(elements) }
+    }
+
+    package func release(_ range: Range<Int>) {
+        forEachStored(in: range) { matrix, elements in matrix.release(elements) }
+    }
+
+    /// Calls `body` with what the elements of `range` are read from, padding apart.
+    private func forEachStored(in range: Range<Int>, _ body: (any ElementSource, Range<Int>) -> Void) {
+        forEachRun(in: range) { origin, part, first in
+            let rows: [RowMap.SourceRow] =
+                switch origin {
+                case .stored(let row): [row]
+                case .mean(let rows): rows
+                case .zero, .padding: []
+                }
+            for row in rows { body(matrices[row.source], shifted(part, by: row.row * rowLength - first)) }
         }
     }
 
@@ -144,7 +173,9 @@ package final class AlignedRows: ElementSource {
                 rows += run.rows.count
                 for start in stride(from: run.rows.lowerBound, to: run.rows.upperBound, by: rowsAtOnce) {
                     let end = min(run.rows.upperBound, start + rowsAtOnce)
-                    try load(start * rowLength..<end * rowLength, into: floats, scratch: scratch, kernels: kernels)
+                    let elements = start * rowLength..<end * rowLength
+                    try load(elements, into: floats, scratch: scratch, kernels: kernels)
+                    release(elements)
                     add(floats, rows: end - start, to: &sums)
                 }
             }

@@ -25,14 +25,16 @@ package struct ChunkRate: Sendable, Hashable {
 }
 
 extension TensorPasses {
-    /// Writes several outputs in one walk over the sources.
+    /// Writes several outputs in one pass over the sources.
     ///
     /// `body` writes what belongs to the tile in hand, at one place for each output, and adds the tile's share to `terms` float64 sums.
     ///
-    /// - Parameter rates: one for each of the first outputs, `nil` for those that are not written here.
+    /// - Parameters:
+    ///   - rates: one for each of the first outputs, `nil` for those that are not written here.
+    ///   - isLast: as of `fold`.
     /// - Returns: the sums.
     package func emit(
-        _ rates: [ChunkRate?], terms: Int,
+        _ rates: [ChunkRate?], terms: Int, isLast: Bool = true,
         _ body: @escaping @Sendable (Tile, ChunkBuffer, UnsafeMutablePointer<Double>) throws -> Void
     ) throws -> [Double] {
         let buffers = Mutex<[ChunkBuffer]>([])
@@ -56,6 +58,7 @@ extension TensorPasses {
                     }
                 }
             }
+            if isLast { release(elements) }
             for (output, rate) in rates.enumerated() {
                 guard let rate else { continue }
                 try sinks[output].storeBlock(
@@ -80,8 +83,11 @@ extension TensorPasses {
         try elements.withUnsafeBytes { try write($0, to: output) }
     }
 
-    /// SHA-256 of each block of a source's bytes as they are stored.
-    package func blockDigests(ofSource index: Int, byteCount: Int) throws -> [Digest] {
+    /// `TreeDigest.tensor` of a source's bytes as they are stored.
+    ///
+    /// - Parameter isLast: whether the source is released behind the pass.
+    package func digest(ofSource index: Int, isLast: Bool) throws -> Digest {
+        let source = sources[index], byteCount = source.count * source.dtype.bitWidth / 8
         let count = TreeDigest.blockCount(ofBytes: byteCount)
         let digests = Mutex<[Digest?]>(Array(repeating: nil, count: count))
         let piece = FixedTree.tileElements * 8
@@ -89,17 +95,20 @@ extension TensorPasses {
             let hash = try SHA256()
             try withUnsafeTemporaryAllocation(byteCount: piece, alignment: 64) { buffer in
                 guard let target = buffer.baseAddress else { return }
-                let end = min(byteCount, (block + 1) * TreeDigest.blockSize)
-                for start in stride(from: block * TreeDigest.blockSize, to: end, by: piece) {
+                let first = block * TreeDigest.blockSize, end = min(byteCount, first + TreeDigest.blockSize)
+                let elements = first * 8 / source.dtype.bitWidth..<end * 8 / source.dtype.bitWidth
+                source.prefetch(elements)
+                for start in stride(from: first, to: end, by: piece) {
                     let range = start..<min(end, start + piece)
-                    try sources[index].copyBytes(range, to: target)
+                    try source.copyBytes(range, to: target)
                     hash.update(UnsafeRawBufferPointer(start: target, count: range.count))
                 }
+                if isLast { source.release(elements) }
             }
             let digest = try hash.finalize()
             digests.withLock { $0[block] = digest }
         }
-        return digests.withLock { $0.compactMap(\.self) }
+        return try TreeDigest.tensor(blocks: digests.withLock { $0.compactMap(\.self) })
     }
 }
 

@@ -15,20 +15,20 @@ package protocol ElementSource: Sendable {
     /// they have to be loaded or copied.
     func direct(_ byteRange: Range<Int>) -> UnsafeRawPointer?
 
-    /// Says that the elements of `range` will be read soon.
-    func prefetch(_ range: Range<Int>)
-
     /// Copies the bytes of `byteRange` as they are stored.
     func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws
 
-    /// Says that the elements of `range` are done with.
+    // These two have no default, so that no source forgets the stored bytes that it is made of.
+
+    /// Says that the elements of `range` will be read soon.
+    func prefetch(_ range: Range<Int>)
+
+    /// Says that the elements of `range` are unlikely to be read again.
     func release(_ range: Range<Int>)
 }
 
 extension ElementSource {
     package func direct(_ byteRange: Range<Int>) -> UnsafeRawPointer? { nil }
-    package func release(_ range: Range<Int>) {}
-    package func prefetch(_ range: Range<Int>) {}
 
     /// `copyBytes` of a source that is computed: its elements, rounded to its type.
     package func copyRounded(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {

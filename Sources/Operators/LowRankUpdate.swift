@@ -77,7 +77,14 @@ package final class LowRankUpdate: ElementSource {
         }
     }
 
-    package func prefetch(_ range: Range<Int>) { matrix.prefetch(range) }
+    package func prefetch(_ range: Range<Int>) {
+        matrix.prefetch(range)
+        guard range.lowerBound == 0 else { return }
+        for factor in [a, b] { factor.prefetch(0..<factor.count) }
+    }
+
+    /// The factors were released when they had been decoded.
+    package func release(_ range: Range<Int>) { matrix.release(range) }
 
     /// The folded elements, rounded to the matrix's own type.
     package func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
@@ -87,7 +94,7 @@ package final class LowRankUpdate: ElementSource {
     private func factors(_ kernels: Kernels) throws -> Factors {
         try decoded.withLock { decoded in
             if let factors = decoded { return factors }
-            let a = try values(of: a, kernels), b = try values(of: b, kernels)
+            let a = try decode(a, kernels), b = try decode(b, kernels)
             let factors =
                 isTransposed
                 ? Factors(left: Self.transposed(a, rows: rank), right: Self.transposed(b, rows: columns))
@@ -97,7 +104,8 @@ package final class LowRankUpdate: ElementSource {
         }
     }
 
-    private func values(of tensor: StoredTensor, _ kernels: Kernels) throws -> [Float] {
+    private func decode(_ tensor: StoredTensor, _ kernels: Kernels) throws -> [Float] {
+        defer { tensor.release(0..<tensor.count) }
         var values = [Float](repeating: 0, count: tensor.count)
         try withUnsafeTemporaryAllocation(byteCount: tensor.count * 8, alignment: 64) { scratch in
             try values.withUnsafeMutableBufferPointer { values in

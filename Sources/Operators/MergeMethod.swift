@@ -46,6 +46,11 @@ package struct OperatorCost: Sendable, Hashable {
         self.passes = passes
         self.memory = memory
     }
+
+    /// The cost of doing one after the other.
+    package static func + (left: OperatorCost, right: OperatorCost) -> OperatorCost {
+        OperatorCost(passes: left.passes + right.passes, memory: left.memory + right.memory)
+    }
 }
 
 /// A merge method, bound to the parameter values of one output tensor.

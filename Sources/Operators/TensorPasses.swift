@@ -1,4 +1,4 @@
-package import Core
+import Core
 import Synchronization
 package import TensorKernels
 
@@ -41,25 +41,26 @@ package struct TensorPasses: Sendable {
     package let shape: [Int]
     package let inputs: TensorInputs
     package let sources: [any ElementSource]
-    package let outputType: DType
     package let kernels: Kernels
     package let runner: any ParallelRunner
     /// What is left of the memory, beside what the tensor needs.
     let memory: MemoryBudget
-    /// One for each output tensor; a merge has one.
+    /// What a merge stores its values with; an encoding of task vectors has its own ways.
+    let codec: (any ElementCodec)?
+    /// One for each output tensor.
     package let sinks: [any BlockSink]
     package let tiles: TilePool
-    private let readAhead: ReadAhead
+    let readAhead: ReadAhead
 
     /// Tiles that a thread folds before it asks for more work.
     private static let tilesPerSpan = 128
 
     package init(
-        shape: [Int], outputType: DType, sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels,
+        shape: [Int], codec: (any ElementCodec)? = nil, sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels,
         runner: any ParallelRunner, memory: MemoryBudget, sinks: [any BlockSink]
     ) {
         self.shape = shape
-        self.outputType = outputType
+        self.codec = codec
         self.sources = sources
         self.inputs = inputs
         self.kernels = kernels
@@ -74,7 +75,6 @@ package struct TensorPasses: Sendable {
     }
 
     package var count: Int { shape.reduce(1, *) }
-    private var byteCount: Int { count * outputType.bitWidth / 8 }
     package var tileCount: Int { (count + FixedTree.tileElements - 1) / FixedTree.tileElements }
 
     // MARK: Statistics
@@ -82,16 +82,18 @@ package struct TensorPasses: Sendable {
     /// Folds every tile into a value of which each thread keeps one; `combine` joins them in no particular order, so the
     /// fold must be exact: integers, minima, maxima, histograms.
     ///
-    /// - Parameter partBytes: what such a value takes, if it is much. The first one is part of what the tensor needs; as many more threads take
-    ///   part as there is memory left for.
+    /// - Parameters:
+    ///   - partBytes: bytes of such a value, if they are many. The first value is part of what the tensor needs; as many more threads take part as
+    ///     there is memory left for.
+    ///   - isLast: whether the sources are released behind the pass, since no other follows.
     package func fold<Part: Sendable>(
-        _ initial: Part, partBytes: Int = 0, _ body: @escaping @Sendable (inout Part, Tile) throws -> Void,
-        combine: (inout Part, Part) -> Void
+        _ initial: Part, partBytes: Int = 0, isLast: Bool = false,
+        _ body: @escaping @Sendable (inout Part, Tile) throws -> Void, combine: (inout Part, Part) -> Void
     ) throws -> Part {
         let more = max(0, min(runner.threads, spanCount) - 1), buffer = memory.reserve(upTo: more * partBytes)
         defer { buffer.giveBack() }
         let idle = Mutex<[Part]>([])
-        try forEachSpan(atOnce: 1 + (partBytes > 0 ? buffer.byteCount / partBytes : more)) { tile, ranges in
+        try forEachSpan(atOnce: 1 + (partBytes > 0 ? buffer.byteCount / partBytes : more), isLast: isLast) { tile, ranges in
             var part = idle.withLock { $0.popLast() } ?? initial
             for range in ranges {
                 tile.take(range)
@@ -131,20 +133,28 @@ package struct TensorPasses: Sendable {
     }
 
     /// Adds up `terms` float64 quantities of every tile: `body` adds a tile's share to the zeros it is given.
-    package func sums(_ terms: Int, _ body: @escaping @Sendable (Tile, inout [Double]) throws -> Void) throws -> [Double] {
-        try perTile(terms, zero: 0, body).map(FixedTree.sum)
+    ///
+    /// - Parameter isLast: as of `fold`.
+    package func sums(
+        _ terms: Int, isLast: Bool = false, _ body: @escaping @Sendable (Tile, inout [Double]) throws -> Void
+    ) throws -> [Double] {
+        try perTile(terms, zero: 0, isLast: isLast, body).map(FixedTree.sum)
     }
 
     /// Counts `terms` things in every tile; the result holds, for each, one count a tile.
-    package func counts(_ terms: Int, _ body: @escaping @Sendable (Tile, inout [Int]) throws -> Void) throws -> [[Int]] {
-        try perTile(terms, zero: 0, body)
+    ///
+    /// - Parameter isLast: as of `fold`.
+    package func counts(
+        _ terms: Int, isLast: Bool = false, _ body: @escaping @Sendable (Tile, inout [Int]) throws -> Void
+    ) throws -> [[Int]] {
+        try perTile(terms, zero: 0, isLast: isLast, body)
     }
 
     private func perTile<Value: Sendable>(
-        _ terms: Int, zero: Value, _ body: @escaping @Sendable (Tile, inout [Value]) throws -> Void
+        _ terms: Int, zero: Value, isLast: Bool = false, _ body: @escaping @Sendable (Tile, inout [Value]) throws -> Void
     ) throws -> [[Value]] {
         let found = Mutex(Array(repeating: Array(repeating: zero, count: tileCount), count: terms))
-        try forEachSpan { tile, ranges in
+        try forEachSpan(isLast: isLast) { tile, ranges in
             for range in ranges {
                 tile.take(range)
                 var share = Array(repeating: zero, count: terms)
@@ -262,62 +272,23 @@ package struct TensorPasses: Sendable {
     }
 
     private func forEachSpan(
-        atOnce limit: Int = .max, _ body: @escaping @Sendable (Tile, LazyMapSequence<Range<Int>, Range<Int>>) throws -> Void
+        atOnce limit: Int = .max, isLast: Bool = false,
+        _ body: @escaping @Sendable (Tile, LazyMapSequence<Range<Int>, Range<Int>>) throws -> Void
     ) throws {
         try runner.forEach(spanCount, atOnce: limit) { span in
-            try tiles.with { try body($0, tiles(ofSpan: span).lazy.map(tileRange)) }
+            let indices = tiles(ofSpan: span)
+            try tiles.with { try body($0, indices.lazy.map(tileRange)) }
+            if isLast { release(tileRange(indices.lowerBound).lowerBound..<tileRange(indices.upperBound - 1).upperBound) }
         }
+    }
+
+    /// Unmaps elements of every source, which no pass reads again.
+    package func release(_ elements: Range<Int>) {
+        for source in sources { source.release(elements) }
     }
 
     package func tileRange(_ index: Int) -> Range<Int> {
         index * FixedTree.tileElements..<min(count, (index + 1) * FixedTree.tileElements)
-    }
-
-    // MARK: Output
-
-    /// Computes every output element: `body` fills a float32 buffer with the results of the current tile, which is rounded once to the output
-    /// type, to nearest even.
-    package func emit(_ body: @escaping @Sendable (Tile, UnsafeMutablePointer<Float>) throws -> Void) throws {
-        let width = outputType.bitWidth / 8
-        try forEachBlock { sink, index, byteRange in
-            try tiles.with { tile in
-                try sink.writeBlock(index, byteRange: byteRange, step: FixedTree.tileElements * width) { bytes, target in
-                    tile.take(bytes.lowerBound / width..<bytes.upperBound / width)
-                    let result = tile.scratch(0)
-                    try body(tile, result)
-                    kernels.narrow(result, to: outputType, target, count: tile.count)
-                }
-            }
-        }
-    }
-
-    /// Copies a source's bytes as they are; for outputs of the source's own type.
-    package func emitBytes(ofSource index: Int) throws {
-        let source = sources[index]
-        try forEachBlock { sink, block, byteRange in
-            if let bytes = source.direct(byteRange) {
-                return try sink.storeBlock(
-                    block, offset: byteRange.lowerBound, UnsafeRawBufferPointer(start: bytes, count: byteRange.count))
-            }
-            try sink.writeBlock(block, byteRange: byteRange, step: FixedTree.tileElements * 8) { bytes, target in
-                try source.copyBytes(bytes, to: target)
-            }
-        }
-    }
-
-    private func forEachBlock(_ body: @escaping @Sendable (any BlockSink, Int, Range<Int>) throws -> Void) throws {
-        guard let sink = sinks.first, sinks.count == 1 else {
-            throw TesseraError(.internal, "a merge makes one tensor, not \(sinks.count)")
-        }
-        let size = TreeDigest.blockSize, bits = outputType.bitWidth
-        try runner.forEach((byteCount + size - 1) / size) { index in
-            let byteRange = index * size..<min(byteCount, (index + 1) * size)
-            let elements = byteRange.lowerBound * 8 / bits..<byteRange.upperBound * 8 / bits
-            readAhead.advance(to: elements.lowerBound)
-            try body(sink, index, byteRange)
-            // This is a method's last pass.
-            for source in sources { source.release(elements) }
-        }
     }
 }
 

@@ -20,7 +20,9 @@ struct PlannedTensor {
     func work(part: Int, entry: TensorEntry) -> TensorWork {
         TensorWork(
             name: name, shape: shape,
-            operation: .merge(MergeOperation(method: method, values: values, base: base, randomKey: randomKey)), sources: sources,
+            operation: .merge(
+                MergeOperation(method: method, values: values, base: base, randomKey: randomKey, codec: .rounding(to: outputType))
+            ), sources: sources,
             outputs: [
                 OutputTensor(
                     name: name, dtype: outputType, byteCount: entry.byteCount, part: part, offset: entry.range.lowerBound)

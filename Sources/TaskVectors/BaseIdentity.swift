@@ -13,10 +13,10 @@ package struct BaseIdentity: Sendable, Hashable, Codable {
         self.sample = sample
     }
 
-    init(of tensor: TensorPasses) throws {
-        let byteCount = tensor.count * tensor.sources[0].dtype.bitWidth / 8
-        digest = try TreeDigest.tensor(blocks: tensor.blockDigests(ofSource: 0, byteCount: byteCount))
+    /// - Parameter isLast: whether the base is released once it was read.
+    init(of tensor: TensorPasses, isLast: Bool = false) throws {
         sample = try Self.sample(of: tensor.sources[0])
+        digest = try tensor.digest(ofSource: 0, isLast: isLast)
     }
 
     /// Pieces of a sample, and bytes of each.

@@ -33,17 +33,26 @@ package enum Encoding: Sendable, Hashable, Codable {
     ///
     /// - Throws: `badData` when a source holds numbers that are not finite, and what reading and writing throw.
     package func encode(_ tensor: TensorPasses) throws -> TensorStatistics {
+        // The base is identified first: encoding releases the sources.
         switch self {
         case .quantize(let quantizer):
-            try TensorStatistics(tasks: quantizer.encode(tensor), base: BaseIdentity(of: tensor))
-        case .sparsify(let encoder): try TensorStatistics(tasks: encoder.encode(tensor), base: BaseIdentity(of: tensor))
-        case .mask(let masks): try TensorStatistics(tasks: masks.encode(tensor), base: BaseIdentity(of: tensor))
+            let base = try BaseIdentity(of: tensor)
+            return TensorStatistics(tasks: try quantizer.encode(tensor), base: base)
+        case .sparsify(let encoder):
+            let base = try BaseIdentity(of: tensor)
+            return TensorStatistics(tasks: try encoder.encode(tensor), base: base)
+        case .mask(let masks):
+            let base = try BaseIdentity(of: tensor)
+            return TensorStatistics(tasks: try masks.encode(tensor), base: base)
         case .compare:
-            try TensorStatistics(
-                tasks: TensorComparison.differences(in: tensor).map { [$0 ? 1 : 0] }, base: BaseIdentity(of: tensor))
-        case .measureGrids(let measurement): TensorStatistics(tasks: try measurement.measure(tensor))
-        case .measureMagnitudes(let measurement): TensorStatistics(tasks: try measurement.measure(tensor))
-        case .countKept(let encoder): TensorStatistics(tasks: try encoder.countKept(in: tensor))
+            let base = try BaseIdentity(of: tensor, isLast: true)
+            let differ = try (0..<tensor.taskCount).map {
+                try tensor.digest(ofSource: $0 + 1, isLast: true) != base.digest
+            }
+            return TensorStatistics(tasks: differ.map { [$0 ? 1 : 0] }, base: base)
+        case .measureGrids(let measurement): return TensorStatistics(tasks: try measurement.measure(tensor))
+        case .measureMagnitudes(let measurement): return TensorStatistics(tasks: try measurement.measure(tensor))
+        case .countKept(let encoder): return TensorStatistics(tasks: try encoder.countKept(in: tensor))
         }
     }
 
@@ -84,14 +93,4 @@ package enum Encoding: Sendable, Hashable, Codable {
 extension TensorPasses {
     /// The fine-tunes.
     var taskCount: Int { inputs.count - 1 }
-}
-
-/// Tensors of types that are not encoded.
-enum TensorComparison {
-    /// For each fine-tune, whether its bytes are other than the base's.
-    static func differences(in tensor: TensorPasses) throws -> [Bool] {
-        let byteCount = tensor.count * tensor.sources[0].dtype.bitWidth / 8
-        let base = try tensor.blockDigests(ofSource: 0, byteCount: byteCount)
-        return try (0..<tensor.taskCount).map { try tensor.blockDigests(ofSource: $0 + 1, byteCount: byteCount) != base }
-    }
 }

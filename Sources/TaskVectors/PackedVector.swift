@@ -35,6 +35,7 @@ package struct PackedVector: Sendable {
         return try withUnsafeTemporaryAllocation(byteCount: 8, alignment: 8) { buffer in
             let scale = try scales.withBytes(0..<4, scratch: buffer) { $0.loadUnaligned(as: Float.self) }
             let zero = try zeros.withBytes(0..<8, scratch: buffer) { $0.loadUnaligned(as: Double.self) }
+            for part in [scales, zeros] { part.release(0..<part.count) }
             return (scale, zero)
         }
     }
@@ -199,13 +200,38 @@ package struct PackedVector: Sendable {
         }
     }
 
-    /// Says that `range` of `count` elements will be read soon: the same share of each part.
-    func prefetch(_ range: Range<Int>, of count: Int) {
-        guard count > 0 else { return }
-        for part in [parts.codes, parts.scales, parts.zeros, parts.values, parts.mask].compactMap(\.self) {
-            func place(_ element: Int) -> Int { Int(Double(element) / Double(count) * Double(part.count)) }
-            part.prefetch(place(range.lowerBound)..<place(range.upperBound))
+    /// Says that the elements of `range` will be read soon.
+    func prefetch(_ range: Range<Int>) {
+        for (part, stored) in stored(range) { part.prefetch(stored) }
+    }
+
+    /// Says that the elements of `range` are unlikely to be read again.
+    func release(_ range: Range<Int>) {
+        for (part, stored) in stored(range) { part.release(stored) }
+    }
+
+    /// What of each part the elements of `range` are read from. Of a sparse vector's values, those of the tiles that `range` lies in. The grid of
+    /// a whole tensor was read when the vector was opened.
+    private func stored(_ range: Range<Int>) -> [(StoredTensor, Range<Int>)] {
+        guard !range.isEmpty else { return [] }
+        var values = range
+        if isSparse {
+            let last = (range.upperBound + FixedTree.tileElements - 1) / FixedTree.tileElements
+            values = keptBefore[range.lowerBound / FixedTree.tileElements]..<keptBefore[last]
         }
+        var stored: [(StoredTensor?, Range<Int>)] = [
+            (parts.mask, range.lowerBound / 8..<(range.upperBound + 7) / 8), (parts.values, values),
+        ]
+        if let grid = format.grid {
+            stored.append(
+                (parts.codes, values.lowerBound / 8 * grid.bits..<Kernels.streamByteCount(values.upperBound, bits: grid.bits)))
+        }
+        if let grid = format.grid, whole == nil {
+            let length = grid.groupLength(in: shape)
+            let groups = range.lowerBound / length..<(range.upperBound - 1) / length + 1
+            stored += [(parts.scales, groups), (parts.zeros, groups)]
+        }
+        return stored.compactMap { part, range in part.map { ($0, range) } }
     }
 
     private func part(_ part: StoredTensor?) throws(TesseraError) -> StoredTensor {

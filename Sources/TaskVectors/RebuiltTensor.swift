@@ -37,7 +37,12 @@ package struct RebuiltTensor: DifferenceSource {
 
     package func prefetch(_ range: Range<Int>) {
         base.prefetch(range)
-        for vector in vectors { vector.prefetch(range, of: count) }
+        for vector in vectors { vector.prefetch(range) }
+    }
+
+    package func release(_ range: Range<Int>) {
+        base.release(range)
+        for vector in vectors { vector.release(range) }
     }
 
     /// What is added to the base.

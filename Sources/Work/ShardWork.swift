@@ -50,7 +50,7 @@ package struct OutputTensor: Sendable, Hashable, Codable {
 
 /// What is done with the sources of one tensor.
 package enum TensorOperation: Sendable, Hashable, Codable {
-    /// A merge method makes one output tensor.
+    /// A merge method makes values, and a codec makes the output tensors of them.
     case merge(MergeOperation)
     /// Task vectors are brought into a store's form, or measured for it. The first source is the base.
     case encode(Encoding)
@@ -64,12 +64,36 @@ package struct MergeOperation: Sendable, Hashable, Codable {
     package let base: Int?
     /// The key of the tensor's random numbers; only for methods that draw some, so that a seed has no part in other plans.
     package let randomKey: UInt64?
+    /// What the values are stored with.
+    package let codec: CodecReference
 
-    package init(method: String, values: ParameterValues, base: Int?, randomKey: UInt64? = nil) {
+    package init(method: String, values: ParameterValues, base: Int?, randomKey: UInt64? = nil, codec: CodecReference) {
         self.method = method
         self.values = values
         self.base = base
         self.randomKey = randomKey
+        self.codec = codec
+    }
+}
+
+/// A codec by its name, and the type that it stores values in (`ElementCodec`).
+package struct CodecReference: Sendable, Hashable, Codable {
+    package let name: String
+    package let dtype: DType
+
+    package init(name: String, dtype: DType) {
+        self.name = name
+        self.dtype = dtype
+    }
+
+    package static func rounding(to dtype: DType) -> CodecReference { CodecReference(name: Rounding.name, dtype: dtype) }
+
+    /// - Throws: `protocolMismatch` when this build does not know the codec, and what the codec does not like about the type.
+    package func codec() throws(TesseraError) -> any ElementCodec {
+        guard let codec = ElementCodecs.named(name) else {
+            throw TesseraError(.protocolMismatch, "this build does not know the codec '\(name)'")
+        }
+        return try codec.init(dtype: dtype)
     }
 }
 
@@ -81,7 +105,7 @@ package struct TensorWork: Sendable, Hashable, Codable {
     package let shape: [Int]
     package let operation: TensorOperation
     package var sources: [SourceReference]
-    /// One for a merge; for an encoding as many as it has parts to write, or none where it only measures.
+    /// Of a merge those of its codec; of an encoding those of its formats, none where it only measures.
     package let outputs: [OutputTensor]
 
     package init(

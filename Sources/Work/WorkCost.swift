@@ -18,11 +18,26 @@ extension MergeOperation {
 }
 
 extension TensorWork {
+    /// - Throws: `badData` unless the outputs are those that the operation writes.
+    package func checkOutputs() throws(TesseraError) {
+        let written: [(dtype: DType, byteCount: Int, blockSize: Int)] =
+            switch operation {
+            case .merge(let merge):
+                try merge.codec.codec().outputs(shape: shape).map { ($0.dtype, $0.byteCount, $0.blockSize) }
+            case .encode(let encoding):
+                encoding.formats.flatMap { $0.tensors(shape: shape) }.map { ($0.dtype, $0.byteCount, $0.blockSize) }
+            }
+        guard written.count == outputs.count,
+            zip(written, outputs).allSatisfy({ $0 == ($1.dtype, $1.byteCount, $1.blockSize) })
+        else { throw TesseraError(.badData, "the shard's outputs are not those that its operation writes") }
+    }
+
     /// What the operation costs, with the memory of a tile for each thread and of open sources.
     package func cost() throws(TesseraError) -> OperatorCost {
         let cost: OperatorCost =
             switch operation {
-            case .merge(let merge): try merge.method(sources: sources.count).cost(of: shape)
+            case .merge(let merge):
+                try merge.method(sources: sources.count).cost(of: shape) + merge.codec.codec().cost(of: shape)
             case .encode(let encoding): encoding.cost(of: shape, sources: sources.count)
             }
         let alignments = sources.filter { if case .aligned = $0 { true } else { false } }

@@ -102,4 +102,10 @@ private struct FetchedFile: ByteSource {
         }
         return try body(UnsafeRawBufferPointer(rebasing: scratch[..<range.count]))
     }
+
+    /// Pieces are fetched when they are read.
+    func prefetch(_ range: Range<Int>) {}
+
+    /// Pieces go when the cache is full.
+    func release(_ range: Range<Int>) {}
 }

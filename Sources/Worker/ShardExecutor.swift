@@ -145,24 +145,21 @@ package struct ShardExecutor: Sendable {
     private func compute(
         _ tensor: TensorWork, sources: [any ElementSource], sinks: [HashingSink], progress: ShardProgress
     ) throws -> TensorStatistics? {
-        func passes(_ inputs: TensorInputs, outputType: DType) throws(TesseraError) -> TensorPasses {
+        func passes(_ inputs: TensorInputs, codec: (any ElementCodec)? = nil) throws(TesseraError) -> TensorPasses {
             guard inputs.base.map(sources.indices.contains) ?? true, !sources.isEmpty else {
                 throw TesseraError(.badData, "the shard names a base that is none of its \(sources.count) sources")
             }
             return TensorPasses(
-                shape: tensor.shape, outputType: outputType, sources: sources, inputs: inputs, kernels: kernels,
+                shape: tensor.shape, codec: codec, sources: sources, inputs: inputs, kernels: kernels,
                 runner: pool.loops { progress.isCancelled }, memory: pool.memory, sinks: sinks)
         }
+        try tensor.checkOutputs()
         switch tensor.operation {
         case .merge(let merge):
-            guard let output = tensor.outputs.first else {
-                throw TesseraError(.badData, "the shard merges a tensor without an output")
-            }
-            let passes = try passes(merge.inputs(count: sources.count), outputType: output.dtype)
+            let passes = try passes(merge.inputs(count: sources.count), codec: merge.codec.codec())
             try merge.method(sources: sources.count).merge(passes)
             return nil
-        case .encode(let encoding):
-            return try encoding.encode(passes(TensorInputs(count: sources.count, base: 0), outputType: .f32))
+        case .encode(let encoding): return try encoding.encode(passes(TensorInputs(count: sources.count, base: 0)))
         }
     }
 }

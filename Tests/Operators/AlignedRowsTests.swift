@@ -208,7 +208,7 @@ import Testing
             shared: ["normalize": .flag(false)], perInput: [["weight": .number(1)], ["weight": .number(2)]])
         try Linear(values, inputs: inputs).merge(
             TensorPasses(
-                shape: [2, 2], outputType: .f32, sources: sources, inputs: inputs, kernels: .best, runner: InOrder(),
+                shape: [2, 2], codec: Rounding(dtype: .f32), sources: sources, inputs: inputs, kernels: .best, runner: InOrder(),
                 memory: MemoryBudget(bytes: 0),
                 sinks: [sink]))
         #expect(try TestTensor(.f32, [2, 2], bytes: sink.bytes(count: 16)).values == [2020, 2023, 2010, 2013])

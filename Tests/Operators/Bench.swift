@@ -14,10 +14,19 @@ struct Bench {
     var memory = 1 << 30
     var randomKey: UInt64 = 0
 
-    /// The output's bytes. Every block is written exactly once, or this throws.
+    /// The output. Every block is written exactly once, or this throws.
     func run(_ method: any MergeMethod.Type, shared: [String: ParameterValue] = [:], perInput: [[String: ParameterValue]] = [])
         throws -> TestTensor
     {
+        let bytes = try outputs(method, codec: Rounding(dtype: output), shared: shared, perInput: perInput)
+        return TestTensor(output, sources[0].shape, bytes: bytes[0])
+    }
+
+    /// The bytes of all of a codec's outputs.
+    func outputs(
+        _ method: any MergeMethod.Type, codec: any ElementCodec, shared: [String: ParameterValue] = [:],
+        perInput: [[String: ParameterValue]] = []
+    ) throws -> [[UInt8]] {
         let shape = sources[0].shape
         let inputs = TensorInputs(count: sources.count, base: base, randomKey: randomKey)
         var values = ParameterValues(shared: shared, perInput: perInput)
@@ -35,12 +44,11 @@ struct Bench {
         let stored = try sources.map {
             try StoredTensor(Memory(bytes: $0.bytes), offset: 0, dtype: $0.dtype, count: shape.reduce(1, *))
         }
-        let sink = Collector()
+        let outputs = codec.outputs(shape: shape), sinks = outputs.map { _ in Collector() }
         try method.init(values, inputs: inputs).merge(
             TensorPasses(
-                shape: shape, outputType: output, sources: stored, inputs: inputs, kernels: kernels, runner: runner,
-                memory: MemoryBudget(bytes: memory), sinks: [sink]
-            ))
-        return TestTensor(output, shape, bytes: try sink.bytes(count: shape.reduce(1, *) * output.bitWidth / 8))
+                shape: shape, codec: codec, sources: stored, inputs: inputs, kernels: kernels, runner: runner,
+                memory: MemoryBudget(bytes: memory), sinks: sinks))
+        return try zip(outputs, sinks).map { try $1.bytes(count: $0.byteCount) }
     }
 }

@@ -16,6 +16,9 @@ import Testing
         ) throws -> Result {
             try bytes.withUnsafeBytes { try body(UnsafeRawBufferPointer(rebasing: $0[range])) }
         }
+
+        func prefetch(_ range: Range<Int>) {}
+        func release(_ range: Range<Int>) {}
     }
 
     private func random(_ count: Int, seed: UInt64) -> [Float] {

@@ -47,7 +47,7 @@ import Testing
             try StoredTensor(Memory(bytes: TestTensor(values).bytes), offset: 0, dtype: .f32, count: values.count)
         }
         return TensorPasses(
-            shape: [streams[0].count], outputType: .f32, sources: sources, inputs: TensorInputs(count: sources.count),
+            shape: [streams[0].count], sources: sources, inputs: TensorInputs(count: sources.count),
             kernels: kernels, runner: runner, memory: MemoryBudget(bytes: memory), sinks: [])
     }
 

@@ -21,6 +21,7 @@ import Testing
 
         func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) {}
         func prefetch(_ range: Range<Int>) { ranges.withLock { $0.append(range) } }
+        func release(_ range: Range<Int>) {}
     }
 
     @Test func everythingIsAskedForOnceAndBeforeItIsRead() {

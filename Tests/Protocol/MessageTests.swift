@@ -39,7 +39,7 @@ import Work
                     MergeOperation(
                         method: "linear",
                         values: ParameterValues(shared: ["normalize": .flag(true)], perInput: [["weight": .number(0.5)]]),
-                        base: nil)),
+                        base: nil, codec: .rounding(to: .bf16))),
                 sources: [
                     source,
                     .lowRank(source, LowRankReference(a: stored, b: stored, rank: 1, scale: 0.5, isTransposed: true)),

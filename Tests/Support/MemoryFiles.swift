@@ -103,5 +103,8 @@ package final class MemoryFiles: InputFiles {
             scratch.copyBytes(from: file.bytes[range])
             return try body(UnsafeRawBufferPointer(rebasing: scratch[..<range.count]))
         }
+
+        func prefetch(_ range: Range<Int>) {}
+        func release(_ range: Range<Int>) {}
     }
 }

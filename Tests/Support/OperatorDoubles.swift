@@ -19,6 +19,9 @@ package struct Memory: ByteSource {
         scratch.copyBytes(from: bytes[range])
         return try body(UnsafeRawBufferPointer(rebasing: scratch[..<range.count]))
     }
+
+    package func prefetch(_ range: Range<Int>) {}
+    package func release(_ range: Range<Int>) {}
 }
 
 package final class Collector: BlockSink {

@@ -41,7 +41,7 @@ struct EncodingBench {
         let sinks = outputs.map { $0.map { _ in Collector() } }
         let statistics = try encoding.encode(
             TensorPasses(
-                shape: shape, outputType: .f32, sources: sources, inputs: TensorInputs(count: sources.count, base: 0),
+                shape: shape, sources: sources, inputs: TensorInputs(count: sources.count, base: 0),
                 kernels: kernels, runner: runner, memory: MemoryBudget(bytes: memory), sinks: sinks.flatMap(\.self)))
         let formats = try zip(encoding.formats, zip(outputs, sinks)).map { format, made in
             let parts = try zip(made.0, made.1).map { ($0.part, try $1.bytes(count: $0.byteCount)) }

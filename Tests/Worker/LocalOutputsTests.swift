@@ -38,7 +38,9 @@ import Worker
             tensors: [
                 TensorWork(
                     name: "t", shape: [16],
-                    operation: .merge(MergeOperation(method: "linear", values: ParameterValues(perInput: []), base: nil)),
+                    operation: .merge(
+                        MergeOperation(
+                            method: "linear", values: ParameterValues(perInput: []), base: nil, codec: .rounding(to: .bf16))),
                     sources: [],
                     outputs: [OutputTensor(name: "t", dtype: .bf16, byteCount: 32, part: 4, offset: 60)])
             ]))

@@ -67,7 +67,8 @@ import Worker
             name: "t", shape: [count],
             operation: .merge(
                 MergeOperation(
-                    method: method, values: ParameterValues(perInput: [scale.map { ["scale": .number($0)] } ?? [:]]), base: base)),
+                    method: method, values: ParameterValues(perInput: [scale.map { ["scale": .number($0)] } ?? [:]]), base: base,
+                    codec: .rounding(to: output))),
             sources: [.stored(source)],
             outputs: [OutputTensor(name: "t", dtype: output, byteCount: output.bitWidth / 8 * count, part: 0, offset: 0)])
         return ShardWork(label: "s", files: [file], tensors: [tensor])

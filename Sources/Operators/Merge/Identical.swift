@@ -19,7 +19,7 @@ package struct Identical: MergeMethod {
             if let byte = try tensor.sources[0].firstDifference(from: source) {
                 throw TesseraError(
                     .badData,
-                    "holds \(tensor.outputType.rawValue) values, which cannot be averaged, and model \(index + 1) differs from model 1 at byte \(byte)",
+                    "holds \(source.dtype.rawValue) values, which cannot be averaged, and model \(index + 1) differs from model 1 at byte \(byte)",
                     advice: "only tensors of a floating type may differ between the models of a merge")
             }
         }

@@ -19,7 +19,7 @@ package struct Passthrough: MergeMethod {
     package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: 1) }
 
     package func merge(_ tensor: TensorPasses) throws {
-        if scale == nil, tensor.sources[0].dtype == tensor.outputType {
+        if scale == nil, tensor.isStoredAsIs(0) {
             return try tensor.emitBytes(ofSource: 0)
         }
         try tensor.emit { tile, out in

@@ -24,7 +24,7 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
         let tasks = tensor.taskCount - (sharedIsFrozen ? 1 : 0), width = 1 + shared.count * formats.count
         let sharedCoders = shared.map { FormatCoder($0, ranges: []) }, coders = formats.map { FormatCoder($0, ranges: []) }
         let stride = (tensor.tileCount + Self.tileLimit - 1) / Self.tileLimit
-        let sums = try tensor.sums(tasks * width + 1) { tile, sums in
+        let sums = try tensor.sums(tasks * width + 1, isLast: true) { tile, sums in
             guard stride <= 1 || tile.range.lowerBound / FixedTree.tileElements % stride == stride / 2 else { return }
             sums[tasks * width] = Double(tile.count)
             let kernels = tile.kernels, count = tile.count

@@ -18,7 +18,8 @@ package struct MagnitudeMeasurement: Sendable, Hashable, Codable {
     /// - Returns: for each task pairs of a bin and how many elements it has, bins without any left out.
     func measure(_ tensor: TensorPasses) throws -> [[Double]] {
         let empty = bins.map { $0.map(MagnitudeHistogram.fine) ?? .coarse() }
-        let histograms = try tensor.fold(empty, partBytes: bins.count * MagnitudeHistogram.byteCount) { histograms, tile in
+        let histograms = try tensor.fold(empty, partBytes: bins.count * MagnitudeHistogram.byteCount, isLast: true) {
+            histograms, tile in
             for task in bins.indices where !isSecondRound || bins[task] != nil {
                 histograms[task].add(try tile.taskVector(task + 1), count: tile.count, kernels: tile.kernels)
             }

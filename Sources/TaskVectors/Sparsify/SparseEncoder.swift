@@ -40,11 +40,11 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
     /// - Returns: for each task how many of its entries were selected and are not zero.
     func countKept(in tensor: TensorPasses) throws -> [[Double]] {
         let selector = try Selector(selection, in: tensor)
-        return try counts(selector, in: tensor).map { [Double($0.reduce(0, +))] }
+        return try counts(selector, in: tensor, isLast: true).map { [Double($0.reduce(0, +))] }
     }
 
-    private func counts(_ selector: Selector, in tensor: TensorPasses) throws -> [[Int]] {
-        try tensor.counts(kept.count) { tile, counts in
+    private func counts(_ selector: Selector, in tensor: TensorPasses, isLast: Bool = false) throws -> [[Int]] {
+        try tensor.counts(kept.count, isLast: isLast) { tile, counts in
             try selector.forEach(kept.indices, in: tile) { task, entries in
                 counts[task] = tile.kernels.countNonzero(entries, count: tile.count)
             }
@@ -68,7 +68,7 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
         }
         let writers = zip(coders, first).map { FormatWriter($0, firstOutput: $1 + 1, shape: tensor.shape) }
         let starts = first
-        let sums = try tensor.emit(rates, terms: 2 * kept.count) { tile, buffer, sums in
+        let sums = try tensor.emit(rates, terms: 2 * kept.count, isLast: false) { tile, buffer, sums in
             // Energies first: selecting changes the vectors.
             for task in kept.indices {
                 let vector = try tile.taskVector(task + 1)
@@ -90,6 +90,7 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
             try writers[task].writeKnown(of: tensor)
             try writeValues(of: task, to: first[task] + 1, coders[task], selector, before[task], in: tensor)
         }
+        tensor.release(0..<tensor.count)
         return kept.indices.map { [sums[2 * $0], sums[2 * $0 + 1]] }
     }
 
