@@ -17,7 +17,8 @@ static inline int rename_exchange(const char *one, const char *other) {
     return (int)syscall(SYS_renameat2, AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE);
 }
 
-// Gives a file blocks for its first `size` bytes, which become its size. Unlike posix_fallocate, it does not write to a file system that cannot.
+// Gives a file blocks for its first `size` bytes, which become its size. Unlike posix_fallocate, it does not write to a file
+// system that cannot.
 static inline int reserve_space(int file, long size) { return (int)syscall(SYS_fallocate, file, 0, 0L, size); }
 
 // Begins to write these bytes of a file to its disk, without waiting for that. A hint: nothing is lost where it fails.
@@ -33,7 +34,8 @@ static inline int is_cached(int file, long offset) {
     return syscall(SYS_preadv2, file, &room, 1L, offset, 0L, (long)RWF_NOWAIT) == 1;
 }
 
-// Processors that this process may run on, which in a container or a Slurm step are fewer than the machine has. 0 if that cannot be told.
+// Processors that this process may run on, which in a container or a Slurm step are fewer than the machine has. 0 if that cannot
+// be told.
 static inline int allowed_processors(void) {
     unsigned long set[1024 / (8 * sizeof(unsigned long))] = {0};
     const long bytes = syscall(SYS_sched_getaffinity, 0, sizeof set, set);

@@ -1,4 +1,5 @@
-/* The body of every kernel, once. Each level's file inlines them under its own target attribute, and the vectoriser does the rest. */
+/* The body of every kernel, once. Each level's file inlines them under its own target attribute, and the vectoriser does the
+ * rest. */
 #ifndef BODIES_H
 #define BODIES_H
 
@@ -40,8 +41,9 @@ INLINE float half_to_float(uint16_t h) {
     return float_of(u | sign);
 }
 
-/* What a NaN's sign and payload are after arithmetic depends on the processor, and on which operand the compiler put first. So each narrow type, and
- * float32 and float64 in narrow_f32 and narrow_f64, has one pattern for it: the positive quiet one, in e5m2 all bits set as in PyTorch. */
+/* What a NaN's sign and payload are after arithmetic depends on the processor, and on which operand the compiler put first. So
+ * each narrow type, and float32 and float64 in narrow_f32 and narrow_f64, has one pattern for it: the positive quiet one, in e5m2
+ * all bits set as in PyTorch. */
 INLINE uint16_t float_to_half(float x) {
     const uint32_t u = bits_of(x), sign = (u >> 16) & 0x8000, m = u & MAGNITUDE;
     const uint32_t normal = (m + ((m >> 13) & 1) + 0xfff - (112u << 23)) >> 13;
@@ -177,7 +179,8 @@ INLINE double dot(const float *x, const float *y, size_t n) {
     double8 sum = {0};
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
-        sum += __builtin_convertvector(*(const float8 *)(x + i), double8) * __builtin_convertvector(*(const float8 *)(y + i), double8);
+        sum += __builtin_convertvector(*(const float8 *)(x + i), double8)
+            * __builtin_convertvector(*(const float8 *)(y + i), double8);
     }
     for (size_t lane = 0; i < n; i++, lane++) sum[lane] += (double)x[i] * (double)y[i];
     return sum_of_lanes(&sum);

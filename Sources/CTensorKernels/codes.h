@@ -1,7 +1,8 @@
-/* The loops over quantized and sparse task vectors: codes of one to eight bits, and bitmaps. Included by bodies.h, whose rules hold here too.
+/* The loops over quantized and sparse task vectors: codes of one to eight bits, and bitmaps. Included by bodies.h, whose rules
+ * hold here too.
  *
- * Eight codes of b bits fill b bytes, and so the low end of one 64-bit word: whatever the width, eight elements are one word's work, by
- * shifts whose counts and masks stay the same all along the loop. */
+ * Eight codes of b bits fill b bytes, and so the low end of one 64-bit word: whatever the width, eight elements are one word's
+ * work, by shifts whose counts and masks stay the same all along the loop. */
 #ifndef CODES_H
 #define CODES_H
 
@@ -85,11 +86,12 @@ INLINE void decode(const uint8_t *restrict codes, float step, double zero, float
     }
 }
 
-/* The code of zero on a fitted grid: between the two of one bit, else a code of its own, above which there is one less than below it. */
+/* The code of zero on a fitted grid: between the two of one bit, else a code of its own, above which there is one less than below
+ * it. */
 INLINE float fitted_zero(size_t bits) { return bits == 1 ? 0.5f : (float)(1u << (bits - 1)); }
 
-/* The step, as a share of their root mean square, at which codes of so many bits err least on normally distributed numbers, and shares of it
- * that are tried: numbers are not normally distributed. */
+/* The step, as a share of their root mean square, at which codes of so many bits err least on normally distributed numbers, and
+ * shares of it that are tried: numbers are not normally distributed. */
 static const float normal_steps[] = {0, 1.596f, 1.15f, 0.62f, 0.345f, 0.19f, 0.105f, 0.057f, 0.031f};
 static const float tried_steps[] = {0.8f, 0.95f, 1.15f};
 enum { TRIED_STEPS = sizeof tried_steps / sizeof *tried_steps };
@@ -143,9 +145,9 @@ INLINE float stored_step(double x) {
     return fabsf(rounded) >= LEAST_STEP && fabsf(rounded) < INFINITY ? rounded : 0;
 }
 
-/* Codes one group by the step that errs least, of a few that are tried and then improved by least squares. Its sign says on which side the
- * grid has one value more. What is stored is the step with which the product of the numbers and of what is read of them is the numbers' own
- * square, so that the vector is not shortened, but at most twice the former. */
+/* Codes one group by the step that errs least, of a few that are tried and then improved by least squares. Its sign says on which
+ * side the grid has one value more. What is stored is the step with which the product of the numbers and of what is read of them
+ * is the numbers' own square, so that the vector is not shortened, but at most twice the former. */
 INLINE float fit_group(const float *restrict x, size_t bits, uint8_t *restrict codes, float *restrict decoded, size_t n) {
     const float top = (float)((1u << bits) - 1), zero = fitted_zero(bits);
     const double energy = dot(x, x, n);
@@ -191,7 +193,8 @@ INLINE double squared_error(const float *x, const float *y, size_t n) {
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         const double8 d =
-            __builtin_convertvector(*(const float8 *)(x + i), double8) - __builtin_convertvector(*(const float8 *)(y + i), double8);
+            __builtin_convertvector(*(const float8 *)(x + i), double8)
+            - __builtin_convertvector(*(const float8 *)(y + i), double8);
         sum += d * d;
     }
     for (size_t lane = 0; i < n; i++, lane++) {
@@ -235,7 +238,8 @@ INLINE uint8_t code_at(const uint8_t *stream, uint64_t mask, size_t bits, size_t
     return (uint8_t)(pair >> shift & mask);
 }
 
-/* How eight codes spread from the low end of a word to its bytes, in three steps that each halve what is kept together, and back. */
+/* How eight codes spread from the low end of a word to its bytes, in three steps that each halve what is kept together, and
+ * back. */
 typedef struct spread {
     uint64_t bits, shift4, keep4, shift2, keep2, shift1, keep1;
 } spread;
@@ -426,7 +430,9 @@ INLINE uint8_t byte_of(const int32x8 *comparison) {
 }
 
 /* The other way round: all bits of a lane or none. */
-INLINE void lanes_of(uint8_t byte, int32x8 *lanes) { *lanes = (((int32x8){} + byte) & (int32x8){1, 2, 4, 8, 16, 32, 64, 128}) != 0; }
+INLINE void lanes_of(uint8_t byte, int32x8 *lanes) {
+    *lanes = (((int32x8){} + byte) & (int32x8){1, 2, 4, 8, 16, 32, 64, 128}) != 0;
+}
 
 /* Eight elements, or what is left of them and zeros. */
 INLINE void load_eight(const float *x, size_t n, float8 *lanes) {
@@ -435,16 +441,6 @@ INLINE void load_eight(const float *x, size_t n, float8 *lanes) {
         *lanes = *(const float8 *)x;
     } else {
         for (size_t lane = 0; lane < n; lane++) (*lanes)[lane] = x[lane];
-    }
-}
-
-INLINE void keep_bits(const uint8_t *keep, uint8_t *bits, size_t n) {
-    for (size_t i = 0; i < n; i += LANES) {
-        uint64_t bytes = i + LANES <= n ? word_at(keep + i) : last_word(keep + i, keep + n);
-        uint8x8 lanes;
-        memcpy(&lanes, &bytes, sizeof lanes);
-        const bool8 flags = __builtin_convertvector(lanes != 0, bool8);
-        memcpy(bits + i / LANES, &flags, 1);
     }
 }
 
@@ -582,7 +578,8 @@ INLINE void keep_of_block(const float *x, const uint8_t *taken, size_t n, uint8_
     }
     int32_t keys[TK_BLOCK_LIMIT];
     block_keys(x, taken, keys, m);
-    /* The n-th largest key, bit by bit: the largest number that n keys reach. Where exactly n reach it, the rest of its bits is idle. */
+    /* The n-th largest key, bit by bit: the largest number that n keys reach. Where exactly n reach it, the rest of its bits is
+     * idle. */
     uint32_t least = 1u << 31, reached = (uint32_t)m;
     for (int bit = 31; bit >= 0 && reached != n; bit--) {
         const uint32_t tried = least ^ 1u << bit;

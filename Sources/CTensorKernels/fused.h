@@ -1,4 +1,5 @@
-/* Kernels over elements as they are stored: decoded in tiles that stay in the first cache, so that no float32 copy of a source is made. */
+/* Kernels over elements as they are stored: decoded in tiles that stay in the first cache, so that no float32 copy of a source is
+ * made. */
 
 INLINE void load_tile(const tk_vector *x, size_t at, float *restrict tile, size_t n) {
     switch (x->type) {
@@ -29,7 +30,8 @@ INLINE void difference(const tk_vector *x, const tk_vector *y, float *target, si
     if (i < n) difference_tile(x, y, target, i, n - i);
 }
 
-INLINE void weighted_tile(const tk_vector *x, const float *weights, size_t models, float divisor, float *target, size_t at, size_t n) {
+INLINE void weighted_tile(
+    const tk_vector *x, const float *weights, size_t models, float divisor, float *target, size_t at, size_t n) {
     CACHE_ALIGNED float own[TILE], sum[TILE];
     for (size_t j = 0; j < n; j++) sum[j] = -0.0f; /* which leaves the sign of a zero that is added to it */
     for (size_t m = 0; m < models; m++) {
@@ -53,9 +55,10 @@ static const float no_base[TILE];
 
 typedef uint8_t flag8 __attribute__((vector_size(8), aligned(1)));
 
-/* What stays of entries less their base, times factor and weight: what lies in the band and is flagged, where there are a band and flags. NaN that a
- * flag drops remains, as 0 * NaN. */
-INLINE void keep_tile(const tk_trimmed *part, const float *base, bool is_banded, const uint8_t *flags, float weight, float *restrict e, size_t n) {
+/* What stays of entries less their base, times factor and weight: what lies in the band and is flagged, where there are a band
+ * and flags. NaN that a flag drops remains, as 0 * NaN. */
+INLINE void keep_tile(
+    const tk_trimmed *part, const float *base, bool is_banded, const uint8_t *flags, float weight, float *restrict e, size_t n) {
     const uint32_t from = part->from, span = part->to - part->from;
     const float factor = part->factor;
     const float8 one = (float8){} + 1.0f;
@@ -80,7 +83,8 @@ INLINE void kept_tile(const tk_trimmed *part, const float *base, float weight, f
     keep_tile(part, b, false, flags, weight, e, n);
 }
 
-INLINE void consensus_tile(const tk_trimmed *parts, size_t models, bool normalize, const float *entries, float *restrict target, size_t n) {
+INLINE void consensus_tile(
+    const tk_trimmed *parts, size_t models, bool normalize, const float *entries, float *restrict target, size_t n) {
     for (size_t j = 0; j < n; j += LANES) {
         float8 sum = {0}, agreed = {0}, weight = {0};
         for (size_t m = 0; m < models; m++) sum += *(const float8 *)(entries + m * TILE + j);
@@ -100,8 +104,8 @@ INLINE void consensus_tile(const tk_trimmed *parts, size_t models, bool normaliz
 }
 
 INLINE void trimmed_tile(
-    const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *buffer, float *restrict target, size_t at,
-    size_t n) {
+    const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *buffer,
+    float *restrict target, size_t at, size_t n) {
     CACHE_ALIGNED float b[TILE], merged[TILE];
     load_tile(base, at, b, n);
     for (size_t j = 0; j < n; j++) merged[j] = 0;
@@ -122,7 +126,8 @@ INLINE void trimmed_tile(
 }
 
 INLINE void merge_trimmed(
-    const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *buffer, float *target, size_t n) {
+    const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *buffer, float *target,
+    size_t n) {
     size_t i = 0;
     for (; i + TILE <= n; i += TILE) trimmed_tile(parts, models, base, how, buffer, target, i, TILE);
     if (i < n) trimmed_tile(parts, models, base, how, buffer, target, i, n - i);
@@ -254,7 +259,8 @@ INLINE void importance(float a, const tk_vector *x, const tk_vector *y, float *t
     if (i < n) importance_tile(a, x, y, target, i, n - i);
 }
 
-INLINE void swap_tile(float a, float threshold, const tk_vector *x, const tk_vector *y, float *restrict target, size_t at, size_t n) {
+INLINE void swap_tile(
+    float a, float threshold, const tk_vector *x, const tk_vector *y, float *restrict target, size_t at, size_t n) {
     CACHE_ALIGNED float own[TILE], other[TILE];
     load_tile(x, at, own, n);
     load_tile(y, at, other, n);

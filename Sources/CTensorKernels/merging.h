@@ -27,7 +27,8 @@ enum { PHILOX_ROUNDS = 10 };
 #define PHILOX_M0 0xd2511f53u
 #define PHILOX_M1 0xcd9e8d57u
 
-/* A key for each round, in every lane, and with it what the counter's upper three words, which hardly ever change, make of the first rounds. */
+/* A key for each round, in every lane, and with it what the counter's upper three words, which hardly ever change, make of the
+ * first rounds. */
 typedef struct philox_keys {
     uint64x8 k0[PHILOX_ROUNDS], k1[PHILOX_ROUNDS];
 } philox_keys;
@@ -48,7 +49,8 @@ INLINE void schedule_keys(uint64_t key, uint32_t stream, uint32_t high, philox_k
     }
 }
 
-/* Philox4x32-10 on eight counters at once. Words live in 64-bit lanes, where a product keeps both halves; what is above a word means nothing. */
+/* Philox4x32-10 on eight counters at once. Words live in 64-bit lanes, where a product keeps both halves; what is above a word
+ * means nothing. */
 typedef struct philox_group {
     uint64x8 c0, c1, c2, c3;
 } philox_group;
@@ -161,20 +163,21 @@ INLINE uint32_t rank_limit(size_t rank, size_t n, double lowest, double spread) 
 }
 
 enum { RANK_SHIFT = 20, RANK_PARTS = 4, RANK_BUCKETS = 48, LAST_CLASS = RANK_PARTS * RANK_BUCKETS - 1 };
-/* Tables have buffer for so many buckets. */
+/* A table has RANK_STRIDE buckets. */
 enum { RANK_BUCKET_BITS = 6, RANK_STRIDE = TK_RANK_STRIDE };
 
-/* Classes of magnitudes, in order: eight of each power of two, those at a class's lower end apart, in an even class where all are equal. That is
- * where most differences of 16-bit numbers lie. Zeros have class 0 to themselves; class 5 takes all that is some 2^11 times smaller than the
- * largest. Four neighbouring classes are a bucket. */
+/* Classes of magnitudes, in order: eight of each power of two, those at a class's lower end apart, in an even class where all are
+ * equal. That is where most differences of 16-bit numbers lie. Zeros have class 0 to themselves; class 5 takes all that is some
+ * 2^11 times smaller than the largest. Four neighbouring classes are a bucket. */
 INLINE uint32_t rank_class(uint32_t magnitude) {
     return ((magnitude + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (magnitude >> RANK_SHIFT);
 }
 
-/* A class is noted with its place in the bucket in the two highest bits and the bucket in the others, so that the counts of neighbouring buckets lie
- * side by side. */
+/* A class is noted with its place in the bucket in the two highest bits and the bucket in the others, so that the counts of
+ * neighbouring buckets lie side by side. */
 INLINE void class_group(const float *x, uint16_t floor, uint8_t *classes) {
-    const uint32x32 u = *(const uint32x32 *)x & MAGNITUDE, wide = ((u + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (u >> RANK_SHIFT);
+    const uint32x32 u = *(const uint32x32 *)x & MAGNITUDE;
+    const uint32x32 wide = ((u + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (u >> RANK_SHIFT);
     const uint16x32 own = __builtin_convertvector(wide, uint16x32), least = (uint16x32)(own != 0) & 5;
     const uint16x32 above = __builtin_elementwise_max(__builtin_elementwise_sub_sat(own, (uint16x32){} + floor), least);
     const uint8x32 class = __builtin_convertvector(above, uint8x32);
@@ -198,9 +201,9 @@ INLINE void rank_classes(const float *x, uint8_t *classes, size_t n) {
     class_group(rest, floor, classes + i);
 }
 
-/* Of elements of which `first` lie in lower classes and `end` in lower classes or their own, one is kept whatever its rank within the class where one
- * more than the draw's high half is at most first * step + least; and it is dropped where that half is above end * step + most. In float32, which is
- * exact to a fortieth of that half's unit; the margin is twice that. */
+/* Of elements of which `first` lie in lower classes and `end` in lower classes or their own, one is kept whatever its rank within
+ * the class where one more than the draw's high half is at most first * step + least; and it is dropped where that half is above
+ * end * step + most. In float32, which is exact to a fortieth of that half's unit; the margin is twice that. */
 typedef struct rank_scale {
     float step, least, most;
 } rank_scale;
@@ -223,8 +226,8 @@ INLINE void count_classes(const uint8_t *classes, size_t n, tk_rank_buffer *buff
     for (; i < n; i++) buffer->counts[0][classes[i]]++;
 }
 
-/* Counts, and draws the words of the elements from first - first % 32 on. Counting waits for memory and drawing for products, so that both together
- * take hardly longer than either. */
+/* Counts, and draws the words of the elements from first - first % 32 on. Counting waits for memory and drawing for products, so
+ * that both together take hardly longer than either. */
 INLINE void count_and_draw(const uint8_t *classes, size_t n, const tk_random *random, uint32_t *words, tk_rank_buffer *buffer) {
     philox_keys keys;
     uint64_t high = UINT64_MAX, block = random->first / DRAW_GROUP * DRAW_LANES;
@@ -247,12 +250,14 @@ INLINE void count_and_draw(const uint8_t *classes, size_t n, const tk_random *ra
     count_classes(classes + n / DRAW_GROUP * DRAW_GROUP, n % DRAW_GROUP, buffer);
 }
 
-/* A draw's highest byte, less 2^7, below surely[b] is kept in bucket b, that above possibly[b] dropped, whatever the rank within the bucket. */
+/* A draw's highest byte, less 2^7, below surely[b] is kept in bucket b, that above possibly[b] dropped, whatever the rank within
+ * the bucket. */
 typedef struct rank_tables {
     int8_t surely[RANK_STRIDE], possibly[RANK_STRIDE];
 } rank_tables;
 
-/* Sets below[c] to how many elements lie in lower classes, and the counts to zero again: clearing them in one go would take longer. */
+/* Sets below[c] to how many elements lie in lower classes, and the counts to zero again: clearing them in one go would take
+ * longer. */
 INLINE void add_counts(size_t n, rank_scale scale, tk_rank_buffer *buffer, rank_tables *tables) {
     const uint32x8 none = {0};
     uint32x8 below = none;
@@ -271,14 +276,18 @@ INLINE void add_counts(size_t n, rank_scale scale, tk_rank_buffer *buffer, rank_
         sum += __builtin_shufflevector(sum, none, 8, 8, 0, 1, 8, 8, 4, 5);
         sum += __builtin_shufflevector(sum, none, 8, 8, 8, 8, 3, 3, 3, 3);
         uint32x8 place = below + sum - all;
-        const int32x8 surely = __builtin_convertvector(__builtin_convertvector((int32x8)place, float8) * scale.step + scale.least, int32x8);
+        const int32x8 surely =
+            __builtin_convertvector(__builtin_convertvector((int32x8)place, float8) * scale.step + scale.least, int32x8);
         for (int part = 0; part < RANK_PARTS; place += own[part], part++) {
             *(uint32x8 *)(buffer->below + (part << RANK_BUCKET_BITS | bucket)) = place;
         }
-        const int32x8 possibly = __builtin_convertvector(__builtin_convertvector((int32x8)place, float8) * scale.step + scale.most, int32x8);
+        const int32x8 possibly =
+            __builtin_convertvector(__builtin_convertvector((int32x8)place, float8) * scale.step + scale.most, int32x8);
         const int32x8 largest = (int32x8){} + UINT8_MAX;
-        *(int8x8 *)(tables->surely + bucket) = __builtin_convertvector(__builtin_elementwise_min(surely >> 8, largest) - 128, int8x8);
-        *(int8x8 *)(tables->possibly + bucket) = __builtin_convertvector(__builtin_elementwise_min(possibly >> 8, largest) - 128, int8x8);
+        *(int8x8 *)(tables->surely + bucket) =
+            __builtin_convertvector(__builtin_elementwise_min(surely >> 8, largest) - 128, int8x8);
+        *(int8x8 *)(tables->possibly + bucket) =
+            __builtin_convertvector(__builtin_elementwise_min(possibly >> 8, largest) - 128, int8x8);
         below += __builtin_shufflevector(sum, none, 7, 7, 7, 7, 7, 7, 7, 7);
     }
     buffer->below[RANK_BUCKETS] = (uint32_t)n;
@@ -291,7 +300,8 @@ INLINE void add_counts(size_t n, rank_scale scale, tk_rank_buffer *buffer, rank_
 INLINE void look_up_buckets(const int8_t *table, const uint8x32 *buckets, int8x32 *found) {
     const uint8x32 within = *buckets & 31;
     const int8x32 is_high = (int8x32)((int8x32)*buckets > 31);
-    const int8x32 low = __builtin_shufflevector(*(const int8x32 *)table, within), high = __builtin_shufflevector(*(const int8x32 *)(table + 32), within);
+    const int8x32 low = __builtin_shufflevector(*(const int8x32 *)table, within);
+    const int8x32 high = __builtin_shufflevector(*(const int8x32 *)(table + 32), within);
     *found = (high & is_high) | (low & ~is_high);
 }
 
@@ -309,11 +319,13 @@ INLINE uint32_t decide_group(const uint8_t *classes, const uint32_t *draws, cons
 
 /* Decides what the class and the draw's high half decide of the open elements. The others stay in the list; returns how many. */
 INLINE size_t keep_surely(
-    const uint32_t *draws, const uint8_t *classes, rank_scale scale, const tk_rank_buffer *buffer, uint32_t *open, size_t count, uint8_t *keep) {
+    const uint32_t *draws, const uint8_t *classes, rank_scale scale, const tk_rank_buffer *buffer, uint32_t *open,
+    size_t count, uint8_t *keep) {
     size_t left = 0;
     for (size_t j = 0; j < count; j++) {
         const uint32_t i = open[j], class = classes[i], next = class + RANK_STRIDE, u = draws[i] >> 16;
-        const uint32_t first = buffer->below[class], end = buffer->below[next < TK_RANK_CLASSES ? next : next % TK_RANK_CLASSES + 1];
+        const uint32_t first = buffer->below[class];
+        const uint32_t end = buffer->below[next < TK_RANK_CLASSES ? next : next % TK_RANK_CLASSES + 1];
         keep[i] = (float)(int32_t)(u + 1) <= (float)(int32_t)first * scale.step + scale.least;
         open[left] = i;
         left += !(keep[i] | ((float)(int32_t)u > (float)(int32_t)end * scale.step + scale.most));
@@ -328,7 +340,8 @@ INLINE size_t count_bytes(const uint8_t *bytes, uint8_t value, size_t n) {
     size_t count = 0, i = 0;
     while (i < n) {
         uint8x32 found = {0};
-        for (int turn = 0; turn < 254 && i + 32 <= n; turn++, i += 32) found -= (uint8x32)(*(const uint8x32 *)(bytes + i) == value);
+        for (int turn = 0; turn < 254 && i + 32 <= n; turn++, i += 32)
+            found -= (uint8x32)(*(const uint8x32 *)(bytes + i) == value);
         if (i < n && n - i < 32) {
             found -= (uint8x32)(*(const uint8x32 *)(bytes + i) == value) & (uint8x32)(places < (uint8_t)(n - i));
             i = n;
@@ -380,8 +393,8 @@ enum { MANY_OPEN = 64, MANY_OPEN_IN_CLASS = 24 };
 
 /* The ranks of many open elements: keep holds 2 for them. */
 INLINE void keep_open(
-    const float *x, const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_buffer *buffer, uint64_t *items,
-    uint8_t *keep) {
+    const float *x, const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread,
+    tk_rank_buffer *buffer, uint64_t *items, uint8_t *keep) {
     uint32_t wanted[TK_RANK_CLASSES] = {0}, ends[TK_RANK_CLASSES];
     for (size_t i = 0; i < n; i++) wanted[classes[i]] += keep[i] == 2;
     memcpy(ends, buffer->below, sizeof ends);
@@ -406,11 +419,11 @@ INLINE void keep_open(
     }
 }
 
-/* Decides the open elements of classes of equal magnitudes, which rank by index: each counts on from the one of its class before it. The others
- * stay in the list, and keep holds 2 for them; returns how many. */
+/* Decides the open elements of classes of equal magnitudes, which rank by index: each counts on from the one of its class before
+ * it. The others stay in the list, and keep holds 2 for them; returns how many. */
 INLINE size_t keep_equal(
-    const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_buffer *buffer, uint32_t *open, size_t count,
-    uint8_t *keep) {
+    const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_buffer *buffer,
+    uint32_t *open, size_t count, uint8_t *keep) {
     uint32_t ranks[TK_RANK_CLASSES], ends[TK_RANK_CLASSES] = {0};
     memcpy(ranks, buffer->below, sizeof ranks);
     size_t left = 0;
@@ -429,7 +442,8 @@ INLINE size_t keep_equal(
     return left;
 }
 
-/* Appends where the bits are. Few groups have more than one, which is what the loop is for: that there is one at all is no branch. */
+/* Appends where the bits are. Few groups have more than one, which is what the loop is for: that there is one at all is no
+ * branch. */
 INLINE size_t append_places(uint32_t bits, size_t at, uint32_t *places, size_t count) {
     do {
         places[count] = (uint32_t)at + (bits ? (uint32_t)__builtin_ctz(bits) : 0);
@@ -441,8 +455,8 @@ INLINE size_t append_places(uint32_t bits, size_t at, uint32_t *places, size_t c
 
 /* Most elements are decided by the ranks that their class leaves possible; only the ranks of the others are looked for. */
 INLINE void keep_by_rank(
-    const float *x, const tk_random *random, uint32_t *draws, size_t n, double lowest, double spread, tk_rank_buffer *buffer, uint64_t *items,
-    uint8_t *keep) {
+    const float *x, const tk_random *random, uint32_t *draws, size_t n, double lowest, double spread, tk_rank_buffer *buffer,
+    uint64_t *items, uint8_t *keep) {
     if (n <= 1) {
         if (random) draw(random->key, random->stream, random->first, draws, n);
         if (n == 1) keep[0] = draws[0] < rank_limit(0, 1, lowest, spread);
@@ -461,7 +475,8 @@ INLINE void keep_by_rank(
     add_counts(n, scale, buffer, &tables);
     uint32_t *open = (uint32_t *)items;
     size_t count = 0, at = 0;
-    for (; at + 32 <= n; at += 32) count = append_places(decide_group(classes + at, draws + at, &tables, keep + at), at, open, count);
+    for (; at + 32 <= n; at += 32)
+        count = append_places(decide_group(classes + at, draws + at, &tables, keep + at), at, open, count);
     if (at < n) {
         uint8_t kept[32];
         uint32_t words[32] = {0};
@@ -510,7 +525,8 @@ INLINE void variance(const float *const *rows, size_t models, float *target, siz
 
 /* --- SCE ----------------------------------------------------------------------------------------------------------- */
 
-INLINE void fuse_tile(const float *const *rows, const float *weights, size_t models, float floor, float *restrict target, size_t at, size_t n) {
+INLINE void fuse_tile(
+    const float *const *rows, const float *weights, size_t models, float floor, float *restrict target, size_t at, size_t n) {
     CACHE_ALIGNED float sum[TILE], agreed[TILE], weight[TILE];
     for (size_t j = 0; j < n; j++) sum[j] = agreed[j] = weight[j] = 0;
     for (size_t m = 0; m < models; m++) {
@@ -675,7 +691,8 @@ INLINE void exp_lanes(double8 *x) {
     }
 }
 
-/* log(p / q) to 1e-15: as 2 atanh f, f = (p - q)/(p + q), where all f are at most 1/32, which takes one division and five terms. */
+/* log(p / q) to 1e-15: as 2 atanh f, f = (p - q)/(p + q), where all f are at most 1/32, which takes one division and five
+ * terms. */
 INLINE void log_ratio(const double8 *p, const double8 *q, double8 *log) {
     const double8 f = (*p - *q) / (*p + *q), s = f * f;
     const int64x8 near = s <= 0x1p-10;

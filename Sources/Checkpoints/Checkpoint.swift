@@ -1,6 +1,6 @@
 package import Core
 
-/// A checkpoint on disk: the headers of its parts and its config. No tensor data is read.
+/// A checkpoint on disk: its config and the headers of its parts. Tensor data is not read.
 package struct Checkpoint: Sendable {
     package struct Part: Sendable {
         package let fileName: String
@@ -10,9 +10,9 @@ package struct Checkpoint: Sendable {
     /// The directory that holds the parts.
     package let directory: String
     package let parts: [Part]
-    /// `config.json`, if there is one.
+    /// `config.json`, if it exists.
     package let config: JSONText?
-    /// Every tensor's name, in byte order.
+    /// The names of all tensors, in byte order.
     package let tensorNames: [String]
     private let places: [ExactText: Place]
 
@@ -27,9 +27,9 @@ package struct Checkpoint: Sendable {
     package static let configName = "config.json"
     fileprivate static let smallFileLimit = 256 << 20
 
-    /// Opens a directory (by its index, or its `model.safetensors`) or a single safetensors file.
+    /// Opens a directory (through its index or its `model.safetensors`) or a single safetensors file.
     ///
-    /// - Throws: `badData` for anything that does not hold together, `inputMissing` for what is not there.
+    /// - Throws: `badData` if the files are inconsistent, `inputMissing` if they do not exist.
     package static func open(_ path: String, in files: any InputFiles) throws(TesseraError) -> Checkpoint {
         guard try files.isDirectory(path) else {
             let slash = path.lastIndex(of: "/")
@@ -58,17 +58,17 @@ package struct Checkpoint: Sendable {
                 let tensor = ExactText(entry.name)
                 if let other = places.updateValue(Place(part: parts.count, position: position), forKey: tensor) {
                     throw TesseraError(
-                        .badData, "is in \(parts[other.part].fileName) as well", file: "\(directory)/\(name)", tensor: entry.name)
+                        .badData, "is also in \(parts[other.part].fileName)", file: "\(directory)/\(name)", tensor: entry.name)
                 }
                 if let index, index.fileName(of: tensor) != name {
-                    let told = index.fileName(of: tensor).map { "the index says \($0)" } ?? "the index does not list it"
+                    let told = index.fileName(of: tensor).map { "the index says it is in \($0)" } ?? "the index does not list it"
                     throw TesseraError(.badData, told, file: "\(directory)/\(name)", tensor: entry.name)
                 }
             }
             parts.append(Part(fileName: name, header: header))
             byteCount += header.fileSize
             guard byteCount <= SizeLimit.total else {
-                throw TesseraError(.badData, "its files have more than \(SizeLimit.total) bytes together", file: directory)
+                throw TesseraError(.badData, "the files have more than \(SizeLimit.total) bytes in total", file: directory)
             }
         }
         if let index { try index.check { places[$0] != nil } }
@@ -90,15 +90,15 @@ package struct Checkpoint: Sendable {
         let names = try files.list(path)
         if names.contains(where: { $0.hasPrefix("pytorch_model") && $0.hasSuffix(".bin") }) {
             return TesseraError(
-                .badData, "holds a PyTorch checkpoint, whose files are programs and are not read", file: path,
+                .badData, "is a PyTorch checkpoint: pickle files can run code; only safetensors is read", file: path,
                 advice: "convert it: load it with transformers and call save_pretrained(..., safe_serialization=True)")
         }
         if let name = names.first(where: { $0.hasSuffix(".safetensors") }) {
             return TesseraError(
-                .inputMissing, "holds neither \(singlePartName) nor \(indexName)", file: path,
-                advice: "to use one file of it, name the file: \(path)/\(name)")
+                .inputMissing, "contains neither \(singlePartName) nor \(indexName)", file: path,
+                advice: "to use a single file, name it: \(path)/\(name)")
         }
-        return TesseraError(.inputMissing, "holds no safetensors checkpoint", file: path)
+        return TesseraError(.inputMissing, "contains no safetensors checkpoint", file: path)
     }
 }
 
@@ -122,7 +122,8 @@ private struct WeightMap {
                 let name = try scanner.string()
                 guard !name.contains("/"), name != "..", name.hasSuffix(".safetensors") else {
                     throw TesseraError(
-                        .badData, "the index names the file '\(name)', which is no part beside it", file: path, tensor: tensor)
+                        .badData, "the index names '\(name)', which is not a safetensors file beside it", file: path,
+                        tensor: tensor)
                 }
                 if let position = positions[ExactText(name)] {
                     files[ExactText(tensor)] = position
@@ -144,7 +145,8 @@ private struct WeightMap {
     func check(isHeld: (ExactText) -> Bool) throws(TesseraError) {
         guard let lacking = files.keys.filter({ !isHeld($0) }).min() else { return }
         throw TesseraError(
-            .badData, "the index places it in \(fileName(of: lacking) ?? "no part"), which does not hold it", file: path,
+            .badData, "the index says it is in \(fileName(of: lacking) ?? "no part"), but that file does not contain it",
+            file: path,
             tensor: lacking.string)
     }
 }

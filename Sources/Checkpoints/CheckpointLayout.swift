@@ -1,22 +1,22 @@
 package import Core
 
-/// Where every byte of a part will be, decided before any of it exists.
+/// The position of every byte of a part, decided before the part exists.
 package struct PartLayout: Sendable, Hashable {
     package let fileName: String
-    /// The file's first bytes, up to the tensor data.
+    /// The bytes of the file before the tensor data.
     package let header: [UInt8]
     /// SHA-256 of `header`.
     package let headerDigest: Digest
-    /// In the order of the file.
+    /// In file order.
     package let tensors: [TensorEntry]
     package let fileSize: Int
 
-    /// The hub's parser refuses more than this.
+    /// The largest header that the Hugging Face Hub parses.
     private static let headerLimit = 25_000_000
     private static let alignment = 8
 
-    /// Lays tensors out as the safetensors library does, byte for byte: wider types first, then by name; a compact header, its metadata
-    /// first, padded with spaces to a multiple of 8.
+    /// Lays tensors out exactly as the safetensors library does: wider types first, then by name; a compact header with the
+    /// metadata first, padded with spaces to a multiple of 8.
     init(fileName: String, tensors: [NewTensor]) throws(TesseraError) {
         let order = Dictionary(uniqueKeysWithValues: DType.allCases.enumerated().map { ($1, $0) })
         let sorted = tensors.sorted { left, right in
@@ -42,7 +42,8 @@ package struct PartLayout: Sendable, Hashable {
         guard length <= Self.headerLimit else {
             throw TesseraError(
                 .badData,
-                "the header of \(sorted.count) tensors would take \(length) bytes, more than the \(Self.headerLimit) that the hub reads",
+                "the header for \(sorted.count) tensors would be \(length) bytes; the Hugging Face Hub reads at most "
+                    + "\(Self.headerLimit)",
                 file: fileName, advice: "choose a smaller --max-part-size")
         }
         for index in 0..<SafetensorsHeader.prefixBytes { header[index] = UInt8(truncatingIfNeeded: length >> (8 * index)) }
@@ -59,7 +60,7 @@ package struct PartLayout: Sendable, Hashable {
     }
 }
 
-/// A tensor that is to be written.
+/// A tensor to be written.
 package struct NewTensor: Sendable, Hashable {
     package let name: String
     package let dtype: DType
@@ -74,17 +75,17 @@ package struct NewTensor: Sendable, Hashable {
     package var byteCount: Int { shape.reduce(1, *) * dtype.bitWidth / 8 }
 }
 
-/// The parts of a checkpoint and their index.
+/// The parts of a checkpoint and its index.
 package struct CheckpointLayout: Sendable, Hashable {
     package let parts: [PartLayout]
-    /// The contents of `model.safetensors.index.json`; `nil` for a single part, which has none.
+    /// The contents of `model.safetensors.index.json`; `nil` for a single part, which needs no index.
     package let index: [UInt8]?
-    /// For each part the name of the group that it belongs to, where tensors were laid out in groups.
+    /// The group name of each part; empty if tensors were not laid out in groups.
     package let groups: [String]
 
-    /// Packs tensors into parts in the order given; a part is closed when the next tensor would bring it over the limit.
+    /// Packs tensors into parts in the given order. A new part begins when the next tensor would exceed the limit.
     ///
-    /// - Parameter maxPartBytes: bytes of tensor data; a tensor above it gets a part of its own.
+    /// - Parameter maxPartBytes: limit in bytes of tensor data; a larger tensor gets its own part.
     package init(tensors: [NewTensor], maxPartBytes: Int) throws(TesseraError) {
         let groups = Self.cut(tensors.map { [$0] }, maxPartBytes: maxPartBytes)
         var parts: [PartLayout] = []
@@ -100,10 +101,10 @@ package struct CheckpointLayout: Sendable, Hashable {
         index = parts.count > 1 ? Self.index(of: parts) : nil
     }
 
-    /// Packs tensors into parts of their own for each of several groups, in the order given: `NAME.safetensors`, or numbered ones where one is
-    /// not enough. There is no index.
+    /// Packs the tensors of each group into separate parts: `NAME.safetensors`, or numbered files if one is not enough. Such a
+    /// layout has no index.
     ///
-    /// - Parameter groups: the name of each group's files, and its tensors; those of one list stay in one file.
+    /// - Parameter groups: the file name and tensors of each group. The tensors of one inner list stay in one file.
     package init(groups: [(name: String, tensors: [[NewTensor]])], maxPartBytes: Int) throws(TesseraError) {
         var parts: [PartLayout] = [], names: [String] = []
         for group in groups {
@@ -119,7 +120,7 @@ package struct CheckpointLayout: Sendable, Hashable {
         index = nil
     }
 
-    /// A run is closed when the next tensors would bring it over the limit.
+    /// A new run begins when the next list of tensors would exceed the limit.
     private static func cut(_ lists: [[NewTensor]], maxPartBytes: Int) -> [[NewTensor]] {
         var runs: [[NewTensor]] = [[]]
         var bytes = 0

@@ -1,7 +1,7 @@
 package import Core
 import FoundationEssentials
 
-/// An input checkpoint as plan and manifest pin it.
+/// An input checkpoint as pinned by the plan and the manifest.
 package struct ManifestInput: Sendable, Hashable, Codable {
     package struct Part: Sendable, Hashable, Codable {
         package let file: String
@@ -16,7 +16,7 @@ package struct ManifestInput: Sendable, Hashable, Codable {
         }
     }
 
-    /// The reference as the recipe has it.
+    /// The model reference as written in the recipe.
     package let model: String
     package let parts: [Part]
 
@@ -26,20 +26,20 @@ package struct ManifestInput: Sendable, Hashable, Codable {
     }
 }
 
-/// A tensor of the output and the digests that prove it.
+/// An output tensor and its digests.
 package struct ManifestTensor: Sendable, Hashable, Codable {
     package let name: String
     package let dtype: DType
     package let shape: [Int]
     /// `TreeDigest.tensor` over the blocks.
     package let digest: Digest
-    /// SHA-256 of each block, so that a bad one is found alone.
+    /// SHA-256 of each block, so that a damaged block can be identified.
     package let blocks: [Digest]
-    /// Bytes of a block, where it is not `TreeDigest.blockSize`.
+    /// The block size in bytes, if not `TreeDigest.blockSize`.
     package let blockSize: Int?
 }
 
-/// The digests of a tensor's blocks, and how large those are.
+/// The digests of a tensor's blocks and the block size.
 package struct TensorBlocks: Sendable, Hashable {
     /// Bytes; the last block may be shorter.
     package let size: Int
@@ -51,7 +51,7 @@ package struct TensorBlocks: Sendable, Hashable {
     }
 }
 
-/// A part of the output.
+/// An output part.
 package struct ManifestPart: Sendable, Hashable, Codable {
     package let file: String
     /// Bytes.
@@ -59,10 +59,10 @@ package struct ManifestPart: Sendable, Hashable, Codable {
     package let headerDigest: Digest
     /// `TreeDigest.part` over the header and the tensors.
     package let digest: Digest
-    /// In the order of the file.
+    /// In file order.
     package let tensors: [ManifestTensor]
 
-    /// - Parameter blocks: of each tensor, in the order of `layout.tensors`.
+    /// - Parameter blocks: the block digests of each tensor, in the order of `layout.tensors`.
     package init(layout: PartLayout, blocks: [TensorBlocks]) throws(TesseraError) {
         var tensors: [ManifestTensor] = []
         for (entry, blocks) in zip(layout.tensors, blocks) {
@@ -80,7 +80,7 @@ package struct ManifestPart: Sendable, Hashable, Codable {
     }
 }
 
-/// Any other file of the output.
+/// Any other output file.
 package struct ManifestFile: Sendable, Hashable, Codable {
     package let file: String
     /// Bytes.
@@ -100,7 +100,7 @@ package struct ManifestFile: Sendable, Hashable, Codable {
 /// The same recipe over the same inputs gives the same manifest: no time and no host is in it, and no path but those that the recipe itself names.
 package struct Manifest: Sendable, Hashable, Codable {
     package static let fileName = "tessera.manifest.json"
-    /// The files of an output that no manifest lists: itself, the report of the run, and the plain checksums.
+    /// Output files that the manifest does not list: itself, the run report, and the plain checksums.
     package static let unlistedFiles: Set<String> = [fileName, "tessera.report.json", SHA256Sums.fileName]
     private static let formatName = "tessera.manifest"
     private static let formatVersion = 1
@@ -108,7 +108,7 @@ package struct Manifest: Sendable, Hashable, Codable {
 
     package let format: String
     package let version: Int
-    /// The version of Tessera that wrote it.
+    /// The version of Tessera that wrote the output.
     package let tessera: String
     package let numericsVersion: Int
     /// SHA-256 of the recipe's text.
@@ -143,12 +143,12 @@ package struct Manifest: Sendable, Hashable, Codable {
         }
     }
 
-    /// - Throws: `inputMissing` when the directory has no manifest, `badData` when it is damaged or of a newer format.
+    /// - Throws: `inputMissing` if the directory has no manifest, `badData` if it is damaged or has a newer format.
     package static func read(directory: String, in store: any InputFiles) throws(TesseraError) -> Manifest {
         let path = "\(directory)/\(fileName)"
         guard try store.exists(path) else {
             throw TesseraError(
-                .inputMissing, "has no \(fileName): it was not written by Tessera, or not to the end", file: directory)
+                .inputMissing, "has no \(fileName): Tessera did not write it, or did not finish", file: directory)
         }
         struct Head: Decodable {
             let format: String
@@ -156,12 +156,12 @@ package struct Manifest: Sendable, Hashable, Codable {
         }
         let bytes = Data(try store.read(path, maxBytes: byteLimit))
         guard let head = try? JSONDecoder().decode(Head.self, from: bytes), head.format == formatName else {
-            throw TesseraError(.badData, "is not a manifest of Tessera, or is damaged", file: path)
+            throw TesseraError(.badData, "is not a Tessera manifest, or is damaged", file: path)
         }
         guard head.version <= formatVersion else {
             throw TesseraError(
-                .badData, "has format version \(head.version), this build reads up to \(formatVersion)", file: path,
-                advice: "use a newer Tessera")
+                .badData, "has format version \(head.version); this build reads versions up to \(formatVersion)", file: path,
+                advice: "use a newer version of Tessera")
         }
         let manifest: Manifest
         do {
@@ -176,12 +176,12 @@ package struct Manifest: Sendable, Hashable, Codable {
     /// Bounds every number that is computed with, and keeps the names of files inside the directory.
     private func check(file: String) throws(TesseraError) {
         func damaged(_ problem: String, _ tensor: String? = nil) -> TesseraError {
-            TesseraError(.badData, "\(problem): it is damaged", file: file, tensor: tensor)
+            TesseraError(.badData, "\(problem); the manifest is damaged", file: file, tensor: tensor)
         }
         var left = SizeLimit.total
         for (name, size) in parts.map({ ($0.file, $0.size) }) + files.map({ ($0.file, $0.size) }) {
             guard !name.utf8.contains(UInt8(ascii: "/")), !name.hasPrefix(".") else {
-                throw damaged("names the file '\(name)', which is none beside it")
+                throw damaged("names the file '\(name)', which is not a file beside it")
             }
             guard (0...left).contains(size) else { throw damaged("says that \(name) has \(size) bytes") }
             left -= size
@@ -195,13 +195,13 @@ package struct Manifest: Sendable, Hashable, Codable {
                 } catch {
                     throw damaged(error.problem, tensor.name)
                 }
-                guard byteCount <= left else { throw damaged("says that \(part.file) is too small for it", tensor.name) }
+                guard byteCount <= left else { throw damaged("says that \(part.file) is too small for this tensor", tensor.name) }
                 guard (1...TreeDigest.blockSize).contains(blockSize) else {
-                    throw damaged("has blocks of \(blockSize) bytes", tensor.name)
+                    throw damaged("has a block size of \(blockSize) bytes", tensor.name)
                 }
                 let count = TreeDigest.blockCount(ofBytes: byteCount, blockSize: blockSize)
                 guard tensor.blocks.count == count else {
-                    throw damaged("has \(tensor.blocks.count) digests of \(count) blocks", tensor.name)
+                    throw damaged("has \(tensor.blocks.count) digests for \(count) blocks", tensor.name)
                 }
                 left -= byteCount
             }

@@ -1,6 +1,6 @@
 package import Core
 
-/// `SHA256SUMS`: plain digests of whole files, as `sha256sum -c` and the hub know them.
+/// `SHA256SUMS`: digests of whole files, as read by `sha256sum -c` and used by the Hugging Face Hub.
 package enum SHA256Sums {
     package static let fileName = "SHA256SUMS"
     private static let chunkBytes = 1 << 20
@@ -19,7 +19,7 @@ package enum SHA256Sums {
         return text
     }
 
-    /// Name and digest of every line.
+    /// The file name and digest of every line.
     static func read(directory: String) throws(TesseraError) -> [(name: String, digest: Digest)] {
         let path = "\(directory)/\(fileName)"
         let text = String(decoding: try LocalFiles().read(path, maxBytes: byteLimit), as: UTF8.self)
@@ -29,7 +29,7 @@ package enum SHA256Sums {
             guard let digest = Digest(hex: String(line.prefix(2 * Digest.byteCount))),
                 name.hasPrefix("  ") || name.hasPrefix(" *")
             else {
-                throw TesseraError(.badData, "is no line of checksums", file: path, line: number + 1)
+                throw TesseraError(.badData, "is not a checksum line", file: path, line: number + 1)
             }
             lines.append((String(name.dropFirst(2)), digest))
         }

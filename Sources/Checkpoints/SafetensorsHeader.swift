@@ -5,7 +5,7 @@ package struct TensorEntry: Sendable, Hashable, Codable {
     package let name: String
     package let dtype: DType
     package let shape: [Int]
-    /// Bytes from the beginning of the file.
+    /// The byte range in the file.
     package let range: Range<Int>
 
     package init(name: String, dtype: DType, shape: [Int], range: Range<Int>) {
@@ -26,7 +26,7 @@ package struct TensorEntry: Sendable, Hashable, Codable {
 /// | N, 64 bits | JSON, N bytes | tensor data, no gaps, no slack |
 /// ```
 package struct SafetensorsHeader: Sendable, Hashable {
-    /// In the order of the file.
+    /// In file order.
     package let tensors: [TensorEntry]
     package let metadata: [String: String]
     /// Bytes before the tensor data.
@@ -37,44 +37,44 @@ package struct SafetensorsHeader: Sendable, Hashable {
     /// `FileStatus.identity` of the file that it was read from; empty for one made of bytes.
     package private(set) var fileVersion = ""
 
-    /// The library's own limit.
+    /// The limit of the safetensors library, in bytes.
     package static let jsonLimit = 100_000_000
-    /// Bytes of the length that stands first.
+    /// The size of the length field at the start of the file, in bytes.
     package static let prefixBytes = 8
     static let nameLimit = 4096
     static let rankLimit = 64
 
-    /// Reads and checks the header of the file at `path`; the tensor data is not touched.
+    /// Reads and validates the header of the file at `path`. Tensor data is not read.
     ///
-    /// - Throws: `badData` naming file, tensor and numbers; `inputMissing`, `notAllowed` or `io` when the file cannot be read.
+    /// - Throws: `badData` naming the file, tensor and numbers; `inputMissing`, `notAllowed` or `io` if the file cannot be read.
     package static func read(path: String, in files: any InputFiles) throws(TesseraError) -> SafetensorsHeader {
         let file = try files.open(path)
         guard file.size <= SizeLimit.file else {
             throw TesseraError(
-                .badData, "has \(file.size) bytes, more than the \(SizeLimit.file) that a file may have", file: path)
+                .badData, "has \(file.size) bytes; a file may have at most \(SizeLimit.file)", file: path)
         }
         guard file.size >= prefixBytes else {
-            throw TesseraError(.badData, "is no safetensors file: \(file.size) bytes cannot hold a header", file: path)
+            throw TesseraError(.badData, "is not a safetensors file: \(file.size) bytes is too short for a header", file: path)
         }
         let prefix = try file.bytes(0..<prefixBytes)
         let length = prefix.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
         guard length <= UInt64(jsonLimit) else {
             throw TesseraError(
-                .badData, "the header claims \(length) bytes, more than the \(jsonLimit) that safetensors allows", file: path,
-                advice: "is it a safetensors file?")
+                .badData, "the header length is \(length) bytes; safetensors allows at most \(jsonLimit)", file: path,
+                advice: "check that this is a safetensors file")
         }
         let byteCount = prefixBytes + Int(length)
         guard byteCount <= file.size else {
             throw TesseraError(
-                .badData, "the header claims \(length) bytes, but the file has only \(file.size)", file: path,
-                advice: "the file seems truncated: copy it again")
+                .badData, "the header length is \(length) bytes, but the file has only \(file.size)", file: path,
+                advice: "the file may be truncated; copy it again")
         }
         var header = try SafetensorsHeader(bytes: file.bytes(0..<byteCount), fileSize: file.size, file: path)
         header.fileVersion = file.identity
         return header
     }
 
-    /// - Parameter bytes: the file's first bytes, exactly up to the tensor data.
+    /// - Parameter bytes: all bytes of the file before the tensor data.
     package init(bytes: [UInt8], fileSize: Int, file: String) throws(TesseraError) {
         let json = Array(bytes.dropFirst(Self.prefixBytes))
         let (entries, metadata) = try HeaderParser(file: file, dataStart: bytes.count, fileSize: fileSize).parse(json)
@@ -86,7 +86,7 @@ package struct SafetensorsHeader: Sendable, Hashable {
     }
 }
 
-/// Every rule that a header has to keep.
+/// The rules of the header format.
 private struct HeaderParser {
     let file: String
     let dataStart: Int
@@ -105,7 +105,7 @@ private struct HeaderParser {
             }
         }
         guard json[scanner.position...].allSatisfy({ $0 == 0x20 }) else {
-            throw scanner.error("something follows the header's object")
+            throw scanner.error("unexpected data after the header's object")
         }
         entries.sort { ($0.range.lowerBound, $0.range.upperBound) < ($1.range.lowerBound, $1.range.upperBound) }
         try checkCoverage(entries)
@@ -120,10 +120,10 @@ private struct HeaderParser {
 
     private func entry(_ name: String, _ scanner: inout JSONScanner) throws(TesseraError) -> TensorEntry {
         guard !name.isEmpty, name.utf8.count <= SafetensorsHeader.nameLimit else {
-            throw error("a tensor name has \(name.utf8.count) bytes; 1 to \(SafetensorsHeader.nameLimit) are allowed")
+            throw error("a tensor name has \(name.utf8.count) bytes; it must have 1 to \(SafetensorsHeader.nameLimit)")
         }
         guard !name.utf8.contains(where: { $0 < 0x20 || $0 == 0x7f }) else {
-            throw error("the name \(JSONText.quoted(name)) holds a control character")
+            throw error("the name \(JSONText.quoted(name)) contains a control character")
         }
         var typeName: String?
         var shape: [Int]?
@@ -137,18 +137,18 @@ private struct HeaderParser {
             }
         }
         guard let typeName, let shape, let offsets else {
-            throw error("lacks one of dtype, shape and data_offsets", tensor: name)
+            throw error("must have dtype, shape and data_offsets", tensor: name)
         }
         guard let dtype = DType(rawValue: typeName) else {
-            throw error("has the dtype '\(typeName)', which this version does not know", tensor: name)
+            throw error("has the unknown dtype '\(typeName)'", tensor: name)
         }
         guard offsets.count == 2, offsets[0] <= offsets[1] else {
-            throw error("has the data_offsets \(offsets), which are no range", tensor: name)
+            throw error("has data_offsets \(offsets), which is not a valid range", tensor: name)
         }
         guard offsets[1] <= fileSize - dataStart else {
             throw error(
-                "ends at byte \(offsets[1]) of \(fileSize - dataStart) bytes of tensor data", tensor: name,
-                advice: "the file seems truncated: copy it again")
+                "ends at byte \(offsets[1]), but there are only \(fileSize - dataStart) bytes of tensor data", tensor: name,
+                advice: "the file may be truncated; copy it again")
         }
         try checkSize(name, dtype, shape, byteCount: offsets[1] - offsets[0])
         return TensorEntry(name: name, dtype: dtype, shape: shape, range: dataStart + offsets[0]..<dataStart + offsets[1])
@@ -157,7 +157,7 @@ private struct HeaderParser {
     private func naturals(_ scanner: inout JSONScanner, atMost limit: Int) throws(TesseraError) -> [Int] {
         var numbers: [Int] = []
         try scanner.array { scanner throws(TesseraError) in
-            guard numbers.count < limit else { throw scanner.error("a list of more than \(limit) numbers") }
+            guard numbers.count < limit else { throw scanner.error("more than \(limit) numbers in a list") }
             numbers.append(try scanner.natural())
         }
         return numbers
@@ -175,20 +175,21 @@ private struct HeaderParser {
         }
     }
 
-    /// Each tensor begins where the one before it ended, and the last one ends with the file.
+    /// Each tensor must begin where the previous one ends, and the last one must end with the file.
     private func checkCoverage(_ entries: [TensorEntry]) throws(TesseraError) {
         var end = dataStart
         for entry in entries {
             guard entry.range.lowerBound == end else {
-                let kind = entry.range.lowerBound < end ? "overlaps the tensor before it" : "leaves a hole before it"
-                throw error("\(kind): it begins at byte \(entry.range.lowerBound), where \(end) was expected", tensor: entry.name)
+                let kind =
+                    entry.range.lowerBound < end ? "overlaps the previous tensor" : "leaves a gap after the previous tensor"
+                throw error("\(kind): it begins at byte \(entry.range.lowerBound), not at \(end)", tensor: entry.name)
             }
             end = entry.range.upperBound
         }
         guard end == fileSize else {
             throw error(
-                "the tensors end at byte \(end), the file at \(fileSize)",
-                advice: "the file was cut or something was appended: copy it again")
+                "the tensors end at byte \(end), but the file has \(fileSize) bytes",
+                advice: "the file is truncated or has extra data at its end; copy it again")
         }
     }
 

@@ -1,6 +1,6 @@
 package import Core
 
-/// A small file that goes beside the weights.
+/// A small output file beside the weights.
 package struct SidecarFile: Sendable, Hashable {
     private enum Source: Sendable, Hashable {
         case bytes([UInt8])
@@ -10,7 +10,7 @@ package struct SidecarFile: Sendable, Hashable {
     package let name: String
     private let source: Source
 
-    /// The most that such a file may hold: tokenizers reach tens of megabytes.
+    /// The size limit in bytes. Tokenizers reach tens of megabytes.
     private static let byteLimit = 512 << 20
 
     package init(name: String, bytes: [UInt8]) {
@@ -18,13 +18,13 @@ package struct SidecarFile: Sendable, Hashable {
         source = .bytes(bytes)
     }
 
-    /// - Parameter path: read when the job is published.
+    /// - Parameter path: the file to copy, read when the job is published.
     package init(name: String, copyOf path: String) {
         self.name = name
         source = .copy(of: path)
     }
 
-    /// Where a copy comes from; `nil` for a file made of bytes.
+    /// The path of the original; `nil` for a file made from bytes.
     package var copiedFrom: String? {
         if case .copy(let path) = source { path } else { nil }
     }

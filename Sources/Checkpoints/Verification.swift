@@ -2,7 +2,7 @@ package import Core
 import Dispatch
 import Synchronization
 
-/// What `verify` found out about an output directory.
+/// The result of verifying an output directory.
 package struct VerifyReport: Sendable, Hashable, Codable {
     package struct Finding: Sendable, Hashable, Codable {
         package enum Kind: String, Sendable, Hashable, Codable {
@@ -12,27 +12,27 @@ package struct VerifyReport: Sendable, Hashable, Codable {
         package let kind: Kind
         package let file: String
         package var tensor: String?
-        /// The block of the tensor, from 0.
+        /// The index of the block in the tensor, from 0.
         package var block: Int?
-        /// In words.
+        /// What differs, for people.
         package let message: String
     }
 
     package let tensors: Int
     package let files: Int
     package let totalBytes: Int
-    /// Below `totalBytes` when only a sample of the blocks was read.
+    /// Less than `totalBytes` if only a sample of the blocks was read.
     package let checkedBytes: Int
     package let findings: [Finding]
 }
 
-/// Holds a directory against its manifest.
+/// Checks an output directory against its manifest.
 package struct Verification: Sendable {
     private let directory: String
     private let manifest: Manifest
     private let pieces: [Piece]
 
-    /// Something that is checked on its own.
+    /// A unit of checking.
     private enum Piece: Sendable {
         case header(ManifestPart)
         case block(part: ManifestPart, tensor: ManifestTensor, index: Int, range: Range<Int>)
@@ -47,11 +47,11 @@ package struct Verification: Sendable {
         }
     }
 
-    /// Bytes that are to be read.
+    /// The number of bytes to read.
     package var byteCount: Int { pieces.reduce(0) { $0 + $1.byteCount } }
 
-    /// - Parameter sample: the share of the blocks to read, 0...1; headers and small files are read in any case.
-    /// - Throws: when the directory has no manifest that can be read.
+    /// - Parameter sample: the share of the blocks to read, 0...1; `nil` for all. Headers and small files are always read.
+    /// - Throws: `inputMissing` or `badData` if the directory has no readable manifest.
     package init(directory: String, sample: Double? = nil) throws(TesseraError) {
         self.directory = directory
         manifest = try Manifest.read(directory: directory, in: LocalFiles())
@@ -73,9 +73,9 @@ package struct Verification: Sendable {
         self.pieces = pieces + manifest.files.map(Piece.file)
     }
 
-    /// Reads everything that is to be read, on `threads` threads.
+    /// Reads and checks all pieces on `threads` threads.
     ///
-    /// - Parameter progress: called with the bytes of each piece that is done, from any thread.
+    /// - Parameter progress: called from any thread with the size of each finished piece, in bytes.
     package func run(threads: Int, progress: @escaping @Sendable (Int) -> Void = { _ in }) throws(TesseraError) -> VerifyReport {
         let next = Atomic(0)
         let found = Mutex<[Int: [VerifyReport.Finding]]>([:])
@@ -122,14 +122,14 @@ package struct Verification: Sendable {
     private func check(header part: ManifestPart, path: String) throws(TesseraError) -> [VerifyReport.Finding] {
         let file = try ReadableFile(path)
         guard file.size == part.size else {
-            return [.init(kind: .size, file: part.file, message: "has \(file.size) bytes, \(part.size) were written")]
+            return [.init(kind: .size, file: part.file, message: "has \(file.size) bytes; the manifest says \(part.size)")]
         }
         let dataBytes = part.tensors.reduce(0) { $0 + $1.byteCount }
         var findings: [VerifyReport.Finding] = []
         if try Digest.sha256(of: file.bytes(0..<part.size - dataBytes)) != part.headerDigest {
-            findings.append(.init(kind: .header, file: part.file, message: "the header is not the one that was written"))
+            findings.append(.init(kind: .header, file: part.file, message: "the header differs from the manifest"))
         }
-        // The manifest itself may have been edited: its digests have to agree with each other.
+        // The manifest itself may have been edited, so its digests must agree with each other.
         var tensorDigests: [Digest] = []
         for tensor in part.tensors {
             tensorDigests.append(tensor.digest)
@@ -137,12 +137,12 @@ package struct Verification: Sendable {
                 findings.append(
                     .init(
                         kind: .contents, file: Manifest.fileName, tensor: tensor.name,
-                        message: "its digests contradict each other"))
+                        message: "the digests of this tensor are inconsistent"))
             }
         }
         if try TreeDigest.part(header: part.headerDigest, tensors: tensorDigests) != part.digest {
             findings.append(
-                .init(kind: .contents, file: Manifest.fileName, message: "the digests of \(part.file) contradict each other"))
+                .init(kind: .contents, file: Manifest.fileName, message: "the digests of \(part.file) are inconsistent"))
         }
         return findings
     }
@@ -151,13 +151,13 @@ package struct Verification: Sendable {
         _ part: ManifestPart, _ tensor: ManifestTensor, block: Int, _ range: Range<Int>, path: String
     ) throws(TesseraError) -> [VerifyReport.Finding] {
         let file = try ReadableFile(path)
-        // A file of another size is one finding, at its header.
+        // A wrong file size is reported once, with the header.
         guard file.size == part.size else { return [] }
         guard tensor.blocks.indices.contains(block), try Digest.sha256(of: file.bytes(range)) == tensor.blocks[block] else {
             return [
                 .init(
                     kind: .block, file: part.file, tensor: tensor.name, block: block,
-                    message: "bytes \(range.lowerBound)..<\(range.upperBound) are not those that were written")
+                    message: "bytes \(range.lowerBound)–\(range.upperBound - 1) differ from the manifest")
             ]
         }
         return []
@@ -165,14 +165,14 @@ package struct Verification: Sendable {
 
     private func check(file: ManifestFile, path: String) throws(TesseraError) -> [VerifyReport.Finding] {
         try SHA256Sums.digest(ofFile: path) == file.digest
-            ? [] : [.init(kind: .contents, file: file.file, message: "is not the file that was written")]
+            ? [] : [.init(kind: .contents, file: file.file, message: "differs from the manifest")]
     }
 
-    /// Parts that the manifest does not know would be loaded by some readers.
+    /// Some readers would load parts that the manifest does not list.
     private func checkNames() throws(TesseraError) -> [VerifyReport.Finding] {
         let known = Set(manifest.parts.map(\.file) + manifest.files.map(\.file)).union(Manifest.unlistedFiles)
         return try LocalFiles().list(directory).filter { !known.contains($0) }
-            .map { .init(kind: .extra, file: $0, message: "was not written by this job") }
+            .map { .init(kind: .extra, file: $0, message: "is not in the manifest") }
     }
 
     private func checkSums() throws(TesseraError) -> [VerifyReport.Finding] {
@@ -182,7 +182,7 @@ package struct Verification: Sendable {
         for (name, digest) in try SHA256Sums.read(directory: directory) {
             if let known = whole[name], known != digest {
                 findings.append(
-                    .init(kind: .contents, file: SHA256Sums.fileName, message: "its line for \(name) contradicts the manifest"))
+                    .init(kind: .contents, file: SHA256Sums.fileName, message: "the line for \(name) differs from the manifest"))
             }
         }
         return findings

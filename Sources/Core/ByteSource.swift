@@ -1,6 +1,6 @@
 import Glibc
 
-/// Read access to the bytes of a file, from several threads at once.
+/// The bytes of a file, readable from several threads at once.
 package protocol ByteSource: Sendable {
     /// Bytes.
     var size: Int { get }
@@ -10,8 +10,8 @@ package protocol ByteSource: Sendable {
 
     /// Calls `body` with the bytes of `range`.
     ///
-    /// - Parameter scratch: buffer for at least `range.count` bytes, used when the bytes are not in memory already.
-    /// - Throws: `badData` for a range outside the file, `io` when reading fails, and what `body` throws.
+    /// - Parameter scratch: at least `range.count` bytes, used when the file is not mapped.
+    /// - Throws: `badData` for a range outside the file, `io` if reading fails, and what `body` throws.
     func withBytes<Result>(
         _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
     ) throws -> Result
@@ -21,42 +21,43 @@ package protocol ByteSource: Sendable {
     /// - Throws: `badData` for a range outside the file and for a file that ends before, `io` when reading fails.
     func bytes(_ range: Range<Int>) throws(TesseraError) -> [UInt8]
 
-    /// Where the bytes of `range` lie for as long as the source does; `nil` when they are not in memory, or not in the file.
+    /// The address of the bytes of `range`, valid for the lifetime of the source; `nil` if the file is not mapped or the range is
+    /// outside it.
     func direct(_ range: Range<Int>) -> UnsafeRawPointer?
 
-    // These two have no default: a source that wraps another one and forgot them would keep its input mapped, and its disk idle.
+    // These two have no default. A source that wraps another one and forgot them would keep its input mapped and the disk idle.
 
-    /// Says that the bytes of `range` will be read soon.
+    /// Hints that the bytes of `range` will be read soon.
     func prefetch(_ range: Range<Int>)
 
-    /// Says that the bytes of `range` are unlikely to be read again. They can be: reading them is slower then.
+    /// Hints that the bytes of `range` will probably not be read again. They stay readable, but reading them is slower.
     func release(_ range: Range<Int>)
 }
 
 extension ByteSource {
     package func direct(_ range: Range<Int>) -> UnsafeRawPointer? { nil }
 
-    /// - Throws: `badData` unless `range` lies inside the source and, when it has to be copied, inside `scratch`.
+    /// - Throws: `badData` unless `range` lies inside the source and, if the bytes are to be copied, fits `scratch`.
     package func check(_ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer?, file: String) throws(TesseraError) {
         guard range.lowerBound >= 0, range.upperBound <= size, range.count <= scratch?.count ?? .max else {
             throw TesseraError(
-                .badData, "bytes \(range.lowerBound)..<\(range.upperBound) lie outside the \(size) bytes that can be read",
+                .badData, "bytes \(range.lowerBound)..<\(range.upperBound) are out of range; the file has \(size) bytes",
                 file: file)
         }
     }
 }
 
-/// Opens a file for reading: mapped where that is fast and safe, read piece by piece on network file systems.
+/// Opens a file for reading: mapped on local file systems, read with `pread` on network file systems.
 ///
-/// Faulting pages in over a network is slow, and a file truncated there kills the process that maps it.
+/// Page faults over a network are slow, and if another host truncates a mapped file, the reading process is killed.
 package func openByteSource(path: String) throws(TesseraError) -> any ByteSource {
     let file = try ReadableFile(path)
     return fileSystem(of: file.descriptor) == .local ? try MappedSource(file) : PreadSource(file)
 }
 
-/// Whole-file mapping.
+/// A file mapped as a whole.
 package final class MappedSource: ByteSource, @unchecked Sendable {
-    // Unchecked because of the pointer: to memory that nobody writes and that lives as long as the object.
+    // Unchecked because of the pointer. Nobody writes to the memory, and it lives as long as the object.
     private let file: ReadableFile
     private let bytes: UnsafeRawBufferPointer
 
@@ -101,8 +102,8 @@ package final class MappedSource: ByteSource, @unchecked Sendable {
 
     package func prefetch(_ range: Range<Int>) { file.prefetch(range) }
 
-    /// Unmaps the pages that lie wholly in `range`, on the thread that read them; else one thread would unmap the whole file in the end. A page at
-    /// an end of `range` may hold bytes of a neighbour that is still at work.
+    /// Unmaps the pages that lie wholly in `range`, on the thread that read them. Otherwise a single thread would unmap the whole
+    /// file at the end. A page at an end of `range` may hold bytes of a neighbour that is still in use.
     package func release(_ range: Range<Int>) {
         let page = Int(getpagesize())
         let first = (range.lowerBound + page - 1) / page * page, end = range.upperBound / page * page
@@ -111,7 +112,7 @@ package final class MappedSource: ByteSource, @unchecked Sendable {
     }
 }
 
-/// Reads with `pread` into the caller's scratch.
+/// A file read with `pread` into the caller's scratch memory.
 package final class PreadSource: ByteSource {
     private let file: ReadableFile
 

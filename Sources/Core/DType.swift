@@ -1,7 +1,7 @@
-/// The element types of the safetensors format, by the names that the format gives them.
+/// The element types of the safetensors format; the raw values are the names used in headers.
 ///
-/// Declared in the order of the reference library, narrowest first: its writer lays tensors out in the reverse of this
-/// order, so that every tensor is aligned to its own width without gaps.
+/// Declared in the order of the reference library, narrowest first. Its writer lays tensors out in the reverse order, so that
+/// every tensor is aligned to its element width without gaps.
 package enum DType: String, Sendable, Hashable, Codable, CaseIterable {
     case bool = "BOOL"
     case f4 = "F4"
@@ -26,7 +26,7 @@ package enum DType: String, Sendable, Hashable, Codable, CaseIterable {
     case i64 = "I64"
     case u64 = "U64"
 
-    /// Bits of one element; below 8 for the packed types, whose shapes count logical elements.
+    /// Bits per element; below 8 for the packed types, whose shapes count logical elements.
     package var bitWidth: Int {
         switch self {
         case .f4: 4
@@ -38,8 +38,8 @@ package enum DType: String, Sendable, Hashable, Codable, CaseIterable {
         }
     }
 
-    /// True for the types that arithmetic is defined on: the real floating types of 16 bits and more, and PyTorch's `float8_e4m3fn` and
-    /// `float8_e5m2`.
+    /// Whether merge methods can compute with this type: floating-point types of 16 bits or more, and PyTorch's `float8_e4m3fn`
+    /// and `float8_e5m2`.
     package var isArithmetic: Bool {
         switch self {
         case .f8E4M3, .f8E5M2, .f16, .bf16, .f32, .f64: true

@@ -4,7 +4,7 @@ package struct Digest: Sendable, Hashable {
 
     package static let byteCount = 32
 
-    /// - Returns: `nil` unless there are exactly 32 bytes.
+    /// - Returns: `nil` unless `bytes` has exactly 32 bytes.
     package init?(bytes: some Collection<UInt8>) {
         guard bytes.count == Self.byteCount else { return nil }
         var words: [UInt64] = [0, 0, 0, 0]

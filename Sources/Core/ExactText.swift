@@ -1,9 +1,9 @@
 import Glibc
 
-/// Text that equals only what is written with the same bytes.
+/// Text compared byte by byte.
 ///
-/// A `String` also equals other spellings of the same characters (`é` as one scalar or as two). To a vocabulary they are different
-/// tokens, with rows of their own.
+/// A `String` equals other encodings of the same characters (`é` as one scalar or as two). To a vocabulary these are different
+/// tokens with different rows.
 package struct ExactText: Sendable {
     package let string: String
 
@@ -27,7 +27,7 @@ extension ExactText: Hashable {
 }
 
 extension ExactText: Comparable {
-    /// By bytes, and so by scalars.
+    /// Byte order, which is also scalar order.
     package static func < (left: ExactText, right: ExactText) -> Bool {
         left.string.precedesInBytes(right.string)
     }

@@ -9,13 +9,13 @@ extension TesseraError {
             case ENOENT, ENOTDIR: (.inputMissing, nil)
             case EACCES, EPERM, EROFS: (.notAllowed, "check the permissions")
             case ENOSPC, EDQUOT: (.io, "free some space and try again")
-            case EFBIG: (.io, "the file system or a limit of this process does not allow files of this size")
+            case EFBIG: (.io, "the file system or a process limit (ulimit -f) does not allow files of this size")
             default: (.io, nil)
             }
         return TesseraError(code, "cannot \(verb) the file: \(String(cString: strerror(number)))", file: path, advice: advice)
     }
 
-    /// Any error as one that a user can be shown.
+    /// Converts any error into one that can be shown to a user.
     package init(wrapping error: any Error) {
         switch error {
         case let error as TesseraError: self = error
@@ -28,16 +28,16 @@ extension TesseraError {
 /// A regular file, open for reading at any offset.
 package final class ReadableFile: Sendable {
     package let path: String
-    /// Bytes, when it was opened.
+    /// The size in bytes when the file was opened.
     package let size: Int
-    /// Tells the file from any other that is put in its place, and from itself after a change; means nothing on another host.
+    /// Changes when the file is replaced or written to. Meaningful on this host only.
     package let version: String
     let descriptor: Int32
 
-    /// - Throws: `inputMissing`, `notAllowed` or `io`; `badData` for what is not a regular file.
+    /// - Throws: `inputMissing`, `notAllowed` or `io`; `badData` if it is not a regular file.
     package init(_ path: String) throws(TesseraError) {
         self.path = path
-        // Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
+        // Without O_NONBLOCK, opening a FIFO would block until a writer appears.
         descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { throw .system(errno, "open", path) }
         var status = stat()
@@ -54,7 +54,7 @@ package final class ReadableFile: Sendable {
         version = Self.version(status)
     }
 
-    /// The version of the file that is at `path` now; `nil` when there is none.
+    /// The version of the file now at `path`; `nil` if there is none.
     package static func version(at path: String) -> String? {
         var status = stat()
         return stat(path, &status) == 0 ? version(status) : nil
@@ -66,14 +66,14 @@ package final class ReadableFile: Sendable {
 
     deinit { close(descriptor) }
 
-    /// Asks the disk for the bytes of `range`, without waiting for them. Costs next to nothing where they are in the page cache.
+    /// Starts reading `range` into the page cache without waiting. Costs next to nothing if the bytes are already cached.
     func prefetch(_ range: Range<Int>) {
         guard range.lowerBound >= 0, range.upperBound <= size, let last = range.last else { return }
         let isCached = [range.lowerBound, range.lowerBound + range.count / 2, last].allSatisfy { is_cached(descriptor, $0) != 0 }
         if !isCached { posix_fadvise(descriptor, off_t(range.lowerBound), off_t(range.count), POSIX_FADV_WILLNEED) }
     }
 
-    /// The bytes of `range`.
+    /// Reads the bytes of `range`.
     package func bytes(_ range: Range<Int>) throws(TesseraError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: range.count)
         var failure: TesseraError?
@@ -84,9 +84,9 @@ package final class ReadableFile: Sendable {
         return bytes
     }
 
-    /// Fills `target` with the bytes from `offset` on.
+    /// Fills `target` with the bytes starting at `offset`.
     ///
-    /// - Throws: `badData` when the file ends before, `io` when reading fails.
+    /// - Throws: `badData` if the file is too short, `io` if reading fails.
     package func read(into target: UnsafeMutableRawBufferPointer, at offset: Int) throws(TesseraError) {
         var done = 0
         while done < target.count {
@@ -96,29 +96,29 @@ package final class ReadableFile: Sendable {
                 done += count
             } else if count == 0 {
                 throw TesseraError(
-                    .badData, "ends at byte \(offset + done), \(target.count - done) bytes short of what was to be read",
+                    .badData, "ends at byte \(offset + done); \(target.count - done) more bytes were expected",
                     file: path)
             } else if errno != EINTR {
-                throw .system(errno, "read \(target.count) bytes at \(offset) of", path)
+                throw .system(errno, "read \(target.count) bytes at offset \(offset) of", path)
             }
         }
     }
 }
 
-/// The whole file.
+/// Reads a whole file.
 ///
-/// - Throws: `badData` when it is larger than `maxBytes`.
+/// - Throws: `badData` if the file is larger than `maxBytes`.
 package func readFile(_ path: String, maxBytes: Int) throws(TesseraError) -> [UInt8] {
     let file = try ReadableFile(path)
     guard file.size <= maxBytes else {
-        throw TesseraError(.badData, "has \(file.size) bytes, more than the \(maxBytes) that such a file may have", file: path)
+        throw TesseraError(.badData, "has \(file.size) bytes; the limit for this file is \(maxBytes)", file: path)
     }
     return try file.bytes(0..<file.size)
 }
 
 /// Creates or replaces a small file.
 ///
-/// - Parameter sync: whether its bytes must be durable on return.
+/// - Parameter sync: whether the bytes must be durable on return.
 package func writeFile(_ path: String, _ bytes: [UInt8], sync: Bool) throws(TesseraError) {
     let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o666)
     guard descriptor >= 0 else { throw .system(errno, "create", path) }
@@ -132,7 +132,7 @@ package func writeFile(_ path: String, _ bytes: [UInt8], sync: Bool) throws(Tess
             throw .system(errno, "write", path)
         }
     }
-    if sync, fsync(descriptor) != 0 { throw .system(errno, "make durable", path) }
+    if sync, fsync(descriptor) != 0 { throw .system(errno, "sync", path) }
 }
 
 /// The names in a directory, sorted by their bytes, without `.` and `..`.
@@ -154,16 +154,16 @@ package func isDirectory(_ path: String) -> Bool {
 
 package func fileExists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
-/// What kind of file system a file lies on, as far as it matters here.
+/// The kind of file system that a file is on.
 enum FileSystem {
     case local
-    /// Of several hosts, which keeps their caches in agreement.
+    /// Shared by several hosts, with coherent caches.
     case network
-    /// Served by a program, which may do anything.
+    /// Served by a program (FUSE, 9P), with no guarantees.
     case served
 }
 
-/// By the magic numbers of statfs(2).
+/// Decided by the magic numbers of statfs(2).
 func fileSystem(of descriptor: Int32) -> FileSystem {
     var status = statfs()
     guard fstatfs(descriptor, &status) == 0 else { return .local }

@@ -1,4 +1,4 @@
-/// What a store of files says of one of them without reading its bytes.
+/// What an input store knows about a file without reading its contents.
 package struct FileStatus: Sendable, Hashable {
     package enum Kind: Sendable, Hashable {
         case file
@@ -21,8 +21,8 @@ package struct FileStatus: Sendable, Hashable {
 
 /// Where a job reads its inputs: checkpoints, adapters, tokenizers, stores of task vectors.
 ///
-/// Planner, worker and coordinator know input files by this protocol alone. `LocalFiles` is the file system of this host. Another kind of
-/// store, such as an object store, is another conforming type in a file of its own.
+/// Planner, worker and coordinator know input files by this protocol alone. `LocalFiles` is the file system of this host. Another
+/// kind of store, such as an object store, is another conforming type in a file of its own.
 package protocol InputFiles: Sendable {
     /// The names in a directory, sorted by their bytes.
     ///
@@ -55,7 +55,7 @@ extension InputFiles {
         let source = try open(path)
         guard source.size <= maxBytes else {
             throw TesseraError(
-                .badData, "has \(source.size) bytes, more than the \(maxBytes) that such a file may have", file: path)
+                .badData, "has \(source.size) bytes; the limit for this file is \(maxBytes)", file: path)
         }
         return try source.bytes(0..<source.size)
     }

@@ -1,17 +1,17 @@
 /// Reads JSON strictly and in one pass, for files that may be hostile.
 ///
-/// Unlike a decoder it refuses duplicate keys, keeps nothing that is not asked for, and says at which byte something is wrong.
+/// Unlike a decoder, the scanner rejects duplicate keys, keeps only what the caller asks for, and reports the byte of an error.
 package struct JSONScanner {
     private let bytes: [UInt8]
     private let file: String?
-    /// The byte that is read next.
+    /// The offset of the next byte.
     package private(set) var position: Int
 
-    /// Deep enough for any sane file, shallow enough for any stack.
+    /// Deep enough for any real file, shallow enough for any stack.
     private static let depthLimit = 64
     private var depth = 0
 
-    /// - Parameter start: the byte that is read first.
+    /// - Parameter start: the offset of the first byte to read.
     package init(_ bytes: [UInt8], file: String?, from start: Int = 0) {
         self.bytes = bytes
         self.file = file
@@ -24,18 +24,18 @@ package struct JSONScanner {
 
     // MARK: Structure
 
-    /// Calls `member` with each key of the object; it must consume the value.
+    /// Calls `member` with each key of the object. The callback must consume the value.
     package mutating func object(_ member: (inout JSONScanner, String) throws(TesseraError) -> Void) throws(TesseraError) {
         var keys = KeySet()
         try elements(from: "{", to: "}") { scanner throws(TesseraError) in
             let key = try scanner.string()
-            guard keys.insert(ExactText(key)) else { throw scanner.error("the key '\(key)' occurs twice") }
+            guard keys.insert(ExactText(key)) else { throw scanner.error("duplicate key '\(key)'") }
             try scanner.expect(":")
             try member(&scanner, key)
         }
     }
 
-    /// Calls `element` for each element of the array; it must consume it.
+    /// Calls `element` for each element of the array. The callback must consume the element.
     package mutating func array(_ element: (inout JSONScanner) throws(TesseraError) -> Void) throws(TesseraError) {
         try elements(from: "[", to: "]", element)
     }
@@ -45,7 +45,7 @@ package struct JSONScanner {
     ) throws(TesseraError) {
         try expect(opening)
         depth += 1
-        guard depth <= Self.depthLimit else { throw error("nested more than \(Self.depthLimit) deep") }
+        guard depth <= Self.depthLimit else { throw error("nested more than \(Self.depthLimit) levels deep") }
         defer { depth -= 1 }
         if takes(closing) { return }
         while true {
@@ -59,7 +59,7 @@ package struct JSONScanner {
         guard takes(scalar) else { throw error("expected '\(scalar)', found \(found)") }
     }
 
-    /// Consumes the next byte after white space if it is this one.
+    /// Skips white space and consumes the next byte if it is `scalar`.
     private mutating func takes(_ scalar: Unicode.Scalar) -> Bool {
         skipSpace()
         guard position < bytes.count, bytes[position] == UInt8(ascii: scalar) else { return false }
@@ -76,13 +76,13 @@ package struct JSONScanner {
         }
     }
 
-    /// The next byte after white space, which stays to be read; `nil` at the end.
+    /// The next byte after white space, without consuming it; `nil` at the end.
     package mutating func peek() -> UInt8? {
         skipSpace()
         return position < bytes.count ? bytes[position] : nil
     }
 
-    /// What was consumed, as it is written.
+    /// The consumed bytes of `range`, unchanged.
     package func bytes(of range: Range<Int>) -> [UInt8] { Array(bytes[range]) }
 
     package var isAtEnd: Bool { position == bytes.count }
@@ -95,7 +95,7 @@ package struct JSONScanner {
 
     // MARK: Values
 
-    /// Consumes any value; the range of its bytes.
+    /// Consumes any value and returns the range of its bytes.
     @discardableResult
     package mutating func value() throws(TesseraError) -> Range<Int> {
         skipSpace()
@@ -140,9 +140,9 @@ package struct JSONScanner {
             value = sum
             position += 1
         }
-        guard position > start else { throw error("expected a whole number from 0 up, found \(found)") }
+        guard position > start else { throw error("expected a non-negative integer, found \(found)") }
         guard position == bytes.count || !Self.isLiteralByte(bytes[position]) else {
-            throw error("expected a whole number from 0 up")
+            throw error("expected a non-negative integer")
         }
         return value
     }
@@ -162,7 +162,7 @@ package struct JSONScanner {
         position = endOfPlainText
         if position < bytes.count, bytes[position] == UInt8(ascii: "\"") {
             position += 1
-            guard let string = text(start..<position - 1) else { throw error("a string that is not UTF-8") }
+            guard let string = text(start..<position - 1) else { throw error("string is not valid UTF-8") }
             return string
         }
         return try string(after: Array(bytes[start..<position]))
@@ -194,22 +194,22 @@ package struct JSONScanner {
     private mutating func string(after plain: [UInt8]) throws(TesseraError) -> String {
         var text = plain
         while true {
-            guard position < bytes.count else { throw error("a string without an end") }
+            guard position < bytes.count else { throw error("unterminated string") }
             let byte = bytes[position]
             position += 1
             switch byte {
             case UInt8(ascii: "\""):
-                guard let string = String(validating: text, as: UTF8.self) else { throw error("a string that is not UTF-8") }
+                guard let string = String(validating: text, as: UTF8.self) else { throw error("string is not valid UTF-8") }
                 return string
             case UInt8(ascii: "\\"): try escape(into: &text)
-            case ..<0x20: throw error("a control character in a string")
+            case ..<0x20: throw error("unescaped control character in a string")
             default: text.append(byte)
             }
         }
     }
 
     private mutating func escape(into text: inout [UInt8]) throws(TesseraError) {
-        guard position < bytes.count else { throw error("a string without an end") }
+        guard position < bytes.count else { throw error("unterminated string") }
         let byte = bytes[position]
         position += 1
         switch byte {
@@ -224,16 +224,16 @@ package struct JSONScanner {
             if (0xd800..<0xdc00).contains(code) {
                 guard position + 1 < bytes.count, bytes[position] == UInt8(ascii: "\\"), bytes[position + 1] == UInt8(ascii: "u")
                 else {
-                    throw error("half of a surrogate pair")
+                    throw error("unpaired surrogate")
                 }
                 position += 2
                 let low = try hexUnit()
-                guard (0xdc00..<0xe000).contains(low) else { throw error("half of a surrogate pair") }
+                guard (0xdc00..<0xe000).contains(low) else { throw error("unpaired surrogate") }
                 code = 0x10000 + (code - 0xd800) << 10 + (low - 0xdc00)
             }
-            guard let scalar = Unicode.Scalar(code) else { throw error("half of a surrogate pair") }
+            guard let scalar = Unicode.Scalar(code) else { throw error("unpaired surrogate") }
             text.append(contentsOf: String(Character(scalar)).utf8)
-        default: throw error("an unknown escape in a string")
+        default: throw error("unknown escape sequence in a string")
         }
     }
 
@@ -241,7 +241,7 @@ package struct JSONScanner {
         guard position + 4 <= bytes.count,
             let unit = UInt32(String(decoding: bytes[position..<position + 4], as: UTF8.self), radix: 16),
             bytes[position] != UInt8(ascii: "+")
-        else { throw error("four hexadecimal digits expected after \\u") }
+        else { throw error("expected four hexadecimal digits after \\u") }
         position += 4
         return unit
     }

@@ -1,10 +1,10 @@
-/// Changes to arrays and objects inside the text: only what is added or taken away changes a byte.
+/// Edits of arrays and objects inside the text. Only added or removed entries change bytes.
 extension JSONText {
     /// An element of an array or a member of an object.
     package struct Child: Sendable, Hashable {
         /// `nil` in an array.
         package let key: String?
-        /// The value as it is written.
+        /// The value as written.
         package let value: [UInt8]
     }
 
@@ -15,19 +15,19 @@ extension JSONText {
         let value: Range<Int>
     }
 
-    /// The value at `path` as it is written.
+    /// The value at `path` as written.
     package func json(_ path: [String]) -> String? {
         range(of: path).map { String(decoding: bytes[$0], as: UTF8.self) }
     }
 
-    /// The elements of the array at `path`, each as it is written; `nil` when there is no array.
+    /// The elements of the array at `path`, each as written; `nil` if there is no array.
     package func elements(_ path: [String]) -> [String]? {
         (try? list(at: path, opening: "["))?.children.map { String(decoding: bytes[$0.value], as: UTF8.self) }
     }
 
-    /// Gives the value at `path` another, if it is there.
+    /// Replaces the value at `path`, if it exists.
     ///
-    /// - Returns: whether it was.
+    /// - Returns: whether the value existed.
     @discardableResult
     package mutating func replace(_ path: [String], withJSON json: String) -> Bool {
         guard let range = range(of: path) else { return false }
@@ -35,16 +35,16 @@ extension JSONText {
         return true
     }
 
-    /// Adds elements at the end of the array at `path`, each on a line of its own if the first one is.
+    /// Appends elements to the array at `path`, each on its own line if the first element is.
     ///
-    /// - Throws: `badData` when there is no array.
+    /// - Throws: `badData` if there is no array.
     package mutating func append(_ elements: [String], to path: [String]) throws(TesseraError) {
         try append(elements, to: path, opening: "[")
     }
 
-    /// Adds members at the end of the object at `path`.
+    /// Appends members to the object at `path`. The caller must not pass existing keys.
     ///
-    /// - Throws: `badData` when there is no object. Keys that are there already are the caller's fault.
+    /// - Throws: `badData` if there is no object.
     package mutating func append(members: [(key: String, json: String)], to path: [String]) throws(TesseraError) {
         try append(members.map { "\(Self.quoted($0.key)): \($0.json)" }, to: path, opening: "{")
     }
@@ -62,9 +62,9 @@ extension JSONText {
         bytes.insert(contentsOf: added, at: list.children.last?.whole.upperBound ?? list.range.lowerBound + 1)
     }
 
-    /// Takes away the elements or members of the array or object at `path` that are not to stay.
+    /// Removes the elements or members at `path` for which `stays` returns false.
     ///
-    /// - Throws: `badData` when there is neither, and what `stays` throws.
+    /// - Throws: `badData` if there is no array or object, and what `stays` throws.
     package mutating func keep(in path: [String], where stays: (Child) throws(TesseraError) -> Bool) throws(TesseraError) {
         let list = try list(at: path, opening: nil)
         var kept: [UInt8] = []
@@ -86,7 +86,7 @@ extension JSONText {
         bytes.replaceSubrange(list.range.lowerBound + 1..<end, with: kept)
     }
 
-    /// - Parameter opening: what the value at `path` must begin with; `nil` for either of the two.
+    /// - Parameter opening: the bracket that the value at `path` must begin with; `nil` for either.
     private func list(at path: [String], opening: Unicode.Scalar?) throws(TesseraError) -> (range: Range<Int>, children: [Place])
     {
         let wanted = opening.map { [UInt8(ascii: $0)] } ?? [UInt8(ascii: "["), UInt8(ascii: "{")]

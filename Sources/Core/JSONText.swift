@@ -1,18 +1,18 @@
-/// A JSON object as text, which can be read and changed key by key while every other byte stays as it is.
+/// A JSON object as text, read and edited key by key. All other bytes stay unchanged.
 ///
-/// For `config.json`: rewriting it through a decoder would reorder its keys and respell its numbers.
+/// For `config.json`: decoding and encoding the file would reorder its keys and reformat its numbers.
 package struct JSONText: Sendable, Hashable {
     package internal(set) var bytes: [UInt8]
     let file: String?
 
-    /// - Throws: `badData` unless the bytes are one JSON object.
+    /// - Throws: `badData` unless the bytes are exactly one JSON object.
     package init(_ bytes: [UInt8], file: String? = nil) throws(TesseraError) {
         self.bytes = bytes
         self.file = file
         var scanner = JSONScanner(bytes, file: file)
         try scanner.object { scanner, _ throws(TesseraError) in try scanner.value() }
         scanner.skipSpace()
-        guard scanner.isAtEnd else { throw scanner.error("something follows the object") }
+        guard scanner.isAtEnd else { throw scanner.error("unexpected data after the object") }
     }
 
     // MARK: Reading
@@ -29,7 +29,7 @@ package struct JSONText: Sendable, Hashable {
 
     package func flag(_ path: [String]) -> Bool? { text(path).flatMap { Bool($0) } }
 
-    /// The value as it is written.
+    /// The value as written.
     private func text(_ path: [String]) -> String? {
         range(of: path).map { String(decoding: bytes[$0], as: UTF8.self) }
     }
@@ -55,7 +55,7 @@ package struct JSONText: Sendable, Hashable {
 
     // MARK: Changing
 
-    /// Gives the top-level `key` a value, in its place if it is there and else at the object's end.
+    /// Sets the top-level `key`: in place if it exists, otherwise at the end of the object.
     package mutating func set(_ key: String, to value: String) { set(key, toJSON: Self.quoted(value)) }
 
     package mutating func set(_ key: String, to value: Int) { set(key, toJSON: "\(value)") }
@@ -65,7 +65,7 @@ package struct JSONText: Sendable, Hashable {
         if let range = range(of: [key]) {
             bytes.replaceSubrange(range, with: json.utf8)
         } else if let opening = bytes.firstIndex(of: UInt8(ascii: "{")), let closing = bytes.lastIndex(of: UInt8(ascii: "}")) {
-            // The new member is indented like the first one, and stands behind the last one.
+            // The new member goes after the last one, indented like the first.
             let indent = bytes[(opening + 1)...].prefix { [0x20, 0x09, 0x0a, 0x0d].contains($0) }
             let isEmpty = opening + 1 + indent.count == closing
             let end = bytes[..<closing].lastIndex { ![0x20, 0x09, 0x0a, 0x0d].contains($0) } ?? opening
@@ -74,7 +74,7 @@ package struct JSONText: Sendable, Hashable {
         }
     }
 
-    /// A JSON string, escaped as serde_json does it: what must be, and no more.
+    /// A JSON string, escaped as serde_json does: only what must be escaped.
     package static func quoted(_ text: String) -> String {
         // Names of tensors and files rarely need escapes.
         guard !text.utf8.allSatisfy({ $0 >= 0x20 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }) else {

@@ -1,7 +1,7 @@
 import CLinux
 import Glibc
 
-/// One part that is being written, at any offset and from any thread.
+/// An output part being written, at any offset and from any thread.
 package final class OutputFile: Sendable {
     package let path: String
     /// Bytes.
@@ -10,8 +10,8 @@ package final class OutputFile: Sendable {
 
     /// Creates the file.
     ///
-    /// - Parameter reserve: whether its blocks are taken from the disk now, so that a lack of space shows at once.
-    /// - Throws: `io` when there is too little space, or `notAllowed`.
+    /// - Parameter reserve: whether to allocate all disk blocks now, so that a full disk is noticed at once.
+    /// - Throws: `io` if there is too little space, or `notAllowed`.
     package init(creating path: String, size: Int, reserve: Bool) throws(TesseraError) {
         self.path = path
         self.size = size
@@ -28,11 +28,11 @@ package final class OutputFile: Sendable {
 
     /// Opens a file that another process created, possibly on another host.
     ///
-    /// - Throws: `inputMissing` when it is not there, `badData` when it is not of that size.
+    /// - Throws: `inputMissing` if the file does not exist, `badData` if its size is not `size`.
     package init(existing path: String, size: Int) throws(TesseraError) {
         self.path = path
         self.size = size
-        // For writing alone: a network file system need not read the rest of a page that several hosts write to.
+        // Write-only, so that a network file system need not read the rest of a page that several hosts write to.
         descriptor = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
         guard descriptor >= 0 else { throw .system(errno, "open", path) }
         var status = stat()
@@ -44,12 +44,13 @@ package final class OutputFile: Sendable {
 
     deinit { close(descriptor) }
 
-    /// Writes `bytes` at `offset`, and has the disk begin with them.
+    /// Writes `bytes` at `offset` and starts write-back.
     ///
-    /// - Throws: `io` when that fails; `internal` when they do not lie inside the file.
+    /// - Throws: `io` if writing fails; `internal` if the bytes do not fit the file.
     package func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(TesseraError) {
         guard offset >= 0, bytes.count <= size - offset else {
-            throw TesseraError(.internal, "\(bytes.count) bytes at \(offset) lie outside the \(size) of the part", file: path)
+            throw TesseraError(
+                .internal, "writing \(bytes.count) bytes at offset \(offset) would exceed the part's \(size) bytes", file: path)
         }
         guard var next = bytes.baseAddress else { return }
         var position = offset
@@ -63,7 +64,7 @@ package final class OutputFile: Sendable {
                 throw .system(errno, "write", path)
             }
         }
-        // Or the cache would fill with what the last fsync then has to wait for. Small pieces are better written together.
+        // Without early write-back the final fsync would have to wait for all dirty pages. Small writes are better batched.
         if bytes.count >= 1 << 20 { begin_write_back(descriptor, offset, bytes.count) }
     }
 
@@ -75,17 +76,16 @@ package final class OutputFile: Sendable {
         if let failure { throw failure }
     }
 
-    /// Makes everything durable that this host wrote.
+    /// Makes everything that this host wrote durable.
     package func sync() throws(TesseraError) {
-        guard fsync(descriptor) == 0 else { throw .system(errno, "make durable", path) }
+        guard fsync(descriptor) == 0 else { throw .system(errno, "sync", path) }
     }
 
-    /// Whether several hosts can write to one page of the file without undoing each other's bytes.
+    /// Whether several hosts can write to the same page of the file without overwriting each other's bytes.
     package var isShareable: Bool { fileSystem(of: descriptor) == .network }
 }
 
-/// Tells the kernel that runs here from that of any other machine, and of any other time; `nil` where it does not say. Processes with the same
-/// one share their page cache.
+/// Identifies this boot of this machine's kernel; `nil` if unknown. Processes with the same identity share a page cache.
 package func kernelIdentity() -> String? {
     guard let bytes = try? readFile("/proc/sys/kernel/random/boot_id", maxBytes: 4096) else { return nil }
     return String(decoding: bytes.prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self)

@@ -1,6 +1,6 @@
-/// Everything that is wrong with a request, found at once so that it can be mended at once.
+/// Everything that is wrong with a request, reported together so that it can be fixed in one go.
 package struct Problems: Error, Sendable, Hashable, Codable {
-    /// At least one.
+    /// Never empty.
     package let all: [TesseraError]
 
     package init(_ all: [TesseraError]) { self.all = all }

@@ -1,6 +1,6 @@
-/// Numbers as people read and write them.
+/// Numbers formatted for people.
 package enum Quantity {
-    /// `988.1 MB`, in decimal units as disks and the hub count.
+    /// `988.1 MB`, in decimal units, as disks and the Hugging Face Hub use them.
     package static func bytes(_ count: Int) -> String {
         let units = ["B", "kB", "MB", "GB", "TB", "PB"]
         var value = Double(count)

@@ -1,10 +1,10 @@
 import CLibCrypto
 
-/// SHA-256 over bytes that come piece by piece, by the system's libcrypto.
+/// Incremental SHA-256, computed by the system's libcrypto.
 package struct SHA256: ~Copyable {
     private let context: OpaquePointer
 
-    /// - Throws: `internal` when libcrypto has no SHA-256 or no memory.
+    /// - Throws: `internal` if libcrypto lacks SHA-256 or memory.
     package init() throws(TesseraError) {
         guard let context = EVP_MD_CTX_new() else { throw Self.failure }
         guard EVP_DigestInit_ex(context, EVP_sha256(), nil) == 1 else {
@@ -24,7 +24,7 @@ package struct SHA256: ~Copyable {
 
     package func update(_ digest: Digest) { update(digest.bytes) }
 
-    /// The digest of everything so far. Further updates would be lost: the value is consumed.
+    /// The digest of all updates. Consumes the value, since later updates would be lost.
     package consuming func finalize() throws(TesseraError) -> Digest {
         var bytes = [UInt8](repeating: 0, count: Digest.byteCount)
         guard EVP_DigestFinal_ex(context, &bytes, nil) == 1, let digest = Digest(bytes: bytes) else { throw Self.failure }

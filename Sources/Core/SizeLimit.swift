@@ -15,11 +15,11 @@ extension DType {
     ///   fill whole bytes.
     package func byteCount(ofShape shape: [Int]) throws(TesseraError) -> Int {
         guard let count = Shape.elementCount(shape), count <= SizeLimit.tensor / 8 else {
-            throw TesseraError(.badData, "has the shape \(shape), whose size overflows the bounds of a tensor")
+            throw TesseraError(.badData, "has the shape \(shape), which is too large")
         }
         guard count * bitWidth % 8 == 0 else {
             throw TesseraError(
-                .badData, "has the shape \(shape) of \(bitWidth)-bit elements, which do not fill whole bytes")
+                .badData, "has the shape \(shape) of \(bitWidth)-bit elements, which is not a whole number of bytes")
         }
         return count * bitWidth / 8
     }

@@ -1,13 +1,13 @@
-/// What went wrong, where, and what to do about it: the one error that a user of Tessera meets.
+/// What went wrong, where, and how to fix it. The only error type that users see.
 ///
-/// It travels over the wire unchanged, so that a worker's complaint reads the same at the submitter's terminal.
+/// Sent over the wire unchanged, so that a worker's error reads the same in the submitter's terminal.
 package struct TesseraError: Error, Sendable, Hashable, Codable {
-    /// The kind of failure, which decides the exit code and whether trying again can help.
+    /// The kind of failure. Determines the exit code and whether a retry can help.
     package enum Code: String, Sendable, Hashable, Codable, CaseIterable {
         case difference, usage, badData, inputMissing, unreachable, `internal`, cannotCreate, io, temporary, protocolMismatch
         case notAllowed, cancelled
 
-        /// The process exit code, after sysexits.h (docs/operations.md).
+        /// The process exit code, following sysexits.h.
         package var exitCode: Int32 {
             switch self {
             case .difference: 1
@@ -25,7 +25,7 @@ package struct TesseraError: Error, Sendable, Hashable, Codable {
             }
         }
 
-        /// Whether the same work may succeed on another attempt or another host.
+        /// Whether the same work may succeed in another attempt or on another host.
         package var isTransient: Bool {
             switch self {
             case .unreachable, .io, .temporary, .inputMissing: true
@@ -35,13 +35,13 @@ package struct TesseraError: Error, Sendable, Hashable, Codable {
     }
 
     package var code: Code
-    /// What was wrong, as a clause without a final full stop.
+    /// What is wrong: a clause without a final full stop.
     package var problem: String
     package var file: String?
     package var tensor: String?
-    /// Line of `file`, from 1.
+    /// The line in `file`, counted from 1.
     package var line: Int?
-    /// What to do, as a sentence without a final full stop.
+    /// How to fix it: a clause without a final full stop.
     package var advice: String?
 
     package init(

@@ -4,7 +4,7 @@ import Foundation
 import Protocol
 import Synchronization
 
-/// A coordinator and workers as processes of their own, on loopback.
+/// A coordinator and workers in separate processes on loopback.
 final class DemoCluster: Sendable {
     let jobs: HostPort
     let status: HostPort
@@ -16,9 +16,11 @@ final class DemoCluster: Sendable {
         self.processes = Mutex(processes)
     }
 
-    /// Starts everything and waits until all workers have joined.
+    /// Starts all processes and waits until every worker has joined.
     ///
-    /// - Parameter logs: where each process writes its log.
+    /// - Parameters:
+    ///   - pace: the pause of each worker before a shard, in milliseconds.
+    ///   - logs: the directory for the log of each process.
     static func start(workers: [String], pace: Int, logs: String) async throws -> DemoCluster {
         let coordinator = try tessera(
             ["coordinator", "--listen", "127.0.0.1:0", "--status", "127.0.0.1:0"], log: "\(logs)/coordinator.log")
@@ -47,7 +49,7 @@ final class DemoCluster: Sendable {
         return cluster
     }
 
-    /// kill -9.
+    /// Kills a process with SIGKILL.
     func kill(_ name: String) {
         if let process = processes.withLock({ $0[name] }) { Foundation.kill(process.processIdentifier, SIGKILL) }
     }
@@ -68,7 +70,7 @@ final class DemoCluster: Sendable {
         throw TesseraError(.unreachable, "the workers did not join the coordinator at \(jobs)")
     }
 
-    /// This executable with other arguments.
+    /// Starts this executable with other arguments.
     private static func tessera(_ arguments: [String], log: String) throws -> Process {
         guard FileManager.default.createFile(atPath: log, contents: nil), let handle = FileHandle(forWritingAtPath: log) else {
             throw TesseraError(.cannotCreate, "cannot create the log", file: log)

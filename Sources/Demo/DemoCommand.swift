@@ -8,16 +8,16 @@ import TesseraCLI
 
 package struct DemoCommand: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(
-        commandName: "demo", abstract: "Merge real checkpoints with a coordinator and three workers, and kill one of them.",
+        commandName: "demo", abstract: "Merge real checkpoints with a coordinator and three workers, one of which is killed.",
         discussion: """
-            Eight fine-tunes of a small vision transformer, which come with Tessera, are merged into one by TIES. Everything runs on this \
-            machine, on loopback. The workers pause before each shard so that there is something to watch.
+            The demo merges eight fine-tunes of a small vision transformer, which are part of Tessera, into one with TIES. \
+            Everything runs on this machine. The workers pause before each shard so that there is something to watch.
             """)
 
-    @Option(help: ArgumentHelp("Where to put the merged model. The default is a new temporary directory.", valueName: "dir"))
+    @Option(help: ArgumentHelp("The directory for the merged model. The default is a new temporary directory.", valueName: "dir"))
     var output: String?
 
-    @Option(help: ArgumentHelp("How long each worker pauses before a shard.", valueName: "milliseconds"))
+    @Option(help: ArgumentHelp("Pause of each worker before a shard.", valueName: "milliseconds"))
     var pace = 150
 
     package init() {}
@@ -31,7 +31,7 @@ package struct DemoCommand: AsyncParsableCommand {
     }
 }
 
-/// The demonstration, step by step.
+/// The steps of the demo.
 struct Demo: Sendable {
     private let directory: String
     private let digits: String
@@ -59,24 +59,26 @@ struct Demo: Sendable {
         try writeFile(recipePath, Array(recipe.utf8), sync: false)
         let merged = "\(directory)/merged", reference = "\(directory)/merged-by-run"
 
-        print(Terminal.styled("Tessera demo", .bold) + ": eight fine-tuned digit classifiers into one, by TIES")
+        print(Terminal.styled("Tessera demo", .bold) + ": merging eight fine-tuned digit classifiers into one with TIES")
         print("")
         let cluster = try await DemoCluster.start(workers: Self.workers, pace: pace, logs: directory)
         defer { cluster.stop() }
-        print("A coordinator listens on \(cluster.jobs), its status is on http://\(cluster.status)/api/v1/jobs")
-        print("Workers \(Self.workers.joined(separator: ", ")) have joined. Halfway through, \(Self.victim) gets kill -9.")
+        print("The coordinator listens on \(cluster.jobs); its status is at http://\(cluster.status)/api/v1/jobs.")
+        print(
+            "Workers \(Self.workers.joined(separator: ", ")) have joined. Halfway through, \(Self.victim) is killed with kill -9."
+        )
         print("")
         let job = try await watch(cluster, recipe: recipePath, output: merged)
         print("")
         print(
-            "The cluster merged \(Quantity.bytes(job.bytesOutput)) in \(job.shards.total) shards and \(job.attempts) attempts, in \(Quantity.seconds(job.seconds)) at demo pace."
-        )
+            "The cluster merged \(Quantity.bytes(job.bytesOutput)) in \(job.shards.total) shards and \(job.attempts) attempts, "
+                + "in \(Quantity.seconds(job.seconds)) at demo pace.")
 
         let verification = try Verification(directory: merged).run(threads: availableProcessors())
-        try check(verification.findings.isEmpty, "the merged checkpoint is not what was written")
+        try check(verification.findings.isEmpty, "the merged checkpoint differs from its manifest")
         print(
-            "\(Terminal.styled("✓", .green)) verified: \(verification.tensors) tensors in \(verification.files) files have the digests of the manifest"
-        )
+            "\(Terminal.styled("✓", .green)) verified: \(verification.tensors) tensors in \(verification.files) files "
+                + "match the manifest")
 
         let local = LocalRun(threads: availableProcessors(), memory: 1 << 30, log: quietLog)
         let status = try await local.run(
@@ -85,10 +87,10 @@ struct Demo: Sendable {
                 options: JobOptions(overwrite: true))
         ) { _, _ in }
         if let error = status.error { throw error }
-        try check(try Self.sameFiles(merged, reference), "tessera run made other bytes than the cluster")
+        try check(try Self.sameFiles(merged, reference), "the outputs of tessera run and of the cluster differ")
         print(
-            "\(Terminal.styled("✓", .green)) tessera run, in one process and at full speed, took \(Quantity.seconds(status.seconds)) and made the same bytes"
-        )
+            "\(Terminal.styled("✓", .green)) tessera run, in one process at full speed, made the same bytes in "
+                + Quantity.seconds(status.seconds))
         print("")
         for line in DigitsFamily.accuracyTable(digits: digits, merged: merged) { print(line) }
         print(
@@ -98,24 +100,31 @@ struct Demo: Sendable {
               tessera plan \(recipePath)
               tessera inspect \(merged)
               tessera verify \(merged)
-              tessera run RECIPE OUT        with a recipe of your own; every mergekit config is one
+              tessera run RECIPE OUT        with your own recipe, such as any mergekit configuration
             """)
     }
 
     private var recipe: String {
         let models = Self.tunes.map { "- model: \(digits)/\($0)\n  parameters: {weight: 0.15, density: 0.5}" }
-        return
-            "merge_method: ties\nbase_model: \(digits)/base\nmodels:\n\(models.joined(separator: "\n"))\nparameters: {normalize: false}\ndtype: float32\n"
+        return """
+            merge_method: ties
+            base_model: \(digits)/base
+            models:
+            \(models.joined(separator: "\n"))
+            parameters: {normalize: false}
+            dtype: float32
+
+            """
     }
 
-    /// Submits the job, shows its shards, and kills the victim on the way.
+    /// Submits the job, shows its shards, and kills the victim halfway.
     private func watch(_ cluster: DemoCluster, recipe path: String, output: String) async throws -> JobStatus {
         let submission = Submit(
             recipe: recipe, recipeName: path, workingDirectory: directory, output: output,
             options: JobOptions(overwrite: true, shardBytes: 40_000))
         return try await CoordinatorClient.connect(to: cluster.jobs) { client in
             guard case .submitted(let submitted) = try await client.ask(.submit(submission)) else {
-                throw TesseraError(.protocolMismatch, "the coordinator did not take the job")
+                throw TesseraError(.protocolMismatch, "the coordinator did not accept the job")
             }
             var view = ShardMosaic(workers: Self.workers)
             var isKilled = false
@@ -127,7 +136,7 @@ struct Demo: Sendable {
                 if !isKilled, holdsLease, 2 * job.shards.committed >= job.shards.total {
                     cluster.kill(Self.victim)
                     isKilled = true
-                    view.note("\(Self.victim) was killed with a shard in hand; the others take it over")
+                    view.note("\(Self.victim) was killed during a shard; another worker takes the shard over")
                 }
                 view.show(job)
                 if job.state == .done { return job }
@@ -138,10 +147,10 @@ struct Demo: Sendable {
     }
 
     private func check(_ condition: Bool, _ problem: String) throws(TesseraError) {
-        guard condition else { throw TesseraError(.difference, problem, advice: "please report this: it is a bug") }
+        guard condition else { throw TesseraError(.difference, problem, advice: "this is a bug; please report it") }
     }
 
-    /// Whether two outputs hold the same files with the same bytes, but for the reports of their runs.
+    /// Whether two outputs have the same files with the same bytes, apart from their run reports.
     private static func sameFiles(_ first: String, _ second: String) throws -> Bool {
         let names = try listDirectory(first).filter { $0 != "tessera.report.json" }
         guard try listDirectory(second).filter({ $0 != "tessera.report.json" }) == names else { return false }

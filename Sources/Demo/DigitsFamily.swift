@@ -2,9 +2,9 @@ import Core
 import Foundation
 import TesseraCLI
 
-/// The checkpoints that come with Tessera: a small vision transformer, trained on digits, and eight fine-tunes of it.
+/// The checkpoints bundled with Tessera: a small vision transformer trained on digits, and eight fine-tunes of it.
 enum DigitsFamily {
-    /// Beside the executable, where the build puts resources, or in the working tree.
+    /// Finds the checkpoints beside the executable, where the build puts resources, or in the working tree.
     static func locate() throws(TesseraError) -> String {
         let executable = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
         let beside = URL(fileURLWithPath: executable).deletingLastPathComponent().path
@@ -15,20 +15,20 @@ enum DigitsFamily {
         throw TesseraError(
             .inputMissing, "the demo's checkpoints are neither beside the executable nor in the working directory",
             file: candidates[0],
-            advice: "run it from a clone of the repository: swift run -c release tessera demo")
+            advice: "run the demo from a clone of the repository: swift run -c release tessera demo")
     }
 
-    /// Accuracies on the test images of all eight domains, if there is a Python with numpy to run the merged model.
+    /// Accuracy on the test images of all eight domains, if Python with numpy is available to run the merged model.
     ///
-    /// Those of the base and the fine-tunes come with the checkpoints (`accuracy.json`).
+    /// The accuracies of the base and the fine-tunes are bundled with the checkpoints (`accuracy.json`).
     static func accuracyTable(digits: String, merged: String) -> [String] {
         guard let known = try? readFile("\(digits)/accuracy.json", maxBytes: 1 << 20),
             let published = try? JSONDecoder().decode([String: [String: Double]].self, from: Data(known)),
             let base = published["base"], let after = accuracy(digits: digits, of: merged)
         else {
-            return ["(with python3 and numpy, the accuracy of the merged model would stand here)"]
+            return ["(install python3 and numpy to see the accuracy of the merged model here)"]
         }
-        var table = TextTable([("ACCURACY ON", .left), ("BASE", .right), ("MERGED", .right), ("ITS OWN FINE-TUNE", .right)])
+        var table = TextTable([("ACCURACY ON", .left), ("BASE", .right), ("MERGED", .right), ("OWN FINE-TUNE", .right)])
         func percent(_ value: Double?) -> String { value.map { "\(Quantity.decimal($0 * 100, places: 1)) %" } ?? "–" }
         func mean(_ values: [Double]) -> Double? { values.isEmpty ? nil : values.reduce(0, +) / Double(values.count) }
         let domains = published.keys.filter { $0 != "base" }.sorted()

@@ -1,7 +1,7 @@
 import Protocol
 import TesseraCLI
 
-/// Shows each shard of a job as a tile: who is at it, or whose it is.
+/// Shows each shard of a job as a coloured cell: the worker that processes or processed it.
 struct ShardMosaic {
     private let workers: [String]
     private var screen = Screen()
@@ -21,12 +21,12 @@ struct ShardMosaic {
             "  " + tiles[start..<min(tiles.count, start + Self.tilesPerRow)].joined(separator: " ")
         }
         let legend = workers.map { Terminal.styled("■ \($0)", colour(of: $0)) }.joined(separator: "  ")
-        lines += ["", "  \(job.shards.committed) of \(job.shards.total) shards   \(legend)   ▫ at work  · waiting"]
+        lines += ["", "  \(job.shards.committed) of \(job.shards.total) shards   \(legend)   ▫ in progress  · waiting"]
         lines += notes.map { "  " + Terminal.styled($0, .red) }
         screen.show(lines, redraws: true)
     }
 
-    /// One line for each quarter of the job, for logs.
+    /// One line per quarter of the job, for logs.
     private mutating func showPlainly(_ job: JobStatus) {
         let quarter = job.shards.total > 0 ? 4 * job.shards.committed / job.shards.total : 4
         for note in notes { print("  \(note)") }

@@ -2,16 +2,16 @@ package import Checkpoints
 package import Core
 import TensorKernels
 
-/// What differs between two checkpoints.
+/// The differences between two checkpoints.
 package struct CheckpointComparison {
     package struct Difference: Encodable {
         package let tensor: String
         package let description: String
-        /// Elements that differ.
+        /// The number of elements that differ (bytes, for types without arithmetic).
         package var elements: Int?
-        /// The largest difference between two elements; none where that is no number.
+        /// The largest absolute difference of two elements; `nil` if it is not finite.
         package var largest: Double?
-        /// `‖x − y‖ / ‖x‖`, where that is a number.
+        /// `‖x − y‖ / ‖x‖`; `nil` if it is not finite.
         package var relative: Double?
     }
 
@@ -72,7 +72,7 @@ package struct CheckpointComparison {
 
     private struct Tally {
         var differing = 0
-        package var largest = 0.0
+        var largest = 0.0
         var distance = 0.0
         var norm = 0.0
 

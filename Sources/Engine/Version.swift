@@ -1,2 +1,2 @@
-/// The version of this build, as `--version`, hello and manifest name it.
+/// The version of this build, shown by `--version` and recorded in hellos and manifests.
 package let tesseraVersion = "0.1.0"

@@ -93,26 +93,29 @@ package struct Parameter: Sendable {
         number(name, scope, default: value, in: Double.leastNonzeroMagnitude...Double.greatestFiniteMagnitude, summary)
     }
 
-    /// What is wrong with a number outside the range, in words.
+    /// The message for a number outside the range.
     package func complaint(about number: Double) -> String {
-        let isOpen = range.upperBound == Double.greatestFiniteMagnitude
-        let bound = { (value: Double) in kind == .integer ? "\(Int(exactly: value) ?? 0)" : "\(value)" }
-        if isOpen, range.lowerBound == Double.leastNonzeroMagnitude { return "'\(name)' is greater than 0, not \(bound(number))" }
-        return isOpen
-            ? "'\(name)' is at least \(bound(range.lowerBound)), not \(bound(number))"
-            : "'\(name)' lies between \(bound(range.lowerBound)) and \(bound(range.upperBound)), not at \(bound(number))"
+        let low = Self.text(range.lowerBound)
+        let wanted =
+            range.upperBound < Double.greatestFiniteMagnitude
+            ? "from \(low) to \(Self.text(range.upperBound))"
+            : range.lowerBound == Double.leastNonzeroMagnitude ? "greater than 0" : "at least \(low)"
+        return "'\(name)' is \(Self.text(number)); it must be \(wanted)"
     }
 
-    /// What to write for a value that makes no sense.
+    /// A number as a user would write it: `1`, not `1.0`.
+    private static func text(_ number: Double) -> String { Int(exactly: number).map { "\($0)" } ?? "\(number)" }
+
+    /// What to write instead of an invalid value.
     package var advice: String {
         let isBounded = range.lowerBound > -Double.greatestFiniteMagnitude && range.upperBound < Double.greatestFiniteMagnitude
-        let bound = { (value: Double) in Int(exactly: value).map { "\($0)" } ?? "\(value)" }
         switch kind {
         case .flag: return "write '\(name): true' or '\(name): false'"
-        case .integer: return "write a whole number without a point, such as '\(name): \(bound(max(1, range.lowerBound)))'"
-        case .number where isBounded: return "write a number from \(bound(range.lowerBound)) to \(bound(range.upperBound))"
-        case .number where range.lowerBound == Double.leastNonzeroMagnitude: return "write a number above 0"
-        case .number where range.lowerBound == 0: return "write 0 or a number above it"
+        case .integer: return "write an integer, such as '\(name): \(Self.text(max(1, range.lowerBound)))'"
+        case .number where isBounded:
+            return "write a number from \(Self.text(range.lowerBound)) to \(Self.text(range.upperBound))"
+        case .number where range.lowerBound == Double.leastNonzeroMagnitude: return "write a number greater than 0"
+        case .number where range.lowerBound == 0: return "write 0 or a greater number"
         case .number: return "write a number, such as '\(name): 0.5', or a list of numbers"
         }
     }

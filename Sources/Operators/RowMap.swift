@@ -75,12 +75,6 @@ package struct RowMap: Sendable, Hashable {
     /// What `row`, which must be below `rowCount`, is made of.
     package func origin(ofRow row: Int) -> Origin { runs[runIndex(ofRow: row)].origin(ofRow: row) }
 
-    /// Whether the aligned matrix is one of the stored ones from its first row on.
-    package var isIdentity: Bool {
-        guard runs.count == 1, case .stored(let row) = runs[0].origin else { return runs.isEmpty }
-        return row.row == 0
-    }
-
     /// How many rows each of `sources` matrices must have for every run to lie inside.
     func rowsNeeded(sources: Int) -> [Int]? {
         var needed = Array(repeating: 0, count: sources)

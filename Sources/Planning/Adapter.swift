@@ -42,12 +42,12 @@ struct Adapter {
         } catch let error as TesseraError {
             throw error
         } catch {
-            throw TesseraError(.badData, "is no adapter's config: \(error)", file: configPath)
+            throw TesseraError(.badData, "is not a valid adapter config: \(error)", file: configPath)
         }
         guard (config.peft_type ?? "LORA") == "LORA", config.use_dora != true else {
             throw TesseraError(
                 .badData,
-                "is an adapter of the type \(config.use_dora == true ? "DoRA" : config.peft_type ?? "?"), only plain LoRA can be folded",
+                "is a \(config.use_dora == true ? "DoRA" : config.peft_type ?? "?") adapter; only plain LoRA can be merged",
                 file: configPath, advice: "merge it into its model with PEFT first")
         }
         header = try SafetensorsHeader.read(path: "\(directory)/\(Self.weightsName)", in: files)
@@ -55,15 +55,15 @@ struct Adapter {
         for entry in header.tensors {
             guard let key = Key(entry.name, prefix: Self.prefix) else {
                 throw TesseraError(
-                    .badData, "is no part of a LoRA adapter that can be folded", file: "\(directory)/\(Self.weightsName)",
+                    .badData, "is not part of a LoRA adapter that can be merged", file: "\(directory)/\(Self.weightsName)",
                     tensor: entry.name)
             }
             guard key.factor != .b else { continue }
             guard let target = key.target(in: model) else {
                 throw TesseraError(
-                    .badData, "the model has no tensor '\(key.module).weight' that it could change",
+                    .badData, "the model has no tensor '\(key.module).weight' for it",
                     file: "\(directory)/\(Self.weightsName)",
-                    tensor: entry.name, advice: "is it an adapter of this model?")
+                    tensor: entry.name, advice: "check that the adapter belongs to this model")
             }
             guard key.factor == .a else {
                 changes[ExactText(target)] = .replacement(entry)
@@ -73,7 +73,7 @@ struct Adapter {
                 entry.shape[0] > 0
             else {
                 throw TesseraError(
-                    .badData, "has no second factor of the same rank", file: "\(directory)/\(Self.weightsName)",
+                    .badData, "has no second factor with the same rank", file: "\(directory)/\(Self.weightsName)",
                     tensor: entry.name)
             }
             let rank = Double(entry.shape[0]), alpha = try Self.alpha(of: key.module, config, file: configPath)
@@ -90,7 +90,8 @@ struct Adapter {
                 let anchored = pattern.hasPrefix("^") ? String(pattern.dropFirst()) : "(?:.*\\.)?(?:\(pattern))"
                 if try Regex(anchored).wholeMatch(in: module) != nil { return alpha }
             } catch {
-                throw TesseraError(.badData, "'\(pattern)' in 'alpha_pattern' is no regular expression: \(error)", file: file)
+                throw TesseraError(
+                    .badData, "'\(pattern)' in 'alpha_pattern' is not a valid regular expression: \(error)", file: file)
             }
         }
         guard let alpha = config.lora_alpha else { throw TesseraError(.badData, "has no 'lora_alpha'", file: file) }

@@ -133,7 +133,7 @@ struct InputSet {
             byteCount += file.part.size
             guard byteCount > SizeLimit.total else { continue }
             throw Problems([
-                TesseraError(.badData, "the inputs have more than \(SizeLimit.total) bytes together", file: recipeFile)
+                TesseraError(.badData, "the inputs have more than \(SizeLimit.total) bytes in total", file: recipeFile)
             ])
         }
     }
@@ -148,7 +148,7 @@ struct InputSet {
         blamed.problem = error.file.map { "\($0): \(error.problem)" } ?? error.problem
         blamed.file = recipeFile
         blamed.line = named.line
-        blamed.advice = error.advice ?? "correct the path: it leads to a directory with a model, or behind '+' with an adapter"
+        blamed.advice = error.advice ?? "correct the path: it must be a directory with a model, or with an adapter after '+'"
         return blamed
     }
 
@@ -173,8 +173,8 @@ struct InputSet {
             let written = ModelReference(parsing: opened.store.index.base.model)
             guard let known = base ?? written, known.task == nil, known.adapter == nil else {
                 throw TesseraError(
-                    .badData, "the store's base cannot be '\(base ?? reference)'", file: reference.path,
-                    advice: "name the store's own base, '\(opened.store.index.base.model)', as 'base_model'")
+                    .badData, "'\(base ?? reference)' cannot be the store's base", file: reference.path,
+                    advice: "set 'base_model' to the store's base, '\(opened.store.index.base.model)'")
             }
             model = known.model
             task = opened
@@ -183,8 +183,8 @@ struct InputSet {
         let isStore = try TaskVectorStore.isStore(directory, in: locator.roots.files)
         if task == nil, isStore {
             throw TesseraError(
-                .badData, "is a store of task vectors, not a model", file: reference.path,
-                advice: "name one of its tasks, as in '\(reference.path)#TASK'")
+                .badData, "is a task-vector store, not a model", file: reference.path,
+                advice: "name one of its tasks: '\(reference.path)#TASK'")
         }
         let checkpoint = try Checkpoint.open(directory, in: locator.roots.files)
         try task?.check(checkpoint, reference: "\(model)")

@@ -13,7 +13,8 @@ enum MergekitDifferences {
             recipe.method.value != "passthrough"
         {
             remarks.append(
-                "computed in float32 and rounded once at the end; mergekit rounds every step to the working type, so its last bits differ"
+                "computed in float32 and rounded once at the end; mergekit rounds every step to the working type, so the last "
+                    + "bits differ"
             )
         }
         let trims = tensors.contains { tensor in
@@ -24,10 +25,11 @@ enum MergekitDifferences {
         }
         if trims, tensors.contains(where: { $0.randomKey != nil }) {
             remarks.append(
-                "which entries are dropped follows from --seed and from no order of work; mergekit draws other random numbers")
+                "dropped entries depend only on --seed, not on the order of work; mergekit draws other random numbers")
         } else if trims {
             remarks.append(
-                "entries that are equal to a trim threshold are kept by lowest index; mergekit's choice depends on its sort")
+                "of entries equal to a trim threshold, the first are kept; mergekit's choice depends on its sort"
+            )
         }
         return remarks
     }

@@ -37,8 +37,8 @@ struct ModelLocator {
             }
             guard source.revision == nil else {
                 throw TesseraError(
-                    .badData, "'\(source)' names a revision of a local directory, which has none", file: source.path,
-                    advice: "leave '@\(source.revision ?? "")' out")
+                    .badData, "'\(source)' names a revision, but a local directory has no revisions", file: source.path,
+                    advice: "remove '@\(source.revision ?? "")'")
             }
             return path
         } catch  where error.code == .inputMissing {
@@ -49,9 +49,10 @@ struct ModelLocator {
 
     private func snapshot(of repository: HubRepository) throws(TesseraError) -> String {
         guard let snapshot = try repository.snapshot() else {
-            let known = try repository.isCached ? "has no revision '\(repository.revision)' of it" : "does not hold it"
+            let known = try repository.isCached ? "has no revision '\(repository.revision)' of it" : "does not contain it"
             throw TesseraError(
-                .inputMissing, "no such file or directory, and the hub cache \(repository.cache) \(known)", file: repository.name,
+                .inputMissing, "no such file or directory, and the Hugging Face cache \(repository.cache) \(known)",
+                file: repository.name,
                 advice: "correct the path, or download the repository, for example with: hf download \(repository.name)")
         }
         guard let path = roots.locate(try roots.relativePath(of: snapshot, workingDirectory: nil)) else {

@@ -54,7 +54,7 @@ struct OutputTensorList {
         } else {
             for module in recipe.modules { specs += self.specs(of: module, names: names) }
         }
-        if names.isEmpty { problems.append(TesseraError(.badData, "the models hold no tensors", file: recipe.file)) }
+        if names.isEmpty { problems.append(TesseraError(.badData, "the models have no tensors", file: recipe.file)) }
         guard problems.isEmpty else { throw Problems(problems) }
         return specs.sorted { $0.name.precedesInBytes($1.name) }
     }
@@ -75,7 +75,7 @@ struct OutputTensorList {
         for name in known.sorted() where !listed.contains(where: { $0.value == name }) {
             complain(
                 "the module '\(name)' is not listed, so its tensors would be missing", line: listed.first?.line ?? 1,
-                advice: "list every module of the models under 'modules:'")
+                advice: "list all modules of the models under 'modules:'")
         }
     }
 
@@ -118,14 +118,14 @@ struct OutputTensorList {
         where slice.sources[..<index].contains(where: { $0.model == source.model }) {
             complain(
                 "the model '\(inputs.inputs[source.model].reference)' is listed twice", line: source.line,
-                advice: "add the two weights and list it once")
+                advice: "list it once, with the sum of the weights")
             return
         }
         if method.inputs.base == .required, slice.base == nil {
             complain(
-                "the method '\(method.name)' needs a base", line: line,
+                "the method '\(method.name)' needs a base model", line: line,
                 advice: recipe.baseModel == nil
-                    ? "add a line 'base_model: PATH'" : "list the base among the sources of every slice")
+                    ? "add 'base_model: PATH'" : "list the base among the sources of every slice")
             return
         }
         let hasBaseRole = method.inputs.givesBaseARole && slice.base != nil
@@ -134,12 +134,13 @@ struct OutputTensorList {
         let range = method.inputs.models
         let expected = range.count == 1 ? "\(range.lowerBound)" : "at least \(range.lowerBound)"
         complain(
-            "the method '\(method.name)' takes \(expected) \(range.upperBound == 1 ? "model" : "models")\(hasBaseRole ? " besides the base" : ""), the recipe has \(models)",
+            "the method '\(method.name)' takes \(expected) \(range.upperBound == 1 ? "model" : "models")"
+                + "\(hasBaseRole ? " besides the base" : ""); the recipe has \(models)",
             line: line,
             advice: !method.inputs.givesBaseARole && slice.base != nil && recipe.baseModel != nil
-                ? "the base counts as a model here: leave 'base_model' out"
+                ? "the base counts as a model here; remove 'base_model'"
                 : models > range.upperBound
-                    ? "leave \(models - range.upperBound) out, or choose a method for more models"
+                    ? "remove \(models - range.upperBound), or choose a method for more models"
                     : "add \(range.lowerBound - models) more")
     }
 
@@ -153,8 +154,8 @@ struct OutputTensorList {
                 let input = inputs.inputs[source.model], own = input.layers.counts[prefix] ?? 0
                 guard own != count, own > 0 else { continue }
                 complain(
-                    "'\(input.reference)' has \(own) layers in \(prefix), another model has \(count)", line: source.line,
-                    advice: "merge models of one depth, or choose layers with 'slices'")
+                    "'\(input.reference)' has \(own) layers in \(prefix); another model has \(count)", line: source.line,
+                    advice: "merge models with the same number of layers, or choose layers with 'slices'")
                 return []
             }
         }
@@ -176,7 +177,7 @@ struct OutputTensorList {
                 prefixes.isEmpty
                     ? "the models have no numbered layers to slice"
                     : "the models have several stacks of layers: \(prefixes.map(\.string).joined(separator: ", "))", line: line,
-                advice: prefixes.isEmpty ? "use 'models:'" : "use 'modules:', and slices within a module")
+                advice: prefixes.isEmpty ? "use 'models:'" : "use 'modules:', with slices in each module")
             return []
         }
         var specs: [OutputTensorSpec] = []
@@ -224,8 +225,9 @@ struct OutputTensorList {
             let input = inputs.inputs[source.model], count = input.layers.counts[prefix] ?? 0
             guard let layers = source.layers, layers.upperBound <= count else {
                 complain(
-                    "'\(input.reference)' has \(count) layers, the recipe asks for [\(source.layers?.lowerBound ?? 0), \(source.layers?.upperBound ?? 0)]",
-                    line: source.line, advice: "the last layer of the range is not included: END is at most \(count)")
+                    "'\(input.reference)' has \(count) layers; the recipe asks for "
+                        + "[\(source.layers?.lowerBound ?? 0), \(source.layers?.upperBound ?? 0)]",
+                    line: source.line, advice: "END is exclusive and must be at most \(count)")
                 continue
             }
             for name in input.checkpoint.tensorNames {

@@ -6,14 +6,16 @@ extension Parameter {
     func convert(_ value: ScalarValue) -> Result<ParameterValue, Complaint> {
         switch kind {
         case .flag:
-            guard let flag = value.asBool else { return .failure(Complaint("'\(name)' is true or false, not '\(value)'")) }
+            guard let flag = value.asBool else {
+                return .failure(Complaint("'\(name)' is \(value.shown); it must be true or false"))
+            }
             return .success(.flag(flag))
         case .number, .integer:
             guard let number = value.asDouble, number.isFinite else {
-                return .failure(Complaint("'\(name)' is a number, not '\(value)'"))
+                return .failure(Complaint("'\(name)' is \(value.shown); it must be a number"))
             }
             guard kind == .number || number == number.rounded() else {
-                return .failure(Complaint("'\(name)' is a whole number, not \(number)"))
+                return .failure(Complaint("'\(name)' is \(number); it must be an integer"))
             }
             guard range.contains(number) else { return .failure(Complaint(complaint(about: number))) }
             return .success(.number(number))

@@ -39,9 +39,9 @@ struct ParameterNames {
                 let filter = condition.filter ?? "", parts = Set(tensors.flatMap { $0.split(separator: ".").map(String.init) })
                 let words = parts.filter { Int($0) == nil }.sorted()
                 return told(
-                    "no tensor's name holds '\(filter)', so the filter does nothing", condition.line,
+                    "no tensor name contains '\(filter)', so the filter has no effect", condition.line,
                     Suggestion.closest(to: filter, in: words).map { "did you mean '\($0)'?" }
-                        ?? "write a part of a name, such as \(words.prefix(8).map { "'\($0)'" }.joined(separator: ", "))")
+                        ?? "write a part of a tensor name, such as \(words.prefix(8).map { "'\($0)'" }.joined(separator: ", "))")
             })
     }
 
@@ -64,7 +64,7 @@ struct ParameterNames {
             let advice =
                 Suggestion.closest(to: name, in: known).map { "did you mean '\($0)'?" }
                 ?? (known.isEmpty ? "it has none" : "it has \(known.joined(separator: ", "))")
-            return told("the method '\(method.name)' has no parameter '\(name)', so it is ignored", setting.line, advice)
+            return told("the method '\(method.name)' has no parameter '\(name)'; it is ignored", setting.line, advice)
         }
     }
 
@@ -73,8 +73,8 @@ struct ParameterNames {
         method.parameters.filter { $0.scope == .shared }.compactMap { parameter in
             scope.settings[parameter.name].map {
                 told(
-                    "'\(parameter.name)' is one value for all models, so it is ignored at one of them", $0.line,
-                    "move it to the recipe's own 'parameters:'")
+                    "'\(parameter.name)' is shared by all models; setting it for one model has no effect", $0.line,
+                    "move it to the top-level 'parameters:'")
             }
         }
     }

@@ -54,17 +54,17 @@ struct ParameterResolution {
         func problem(_ text: String, line: Int, _ advice: String) -> TesseraError {
             TesseraError(.badData, text, file: recipe.file, line: line, advice: advice)
         }
-        let needs = "the method '\(method.name)' needs a value of '\(name)'"
+        let needs = "the method '\(method.name)' needs a value for '\(name)'"
         let known = method.parameters.map(\.name)
         let slips = scopes.flatMap(\.settings).filter { word, _ in
             !known.contains(word) && Suggestion.closest(to: word, in: known) == name
         }
         if let (word, setting) = slips.min(by: { ($0.value.line, $0.key) < ($1.value.line, $1.key) }) {
-            return problem("\(needs), and has no parameter '\(word)'", line: setting.line, "did you mean '\(name)'?")
+            return problem("\(needs); it has no parameter '\(word)'", line: setting.line, "did you mean '\(name)'?")
         }
         if let setting = scopes.compactMap({ $0.settings[name] }).first(where: { !$0.value.conditions.isEmpty }) {
             return problem(
-                "no filter of '\(name)' fits every tensor", line: setting.line,
+                "no filter of '\(name)' matches every tensor", line: setting.line,
                 "add '- value: VALUE' as the last entry, for all other tensors")
         }
         if let source {
@@ -73,13 +73,15 @@ struct ParameterResolution {
             return problem(
                 "\(needs) for \(isForAll ? "every model" : "the model \(model ?? "")")",
                 line: isForAll ? recipe.method.line : source.line,
-                "add '\(name): VALUE' under \(isForAll ? "the" : "its") 'parameters:'\(isForAll ? " of each" : ", or under the recipe's own")"
+                "add '\(name): VALUE' under \(isForAll ? "the" : "its") 'parameters:'"
+                    + (isForAll ? " of each" : ", or under the top-level 'parameters:'")
             )
         }
         if let misplaced = spec.sources.compactMap({ $0.parameters.settings[name] }).first {
             return problem(
-                "\(needs) for all models, not at one of them", line: misplaced.line, "move it to the recipe's own 'parameters:'")
+                "\(needs) that applies to all models, not to one of them", line: misplaced.line,
+                "move it to the top-level 'parameters:'")
         }
-        return problem(needs, line: recipe.method.line, "add '\(name): VALUE' under the recipe's 'parameters:'")
+        return problem(needs, line: recipe.method.line, "add '\(name): VALUE' under the top-level 'parameters:'")
     }
 }

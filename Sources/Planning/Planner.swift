@@ -40,7 +40,7 @@ package enum Planner {
         }
         let work = try tensors.map { tensor in
             guard let place = places[ExactText(tensor.name)] else {
-                throw TesseraError(.internal, "the layout has no place for it", tensor: tensor.name)
+                throw TesseraError(.internal, "the layout has no place for this tensor", tensor: tensor.name)
             }
             return tensor.work(part: place.part, entry: place.entry)
         }

@@ -29,6 +29,6 @@ struct ProblemList {
         guard count > 0 else { return }
         let rest = count - Self.shownLimit
         throw Problems(
-            problems + (rest > 0 ? [TesseraError(.badData, "and \(rest) more problems like these", file: file)] : []))
+            problems + (rest > 0 ? [TesseraError(.badData, "and \(rest) more problems of this kind", file: file)] : []))
     }
 }

@@ -20,8 +20,8 @@ extension InputSet.Input {
             ?? (checkpoint.config?.json([key])?.first == "{" ? "'\(key)' in its \(Checkpoint.configName)" : nil)
         guard let scale else { return nil }
         return (
-            "holds scaled float8 numbers in \(reference), which mean nothing without \(scale)",
-            "multiply the scales in first, for example to bfloat16; passthrough without 'dtype' and 'scale' copies it as it is"
+            "has scaled float8 values in \(reference), which need \(scale)",
+            "apply the scales first, for example by converting to bfloat16, or use passthrough without 'dtype' and 'scale'"
         )
     }
 }

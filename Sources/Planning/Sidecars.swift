@@ -99,7 +99,7 @@ struct Sidecars {
         let hasHead = layout.parts.contains { $0.tensors.contains { TensorName($0.name).isHead } }
         if hasHead, config.flag([Self.tieKey]) == true {
             config.replace([Self.tieKey], withJSON: "false")
-            remarks.append("the output has a head of its own, so '\(Self.tieKey)' in its config.json is set to false")
+            remarks.append("the output has an untied head, so '\(Self.tieKey)' is set to false in its config.json")
         }
         return (config.bytes, remarks)
     }

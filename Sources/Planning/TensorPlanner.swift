@@ -57,7 +57,7 @@ struct TensorPlanner {
         try problems.throwIfAny()
         guard let first = incomplete.first else { return (tensors, []) }
         let rest = incomplete.count > 1 ? " and \(incomplete.count - 1) more" : ""
-        return (tensors, ["not every model has \(first)\(rest): merged from those that do"])
+        return (tensors, ["not every model has \(first)\(rest); merged from the models that do"])
     }
 
     /// What there is of a spec.
@@ -96,7 +96,7 @@ struct TensorPlanner {
                 throw problem(
                     spec.name,
                     "missing in \(list(lacking)), present in \(sources.count) of \(spec.sources.count) models",
-                    advice: "merge models of one architecture")
+                    advice: "merge models with the same architecture")
             }
             method = substitute.method
             if substitute.isBaseAlone, let base {
@@ -136,7 +136,7 @@ struct TensorPlanner {
         let isCopy = !isArithmetic && Set(types).count == 1
         guard isArithmetic || isCopy else {
             throw problem(
-                spec.name, "the models hold it in types that cannot be merged with each other: \(list(types.map(\.rawValue)))")
+                spec.name, "the models have it in types that cannot be merged: \(list(types.map(\.rawValue)))")
         }
         let method: any MergeMethod.Type = isCopy ? Identical.self : wanted
         let values = try ParameterResolution(recipe: recipe, method: method, inputs: inputs).values(for: spec)
@@ -189,8 +189,8 @@ struct TensorPlanner {
         guard found.sources.allSatisfy(\.dtype.isArithmetic) else {
             throw problem(
                 found.spec.name,
-                "holds \(list(Set(found.sources.map(\.dtype.rawValue)).sorted())) values, whose rows cannot be brought together",
-                advice: "leave 'tokenizer' out, or convert the models to a floating type")
+                "has \(list(Set(found.sources.map(\.dtype.rawValue)).sorted())) values, whose rows cannot be aligned",
+                advice: "remove 'tokenizer', or convert the models to a floating-point type")
         }
         // Maps count the matrices in the order of the vocabulary's models.
         let models = found.spec.sources.map(\.model)
@@ -214,7 +214,7 @@ struct TensorPlanner {
         let names = spec.sources.map { inputs.inputs[$0.model].reference }
         throw problem(
             spec.name, "has shape \(shapes[0]) in \(names[0]) and \(shapes[other]) in \(names[other])",
-            advice: "merge models of one size; for different vocabularies the embeddings have to be aligned first")
+            advice: "merge models with the same sizes; to merge different vocabularies, add 'tokenizer_source: union'")
     }
 
     private func problem(_ tensor: String, _ text: String, advice: String? = nil) -> Problems {

@@ -1,8 +1,8 @@
-/// What a recipe says about the output's chat template.
+/// The `chat_template` of a recipe.
 package enum ChatTemplateSetting: Sendable, Hashable {
-    /// The one that most of the models have.
+    /// The template that most of the models have.
     case auto
-    /// One of the well-known ones.
+    /// A built-in template.
     case named(Name)
     case literal(String)
 
@@ -10,10 +10,10 @@ package enum ChatTemplateSetting: Sendable, Hashable {
         case alpaca, chatml, exaone, llama3, mistral
     }
 
-    /// A literal has at least this many characters, and a `{` among them: anything else is a slip in a name.
+    /// A literal has at least this many characters, including a `{`; anything else is a misspelled name.
     private static let literalLength = 20
 
-    /// - Returns: `nil` for text that is neither a name nor a template.
+    /// - Returns: `nil` if the text is neither a known name nor a template.
     init?(_ text: String) {
         if text == "auto" {
             self = .auto

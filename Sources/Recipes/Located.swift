@@ -1,4 +1,4 @@
-/// A value and the line of the recipe it stands on, from 1.
+/// A value and its line in the recipe, from 1.
 package struct Located<Value> {
     package let value: Value
     package let line: Int

@@ -1,13 +1,13 @@
 import Yams
 
-/// YAML 1.1's merge keys: `<<: *defaults` puts the pairs of another map, or of several, into this one, behind its own.
+/// YAML 1.1's merge keys: `<<: *defaults` adds the pairs of one or more other maps to this one. The map's own pairs win.
 struct MergeKeys {
-    /// Aliases of aliases can make a short text mean a gigantic one; no recipe has as many nodes.
+    /// Nested aliases can make a short text expand without bound. No real recipe has this many nodes.
     private static let nodeLimit = 200_000
 
     private var visited = 0
 
-    /// The node with every merge key resolved; `nil` when it is too large, or what is merged is no map.
+    /// The node with all merge keys resolved; `nil` if it is too large or merges something that is not a map.
     mutating func resolve(_ node: Node) -> Node? {
         visited += 1
         guard visited <= Self.nodeLimit else { return nil }
@@ -39,7 +39,7 @@ struct MergeKeys {
             }
         }
         guard !merged.isEmpty else { return Node.Mapping(own, mapping.tag, mapping.style, mapping.mark) }
-        // The map's own pairs win, then the first that is merged.
+        // The map's own pairs win, then those merged first.
         var seen = Set(own.compactMap(\.0.plainText))
         for pair in merged where seen.insert(pair.0.plainText ?? "").inserted { own.append(pair) }
         return Node.Mapping(own, mapping.tag, mapping.style, mapping.mark)

@@ -1,6 +1,7 @@
-/// A model as a recipe names it: `path[@revision][+adapter[@revision]]`, or `store#task` for a fine-tune in a store of task vectors.
+/// A model reference in a recipe: `path[@revision][+adapter[@revision]]`, or `store#task` for a fine-tune in a task-vector
+/// store.
 ///
-/// Two references are the same model only when they are written the same.
+/// Two references denote the same model only if they are written the same.
 package struct ModelReference: Sendable, Hashable {
     package struct Source: Sendable, Hashable {
         package let path: String
@@ -21,7 +22,7 @@ package struct ModelReference: Sendable, Hashable {
 
     package let model: Source
     package let adapter: Source?
-    /// The task, where the model is a store.
+    /// The task, if the model is a task-vector store.
     package let task: String?
 
     package init(model: Source, adapter: Source? = nil, task: String? = nil) {
@@ -30,7 +31,7 @@ package struct ModelReference: Sendable, Hashable {
         self.task = task
     }
 
-    /// - Returns: `nil` for an empty path, or more than one `+`, `@` or `#` in a place.
+    /// - Returns: `nil` for an empty path or a repeated `+`, `@` or `#`.
     package init?(parsing text: String) {
         if text.contains("#") {
             let parts = text.split(separator: "#", omittingEmptySubsequences: false).map(String.init)

@@ -1,23 +1,23 @@
 import Core
 
-/// What a recipe writes for one parameter.
+/// The setting of one parameter in a recipe.
 package enum ParameterSetting: Sendable, Hashable {
     /// One value, or a gradient over the layers.
     case values(Values)
-    /// The first condition that fits decides.
+    /// The first condition whose filter matches applies.
     case conditions([Condition])
 
     package enum Values: Sendable, Hashable {
         case scalar(ScalarValue)
-        /// Evenly spaced over the layers, interpolated between.
+        /// Values evenly spaced over the layers, with linear interpolation.
         case gradient([ScalarValue])
     }
 
     package struct Condition: Sendable, Hashable {
-        /// A part of the tensor's name; `nil` and `*` fit every tensor.
+        /// A substring of the tensor's name; `nil` and `*` match every tensor.
         package let filter: String?
         package let values: Values
-        /// Of the recipe.
+        /// The line in the recipe.
         package let line: Int
 
         package init(filter: String?, values: Values, line: Int) {
@@ -32,10 +32,10 @@ package enum ParameterSetting: Sendable, Hashable {
         }
     }
 
-    /// Filters and their values; none for a value without filters.
+    /// The filters with their values; empty if there are no filters.
     package var conditions: [Condition] { if case .conditions(let conditions) = self { conditions } else { [] } }
 
-    /// Every value as it is written, whatever it applies to.
+    /// Every value as written, whatever it applies to.
     package var scalars: [ScalarValue] {
         switch self {
         case .values(let values): values.scalars
@@ -43,9 +43,9 @@ package enum ParameterSetting: Sendable, Hashable {
         }
     }
 
-    /// The value for one tensor; `nil` when no condition fits or a gradient is empty, and the next scope is asked.
+    /// The value for one tensor; `nil` if no filter matches or the gradient is empty, in which case the next scope applies.
     ///
-    /// - Parameter position: of the tensor's layer in its stack, 0...1.
+    /// - Parameter position: the position of the tensor's layer in its stack, 0...1.
     package func value(at position: Double, tensor: String) -> ScalarValue? {
         switch self {
         case .values(let values): values.value(at: position)
@@ -69,7 +69,7 @@ extension ParameterSetting.Values {
             guard let last = values.indices.last else { return nil }
             let place = position * Double(last)
             let index = min(last, Int(place)), next = min(last, index + 1), share = place - Double(index)
-            // Only numbers lie between each other; of anything else the element before counts.
+            // Only numbers can be interpolated; otherwise the preceding element applies.
             guard values.allSatisfy(\.isNumeric), let from = values[index].asDouble, let to = values[next].asDouble else {
                 return values[index]
             }
@@ -88,7 +88,7 @@ extension ScalarValue {
     }
 }
 
-/// The parameters written at one place of a recipe.
+/// The parameters set at one place of a recipe.
 package struct ParameterScope: Sendable, Equatable {
     package let settings: [String: Located<ParameterSetting>]
 

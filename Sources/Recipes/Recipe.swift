@@ -1,19 +1,19 @@
 package import Core
 
-/// A recipe, read: every mergekit configuration is one (docs/recipes.md).
+/// A parsed merge recipe. Every mergekit configuration is a recipe (docs/recipes.md).
 package struct Recipe: Sendable {
-    /// A model that takes part, wholly or with a range of its layers.
+    /// A model to merge, or a range of its layers.
     package struct Source: Sendable {
         package let model: Located<ModelReference>
-        /// `layer_range`: from the first layer up to, not including, the second; `nil` for all.
+        /// `layer_range`, whose second number is exclusive; `nil` for all layers.
         package let layers: Located<Range<Int>>?
         package let parameters: ParameterScope
     }
 
-    /// Some layers of the output, and where they come from.
+    /// Layers of the output and their sources.
     package struct Slice: Sendable {
         package let sources: [Source]
-        /// Instead of the recipe's base.
+        /// Overrides the recipe's base model.
         package let baseModel: Located<ModelReference>?
         package let parameters: ParameterScope
         package let line: Int
@@ -22,7 +22,7 @@ package struct Recipe: Sendable {
     package enum Body: Sendable {
         /// `models`: whole models, layer by layer.
         case models([Source])
-        /// `slices`: layers stacked in the order of the list.
+        /// `slices`: layers stacked in list order.
         case slices([Slice])
 
         package var sources: [Source] {
@@ -33,32 +33,32 @@ package struct Recipe: Sendable {
         }
     }
 
-    /// A part of a model of several parts, such as `text_decoder`; a recipe without `modules` is one without a name.
+    /// A module of a multi-part model, such as `text_decoder`. A recipe without `modules` has one module without a name.
     package struct Module: Sendable {
         package let name: Located<String>?
         package let body: Body
         package let parameters: ParameterScope
     }
 
-    /// As the user wrote it.
+    /// The recipe as the user wrote it.
     package let text: String
-    /// What messages call it.
+    /// The name used in messages.
     package let file: String
     package let method: Located<String>
     package let modules: [Module]
     package let baseModel: Located<ModelReference>?
-    /// The recipe's own parameters, which apply where a model says nothing.
+    /// The recipe's top-level parameters, used where a model sets none.
     package let parameters: ParameterScope
-    /// mergekit's working type; here the output's type unless `outDtype` says otherwise, since all arithmetic is in float32.
+    /// mergekit's working type. Here it is the output type unless `outDtype` is set, since all arithmetic is in float32.
     package let dtype: DType?
     package let outDtype: DType?
-    /// How vocabularies are aligned; `nil` when rows are merged by id.
+    /// How to align vocabularies; `nil` to merge rows by id.
     package let tokenizer: TokenizerRecipe?
     package let chatTemplate: Located<ChatTemplateSetting>?
-    /// What does not stop a merge but is probably not what the user means.
+    /// Problems that do not prevent a merge but are probably mistakes.
     package let warnings: [TesseraError]
 
-    /// Every model that is named besides a base, once, in the order of the recipe.
+    /// Every model except base models, once, in recipe order.
     package var models: [ModelReference] {
         var models: [ModelReference] = []
         for source in modules.flatMap(\.body.sources) where !models.contains(source.model.value) {
@@ -67,15 +67,15 @@ package struct Recipe: Sendable {
         return models
     }
 
-    /// A recipe that is known to merge.
+    /// Parses a recipe that must describe a merge.
     package static func parse(text: String, file: String, strict: Bool = false) throws(Problems) -> Recipe {
         guard case .merge(let recipe) = try JobRecipe.parse(text: text, file: file, strict: strict) else {
-            throw Problems([TesseraError(.badData, "makes a store of task vectors, not a merge", file: file)])
+            throw Problems([TesseraError(.badData, "describes a task-vector store, not a merge", file: file)])
         }
         return recipe
     }
 
-    /// The dtypes a recipe may name, by the names it uses for them, which are PyTorch's.
+    /// The types that a recipe may name, by their PyTorch names.
     static let dtypes: [String: DType] = [
         "float8_e4m3fn": .f8E4M3, "float8_e5m2": .f8E5M2, "float16": .f16, "bfloat16": .bf16, "float32": .f32, "float64": .f64,
     ]

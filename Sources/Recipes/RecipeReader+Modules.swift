@@ -1,6 +1,6 @@
 import Yams
 
-/// The three forms of a recipe: whole models, slices of layers, and either of them for each module.
+/// The three forms of a recipe: whole models, slices of layers, or either of these per module.
 extension RecipeReader {
     private static let forms = ["models", "slices", "modules"]
     static let misplacedParameters = ["weight", "density", "scale"]
@@ -12,8 +12,8 @@ extension RecipeReader {
         }
         guard let node = root["modules"], case .mapping(let modules) = node else {
             complain(
-                "'modules' holds a map from module names to their models or slices", at: root["modules"]?.line ?? 1,
-                advice: "write 'NAME:' lines with 'models:' or 'slices:' below")
+                "'modules' must map module names to their models or slices", at: root["modules"]?.line ?? 1,
+                advice: "write 'NAME:' entries with 'models:' or 'slices:' below each")
             return []
         }
         return modules.compactMap { readModule(named: $0, $1) }
@@ -23,7 +23,7 @@ extension RecipeReader {
         guard let name = key.plainText, case .mapping(let mapping) = node else {
             complain(
                 "the module '\(key.plainText ?? "")' has no models", at: key.line,
-                advice: "write 'NAME:' with 'models:' or 'slices:' below")
+                advice: "write 'NAME:' with 'models:' or 'slices:' below it")
             return nil
         }
         checkKeys(of: mapping, known: ["models", "slices", "parameters"], place: "a module")
@@ -47,7 +47,7 @@ extension RecipeReader {
         case 0:
             let empty = forms.compactMap { mapping[$0]?.line }.first
             complain(
-                "\(place) has no models", at: empty ?? line, advice: "add a list 'models:' with lines such as '- model: PATH'")
+                "\(place) has no models", at: empty ?? line, advice: "add a 'models:' list with entries such as '- model: PATH'")
         default:
             complain(
                 "\(place) has both '\(present[0])' and '\(present[1])'", at: mapping[present[1]]?.line ?? line,
@@ -59,8 +59,8 @@ extension RecipeReader {
     private mutating func readBody(_ mapping: Node.Mapping, form: String) -> Recipe.Body? {
         guard let node = mapping[form], case .sequence(let sequence) = node else {
             complain(
-                "'\(form)' holds a list", at: mapping[form]?.line ?? 1,
-                advice: form == "slices" ? "write '- sources: [...]' lines" : "write '- model: PATH' lines")
+                "'\(form)' must be a list", at: mapping[form]?.line ?? 1,
+                advice: form == "slices" ? "write '- sources: [...]' entries" : "write '- model: PATH' entries")
             return nil
         }
         if form == "models" { return .models(sequence.compactMap { readSource($0, isSlice: false) }) }
@@ -70,16 +70,16 @@ extension RecipeReader {
     private mutating func readSlice(_ node: Node) -> Recipe.Slice? {
         guard case .mapping(let mapping) = node else {
             complain(
-                "a slice is a map", at: node.line,
+                "a slice must be a map", at: node.line,
                 advice: "write '- sources: [...]' with entries such as {model: PATH, layer_range: [0, 16]}")
             return nil
         }
-        // mergekit reads 'residual_weight' too, and never uses it.
+        // mergekit also accepts 'residual_weight', but never uses it.
         checkKeys(of: mapping, known: ["sources", "base_model", "parameters", "residual_weight"], place: "a slice")
         guard case .sequence(let list)? = mapping["sources"], !list.isEmpty else {
             complain(
                 "the slice has no sources", at: mapping["sources"]?.line ?? node.line,
-                advice: "add 'sources:' with lines such as '- {model: PATH, layer_range: [0, 16]}'")
+                advice: "add 'sources:' with entries such as '- {model: PATH, layer_range: [0, 16]}'")
             return nil
         }
         let sources = list.compactMap { readSource($0, isSlice: true) }
@@ -88,7 +88,7 @@ extension RecipeReader {
         {
             complain(
                 "the sources of the slice have \(first.value.count) and \(other.value.count) layers", at: other.line,
-                advice: "give every source of a slice as many layers")
+                advice: "give every source of the slice the same number of layers")
         }
         return Recipe.Slice(
             sources: sources, baseModel: mapping["base_model"].flatMap { readReference($0) },
@@ -97,11 +97,11 @@ extension RecipeReader {
 
     private mutating func readSource(_ node: Node, isSlice: Bool) -> Recipe.Source? {
         guard case .mapping(let mapping) = node else {
-            complain("a model is a map", at: node.line, advice: "write '- model: \(node.plainText ?? "PATH")'")
+            complain("a model must be a map", at: node.line, advice: "write '- model: \(node.plainText ?? "PATH")'")
             return nil
         }
         for (key, _) in mapping where Self.misplacedParameters.contains(key.plainText ?? "") {
-            complain("'\(key.plainText ?? "")' stands beside 'model'", at: key.line, advice: "move it under 'parameters:'")
+            complain("'\(key.plainText ?? "")' is not under 'parameters:'", at: key.line, advice: "move it under 'parameters:'")
         }
         let known = ["model", "parameters"] + (isSlice ? ["layer_range"] : [])
         checkKeys(of: mapping, known: known + Self.misplacedParameters, place: isSlice ? "a source" : "a model")
@@ -116,18 +116,18 @@ extension RecipeReader {
     }
 
     private mutating func readLayers(_ node: Node?, of model: ModelReference, line: Int) -> Located<Range<Int>>? {
-        let advice = "write 'layer_range: [FIRST, END]', two whole numbers; layer END itself is not included"
+        let advice = "write 'layer_range: [FIRST, END]', two integers; END is exclusive"
         guard let node else {
             complain("the source '\(model)' has no 'layer_range'", at: line, advice: advice)
             return nil
         }
         guard case .sequence(let list) = node, list.count == 2 else {
-            complain("'layer_range' holds two numbers", at: node.line, advice: advice)
+            complain("'layer_range' must have two numbers", at: node.line, advice: advice)
             return nil
         }
         let bounds = list.compactMap { $0.scalarValue?.asDouble }.compactMap { Int(exactly: $0) }
         guard bounds.count == 2, bounds[0] >= 0, bounds[1] > bounds[0] else {
-            complain("'layer_range' is no range of layers", at: node.line, advice: advice)
+            complain("'layer_range' is not a valid range of layers", at: node.line, advice: advice)
             return nil
         }
         return Located(bounds[0]..<bounds[1], line: node.line)

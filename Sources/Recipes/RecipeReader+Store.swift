@@ -1,13 +1,13 @@
 import Core
 import Yams
 
-/// Recipes that make a store of task vectors.
+/// Recipes that make a task-vector store.
 extension RecipeReader {
     private static let storeKeys = ["quantize", "sparsify", "base_model", "models", "extend"]
     private static let filterKeys = ["include", "exclude", "min_rank", "rest"]
     private static let methods = ["magnitude", "dare", "n:m", "cabs", "tall", "emr"]
 
-    /// Whether the recipe makes a store.
+    /// Whether the recipe describes a store.
     static func makesStore(_ root: Node.Mapping) -> Bool { root["quantize"] != nil || root["sparsify"] != nil }
 
     mutating func readStore(_ root: Node.Mapping) -> StoreRecipe? {
@@ -16,7 +16,7 @@ extension RecipeReader {
         if let other = root["sparsify"], key == "quantize" {
             complain(
                 "has both 'quantize' and 'sparsify'", at: other.line,
-                advice: "keep one; values of a sparse store can be quantized with 'sparsify: {values: {bits: 4}}'")
+                advice: "keep one; the values of a sparse store can be quantized with 'sparsify: {values: {bits: 4}}'")
         }
         if let method = root["merge_method"] {
             complain(
@@ -25,7 +25,7 @@ extension RecipeReader {
         }
         guard let node = root[key], case .mapping(let mapping) = node else {
             complain(
-                "'\(key)' holds a map", at: root[key]?.line ?? 1,
+                "'\(key)' must be a map", at: root[key]?.line ?? 1,
                 advice: key == "quantize"
                     ? "write, for example, 'quantize: {scheme: tvq, bits: 3}'"
                     : "write, for example, 'sparsify: {method: magnitude, density: 0.2}'")
@@ -33,7 +33,7 @@ extension RecipeReader {
         }
         let tasks = readTasks(root)
         let kind = key == "quantize" ? readQuantization(mapping) : readSparsity(mapping, tasks: tasks.count)
-        // The paper's rule, but where a budget decides or nothing is quantized.
+        // The paper encodes tensors of rank 2 and higher. With a budget or without quantization, all tensors are encoded.
         let filter = readFilter(mapping, leastRank: key == "quantize" && mapping["budget"] == nil ? 2 : 0)
         let rest = readFloat(mapping, "rest")
         var base: Located<ModelReference>?
@@ -54,28 +54,29 @@ extension RecipeReader {
     private mutating func readTasks(_ root: Node.Mapping) -> [StoreRecipe.Task] {
         guard let node = root["models"], case .sequence(let list) = node, !list.isEmpty else {
             complain(
-                "has no models", at: root["models"]?.line ?? 1, advice: "add a list 'models:' with lines such as '- model: PATH'")
+                "has no models", at: root["models"]?.line ?? 1,
+                advice: "add a 'models:' list with entries such as '- model: PATH'")
             return []
         }
         var tasks: [StoreRecipe.Task] = []
         for entry in list {
             guard case .mapping(let mapping) = entry, let modelNode = mapping["model"], let model = readReference(modelNode)
             else {
-                complain("a model is a map", at: entry.line, advice: "write '- model: PATH', with 'name: TASK' if you like")
+                complain("a model must be a map", at: entry.line, advice: "write '- model: PATH', optionally with 'name: TASK'")
                 continue
             }
             checkKeys(of: mapping, known: ["model", "name"], place: "a model")
             let name = mapping["name"]?.plainText ?? Self.taskName(of: model.value)
             guard Self.isTaskName(name) else {
                 complain(
-                    "the task name '\(name)' would be no good name of a file", at: mapping["name"]?.line ?? model.line,
-                    advice: "add 'name: TASK' with letters, digits, '-', '_' and '.'")
+                    "the task name '\(name)' is not a valid file name", at: mapping["name"]?.line ?? model.line,
+                    advice: "add 'name: TASK', using letters, digits, '-', '_' and '.'")
                 continue
             }
             if tasks.contains(where: { $0.name == name }) {
                 complain(
                     "the task '\(name)' is listed twice", at: entry.line,
-                    advice: "give one of them another name with 'name: TASK'")
+                    advice: "rename one of them with 'name: TASK'")
                 continue
             }
             tasks.append(StoreRecipe.Task(model: model, name: name))
@@ -83,13 +84,13 @@ extension RecipeReader {
         return tasks
     }
 
-    /// The last part of a path, and of an adapter's.
+    /// The last component of the model's path, and of the adapter's.
     private static func taskName(of model: ModelReference) -> String {
         [model.model.path, model.adapter?.path].compactMap(\.self)
             .map { $0.split(separator: "/").last.map(String.init) ?? $0 }.joined(separator: "-")
     }
 
-    /// `shared` is what the vector that all tasks have is called.
+    /// `shared` is reserved for the vector that all tasks share.
     private static func isTaskName(_ name: String) -> Bool {
         !name.isEmpty && name.utf8.count <= 128 && !name.hasPrefix(".") && name != "shared"
             && name.utf8.allSatisfy { byte in
@@ -114,22 +115,23 @@ extension RecipeReader {
         let isResidual = scheme == "rtvq"
         if let node = mapping["error_correction"], !isResidual || mapping["budget"] != nil {
             complain(
-                "'error_correction' belongs to 'rtvq' with bits", at: node.line,
+                "'error_correction' applies only to 'rtvq' with 'bits'", at: node.line,
                 advice:
-                    "leave it out: \(isResidual ? "under a budget offsets always correct errors" : "'tvq' has no shared vector")")
+                    "remove it: \(isResidual ? "with a budget, offsets always correct errors" : "'tvq' has no shared vector")")
         }
         if let node = mapping["budget"] {
             for key in ["bits", "group"] {
                 if let other = mapping[key] {
                     complain(
-                        "has both 'budget' and '\(key)'", at: other.line, advice: "leave '\(key)' out: the budget decides it")
+                        "has both 'budget' and '\(key)'", at: other.line, advice: "remove '\(key)': the budget determines it")
                 }
             }
             return readBudget(node, mapping).map { .quantize(.budget($0, isResidual: isResidual)) }
         }
         for key in ["sensitivity", "floor"] {
             if let node = mapping[key] {
-                complain("'\(key)' belongs to a budget", at: node.line, advice: "add 'budget: 2.25 bits', or leave '\(key)' out")
+                complain(
+                    "'\(key)' applies only with a budget", at: node.line, advice: "add 'budget: 2.25 bits', or remove '\(key)'")
             }
         }
         let group = readGroup(mapping)
@@ -146,7 +148,7 @@ extension RecipeReader {
         }
         guard case .mapping(let pair) = bits, let base = pair["base"], let offset = pair["offset"] else {
             complain(
-                "'rtvq' has bits for the base and for the offsets", at: bits.line, advice: "write 'bits: {base: 3, offset: 2}'")
+                "'rtvq' needs bits for the base and for the offsets", at: bits.line, advice: "write 'bits: {base: 3, offset: 2}'")
             return nil
         }
         checkKeys(of: pair, known: ["base", "offset"], place: "'bits'")
@@ -160,7 +162,9 @@ extension RecipeReader {
 
     private mutating func readBits(_ node: Node, _ key: String) -> Int? {
         if case .integer(let bits)? = node.scalarValue, (1...8).contains(bits) { return bits }
-        complain("'\(key)' is a whole number of bits", at: node.line, advice: "write a number from 1 to 8")
+        complain(
+            "'\(key)' is \(node.shown); it must be an integer from 1 to 8", at: node.line,
+            advice: "write, for example, '\(key): 3'")
         return nil
     }
 
@@ -172,7 +176,7 @@ extension RecipeReader {
         case .integer(let length) where (4...13).contains { 1 << $0 == length }: return .group(length)
         default:
             complain(
-                "'group' says which elements share a grid", at: node.line,
+                "'group' must say which elements share a scale", at: node.line,
                 advice: "write 'tensor', 'row', or a power of two from 16 to 8192, such as 128")
             return nil
         }
@@ -191,7 +195,7 @@ extension RecipeReader {
         }
         guard let amount else {
             complain(
-                "'budget' is a number of bits for each parameter, or a share of the fine-tunes' size", at: node.line,
+                "'budget' must be a number of bits per parameter, or a share of the fine-tunes' size", at: node.line,
                 advice: "write, for example, 'budget: 2.25 bits' or 'budget: 8%'")
             return nil
         }
@@ -205,7 +209,7 @@ extension RecipeReader {
         var floor: Double?
         if let node = mapping["floor"] {
             guard let bits = node.scalarValue?.asDouble, (0...8).contains(bits) else {
-                complain("'floor' is a number of bits", at: node.line, advice: "write a number from 0 to 8, such as 1.5")
+                complain("'floor' is \(node.shown); it must be from 0 to 8", at: node.line, advice: "write a number such as 1.5")
                 return nil
             }
             floor = bits
@@ -236,8 +240,8 @@ extension RecipeReader {
             let scope = mapping["scope"]?.plainText ?? "tensor"
             if !["tensor", "model"].contains(scope) {
                 complain(
-                    "'scope' says what a share is taken of", at: mapping["scope"]?.line ?? line,
-                    advice: "write 'tensor' or 'model'")
+                    "'scope' must be 'tensor' or 'model'", at: mapping["scope"]?.line ?? line,
+                    advice: "write what the density applies to: each tensor or the whole model")
             }
             sparsity = readDensity(mapping, line).map { .magnitude(density: $0, isModelWide: scope == "model") }
         case "dare": sparsity = readDensity(mapping, line).map { .random(density: $0) }
@@ -246,8 +250,8 @@ extension RecipeReader {
             let rescale = mapping["rescale"]?.plainText ?? "means"
             if !["means", "sums"].contains(rescale) {
                 complain(
-                    "'rescale' says what the factor of a task is made of", at: mapping["rescale"]?.line ?? line,
-                    advice: "write 'means' (of each tensor, as the authors' code) or 'sums' (as their paper)")
+                    "'rescale' must be 'means' or 'sums'", at: mapping["rescale"]?.line ?? line,
+                    advice: "write 'means' (of each tensor, as in the authors' code) or 'sums' (as in their paper)")
             }
             sparsity = .emr(sumsOfMeans: rescale == "means")
         default: sparsity = readBlocks(mapping, isDisjoint: method == "cabs", line: line)
@@ -258,9 +262,10 @@ extension RecipeReader {
 
     private mutating func readDensity(_ mapping: Node.Mapping, _ line: Int) -> Double? {
         if let density = mapping["density"]?.scalarValue?.asDouble, density > 0, density <= 1 { return density }
+        let problem = mapping["density"].map { "'density' is \($0.shown); it must be above 0 and at most 1" }
         complain(
-            "'density' is the share of entries that stay", at: mapping["density"]?.line ?? line,
-            advice: "write a number above 0 and up to 1, as in 'density: 0.2'")
+            problem ?? "has no 'density'", at: mapping["density"]?.line ?? line,
+            advice: "write the share of entries to keep, as in 'density: 0.2'")
         return nil
     }
 
@@ -274,7 +279,7 @@ extension RecipeReader {
         }
         guard lambdas.count == tasks, lambdas.allSatisfy({ $0 >= 0 && $0.isFinite }) else {
             complain(
-                "'mask_lambda' is a number, or one for each of the \(tasks) models", at: node.line,
+                "'mask_lambda' must be a number, or a list of \(tasks), one per model", at: node.line,
                 advice: "write, for example, 'mask_lambda: 0.4'")
             return nil
         }
@@ -287,15 +292,18 @@ extension RecipeReader {
         }
         guard let n = whole("n"), let m = whole("m"), n >= 1, n <= m, (1...10).contains(where: { 1 << $0 == m }) else {
             complain(
-                "of every m entries n stay", at: mapping["m"]?.line ?? mapping["n"]?.line ?? line,
-                advice: "write, for example, 'n: 64' and 'm: 256'; m is a power of two up to 1024, and n at most m")
+                "'n' and 'm' must say how many entries of each block are kept",
+                at: mapping["m"]?.line ?? mapping["n"]?.line ?? line,
+                advice:
+                    "write, for example, 'n: 64' and 'm: 256'; m must be a power of two up to 1024, and n at most m"
+            )
             return nil
         }
         let tail = mapping["tail"]?.plainText ?? "drop"
         guard ["drop", "prorate"].contains(tail) else {
             complain(
-                "'tail' says what becomes of fewer than m entries at the end", at: mapping["tail"]?.line ?? line,
-                advice: "write 'drop' or 'prorate'")
+                "'tail' must be 'drop' or 'prorate'", at: mapping["tail"]?.line ?? line,
+                advice: "write what happens to the last entries of a tensor when fewer than m are left")
             return nil
         }
         return .blocks(n: n, m: m, prorates: tail == "prorate", isDisjoint: isDisjoint)
@@ -308,7 +316,7 @@ extension RecipeReader {
         }
         checkKeys(of: grid, known: ["bits", "group"], place: "'values'")
         guard let bits = grid["bits"] else {
-            complain("'values' has no bits", at: node.line, advice: "write, for example, 'values: {bits: 4, group: 128}'")
+            complain("'values' has no 'bits'", at: node.line, advice: "write, for example, 'values: {bits: 4, group: 128}'")
             return nil
         }
         guard let number = readBits(bits, "bits"), let group = readGroup(grid) else { return nil }
@@ -323,7 +331,7 @@ extension RecipeReader {
             if case .integer(let number)? = node.scalarValue, number >= 0 {
                 rank = number
             } else {
-                complain("'min_rank' is a number of dimensions", at: node.line, advice: "write a whole number, such as 2")
+                complain("'min_rank' must be a number of dimensions", at: node.line, advice: "write an integer such as 2")
             }
         }
         return StoreRecipe.Filter(include: readNames(mapping, "include"), exclude: readNames(mapping, "exclude"), leastRank: rank)
@@ -335,18 +343,19 @@ extension RecipeReader {
         let names = list.compactMap { node in node.plainText.map { Located($0, line: node.line) } }
         if names.count < list.count {
             complain(
-                "'\(key)' is a list of parts of tensor names", at: node.line, advice: "write, for example, '\(key): [mlp, attn]'")
+                "'\(key)' must be a list of parts of tensor names", at: node.line,
+                advice: "write, for example, '\(key): [mlp, attn]'")
         }
         return names
     }
 
     private mutating func readFloat(_ mapping: Node.Mapping, _ key: String) -> DType? {
         guard let node = mapping[key], !node.isNull else { return nil }
-        // Differences are small: float8 would make most of them zero.
+        // Differences are small; float8 would round most of them to zero.
         let types = Recipe.dtypes.filter { (16...32).contains($0.value.bitWidth) }
         if let dtype = types[node.plainText ?? ""] { return dtype }
         complain(
-            "'\(key)' is a floating-point type, not '\(node.plainText ?? "")'", at: node.line,
+            "'\(key)' is \(node.shown); it must be a floating-point type", at: node.line,
             advice: Suggestion.advice(for: node.plainText ?? "", in: types.keys.sorted(), otherwise: "write one of"))
         return nil
     }
@@ -354,7 +363,7 @@ extension RecipeReader {
     private mutating func readFlag(_ mapping: Node.Mapping, _ key: String) -> Bool? {
         guard let node = mapping[key] else { return nil }
         if let flag = node.scalarValue?.asBool { return flag }
-        complain("'\(key)' is true or false", at: node.line, advice: "write '\(key): true' or '\(key): false'")
+        complain("'\(key)' must be true or false", at: node.line, advice: "write '\(key): true' or '\(key): false'")
         return nil
     }
 }

@@ -21,7 +21,7 @@ extension RecipeReader {
         guard let full else { return nil }
         guard case .mapping(let mapping) = full else {
             complain(
-                "'tokenizer' holds 'source', 'tokens' and 'pad_to_multiple_of'", at: full.line,
+                "'tokenizer' must be a map with 'source', 'tokens' and 'pad_to_multiple_of'", at: full.line,
                 advice: "write 'tokenizer: {source: \(full.plainText ?? "union")}'")
             return nil
         }
@@ -40,7 +40,7 @@ extension RecipeReader {
         if let setting = ChatTemplateSetting(text) { return Located(setting, line: node.line) }
         let names = ["auto"] + ChatTemplateSetting.Name.allCases.map(\.rawValue)
         complain(
-            "'chat_template' is a known name or a whole template, not '\(text)'", at: node.line,
+            "'chat_template' is '\(text)'; it must be a known name or a whole template", at: node.line,
             advice: Suggestion.advice(for: text, in: names, otherwise: "write a template, or one of"))
         return nil
     }
@@ -52,7 +52,7 @@ extension RecipeReader {
         case "union": return Located(.union, line: node.line)
         case "base": return Located(.base, line: node.line)
         case let text? where text.hasPrefix("model:"):
-            complain("'\(text)' is no model reference", at: node.line, advice: "write the path without 'model:'")
+            complain("'\(text)' is not a model reference", at: node.line, advice: "write the path without 'model:'")
             return nil
         default: return readReference(node).map { Located(.model($0.value), line: $0.line) }
         }
@@ -62,7 +62,7 @@ extension RecipeReader {
         guard let node, !node.isNull else { return nil }
         guard case .integer(let padding)? = node.scalarValue, padding > 0 else {
             complain(
-                "'pad_to_multiple_of' is a whole number from 1 up", at: node.line,
+                "'pad_to_multiple_of' must be a positive integer", at: node.line,
                 advice: "write, for example, 'pad_to_multiple_of: 64'")
             return nil
         }
@@ -72,7 +72,7 @@ extension RecipeReader {
     private mutating func readTokens(_ node: Node?) -> [TokenizerRecipe.Token] {
         guard let node, !node.isNull else { return [] }
         guard case .mapping(let mapping) = node else {
-            complain("'tokens' is a map", at: node.line, advice: "write 'TEXT: {source: MODEL}' lines")
+            complain("'tokens' must be a map", at: node.line, advice: "write 'TEXT: {source: MODEL}' entries")
             return []
         }
         return mapping.compactMap { readToken($0.key, $0.value) }
@@ -80,7 +80,7 @@ extension RecipeReader {
 
     private mutating func readToken(_ key: Node, _ node: Node) -> TokenizerRecipe.Token? {
         guard let text = key.scalarText, !text.isEmpty else {
-            complain("a token's text is not empty", at: key.line, advice: "write 'TEXT: {source: MODEL}'")
+            complain("a token's text must not be empty", at: key.line, advice: "write 'TEXT: {source: MODEL}'")
             return nil
         }
         if node.isNull { return TokenizerRecipe.Token(text, line: key.line) }
@@ -92,7 +92,7 @@ extension RecipeReader {
         var force = false
         if let flag = mapping["force"], !flag.isNull {
             guard let value = flag.scalarValue?.asBool else {
-                complain("'force' is true or false", at: flag.line, advice: "write 'force: true' or 'force: false'")
+                complain("'force' must be true or false", at: flag.line, advice: "write 'force: true' or 'force: false'")
                 return nil
             }
             force = value
@@ -118,7 +118,7 @@ extension RecipeReader {
             return readModelToken(mapping, line: node.line)
         case let kind:
             complain(
-                "'kind' is 'zero' or 'model_token', not '\(kind ?? "")'", at: kindNode.line,
+                "'kind' is '\(kind ?? "")'; it must be 'zero' or 'model_token'", at: kindNode.line,
                 advice: Suggestion.advice(for: kind ?? "", in: ["zero", "model_token"], otherwise: "write one of"))
             return nil
         }
@@ -135,13 +135,14 @@ extension RecipeReader {
         switch (text, id) {
         case (let text?, nil):
             guard let name = text.scalarText else {
-                complain("'token' is the text of a token", at: text.line, advice: "write it in quotes")
+                complain("'token' must be the text of a token", at: text.line, advice: "write it in quotes")
                 return nil
             }
             return .modelToken(model.value, .text(name))
         case (nil, let id?):
             guard case .integer(let number)? = id.scalarValue, number >= 0 else {
-                complain("'token_id' is a whole number from 0 up", at: id.line, advice: "write the token's row, or 'token: TEXT'")
+                complain(
+                    "'token_id' must be a non-negative integer", at: id.line, advice: "write the token's row, or 'token: TEXT'")
                 return nil
             }
             return .modelToken(model.value, .id(number))
@@ -153,7 +154,7 @@ extension RecipeReader {
 }
 
 extension Node {
-    /// Any scalar as it is written, also one that means something else to YAML: tokens may be called `null` or `~`.
+    /// Any scalar as written, including those with another meaning in YAML: a token may be called `null` or `~`.
     fileprivate var scalarText: String? {
         guard case .scalar(let scalar) = self else { return nil }
         return scalar.string

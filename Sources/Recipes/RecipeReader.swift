@@ -1,7 +1,7 @@
 import Core
 import Yams
 
-/// Reads one recipe, noting everything that is wrong with it on the way.
+/// Reads one recipe and collects all of its problems.
 struct RecipeReader {
     let text: String
     let file: String
@@ -27,7 +27,7 @@ struct RecipeReader {
         return recipe
     }
 
-    /// - Parameter advice: what to write instead.
+    /// - Parameter advice: how to fix the problem.
     mutating func complain(_ problem: String, at line: Int, advice: String) {
         problems.append(TesseraError(.badData, problem, file: file, line: line, advice: advice))
     }
@@ -40,13 +40,14 @@ struct RecipeReader {
         }
         guard text.utf8.count <= Self.byteLimit else {
             throw problem(
-                "has \(text.utf8.count) bytes, a recipe has at most \(Self.byteLimit)", line: nil, advice: "is it another file?")
+                "has \(text.utf8.count) bytes; a recipe may have at most \(Self.byteLimit)", line: nil,
+                advice: "check that this is a recipe")
         }
         var documents: [Node] = []
         do {
             var sequence = try Yams.compose_all(yaml: text)
             while let document = sequence.next() { documents.append(document) }
-            // The sequence ends at an error without throwing it.
+            // The sequence ends at an error without throwing.
             if let error = sequence.error { throw error }
         } catch YamlError.scanner(_, let what, let mark, _), YamlError.parser(_, let what, let mark, _), YamlError.composer(
             _, let what, let mark, _)
@@ -54,19 +55,19 @@ struct RecipeReader {
             let isTab = what.contains("cannot start any token") || what.contains("tab character")
             let advice =
                 isTab
-                ? "YAML is indented with spaces, not tabs"
-                : "look for an open bracket or quote and for lines that are indented differently, here or above"
-            throw problem("is not YAML: \(what)", line: mark.line, advice: advice)
+                ? "indent YAML with spaces, not tabs"
+                : "look for an unclosed bracket or quote, or for inconsistent indentation, here or above"
+            throw problem("is not valid YAML: \(what)", line: mark.line, advice: advice)
         } catch YamlError.duplicatedKeysInMapping(let keys, let context) {
             let names = keys.joined(separator: ", ")
             let line = secondLine(of: keys.first ?? "", from: context.mark.line) ?? context.mark.line
             throw problem("the key '\(names)' occurs twice", line: line, advice: "keep one of them")
         } catch {
-            throw problem("is not YAML: \(error)", line: nil, advice: "write 'key: value' lines")
+            throw problem("is not valid YAML: \(error)", line: nil, advice: "write 'key: value' lines")
         }
         guard documents.count <= 1 else {
             throw problem(
-                "holds \(documents.count) documents", line: documents[1].line, advice: "give each recipe a file of its own")
+                "contains \(documents.count) YAML documents", line: documents[1].line, advice: "put each recipe in its own file")
         }
         guard let node = documents.first, !node.isNull else {
             throw problem("is empty", line: nil, advice: "begin with a line such as 'merge_method: linear'")
@@ -74,18 +75,18 @@ struct RecipeReader {
         var keys = MergeKeys()
         guard let node = keys.resolve(node) else {
             throw problem(
-                "merges something with '<<' that is no map, or means far more than it says", line: node.line,
-                advice: "write '<<: *NAME' for a map that is marked '&NAME', or write the keys out")
+                "'<<' merges something that is not a map, or expands to too many nodes", line: node.line,
+                advice: "write '<<: *NAME' for a map marked '&NAME', or write out the keys")
         }
         guard case .mapping(let mapping) = node else {
             throw problem(
-                "is no recipe but a \(node.isScalar ? "text" : "list")", line: node.line,
+                "is \(node.isScalar ? "plain text" : "a list"), not a recipe", line: node.line,
                 advice: "write 'key: value' lines, such as 'merge_method: linear'")
         }
         return mapping
     }
 
-    /// Where a key stands for the second time, as far as its line shows; the parser only knows where the map begins.
+    /// The line of the second occurrence of a key, found by text search. The parser reports only where the map begins.
     private func secondLine(of key: String, from first: Int) -> Int? {
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
         return lines.indices.dropFirst(first - 1)
@@ -102,7 +103,7 @@ struct RecipeReader {
                 method = Located(name, line: node.line)
             } else {
                 complain(
-                    "'merge_method' is the name of one method", at: node.line,
+                    "'merge_method' must be the name of one method", at: node.line,
                     advice: "write a name, as in 'merge_method: linear'")
             }
         } else {
@@ -123,14 +124,14 @@ struct RecipeReader {
         if let text = node.plainText {
             if let reference = ModelReference(parsing: text) { return Located(reference, line: node.line) }
             complain(
-                "'\(text)' is no model reference", at: node.line,
+                "'\(text)' is not a model reference", at: node.line,
                 advice: "write PATH, PATH@REVISION or PATH+ADAPTER, or a map with 'path'")
             return nil
         }
-        // {model: {path, revision}, lora: {path, revision}}, for paths that hold a '+' or '@'.
+        // {model: {path, revision}, lora: {path, revision}}, for paths that contain '+' or '@'.
         guard case .mapping(let mapping) = node else {
             complain(
-                "a model reference is a path", at: node.line,
+                "a model reference must be a path", at: node.line,
                 advice: "write PATH, PATH@REVISION or PATH+ADAPTER, or a map with 'path'")
             return nil
         }
@@ -155,7 +156,7 @@ struct RecipeReader {
         if let dtype = Recipe.dtypes[name] { return dtype }
         let names = Recipe.dtypes.keys.sorted()
         complain(
-            "'\(key)' is a floating-point type, not '\(text)'", at: node.line,
+            "'\(key)' is \(node.shown); it must be a floating-point type", at: node.line,
             advice: Suggestion.advice(for: name, in: names, otherwise: "write one of"))
         return nil
     }
@@ -166,7 +167,8 @@ struct RecipeReader {
         guard let node, !node.isNull else { return ParameterScope() }
         guard case .mapping(let mapping) = node else {
             complain(
-                "'parameters' holds 'name: value' lines", at: node.line, advice: "write, for example, 'parameters: {weight: 0.5}'"
+                "'parameters' must be a map of names to values", at: node.line,
+                advice: "write, for example, 'parameters: {weight: 0.5}'"
             )
             return ParameterScope()
         }
@@ -199,7 +201,7 @@ struct RecipeReader {
         if case .sequence(let sequence) = node {
             if let inner = sequence.first(where: { !$0.isScalar }) {
                 complain(
-                    "a gradient of '\(name)' is one list of numbers", at: inner.line,
+                    "the gradient of '\(name)' must be one list of numbers", at: inner.line,
                     advice: "write it without inner brackets, as in '\(name): [0, 0.5, 1]'")
                 return nil
             }
@@ -223,13 +225,13 @@ struct RecipeReader {
         guard let valueNode = mapping["value"] else {
             complain(
                 "the filter of '\(name)' has no 'value'", at: node.line,
-                advice: "write {filter: PART_OF_A_TENSOR_NAME, value: NUMBER}")
+                advice: "write {filter: PART_OF_TENSOR_NAME, value: NUMBER}")
             return nil
         }
         var filter: String?
         if let filterNode = mapping["filter"], !filterNode.isNull {
             guard case .string(let text)? = filterNode.scalarValue else {
-                complain("a filter is a part of a tensor's name", at: filterNode.line, advice: "put it in quotes")
+                complain("a filter must be a part of a tensor's name", at: filterNode.line, advice: "put it in quotes")
                 return nil
             }
             filter = text
@@ -247,10 +249,10 @@ struct RecipeReader {
                 let advice =
                     known.contains("parameters") && Self.misplacedParameters.contains(name)
                     ? "move it under 'parameters:'"
-                    : Suggestion.advice(for: name, in: known, otherwise: "leave it out: the keys here are")
+                    : Suggestion.advice(for: name, in: known, otherwise: "remove it; the known keys are")
                 warnings.append(
                     TesseraError(
-                        .badData, "the key '\(name)' means nothing in \(place) and is ignored", file: file, line: key.line,
+                        .badData, "unknown or unused key '\(name)' in \(place)", file: file, line: key.line,
                         advice: advice))
             }
         }
@@ -258,7 +260,7 @@ struct RecipeReader {
 }
 
 extension Node {
-    /// From 1.
+    /// The line of the node, from 1.
     var line: Int { mark?.line ?? 1 }
 
     var isMapping: Bool { if case .mapping = self { true } else { false } }
@@ -267,13 +269,16 @@ extension Node {
 
     var isNull: Bool { scalarValue == .null }
 
-    /// The scalar's meaning; `nil` for lists and maps.
+    /// The parsed scalar; `nil` for lists and maps.
     var scalarValue: ScalarValue? {
         guard case .scalar(let scalar) = self else { return nil }
         return scalar.style == .plain || scalar.style == .any ? ScalarValue(plain: scalar.string) : .string(scalar.string)
     }
 
-    /// The scalar as it is written, for names and paths.
+    /// The node as shown in messages.
+    var shown: String { scalarValue?.shown ?? (isMapping ? "a map" : "a list") }
+
+    /// The scalar as written, for names and paths.
     var plainText: String? {
         guard case .scalar(let scalar) = self, !isNull else { return nil }
         return scalar.string

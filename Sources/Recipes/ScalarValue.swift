@@ -23,7 +23,7 @@ package enum ScalarValue: Sendable, Hashable {
 
     // MARK: As a parameter's type
 
-    /// Numbers, and what Python's `float` takes for one: booleans and numeric strings such as `1e-5`, which YAML 1.1 reads as text.
+    /// Numbers, and what Python's `float` accepts: booleans and numeric strings such as `1e-5`, which YAML 1.1 reads as text.
     package var asDouble: Double? {
         switch self {
         case .null: nil
@@ -76,7 +76,7 @@ package enum ScalarValue: Sendable, Hashable {
         return magnitude.map { sign * $0 }
     }
 
-    /// A dot is required, a digit between it and a sign, and a sign in the exponent.
+    /// A dot is required, as are a digit before it after a sign, and a sign in the exponent.
     private static func number(_ text: String) -> Double? {
         let (sign, digits) = split(text)
         if [".inf", ".Inf", ".INF"].contains(digits) { return Double(sign) * .infinity }
@@ -111,6 +111,11 @@ package enum ScalarValue: Sendable, Hashable {
     }
 
     private static func isDigit(_ byte: UInt8) -> Bool { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) }
+}
+
+extension ScalarValue {
+    /// The value as shown in messages: text in quotes, anything else as it is.
+    package var shown: String { if case .string(let text) = self { "'\(text)'" } else { description } }
 }
 
 extension ScalarValue: CustomStringConvertible {

@@ -1,31 +1,32 @@
 package import Core
 import Yams
 
-/// How much errors in tensors count, from a YAML or JSON file of parts of names and numbers.
+/// How much errors in tensors count: a YAML or JSON file that maps parts of tensor names to weights.
 package struct SensitivityWeights: Sendable {
     private let weights: [(part: String, weight: Double)]
     private static let byteLimit = 16 << 20
 
-    /// - Throws: `badData` when the file is no such map.
+    /// - Throws: `badData` if the file is not such a map.
     package init(file: String, in files: any InputFiles) throws(TesseraError) {
         let text = String(decoding: try files.read(file, maxBytes: Self.byteLimit), as: UTF8.self)
         guard let node = try? Yams.compose(yaml: text), case .mapping(let mapping) = node else {
             throw TesseraError(
-                .badData, "is no map of tensor names and weights", file: file, advice: "write lines such as 'mlp.down_proj: 2.5'")
+                .badData, "is not a map from tensor names to weights", file: file,
+                advice: "write entries such as 'mlp.down_proj: 2.5'")
         }
         var weights: [(part: String, weight: Double)] = []
         for (key, value) in mapping {
             guard let part = key.plainText, let weight = value.scalarValue?.asDouble, weight >= 0, weight.isFinite else {
                 throw TesseraError(
-                    .badData, "a weight is a number of 0 or more", file: file, line: value.line,
-                    advice: "write lines such as 'mlp.down_proj: 2.5'")
+                    .badData, "a weight must be a non-negative number", file: file, line: value.line,
+                    advice: "write entries such as 'mlp.down_proj: 2.5'")
             }
             weights.append((part, weight))
         }
         self.weights = weights
     }
 
-    /// The weight behind the longest part that the name contains; 1 if there is none.
+    /// The weight of the longest part contained in the name; 1 if there is none.
     package func weight(of name: String) -> Double {
         weights.filter { name.holds($0.part) }.max { $0.part.utf8.count < $1.part.utf8.count }?.weight ?? 1
     }

@@ -2,13 +2,13 @@ package import Core
 
 /// A recipe that makes a task-vector store: `quantize` or `sparsify` (docs/task-vectors.md).
 package struct StoreRecipe: Sendable {
-    /// A fine-tune and what its task is called in the store.
+    /// A fine-tune and the name of its task in the store.
     package struct Task: Sendable {
         package let model: Located<ModelReference>
         package let name: String
     }
 
-    /// The elements of a tensor that share a grid's step.
+    /// The elements of a tensor that share a scale.
     package enum Group: Sendable, Hashable {
         case tensor, row
         case group(Int)
@@ -21,40 +21,41 @@ package struct StoreRecipe: Sendable {
 
     package struct Budget: Sendable, Hashable {
         package enum Amount: Sendable, Hashable {
-            /// For each parameter of each fine-tune.
+            /// Bits per parameter of each fine-tune.
             case bits(Double)
-            /// Of the bytes of the fine-tunes, 0...1.
+            /// Share of the fine-tunes' bytes, 0...1.
             case share(Double)
         }
 
-        /// How much a squared error in a tensor counts.
+        /// The weight of a squared error in a tensor.
         package enum Sensitivity: Sendable, Hashable {
-            /// Divided by the norm of the tensor's own task vector to the power of 3/2: between the two others, and better than either.
+            /// Divided by the norm of the tensor's task vector to the power of 3/2: between `relative` and `absolute`, and better
+            /// than either.
             case balanced
-            /// Divided by its squared norm.
+            /// Divided by the squared norm of the tensor's task vector.
             case relative
             case absolute
-            /// `absolute`, times the weights that a file gives for tensors.
+            /// `absolute`, multiplied by the weights in a file (`SensitivityWeights`).
             case file(String)
         }
 
         package let amount: Amount
         package let sensitivity: Sensitivity
-        /// The least bits for each parameter of a tensor; `nil` for the default.
+        /// The minimum bits per parameter of a tensor; `nil` for the default.
         package let floor: Double?
         package let line: Int
     }
 
     package enum Quantization: Sendable {
-        /// TVQ: each task vector on a grid of its own.
+        /// TVQ: every task vector on its own grid.
         case plain(Grid)
-        /// RTVQ: a shared vector, and each task's offset from it.
+        /// RTVQ: a shared vector and the offset of each task.
         case residual(base: Grid, offset: Grid, correctsErrors: Bool)
-        /// Either, with grids that fit a budget.
+        /// TVQ or RTVQ with grids chosen to fit a budget.
         case budget(Budget, isResidual: Bool)
     }
 
-    /// How the values of a sparse vector are stored; without a type and a grid in the type of the models.
+    /// How the values of a sparse vector are stored: as `dtype` or on a grid; if both are `nil`, in the models' type.
     package struct Values: Sendable {
         package let dtype: DType?
         package let grid: Grid?
@@ -65,7 +66,7 @@ package struct StoreRecipe: Sendable {
         case magnitude(density: Double, isModelWide: Bool)
         case random(density: Double)
         case blocks(n: Int, m: Int, prorates: Bool, isDisjoint: Bool)
-        /// The masks' lambda of each task.
+        /// The mask lambda of each task.
         case tall([Double])
         case emr(sumsOfMeans: Bool)
     }
@@ -75,12 +76,12 @@ package struct StoreRecipe: Sendable {
         case sparsify(Sparsity, Values)
     }
 
-    /// Which tensors are encoded; the others are stored as they are.
+    /// Selects the tensors to encode. Other tensors are stored unencoded.
     package struct Filter: Sendable {
-        /// Parts of names; empty for every name.
+        /// Parts of tensor names; empty to include all.
         package let include: [Located<String>]
         package let exclude: [Located<String>]
-        /// Dimensions that a tensor has at least.
+        /// The minimum number of dimensions.
         package let leastRank: Int
 
         package func takes(_ name: String, rank: Int) -> Bool {
@@ -89,30 +90,30 @@ package struct StoreRecipe: Sendable {
         }
     }
 
-    /// As the user wrote it.
+    /// The recipe as the user wrote it.
     package let text: String
-    /// What messages call it.
+    /// The name used in messages.
     package let file: String
     package let kind: Kind
-    /// Of the kind's key.
+    /// The line of `quantize` or `sparsify`.
     package let line: Int
     package let baseModel: Located<ModelReference>
     package let tasks: [Task]
     package let filter: Filter
-    /// The type of tensors that are not encoded.
+    /// The type of unencoded tensors.
     package let rest: DType
-    /// An earlier store whose tasks come along.
+    /// An earlier store whose tasks are included.
     package let extends: Located<String>?
     package let warnings: [TesseraError]
 }
 
-/// Whatever a recipe asks for.
+/// A recipe of either kind.
 package enum JobRecipe: Sendable {
     case merge(Recipe)
     case store(StoreRecipe)
 
-    /// - Parameter strict: whether warnings are problems.
-    /// - Throws: `Problems` with everything that is wrong, each with its line.
+    /// - Parameter strict: whether to treat warnings as problems.
+    /// - Throws: `Problems` with all problems and their lines.
     package static func parse(text: String, file: String, strict: Bool = false) throws(Problems) -> JobRecipe {
         var reader = RecipeReader(text: text, file: file)
         return try reader.readJob(strict: strict)

@@ -1,18 +1,18 @@
-/// Finds what a misspelt word was meant to be.
+/// Suggests corrections for misspelled words.
 package enum Suggestion {
-    /// The known word that is fewest edits away, if that is few enough to be a slip.
+    /// The known word with the smallest edit distance, if it is small enough for a typo.
     package static func closest(to word: String, in known: some Sequence<String>) -> String? {
         let limit = max(1, word.count / 3)
         return known.map { (word: $0, distance: distance(word, $0)) }.filter { $0.distance <= limit }
             .min { ($0.distance, $0.word) < ($1.distance, $1.word) }?.word
     }
 
-    /// What to write instead of `word`: what it was probably meant to be, else all that is known.
+    /// Advice for an unknown word: the closest known word, or otherwise the whole list.
     package static func advice(for word: String, in known: [String], otherwise: String) -> String {
         closest(to: word, in: known).map { "did you mean '\($0)'?" } ?? "\(otherwise) \(known.joined(separator: ", "))"
     }
 
-    /// Insertions, deletions, substitutions and swaps of neighbours that lead from one word to the other.
+    /// The number of insertions, deletions, substitutions and adjacent swaps between two words.
     private static func distance(_ left: String, _ right: String) -> Int {
         let left = Array(left), right = Array(right)
         var before: [Int] = []

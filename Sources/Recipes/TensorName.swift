@@ -1,6 +1,6 @@
 package import Core
 
-/// What a tensor's name tells about its place in the model, for any architecture that numbers its layers.
+/// What a tensor's name says about its place in the model, for any architecture that numbers its layers.
 package struct TensorName: Sendable, Hashable {
     package struct Layer: Sendable, Hashable {
         /// The text before the number: `model.layers`.
@@ -15,7 +15,7 @@ package struct TensorName: Sendable, Hashable {
     /// Layers are numbered below this; a larger number in a name is no layer's.
     private static let layerLimit = 1_000_000
 
-    /// The layer, by the first part of the name that is a number.
+    /// The layer, taken from the first numeric component of the name.
     package var layer: Layer? {
         let bytes = text.utf8
         var start = bytes.startIndex
@@ -36,27 +36,27 @@ package struct TensorName: Sendable, Hashable {
         return nil
     }
 
-    /// Whether a tensor outside the layers is used before them, as embeddings are; heads and final norms are used behind.
+    /// Whether a tensor outside the layers is used before them, like embeddings. Heads and final norms are used after them.
     package var standsBeforeLayers: Bool {
         guard !text.holds("embed_out") else { return false }
         return ["embed", "wte", "wpe", "word_emb", "tok_emb"].contains { text.holds($0) }
     }
 
-    /// Whether it is an output head, which may be missing where the embedding stands in for it.
+    /// Whether this is an output head, which may be missing if it is tied to the embedding.
     package var isHead: Bool { isOne(of: Self.heads) }
     private static let heads = ["lm_head.weight", "embed_out.weight"]
 
-    /// Whether it is an input embedding that a tied head shares.
+    /// Whether this is a token embedding, which a tied head shares.
     package var isTokenEmbedding: Bool { isOne(of: Self.embeddings) }
     private static let embeddings = ["embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight"]
 
-    /// Whether its first dimension counts tokens: embeddings, heads and heads' biases.
+    /// Whether the first dimension is the vocabulary: embeddings, heads and head biases.
     package var hasVocabularyAxis: Bool {
         isTokenEmbedding || isHead || isOne(of: Self.otherVocabularyTensors)
     }
     private static let otherVocabularyTensors = ["lm_head.bias", "embed_out.bias", "shared.weight"]
 
-    /// Whether models of one architecture may lack it: biases and buffers that can be computed.
+    /// Whether models of one architecture may lack this tensor: biases and computable buffers.
     package var isOptional: Bool {
         Self.optionalEnds.contains { text.hasSuffix($0) }
     }

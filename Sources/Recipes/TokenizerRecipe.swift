@@ -1,14 +1,14 @@
-/// What a recipe says about the vocabulary of the output (`tokenizer`, or `tokenizer_source` for short).
+/// The `tokenizer` of a recipe, or its short form `tokenizer_source`: the output's vocabulary.
 package struct TokenizerRecipe: Sendable, Equatable {
     package enum Source: Sendable, Hashable {
-        /// The base's tokenizer, else the first model's.
+        /// The tokenizer of the base model, or of the first model if there is no base.
         case base
-        /// The base's, with every token added that another model has.
+        /// The base's tokenizer, extended by the tokens of all other models.
         case union
         case model(ModelReference)
     }
 
-    /// Where the row of one token comes from in models that have none of their own.
+    /// The source of a token's row for models that lack the token.
     package enum RowSource: Sendable, Hashable {
         /// The row of the same token.
         case model(ModelReference)
@@ -22,14 +22,14 @@ package struct TokenizerRecipe: Sendable, Equatable {
         case id(Int)
     }
 
-    /// A token that the recipe says something about; it joins the vocabulary if it is not in it.
+    /// A token configured in the recipe. The token is added to the vocabulary if it is missing.
     package struct Token: Sendable, Hashable {
         package let text: String
-        /// `nil` where the recipe gives none, which is only good while every model has the token.
+        /// `nil` if the recipe names none, which is valid only if every model has the token.
         package let source: RowSource?
-        /// Whether the models that have a row of their own get this one too.
+        /// Whether this row also replaces the rows of models that have the token.
         package let force: Bool
-        /// Line of the recipe.
+        /// The line in the recipe.
         package let line: Int
 
         package init(_ text: String, source: RowSource? = nil, force: Bool = false, line: Int = 1) {
@@ -41,9 +41,9 @@ package struct TokenizerRecipe: Sendable, Equatable {
     }
 
     package let source: Located<Source>
-    /// In the order of the recipe.
+    /// In recipe order.
     package let tokens: [Token]
-    /// The matrices get a multiple of so many rows.
+    /// Rows of the output matrices are rounded up to a multiple of this number.
     package let padToMultipleOf: Int?
 
     package init(source: Located<Source>, tokens: [Token] = [], padToMultipleOf: Int? = nil) {
@@ -52,7 +52,7 @@ package struct TokenizerRecipe: Sendable, Equatable {
         self.padToMultipleOf = padToMultipleOf
     }
 
-    /// Every model that is named, in the order of the recipe, each with the line of its first mention.
+    /// Every model named, in recipe order, with the line of its first mention.
     package var models: [Located<ModelReference>] {
         var found: [Located<ModelReference>] = []
         func add(_ model: ModelReference, line: Int) {

@@ -173,7 +173,7 @@ package struct StoreIndex: Sendable, Hashable, Codable {
                     .badData, "keeps \(kept) of \(tensor.elementCount) elements", file: file, tensor: tensor.name)
             }
             guard byteCount <= SizeLimit.total / max(1, tasks.count) else {
-                throw TesseraError(.badData, "its tasks have more than \(SizeLimit.total) bytes together", file: file)
+                throw TesseraError(.badData, "the tasks have more than \(SizeLimit.total) bytes in total", file: file)
             }
         }
     }

@@ -5,11 +5,6 @@ internal import CTensorKernels
 extension Kernels {
     // MARK: Making bitmaps
 
-    /// Set where a flag is not 0.
-    package func bits(where flags: UnsafePointer<UInt8>, into bits: UnsafeMutableRawPointer, count: Int) {
-        table.pointee.keep_bits(flags, bits, count)
-    }
-
     /// Set where `x` is not 0, as NaN is not.
     package func bits(ofNonzero x: UnsafePointer<Float>, into bits: UnsafeMutableRawPointer, count: Int) {
         table.pointee.bits_nonzero(x, bits, count)

@@ -32,13 +32,6 @@ extension Kernels {
 
     // MARK: Decoding
 
-    /// The codes `first ..< first + count` of a stream.
-    package func unpack(
-        _ stream: UnsafeRawPointer, bits: Int, first: Int, into codes: UnsafeMutablePointer<UInt8>, count: Int
-    ) {
-        table.pointee.unpack(stream, bits, first, codes, count)
-    }
-
     /// `target = values[code]` for the codes `first ..< first + count`.
     ///
     /// - Parameter values: 2 to the `bits` numbers.
@@ -82,7 +75,7 @@ extension Kernels {
     package func code(
         _ x: UnsafePointer<Float>, on point: GridPoint, largestCode: Int, into codes: UnsafeMutablePointer<UInt8>, count: Int
     ) {
-        table.pointee.quantize(x, point.multiplier, point.offset, UInt32(largestCode), codes, count)
+        quantize(x, factor: point.multiplier, offset: point.offset, highest: UInt8(largestCode), into: codes, count: count)
     }
 
     /// `target = (code − zero) · scale` for codes of a byte each.

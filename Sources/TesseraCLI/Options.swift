@@ -1,17 +1,17 @@
-import ArgumentParser
+public import ArgumentParser
 import CLinux
 import Core
 import FoundationEssentials
-package import Logging
+public import Logging
 import Protocol
 import Work
 
-/// What `run` and `submit` share.
+/// The options shared by `run` and `submit`.
 struct JobArguments: ParsableArguments {
-    @Argument(help: "The recipe, a YAML file.")
+    @Argument(help: "The recipe (a YAML file).")
     var recipe: String
 
-    @Argument(help: "The directory to make. It must not exist.")
+    @Argument(help: "The directory to create. It must not exist.")
     var output: String
 
     @Flag(help: "Replace OUT if Tessera wrote it.")
@@ -20,18 +20,18 @@ struct JobArguments: ParsableArguments {
     @Flag(name: .customLong("sha256sums"), help: "Also write SHA256SUMS, for sha256sum -c.")
     var sha256Sums = false
 
-    @Flag(help: "Refuse a recipe with keys that mean nothing.")
+    @Flag(help: "Reject a recipe with unknown or unused keys.")
     var strict = false
 
-    @Option(name: .customLong("max-part-size"), help: ArgumentHelp("Bytes of a part at most.", valueName: "size"))
+    @Option(name: .customLong("max-part-size"), help: ArgumentHelp("Maximum size of an output part.", valueName: "size"))
     var maxPartSize = ByteCount(5_000_000_000)
 
     @Option(
         name: .customLong("shard-size"),
-        help: ArgumentHelp("Bytes of output that make a shard.", valueName: "size", visibility: .hidden))
+        help: ArgumentHelp("Target size of a shard's output.", valueName: "size", visibility: .hidden))
     var shardSize: ByteCount?
 
-    @Option(help: ArgumentHelp("What random methods such as dare_ties draw from.", valueName: "n"))
+    @Option(help: ArgumentHelp("Seed for random methods such as dare_ties.", valueName: "n"))
     var seed: UInt64 = 0
 
     @Option(
@@ -51,39 +51,37 @@ struct JobArguments: ParsableArguments {
     }
 }
 
-/// How much of the machine to use.
+/// How many threads and how much memory to use.
 struct MachineArguments: ParsableArguments {
-    @Option(help: ArgumentHelp("Threads that compute.", valueName: "n"))
+    @Option(help: ArgumentHelp("Number of compute threads.", valueName: "n"))
     var threads = availableProcessors()
 
     @Option(help: ArgumentHelp("Memory for buffers.", valueName: "size"))
     var memory = ByteCount(2 << 30)
 
     func validate() throws {
-        guard (1...1024).contains(threads) else { throw ValidationError("--threads lies between 1 and 1024.") }
-        guard memory.bytes >= 64 << 20 else { throw ValidationError("--memory is at least 64MiB.") }
+        guard (1...1024).contains(threads) else { throw ValidationError("--threads must be from 1 to 1024.") }
+        guard memory.bytes >= 64 << 20 else { throw ValidationError("--memory must be at least 64MiB.") }
     }
 }
 
 struct LogArguments: ParsableArguments {
     @Option(help: ArgumentHelp("How much to log to stderr.", valueName: "level"))
-    var logLevel = LogLevel.info
+    var logLevel = Logger.Level.info
 
     func logger(_ label: String) -> Logger {
         var log = Logger(label: label, factory: { StreamLogHandler.standardError(label: $0) })
-        log.logLevel = Logger.Level(rawValue: logLevel.rawValue) ?? .info
+        log.logLevel = logLevel
         return log
     }
 }
 
-enum LogLevel: String, ExpressibleByArgument, CaseIterable {
-    case trace, debug, info, notice, warning, error
-}
+extension Logger.Level: @retroactive ExpressibleByArgument {}
 
-/// A log for commands whose user watches the progress instead.
+/// Discards everything, for commands that show progress instead of a log.
 package let quietLog = Logger(label: "tessera", factory: { _ in SwiftLogNoOpLogHandler() })
 
-/// The recipe's text.
+/// Reads the recipe's text.
 func readText(_ path: String) throws(TesseraError) -> String {
     let bytes = try readFile(path, maxBytes: 1 << 20)
     guard let text = String(validating: bytes, as: UTF8.self) else {
@@ -92,12 +90,12 @@ func readText(_ path: String) throws(TesseraError) -> String {
     return text
 }
 
-/// The absolute path of a directory that is there.
+/// The absolute path of an existing directory.
 func canonicalDirectory(_ path: String) throws -> String { try Roots([path]).directories[0] }
 
 package func currentDirectory() -> String { FileManager.default.currentDirectoryPath }
 
-/// Processors that this process may use.
+/// The number of processors this process may use.
 package func availableProcessors() -> Int { max(1, Int(allowed_processors())) }
 
 func printJSON(_ value: some Encodable) throws {
@@ -106,5 +104,5 @@ func printJSON(_ value: some Encodable) throws {
     print(String(decoding: try encoder.encode(value), as: UTF8.self))
 }
 
-/// The host's name and the process, so that two workers on one host can be told apart.
+/// The host name and process id, which distinguishes two workers on one host.
 func defaultName() -> String { "\(ProcessInfo.processInfo.hostName)-\(ProcessInfo.processInfo.processIdentifier)" }

@@ -11,7 +11,7 @@ package func cancelledBySignals<Result: Sendable>(_ body: @escaping @Sendable ()
             return nil
         }
         defer { group.cancelAll() }
-        // Either the body is done, or a signal came: then the body is cancelled and ends in its own way.
+        // Either the body has finished or a signal arrived. After a signal the body is cancelled and ends in its own way.
         if let result = try await group.next(), let result { return result }
         group.cancelAll()
         guard let result = try await group.next(), let result else { throw CancellationError() }

@@ -1,6 +1,6 @@
 package import Core
 
-/// A token that a tokenizer finds in the text before its model splits the rest.
+/// A token that the tokenizer matches before its model splits the remaining text.
 package struct AddedToken: Sendable, Hashable {
     package var id: Int
     package let text: ExactText
@@ -15,14 +15,14 @@ package struct AddedToken: Sendable, Hashable {
         self.text = text
     }
 
-    /// One that no tokenizer describes: found in the text as the model would see it, for its text is often written so (`▁word`).
+    /// A token that no tokenizer describes. It is matched in normalized text, because its text is often in that form (`▁word`).
     static func plain(_ text: ExactText) -> AddedToken {
         var token = AddedToken(id: 0, text: text)
         token.normalized = true
         return token
     }
 
-    /// Whether both would be found in the same places.
+    /// Whether both tokens match in the same places.
     func isSameDefinition(as other: AddedToken) -> Bool {
         var other = other
         other.id = id
@@ -31,7 +31,7 @@ package struct AddedToken: Sendable, Hashable {
 
     // MARK: JSON
 
-    /// As an element of tokenizer.json's `added_tokens`.
+    /// An element of `added_tokens` in tokenizer.json.
     var element: String {
         """
         {"id": \(id), "content": \(JSONText.quoted(text.string)), "single_word": \(singleWord), "lstrip": \(lstrip), \
@@ -39,7 +39,7 @@ package struct AddedToken: Sendable, Hashable {
         """
     }
 
-    /// As a member of tokenizer_config.json's `added_tokens_decoder`, whose key is the id.
+    /// The value of an `added_tokens_decoder` entry in tokenizer_config.json; the key is the id.
     var decoderValue: String {
         """
         {"content": \(JSONText.quoted(text.string)), "lstrip": \(lstrip), "normalized": \(normalized), "rstrip": \(rstrip), \
@@ -47,10 +47,10 @@ package struct AddedToken: Sendable, Hashable {
         """
     }
 
-    /// Reads one of the two; keys that mean nothing here are passed over.
+    /// Reads either form. Unknown keys are ignored.
     ///
-    /// - Parameter id: where the entry itself holds none.
-    /// - Throws: `badData` for other types, and where the id or the text is missing.
+    /// - Parameter id: the id, if the entry itself has none.
+    /// - Throws: `badData` for wrong types or if the id or the text is missing.
     static func read(_ scanner: inout JSONScanner, id: Int? = nil) throws(TesseraError) -> AddedToken {
         var found = id, text: String?
         var flags: [String: Bool] = [:]
@@ -62,7 +62,7 @@ package struct AddedToken: Sendable, Hashable {
             default: try scanner.value()
             }
         }
-        guard let found, let text else { throw scanner.error("an added token without 'id' or 'content'") }
+        guard let found, let text else { throw scanner.error("added token without 'id' or 'content'") }
         var token = AddedToken(id: found, text: ExactText(text))
         token.singleWord = flags["single_word"] ?? false
         token.lstrip = flags["lstrip"] ?? false

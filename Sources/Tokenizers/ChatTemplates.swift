@@ -1,13 +1,13 @@
 package import Core
 package import Recipes
 
-/// Chat templates: the ones that models bring, and the well-known ones by name.
+/// Chat templates: the models' own and the built-in ones.
 package enum ChatTemplates {
     static let fileName = "chat_template.jinja"
     static let legacyName = "chat_template.json"
     private static let key = "chat_template"
 
-    /// The template that a recipe's setting means.
+    /// The template selected by the recipe's setting.
     ///
     /// - Parameters:
     ///   - directories: of all models, in file order.
@@ -30,7 +30,7 @@ package enum ChatTemplates {
                     found.append((text, 1))
                 }
             }
-            // The first of the most frequent ones.
+            // The most frequent template; of several, the first.
             let most = found.map(\.count).max()
             return found.first { $0.count == most }?.text.string
         }
@@ -69,7 +69,7 @@ package enum ChatTemplates {
         return String(text.unicodeScalars[first...last])
     }
 
-    // MARK: The well-known ones
+    // MARK: Built-in templates
 
     static func builtIn(_ name: ChatTemplateSetting.Name) -> String {
         switch name {
@@ -78,7 +78,8 @@ package enum ChatTemplates {
                 {%- if messages and messages[0]['role'] == 'system' -%}
                 {%- set system = messages[0]['content'] -%}{%- set turns = messages[1:] -%}
                 {%- else -%}
-                {%- set system = 'Below is an instruction that describes a task. Write a response that appropriately completes the request.' -%}
+                {%- set system = 'Below is an instruction that describes a task. Write a response that \#
+                appropriately completes the request.' -%}
                 {%- set turns = messages -%}
                 {%- endif -%}
                 {{- system + '\n\n' -}}
@@ -112,7 +113,8 @@ package enum ChatTemplates {
             return #"""
                 {{- bos_token -}}
                 {%- for message in messages -%}
-                {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' -}}
+                {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + \#
+                message['content'] | trim + '<|eot_id|>' -}}
                 {%- endfor -%}
                 {%- if add_generation_prompt -%}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' -}}{%- endif -%}
                 """#

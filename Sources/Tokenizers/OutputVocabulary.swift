@@ -1,7 +1,7 @@
 import Core
 import Recipes
 
-/// The vocabulary of the output, made from the models' (spec of `tokenizer`, docs/recipes.md).
+/// The vocabulary of the output, built from the models' vocabularies (`tokenizer` in docs/recipes.md).
 ///
 /// ```
 /// base     the base's tokens with id < vocab_size
@@ -9,21 +9,22 @@ import Recipes
 /// union    base, then the ordinary tokens with id < vocab_size that it lacks, by (model in file order, id),
 ///          then the added tokens of all models, the base's first, in the order of each file
 /// ```
-/// and then, in every case, the recipe's tokens that are not in it yet. What is appended becomes an added token, under the next free id.
+/// and in every case, then the recipe's tokens that are still missing. Appended tokens become added tokens with the next free
+/// ids.
 struct OutputVocabulary {
-    /// The model whose tokenizer files the output's are made from.
+    /// The model whose tokenizer files are the starting point for the output's.
     let primary: Int
     private(set) var texts: [ExactText?]
     private(set) var ids: [ExactText: Int]
     private(set) var changes: TokenizerChanges
     private(set) var remarks: [String] = []
     private let models: [VocabularyModel]
-    /// Ids from here on are appended ones.
+    /// The first id of the appended tokens.
     private let donorEnd: Int
 
     /// - Parameters:
-    ///   - primary: the model whose tokenizer is the start.
-    ///   - isStripped: whether tokens without a row are left out.
+    ///   - primary: the model whose tokenizer is the starting point.
+    ///   - isStripped: whether to leave out tokens without a row.
     private init(models: [VocabularyModel], primary: Int, tokenizer: Tokenizer, isStripped: Bool) {
         self.models = models
         self.primary = primary
@@ -41,13 +42,14 @@ struct OutputVocabulary {
         if !removed.isEmpty {
             let examples = removed.prefix(5).compactMap { tokenizer.text(of: $0) }.map { "'\($0)'" }.joined(separator: ", ")
             remarks.append(
-                "\(removed.count) tokens of \(models[primary].reference) have ids beyond its \(limit) rows and are left out: \(examples)"
+                "\(removed.count) tokens of \(models[primary].reference) have ids beyond its \(limit) rows and are left out: "
+                    + examples
             )
         }
     }
 
-    /// - Parameter base: the base of the recipe, else the first model.
-    /// - Throws: `badData` when a tokenizer that is needed is not there.
+    /// - Parameter base: the base model of the recipe, or the first model.
+    /// - Throws: `badData` if a required tokenizer is missing.
     static func make(
         models: [VocabularyModel], base: Int, recipe: TokenizerRecipe, file: String
     ) throws(TesseraError) -> OutputVocabulary {
@@ -55,14 +57,15 @@ struct OutputVocabulary {
         if case .model(let reference) = recipe.source.value {
             guard let index = models.firstIndex(where: { $0.reference == reference }) else {
                 throw TesseraError(
-                    .badData, "the tokenizer's source '\(reference)' is none of the models", file: file, line: recipe.source.line,
+                    .badData, "the tokenizer's source '\(reference)' is not one of the models", file: file,
+                    line: recipe.source.line,
                     advice: "write 'union', 'base', or one of \(models.map { "\($0.reference)" }.joined(separator: ", "))")
             }
             primary = index
         }
         guard let tokenizer = models[primary].tokenizer else {
             throw TesseraError(
-                .badData, "'\(models[primary].reference)' holds neither tokenizer.json nor a vocabulary file that can be read",
+                .badData, "'\(models[primary].reference)' has neither tokenizer.json nor a readable vocabulary file",
                 file: file,
                 line: recipe.source.line, advice: "load its tokenizer with transformers and save it beside the weights")
         }
@@ -85,7 +88,7 @@ struct OutputVocabulary {
             guard let tokenizer = models[model].tokenizer else { continue }
             for (_, text) in tokenizer.tokens(below: models[model].vocabularySize)
             where ids[text] == nil && !tokenizer.isAdded(text) {
-                // What is ordinary here may be an added token elsewhere; its flags then tell how it is found.
+                // An ordinary token here may be an added token in another model, whose flags then apply.
                 append(definitions.first[text] ?? .plain(text))
             }
         }
@@ -118,12 +121,12 @@ struct OutputVocabulary {
         if !conflicts.isEmpty {
             let examples = conflicts.sorted().prefix(5).map { "'\($0)'" }.joined(separator: ", ")
             remarks.append(
-                "\(conflicts.count) added tokens are defined differently by the models; the first definition counts: \(examples)")
+                "the models define \(conflicts.count) added tokens differently; the first definition is used: \(examples)")
         }
         return (first, texts)
     }
 
-    /// Makes a token that is in the vocabulary an added one, unless it is or will be.
+    /// Turns a token of the vocabulary into an added token, unless it is one already or will be.
     private mutating func promote(_ token: AddedToken, id: Int) {
         guard models[primary].tokenizer?.isAdded(token.text) != true, id < donorEnd else { return }
         var token = token

@@ -6,11 +6,11 @@ extension Tokenizer {
     package static let addedName = "added_tokens.json"
     private static let vocabularyNames = ["vocab.json", "vocab.txt"]
 
-    /// The largest are some 40 megabytes.
+    /// The largest real files have about 40 megabytes.
     package static let byteLimit = 256 << 20
 
-    /// Reads the tokenizer of a checkpoint: tokenizer.json if it is there, and else vocab.json or vocab.txt with the tokens that
-    /// added_tokens.json and tokenizer_config.json add.
+    /// Reads the tokenizer of a checkpoint: tokenizer.json if it exists, otherwise vocab.json or vocab.txt with the additions of
+    /// added_tokens.json and tokenizer_config.json.
     ///
     /// - Returns: `nil` when the directory holds none of these (a SentencePiece `tokenizer.model` alone is not read).
     /// - Throws: `badData` for a file that is not what its name says or contradicts itself, `io` and the like when it cannot be read.
@@ -76,14 +76,14 @@ extension Tokenizer {
         return hasVocabulary
     }
 
-    /// `{"text": id}`, of BPE, WordPiece and WordLevel.
+    /// `{"text": id}` (BPE, WordPiece and WordLevel).
     private static func readMap(_ scanner: inout JSONScanner, into builder: inout VocabularyBuilder) throws(TesseraError) {
         try scanner.object { scanner, text throws(TesseraError) in
             try builder.add(ExactText(text), id: try scanner.natural())
         }
     }
 
-    /// `[["text", score]]`, of Unigram: the id is the place.
+    /// `[["text", score]]` (Unigram); the id is the index.
     private static func readList(_ scanner: inout JSONScanner, into builder: inout VocabularyBuilder) throws(TesseraError) {
         var id = 0
         try scanner.array { scanner throws(TesseraError) in
@@ -91,19 +91,19 @@ extension Tokenizer {
             try scanner.array { scanner throws(TesseraError) in
                 if text == nil { text = try scanner.string() } else { try scanner.value() }
             }
-            guard let text else { throw scanner.error("an entry of the vocabulary without a text") }
+            guard let text else { throw scanner.error("vocabulary entry without text") }
             try builder.add(ExactText(text), id: id)
             id += 1
         }
     }
 
     private static func finish(_ scanner: inout JSONScanner) throws(TesseraError) {
-        guard scanner.peek() == nil else { throw scanner.error("something follows the object") }
+        guard scanner.peek() == nil else { throw scanner.error("unexpected data after the object") }
     }
 
     // MARK: The older files
 
-    /// One token a line: the id is the line's number.
+    /// One token per line; the id is the line number, from 0.
     private static func readLines(
         _ path: String, _ files: any InputFiles, into builder: inout VocabularyBuilder
     ) throws(TesseraError) {
@@ -113,13 +113,13 @@ extension Tokenizer {
         for (id, line) in lines.enumerated() {
             let bytes = line.last == UInt8(ascii: "\r") ? line.dropLast() : line
             guard let text = String(validating: bytes, as: UTF8.self) else {
-                throw TesseraError(.badData, "the token is not UTF-8", file: path, line: id + 1)
+                throw TesseraError(.badData, "the token is not valid UTF-8", file: path, line: id + 1)
             }
             try builder.add(ExactText(text), id: id)
         }
     }
 
-    /// Texts and ids of added_tokens.json; what tokenizer_config.json says of them, and of more, counts before it.
+    /// The texts and ids in added_tokens.json. Entries in tokenizer_config.json take precedence.
     private static func readAdditions(
         _ directory: String, _ files: any InputFiles, into builder: inout VocabularyBuilder
     ) throws(TesseraError) {
@@ -149,7 +149,7 @@ extension Tokenizer {
                 return
             }
             try scanner.object { scanner, key throws(TesseraError) in
-                guard let id = Int(key) else { throw scanner.error("'\(key)' is no id of a token") }
+                guard let id = Int(key) else { throw scanner.error("'\(key)' is not a token id") }
                 tokens.append(try AddedToken.read(&scanner, id: id))
             }
         }

@@ -1,25 +1,25 @@
 package import Core
 
-/// The vocabulary of a checkpoint, as its tokenizer files give it: which text has which id. How text is split is not of interest here.
+/// The vocabulary of a checkpoint: which text has which id. How text is split into tokens does not matter here.
 package struct Tokenizer: Sendable {
-    /// The file that the vocabulary was read from.
+    /// The kind of file that the vocabulary was read from.
     package enum Form: Sendable, Hashable {
-        /// tokenizer.json, with the type of its model, such as `BPE` or `Unigram`; `nil` where it does not say.
+        /// tokenizer.json, with its model type, such as `BPE` or `Unigram`; `nil` if the file names none.
         case fast(model: String?)
-        /// vocab.json or vocab.txt, and what was added to it.
+        /// vocab.json or vocab.txt with added tokens.
         case slow
     }
 
     package let directory: String
     package let form: Form
-    /// Added tokens by their text.
+    /// Added tokens by text.
     package let added: [ExactText: AddedToken]
-    /// The texts of the added tokens in the order of the file.
+    /// The texts of the added tokens, in file order.
     package let addedOrder: [ExactText]
     private let ids: [ExactText: Int]
     private let texts: [ExactText?]
 
-    /// Bounds that no real vocabulary comes near: the largest today have some 260,000 tokens.
+    /// Far above any real vocabulary; the largest today have about 260,000 tokens.
     static let idLimit = 1 << 22
 
     init(directory: String, form: Form, vocabulary: VocabularyBuilder) {
@@ -31,28 +31,23 @@ package struct Tokenizer: Sendable {
         texts = vocabulary.texts
     }
 
-    /// Distinct tokens.
-    package var tokenCount: Int { ids.count }
-
-    /// One more than the largest id: rows that a matrix for this vocabulary has at least.
+    /// One more than the largest id, and so the minimum number of rows of a matrix for this vocabulary.
     package var idEnd: Int { texts.count }
 
     package func id(of text: ExactText) -> Int? { ids[text] }
 
-    /// The token with this id; `nil` for a gap and beyond the end.
+    /// The token with this id; `nil` if there is none.
     package func text(of id: Int) -> ExactText? { texts.indices.contains(id) ? texts[id] : nil }
 
     package func isAdded(_ text: ExactText) -> Bool { added[text] != nil }
 
-    package func isSpecial(_ text: ExactText) -> Bool { added[text]?.special == true }
-
-    /// The tokens below `limit` by ascending id.
+    /// The tokens with ids below `limit`, in ascending order.
     func tokens(below limit: Int?) -> some Sequence<(id: Int, text: ExactText)> {
         texts.prefix(limit ?? texts.count).enumerated().lazy.compactMap { id, text in text.map { (id, $0) } }
     }
 }
 
-/// Collects the tokens of one vocabulary and refuses what contradicts itself.
+/// Collects the tokens of one vocabulary and rejects inconsistencies.
 struct VocabularyBuilder {
     private(set) var ids: [ExactText: Int] = [:]
     private(set) var texts: [ExactText?] = []
@@ -62,11 +57,11 @@ struct VocabularyBuilder {
 
     init(file: String) { self.file = file }
 
-    /// - Throws: `badData` when the text has another id already, the id another text, or the id is absurdly large.
+    /// - Throws: `badData` if the text already has another id, the id already has another text, or the id is too large.
     mutating func add(_ text: ExactText, id: Int) throws(TesseraError) {
         guard (0..<Tokenizer.idLimit).contains(id) else {
             throw TesseraError(
-                .badData, "the token '\(text)' has the id \(id); ids lie between 0 and \(Tokenizer.idLimit - 1)", file: file)
+                .badData, "the token '\(text)' has the id \(id); ids must be from 0 to \(Tokenizer.idLimit - 1)", file: file)
         }
         if texts.count == id {
             texts.append(nil)
@@ -82,7 +77,7 @@ struct VocabularyBuilder {
         }
     }
 
-    /// - Throws: as `add`.
+    /// - Throws: like `add`.
     mutating func add(_ token: AddedToken) throws(TesseraError) {
         try add(token.text, id: token.id)
         if added.updateValue(token, forKey: token.text) == nil { addedOrder.append(token.text) }

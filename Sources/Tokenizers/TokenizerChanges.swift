@@ -1,8 +1,8 @@
-/// How the output's tokenizer differs from the one its files are taken from.
+/// How the output's tokenizer differs from the primary model's.
 package struct TokenizerChanges: Sendable, Hashable {
-    /// Ids of tokens that are left out.
+    /// The ids of removed tokens.
     package var removed: Set<Int>
-    /// Added tokens that join, by ascending id; then ordinary tokens of the primary's that become added ones.
+    /// New added tokens by ascending id, followed by ordinary tokens of the primary model that become added tokens.
     package var appended: [AddedToken]
     package var isUnion: Bool
 

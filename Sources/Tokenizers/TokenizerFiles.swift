@@ -1,11 +1,11 @@
 package import Checkpoints
 package import Core
 
-/// The tokenizer's files of the output: the primary's, with the tokens that join and leave, and the chat template.
+/// The tokenizer files of the output: the primary model's, with tokens added and removed, and the chat template.
 ///
-/// What is edited stays byte for byte as it was but for the entries in question.
+/// Edits change only the affected entries; all other bytes stay the same.
 package struct TokenizerFiles: Sendable {
-    /// Every file that this decides about; no other part of the output writes them.
+    /// All files decided here; nothing else in Tessera writes them to the output.
     package static let names = [
         configName, Tokenizer.fastName, "tokenizer.model", "special_tokens_map.json", Tokenizer.addedName, "merges.txt",
         "vocab.json",
@@ -19,9 +19,9 @@ package struct TokenizerFiles: Sendable {
     private let files: any InputFiles
 
     /// - Parameters:
-    ///   - directory: of the primary.
-    ///   - changes: as the vocabulary plan says; none where the recipe only sets a chat template.
-    ///   - template: in place of the primary's.
+    ///   - directory: the directory of the primary model.
+    ///   - changes: from the vocabulary plan; empty if the recipe only sets a chat template.
+    ///   - template: replaces the primary model's chat template.
     ///   - files: where the primary's are read.
     package init(
         directory: String, changes: TokenizerChanges = TokenizerChanges(), template: String? = nil, in files: any InputFiles
@@ -32,9 +32,9 @@ package struct TokenizerFiles: Sendable {
         self.template = template
     }
 
-    /// What is to be written, and what the user should know of it.
+    /// The files to write, and remarks for the user.
     ///
-    /// - Throws: `badData` when the primary's files cannot be changed so.
+    /// - Throws: `badData` if the primary model's files cannot be edited.
     package func make() throws(TesseraError) -> (files: [SidecarFile], remarks: [String]) {
         var made: [SidecarFile] = []
         var remarks: [String] = []
@@ -44,7 +44,8 @@ package struct TokenizerFiles: Sendable {
             case Self.configName: made.append(try config())
             case Tokenizer.addedName where !changes.isEmpty: made.append(SidecarFile(name: name, bytes: try addedTokens()))
             case "tokenizer.model" where !changes.isEmpty:
-                remarks.append("tokenizer.model is not written: it does not hold the merged vocabulary; tokenizer.json does")
+                remarks.append(
+                    "tokenizer.model is left out, because it does not contain the merged vocabulary; tokenizer.json does")
             case ChatTemplates.fileName where template != nil, ChatTemplates.legacyName where template != nil: break
             default: made.append(SidecarFile(name: name, copyOf: path(name)))
             }
@@ -53,7 +54,7 @@ package struct TokenizerFiles: Sendable {
         let hasFast = try files.exists(path(Tokenizer.fastName))
         guard changes.appended.isEmpty && changes.removed.isEmpty || hasFast else {
             throw TesseraError(
-                .badData, "holds no \(Tokenizer.fastName), which is what tokens are added to", file: directory,
+                .badData, "has no \(Tokenizer.fastName), which is needed to add tokens", file: directory,
                 advice: "load its tokenizer with transformers and save it beside the weights")
         }
         return (made, remarks)
@@ -79,7 +80,7 @@ package struct TokenizerFiles: Sendable {
         return json.bytes
     }
 
-    /// Takes the removed tokens away: from the added ones, and with every merge that makes or uses them from the model's own.
+    /// Removes tokens from the added tokens and from the model's vocabulary, with every merge that produces or uses them.
     private func strip(_ json: inout JSONText) throws(TesseraError) {
         if json.json(["added_tokens"])?.utf8.first == UInt8(ascii: "[") {
             try json.keep(in: ["added_tokens"]) { element throws(TesseraError) in
@@ -92,8 +93,9 @@ package struct TokenizerFiles: Sendable {
         guard !ordinary.isEmpty else { return }
         guard tokenizer.form == .fast(model: "BPE") else {
             throw TesseraError(
-                .badData, "holds \(ordinary.count) tokens beyond the model's vocab_size, and only a BPE vocabulary can be cut",
-                file: path(Tokenizer.fastName), advice: "name another model as the tokenizer's source")
+                .badData,
+                "has \(ordinary.count) tokens beyond the model's vocab_size, and only a BPE vocabulary can be truncated",
+                file: path(Tokenizer.fastName), advice: "choose another model as the tokenizer's source")
         }
         try json.keep(in: ["model", "vocab"]) { member in !ordinary.contains(ExactText(member.key ?? "")) }
         guard json.has(["model", "merges"]) else { return }
@@ -112,11 +114,11 @@ package struct TokenizerFiles: Sendable {
         } else {
             parts = try scanner.string().split(separator: " ", maxSplits: 1).map(String.init)
         }
-        guard parts.count == 2 else { throw TesseraError(.badData, "holds a merge that is not made of two parts", file: file) }
+        guard parts.count == 2 else { throw TesseraError(.badData, "has a merge that does not consist of two parts", file: file) }
         return (parts[0], parts[1])
     }
 
-    // MARK: The files beside it
+    // MARK: The other files
 
     private func config() throws(TesseraError) -> SidecarFile {
         guard template != nil || !changes.isEmpty else {
@@ -125,7 +127,7 @@ package struct TokenizerFiles: Sendable {
         var json = try read(Self.configName)
         let key = "added_tokens_decoder"
         if json.json([key])?.utf8.first == UInt8(ascii: "{") {
-            // Ordinary tokens that become added ones are not in it either.
+            // The file does not list ordinary tokens that become added tokens either.
             if !changes.removed.isEmpty {
                 try json.keep(in: [key]) { member in !changes.removed.contains(Int(member.key ?? "") ?? -1) }
             }

@@ -1,24 +1,24 @@
 package import Core
 
-/// For recipes that say nothing about the tokenizer: whether rows of the same id belong to the same token in all models.
+/// For recipes without a tokenizer setting: checks that rows with the same id belong to the same token in all models.
 ///
-/// Tokens that only one of two models has are no difference as long as their matrices have the same size: they use spare rows.
-/// Models without tokenizer files cannot be checked and are passed over.
+/// A token that only one of two models has is not a difference if their matrices have the same size, because it uses a spare
+/// row. Models without tokenizer files cannot be checked and are skipped.
 package struct VocabularyCheck: Sendable {
     private let models: [VocabularyModel]
-    /// The model that the others are compared with.
+    /// The model with which all others are compared.
     private let reference: Int
     private let file: String
     private static let exampleLimit = 5
 
-    /// - Parameter base: the recipe's `base_model`; without one the others are compared with the first model.
+    /// - Parameter base: the recipe's `base_model`; if `nil`, the first model is the reference.
     package init(models: [VocabularyModel], base: Int?, file: String) {
         self.models = models
         reference = base ?? 0
         self.file = file
     }
 
-    /// One for each model that differs.
+    /// One problem per model that differs.
     package var problems: [TesseraError] {
         models.indices.compactMap { $0 == reference || !models[$0].isInput ? nil : difference(of: models[$0]) }
     }
@@ -29,28 +29,28 @@ package struct VocabularyCheck: Sendable {
         guard let own = model.tokenizer, let other = base.tokenizer else { return nil }
         var differences: [String] = []
         if let size = model.vocabularySize, let baseSize = base.vocabularySize, size != baseSize {
-            differences.append("has \(size) rows, '\(base.reference)' has \(baseSize)")
+            differences.append("has \(size) rows instead of the \(baseSize) of '\(base.reference)'")
         }
         let isResized = !differences.isEmpty
         var examples: [String] = [], count = 0
         for id in 0..<max(own.idEnd, other.idEnd) {
             let here = text(id, own, model), there = text(id, other, base)
-            // A token in a spare row stands against nothing; beside matrices of other sizes it tells where they part.
+            // A token in a spare row conflicts with nothing. If the matrices differ in size, it shows where they diverge.
             guard here != there, isResized || (here != nil && there != nil) else { continue }
             count += 1
             if examples.count < Self.exampleLimit { examples.append("\(id) is \(show(here)) here and \(show(there)) there") }
         }
         if count > 0 {
             differences.append(
-                "has other tokens than '\(base.reference)' at \(count) ids, such as \(examples.joined(separator: ", "))")
+                "has different tokens from '\(base.reference)' at \(count) ids (\(examples.joined(separator: ", ")))")
         }
         guard !differences.isEmpty else { return nil }
         return TesseraError(
             .badData, "the vocabulary of '\(model.reference)' \(differences.joined(separator: " and "))", file: file,
-            advice: "add a line 'tokenizer_source: union' to keep all tokens, or 'tokenizer_source: base' to keep the base's")
+            advice: "add 'tokenizer_source: union' to keep all tokens, or 'tokenizer_source: base' to keep those of the base")
     }
 
-    /// The token of a row; tokens beyond the rows do not count.
+    /// The token of a row; tokens beyond the last row are ignored.
     private func text(_ id: Int, _ tokenizer: Tokenizer, _ model: VocabularyModel) -> ExactText? {
         id < model.vocabularySize ?? .max ? tokenizer.text(of: id) : nil
     }

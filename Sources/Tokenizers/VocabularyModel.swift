@@ -2,14 +2,14 @@ package import Checkpoints
 package import Core
 package import Recipes
 
-/// A model of the recipe, as far as its vocabulary goes.
+/// The vocabulary of one of the recipe's models.
 package struct VocabularyModel: Sendable {
     package let reference: ModelReference
-    /// `nil` when its directory holds none; it is then taken to have the base's.
+    /// `nil` if the directory has no tokenizer; the model is then assumed to have the base's.
     package let tokenizer: Tokenizer?
-    /// Rows of its embedding; no token with a higher id has a row. `nil` when its config does not say.
+    /// The number of embedding rows; `nil` if the config does not say. Tokens with higher ids have no row.
     package let vocabularySize: Int?
-    /// Whether its weights are merged; a model may also lend its tokenizer only.
+    /// Whether the weights are merged; false for tokenizer-only models.
     package let isInput: Bool
 
     package init(reference: ModelReference, tokenizer: Tokenizer?, vocabularySize: Int?, isInput: Bool = true) {
@@ -19,9 +19,9 @@ package struct VocabularyModel: Sendable {
         self.isInput = isInput
     }
 
-    /// Reads the tokenizer beside the checkpoint's weights, and the size from its config.
+    /// Reads the tokenizer beside the checkpoint's weights, and the vocabulary size from the config.
     ///
-    /// - Throws: as `Tokenizer.read`.
+    /// - Throws: like `Tokenizer.read`.
     package init(
         reference: ModelReference, checkpoint: Checkpoint, isInput: Bool = true, in files: any InputFiles
     ) throws(TesseraError) {
@@ -31,7 +31,7 @@ package struct VocabularyModel: Sendable {
             vocabularySize: size.flatMap { $0 > 0 ? $0 : nil }, isInput: isInput)
     }
 
-    /// Where a config keeps the number of rows: at its top, or with the text part of a model of several parts.
+    /// The config key with the number of rows: at the top level, or in the text part of a multimodal model.
     package static func sizeKey(in config: JSONText) -> [String]? {
         [["vocab_size"], ["text_config", "vocab_size"]].first { config.integer($0) != nil }
     }

@@ -2,19 +2,19 @@ package import Core
 package import Operators
 package import Recipes
 
-/// The output's vocabulary, and where every row of every model's aligned matrix comes from.
+/// The output's vocabulary, and the source of every row of every model's aligned matrix.
 ///
 /// For the token τ with id `i` of the output, row `i` of model m is
 /// ```
 /// the recipe's source for τ     where the recipe forces it
 /// m's own row of τ              where m has τ, with an id below its vocab_size
 /// the recipe's source for τ     where the recipe has an entry for τ
-/// the row of the only model that has τ; the base's, where several have it and the base does;
-/// the mean of all that have it, where the base does not; zero, where none has it
+/// the row of the only model that has τ; the base's row if several have it, the base among them;
+/// the mean of all that have it, if the base does not; zero if none has it
 /// ```
-/// Rows without a token (ids that the tokenizer skips, and those that round the number up) are the mean of the model's other rows.
+/// Rows without a token (ids that the tokenizer skips, and padding) are the mean of the model's other rows.
 ///
-/// The planner makes one plan for a job, and maps for each tensor that has a vocabulary axis, over the inputs that hold it:
+/// The planner makes one vocabulary plan per job, and row maps for each tensor with a vocabulary axis:
 /// ```swift
 /// let models = try inputs.map { try VocabularyModel(reference: $0.reference, checkpoint: $0.checkpoint, in: files) }
 /// if let recipe = recipe.tokenizer {
@@ -30,31 +30,32 @@ package import Recipes
 /// }
 /// ```
 package struct VocabularyPlan: Sendable {
-    /// The output's tokens by id; `nil` where an id has no token.
+    /// The output's tokens by id; `nil` for an id without a token.
     package let tokens: [ExactText?]
-    /// Rows of every aligned matrix: the tokens, rounded up.
+    /// The number of rows of every aligned matrix: the ids, rounded up.
     package let rowCount: Int
-    /// The model whose tokenizer files the output's are made from.
+    /// The model whose tokenizer files are the starting point for the output's.
     package let primary: Int
     package let changes: TokenizerChanges
-    /// What the user should know.
+    /// Remarks for the user.
     package let remarks: [String]
 
     private let models: [VocabularyModel]
     private let base: Int?
     private let file: String
-    /// For each model and output id its own row, or −1.
+    /// For each model and output id the model's own row, or −1.
     private let ownRows: [[Int32]]
     private let entries: [Int: TokenizerRecipe.Token]
 
     /// - Parameters:
-    ///   - models: in file order; models that only lend a tokenizer last.
-    ///   - base: the recipe's `base_model`; without one the first model's tokenizer is the base's, and no row counts before the others.
-    ///   - file: what messages call the recipe.
-    /// - Throws: everything that is wrong with the recipe's tokens, with its lines.
+    ///   - models: in file order, with tokenizer-only models last.
+    ///   - base: the recipe's `base_model`; if `nil`, the first model's tokenizer is the base's, and no model's rows take
+    ///     precedence.
+    ///   - file: the name of the recipe in messages.
+    /// - Throws: all problems of the recipe's tokens, with their lines.
     package init(models: [VocabularyModel], base: Int?, recipe: TokenizerRecipe, file: String) throws(Problems) {
         guard !models.isEmpty, base.map(models.indices.contains) ?? true else {
-            throw Problems([TesseraError(.internal, "a vocabulary plan without models, or with a base that is none of them")])
+            throw Problems([TesseraError(.internal, "a vocabulary plan without models, or with a base that is not one of them")])
         }
         let vocabulary: OutputVocabulary
         do throws(TesseraError) {
@@ -66,7 +67,7 @@ package struct VocabularyPlan: Sendable {
         let (rounded, overflow) = vocabulary.texts.count.addingReportingOverflow(multiple - 1)
         guard multiple > 0, !overflow, multiple <= Tokenizer.idLimit else {
             throw Problems([
-                TesseraError(.badData, "'pad_to_multiple_of' is absurdly large", file: file, line: recipe.source.line)
+                TesseraError(.badData, "'pad_to_multiple_of' is too large", file: file, line: recipe.source.line)
             ])
         }
         rowCount = rounded / multiple * multiple
@@ -76,7 +77,7 @@ package struct VocabularyPlan: Sendable {
         self.models = models
         self.base = base
         self.file = file
-        // A model without a tokenizer of its own has the base's.
+        // A model without a tokenizer is assumed to have the base's.
         let assumed = models[base ?? 0].tokenizer
         ownRows = models.map { Self.ownRows(of: $0, assumed: assumed, tokens: vocabulary.texts) }
         entries = Dictionary(
@@ -87,14 +88,14 @@ package struct VocabularyPlan: Sendable {
         guard problems.isEmpty else { throw Problems(problems) }
     }
 
-    /// Where the tokenizer files of the primary lie.
+    /// The directory of the primary model's tokenizer files.
     package var primaryDirectory: String { models[primary].tokenizer?.directory ?? "" }
 
     package func id(of text: String) -> Int? { tokens.firstIndex(of: ExactText(text)) }
 
-    /// Gives a config the number of rows, where it has one.
+    /// Updates the number of rows in a config.
     ///
-    /// - Returns: whether it had.
+    /// - Returns: whether the config has such a key.
     @discardableResult
     package func resize(_ config: inout JSONText) -> Bool {
         VocabularyModel.sizeKey(in: config).map { config.replace($0, withJSON: "\(rowCount)") } ?? false
@@ -119,22 +120,22 @@ package struct VocabularyPlan: Sendable {
         }
         if !orphans.isEmpty {
             let examples = orphans.prefix(5).compactMap { tokens[$0] }.map { "'\($0)'" }.joined(separator: ", ")
-            remarks.append("\(orphans.count) tokens have a row in none of the models and get zeros: \(examples)")
+            remarks.append("no model has a row for \(orphans.count) tokens; their rows are zero: \(examples)")
         }
         let gaps = tokens.count { $0 == nil }
-        if gaps > 0 { remarks.append("\(gaps) ids of the tokenizer have no token; their rows are the mean of the others") }
+        if gaps > 0 { remarks.append("\(gaps) ids of the tokenizer have no token; their rows are the mean of all others") }
         return remarks
     }
 
     // MARK: Rows
 
-    /// The row maps of one tensor, one for each of its sources.
+    /// The row maps of one tensor, one per source.
     ///
-    /// - Parameter holders: the models that hold the tensor, as the sources of the maps count them.
-    /// - Throws: where a token's source is not to be had from them.
+    /// - Parameter holders: the models that have the tensor, in the order of its sources.
+    /// - Throws: if a token's source is not among them.
     package func rowMaps(holders: [Int]) throws(Problems) -> [RowMap] {
         guard holders.allSatisfy(models.indices.contains) else {
-            throw Problems([TesseraError(.internal, "a tensor is held by models that the vocabulary plan does not know")])
+            throw Problems([TesseraError(.internal, "a tensor belongs to models that the vocabulary plan does not know")])
         }
         var maps = Array(repeating: RowMap(), count: holders.count)
         var problems: [TesseraError] = []
@@ -174,7 +175,7 @@ package struct VocabularyPlan: Sendable {
         }
     }
 
-    /// The row of a token that the recipe says nothing about, for models that lack it.
+    /// The row of a token without a source in the recipe, for models that lack the token.
     private func standard(_ id: Int, holders: [Int]) -> RowMap.Origin {
         let rows = holders.indices.compactMap { index -> RowMap.SourceRow? in
             let row = ownRows[holders[index]][id]
@@ -184,14 +185,14 @@ package struct VocabularyPlan: Sendable {
         return rows.isEmpty ? .zero : rows.count == 1 ? .stored(rows[0]) : .mean(rows)
     }
 
-    /// The row that the recipe gives a token.
+    /// The row that the recipe assigns to a token.
     private func configured(_ token: TokenizerRecipe.Token, id: Int, holders: [Int]) throws(TesseraError) -> RowMap.Origin {
         let reference: ModelReference, row: (Int) -> Int?
         switch token.source {
         case .zero: return .zero
         case nil:
             throw problem(
-                token, "lacks a 'source', which it needs: \(token.force ? "it is forced" : "not every model has the token")",
+                token, "needs a 'source': \(token.force ? "it is forced" : "not every model has the token")",
                 advice: "add 'source: MODEL' or 'source: {kind: zero}'")
         case .model(let model):
             reference = model
@@ -203,12 +204,12 @@ package struct VocabularyPlan: Sendable {
         guard let model = models.firstIndex(where: { $0.reference == reference }), let source = holders.firstIndex(of: model)
         else {
             throw problem(
-                token, "is to come from '\(reference)', which does not hold this tensor",
+                token, "takes its row from '\(reference)', which does not have this tensor",
                 advice: "name a model that has it, or write 'source: {kind: zero}'")
         }
         guard let row = row(model) else {
             throw problem(
-                token, "is to come from '\(reference)', which has no row for it",
+                token, "takes its row from '\(reference)', which has no row for it",
                 advice: "name a model that has the token, or write 'source: {kind: zero}'")
         }
         return .stored(RowMap.SourceRow(source: source, row: row))
@@ -224,7 +225,7 @@ package struct VocabularyPlan: Sendable {
         return id.flatMap { (0..<end).contains($0) ? $0 : nil }
     }
 
-    /// What is wrong with the recipe's tokens for every tensor.
+    /// Problems with the recipe's tokens that do not depend on the tensor.
     private func checkEntries() -> [TesseraError] {
         entries.sorted { $0.key < $1.key }.compactMap { _, token in
             let reference: ModelReference
@@ -235,7 +236,7 @@ package struct VocabularyPlan: Sendable {
             guard models.contains(where: { $0.reference == reference && $0.isInput }) else {
                 let known = models.filter(\.isInput).map { "\($0.reference)" }
                 return problem(
-                    token, "is to come from '\(reference)', which is none of the merged models",
+                    token, "takes its row from '\(reference)', which is not one of the merged models",
                     advice: "write one of \(known.joined(separator: ", "))")
             }
             return nil

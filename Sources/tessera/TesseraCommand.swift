@@ -11,8 +11,8 @@ struct TesseraCommand: AsyncParsableCommand {
         commandName: "tessera",
         abstract: "Merge large model checkpoints, on one machine or many.",
         discussion: """
-            tessera run recipe.yml OUT merges on this machine. For several, start a coordinator and workers, then submit. \
-            tessera demo shows all of it in a few seconds.
+            'tessera run recipe.yml OUT' merges on this machine. To use several machines, start a coordinator and workers, then \
+            submit the recipe. 'tessera demo' shows everything in a few seconds.
             """,
         version: tesseraVersion,
         subcommands: [
@@ -21,9 +21,9 @@ struct TesseraCommand: AsyncParsableCommand {
             CancelCommand.self, VerifyCommand.self, InspectCommand.self, CompareCommand.self, DemoCommand.self,
         ])
 
-    /// Runs the command that the arguments name and ends the process with its exit code.
+    /// Runs the command given by the arguments and exits with its exit code.
     static func main() async {
-        // A broken pipe and a file above the limit are errors of the write that meets them, not ends of the process.
+        // Broken pipes and file size limits should fail the write, not kill the process.
         signal(SIGPIPE, SIG_IGN)
         signal(SIGXFSZ, SIG_IGN)
         do {

@@ -54,7 +54,7 @@ import Testing
         try writePart("x.safetensors", ["a"])
         try writePart("y.safetensors", ["b"])
         try writeIndex(["a": "y.safetensors", "b": "x.safetensors"])
-        #expect(problem()?.description.contains("the index says y.safetensors") == true)
+        #expect(problem()?.description.contains("the index says it is in y.safetensors") == true)
     }
 
     @Test func refusesAnIndexThatNamesATensorNobodyHas() throws {
@@ -62,7 +62,7 @@ import Testing
         try writeIndex(["a": "x.safetensors", "b": "x.safetensors"])
         let error = problem()
         #expect(error?.tensor == "b")
-        #expect(error?.problem.contains("does not hold it") == true)
+        #expect(error?.problem.contains("does not contain it") == true)
     }
 
     @Test func refusesATensorThatTheIndexLeavesOut() throws {
@@ -75,7 +75,7 @@ import Testing
         try writePart("x.safetensors", ["a"])
         try writePart("y.safetensors", ["a", "b"])
         try writeIndex(["a": "x.safetensors", "b": "y.safetensors"])
-        #expect(problem()?.problem == "is in x.safetensors as well")
+        #expect(problem()?.problem == "is also in x.safetensors")
     }
 
     @Test func refusesAPartThatIsMissing() throws {
@@ -88,7 +88,7 @@ import Testing
     @Test(arguments: ["../x.safetensors", "/etc/passwd", "sub/x.safetensors", "..", "x.bin"])
     func refusesAnIndexThatLeadsOut(name: String) throws {
         try writeIndex(["a": name])
-        #expect(problem()?.problem.contains("no part beside it") == true)
+        #expect(problem()?.problem.contains("not a safetensors file beside it") == true)
     }
 
     @Test(arguments: [
@@ -101,7 +101,7 @@ import Testing
     }
 
     @Test func explainsWhatItCannotRead() throws {
-        #expect(problem()?.problem == "holds no safetensors checkpoint")
+        #expect(problem()?.problem == "contains no safetensors checkpoint")
         try directory.write("", to: "pytorch_model.bin")
         #expect(problem()?.advice?.contains("safe_serialization") == true)
         try FileManager.default.removeItem(atPath: "\(directory.path)/pytorch_model.bin")

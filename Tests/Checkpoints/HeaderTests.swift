@@ -35,49 +35,50 @@ import Testing
         Hostile("no object", "[]", says: "does not begin with '{'", tensor: nil),
         Hostile("space before the object", " {\(entry("t"))}", says: "does not begin with '{'", tensor: nil),
         Hostile("cut object", "{\(entry("t"))", says: "found the end", tensor: nil),
-        Hostile("text after the object", "{\(entry("t"))} x", says: "follows the header's object", tensor: nil),
-        Hostile("line break as padding", "{\(entry("t"))}\n", says: "follows the header's object", tensor: nil),
-        Hostile("the same tensor twice", "{\(entry("t")),\(entry("t"))}", says: "'t' occurs twice", tensor: nil),
-        Hostile("the same name by an escape", "{\(entry("t")),\(entry("\\u0074"))}", says: "'t' occurs twice", tensor: nil),
+        Hostile("text after the object", "{\(entry("t"))} x", says: "after the header's object", tensor: nil),
+        Hostile("line break as padding", "{\(entry("t"))}\n", says: "after the header's object", tensor: nil),
+        Hostile("the same tensor twice", "{\(entry("t")),\(entry("t"))}", says: "duplicate key 't'", tensor: nil),
+        Hostile("the same name by an escape", "{\(entry("t")),\(entry("\\u0074"))}", says: "duplicate key 't'", tensor: nil),
         Hostile(
             "a key twice in an entry", #"{"t":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#,
-            says: "'dtype' occurs twice",
+            says: "duplicate key 'dtype'",
             tensor: nil),
         Hostile(
-            "metadata twice", #"{"__metadata__":{},"__metadata__":{},\#(entry("t"))}"#, says: "'__metadata__' occurs twice",
+            "metadata twice", #"{"__metadata__":{},"__metadata__":{},\#(entry("t"))}"#, says: "duplicate key '__metadata__'",
             tensor: nil),
         Hostile("metadata that is no text", #"{"__metadata__":{"a":1},\#(entry("t"))}"#, says: "expected '\"'", tensor: nil),
         Hostile("metadata that is a list", #"{"__metadata__":[],\#(entry("t"))}"#, says: "expected '{'", tensor: nil),
         Hostile(
             "unknown key", #"{"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"strides":[1]}}"#, says: "unknown key 'strides'"
         ),
-        Hostile("no dtype", #"{"t":{"shape":[2],"data_offsets":[0,8]}}"#, says: "lacks one of"),
-        Hostile("no shape", #"{"t":{"dtype":"F32","data_offsets":[0,8]}}"#, says: "lacks one of"),
-        Hostile("no offsets", #"{"t":{"dtype":"F32","shape":[2]}}"#, says: "lacks one of"),
-        Hostile("unknown dtype", "{\(entry("t", "F128"))}", says: "the dtype 'F128'"),
-        Hostile("hole at the start", "{\(entry("t", "F32", "[1]", "[4,8]"))}", says: "leaves a hole before it"),
+        Hostile("no dtype", #"{"t":{"shape":[2],"data_offsets":[0,8]}}"#, says: "must have dtype, shape"),
+        Hostile("no shape", #"{"t":{"dtype":"F32","data_offsets":[0,8]}}"#, says: "must have dtype, shape"),
+        Hostile("no offsets", #"{"t":{"dtype":"F32","shape":[2]}}"#, says: "must have dtype, shape"),
+        Hostile("unknown dtype", "{\(entry("t", "F128"))}", says: "unknown dtype 'F128'"),
+        Hostile("hole at the start", "{\(entry("t", "F32", "[1]", "[4,8]"))}", says: "leaves a gap after the previous tensor"),
         Hostile(
             "hole in the middle", "{\(entry("a", "F32", "[1]", "[0,4]")),\(entry("t", "F32", "[1]", "[8,12]"))}", data: 12,
-            says: "leaves a hole before it"),
+            says: "leaves a gap after the previous tensor"),
         Hostile(
             "overlap", "{\(entry("a", "F32", "[2]", "[0,8]")),\(entry("t", "F32", "[2]", "[4,12]"))}", data: 12,
-            says: "overlaps the tensor before it"),
-        Hostile("the same bytes twice", "{\(entry("a")),\(entry("t"))}", says: "overlaps the tensor before it"),
+            says: "overlaps the previous tensor"),
+        Hostile("the same bytes twice", "{\(entry("a")),\(entry("t"))}", says: "overlaps the previous tensor"),
         Hostile("bytes left over", "{\(entry("t"))}", data: 9, says: "end at byte", tensor: nil),
-        Hostile("beyond the file", "{\(entry("t", "F32", "[4]", "[0,16]"))}", says: "ends at byte 16 of 8 bytes"),
-        Hostile("offsets backwards", "{\(entry("t", "F32", "[0]", "[8,0]"))}", says: "no range"),
-        Hostile("one offset", "{\(entry("t", "F32", "[2]", "[0]"))}", says: "no range"),
+        Hostile(
+            "beyond the file", "{\(entry("t", "F32", "[4]", "[0,16]"))}", says: "ends at byte 16, but there are only 8 bytes"),
+        Hostile("offsets backwards", "{\(entry("t", "F32", "[0]", "[8,0]"))}", says: "not a valid range"),
+        Hostile("one offset", "{\(entry("t", "F32", "[2]", "[0]"))}", says: "not a valid range"),
         Hostile("three offsets", "{\(entry("t", "F32", "[2]", "[0,8,8]"))}", says: "more than 2 numbers", tensor: nil),
-        Hostile("negative offset", "{\(entry("t", "F32", "[2]", "[-8,8]"))}", says: "whole number", tensor: nil),
+        Hostile("negative offset", "{\(entry("t", "F32", "[2]", "[-8,8]"))}", says: "integer", tensor: nil),
         Hostile(
             "offset above 64 bits", "{\(entry("t", "F32", "[2]", "[0,99999999999999999999]"))}", says: "too large", tensor: nil),
-        Hostile("fraction as offset", "{\(entry("t", "F32", "[2]", "[0,8.0]"))}", says: "whole number", tensor: nil),
+        Hostile("fraction as offset", "{\(entry("t", "F32", "[2]", "[0,8.0]"))}", says: "integer", tensor: nil),
         Hostile("shape does not fill the range", "{\(entry("t", "F32", "[3]"))}", says: "needs 12"),
-        Hostile("shape overflows", "{\(entry("t", "F32", "[4294967296,4294967296]"))}", says: "overflows"),
+        Hostile("shape overflows", "{\(entry("t", "F32", "[4294967296,4294967296]"))}", says: "which is too large"),
         Hostile(
             "shape overflows beside a zero", "{\(entry("t", "F32", "[4294967296,4294967296,4294967296,0]", "[0,0]"))}", data: 0,
-            says: "overflows"),
-        Hostile("bits that fill no byte", "{\(entry("t", "F4", "[3]", "[0,2]"))}", data: 2, says: "do not fill whole bytes"),
+            says: "which is too large"),
+        Hostile("bits that fill no byte", "{\(entry("t", "F4", "[3]", "[0,2]"))}", data: 2, says: "not a whole number of bytes"),
         Hostile(
             "rank 65", "{\(entry("t", "F32", "[\(Array(repeating: "1", count: 65).joined(separator: ","))]", "[0,4]"))}",
             says: "more than 64", tensor: nil),
@@ -109,11 +110,11 @@ import Testing
         let path = "\(directory.path)/evil.safetensors"
         try Self.write(json: Array("{\"".utf8) + [0xff, 0xfe] + Array("\":{}}".utf8), data: 0, to: path)
         let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path, in: LocalFiles()) }
-        #expect(error?.problem.contains("not UTF-8") == true)
+        #expect(error?.problem.contains("not valid UTF-8") == true)
     }
 
     @Test(arguments: [
-        (0, "cannot hold a header"), (7, "cannot hold a header"), (8, "has only 8"), (100, "has only 100"),
+        (0, "too short for a header"), (7, "too short for a header"), (8, "has only 8"), (100, "has only 100"),
     ])
     func refusesFilesThatEndEarly(length: Int, says: String) throws {
         let directory = try TemporaryDirectory()
@@ -130,7 +131,7 @@ import Testing
         let path = "\(directory.path)/lie.safetensors"
         try Data((0..<8).map { UInt8(truncatingIfNeeded: length >> (8 * $0)) } + [0x7b]).write(to: URL(fileURLWithPath: path))
         let error = #expect(throws: TesseraError.self) { try SafetensorsHeader.read(path: path, in: LocalFiles()) }
-        #expect(error?.problem.contains("claims \(length) bytes, more than the 100000000") == true)
+        #expect(error?.problem.contains("is \(length) bytes; safetensors allows at most 100000000") == true)
     }
 
     @Test func refusesWhatIsNoFile() throws {

@@ -17,7 +17,8 @@ import Testing
         for (seed, model) in ["base", "tune-0", "tune-1"].enumerated() {
             try TestTensor.writeCheckpoint("\(directory.path)/\(model)", Self.tensors(seed: UInt64(seed)))
             try write(
-                #"{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": \#(Self.layers), "vocab_size": 6, "torch_dtype": "bfloat16"}"#,
+                #"{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": \#(Self.layers), "#
+                    + #""vocab_size": 6, "torch_dtype": "bfloat16"}"#,
                 to: "\(model)/config.json")
         }
         try writeAdapter()
@@ -62,7 +63,8 @@ import Testing
         for (model, own) in [("base", "x"), ("tune-0", "y"), ("tune-1", "<tool>")] {
             let vocabulary = (["<s>", "a", "b", "c", "d"] + [own]).enumerated().map { #""\#($1)": \#($0)"# }
             try write(
-                #"{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {\#(vocabulary.joined(separator: ", "))}, "merges": []}}"#,
+                #"{"version": "1.0", "added_tokens": [], "#
+                    + #""model": {"type": "BPE", "vocab": {\#(vocabulary.joined(separator: ", "))}, "merges": []}}"#,
                 to: "\(model)/tokenizer.json")
         }
     }

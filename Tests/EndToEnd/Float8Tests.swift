@@ -3,7 +3,8 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Merges of small float8 checkpoints against their definition. All numbers are so short that float32 is exact up to the last rounding.
+/// Merges of small float8 checkpoints against their definition. All numbers are so short that float32 is exact up to the last
+/// rounding.
 @Suite(.serialized) struct Float8Tests {
     private let directory: TemporaryDirectory
     private static let types: [DType] = [.f8E4M3, .f8E5M2]
@@ -111,8 +112,8 @@ import Testing
         let outcome = try await Tessera.run(["run", "recipe.yml", "out"], in: directory.path)
         #expect(outcome.exitCode == 65)
         for words in [
-            "tensor 'layers.0.weight': holds scaled float8 numbers in a, which mean nothing without 'layers.0.weight_scale_inv'",
-            "multiply the scales in first",
+            "tensor 'layers.0.weight': has scaled float8 values in a, which need 'layers.0.weight_scale_inv'",
+            "apply the scales first",
         ] { #expect(outcome.errors.contains(words), "\(outcome.errors)") }
         #expect(!directory.names.contains("out"))
         _ = try await merge("merge_method: passthrough\nmodels:\n- model: a\n")

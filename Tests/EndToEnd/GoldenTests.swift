@@ -15,8 +15,8 @@ import Testing
     }
 
     private static func allowedShare(_ name: String) -> Double {
-        // mergekit's float32 divergences are off by some percent, which moves entries across the threshold: it differs as much from
-        // the formula in float64, with which our result agrees.
+        // mergekit's float32 divergences are off by some percent, which moves entries across the threshold: it differs as much
+        // from the formula in float64, with which our result agrees.
         if name == "arcee-fusion" { return 0.01 }
         // Where a threshold cuts through equal entries, mergekit's choice among them depends on its sort.
         return ["ties", "breadcrumbs", "sce"].contains { name.contains($0) } ? 0.002 : 0

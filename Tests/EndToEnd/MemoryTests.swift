@@ -120,6 +120,6 @@ import Testing
 
     @Test func aWorkerWithoutMemoryForItsBuffersDoesNotStart() async throws {
         let outcome = try await Tessera.run(["worker", "--coordinator", "127.0.0.1:1", "--memory", "64MiB", "--threads", "8"])
-        #expect(outcome.exitCode == 64 && outcome.errors.contains("raise --memory, or take fewer --threads"), "\(outcome.errors)")
+        #expect(outcome.exitCode == 64 && outcome.errors.contains("raise --memory or lower --threads"), "\(outcome.errors)")
     }
 }

@@ -83,7 +83,8 @@ final class RawListener: Sendable {
     }
 }
 
-/// A socket that no process started meanwhile inherits, and that waits for so many seconds: a test that waits for ever helps nobody.
+/// A socket that no process started meanwhile inherits, and that waits for so many seconds: a test that waits for ever helps
+/// nobody.
 private func openSocket(waiting seconds: Int) -> Int32 {
     let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
     var limit = timeval(tv_sec: seconds, tv_usec: 0)

@@ -3,8 +3,8 @@ import Foundation
 import TestSupport
 import Testing
 
-/// What an independent reference in float64 made of the recipes in `Tests/Golden/seed-cases`: fine-tunes rebuilt from stores of task
-/// vectors, and the codes of quantized ones.
+/// What an independent reference in float64 made of the recipes in `Tests/Golden/seed-cases`: fine-tunes rebuilt from stores of
+/// task vectors, and the codes of quantized ones.
 @Suite struct StoreGoldenTests {
     /// The cases that read different tasks of one store.
     struct Family: Sendable, CustomTestStringConvertible {

@@ -173,9 +173,9 @@ import Testing
         try await expectRefusal(
             StoreBench.rebuilding("store#tune-7"), 66, "no task 'tune-7'", "it has tune-0, tune-1, tune-2")
         try await expectRefusal(StoreBench.rebuilding("base#tune-0"), 66, "holds no store of task vectors")
-        try await expectRefusal(StoreBench.rebuilding("'store#'"), 65, "no model reference")
+        try await expectRefusal(StoreBench.rebuilding("'store#'"), 65, "not a model reference")
         try await expectRefusal(
-            StoreBench.rebuilding("store"), 65, "refused.yml:3: store: is a store of task vectors", "'store#TASK'")
+            StoreBench.rebuilding("store"), 65, "refused.yml:3: store: is a task-vector store", "'store#TASK'")
     }
 
     // MARK: Fine-tunes that do not fit
@@ -324,13 +324,13 @@ import Testing
         // Another base: of other values, and of other shapes.
         try write("other", tensors(tune: 1))
         try await expectRefusal(
-            StoreBench.recipe(tvq, ["tune-2"], base: "other", extend: "store"), 65, "the base is not the one of the store",
+            StoreBench.recipe(tvq, ["tune-2"], base: "other", extend: "store"), 65, "the base is not the base of the store",
             "tensor 'layers.0.weight'")
         var more = tensors(tune: nil)
         more["extra"] = TestTensor([1])
         try write("other", more)
         try await expectRefusal(
-            StoreBench.recipe(tvq, ["tune-2"], base: "other", extend: "store"), 65, "refused.yml:2: the base is not the one")
+            StoreBench.recipe(tvq, ["tune-2"], base: "other", extend: "store"), 65, "refused.yml:2: the base is not the base")
         for method in ["tall", "emr"] {
             try await makeStore("sparsify: {method: \(method)}", ["tune-0", "tune-1"])
             try await expectRefusal(

@@ -21,9 +21,11 @@ import Testing
         try directory.write(#"{"vocab_size": \#(rows), "torch_dtype": "float32"}"#, to: "\(name)/config.json")
         let vocabulary = tokens.enumerated().dropFirst().map { "\"\($1)\": \($0)" }.joined(separator: ", ")
         let added =
-            #"{"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}"#
+            #"{"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "#
+            + #""normalized": false, "special": true}"#
         try directory.write(
-            #"{"version": "1.0", "added_tokens": [\#(added)], "model": {"type": "BPE", "vocab": {"<s>": 0, \#(vocabulary)}, "merges": []}}"#,
+            #"{"version": "1.0", "added_tokens": [\#(added)], "#
+                + #""model": {"type": "BPE", "vocab": {"<s>": 0, \#(vocabulary)}, "merges": []}}"#,
             to: "\(name)/tokenizer.json")
         try directory.write("{}", to: "\(name)/tokenizer_config.json")
     }
@@ -98,6 +100,6 @@ import Testing
         #expect(outcome.exitCode == 65)
         #expect(
             outcome.errors.contains("'b' has 4 rows, 'a' has 6") && outcome.errors.contains("1 is \"z\" here and \"x\" there"))
-        #expect(outcome.errors.contains("add a line 'tokenizer_source: union'"))
+        #expect(outcome.errors.contains("add 'tokenizer_source: union'"))
     }
 }

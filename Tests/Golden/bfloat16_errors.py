@@ -4,19 +4,21 @@
     python3 Tests/Golden/bfloat16_errors.py [--tessera PROGRAM] [--mergekit PROGRAM]
 
 For each deterministic merge method, the family in models/bf16 is merged with `dtype: bfloat16` and the result is held against the
-method's formula in float64. The formulas are written here once more, whole tensors in numpy, so that they share nothing with the program
-under test. Prints a Markdown table: docs/methods.md holds one. numpy is all it needs; mergekit is only run, never imported.
+method's formula in float64. The formulas are written here once more, whole tensors in numpy, so that they share nothing with the
+program under test. Prints a Markdown table: docs/methods.md holds one. numpy is all it needs; mergekit is only run, never
+imported.
 
-The error is ||out - ref|| / ||ref - start||, where start is the base, or the first model of a method that has none: the error as a part of
-what the merge changed. "Nearest" is the share of the elements that are the bfloat16 number nearest to the reference; of two that are equally near,
-to 1/1000 of their distance, either will do.
+The error is ||out - ref|| / ||ref - start||, where start is the base, or the first model of a method that has none: the error as
+a part of what the merge changed. "Nearest" is the share of the elements that are the bfloat16 number nearest to the reference; of
+two that are equally near, to 1/1000 of their distance, either will do.
 
-Some methods decide: which entries stay, and which sign wins. mergekit decides on rounded numbers, and its sort breaks ties as it happens. An
-element whose decision falls differently is not a rounding error, so such elements are left out, for both programs alike:
-  - where an entry's magnitude is within 1/256 of the threshold, which is what rounding to bfloat16 can move it by, or the weighted task
-    vectors cancel to within 1/64, so that the sign may be another;
-  - for arcee_fusion and sce with select_topk, whose thresholds are on computed statistics, where either program's result shows that it has decided
-    differently from the reference: an entry is dropped whose reference is kept, or the other way round.
+Some methods decide: which entries stay, and which sign wins. mergekit decides on rounded numbers, and its sort breaks ties as it
+happens. An element whose decision falls differently is not a rounding error, so such elements are left out, for both programs
+alike:
+  - where an entry's magnitude is within 1/256 of the threshold, which is what rounding to bfloat16 can move it by, or the
+    weighted task vectors cancel to within 1/64, so that the sign may be another;
+  - for arcee_fusion and sce with select_topk, whose thresholds are on computed statistics, where either program's result shows
+    that it has decided differently from the reference: an entry is dropped whose reference is kept, or the other way round.
 """
 
 import argparse

@@ -1,5 +1,3 @@
-import Foundation
-import TestSupport
 import Testing
 
 /// The house: data flows one way, and so do imports (docs/architecture.md).
@@ -15,15 +13,31 @@ import Testing
     /// Pairs that the order alone would allow, but that meet elsewhere.
     private static let strangers = [("Coordinator", "Worker")]
 
-    @Test func everyFolderOfSourcesIsAModuleOfTheHouse() throws {
-        let folders = try FileManager.default.contentsOfDirectory(atPath: "\(Repository.root)/Sources").sorted()
-        #expect(folders == Self.order.sorted())
+    @Test func everyFolderOfSourcesIsAModuleOfTheHouse() {
+        #expect(SourceTree.names(in: "Sources") == Self.order.sorted())
+    }
+
+    /// The first column of the table under the heading "Modules" or "The house" of docs/architecture.md: the first table of the
+    /// page whose first cell names a module.
+    @Test func theTableOfModulesIsTheFolderListing() throws {
+        let page = try #require(SourceTree.markdown.first { $0.path == "docs/architecture.md" })
+        let rows = page.lines.split { !$0.hasPrefix("|") }
+        let cells = rows.map { table in
+            table.dropFirst(2).flatMap { row in
+                row.split(separator: "|").first.map {
+                    $0.split(separator: "`").map(String.init).filter { $0.first?.isLetter ?? false }
+                } ?? []
+            }
+        }
+        let table = try #require(
+            cells.first { $0.contains { Self.order.contains($0) } }, "docs/architecture.md has no table of modules")
+        #expect(table == Self.order, "list the folders of Sources in the order of ImportTests")
     }
 
     @Test(arguments: order)
     func importsRunOneWay(module: String) throws {
         let own = try #require(Self.order.firstIndex(of: module))
-        for (file, imported) in try imports(of: module) {
+        for (file, imported) in imports(of: module) {
             guard let position = Self.order.firstIndex(of: imported) else { continue }
             #expect(position < own, "\(file) imports \(imported), which stands below \(module)")
             #expect(
@@ -32,45 +46,54 @@ import Testing
         }
     }
 
-    @Test func operatorsOpenNoFile() throws {
-        for (file, imported) in try imports(of: "Operators") {
+    /// A worker is given its work: it neither reads recipes nor plans.
+    @Test(arguments: ["Protocol", "Worker"])
+    func workersNeedNoPlanner(module: String) {
+        var closure: Set = [module], waiting = [module]
+        while let next = waiting.popLast() {
+            for (_, imported) in imports(of: next) where closure.insert(imported).inserted { waiting.append(imported) }
+        }
+        for planner in ["Yams", "Recipes", "Tokenizers", "Planning"] {
+            #expect(!closure.contains(planner), "\(module) depends on \(planner); find the import that leads there and remove it")
+        }
+    }
+
+    @Test func operatorsOpenNoFile() {
+        for (file, imported) in imports(of: "Operators") {
             #expect(
                 !["Foundation", "FoundationEssentials", "NIOCore", "NIOPosix"].contains(imported), "\(file) imports \(imported)")
         }
     }
 
-    @Test func stateMachinesKnowNoSocketAndNoClock() throws {
+    @Test func stateMachinesKnowNoSocketAndNoClock() {
         for module in ["Protocol"] {
-            for (file, imported) in try imports(of: module) {
+            for (file, imported) in imports(of: module) {
                 #expect(!["NIOPosix", "Dispatch", "Glibc"].contains(imported), "\(file) imports \(imported)")
             }
         }
         let values = [
             "/Scheduling/", "/ClusterState", "/JobRecord", "/JobProgress", "/JobRegistry", "/WorkerRegistry", "/StatusPages",
         ]
-        let scheduler = try swiftFiles(of: "Coordinator").filter { path in values.contains { path.contains($0) } }
+        let scheduler = swiftFiles(of: "Coordinator").filter { file in values.contains { file.path.contains($0) } }
         #expect(!scheduler.isEmpty)
-        for path in scheduler {
-            let text = try String(contentsOfFile: path, encoding: .utf8)
-            #expect(!text.contains("ContinuousClock") && !text.contains("Task"), "\(path) knows a clock or a task")
+        for file in scheduler {
+            #expect(!file.text.contains("ContinuousClock") && !file.text.contains("Task"), "\(file.path) knows a clock or a task")
         }
     }
 
-    private func imports(of module: String) throws -> [(file: String, imported: String)] {
-        try swiftFiles(of: module).flatMap { path in
-            try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n").compactMap { line -> (String, String)? in
+    private func imports(of module: String) -> [(file: String, imported: String)] {
+        swiftFiles(of: module).flatMap { file in
+            file.lines.compactMap { line -> (String, String)? in
                 let words = line.split(separator: " ").filter {
                     !["package", "internal", "private", "public"].contains($0) && !$0.hasPrefix("@")
                 }
                 guard words.count >= 2, words[0] == "import" else { return nil }
-                return (path, String(words[words.count - 1]))
+                return (file.path, String(words[words.count - 1]))
             }
         }
     }
 
-    private func swiftFiles(of module: String) throws -> [String] {
-        let folder = "\(Repository.root)/Sources/\(module)"
-        return (FileManager.default.enumerator(atPath: folder)?.allObjects ?? []).compactMap { $0 as? String }
-            .filter { $0.hasSuffix(".swift") }.map { "\(folder)/\($0)" }
+    private func swiftFiles(of module: String) -> [SourceTree.File] {
+        SourceTree.sources.filter { $0.isIn("Sources/\(module)") }
     }
 }

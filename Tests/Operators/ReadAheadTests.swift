@@ -2,7 +2,6 @@ import Core
 import Operators
 import Synchronization
 import TensorKernels
-import TestSupport
 import Testing
 
 /// The disk is asked for what comes next: for all of it, once, and not for all of it at once.

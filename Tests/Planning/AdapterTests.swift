@@ -87,12 +87,12 @@ import Work
         try writeAdapter(#"{"lora_alpha": 4}"#, Self.q)
         #expect(try plan()["model.norm.weight"]?.outputs.map(\.dtype) == [.f8E4M3])
         try writeAdapter(#"{"lora_alpha": 4}"#, Self.q + [("base_model.model.model.norm.weight", TestTensor([9]))])
-        #expect(problem()?.tensor == "model.norm.weight" && problem()?.problem.contains("scaled float8 numbers") == true)
+        #expect(problem()?.tensor == "model.norm.weight" && problem()?.problem.contains("scaled float8 values") == true)
     }
 
     @Test(arguments: [
-        (#"{"peft_type": "IA3"}"#, "type IA3"), (#"{"lora_alpha": 1, "use_dora": true}"#, "DoRA"), ("{}", "no 'lora_alpha'"),
-        ("[", "no adapter's config"), (#"{"lora_alpha": 1, "alpha_pattern": {"(": 2}}"#, "no regular expression"),
+        (#"{"peft_type": "IA3"}"#, "a IA3 adapter"), (#"{"lora_alpha": 1, "use_dora": true}"#, "DoRA"), ("{}", "no 'lora_alpha'"),
+        ("[", "not a valid adapter config"), (#"{"lora_alpha": 1, "alpha_pattern": {"(": 2}}"#, "not a valid regular expression"),
     ])
     func configsThatCannotBeFolded(config: String, words: String) throws {
         try writeAdapter(config, Self.q)
@@ -103,9 +103,9 @@ import Work
     @Test func adaptersOfOtherModels() throws {
         try writeAdapter(
             #"{"lora_alpha": 1}"#, [("base_model.model.other.lora_A.weight", TestTensor([1, 1], shape: [1, 2]))])
-        #expect(problem()?.problem == "the model has no tensor 'other.weight' that it could change")
+        #expect(problem()?.problem == "the model has no tensor 'other.weight' for it")
         try writeAdapter(#"{"lora_alpha": 1}"#, [Self.q[0]])
-        #expect(problem()?.problem == "has no second factor of the same rank")
+        #expect(problem()?.problem == "has no second factor with the same rank")
         try FileManager.default.removeItem(atPath: "\(directory.path)/l/adapter_model.safetensors")
         #expect(problem()?.code == .inputMissing)
     }
@@ -135,7 +135,7 @@ import Work
         }
         let card = try plan("org/name").sidecars.first { $0.name == "README.md" }?.contents(from: LocalFiles()) ?? []
         #expect(String(decoding: card, as: UTF8.self).hasPrefix("---\nbase_model:\n- org/name\nlibrary_name: transformers\n"))
-        for (reference, words) in [("org/other", "does not hold it"), ("org/name@v2", "has no revision 'v2'")] {
+        for (reference, words) in [("org/other", "does not contain it"), ("org/name@v2", "has no revision 'v2'")] {
             let problem = #expect(throws: Problems.self) { try plan(reference) }?.all.first
             #expect(
                 problem?.code == .inputMissing && problem?.description.contains(words) == true, "\(String(describing: problem))")

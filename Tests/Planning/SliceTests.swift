@@ -92,8 +92,8 @@ import Work
     }
 
     @Test(arguments: [
-        ("slices:\n- sources: [{model: a, layer_range: [0, 5]}]\n", 3, "'a' has 4 layers, the recipe asks for [0, 5]"),
-        ("models:\n- model: a\n- model: b\n", 1, "takes 1 model, the recipe has 2"),
+        ("slices:\n- sources: [{model: a, layer_range: [0, 5]}]\n", 3, "'a' has 4 layers; the recipe asks for [0, 5]"),
+        ("models:\n- model: a\n- model: b\n", 1, "takes 1 model; the recipe has 2"),
         ("slices:\n- sources: [{model: a, layer_range: [0, 1]}, {model: b, layer_range: [0, 1]}]\n", 3, "takes 1 model"),
         ("modules:\n  text:\n    models: [{model: a}]\n", 3, "no module 'text'"),
     ])
@@ -106,7 +106,7 @@ import Work
     @Test func modelsOfDifferentDepthAreToldOnce() throws {
         let recipe = "merge_method: linear\nmodels:\n- model: a\n- model: b\nparameters: {weight: 1}\n"
         let problems = #expect(throws: Problems.self) { try plan(recipe) }?.all ?? []
-        #expect(problems.map(\.problem) == ["'a' has 4 layers in model.layers, another model has 6"])
+        #expect(problems.map(\.problem) == ["'a' has 4 layers in model.layers; another model has 6"])
     }
 
     @Test func everySliceNeedsTheBase() throws {
@@ -163,7 +163,7 @@ import Work
         let recipe = "merge_method: linear\nmodels:\n- model: a\n- model: biased\nparameters: {weight: 1}\n"
         let plan = try plan(recipe)
         #expect(work(plan)["model.layers.0.attn.bias"]?.sources.count == 1)
-        #expect(plan.remarks.contains("not every model has model.layers.0.attn.bias: merged from those that do"))
+        #expect(plan.remarks.contains("not every model has model.layers.0.attn.bias; merged from the models that do"))
     }
 
     @Test func parametersSetInVainAreTold() throws {
@@ -174,7 +174,7 @@ import Work
             remarks.contains {
                 $0.contains("recipe.yml:4: the method 'linear' has no parameter 'weihgt'") && $0.contains("'weight'?")
             })
-        #expect(remarks.contains { $0.contains("'normalize' is one value for all models") })
+        #expect(remarks.contains { $0.contains("'normalize' is shared by all models") })
         var request = PlanRequest(recipe: recipe, recipeName: "recipe.yml", workingDirectory: directory.path)
         request.strict = true
         #expect(throws: Problems.self) { try Planner.plan(request) }

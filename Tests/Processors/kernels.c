@@ -1,10 +1,11 @@
-/* Calls every kernel of one level on numbers that are the same everywhere, and prints a line for each: its name, and a digest of all that
- * it wrote.
+/* Calls every kernel of one level on numbers that are the same everywhere, and prints a line for each: its name, and a digest of
+ * all that it wrote.
  *
  *   kernels portable|x86-64-v3|x86-64-v4
  *
- * Exits with 69 where the processor lacks the level. `check` beside this file compares the lines of several processors. What a kernel
- * computes is for Tests/TensorKernels to say; here it only has to be the same, NaN being NaN whatever its sign and payload.
+ * Exits with 69 where the processor lacks the level. `check` beside this file compares the lines of several processors. What a
+ * kernel computes is for Tests/TensorKernels to say; here it only has to be the same, NaN being NaN whatever its sign and
+ * payload.
  */
 #include <math.h>
 #include <stdio.h>
@@ -363,7 +364,8 @@ static void check_histogram_low(const tk_kernels *k, size_t n) {
 
 static void check_count_window(const tk_kernels *k, size_t n) {
     static const struct { uint32_t low, high; } windows[] = {
-        {0, 0}, {0, INT32_MAX}, {INT32_MAX, INT32_MAX}, {0x3f000000, 0x3f400000}, {0x3eff0000, 0x3f000001}, {0x3e800000, 0x7f800000}};
+        {0, 0}, {0, INT32_MAX}, {INT32_MAX, INT32_MAX}, {0x3f000000, 0x3f400000}, {0x3eff0000, 0x3f000001},
+        {0x3e800000, 0x7f800000}};
     static uint32_t notes[LONGEST + 1];
     for EACH(w, windows) {
         tk_window_counts counts = {1, 2, 3};
@@ -600,15 +602,6 @@ static void check_pack(const tk_kernels *k, size_t n) {
     }
 }
 
-static void check_unpack(const tk_kernels *k, size_t n) {
-    for (size_t bits = 1; bits <= 8; bits++) {
-        for EACH(f, firsts) {
-            k->unpack(bytes, bits, firsts[f], flags, n);
-            note_flags(n);
-        }
-    }
-}
-
 static void check_dequantize_table(const tk_kernels *k, size_t n) {
     static float table[256];
     fill(table, data, 8, COUNT(table));
@@ -656,12 +649,6 @@ static void check_fit_groups(const tk_kernels *k, size_t n) {
 }
 
 /* --- bitmaps ------------------------------------------------------------------------------------------------------- */
-
-static void check_keep_bits(const tk_kernels *k, size_t n) {
-    for (size_t i = 0; i < n; i++) flags[i] &= taken[i] ? 0xff : 0;
-    k->keep_bits(flags, bytes, n);
-    note_bitmap(n);
-}
 
 static void check_bits_nonzero(const tk_kernels *k, size_t n) {
     k->bits_nonzero(x, bytes, n);
@@ -774,15 +761,18 @@ typedef struct check {
 
 /* In the order of tk_kernels. */
 static const check checks[] = {
-    CHECK(widen_f16), CHECK(widen_bf16), CHECK(widen_f64), CHECK(widen_e4m3), CHECK(widen_e5m2), CHECK(narrow_f16), CHECK(narrow_bf16),
-    CHECK(narrow_f32), CHECK(narrow_f64), CHECK(narrow_e4m3), CHECK(narrow_e5m2), CHECK(subtract), CHECK(difference), CHECK(weighted_sum),
-    CHECK(merge_trimmed), CHECK(add_magnitudes), CHECK(add), CHECK(scale), CHECK(axpy), CHECK(histogram_high), CHECK(histogram_low),
+    CHECK(widen_f16), CHECK(widen_bf16), CHECK(widen_f64), CHECK(widen_e4m3), CHECK(widen_e5m2), CHECK(narrow_f16),
+    CHECK(narrow_bf16),
+    CHECK(narrow_f32), CHECK(narrow_f64), CHECK(narrow_e4m3), CHECK(narrow_e5m2), CHECK(subtract), CHECK(difference),
+    CHECK(weighted_sum),
+    CHECK(merge_trimmed), CHECK(add_magnitudes), CHECK(add), CHECK(scale), CHECK(axpy), CHECK(histogram_high),
+    CHECK(histogram_low),
     CHECK(count_window), CHECK(count_equal), CHECK(dot), CHECK(multiply), CHECK(multiply_add), CHECK(add_products), CHECK(draw),
     CHECK(flag_random), CHECK(pack_flags), CHECK(unpack_flags), CHECK(keep_by_rank), CHECK(keep_keyed), CHECK(variance),
     CHECK(fuse_agreeing), CHECK(count_changes), CHECK(merge_changes), CHECK(nearswap), CHECK(exponential), CHECK(softmax_parts),
-    CHECK(divergence), CHECK(importance), CHECK(swap_important), CHECK(range), CHECK(quantize), CHECK(pack), CHECK(unpack),
+    CHECK(divergence), CHECK(importance), CHECK(swap_important), CHECK(range), CHECK(quantize), CHECK(pack),
     CHECK(dequantize_table), CHECK(dequantize_groups), CHECK(decode), CHECK(fit_groups), CHECK(sum_of_magnitudes),
-    CHECK(squared_error), CHECK(keep_bits), CHECK(bits_nonzero), CHECK(bits_above), CHECK(bits_agreeing), CHECK(count_bits),
+    CHECK(squared_error), CHECK(bits_nonzero), CHECK(bits_above), CHECK(bits_agreeing), CHECK(count_bits),
     CHECK(apply_bits), CHECK(compress), CHECK(expand), CHECK(keep_of_blocks),
 };
 
@@ -793,7 +783,8 @@ static const check others[] = {
 
 _Static_assert(
     sizeof(tk_kernels) == sizeof(const char *) + COUNT(checks) * sizeof(void (*)(void)),
-    "tk_kernels has a kernel that is not checked here: write check_NAME, which notes all that it promises to write, and list it above");
+    "tk_kernels has a kernel that is not checked here: write check_NAME, which notes all that it promises to write, and list it "
+    "above");
 
 static void print(const check *check, const tk_kernels *kernels) {
     static uint8_t noise[8 * LONGEST + 2 * SPARE];

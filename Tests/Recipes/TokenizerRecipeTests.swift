@@ -65,24 +65,28 @@ import Testing
     }
 
     @Test(arguments: [
-        ("tokenizer_source: base\ntokenizer: {source: union}\n", 6, "has both"), ("tokenizer: union\n", 5, "'tokenizer' holds"),
-        ("tokenizer_source: model:a\n", 5, "no model reference"), ("tokenizer_source: a+b+c\n", 5, "no model reference"),
-        ("tokenizer: {source: [a]}\n", 5, "a model reference is a path"),
-        ("tokenizer:\n  pad_to_multiple_of: 0\n", 6, "whole number from 1"),
-        ("tokenizer:\n  pad_to_multiple_of: 1.5\n", 6, "whole number from 1"),
-        ("tokenizer:\n  tokens: [a]\n", 6, "'TEXT: {source: MODEL}' lines"),
+        ("tokenizer_source: base\ntokenizer: {source: union}\n", 6, "has both"),
+        ("tokenizer: union\n", 5, "'tokenizer' must be a map"),
+        ("tokenizer_source: model:a\n", 5, "not a model reference"), ("tokenizer_source: a+b+c\n", 5, "not a model reference"),
+        ("tokenizer: {source: [a]}\n", 5, "a model reference must be a path"),
+        ("tokenizer:\n  pad_to_multiple_of: 0\n", 6, "positive integer"),
+        ("tokenizer:\n  pad_to_multiple_of: 1.5\n", 6, "positive integer"),
+        ("tokenizer:\n  tokens: [a]\n", 6, "'TEXT: {source: MODEL}' entries"),
         ("tokenizer:\n  tokens:\n    x: a\n", 7, "the token 'x' has no 'source'"),
-        ("tokenizer:\n  tokens:\n    '': {}\n", 7, "not empty"),
-        ("tokenizer:\n  tokens:\n    x: {source: a, force: 7}\n", 7, "'force' is true or false"),
-        ("tokenizer:\n  tokens:\n    x: {source: {kind: zeros}}\n", 7, "not 'zeros' — did you mean 'zero'?"),
+        ("tokenizer:\n  tokens:\n    '': {}\n", 7, "must not be empty"),
+        ("tokenizer:\n  tokens:\n    x: {source: a, force: 7}\n", 7, "'force' must be true or false"),
+        (
+            "tokenizer:\n  tokens:\n    x: {source: {kind: zeros}}\n", 7,
+            "'kind' is 'zeros'; it must be 'zero' or 'model_token' — did you mean 'zero'?"
+        ),
         ("tokenizer:\n  tokens:\n    x: {source: {kind: model_token, token: y}}\n", 7, "has no 'model'"),
         ("tokenizer:\n  tokens:\n    x: {source: {kind: model_token, model: a}}\n", 7, "either 'token' or 'token_id'"),
         (
             "tokenizer:\n  tokens:\n    x:\n      source: {kind: model_token, model: a, token: y, token_id: 1}\n", 8,
             "either 'token'"
         ),
-        ("tokenizer:\n  tokens:\n    x: {source: {kind: model_token, model: a, token_id: -1}}\n", 7, "whole number from 0"),
-        ("chat_template: chatlm\n", 5, "not 'chatlm' — did you mean 'chatml'?"),
+        ("tokenizer:\n  tokens:\n    x: {source: {kind: model_token, model: a, token_id: -1}}\n", 7, "non-negative integer"),
+        ("chat_template: chatlm\n", 5, "known name or a whole template — did you mean 'chatml'?"),
         ("chat_template: a text without braces in it\n", 5, "or a whole template"), ("chat_template: [a]\n", 5, "whole template"),
     ])
     func saysWhatIsWrongAndWhere(lines: String, line: Int, words: String) {

@@ -26,7 +26,8 @@ package enum SmallTokenizers {
               "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
               "post_processor": null,
               "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-              "model": {"type": "BPE", "dropout": null, "unk_token": null, "fuse_unk": false, "vocab": {\(vocabulary)}, "merges": [\(list)]}
+              "model": {"type": "BPE", "dropout": null, "unk_token": null, "fuse_unk": false,
+                "vocab": {\(vocabulary)}, "merges": [\(list)]}
             }
 
             """

@@ -1,7 +1,8 @@
 package import Core
 import Foundation
 
-/// A tensor in a test: its bytes, and what they mean. Reads and writes safetensors on its own, so that tests do not lean on the code under test.
+/// A tensor in a test: its bytes, and what they mean. Reads and writes safetensors on its own, so that tests do not lean on the
+/// code under test.
 package struct TestTensor: Equatable {
     package let dtype: DType
     package let shape: [Int]
@@ -78,7 +79,7 @@ package struct TestTensor: Equatable {
         for (name, tensor) in tensors {
             let end = body.count + tensor.bytes.count
             entries.append(
-                "\"\(name)\":{\"dtype\":\"\(tensor.dtype.rawValue)\",\"shape\":\(tensor.shape),\"data_offsets\":[\(body.count),\(end)]}"
+                #""\#(name)":{"dtype":"\#(tensor.dtype.rawValue)","shape":\#(tensor.shape),"data_offsets":[\#(body.count),\#(end)]}"#
             )
             body += tensor.bytes
         }
@@ -97,7 +98,8 @@ package struct TestTensor: Equatable {
 
 /// Holds merged tensors against expected ones, by the rule of the golden results: `|a − e| ≤ rtol · max(|e|, rms(e))`.
 package enum Comparison {
-    /// - Parameter allowedShare: of the elements of each tensor that may miss the tolerance, where a threshold may cut ties another way.
+    /// - Parameter allowedShare: of the elements of each tensor that may miss the tolerance, where a threshold may cut ties
+    ///   another way.
     /// - Returns: what differs, in words.
     package static func differences(
         _ actual: [String: TestTensor], from expected: [String: TestTensor], rtol: Double, allowedShare: Double = 0

@@ -43,11 +43,8 @@ import Testing
     @Test(arguments: Kernels.available)
     func bitmapsAreMade(kernels: Kernels) {
         for count in Self.lengths {
-            let x = values(count, seed: 1), y = values(count, seed: 2), keep = x.map { UInt8($0 == 0 ? 0 : 1) }
+            let x = values(count, seed: 1), y = values(count, seed: 2)
             #expect(made(count) { kernels.bits(ofNonzero: x, into: $0, count: count) } == bitmap(x.map { $0 != 0 }))
-            #expect(made(count) { kernels.bits(where: keep, into: $0, count: count) } == bitmap(x.map { $0 != 0 }))
-            #expect(
-                made(count) { kernels.bits(where: keep.map { $0 * 0x80 }, into: $0, count: count) } == bitmap(x.map { $0 != 0 }))
             for factor in [Float(0), 0.3, 1, 2.5] {
                 #expect(
                     made(count) { kernels.bits(of: x, above: factor, times: y, into: $0, count: count) }

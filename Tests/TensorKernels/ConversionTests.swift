@@ -109,7 +109,8 @@ import Testing
         #expect(narrowed(inputs, to: dtype, as: UInt8.self, kernels) == expected)
     }
 
-    /// As PyTorch casts: without infinities all that is too large is NaN, from above the middle between 448 and the 480 that is not there.
+    /// As PyTorch casts: without infinities all that is too large is NaN, from above the middle between 448 and the 480 that is
+    /// not there.
     @Test(arguments: Kernels.available)
     func whatFloat8DoesNotHold(kernels: Kernels) {
         let inputs: [Float] = [448, 464, Float(464).nextUp, 480, 57_344, Float(61_440).nextDown, 61_440, 65_536, 1e38, .infinity]

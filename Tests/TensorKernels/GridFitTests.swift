@@ -64,8 +64,9 @@ import Testing
         return rounded.magnitude >= 0x1p-120 && rounded.isFinite ? rounded : 0
     }
 
-    /// Tries the scales that are best for normal numbers, somewhat smaller and larger ones and the widest that is of use, on the side with more
-    /// buffer; improves the best twice by least squares; codes by it; and stores the scale that does not shorten the vector.
+    /// Tries the scales that are best for normal numbers, somewhat smaller and larger ones and the widest that is of use, on the
+    /// side with more buffer; improves the best twice by least squares; codes by it; and stores the scale that does not shorten
+    /// the vector.
     private static func plainFit(_ x: ArraySlice<Float>, bits: Int) -> Fit {
         let usualSteps: [Float] = [0, 1.596, 1.15, 0.62, 0.345, 0.19, 0.105, 0.057, 0.031]
         let top = Float((1 << bits) - 1), zero: Float = bits == 1 ? 0.5 : Float(1 << (bits - 1))
@@ -170,8 +171,8 @@ import Testing
         }
     }
 
-    /// The codes are those of the least error that was found; the scale that does not shorten the vector costs something of that, and more the
-    /// fewer bits there are: never as much as twice, nor as much as storing nothing.
+    /// The codes are those of the least error that was found; the scale that does not shorten the vector costs something of that,
+    /// and more the fewer bits there are: never as much as twice, nor as much as storing nothing.
     @Test(arguments: ["normal", "long tails", "sparse", "bfloat16", "one-sided"], 1...8)
     func errsHardlyMoreThanAPlainGrid(kind: String, bits: Int) {
         for group in [32, 64, 128, 512] {

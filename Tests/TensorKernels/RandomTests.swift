@@ -17,7 +17,8 @@ import Testing
             words(key: 0, stream: 0, group: 0, kernels: kernels)[0] == [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8])
     }
 
-    /// The others have counters of which we leave the fourth word at zero, so they check this plain version, and this the kernels.
+    /// The others have counters of which we leave the fourth word at zero, so they check this plain version, and this the
+    /// kernels.
     private func philox(_ counter: [UInt32], _ key: [UInt32]) -> [UInt32] {
         var c = counter, k = key
         for _ in 0..<10 {

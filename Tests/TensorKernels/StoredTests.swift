@@ -178,7 +178,8 @@ import Testing
 
     @Test(arguments: Kernels.available)
     func consensusIsTIES(kernels: Kernels) {
-        // Columns: all agree; the minority loses; a tie sums to zero and counts as plus; a zero entry takes no part; nothing at all.
+        // Columns: all agree; the minority loses; a tie sums to zero and counts as plus; a zero entry takes no part; nothing at
+        // all.
         let rows: [[Float]] = [[1, 3, 2, 0, 0], [2, -1, -2, 4, 0], [3, -0.5, 0, -0.5, 0]]
         let zeros = [Float](repeating: 0, count: 5)
         func merged(normalize: Bool) -> [Float] {

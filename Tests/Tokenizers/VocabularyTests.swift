@@ -49,8 +49,8 @@ import Tokenizers
         #expect(plan.changes.appended.map(\.id) == [7, 8, 9, 2, 10])
         #expect(plan.changes.appended.map(\.normalized) == [true, true, false, true, false])
         #expect(plan.changes.appended.map(\.singleWord) == [false, false, true, false, false])
-        #expect(plan.remarks.contains { $0.contains("1 tokens have a row in none of the models and get zeros: '<far>'") })
-        #expect(plan.remarks.contains { $0.contains("defined differently") && $0.contains("'<s>'") })
+        #expect(plan.remarks.contains { $0.contains("no model has a row for 1 tokens; their rows are zero: '<far>'") })
+        #expect(plan.remarks.contains { $0.contains("define 1 added tokens differently") && $0.contains("'<s>'") })
     }
 
     @Test func base() throws {
@@ -151,12 +151,12 @@ import Tokenizers
             return problems?.all.count == 1 ? problems?.all.first : nil
         }
         for (token, words) in [
-            (TokenizerRecipe.Token("<new>", line: 9), "lacks a 'source'"), (.init("a", force: true, line: 9), "it is forced"),
+            (TokenizerRecipe.Token("<new>", line: 9), "needs a 'source'"), (.init("a", force: true, line: 9), "it is forced"),
             (.init("<new>", source: .model(a), line: 9), "has no row for it"),
             (.init("<new>", source: .modelToken(b, .text("<far>")), line: 9), "has no row for it"),
             (.init("<new>", source: .modelToken(b, .id(8)), line: 9), "has no row for it"),
             (.init("<new>", source: .modelToken(b, .text("none")), line: 9), "has no row for it"),
-            (.init("<new>", source: .model(x), line: 9), "none of the merged models"),
+            (.init("<new>", source: .model(x), line: 9), "not one of the merged models"),
         ] {
             let found = problem(token)
             #expect(found?.problem.contains(words) == true, "\(token): \(found?.description ?? "nothing")")
@@ -187,7 +187,7 @@ import Tokenizers
             VocabularyCheck(models: models, base: nil, file: "recipe.yml").problems
         }
         let found = try #require(problems(models).first)
-        #expect(found.problem.contains("other tokens than 'a' at 5 ids, such as 0 is \"b\" here and \"a\" there, 1 is"))
+        #expect(found.problem.contains("different tokens from 'a' at 5 ids (0 is \"b\" here and \"a\" there, 1 is"))
         #expect(found.advice?.contains("tokenizer_source: union") == true)
         #expect(found.problem.components(separatedBy: " here and ").count == 6)
         #expect(problems([models[0], models[0]]) == [])
@@ -197,7 +197,7 @@ import Tokenizers
             of: "\n  ],\n  \"normalizer\"", with: ",\n\(SmallTokenizers.added(7, "<new>"))\n  ],\n  \"normalizer\"")
         #expect(problems([models[0], try model("more", more, rows: 8)]) == [])
         let resized = problems([models[0], try model("more", more, rows: 9)])
-        #expect(resized.first?.problem.contains("has 9 rows, 'a' has 8") == true)
+        #expect(resized.first?.problem.contains("has 9 rows instead of the 8 of 'a'") == true)
         #expect(resized.first?.problem.contains("7 is \"<new>\" here and no token there") == true)
     }
 }

@@ -94,11 +94,12 @@ typedef struct tk_kernels {
     void (*difference)(const tk_vector *x, const tk_vector *y, float *target, size_t n);
     /* target = the sum of weights * x over all models, divided by `divisor`; in order, every step rounded. */
     void (*weighted_sum)(const tk_vector *x, const float *weights, size_t models, float divisor, float *target, size_t n);
-    /* target = base + lambda * (combination of what stays of the task vectors), every step rounded. By consensus: the sum of the entries whose
-     * sign is that of the sum of all (zero counts as plus; a zero entry never agrees). NaN in any entry reaches the target. `buffer` holds
-     * TK_TILE elements a model. */
+    /* target = base + lambda * (combination of what stays of the task vectors), every step rounded. By consensus: the sum of the
+     * entries whose sign is that of the sum of all (zero counts as plus; a zero entry never agrees). NaN in any entry reaches the
+     * target. `buffer` holds TK_TILE elements a model. */
     void (*merge_trimmed)(
-        const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *buffer, float *target, size_t n);
+        const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *buffer, float *target,
+        size_t n);
     /* Adds |x - base|, and what stays of it, to two sums of eight float64 lanes each, the first element to `lane`. */
     void (*add_magnitudes)(const tk_trimmed *part, const tk_vector *base, size_t lane, double *sums, size_t n);
     /* target += x */
@@ -112,8 +113,8 @@ typedef struct tk_kernels {
     void (*histogram_high)(const float *x, uint32_t *bins, size_t n);
     /* bins[low 16 bits] += 1 for the magnitudes whose high 15 bits are `high`; TK_LOW_BINS bins. */
     void (*histogram_low)(const float *x, uint32_t high, uint32_t *bins, size_t n);
-    /* Adds to `counts` how many magnitudes lie above the pattern `high`, at it, and at `low`, which is no larger. The patterns strictly
-     * between the two go to `notes`, in order; it has buffer for n + 1. Returns how many they are. */
+    /* Adds to `counts` how many magnitudes lie above the pattern `high`, at it, and at `low`, which is no larger. The patterns
+     * strictly between the two go to `notes`, in order; `notes` holds n + 1. Returns how many they are. */
     size_t (*count_window)(const float *x, uint32_t low, uint32_t high, tk_window_counts *counts, uint32_t *notes, size_t n);
     /* How many magnitudes have exactly this pattern. */
     size_t (*count_equal)(const float *x, uint32_t pattern, size_t n);
@@ -136,12 +137,12 @@ typedef struct tk_kernels {
     void (*pack_flags)(const uint8_t *flags, uint32_t *bits, size_t n);
     void (*unpack_flags)(const uint32_t *bits, uint8_t *flags, size_t n);
     /* keep[i] = whether draws[i] / 2^32 < lowest + spread * q, q the rank of |x[i]| in the row from 0 (least) to 1, equal ones
-     * by index; q = 1/2 in a row of one; neither number is negative, nor their sum above 1. Either, where x[i] is zero. The draws are
-     * made from `random`, for which `draws` has buffer for n + 62 words; where that is NULL, they are there. `items` has buffer for
-     * 17 n + 31 bytes; n is at most 2^31 - 1. */
+     * by index; q = 1/2 in a row of one; neither number is negative, nor their sum above 1. Either, where x[i] is zero. The draws
+     * are made from `random`, for which `draws` holds n + 62 words; where that is NULL, they are there. `items`
+     * holds 17 n + 31 bytes; n is at most 2^31 - 1. */
     void (*keep_by_rank)(
-        const float *x, const tk_random *_Nullable random, uint32_t *draws, size_t n, double lowest, double spread, tk_rank_buffer *buffer,
-        uint64_t *items, uint8_t *keep);
+        const float *x, const tk_random *_Nullable random, uint32_t *draws, size_t n, double lowest, double spread,
+        tk_rank_buffer *buffer, uint64_t *items, uint8_t *keep);
     /* target *= 1 where the key's pattern lies in from...to, else 0. */
     void (*keep_keyed)(const float *keys, uint32_t from, uint32_t to, float *target, size_t n);
 
@@ -170,35 +171,35 @@ typedef struct tk_kernels {
     /* target = y + (x - y) where |x - y| * a >= threshold, else y */
     void (*swap_important)(float a, float threshold, const tk_vector *x, const tk_vector *y, float *target, size_t n);
 
-    /* The lowest and the highest element, +0 for any zero; of none, infinities. Returns whether all are finite, else they mean nothing. */
+    /* The lowest and the highest element, +0 for any zero; of none, infinities. Returns whether all are finite, else they mean
+     * nothing. */
     bool (*range)(const float *x, float *lowest, float *highest, size_t n);
-    /* codes = x * factor + offset, to the nearest whole number, half to even, within 0...highest; NaN gives 0. Product and sum are
-     * rounded to float32 each; where |offset| >= 2^20 the product is exact and the sum is rounded to float64. */
+    /* codes = x * factor + offset, to the nearest whole number, half to even, within 0...highest; NaN gives 0. Product and sum
+     * are rounded to float32 each; where |offset| >= 2^20 the product is exact and the sum is rounded to float64. */
     void (*quantize)(const float *x, float factor, double offset, uint32_t highest, uint8_t *codes, size_t n);
-    /* A stream of codes of 1 to 8 bits: code i is the bits i * bits ..< (i + 1) * bits, bit k of the stream is bit k % 8 of byte k / 8.
-     * The last byte is filled up with zeros; bits of a code beyond its width are dropped. Nothing is read or written beyond that byte. */
+    /* A stream of codes of 1 to 8 bits: code i is the bits i * bits ..< (i + 1) * bits, bit k of the stream is bit k % 8 of byte
+     * k / 8. The last byte is filled up with zeros; bits of a code beyond its width are dropped. Nothing is read or written
+     * beyond that byte. */
     void (*pack)(const uint8_t *codes, size_t bits, void *stream, size_t n);
-    /* The codes first ..< first + n of a stream, and likewise below. */
-    void (*unpack)(const void *stream, size_t bits, size_t first, uint8_t *codes, size_t n);
-    /* target = table[code]; the table has 2^bits elements. */
+    /* target = table[code] for the codes first ..< first + n of a stream; the table has 2^bits elements. */
     void (*dequantize_table)(const void *stream, size_t bits, size_t first, const float *table, float *target, size_t n);
-    /* target = (code - zero) * step, in two roundings, the step that of the group of `group` elements (a power of two) that the element
-     * is in. steps begin with the group of `first`. */
+    /* target = (code - zero) * step, in two roundings, the step that of the group of `group` elements (a power of two) that the
+     * element is in. steps begin with the group of `first`. */
     void (*dequantize_groups)(
         const void *stream, size_t bits, size_t first, size_t group, const float *steps, float zero, float *target, size_t n);
     /* target = (code - zero) * step for codes of a byte each; in float64 where |zero| >= 2^20. */
     void (*decode)(const uint8_t *codes, float step, double zero, float *target, size_t n);
-    /* For each group of `group` elements (the last may be shorter), which are finite: codes on a grid whose zero is 1/2 for one bit, else
-     * 2^(bits - 1); the step from code to code, a bfloat16 number of either sign; and what will be read. A group of zeros has step 0. */
+    /* For each group of `group` elements (the last may be shorter), which are finite: codes on a grid whose zero is 1/2 for one
+     * bit, else 2^(bits - 1); the step from code to code, a bfloat16 number of either sign; and what will be read. A group of
+     * zeros has step 0. */
     void (*fit_groups)(
         const float *x, size_t group, size_t bits, float *steps, uint8_t *codes, float *decoded, size_t n);
     /* Sums in float64 over eight lanes: of |x|, of (x - y)^2. */
     double (*sum_of_magnitudes)(const float *x, size_t n);
     double (*squared_error)(const float *x, const float *y, size_t n);
 
-    /* Bitmaps are streams of codes of one bit. Set where keep is not 0; where x is not 0 (NaN is not); where |x| > a * |y|; where x and y
-     * are both above or both below 0. */
-    void (*keep_bits)(const uint8_t *keep, void *bits, size_t n);
+    /* Bitmaps are streams of codes of one bit. Set where x is not 0 (NaN is not); where |x| > a * |y|; where x and y are both
+     * above or both below 0. */
     void (*bits_nonzero)(const float *x, void *bits, size_t n);
     void (*bits_above)(float a, const float *x, const float *y, void *bits, size_t n);
     void (*bits_agreeing)(const float *x, const float *y, void *bits, size_t n);
@@ -210,9 +211,9 @@ typedef struct tk_kernels {
     size_t (*compress)(const float *x, const void *bits, float *target, size_t n);
     /* The other way round: target = the next of the values where the bit is set, else 0. Returns how many values were taken. */
     size_t (*expand)(const float *values, const void *bits, size_t first, float *target, size_t n);
-    /* Of each block of `block` elements (TK_BLOCK_LIMIT at most), keep = 1 at the `kept` largest magnitudes where taken is 0, of equal
-     * ones at the first; if there are fewer such elements, at the largest others too; but never at a zero. A shorter block at the
-     * end keeps `kept_at_end`. */
+    /* Of each block of `block` elements (TK_BLOCK_LIMIT at most), keep = 1 at the `kept` largest magnitudes where taken is 0, of
+     * equal ones at the first; if there are fewer such elements, at the largest others too; but never at a zero. A shorter block
+     * at the end keeps `kept_at_end`. */
     void (*keep_of_blocks)(
         const float *x, const uint8_t *taken, size_t block, size_t kept, size_t kept_at_end, uint8_t *keep, size_t n);
 } tk_kernels;
@@ -223,7 +224,8 @@ const tk_kernels *tk_portable(void);
 const tk_kernels *_Nullable tk_v3(void);
 const tk_kernels *_Nullable tk_v4(void);
 
-/* CRC-32C (Castagnoli, RFC 3720) of `n` bytes, continuing from `crc` (0 to begin). By instruction where there is one, else by table. */
+/* CRC-32C (Castagnoli, RFC 3720) of `n` bytes, continuing from `crc` (0 to begin). By instruction where there is one, else by
+ * table. */
 uint32_t tk_crc32c(uint32_t crc, const void *bytes, size_t n);
 uint32_t tk_crc32c_by_table(uint32_t crc, const void *bytes, size_t n);
 

@@ -49,8 +49,8 @@ struct BudgetPlanner: Sendable {
         guard let choices else {
             throw TesseraError(
                 .badData,
-                "the budget of \(budget.budget) bytes is less than the \(least) bytes that the smallest formats take",
-                file: planner.recipe.file, line: self.budget.line, advice: "raise the budget, or lower the floor")
+                "the budget of \(budget.budget) bytes is too small; the smallest formats need \(least) bytes",
+                file: planner.recipe.file, line: self.budget.line, advice: "raise the budget or lower the floor")
         }
         let byName = Dictionary(uniqueKeysWithValues: zip(tensors.map(\.name), choices))
         return try planner.write(
@@ -87,7 +87,7 @@ struct BudgetPlanner: Sendable {
         let measurement = measurement(tensor)
         guard let found, found.tasks.count == planner.tasks.count,
             found.tasks.allSatisfy({ $0.count == 1 + measurement.shared.count * Self.formats.count })
-        else { throw TesseraError(.internal, "nothing was found out about it", tensor: tensor.name) }
+        else { throw TesseraError(.internal, "no statistics for this tensor", tensor: tensor.name) }
         let options = options(tensor), shape = tensor.shape
         return measurement.shared.enumerated().map { index, shared in
             BitBudget.Shared(

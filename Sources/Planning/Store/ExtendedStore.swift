@@ -31,25 +31,25 @@ struct ExtendedStore: Sendable {
 
         for task in recipe.tasks where store.index.tasks.contains(where: { $0.name == task.name }) {
             throw problem(
-                "the store has a task '\(task.name)' already", line: task.model.line, advice: "add 'name: TASK' to the model")
+                "the store already has a task '\(task.name)'", line: task.model.line, advice: "add 'name: TASK' to the model")
         }
         guard base.primary.checkpoint.parts.map(\.header.digest) == store.index.base.parts.map(\.headerDigest) else {
             throw problem(
-                "the base is not the one of the store", line: recipe.baseModel.line,
-                advice: "name the store's own base, '\(store.index.base.model)'")
+                "the base is not the base of the store", line: recipe.baseModel.line,
+                advice: "use the store's base, '\(store.index.base.model)'")
         }
         let hasMasks = store.index.tasks.contains { $0.formats.contains(.mask) }
         switch recipe.kind {
         case .sparsify(.tall, _), .sparsify(.emr, _), .sparsify(.blocks(_, _, _, isDisjoint: true), _):
             throw problem(
-                "\(recipe.title) looks at all tasks together, so none can be added later",
-                advice: "make a new store of all of them")
+                "\(recipe.title) looks at all tasks together, so tasks cannot be added later",
+                advice: "make a new store with all tasks")
         case _ where hasMasks:
             throw problem(
-                "the store has one shared vector that is made of all of its tasks, so none can be added",
-                advice: "make a new store of all of them")
+                "the store has a shared vector made from all of its tasks, so tasks cannot be added",
+                advice: "make a new store with all tasks")
         case .quantize(.residual) where store.index.shared == nil:
-            throw problem("the store has no shared vector to take offsets from", advice: "use 'scheme: tvq'")
+            throw problem("the store has no shared vector for the offsets", advice: "use 'scheme: tvq'")
         default: break
         }
 

@@ -77,7 +77,7 @@ struct SparsePlanner: Sendable {
     private func counts(_ found: TensorStatistics, _ tensor: StoreTensor) throws(TesseraError) -> [Int] {
         let counts = found.tasks.compactMap { $0.first.flatMap { Int(exactly: $0) } }
         guard counts.count == taskCount, counts.allSatisfy({ (0...tensor.elementCount).contains($0) }) else {
-            throw TesseraError(.internal, "a worker counted what cannot be", tensor: tensor.name)
+            throw TesseraError(.internal, "a worker reported impossible counts", tensor: tensor.name)
         }
         return counts
     }

@@ -20,16 +20,16 @@ struct StoreIndexWriter: Sendable {
             guard let statistics = statistics[tensor.name], let base = statistics.base,
                 statistics.tasks.count == planner.tasks.count
             else {
-                throw TesseraError(.internal, "nothing was found out about it", tensor: tensor.name)
+                throw TesseraError(.internal, "no statistics for this tensor", tensor: tensor.name)
             }
             tensors.append(StoreIndex.Tensor(name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, base: base))
             found.append(statistics)
         }
         if let old = extended?.store.index, let other = zip(old.tensors, tensors).first(where: { $0.base != $1.base }) {
             throw TesseraError(
-                .badData, "the base is not the one of the store that is extended", file: planner.recipe.file,
+                .badData, "the base is not the base of the extended store", file: planner.recipe.file,
                 tensor: other.0.name,
-                advice: "name the store's own base, '\(old.base.model)'")
+                advice: "use the store's base, '\(old.base.model)'")
         }
         let tasks = try planner.recipe.tasks.enumerated().map { (number, task) throws(TesseraError) in
             try self.task(task, number: number, statistics: found)
@@ -67,7 +67,7 @@ struct StoreIndexWriter: Sendable {
             case .compare: if numbers.first == 1 { lost.append(tensor.name) }
             case .mask:
                 guard numbers.count == TaskMasks.Number.allCases.count else {
-                    throw TesseraError(.internal, "too few numbers were found", tensor: tensor.name)
+                    throw TesseraError(.internal, "too few statistics for this tensor", tensor: tensor.name)
                 }
                 func number(_ number: TaskMasks.Number) -> Double { numbers[number.rawValue] }
                 energy += number(.energy)
@@ -76,7 +76,7 @@ struct StoreIndexWriter: Sendable {
                     ? number(.error) : number(.energy) - 2 * factor * number(.product) + factor * factor * number(.masked)
             default:
                 guard numbers.count == 2 else {
-                    throw TesseraError(.internal, "too few numbers were found", tensor: tensor.name)
+                    throw TesseraError(.internal, "too few statistics for this tensor", tensor: tensor.name)
                 }
                 error += numbers[0]
                 energy += numbers[1]

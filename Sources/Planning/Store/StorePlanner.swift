@@ -79,7 +79,7 @@ struct StorePlanner: Sendable {
         }
         return try plan(
             work, layout: CheckpointLayout(groups: [], maxPartBytes: request.maxPartBytes), index: nil,
-            remarks: ["\(name): the sizes of the output follow from a first stage that looks at the data"], next: next)
+            remarks: ["\(name): the output sizes depend on the data, which a first stage analyses"], next: next)
     }
 
     // MARK: The output
@@ -100,7 +100,8 @@ struct StorePlanner: Sendable {
             let outputs = try zip(owners(of: encoding), encoding.formats).flatMap { owner, format in
                 try format.tensors(shape: tensor.shape).map { part in
                     guard let place = places["\(owner)/\(part.name(of: tensor.name))"] else {
-                        throw TesseraError(.internal, "the layout has no place for it", tensor: part.name(of: tensor.name))
+                        throw TesseraError(
+                            .internal, "the layout has no place for this tensor", tensor: part.name(of: tensor.name))
                     }
                     return OutputTensor(
                         name: part.name(of: tensor.name), dtype: part.dtype, byteCount: part.byteCount, part: place.part,

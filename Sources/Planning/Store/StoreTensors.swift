@@ -40,21 +40,21 @@ enum StoreTensors {
             var sources = [own.source]
             for model in models.map({ inputs.inputs[$0] }) {
                 guard let found = model.tensor(named: name) else {
-                    complain("missing in \(model.reference)", name, advice: "a fine-tune has every tensor of its base")
+                    complain("missing in \(model.reference)", name, advice: "a fine-tune must have every tensor of its base")
                     continue
                 }
                 if let scaled = model.scaledCodes(name) { complain(scaled.problem, name, advice: scaled.advice) }
                 if found.shape != own.shape {
                     complain(
                         "has shape \(own.shape) in the base and \(found.shape) in \(model.reference)", name,
-                        advice: "task vectors are taken between models of one shape; name the base that it was tuned from")
+                        advice: "a task vector needs equal shapes; name the base that the model was fine-tuned from")
                 } else if found.source.dtype != own.source.dtype,
                     !(found.source.dtype.isArithmetic && own.source.dtype.isArithmetic)
                 {
                     complain(
                         "is \(own.source.dtype.rawValue) in the base and \(found.source.dtype.rawValue) in \(model.reference)",
                         name,
-                        advice: "there is no difference between such types")
+                        advice: "a task vector needs types that can be subtracted")
                 }
                 sources.append(found.source)
             }
@@ -66,15 +66,16 @@ enum StoreTensors {
         for model in models.map({ inputs.inputs[$0] }) {
             for name in model.checkpoint.tensorNames where base.checkpoint.tensor(named: name) == nil {
                 complain(
-                    "is in \(model.reference) but not in the base", name, advice: "name the base that the model was tuned from")
+                    "is in \(model.reference) but not in the base", name,
+                    advice: "name the base that the model was fine-tuned from")
             }
         }
         for pattern in recipe.filter.include + recipe.filter.exclude
         where !tensors.contains(where: { $0.name.holds(pattern.value) }) {
             problems.add([
                 TesseraError(
-                    .badData, "no tensor's name contains '\(pattern.value)'", file: recipe.file, line: pattern.line,
-                    advice: "tessera inspect lists the names")
+                    .badData, "no tensor name contains '\(pattern.value)'", file: recipe.file, line: pattern.line,
+                    advice: "'tessera inspect' lists the names")
             ])
         }
         try problems.throwIfAny()

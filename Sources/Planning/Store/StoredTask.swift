@@ -47,7 +47,7 @@ struct StoredTask {
         }
         throw TesseraError(
             .badData, "'\(reference)' is not the base of the store: their tensors differ", file: store.directory, tensor: unknown,
-            advice: "name the store's own base, '\(store.index.base.model)', as 'base_model'")
+            advice: "set 'base_model' to the store's base, '\(store.index.base.model)'")
     }
 
     /// What is added to the base's tensor.

@@ -3,7 +3,7 @@ import Core
 import Engine
 import Protocol
 
-/// Where the coordinator is.
+/// The address of the coordinator.
 struct CoordinatorArguments: ParsableArguments {
     @Option(help: ArgumentHelp("The coordinator's job port.", valueName: "host:port"))
     var coordinator = HostPort(host: "127.0.0.1", port: 7070)
@@ -11,14 +11,15 @@ struct CoordinatorArguments: ParsableArguments {
 
 package struct SubmitCommand: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(
-        commandName: "submit", abstract: "Give a job to a coordinator; prints its id.",
+        commandName: "submit", abstract: "Submit a job to a coordinator and print its id.",
         discussion:
-            "Relative paths in the recipe, and OUT, begin at the working directory. OUT is made on the coordinator's host.")
+            "OUT and relative paths in the recipe start at the working directory. OUT is created on the coordinator's host."
+    )
 
     @OptionGroup var job: JobArguments
     @OptionGroup var target: CoordinatorArguments
 
-    @Flag(help: "Wait for the job's end, and show its progress.")
+    @Flag(help: "Wait for the job to end and show its progress.")
     var wait = false
 
     package init() {}
@@ -30,7 +31,7 @@ package struct SubmitCommand: AsyncParsableCommand {
         try await cancelledBySignals {
             try await CoordinatorClient.connect(to: address) { client in
                 guard case .submitted(let submitted) = try await client.ask(.submit(submission)) else {
-                    throw TesseraError(.protocolMismatch, "the coordinator did not take the job")
+                    throw TesseraError(.protocolMismatch, "the coordinator did not accept the job")
                 }
                 for remark in submitted.remarks { Terminal.remark(remark) }
                 guard wait else { return print(submitted.job) }
@@ -40,7 +41,7 @@ package struct SubmitCommand: AsyncParsableCommand {
         }
     }
 
-    /// Shows progress until the job has ended. The job goes on when the waiting is cancelled.
+    /// Shows progress until the job ends. If the wait is cancelled, the job continues.
     private static func follow(_ id: JobID, style: ProgressStyle, _ client: inout CoordinatorClient) async throws -> JobStatus {
         var display = ProgressDisplay(style)
         while true {
@@ -57,9 +58,9 @@ package struct SubmitCommand: AsyncParsableCommand {
 
 package struct CancelCommand: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(
-        commandName: "cancel", abstract: "End a job; nothing of its output stays.")
+        commandName: "cancel", abstract: "Cancel a job and delete its partial output.")
 
-    @Argument(help: "The job's id, or enough of its beginning.")
+    @Argument(help: "The job's id, or a unique prefix of it.")
     var job: String
 
     @OptionGroup var target: CoordinatorArguments
@@ -70,7 +71,7 @@ package struct CancelCommand: AsyncParsableCommand {
         try await CoordinatorClient.connect(to: target.coordinator) { client in
             let id = try await client.find(job)
             guard case .cancelled = try await client.ask(.cancel(Cancel(job: id, reason: "cancelled by a client"))) else {
-                throw TesseraError(.protocolMismatch, "the coordinator did not confirm")
+                throw TesseraError(.protocolMismatch, "the coordinator did not confirm the cancellation")
             }
             print("cancelled \(id)")
         }

@@ -11,7 +11,7 @@ package struct CompareCommand: ParsableCommand {
     @Argument(help: "A checkpoint directory or a safetensors file.")
     var first: String
 
-    @Argument(help: "Another one.")
+    @Argument(help: "The checkpoint to compare it with.")
     var second: String
 
     @Flag(help: "Print JSON.")
@@ -29,7 +29,7 @@ package struct CompareCommand: ParsableCommand {
             var table = TextTable([("TENSOR", .left), ("DIFFERENCE", .left)])
             for difference in comparison.differences { table.add([difference.tensor, difference.description]) }
             if comparison.differences.isEmpty {
-                print("\(comparison.tensors) tensors are the same, bit for bit")
+                print("\(comparison.tensors) tensors are identical, bit for bit")
             } else {
                 for line in table.lines { print(line) }
             }

@@ -12,33 +12,33 @@ import Work
 
 package struct CoordinatorCommand: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(
-        commandName: "coordinator", abstract: "Take jobs, hand out their shards, and put the results together.",
+        commandName: "coordinator", abstract: "Accept jobs, lease their shards to workers and assemble the outputs.",
         discussion: """
-            SIGTERM takes no more jobs and ends when those at work have ended; SIGINT ends at once. Until transport security is there, \
-            a port that other hosts can reach needs --insecure.
+            On SIGTERM, the coordinator accepts no more jobs and exits when all jobs have ended; on SIGINT, it exits at once. \
+            Connections are not encrypted yet, so ports that other hosts can reach need --insecure.
             """)
 
     @Option(help: ArgumentHelp("The job port, for workers and clients.", valueName: "host:port"))
     var listen = HostPort(host: "127.0.0.1", port: 7070)
 
-    @Option(help: ArgumentHelp("The status port, which speaks HTTP.", valueName: "host:port"))
+    @Option(help: ArgumentHelp("The status port (HTTP).", valueName: "host:port"))
     var status = HostPort(host: "127.0.0.1", port: 7071)
 
     @Option(
         help: ArgumentHelp(
-            "A directory that inputs may lie under; repeatable. On loopback the default is everything.", valueName: "dir"))
+            "A directory that inputs may be read from; repeatable. On loopback, the default is any directory.", valueName: "dir"))
     var root: [String] = []
 
-    @Option(help: ArgumentHelp("The directory that every output lies under.", valueName: "dir"))
+    @Option(help: ArgumentHelp("The directory that all outputs are written under.", valueName: "dir"))
     var outputRoot: String?
 
-    @Option(help: ArgumentHelp("Seconds until a lease that nobody renews is given to another worker.", valueName: "seconds"))
+    @Option(help: ArgumentHelp("Seconds until a lease that is not renewed goes to another worker.", valueName: "seconds"))
     var leaseSeconds = 30.0
 
-    @Option(help: ArgumentHelp("Seconds between the signs of life of a worker.", valueName: "seconds"))
+    @Option(help: ArgumentHelp("Seconds between a worker's heartbeats.", valueName: "seconds"))
     var heartbeatSeconds = 5.0
 
-    @Flag(help: "Listen beyond this machine, although anybody who reaches the port may submit jobs and nothing is encrypted.")
+    @Flag(help: "Listen beyond this machine. Anyone who can reach the port may submit jobs, and nothing is encrypted.")
     var insecure = false
 
     @OptionGroup var logging: LogArguments
@@ -47,7 +47,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
 
     package func validate() throws {
         guard leaseSeconds > 0, heartbeatSeconds > 0, heartbeatSeconds * 2 < leaseSeconds else {
-            throw ValidationError("--lease-seconds must be more than twice --heartbeat-seconds, and both above zero.")
+            throw ValidationError("--lease-seconds must be more than twice --heartbeat-seconds, and both must be positive.")
         }
         // Peers refuse more.
         guard heartbeatSeconds * 1000 <= Double(Limits.heartbeatMilliseconds),
@@ -71,7 +71,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
             ready.jobs(at: $0)
         }
         let statusPort = StatusPort.service(manager: manager, address: status, log: log) { ready.status(at: $0) }
-        // In the order in which they start; they are shut down from the last to the first, so that the status port sees the rest drain.
+        // Services start in this order and shut down in reverse, so that the status port shows the others draining.
         try await ServiceGroup(
             configuration: .init(
                 services: [
@@ -83,23 +83,23 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         ).run()
     }
 
-    /// Beyond loopback everything has to be said explicitly.
+    /// Beyond loopback, every permission must be given explicitly.
     private func checkExposure() throws {
         if !insecure, let exposed = [listen, status].first(where: { !$0.isLoopback }) {
             let what =
-                exposed == listen ? "submit jobs, without encryption" : "read what jobs there are and where their files lie"
+                exposed == listen ? "submit jobs, unencrypted" : "see the jobs and the paths of their files"
             throw TesseraError(
-                .notAllowed, "listening on \(exposed) would let every host that reaches it \(what)",
-                advice: "listen on 127.0.0.1, or add --insecure on a network that you trust")
+                .notAllowed, "listening on \(exposed) would let every host that can reach it \(what)",
+                advice: "listen on 127.0.0.1, or add --insecure on a trusted network")
         }
         guard !listen.isLoopback else { return }
         guard !root.isEmpty, outputRoot != nil else {
-            throw TesseraError(.usage, "beyond this machine, --root and --output-root are required")
+            throw TesseraError(.usage, "--root and --output-root are required to listen beyond this machine")
         }
     }
 }
 
-/// Keeps the job manager's time as a service.
+/// Runs the job manager as a service.
 private struct JobManagerService: Service {
     let manager: JobManager
 
@@ -113,7 +113,7 @@ private struct JobManagerService: Service {
     }
 }
 
-/// Says on stdout where the ports are, once both are open: what scripts wait for.
+/// Prints the addresses of both ports to stdout once they are open. Scripts wait for this line.
 private final class ReadyLine: Sendable {
     private let addresses = Mutex<(jobs: HostPort?, status: HostPort?)>((nil, nil))
 

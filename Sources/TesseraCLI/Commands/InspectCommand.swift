@@ -5,12 +5,12 @@ import TaskVectors
 
 package struct InspectCommand: ParsableCommand {
     package static let configuration = CommandConfiguration(
-        commandName: "inspect", abstract: "List the tensors of a checkpoint, or the tasks of a store, from headers alone.")
+        commandName: "inspect", abstract: "List the tensors of a checkpoint or the tasks of a store; reads headers only.")
 
-    @Argument(help: "A checkpoint directory, a safetensors file, or a store of task vectors.")
+    @Argument(help: "A checkpoint directory, a safetensors file, or a task-vector store.")
     var path: String
 
-    @Option(help: ArgumentHelp("Check whether this is the base of the store, byte by byte.", valueName: "dir"))
+    @Option(help: ArgumentHelp("Check, byte by byte, whether this is the base of the store.", valueName: "dir"))
     var base: String?
 
     @Flag(help: "Print JSON.")
@@ -46,7 +46,7 @@ package struct InspectCommand: ParsableCommand {
         let files = LocalFiles()
         if try TaskVectorStore.isStore(path, in: files) { return try list(store: TaskVectorStore.open(path, in: files)) }
         guard base == nil else {
-            throw TesseraError(.usage, "'--base' belongs to a store of task vectors", file: path, advice: "leave it out")
+            throw TesseraError(.usage, "'--base' applies only to a task-vector store", file: path, advice: "remove it")
         }
         let checkpoint = try Checkpoint.open(path, in: files)
         if json {
@@ -72,7 +72,8 @@ package struct InspectCommand: ParsableCommand {
         let bytes = checkpoint.parts.reduce(0) { $0 + $1.header.fileSize }
         print("")
         print(
-            "\(checkpoint.tensorNames.count) tensors, \(elements) elements, \(Quantity.bytes(bytes)) in \(checkpoint.parts.count) \(checkpoint.parts.count == 1 ? "part" : "parts")"
+            "\(checkpoint.tensorNames.count) tensors, \(elements) elements, "
+                + "\(Quantity.bytes(bytes)) in \(checkpoint.parts.count) \(checkpoint.parts.count == 1 ? "part" : "parts")"
         )
     }
 }

@@ -6,19 +6,19 @@ import Worker
 
 package struct PlanCommand: ParsableCommand {
     package static let configuration = CommandConfiguration(
-        commandName: "plan", abstract: "Say what a recipe would do.",
+        commandName: "plan", abstract: "Show what a recipe would do.",
         discussion: "Reads only the headers of the inputs. All problems are reported at once.")
 
-    @Argument(help: "The recipe, a YAML file.")
+    @Argument(help: "The recipe (a YAML file).")
     var recipe: String
 
-    @Flag(help: "Refuse a recipe with keys that mean nothing.")
+    @Flag(help: "Reject a recipe with unknown or unused keys.")
     var strict = false
 
-    @Option(name: .customLong("max-part-size"), help: ArgumentHelp("Bytes of a part at most.", valueName: "size"))
+    @Option(name: .customLong("max-part-size"), help: ArgumentHelp("Maximum size of an output part.", valueName: "size"))
     var maxPartSize = ByteCount(5_000_000_000)
 
-    @Option(help: ArgumentHelp("What random methods such as dare_ties draw from.", valueName: "n"))
+    @Option(help: ArgumentHelp("Seed for random methods such as dare_ties.", valueName: "n"))
     var seed: UInt64 = 0
 
     @Flag(help: "Print the plan as JSON.")
@@ -40,7 +40,7 @@ package struct PlanCommand: ParsableCommand {
     }
 }
 
-/// A plan as it is shown.
+/// A plan as shown to the user.
 struct PlanSummary: Encodable {
     struct Input: Encodable {
         let model: String
@@ -67,11 +67,11 @@ struct PlanSummary: Encodable {
     let parts: [Part]
     let stages: [[Shard]]
     let tensors: Int
-    /// Input bytes, each counted once, and counted as often as they are read.
+    /// Input bytes counted once, and input bytes counted once per read.
     let bytesInput: Int
     let bytesRead: Int
     let bytesWritten: Int
-    /// The least `--memory` of `tessera run` with as many threads as this machine has.
+    /// The minimum `--memory` of `tessera run` with this machine's number of threads.
     let bytesMemory: Int
     let threads: Int
     let remarks: [String]
@@ -95,7 +95,7 @@ struct PlanSummary: Encodable {
         remarks = plan.remarks
     }
 
-    /// The most shards that are listed one by one.
+    /// The maximum number of shards listed individually.
     private static let listedShards = 40
 
     var text: String {
@@ -118,7 +118,7 @@ struct PlanSummary: Encodable {
         let passes = bytesInput > 0 ? Quantity.decimal(Double(bytesRead) / Double(bytesInput), places: 1) : "0"
         lines += [
             "",
-            "reads   \(Quantity.bytes(bytesRead)): \(Quantity.bytes(bytesInput)) of input, \(passes) times over",
+            "reads   \(Quantity.bytes(bytesRead)): \(Quantity.bytes(bytesInput)) of input, \(passes) times",
             "writes  \(Quantity.bytes(bytesWritten)) in \(tensors) tensors",
             "memory  at least \(Quantity.bytes(bytesMemory)) with \(threads) \(threads == 1 ? "thread" : "threads")",
         ]

@@ -6,8 +6,8 @@ import Protocol
 
 package struct RunCommand: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(
-        commandName: "run", abstract: "Do the job on this machine.",
-        discussion: "Relative paths in the recipe begin at the working directory. OUT appears when it is whole, or not at all.")
+        commandName: "run", abstract: "Merge on this machine.",
+        discussion: "Relative paths in the recipe start at the working directory. OUT appears only when it is complete.")
 
     @OptionGroup var job: JobArguments
     @OptionGroup var machine: MachineArguments
@@ -27,7 +27,7 @@ package struct RunCommand: AsyncParsableCommand {
         try JobOutcome(status).report(json: job.json)
     }
 
-    /// Shows progress until it is cancelled.
+    /// Shows progress until cancelled.
     private func watch(_ id: JobID, in manager: JobManager, style: ProgressStyle) async {
         var display = ProgressDisplay(style)
         guard !display.isSilent else { return }
@@ -39,20 +39,21 @@ package struct RunCommand: AsyncParsableCommand {
     }
 }
 
-/// How a job ended, for the user.
+/// The outcome of a job, as shown to the user.
 struct JobOutcome {
     private let job: JobStatus
 
     init(_ job: JobStatus) { self.job = job }
 
-    /// Prints the result, or throws what the job failed with.
+    /// Prints the result, or throws the job's error.
     func report(json: Bool) throws {
         if json { try printJSON(job) }
         guard job.state == .done else { throw job.error ?? TesseraError(.internal, "the job ended as \(job.state.rawValue)") }
         if !json {
             let rate = Quantity.rate(job.bytesInput + job.bytesOutput, job.seconds)
             print(
-                "\(job.output): \(Quantity.bytes(job.bytesOutput)) of tensors by \(job.method) in \(Quantity.seconds(job.seconds)) (\(rate) in and out), plan \(job.plan.hex.prefix(12))"
+                "\(job.output): \(Quantity.bytes(job.bytesOutput)) of tensors by \(job.method) in "
+                    + "\(Quantity.seconds(job.seconds)) (\(rate) read and written), plan \(job.plan.hex.prefix(12))"
             )
         }
     }

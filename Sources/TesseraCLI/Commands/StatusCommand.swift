@@ -6,14 +6,14 @@ import Protocol
 
 package struct StatusCommand: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(
-        commandName: "status", abstract: "Show jobs, shards and workers of a coordinator.")
+        commandName: "status", abstract: "Show a coordinator's jobs, shards and workers.")
 
-    @Argument(help: "A job's id, or enough of its beginning, to see its shards.")
+    @Argument(help: "A job's id, or a unique prefix of it, to show its shards.")
     var job: String?
 
     @OptionGroup var target: CoordinatorArguments
 
-    @Flag(help: "Go on showing, until the job ends or ctrl-C.")
+    @Flag(help: "Keep updating until the job ends or Ctrl-C is pressed.")
     var watch = false
 
     @Flag(help: "Print JSON.")
@@ -48,7 +48,7 @@ package struct StatusCommand: AsyncParsableCommand {
     }
 }
 
-/// A status as people read it.
+/// A status formatted for people.
 struct StatusText {
     private let status: Status
 

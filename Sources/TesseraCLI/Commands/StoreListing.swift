@@ -2,37 +2,37 @@ import Checkpoints
 import Core
 import TaskVectors
 
-/// A store of task vectors as `inspect` shows it.
+/// A task-vector store as shown by `inspect`.
 struct StoreListing: Encodable {
     struct Task: Encodable {
         let name: String
         let model: String
         let scheme: String
-        /// Bytes of its tensors.
+        /// Bytes of the task's tensors.
         let bytes: Int
         let bitsPerParameter: Double
-        /// `Σ(τ − τ̂)² / Στ²`; absent for a task vector that is zero.
+        /// `Σ(τ − τ̂)² / Στ²`; absent if the task vector is zero.
         let error: Double?
-        /// What a budget's measurements promised of it.
+        /// The error predicted by the budget's measurements.
         let predictedError: Double?
-        /// Tensors without arithmetic of which the base's is taken although the fine-tune has another.
+        /// Tensors of non-arithmetic types that are taken from the base although the fine-tune's differ.
         let lost: [String]
     }
 
     struct Base: Encodable {
         let model: String
         let digest: Digest
-        /// Whether the base that was named is this one; absent if none was.
+        /// Whether the given checkpoint is this base; absent if none was given.
         var matches: Bool?
-        /// Tensors of it that are not.
+        /// The tensors that differ.
         var differences: [String] = []
     }
 
     let tasks: [Task]
-    /// Bytes of the vector that all tasks share.
+    /// Bytes of the shared vector.
     let sharedBytes: Int
     let parameters: Int
-    /// Bytes of all tensors of the store, and of those of the fine-tunes that they stand for.
+    /// Bytes of all tensors in the store, and of the fine-tunes' tensors that they represent.
     let bytes: Int
     let originalBytes: Int
     let bitsPerParameter: Double
@@ -61,7 +61,7 @@ struct StoreListing: Encodable {
         base = Base(model: index.base.model, digest: index.base.digest)
     }
 
-    /// Holds a checkpoint against the base that the task vectors were taken from, byte by byte.
+    /// Compares a checkpoint, byte by byte, with the base of the task vectors.
     mutating func compare(base path: String, in store: TaskVectorStore) throws {
         base.differences = try store.differences(from: Checkpoint.open(path, in: LocalFiles()))
         base.matches = base.differences.isEmpty
@@ -92,19 +92,20 @@ struct StoreListing: Encodable {
             "",
             "\(tasks.count) \(tasks.count == 1 ? "task" : "tasks") of \(parameters) parameters: \(Quantity.bytes(bytes)), "
                 + "\(Self.share(bytes, of: originalBytes)) of the fine-tunes' \(Quantity.bytes(originalBytes)), "
-                + "\(Quantity.decimal(bitsPerParameter, places: 3)) bits a parameter",
+                + "\(Quantity.decimal(bitsPerParameter, places: 3)) bits per parameter",
             "base \(base.model), \(base.digest.description.prefix(12))",
         ]
         let predictions = tasks.compactMap(\.predictedError)
         if !predictions.isEmpty {
             let mean = predictions.reduce(0, +) / Double(predictions.count)
-            lines.append("predicted error of the tasks with a budget: \(Quantity.decimal(mean, places: 4)) on average")
+            lines.append("mean predicted error of the tasks with a budget: \(Quantity.decimal(mean, places: 4))")
         }
         for task in tasks where !task.lost.isEmpty {
-            lines.append("note \(task.name): not stored, the base's are used: \(task.lost.joined(separator: ", "))")
+            lines.append("note \(task.name): not stored; the base's tensors are used: \(task.lost.joined(separator: ", "))")
         }
         if let matches = base.matches {
-            lines.append(matches ? "the base that was named is the right one" : "the base that was named is another one:")
+            lines.append(
+                matches ? "the given checkpoint is the base of the store" : "the given checkpoint is not the base of the store:")
             lines += base.differences.prefix(Self.shownDifferences).map { "  \($0)" }
             let rest = base.differences.count - Self.shownDifferences
             if rest > 0 { lines.append("  and \(rest) more") }

@@ -5,16 +5,16 @@ import Synchronization
 
 package struct VerifyCommand: ParsableCommand {
     package static let configuration = CommandConfiguration(
-        commandName: "verify", abstract: "Hold every byte of an output against its manifest.",
-        discussion: "Exit code 1 means that something differs; each finding names the file, the tensor and the block.")
+        commandName: "verify", abstract: "Check every byte against the manifest.",
+        discussion: "Exit code 1 means that something differs; each finding names the file, tensor and block.")
 
-    @Argument(help: "A directory that Tessera wrote.")
+    @Argument(help: "An output directory written by Tessera.")
     var directory: String
 
     @Option(help: ArgumentHelp("Read only this share of the blocks, such as 5%.", valueName: "share"))
     var sample: Share?
 
-    @Option(help: ArgumentHelp("Threads that read and hash.", valueName: "n"))
+    @Option(help: ArgumentHelp("Number of threads to read and hash with.", valueName: "n"))
     var threads = availableProcessors()
 
     @Flag(help: "Print the report as JSON.")
@@ -32,14 +32,15 @@ package struct VerifyCommand: ParsableCommand {
                 let amount =
                     report.checkedBytes < report.totalBytes - (1 << 20) ? "\(Quantity.bytes(report.checkedBytes)) of " : ""
                 print(
-                    "\(directory): \(report.tensors) tensors in \(report.files) files are as they were written (\(amount)\(Quantity.bytes(report.totalBytes)) checked)"
+                    "\(directory): \(report.tensors) tensors in \(report.files) files match the manifest "
+                        + "(\(amount)\(Quantity.bytes(report.totalBytes)) checked)"
                 )
             }
         }
         guard report.findings.isEmpty else {
             throw TesseraError(
                 .difference,
-                "\(report.findings.count) \(report.findings.count == 1 ? "thing differs" : "things differ") from what was written",
+                "\(report.findings.count) \(report.findings.count == 1 ? "difference" : "differences") from the manifest",
                 file: directory)
         }
     }

@@ -10,33 +10,34 @@ import Worker
 
 package struct WorkerCommand: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(
-        commandName: "worker", abstract: "Work on shards for a coordinator.",
+        commandName: "worker", abstract: "Process shards for a coordinator.",
         discussion: """
-            Inputs are read from the roots; what is not there is fetched from the coordinator. Where this host sees the output, blocks are \
-            written there, else they are sent to the coordinator. SIGTERM finishes the shards in hand, \
-            SIGINT ends at once.
+            Inputs are read from the roots; missing files are fetched from the coordinator. If this host can access the output, \
+            blocks are written to it directly, otherwise they are sent to the coordinator. On SIGTERM, the worker finishes its \
+            shards and exits; on SIGINT, it exits at once.
             """)
 
     @Option(help: ArgumentHelp("The coordinator's job port.", valueName: "host:port"))
     var coordinator: HostPort
 
-    @Option(help: ArgumentHelp("A directory that inputs lie under; repeatable. The default is everything.", valueName: "dir"))
+    @Option(
+        help: ArgumentHelp("A directory that inputs are read from; repeatable. The default is any directory.", valueName: "dir"))
     var root: [String] = []
 
     @Option(
         help: ArgumentHelp(
-            "What the coordinator's output root is called here; nothing outside of it is written to.", valueName: "dir"))
+            "The path of the coordinator's output root on this host; nothing outside it is written.", valueName: "dir"))
     var outputRoot: String?
 
     @Option(
         help: ArgumentHelp(
-            "How blocks get to the output: direct, return (through the coordinator), or auto.", valueName: "how"))
+            "How blocks reach the output: direct, return (through the coordinator), or auto.", valueName: "how"))
     var blocks = LocalOutputs.Mode.auto
 
-    @Option(help: ArgumentHelp("What to be called in status and logs.", valueName: "name"))
+    @Option(help: ArgumentHelp("The name shown in status and logs.", valueName: "name"))
     var name = defaultName()
 
-    @Option(help: ArgumentHelp("When to pack blocks with LZ4.", valueName: "when"))
+    @Option(help: ArgumentHelp("When to compress blocks with LZ4.", valueName: "when"))
     var pack = WorkerSettings.Packing.auto
 
     @Option(name: .customLong("pause-milliseconds"), help: ArgumentHelp("Wait before each shard.", visibility: .hidden))
@@ -51,8 +52,8 @@ package struct WorkerCommand: AsyncParsableCommand {
         let memory = WorkerMemory(total: machine.memory.bytes, threads: machine.threads, isConnected: true)
         guard memory.tensors > 0 else {
             throw TesseraError(
-                .usage, "\(Quantity.bytes(memory.total)) of memory are not enough for the buffers of \(memory.threads) threads",
-                advice: "raise --memory, or take fewer --threads")
+                .usage, "\(Quantity.bytes(memory.total)) of memory is not enough for the buffers of \(memory.threads) threads",
+                advice: "raise --memory or lower --threads")
         }
         var settings = WorkerSettings(
             coordinator: coordinator, roots: root.isEmpty ? .wholeMachine : try Roots(root), name: name, build: tesseraVersion,

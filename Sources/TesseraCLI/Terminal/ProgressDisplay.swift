@@ -4,12 +4,12 @@ import FoundationEssentials
 import Protocol
 
 enum ProgressStyle: String, ExpressibleByArgument, CaseIterable, Sendable {
-    /// A bar on a terminal, nothing elsewhere.
+    /// A bar on a terminal, otherwise nothing.
     case auto
     case bar
-    /// A line now and then.
+    /// A line every few seconds.
     case plain
-    /// A line of JSON for each change.
+    /// A JSON line for each change.
     case json
     case none
 }
@@ -43,7 +43,7 @@ struct ProgressDisplay {
         }
     }
 
-    /// Leaves the terminal clean for what comes next.
+    /// Clears the progress line.
     mutating func finish() {
         if style == .bar { replaceLine(with: "") }
     }
@@ -56,12 +56,12 @@ struct ProgressDisplay {
 
     private func bar(_ job: JobStatus) -> String {
         let text = summary(job)
-        let buffer = min(30, Terminal.width - text.count - 4)
-        guard buffer >= 10 else { return String(text.prefix(Terminal.width - 1)) }
+        let width = min(30, Terminal.width - text.count - 4)
+        guard width >= 10 else { return String(text.prefix(Terminal.width - 1)) }
         let share = job.bytesTotal > 0 ? Double(job.bytesDone) / Double(job.bytesTotal) : 1
-        let full = Int(share * Double(buffer))
+        let full = Int(share * Double(width))
         return Terminal.styled(String(repeating: "━", count: full), .cyan)
-            + Terminal.styled(String(repeating: "─", count: buffer - full), .dim) + "  " + text
+            + Terminal.styled(String(repeating: "─", count: width - full), .dim) + "  " + text
     }
 
     /// Bytes, rate, shards and time left.

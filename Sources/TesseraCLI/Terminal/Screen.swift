@@ -1,6 +1,6 @@
 import Glibc
 
-/// Shows lines on stdout; on a terminal, each time in the place of the lines before.
+/// Shows lines on stdout. On a terminal, new lines replace the previous ones.
 package struct Screen {
     private let isTerminal = isatty(STDOUT_FILENO) == 1
     private var shownLines = 0
@@ -21,5 +21,5 @@ package struct Screen {
     }
 }
 
-/// Pushes out what `print` has kept back, for readers that wait for it.
+/// Flushes stdout, for readers that wait for a line.
 package func flushOutput() { fflush(nil) }

@@ -2,7 +2,7 @@ package import Core
 import Glibc
 import Work
 
-/// What may be written where: results to stdout, everything else to stderr, colour only where a person sees it.
+/// Output conventions: results go to stdout, everything else to stderr; colour is used on a terminal only.
 package enum Terminal {
     static let isInteractive = isatty(STDERR_FILENO) == 1
     package static let hasColour =
@@ -21,7 +21,7 @@ package enum Terminal {
         hasColour ? "\u{1b}[\(style.rawValue)m\(text)\u{1b}[0m" : text
     }
 
-    /// Writes to stderr, at once.
+    /// Writes to stderr, unbuffered.
     static func note(_ text: String, terminator: String = "\n") {
         let bytes = Array((text + terminator).utf8)
         var done = 0
@@ -38,7 +38,7 @@ package enum Terminal {
 
     static func remark(_ text: String) { note("\(styled("note:", .yellow)) \(text)") }
 
-    /// Columns of the terminal, or a fair guess.
+    /// The width of the terminal in columns; 80 if unknown.
     static var width: Int {
         var size = winsize()
         guard ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return 80 }
@@ -46,7 +46,7 @@ package enum Terminal {
     }
 }
 
-/// A table with columns as wide as they need to be.
+/// A table whose columns fit their contents.
 package struct TextTable {
     package enum Alignment { case left, right }
 
