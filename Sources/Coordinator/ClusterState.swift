@@ -81,7 +81,7 @@ struct ClusterState {
     /// - Throws: `inputMissing` when there is no such job, `temporary` when its output is about to appear.
     mutating func cancel(_ id: JobID, reason: String, at now: Duration) throws(TesseraError) -> [Effect] {
         guard let record = jobs[id] else {
-            throw TesseraError(.inputMissing, "the coordinator knows no job \(id)", advice: "tessera status lists the jobs")
+            throw TesseraError(.inputMissing, "the coordinator has no job \(id)", advice: "'tessera status' lists the jobs")
         }
         guard !record.isPublishing else {
             throw TesseraError(.temporary, "the job \(id) is finished but for its last step, and can no longer be cancelled")

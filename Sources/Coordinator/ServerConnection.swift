@@ -272,8 +272,8 @@ package final class ServerConnection: Sendable {
             case .statusRequest(let request):
                 if let status = await manager.status(request) { return .status(status) }
                 throw TesseraError(
-                    .inputMissing, "the coordinator knows no job \(request.job.map { "\($0)" } ?? "?")",
-                    advice: "tessera status lists the jobs")
+                    .inputMissing, "the coordinator has no job \(request.job.map { "\($0)" } ?? "?")",
+                    advice: "'tessera status' lists the jobs")
             case .cancel(let cancel):
                 try await manager.cancel(cancel.job, reason: cancel.reason)
                 return .cancelled(Cancelled(job: cancel.job))

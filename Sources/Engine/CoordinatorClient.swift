@@ -130,11 +130,11 @@ package struct CoordinatorClient {
     package mutating func find(_ text: String) async throws -> JobID {
         let found = try await page(StatusRequest(prefix: text))
         guard let only = found.jobs.first else {
-            throw TesseraError(.inputMissing, "the coordinator knows no job '\(text)'", advice: "tessera status lists the jobs")
+            throw TesseraError(.inputMissing, "the coordinator has no job '\(text)'", advice: "'tessera status' lists the jobs")
         }
         let count = max(found.total ?? 0, found.jobs.count)
         guard count == 1 else {
-            throw TesseraError(.usage, "\(count) jobs begin with '\(text)'", advice: "write more of the id")
+            throw TesseraError(.usage, "\(count) jobs begin with '\(text)'", advice: "give a longer prefix of the id")
         }
         return only.id
     }

@@ -81,7 +81,8 @@ import Worker
         let tensor = TensorWork(
             name: "t", shape: [4],
             operation: .merge(
-                MergeOperation(method: "passthrough", values: ParameterValues(perInput: [["scale": .number(1)]]), base: nil)),
+                MergeOperation(method: "passthrough", values: ParameterValues(perInput: [["scale": .number(1)]]), base: nil,
+                    codec: .rounding(to: .f32))),
             sources: [.stored(StoredReference(file: 0, offset: input.size - 16, dtype: .f32, shape: [4]))],
             outputs: [OutputTensor(name: "t", dtype: .f32, byteCount: 16, part: 0, offset: 0)])
         let lease = Lease(
