@@ -8,6 +8,10 @@ import Work
 /// One job while the coordinator has it in hand.
 struct Job {
     let id: JobID
+    /// What later stages are planned from, with the inputs that the first one found.
+    let request: PlanRequest
+    /// Of the analysis stages that are over.
+    private var earlierStatistics: [[ExactText: TensorStatistics]] = []
     /// The plan in hand; a job that has to look at its inputs first gets others.
     private(set) var plan: Plan
     /// Gone once the job has ended, and with it the files that it keeps open.
@@ -38,9 +42,13 @@ struct Job {
     private var committers: [Int: String] = [:]
 
     init(
-        id: JobID, plan: Plan, assembler: Assembler, output: String, options: JobOptions, startedAt: Duration, submittedAt: Double
+        id: JobID, request: PlanRequest, plan: Plan, assembler: Assembler, output: String, options: JobOptions,
+        startedAt: Duration, submittedAt: Double
     ) {
         self.id = id
+        var request = request
+        request.pinnedInputs = plan.inputs
+        self.request = request
         self.plan = plan
         self.assembler = assembler
         self.output = output
@@ -51,8 +59,12 @@ struct Job {
         addShards()
     }
 
-    /// Goes on with the plan that follows from what was found.
-    mutating func append(_ plan: Plan, assembler: Assembler) {
+    /// The statistics of every stage so far, once the one in hand is over.
+    func allStatistics() throws(TesseraError) -> [[ExactText: TensorStatistics]] { earlierStatistics + [try statistics()] }
+
+    /// Goes on with the plan that follows from `statistics`.
+    mutating func append(_ plan: Plan, after statistics: [[ExactText: TensorStatistics]], assembler: Assembler) {
+        earlierStatistics = statistics
         self.plan = plan
         self.assembler = assembler
         files.formUnion(plan.files)
@@ -148,10 +160,10 @@ struct Job {
     }
 
     /// What was found in each tensor of the plan in hand, by the models' name for it, once every shard is committed.
-    func statistics() throws(TesseraError) -> [String: TensorStatistics] {
-        var statistics: [String: TensorStatistics] = [:]
+    func statistics() throws(TesseraError) -> [ExactText: TensorStatistics] {
+        var statistics: [ExactText: TensorStatistics] = [:]
         for (shard, result) in zip(shards[current], try committedResults()) {
-            for (tensor, found) in zip(shard.tensors, result.statistics) { statistics[tensor.name] = found }
+            for (tensor, found) in zip(shard.tensors, result.statistics) { statistics[ExactText(tensor.name)] = found }
         }
         return statistics
     }

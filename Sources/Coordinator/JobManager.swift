@@ -147,11 +147,12 @@ package actor JobManager {
             throw Self.shuttingDown
         }
         jobs[id] = Job(
-            id: id, plan: plan, assembler: assembler, output: output, options: submission.options, startedAt: now,
+            id: id, request: request, plan: plan, assembler: assembler, output: output, options: submission.options,
+            startedAt: now,
             submittedAt: Date().timeIntervalSince1970)
         order.append(id)
         log.info("job added", metadata: ["job": "\(id)", "shards": "\(plan.shardCount)", "output": "\(output)"])
-        handle(.jobAdded(id, stages: Self.costs(plan), hasMoreStages: plan.next != nil))
+        handle(.jobAdded(id, stages: Self.costs(plan), hasMoreStages: plan.hasMoreStages))
         return Submitted(job: id, remarks: plan.remarks)
     }
 
@@ -163,19 +164,19 @@ package actor JobManager {
 
     /// Plans the rest of a job whose inputs have been looked at.
     private func continueJob(_ id: JobID) async {
-        guard let job = jobs[id], job.state == .running, let assembler = job.assembler, let next = job.plan.next else { return }
+        guard let job = jobs[id], job.state == .running, let assembler = job.assembler, job.plan.hasMoreStages else { return }
         let settings = settings
         do {
-            let statistics = try job.statistics()
+            let statistics = try job.allStatistics()
             let plan = try await blocking {
-                let plan = try next(statistics)
+                let plan = try Planner.plan(job.request, after: statistics)
                 try settings.checkMemory(plan.largestNeed, plan.recipeName)
                 try assembler.lay(out: plan)
                 return plan
             }
             guard jobs[id]?.state == .running else { return }
-            jobs[id]?.append(plan, assembler: assembler)
-            handle(.stagesAdded(id, stages: Self.costs(plan), hasMoreStages: plan.next != nil))
+            jobs[id]?.append(plan, after: statistics, assembler: assembler)
+            handle(.stagesAdded(id, stages: Self.costs(plan), hasMoreStages: plan.hasMoreStages))
         } catch {
             abandon(id, error: TesseraError(wrapping: error))
         }

@@ -20,7 +20,7 @@ struct Publisher {
     ///   - blocks: of every tensor, by part and position in the part.
     ///   - statistics: what was found in each tensor.
     func publish(
-        blocks: [[TensorBlocks]], statistics: [String: TensorStatistics], report: RunReport, sha256Sums: Bool
+        blocks: [[TensorBlocks]], statistics: [ExactText: TensorStatistics], report: RunReport, sha256Sums: Bool
     ) throws {
         var files: [ManifestFile] = []
         func add(_ name: String, _ bytes: [UInt8]) throws {
@@ -28,7 +28,7 @@ struct Publisher {
             files.append(ManifestFile(file: name, size: bytes.count, digest: try .sha256(of: bytes)))
         }
         for sidecar in plan.sidecars { try add(sidecar.name, sidecar.contents(from: inputs)) }
-        if let index = plan.index { try add(index.name, try index.make(statistics)) }
+        for file in plan.derived { try add(file.name, try file.contents(statistics)) }
         let manifest = Manifest(
             tessera: build, numericsVersion: numericsVersion, recipe: try .sha256(of: Array(plan.recipeText.utf8)),
             plan: plan.digest,
