@@ -75,7 +75,7 @@ package struct Checkpoint: Sendable {
         self.directory = directory
         self.parts = parts
         self.places = places
-        tensorNames = places.keys.lazy.map(\.string).sortedByBytes()
+        tensorNames = places.keys.map(\.string).sortedByBytes()
         let configPath = "\(directory)/\(Self.configName)"
         config =
             try files.exists(configPath)

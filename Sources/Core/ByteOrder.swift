@@ -58,7 +58,7 @@ extension String {
     }
 }
 
-extension Sequence<String> {
+extension [String] {
     /// In the order of `precedesInBytes`.
     package func sortedByBytes() -> [String] { sorted { $0.precedesInBytes($1) } }
 }

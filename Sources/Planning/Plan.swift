@@ -1,9 +1,7 @@
 package import Checkpoints
 package import Core
-import FoundationEssentials
 package import Operators
 package import TaskVectors
-import TensorKernels
 package import Work
 
 /// A model of the recipe as the plan found it.
@@ -11,12 +9,19 @@ package struct PlannedInput: Sendable, Hashable {
     /// The reference as the recipe has it.
     package let reference: String
     package let parts: [ManifestInput.Part]
-    /// `ReadableFile.version` of each part, on the host that planned.
+    /// `FileStatus.identity` of each part, on the host that planned.
     package let versions: [String]
     /// The path of each part relative to a root: how this job finds it, not part of the plan's identity.
     package let paths: [String]
     /// Bytes of all parts.
     package var byteCount: Int { parts.reduce(0) { $0 + $1.size } }
+
+    var files: [InputFile] {
+        parts.indices.map { index in
+            InputFile(
+                path: paths[index], size: parts[index].size, headerDigest: parts[index].headerDigest, version: versions[index])
+        }
+    }
 }
 
 /// One shard of a plan. Its sources count files over all parts of all inputs, in order.
@@ -41,16 +46,30 @@ package struct ReusedPart: Sendable {
     package let part: ManifestPart
 }
 
-/// A small file whose contents depend on what the workers found.
-package struct DerivedFile: Sendable {
-    package let name: String
-    package let make: @Sendable ([String: TensorStatistics]) throws -> [UInt8]
+/// A small file whose contents follow from the statistics of the plan's tensors.
+package enum DerivedFile: Sendable {
+    /// The index of a store of task vectors.
+    case storeIndex(StoreIndexWriter)
+
+    package var name: String {
+        switch self {
+        case .storeIndex: StoreIndex.fileName
+        }
+    }
+
+    /// - Parameter statistics: of every tensor, by the models' name for it.
+    /// - Throws: `internal` when some are missing, `badData` when they show that the inputs do not belong together.
+    package func contents(_ statistics: [ExactText: TensorStatistics]) throws(TesseraError) -> [UInt8] {
+        switch self {
+        case .storeIndex(let writer): try writer.index(statistics: statistics).encoded()
+        }
+    }
 }
 
 /// What a recipe means for given inputs, made from headers alone: the exact output and the work that makes it.
 ///
-/// A job whose output depends on the values of its inputs begins with a plan that only looks at them: it has no parts, and `next` makes
-/// the plan that follows of what was found.
+/// A job whose output depends on the values of its inputs begins with a plan that only looks at them, an analysis stage: it has no parts, and
+/// `Planner.plan` makes the plan that follows from the statistics of all stages so far.
 package struct Plan: Sendable {
     package let recipeText: String
     /// What messages call the recipe.
@@ -69,13 +88,18 @@ package struct Plan: Sendable {
     package let memory: [[MemoryNeed]]
     /// Parts of another output that become parts of this one.
     package let reused: [ReusedPart]
-    /// The file that says what the parts of a store mean.
-    package let index: DerivedFile?
-    /// Makes the plan that follows, of what was found in each tensor (by the models' name for it); `nil` in a job's last plan.
-    package let next: (@Sendable ([String: TensorStatistics]) throws -> Plan)?
+    /// The files that are made of statistics when the output is published.
+    package let derived: [DerivedFile]
+    /// Whether this is an analysis stage, which another plan follows.
+    package let hasMoreStages: Bool
 
-    /// SHA-256 over everything that decides an output byte. Where inputs lie on this machine is not part of it.
+    /// SHA-256 over everything that decides an output byte (`PlanEncoding`). Where inputs lie on this machine is not part of it.
     package let digest: Digest
+
+    /// The parts of all inputs, as the shards' sources count them.
+    private let allFiles: [InputFile]
+    /// For each of them the first that is the same: a store's tasks bring their base along, which is one file however many inputs name it.
+    private let firstOccurrences: [Int]
 
     /// What is enough for any of its tensors.
     package var largestNeed: MemoryNeed { memory.joined().reduce(MemoryNeed()) { $0.union($1) } }
@@ -87,14 +111,13 @@ package struct Plan: Sendable {
     init(
         recipeText: String, recipeName: String, method: String, inputs: [PlannedInput], layout: CheckpointLayout,
         stages: [[PlannedShard]], sidecars: [SidecarFile], remarks: [String],
-        reused: [ReusedPart] = [], index: DerivedFile? = nil,
-        next: (@Sendable ([String: TensorStatistics]) throws -> Plan)? = nil
+        reused: [ReusedPart] = [], derived: [DerivedFile] = [], hasMoreStages: Bool = false
     ) throws(TesseraError) {
         self.recipeText = recipeText
         self.recipeName = recipeName
         self.reused = reused
-        self.index = index
-        self.next = next
+        self.derived = derived
+        self.hasMoreStages = hasMoreStages
         self.method = method
         self.inputs = inputs
         self.layout = layout
@@ -113,62 +136,36 @@ package struct Plan: Sendable {
         }
         self.bytesRead = bytesRead
         self.memory = memory
-        digest = try Self.digest(of: inputs, layout: layout, stages: stages)
+        digest = try PlanEncoding.digest(of: inputs, layout: layout, stages: stages)
+        allFiles = inputs.flatMap(\.files)
+        var positions: [InputFile: Int] = [:]
+        firstOccurrences = allFiles.enumerated().map { position, file in
+            if let first = positions[file] { return first }
+            positions[file] = position
+            return position
+        }
     }
 
     /// Every input file.
     package var files: Set<InputFile> { Set(allFiles) }
 
-    /// The parts of all inputs, as the shards' sources count them.
-    private var allFiles: [InputFile] {
-        inputs.flatMap { input in
-            input.parts.indices.map { index in
-                InputFile(
-                    path: input.paths[index], size: input.parts[index].size, headerDigest: input.parts[index].headerDigest,
-                    version: input.versions[index])
-            }
-        }
-    }
-
     /// One of its shards as it is sent: with the files it reads, and no others.
     package func work(of planned: PlannedShard) -> ShardWork {
-        // A store's tasks bring their base along: it is one file, however many inputs it is a part of.
-        let all = allFiles
-        var used: [InputFile: Int] = [:]
+        var used: [Int: Int] = [:]
         var files: [InputFile] = []
         let tensors = planned.tensors.map { tensor in
             var tensor = tensor
             for index in tensor.sources.indices {
                 tensor.sources[index].renumberFiles { file in
-                    if let position = used[all[file]] { return position }
-                    used[all[file]] = files.count
-                    files.append(all[file])
+                    let file = firstOccurrences[file]
+                    if let position = used[file] { return position }
+                    used[file] = files.count
+                    files.append(allFiles[file])
                     return files.count - 1
                 }
             }
             return tensor
         }
         return ShardWork(label: planned.label, files: files, tensors: tensors)
-    }
-
-    private static func digest(
-        of inputs: [PlannedInput], layout: CheckpointLayout, stages: [[PlannedShard]]
-    ) throws(TesseraError) -> Digest {
-        do {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-            let hash = try SHA256()
-            hash.update(Array(try encoder.encode(["numerics": numericsVersion])))
-            for input in inputs {
-                hash.update(Array(try encoder.encode(ManifestInput(model: input.reference, parts: input.parts))))
-            }
-            for part in layout.parts { hash.update(part.headerDigest) }
-            for tensor in stages.joined().flatMap(\.tensors) { hash.update(Array(try encoder.encode(tensor))) }
-            return try hash.finalize()
-        } catch let error as TesseraError {
-            throw error
-        } catch {
-            throw TesseraError(.internal, "the plan cannot be encoded: \(error)")
-        }
     }
 }

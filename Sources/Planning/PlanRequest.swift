@@ -17,6 +17,8 @@ package struct PlanRequest: Sendable {
     package var strict: Bool
     /// What random methods draw from; has no part in the plan of any other.
     package var seed: UInt64
+    /// `Plan.inputs` of the job's first stage, which later stages have to find again; `nil` for the first stage itself.
+    package var pinnedInputs: [PlannedInput]?
 
     var files: any InputFiles { roots.files }
 
@@ -35,5 +37,17 @@ package struct PlanRequest: Sendable {
         self.shardBytes = shardBytes ?? ShardCutter.defaultTargetBytes
         self.strict = strict
         self.seed = seed
+    }
+}
+
+extension PlanRequest {
+    /// - Throws: `badData` naming a file that is another than it was when the first stage was planned.
+    func check(_ inputs: [PlannedInput]) throws(TesseraError) {
+        guard let pinnedInputs, pinnedInputs != inputs else { return }
+        let pinned = Set(pinnedInputs.flatMap(\.files)), found = inputs.flatMap(\.files)
+        let changed = found.first { !pinned.contains($0) } ?? pinnedInputs.lazy.flatMap(\.files).first { !found.contains($0) }
+        throw TesseraError(
+            .badData, "the file was changed or replaced after the job was planned", file: changed?.path ?? recipeName,
+            advice: "make sure that nobody writes the inputs during a job, and submit it again")
     }
 }

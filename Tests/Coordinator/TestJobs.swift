@@ -33,7 +33,7 @@ struct TestJobs {
     func stages(shardBytes: Int? = 1) throws -> PlannedStages {
         let request = PlanRequest(
             recipe: Self.linear, recipeName: "recipe.yml", workingDirectory: directory.path, shardBytes: shardBytes)
-        return PlannedStages(try Planner.plan(request))
+        return PlannedStages(try Planner.plan(request), request: request)
     }
 }
 

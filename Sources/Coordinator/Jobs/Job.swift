@@ -8,14 +8,20 @@ import Work
 /// A plan, taken apart for those who need to know of it. Made where planning may take its time.
 struct PlannedStages: Sendable {
     let plan: Plan
+    /// What later stages are planned from, with the inputs that the first one found.
+    let request: PlanRequest
+    /// Statistics of the analysis stages that came before the plan.
+    let earlierStatistics: [[ExactText: TensorStatistics]]
     /// The shards of all stages in one row.
     let shards: [PlannedShard]
     let costs: [[ShardCost]]
     let summary: PlanSummary
     let files: Set<InputFile>
 
-    init(_ plan: Plan) {
+    init(_ plan: Plan, request: PlanRequest, after earlierStatistics: [[ExactText: TensorStatistics]] = []) {
         self.plan = plan
+        self.request = request
+        self.earlierStatistics = earlierStatistics
         shards = Array(plan.stages.joined())
         costs = zip(plan.stages, plan.memory).map { stage, memory in
             zip(stage, memory).map { ShardCost(label: $0.label, cost: $0.sourceByteCount, memory: $1) }
@@ -27,7 +33,7 @@ struct PlannedStages: Sendable {
         files = plan.files
     }
 
-    var hasMoreStages: Bool { plan.next != nil }
+    var hasMoreStages: Bool { plan.hasMoreStages }
 }
 
 /// What a job that has not ended is worked on with: its plan, its unfinished output, the results so far.
@@ -36,6 +42,10 @@ struct Job: Sendable {
     let output: any OutputTransaction
     /// The plan in hand; a job with analysis stages gets others.
     private(set) var plan: Plan
+    /// What later stages are planned from.
+    let request: PlanRequest
+    /// Statistics of the analysis stages before the plan in hand.
+    private var earlierStatistics: [[ExactText: TensorStatistics]] = []
     /// Every input file of all plans, as leases name them.
     private(set) var files: Set<InputFile> = []
 
@@ -62,12 +72,14 @@ struct Job: Sendable {
         self.output = output
         self.options = options
         plan = stages.plan
+        request = stages.request
         take(stages)
     }
 
     /// Goes on with the plan that follows from the statistics of earlier ones.
     mutating func take(_ stages: PlannedStages) {
         plan = stages.plan
+        earlierStatistics = stages.earlierStatistics
         firstShard += shards.count
         shards = stages.shards
         results = Array(repeating: nil, count: shards.count)
@@ -183,13 +195,16 @@ struct Job: Sendable {
     }
 
     /// The statistics of each tensor of the plan in hand, by the models' name for it, once every shard is committed.
-    func statistics() throws(TesseraError) -> [String: TensorStatistics] {
-        var statistics: [String: TensorStatistics] = [:]
+    func statistics() throws(TesseraError) -> [ExactText: TensorStatistics] {
+        var statistics: [ExactText: TensorStatistics] = [:]
         for (shard, result) in zip(shards, try committedResults()) {
-            for (tensor, found) in zip(shard.tensors, result.statistics) { statistics[tensor.name] = found }
+            for (tensor, found) in zip(shard.tensors, result.statistics) { statistics[ExactText(tensor.name)] = found }
         }
         return statistics
     }
+
+    /// The statistics of every stage so far, once every shard of the plan in hand is committed.
+    func allStatistics() throws(TesseraError) -> [[ExactText: TensorStatistics]] { earlierStatistics + [try statistics()] }
 
     private func committedResults() throws(TesseraError) -> [ShardResult] {
         var found: [ShardResult] = []

@@ -19,7 +19,7 @@ struct JobPlanner: Sendable {
     func plan(_ submission: Submit, id: JobID) throws -> (job: Job, output: String, stages: PlannedStages) {
         let options = submission.options
         let name = try outputs.resolve(submission.output, workingDirectory: submission.workingDirectory)
-        let request = PlanRequest(
+        var request = PlanRequest(
             recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
             roots: settings.inputRoots, maxPartBytes: options.maxPartBytes, shardBytes: options.shardBytes,
             strict: options.strict, seed: options.seed ?? 0)
@@ -27,17 +27,19 @@ struct JobPlanner: Sendable {
         try settings.checkMemory(plan.largestNeed, plan.recipeName)
         let output = try outputs.begin(name, job: "\(id)", overwrite: options.overwrite)
         try Self.layOut(plan, in: output)
-        let stages = PlannedStages(plan)
+        request.pinnedInputs = plan.inputs
+        let stages = PlannedStages(plan, request: request)
         return (Job(stages, output: output, options: options), name, stages)
     }
 
     /// The plan that follows from the statistics of the job's shards, all of which are committed.
     func next(after job: Job) throws -> PlannedStages? {
-        guard let next = job.plan.next else { return nil }
-        let plan = try next(job.statistics())
+        guard job.plan.hasMoreStages else { return nil }
+        let statistics = try job.allStatistics()
+        let plan = try Planner.plan(job.request, after: statistics)
         try settings.checkMemory(plan.largestNeed, plan.recipeName)
         try Self.layOut(plan, in: job.output)
-        return PlannedStages(plan)
+        return PlannedStages(plan, request: job.request, after: statistics)
     }
 
     /// An analysis stage has no parts: its output is laid out by a later plan.

@@ -28,7 +28,7 @@ struct Publisher {
             files.append(ManifestFile(file: name, size: bytes.count, digest: try .sha256(of: bytes)))
         }
         for sidecar in plan.sidecars { try add(sidecar.name, sidecar.contents(from: inputs)) }
-        if let index = plan.index { try add(index.name, try index.make(job.statistics())) }
+        for file in plan.derived { try add(file.name, try file.contents(job.statistics())) }
         let manifest = Manifest(
             tessera: build, numericsVersion: numericsVersion, recipe: try .sha256(of: Array(plan.recipeText.utf8)),
             plan: plan.digest,

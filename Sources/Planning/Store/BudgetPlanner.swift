@@ -31,19 +31,19 @@ struct BudgetPlanner: Sendable {
 
     func plan() throws -> Plan {
         let weights = try weights()
-        return try planner.analysisStage("budget") {
-            .measureGrids(measurement($0))
-        } next: { [self] statistics in
-            try plan(after: statistics, weights: weights)
+        guard let statistics = planner.statistics.first else {
+            return try planner.analysisStage("budget") { .measureGrids(measurement($0)) }
         }
+        return try plan(after: statistics, weights: weights)
     }
 
     // MARK: Granularity out
 
-    private func plan(after statistics: [String: TensorStatistics], weights: @Sendable (String) -> Double) throws -> Plan {
+    private func plan(after statistics: [ExactText: TensorStatistics], weights: (String) -> Double) throws -> Plan {
         let tensors = planner.tensors.filter(\.isArithmetic)
         let budget = BitBudget(
-            units: try tensors.map { tensor in try unit(tensor, statistics[tensor.name], weight: weights(tensor.name)) },
+            units: try tensors.map { tensor in try unit(tensor, statistics[ExactText(tensor.name)], weight: weights(tensor.name))
+            },
             budget: byteBudget(tensors))
         let (choices, least) = budget.solve()
         guard let choices else {
@@ -52,10 +52,10 @@ struct BudgetPlanner: Sendable {
                 "the budget of \(budget.budget) bytes is too small; the smallest formats need \(least) bytes",
                 file: planner.recipe.file, line: self.budget.line, advice: "raise the budget or lower the floor")
         }
-        let byName = Dictionary(uniqueKeysWithValues: zip(tensors.map(\.name), choices))
+        let byName = Dictionary(uniqueKeysWithValues: zip(tensors.map { ExactText($0.name) }, choices))
         return try planner.write(
             { tensor in
-                guard let choice = byName[tensor.name] else { return planner.raw(tensor) }
+                guard let choice = byName[ExactText(tensor.name)] else { return planner.raw(tensor) }
                 guard tensor.isEncoded else { return planner.raw(tensor) }
                 let measurement = measurement(tensor)
                 let shared = measurement.shared[choice.shared], isFrozen = measurement.sharedIsFrozen
@@ -122,12 +122,12 @@ struct BudgetPlanner: Sendable {
 
     /// For each task, the share of its energy that will be lost.
     private func predictedErrors(
-        _ choices: [BitBudget.Choice], _ tensors: [StoreTensor], _ statistics: [String: TensorStatistics]
+        _ choices: [BitBudget.Choice], _ tensors: [StoreTensor], _ statistics: [ExactText: TensorStatistics]
     ) -> [Double] {
         planner.tasks.indices.map { task in
             var error = 0.0, energy = 0.0
             for (tensor, choice) in zip(tensors, choices) {
-                guard let numbers = statistics[tensor.name]?.tasks[task] else { continue }
+                guard let numbers = statistics[ExactText(tensor.name)]?.tasks[task] else { continue }
                 energy += numbers[0]
                 let option = choice.options[task]
                 guard tensor.isEncoded else { continue }
@@ -140,7 +140,7 @@ struct BudgetPlanner: Sendable {
     // MARK: Weights
 
     /// What an error in a tensor counts besides its sensitivity: 1, or what a file says.
-    private func weights() throws(TesseraError) -> @Sendable (String) -> Double {
+    private func weights() throws(TesseraError) -> (String) -> Double {
         guard case .file(let path) = budget.sensitivity else { return { _ in 1 } }
         let weights = try SensitivityWeights(
             file: try ModelLocator(planner.request).locate(.init(path: path)), in: planner.request.files)

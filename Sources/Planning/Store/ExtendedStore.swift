@@ -54,6 +54,7 @@ struct ExtendedStore: Sendable {
         }
 
         reused = manifest.parts.map { ReusedPart(path: "\(store.directory)/\($0.file)", part: $0) }
+        for part in reused { _ = try locator.roots.relativePath(of: part.path, workingDirectory: nil) }
         var parts: [ManifestInput.Part] = [], versions: [String] = [], paths: [String] = []
         for name in store.index.shared?.files ?? [] {
             guard let header = store.headers[name] else { continue }

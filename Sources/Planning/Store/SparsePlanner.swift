@@ -14,15 +14,16 @@ struct SparsePlanner: Sendable {
 
     func plan() throws -> Plan {
         switch sparsity {
-        case .magnitude(let density, isModelWide: true): return try firstRound(density: density)
+        case .magnitude(let density, isModelWide: true): return try planModelWide(density: density)
         case .random(let density):
-            return try planner.analysisStage("dare") { tensor in
-                tensor.isEncoded ? .countKept(try random(tensor, density: density, kept: tensor.allKept(taskCount))) : nil
-            } next: { [self] statistics in
-                try planner.write { tensor in
-                    guard tensor.isEncoded, let found = statistics[tensor.name] else { return planner.raw(tensor) }
-                    return .sparsify(try random(tensor, density: density, kept: counts(found, tensor)))
+            guard let statistics = planner.statistics.first else {
+                return try planner.analysisStage("dare") { tensor in
+                    tensor.isEncoded ? .countKept(try random(tensor, density: density, kept: tensor.allKept(taskCount))) : nil
                 }
+            }
+            return try planner.write { tensor in
+                guard tensor.isEncoded else { return planner.raw(tensor) }
+                return .sparsify(try random(tensor, density: density, kept: counts(statistics[ExactText(tensor.name)], tensor)))
             }
         case .magnitude(let density, isModelWide: false):
             return try planner.write { tensor in
@@ -74,12 +75,16 @@ struct SparsePlanner: Sendable {
     }
 
     /// - Throws: `internal` for counts that cannot be of that tensor.
-    private func counts(_ found: TensorStatistics, _ tensor: StoreTensor) throws(TesseraError) -> [Int] {
-        let counts = found.tasks.compactMap { $0.first.flatMap { Int(exactly: $0) } }
+    private func counts(_ found: TensorStatistics?, _ tensor: StoreTensor) throws(TesseraError) -> [Int] {
+        let counts = found?.tasks.compactMap { $0.first.flatMap { Int(exactly: $0) } } ?? []
         guard counts.count == taskCount, counts.allSatisfy({ (0...tensor.elementCount).contains($0) }) else {
-            throw TesseraError(.internal, "a worker reported impossible counts", tensor: tensor.name)
+            throw Self.impossible(tensor)
         }
         return counts
+    }
+
+    private static func impossible(_ tensor: StoreTensor) -> TesseraError {
+        TesseraError(.internal, "the statistics hold counts that cannot be of this tensor", tensor: tensor.name)
     }
 
     private func largest(_ kept: [Int], in tensor: StoreTensor) -> Encoding {
@@ -96,50 +101,70 @@ struct SparsePlanner: Sendable {
         let left: Int
     }
 
-    private func firstRound(density: Double) throws -> Plan {
+    private func planModelWide(density: Double) throws -> Plan {
         let tensors = planner.tensors.filter(\.isEncoded)
         let kept = Int(density * Double(tensors.reduce(0) { $0 + $1.elementCount }))
-        return try planner.analysisStage("magnitude") { tensor in
-            tensor.isEncoded ? .measureMagnitudes(.first(tasks: taskCount)) : nil
-        } next: { [self] first in
-            let thresholds = (0..<taskCount).map { Self.threshold(rank: kept, of: $0, in: first) }
+        guard planner.statistics.count > 0 else {
             return try planner.analysisStage("magnitude") { tensor in
-                tensor.isEncoded ? .measureMagnitudes(.second(bins: thresholds.map { $0?.bin })) : nil
-            } next: { second in
-                let counts = (0..<taskCount).map { task in
-                    Self.kept(task, above: thresholds[task], of: tensors.map(\.name), first, second)
-                }
-                return try planner.write { tensor in
-                    guard tensor.isEncoded else { return planner.raw(tensor) }
-                    return largest(counts.map { $0[tensor.name] ?? 0 }, in: tensor)
-                }
+                tensor.isEncoded ? .measureMagnitudes(.first(tasks: taskCount)) : nil
             }
         }
-    }
-
-    /// Pairs of a bin and a count, as `MagnitudeMeasurement` returns them.
-    private static func pairs(_ numbers: [Double]) -> [(bin: UInt32, count: Int)] {
-        stride(from: 0, to: numbers.count - 1, by: 2).compactMap { index in
-            guard let bin = UInt32(exactly: numbers[index]), let count = Int(exactly: numbers[index + 1]),
-                // A worker names the count, and counts are added up.
-                (0...1 << 48).contains(count)
-            else { return nil }
-            return (bin, count)
+        let first = try histograms(of: tensors, planner.statistics[0])
+        let thresholds = (0..<taskCount).map { Self.threshold(rank: kept, in: first.lazy.map(\.[$0])) }
+        guard planner.statistics.count > 1 else {
+            return try planner.analysisStage("magnitude") { tensor in
+                tensor.isEncoded ? .measureMagnitudes(.second(bins: thresholds.map { $0?.bin })) : nil
+            }
+        }
+        let second = try histograms(of: tensors, planner.statistics[1])
+        var keptByTensor: [ExactText: [Int]] = [:]
+        for tensor in tensors { keptByTensor[ExactText(tensor.name)] = Array(repeating: 0, count: taskCount) }
+        for task in 0..<taskCount {
+            let counts = Self.kept(above: thresholds[task], first.map { $0[task] }, second.map { $0[task] })
+            for (tensor, count) in zip(tensors, counts) { keptByTensor[ExactText(tensor.name)]?[task] = count }
+        }
+        return try planner.write { tensor in
+            guard let kept = keptByTensor[ExactText(tensor.name)] else { return planner.raw(tensor) }
+            return largest(kept, in: tensor)
         }
     }
 
-    private static func pairs(of task: Int, in found: TensorStatistics?) -> [(bin: UInt32, count: Int)] {
-        guard let found, found.tasks.indices.contains(task) else { return [] }
-        return pairs(found.tasks[task])
+    /// How many elements each bin of magnitudes has.
+    private typealias Histogram = [(bin: UInt32, count: Int)]
+
+    /// For each tensor and task what `MagnitudeMeasurement` returned, pairs of a bin and a count.
+    ///
+    /// - Throws: `internal` for counts that cannot be of that tensor.
+    private func histograms(
+        of tensors: [StoreTensor], _ statistics: [ExactText: TensorStatistics]
+    ) throws(TesseraError) -> [[Histogram]] {
+        var found: [[Histogram]] = []
+        for tensor in tensors {
+            guard let tasks = statistics[ExactText(tensor.name)]?.tasks, tasks.count == taskCount else {
+                throw Self.impossible(tensor)
+            }
+            var histograms: [Histogram] = []
+            for numbers in tasks {
+                var histogram: Histogram = [], left = tensor.elementCount
+                for index in stride(from: 0, to: numbers.count - 1, by: 2) {
+                    guard let bin = UInt32(exactly: numbers[index]), let count = Int(exactly: numbers[index + 1]),
+                        (0...left).contains(count)
+                    else { throw Self.impossible(tensor) }
+                    left -= count
+                    histogram.append((bin, count))
+                }
+                histograms.append(histogram)
+            }
+            found.append(histograms)
+        }
+        return found
     }
 
     /// - Returns: `nil` where nothing is kept.
-    private static func threshold(rank: Int, of task: Int, in statistics: [String: TensorStatistics]) -> Threshold? {
+    private static func threshold(rank: Int, in histograms: some Sequence<Histogram>) -> Threshold? {
         guard rank > 0 else { return nil }
         var totals: [UInt32: Int] = [:]
-        for found in statistics.values {
-            for (bin, count) in pairs(of: task, in: found) { totals[bin, default: 0] += count }
-        }
+        for (bin, count) in histograms.joined() { totals[bin, default: 0] += count }
         var above = 0
         for (bin, count) in totals.sorted(by: { $0.key > $1.key }) {
             if above + count >= rank { return Threshold(bin: bin, left: rank - above) }
@@ -149,23 +174,18 @@ struct SparsePlanner: Sendable {
     }
 
     /// How many entries of each tensor are kept.
-    private static func kept(
-        _ task: Int, above threshold: Threshold?, of tensors: [String], _ first: [String: TensorStatistics],
-        _ second: [String: TensorStatistics]
-    ) -> [String: Int] {
-        guard let threshold else { return [:] }
-        // The second round, within the bin.
-        guard let fine = Self.threshold(rank: threshold.left, of: task, in: second) else { return [:] }
+    ///
+    /// - Parameters:
+    ///   - first: of each tensor the histogram of the first round.
+    ///   - second: of each tensor the histogram of the second round, within the threshold's bin.
+    private static func kept(above threshold: Threshold?, _ first: [Histogram], _ second: [Histogram]) -> [Int] {
+        guard let threshold, let fine = Self.threshold(rank: threshold.left, in: second) else { return first.map { _ in 0 } }
         var equalLeft = fine.left
-        var kept: [String: Int] = [:]
-        for name in tensors {
-            let coarse = pairs(of: task, in: first[name]).filter { $0.bin > threshold.bin }
-            let inBin = pairs(of: task, in: second[name])
+        return zip(first, second).map { coarse, inBin in
             let equal = min(equalLeft, inBin.first { $0.bin == fine.bin }?.count ?? 0)
             equalLeft -= equal
-            kept[name] = (coarse + inBin.filter { $0.bin > fine.bin }).reduce(equal) { $0 + $1.count }
+            return (coarse.filter { $0.bin > threshold.bin } + inBin.filter { $0.bin > fine.bin }).reduce(equal) { $0 + $1.count }
         }
-        return kept
     }
 }
 

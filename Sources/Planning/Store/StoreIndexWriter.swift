@@ -2,48 +2,49 @@ import Core
 import Recipes
 import TaskVectors
 
-/// Makes a store's index of the plan and of what the workers found.
-struct StoreIndexWriter: Sendable {
-    let planner: StorePlanner
-    /// Of each of the planner's tensors.
+/// Makes a store's index of the plan and of the statistics of its tensors.
+package struct StoreIndexWriter: Sendable {
+    let recipe: StoreRecipe
+    let inputs: [PlannedInput]
+    let tensors: [StoreTensor]
+    /// Of each of the tensors.
     let encodings: [Encoding]
     /// By task, and of the shared vector.
     let files: [String: [String]]
-    let extended: ExtendedStore?
+    /// Of the store that is extended.
+    let extended: StoreIndex?
     /// For each task, the share of its energy that a budget expects to lose.
     let predicted: [Double]?
 
-    func index(statistics: [String: TensorStatistics]) throws(TesseraError) -> StoreIndex {
-        var tensors: [StoreIndex.Tensor] = []
+    func index(statistics: [ExactText: TensorStatistics]) throws(TesseraError) -> StoreIndex {
+        var entries: [StoreIndex.Tensor] = []
         var found: [TensorStatistics] = []
-        for tensor in planner.tensors {
-            guard let statistics = statistics[tensor.name], let base = statistics.base,
-                statistics.tasks.count == planner.tasks.count
+        for tensor in tensors {
+            guard let statistics = statistics[ExactText(tensor.name)], let base = statistics.base,
+                statistics.tasks.count == recipe.tasks.count
             else {
                 throw TesseraError(.internal, "no statistics for this tensor", tensor: tensor.name)
             }
-            tensors.append(StoreIndex.Tensor(name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, base: base))
+            entries.append(StoreIndex.Tensor(name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, base: base))
             found.append(statistics)
         }
-        if let old = extended?.store.index, let other = zip(old.tensors, tensors).first(where: { $0.base != $1.base }) {
+        if let old = extended, let other = zip(old.tensors, entries).first(where: { $0.base != $1.base }) {
             throw TesseraError(
-                .badData, "the base is not the base of the extended store", file: planner.recipe.file,
-                tensor: other.0.name,
+                .badData, "the base is not the base of the extended store", file: recipe.file, tensor: other.0.name,
                 advice: "use the store's base, '\(old.base.model)'")
         }
-        let tasks = try planner.recipe.tasks.enumerated().map { (number, task) throws(TesseraError) in
+        let tasks = try recipe.tasks.enumerated().map { (number, task) throws(TesseraError) in
             try self.task(task, number: number, statistics: found)
         }
-        let input = planner.inputs[0]
+        let input = inputs[0]
         let base = StoreIndex.Base(
-            model: input.reference, parts: input.parts, digest: try TreeDigest.tensor(blocks: tensors.map(\.base.digest)))
+            model: input.reference, parts: input.parts, digest: try TreeDigest.tensor(blocks: entries.map(\.base.digest)))
         return StoreIndex(
-            base: extended?.store.index.base ?? base, tensors: tensors, shared: shared,
-            tasks: (extended?.store.index.tasks ?? []) + tasks)
+            base: extended?.base ?? base, tensors: entries, shared: shared, tasks: (extended?.tasks ?? []) + tasks)
     }
 
     private var shared: StoreIndex.Shared? {
-        if let old = extended?.store.index.shared { return old }
+        if let old = extended?.shared { return old }
         let formats = encodings.map { encoding -> StorageFormat? in
             switch encoding {
             case .quantize(let quantizer): quantizer.shared
@@ -61,7 +62,7 @@ struct StoreIndexWriter: Sendable {
         let factor = factor(ofTask: number, statistics)
         var error = 0.0, energy = 0.0
         var lost: [String] = []
-        for (tensor, (encoding, found)) in zip(planner.tensors, zip(encodings, statistics)) {
+        for (tensor, (encoding, found)) in zip(tensors, zip(encodings, statistics)) {
             let numbers = found.tasks[number]
             switch encoding {
             case .compare: if numbers.first == 1 { lost.append(tensor.name) }
@@ -82,21 +83,21 @@ struct StoreIndexWriter: Sendable {
                 energy += numbers[1]
             }
         }
-        let input = planner.inputs.first { $0.reference == "\(task.model.value)" }
+        let input = inputs.first { $0.reference == "\(task.model.value)" }
         return StoreIndex.Task(
-            name: task.name, model: "\(task.model.value)", parts: input?.parts ?? [], scheme: planner.recipe.title,
+            name: task.name, model: "\(task.model.value)", parts: input?.parts ?? [], scheme: recipe.title,
             files: files[task.name] ?? [],
             formats: encodings.map { encoding in
-                encoding.formats.isEmpty ? nil : encoding.formats.suffix(planner.tasks.count).dropFirst(number).first
+                encoding.formats.isEmpty ? nil : encoding.formats.suffix(recipe.tasks.count).dropFirst(number).first
             }, factor: factor, error: max(0, error), energy: energy, predicted: predicted?[number],
             lost: lost)
     }
 
     /// EMR's rescaler: `Σ mean|τ| / Σ mean|u|` over the tensors, or the same of sums (arXiv 2405.17461; the authors' code has means).
     private func factor(ofTask number: Int, _ statistics: [TensorStatistics]) -> Double {
-        guard case .sparsify(.emr(let sumsOfMeans), _) = planner.recipe.kind else { return 1 }
+        guard case .sparsify(.emr(let sumsOfMeans), _) = recipe.kind else { return 1 }
         var own = 0.0, masked = 0.0
-        for (tensor, (encoding, found)) in zip(planner.tensors, zip(encodings, statistics)) {
+        for (tensor, (encoding, found)) in zip(tensors, zip(encodings, statistics)) {
             guard case .mask = encoding, found.tasks[number].count == TaskMasks.Number.allCases.count else { continue }
             let count = sumsOfMeans ? Double(max(1, tensor.elementCount)) : 1
             own += found.tasks[number][TaskMasks.Number.magnitudes.rawValue] / count

@@ -12,12 +12,16 @@ struct StorePlanner: Sendable {
     let tensors: [StoreTensor]
     /// The store that is extended.
     let extended: ExtendedStore?
+    /// Of the analysis stages so far.
+    let statistics: [[ExactText: TensorStatistics]]
     /// What the user should know.
     let remarks: [String]
 
     var tasks: [String] { recipe.tasks.map(\.name) }
 
-    static func plan(_ recipe: StoreRecipe, request: PlanRequest) throws -> Plan {
+    static func plan(
+        _ recipe: StoreRecipe, request: PlanRequest, after statistics: [[ExactText: TensorStatistics]]
+    ) throws -> Plan {
         let opened = try InputSet.open(
             [recipe.baseModel] + recipe.tasks.map(\.model), base: recipe.baseModel, recipeFile: recipe.file, request: request)
         var inputs = opened.planned
@@ -25,9 +29,10 @@ struct StorePlanner: Sendable {
             recipe, base: opened, locator: ModelLocator(request),
             firstFile: inputs.reduce(0) { $0 + $1.parts.count })
         if let extended { inputs.append(extended.input) }
+        try request.check(inputs)
         let planner = StorePlanner(
             recipe: recipe, request: request, inputs: inputs, tensors: try StoreTensors.find(recipe, in: opened),
-            extended: extended, remarks: recipe.warnings.map(\.description))
+            extended: extended, statistics: statistics, remarks: recipe.warnings.map(\.description))
         return try planner.plan()
     }
 
@@ -63,13 +68,10 @@ struct StorePlanner: Sendable {
 
     // MARK: A look at the data
 
-    /// A plan that only looks at the tensors, and what follows of that.
+    /// A plan that only looks at the tensors.
     ///
     /// - Parameter measurement: `nil` for tensors that need no look.
-    func analysisStage(
-        _ name: String, _ measurement: (StoreTensor) throws -> Encoding?,
-        next: @escaping @Sendable ([String: TensorStatistics]) throws -> Plan
-    ) throws -> Plan {
+    func analysisStage(_ name: String, _ measurement: (StoreTensor) throws -> Encoding?) throws -> Plan {
         let work = try tensors.filter(\.isArithmetic).compactMap { tensor in
             try measurement(tensor).map { encoding in
                 TensorWork(
@@ -79,7 +81,7 @@ struct StorePlanner: Sendable {
         }
         return try plan(
             work, layout: CheckpointLayout(groups: [], maxPartBytes: request.maxPartBytes), index: nil,
-            remarks: ["\(name): the output sizes depend on the data, which a first stage analyses"], next: next)
+            remarks: ["\(name): the output sizes depend on the data, which a first stage analyses"])
     }
 
     // MARK: The output
@@ -90,21 +92,21 @@ struct StorePlanner: Sendable {
         var encodings: [(tensor: StoreTensor, encoding: Encoding)] = []
         for tensor in tensors { encodings.append((tensor, tensor.isArithmetic ? try encoding(tensor) : .compare)) }
         let layout = try layout(of: encodings)
-        var places: [String: (part: Int, offset: Int)] = [:]
+        var places: [String: [ExactText: (part: Int, offset: Int)]] = [:]
         for (part, partLayout) in layout.parts.enumerated() {
             for entry in partLayout.tensors {
-                places["\(layout.groups[part])/\(entry.name)"] = (part, entry.range.lowerBound)
+                places[layout.groups[part], default: [:]][ExactText(entry.name)] = (part, entry.range.lowerBound)
             }
         }
         let work = try encodings.map { tensor, encoding in
             let outputs = try zip(owners(of: encoding), encoding.formats).flatMap { owner, format in
                 try format.tensors(shape: tensor.shape).map { part in
-                    guard let place = places["\(owner)/\(part.name(of: tensor.name))"] else {
-                        throw TesseraError(
-                            .internal, "the layout has no place for this tensor", tensor: part.name(of: tensor.name))
+                    let name = part.name(of: tensor.name)
+                    guard let place = places[owner]?[ExactText(name)] else {
+                        throw TesseraError(.internal, "the layout has no place for this tensor", tensor: name)
                     }
                     return OutputTensor(
-                        name: part.name(of: tensor.name), dtype: part.dtype, byteCount: part.byteCount, part: place.part,
+                        name: name, dtype: part.dtype, byteCount: part.byteCount, part: place.part,
                         offset: place.offset, blockSize: part.blockSize)
                 }
             }
@@ -112,12 +114,10 @@ struct StorePlanner: Sendable {
                 name: tensor.name, shape: tensor.shape, operation: .encode(encoding),
                 sources: tensor.sources + frozenSource(of: tensor, encoding), outputs: outputs)
         }
-        let writer = StoreIndexWriter(
-            planner: self, encodings: encodings.map(\.encoding), files: filesByOwner(layout), extended: extended,
-            predicted: predicted)
-        return try plan(
-            work, layout: layout,
-            index: DerivedFile(name: StoreIndex.fileName) { try writer.index(statistics: $0).encoded() }, remarks: [], next: nil)
+        let index = StoreIndexWriter(
+            recipe: recipe, inputs: inputs, tensors: tensors, encodings: encodings.map(\.encoding), files: filesByOwner(layout),
+            extended: extended?.store.index, predicted: predicted)
+        return try plan(work, layout: layout, index: index, remarks: [])
     }
 
     /// The base with the extended store's shared vector, which offsets are taken from.
@@ -156,9 +156,9 @@ struct StorePlanner: Sendable {
         Dictionary(grouping: zip(layout.groups, layout.parts), by: \.0).mapValues { $0.map(\.1.fileName) }
     }
 
+    /// - Parameter index: `nil` for an analysis stage.
     private func plan(
-        _ work: [TensorWork], layout: CheckpointLayout, index: DerivedFile?, remarks: [String],
-        next: (@Sendable ([String: TensorStatistics]) throws -> Plan)?
+        _ work: [TensorWork], layout: CheckpointLayout, index: StoreIndexWriter?, remarks: [String]
     ) throws -> Plan {
         var sidecars: [SidecarFile] = []
         if index != nil {
@@ -172,7 +172,8 @@ struct StorePlanner: Sendable {
         return try Plan(
             recipeText: recipe.text, recipeName: recipe.file, method: recipe.title, inputs: inputs, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)], sidecars: sidecars,
-            remarks: self.remarks + remarks, reused: index == nil ? [] : extended?.reused ?? [], index: index, next: next)
+            remarks: self.remarks + remarks, reused: index == nil ? [] : extended?.reused ?? [],
+            derived: index.map { [.storeIndex($0)] } ?? [], hasMoreStages: index == nil)
     }
 }
 

@@ -1,0 +1,342 @@
+import Checkpoints
+import Core
+import Operators
+import TaskVectors
+import TensorKernels
+import Work
+
+/// The canonical encoding of a plan, whose SHA-256 is the plan's digest. It covers everything that decides an output byte, and nothing else:
+/// no place on this machine, no label, no cut into shards. Golden digests in `Tests/Planning` hold it fast; who changes what is written here
+/// raises `version`.
+///
+/// Integers are 64 bits, two's complement, little-endian; numbers are the bits of an IEEE double, as such an integer; a flag is one byte, 0 or
+/// 1; a text is its number of bytes and its UTF-8; a digest is its 32 bytes; a type is its safetensors name, as a text. `X*` is a count and so
+/// many X, `X?` is a flag and X where the flag is 1, and `map` is `(text name, X)*` in byte order of the names. A case of several begins with
+/// its tag, one byte.
+///
+/// ```
+/// plan        = version: one byte, integer numericsVersion, input*, part*, tensor*
+/// input       = text reference, (text file, integer size, digest header)*
+/// part        = digest header: the header says where each tensor lies, and what it is
+/// tensor      = text name, shape, operation, source*, output*         in the order of stages and shards
+/// shape       = integer*
+/// output      = text name, type, integer byteCount, integer part, integer offset, integer blockSize
+///
+/// operation   = 0 merge | 1 encoding
+/// merge       = text method, value map shared, (value map)* perInput, integer? base, integer? randomKey
+/// value       = 0 number | 1 flag
+///
+/// source      = 0 stored | 1 source, lowRank | 2 source base, vector | 3 source* matrices, aligned
+/// stored      = integer file, integer offset, type, shape             files are counted over all inputs
+/// lowRank     = stored a, stored b, integer rank, number scale, flag isTransposed
+/// vector      = shape, packed? own, packed? shared, number factor, digest baseSample
+/// packed      = format, integer file, integer* offsets
+/// aligned     = integer rowLength, (integer rows, origin)*
+/// origin      = 0 row | 1 row* mean | 2 zero | 3 padding
+/// row         = integer matrix, integer row
+///
+/// encoding    = 0 quantizer | 1 sparse | 2 masks | 3 compare | 4 grids | 5 magnitudes | 6 sparse, whose kept entries are counted
+/// quantizer   = format? shared, flag sharedIsFrozen, flag correctsErrors, format* tasks
+/// sparse      = selection, values, integer* kept
+/// selection   = 0 integer* largest | 1 number density, integer* keys | 2 integer n, integer m, flag prorates, flag isDisjoint
+/// masks       = 0 number* lambdas | 1 emr, then values shared, integer taskCount
+/// grids       = format* shared, flag sharedIsFrozen, format* formats
+/// magnitudes  = integer?* bins, flag isSecondRound
+///
+/// format      = 0 zero | 1 values dense | 2 integer kept, values | 3 mask
+/// values      = 0 type | 1 grid
+/// grid        = integer bits, granularity
+/// granularity = 0 tensor | 1 row | 2 integer group
+/// ```
+struct PlanEncoding: ~Copyable {
+    private static let version: UInt8 = 1
+
+    private let hash: SHA256
+    private var bytes: [UInt8] = []
+    /// What is collected before it is hashed.
+    private static let pieceBytes = 1 << 16
+
+    /// The digest of a plan.
+    ///
+    /// - Throws: `internal` when libcrypto cannot compute it.
+    static func digest(
+        of inputs: [PlannedInput], layout: CheckpointLayout, stages: [[PlannedShard]]
+    ) throws(TesseraError) -> Digest {
+        var encoding = try PlanEncoding()
+        encoding.tag(version)
+        encoding.integer(numericsVersion)
+        encoding.list(inputs) { $0.input($1) }
+        encoding.list(layout.parts) { $0.digest($1.headerDigest) }
+        encoding.list(stages.flatMap { $0.flatMap(\.tensors) }) { $0.tensor($1) }
+        return try encoding.finalize()
+    }
+
+    private init() throws(TesseraError) {
+        hash = try SHA256()
+        bytes.reserveCapacity(Self.pieceBytes + 4096)
+    }
+
+    private consuming func finalize() throws(TesseraError) -> Digest {
+        hash.update(bytes)
+        return try hash.finalize()
+    }
+
+    // MARK: Atoms
+
+    private mutating func tag(_ tag: UInt8) {
+        bytes.append(tag)
+        guard bytes.count >= Self.pieceBytes else { return }
+        hash.update(bytes)
+        bytes.removeAll(keepingCapacity: true)
+    }
+
+    private mutating func bits(_ bits: UInt64) {
+        withUnsafeBytes(of: bits.littleEndian) { bytes.append(contentsOf: $0) }
+    }
+
+    private mutating func integer(_ integer: Int) { bits(UInt64(bitPattern: Int64(integer))) }
+
+    private mutating func number(_ number: Double) { bits(number.bitPattern) }
+
+    private mutating func flag(_ flag: Bool) { tag(flag ? 1 : 0) }
+
+    private mutating func text(_ text: String) {
+        integer(text.utf8.count)
+        bytes.append(contentsOf: text.utf8)
+    }
+
+    private mutating func type(_ type: DType) { text(type.rawValue) }
+
+    private mutating func digest(_ digest: Digest) { bytes.append(contentsOf: digest.bytes) }
+
+    private mutating func list<Element>(
+        _ elements: some Collection<Element>, _ element: (inout PlanEncoding, Element) -> Void
+    ) {
+        integer(elements.count)
+        for each in elements { element(&self, each) }
+    }
+
+    private mutating func optional<Value>(_ value: Value?, _ encode: (inout PlanEncoding, Value) -> Void) {
+        flag(value != nil)
+        if let value { encode(&self, value) }
+    }
+
+    private mutating func integers(_ integers: [Int]) { list(integers) { $0.integer($1) } }
+
+    // MARK: Work
+
+    private mutating func input(_ input: PlannedInput) {
+        text(input.reference)
+        list(input.parts) { encoding, part in
+            encoding.text(part.file)
+            encoding.integer(part.size)
+            encoding.digest(part.headerDigest)
+        }
+    }
+
+    private mutating func tensor(_ tensor: TensorWork) {
+        text(tensor.name)
+        integers(tensor.shape)
+        switch tensor.operation {
+        case .merge(let merge):
+            tag(0)
+            self.merge(merge)
+        case .encode(let encoding):
+            tag(1)
+            self.encoding(encoding)
+        }
+        list(tensor.sources) { $0.source($1) }
+        list(tensor.outputs) { $0.output($1) }
+    }
+
+    private mutating func output(_ output: OutputTensor) {
+        text(output.name)
+        type(output.dtype)
+        for integer in [output.byteCount, output.part, output.offset, output.blockSize] { self.integer(integer) }
+    }
+
+    private mutating func merge(_ merge: MergeOperation) {
+        text(merge.method)
+        values(merge.values.shared)
+        list(merge.values.perInput) { $0.values($1) }
+        optional(merge.base) { $0.integer($1) }
+        optional(merge.randomKey) { $0.bits($1) }
+    }
+
+    private mutating func values(_ values: [String: ParameterValue]) {
+        list(values.sorted { $0.key.precedesInBytes($1.key) }) { encoding, value in
+            encoding.text(value.key)
+            switch value.value {
+            case .number(let number):
+                encoding.tag(0)
+                encoding.number(number)
+            case .flag(let flag):
+                encoding.tag(1)
+                encoding.flag(flag)
+            }
+        }
+    }
+
+    // MARK: Sources
+
+    private mutating func source(_ source: SourceReference) {
+        switch source {
+        case .stored(let stored):
+            tag(0)
+            self.stored(stored)
+        case .lowRank(let matrix, let update):
+            tag(1)
+            self.source(matrix)
+            stored(update.a)
+            stored(update.b)
+            integer(update.rank)
+            number(update.scale)
+            flag(update.isTransposed)
+        case .packed(let base, let vector):
+            tag(2)
+            self.source(base)
+            self.vector(vector)
+        case .aligned(let matrices, let alignment):
+            tag(3)
+            list(matrices) { $0.source($1) }
+            integer(alignment.rowLength)
+            list(alignment.map.runs) { encoding, run in
+                encoding.integer(run.rows.count)
+                encoding.origin(run.origin)
+            }
+        }
+    }
+
+    private mutating func stored(_ stored: StoredReference) {
+        integer(stored.file)
+        integer(stored.offset)
+        type(stored.dtype)
+        integers(stored.shape)
+    }
+
+    private mutating func vector(_ vector: VectorReference) {
+        integers(vector.shape)
+        for part in [vector.own, vector.shared] {
+            optional(part) { encoding, part in
+                encoding.format(part.format)
+                encoding.integer(part.file)
+                encoding.integers(part.offsets)
+            }
+        }
+        number(vector.factor)
+        digest(vector.baseSample)
+    }
+
+    private mutating func origin(_ origin: RowMap.Origin) {
+        switch origin {
+        case .stored(let row):
+            tag(0)
+            self.row(row)
+        case .mean(let rows):
+            tag(1)
+            list(rows) { $0.row($1) }
+        case .zero: tag(2)
+        case .padding: tag(3)
+        }
+    }
+
+    private mutating func row(_ row: RowMap.SourceRow) {
+        integer(row.source)
+        integer(row.row)
+    }
+
+    // MARK: Encodings
+
+    private mutating func encoding(_ encoding: Encoding) {
+        switch encoding {
+        case .quantize(let quantizer):
+            tag(0)
+            optional(quantizer.shared) { $0.format($1) }
+            flag(quantizer.sharedIsFrozen)
+            flag(quantizer.correctsErrors)
+            list(quantizer.tasks) { $0.format($1) }
+        case .sparsify(let encoder):
+            tag(1)
+            sparse(encoder)
+        case .mask(let masks):
+            tag(2)
+            self.masks(masks)
+        case .compare: tag(3)
+        case .measureGrids(let measurement):
+            tag(4)
+            list(measurement.shared) { $0.format($1) }
+            flag(measurement.sharedIsFrozen)
+            list(measurement.formats) { $0.format($1) }
+        case .measureMagnitudes(let measurement):
+            tag(5)
+            list(measurement.bins) { encoding, bin in encoding.optional(bin) { $0.integer(Int($1)) } }
+            flag(measurement.isSecondRound)
+        case .countKept(let encoder):
+            tag(6)
+            sparse(encoder)
+        }
+    }
+
+    private mutating func sparse(_ encoder: SparseEncoder) {
+        switch encoder.selection {
+        case .largest(let counts):
+            tag(0)
+            integers(counts)
+        case .random(let density, let keys):
+            tag(1)
+            number(density)
+            list(keys) { $0.bits($1) }
+        case .blocks(let n, let m, let tail, let isDisjoint):
+            tag(2)
+            integer(n)
+            integer(m)
+            flag(tail == .prorate)
+            flag(isDisjoint)
+        }
+        values(encoder.values)
+        integers(encoder.kept)
+    }
+
+    private mutating func masks(_ masks: TaskMasks) {
+        switch masks.rule {
+        case .tall(let lambdas):
+            tag(0)
+            list(lambdas) { $0.number($1) }
+        case .emr: tag(1)
+        }
+        values(masks.shared)
+        integer(masks.taskCount)
+    }
+
+    private mutating func format(_ format: StorageFormat) {
+        switch format {
+        case .zero: tag(0)
+        case .dense(let values):
+            tag(1)
+            self.values(values)
+        case .sparse(let kept, let values):
+            tag(2)
+            integer(kept)
+            self.values(values)
+        case .mask: tag(3)
+        }
+    }
+
+    private mutating func values(_ values: ValueFormat) {
+        switch values {
+        case .raw(let dtype):
+            tag(0)
+            type(dtype)
+        case .grid(let grid):
+            tag(1)
+            integer(grid.bits)
+            switch grid.granularity {
+            case .tensor: tag(0)
+            case .row: tag(1)
+            case .group(let length):
+                tag(2)
+                integer(length)
+            }
+        }
+    }
+}
