@@ -152,8 +152,6 @@ package func isDirectory(_ path: String) -> Bool {
     return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
 }
 
-package func fileExists(_ path: String) -> Bool { access(path, F_OK) == 0 }
-
 /// The kind of file system that a file is on.
 enum FileSystem {
     case local

@@ -23,6 +23,7 @@ import Testing
             Code.swift.flatMap { $0.code.lines.joined() } + SourceTree.names(in: "Sources") + SourceTree.names(in: "Tests"))
         let members = Self.members()
         for page in Self.pages {
+            let examples = Set(SwiftCode(Self.examples(in: page)).declarations.map(\.name))
             forEachSpan(of: page) { span, line in
                 let place = "\(page.path):\(line): `\(span)`"
                 if Self.isPath(span) {
@@ -39,11 +40,11 @@ import Testing
                     return
                 }
                 guard let names = Self.identifiers(span), !Self.foreign.contains(span) else { return }
-                for name in names where !words.contains(name) {
+                for name in names where !words.contains(name) && !examples.contains(name) {
                     problems.append("\(place): \(name) is not in the code; name it as it is, or remove it")
                 }
                 for (type, member) in zip(names, names.dropFirst()) {
-                    if let declared = members[type], !declared.contains(member) {
+                    if let declared = members[type], member != "self", !declared.contains(member) {
                         problems.append("\(place): \(type) declares no \(member); name it as it is, or remove it")
                     }
                 }
@@ -89,6 +90,12 @@ import Testing
             }
         }
         return members
+    }
+
+    /// The Swift code blocks of a page, whose declarations the page may name.
+    private static func examples(in page: SourceTree.File) -> String {
+        page.text.components(separatedBy: "```swift\n").dropFirst().compactMap { $0.components(separatedBy: "```").first }
+            .joined()
     }
 
     private static func isPath(_ span: String) -> Bool {
