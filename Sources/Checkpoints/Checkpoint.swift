@@ -50,20 +50,16 @@ package struct Checkpoint: Sendable {
     private init(
         directory: String, fileNames: [String], index: WeightMap?, files: any InputFiles
     ) throws(TesseraError) {
-        var parts: [Part] = []
+        var parts: [Part] = [], names: [String] = []
         var places: [ExactText: Place] = [:], byteCount = 0
         for name in fileNames.sortedByBytes() {
-            let header = try SafetensorsHeader.read(path: "\(directory)/\(name)", in: files)
+            let path = "\(directory)/\(name)", header = try SafetensorsHeader.read(path: path, in: files)
             for (position, entry) in header.tensors.enumerated() {
-                let tensor = ExactText(entry.name)
-                if let other = places.updateValue(Place(part: parts.count, position: position), forKey: tensor) {
-                    throw TesseraError(
-                        .badData, "is also in \(parts[other.part].fileName)", file: "\(directory)/\(name)", tensor: entry.name)
+                let place = Place(part: parts.count, position: position)
+                if let other = places.updateValue(place, forKey: ExactText(entry.name)) {
+                    throw TesseraError(.badData, "is also in \(parts[other.part].fileName)", file: path, tensor: entry.name)
                 }
-                if let index, index.fileName(of: tensor) != name {
-                    let told = index.fileName(of: tensor).map { "the index says it is in \($0)" } ?? "the index does not list it"
-                    throw TesseraError(.badData, told, file: "\(directory)/\(name)", tensor: entry.name)
-                }
+                names.append(entry.name)
             }
             parts.append(Part(fileName: name, header: header))
             byteCount += header.fileSize
@@ -71,11 +67,11 @@ package struct Checkpoint: Sendable {
                 throw TesseraError(.badData, "the files have more than \(SizeLimit.total) bytes in total", file: directory)
             }
         }
-        if let index { try index.check { places[$0] != nil } }
+        try index?.check(names) { tensor in places[tensor].map { parts[$0.part].fileName } }
         self.directory = directory
         self.parts = parts
         self.places = places
-        tensorNames = places.keys.map(\.string).sortedByBytes()
+        tensorNames = names.sortedByBytes()
         let configPath = "\(directory)/\(Self.configName)"
         config =
             try files.exists(configPath)
@@ -106,47 +102,65 @@ package struct Checkpoint: Sendable {
 private struct WeightMap {
     private let path: String
     private(set) var fileNames: [String] = []
-    /// For each tensor its file's position in `fileNames`.
-    private var files: [ExactText: Int] = [:]
+    /// In the order of the file; `part` counts `fileNames`.
+    private var entries: [(tensor: ExactText, part: Int)] = []
 
-    init(path: String, files source: any InputFiles) throws(TesseraError) {
+    init(path: String, files: any InputFiles) throws(TesseraError) {
         self.path = path
-        var scanner = JSONScanner(try source.read(path, maxBytes: Checkpoint.smallFileLimit), file: path)
-        var fileNames: [String] = [], files: [ExactText: Int] = [:], positions: [ExactText: Int] = [:]
+        var scanner = JSONScanner(try files.read(path, maxBytes: Checkpoint.smallFileLimit), file: path)
+        var fileNames: [String] = [], positions: [ExactText: Int] = [:], entries: [(tensor: ExactText, part: Int)] = []
         try scanner.object { scanner, key throws(TesseraError) in
             guard key == "weight_map" else {
                 try scanner.value()
                 return
             }
             try scanner.object { scanner, tensor throws(TesseraError) in
-                let name = try scanner.string()
-                guard !name.contains("/"), name != "..", name.hasSuffix(".safetensors") else {
+                let name = ExactText(try scanner.string())
+                // Most tensors are in the file of the one before.
+                if let last = entries.last, ExactText(fileNames[last.part]) == name {
+                    entries.append((ExactText(tensor), last.part))
+                    return
+                }
+                guard !name.string.contains("/"), name != "..", name.string.hasSuffix(".safetensors") else {
                     throw TesseraError(
                         .badData, "the index names '\(name)', which is not a safetensors file beside it", file: path,
                         tensor: tensor)
                 }
-                if let position = positions[ExactText(name)] {
-                    files[ExactText(tensor)] = position
-                } else {
-                    positions[ExactText(name)] = fileNames.count
-                    files[ExactText(tensor)] = fileNames.count
-                    fileNames.append(name)
+                let position = positions[name] ?? fileNames.count
+                if position == fileNames.count {
+                    positions[name] = position
+                    fileNames.append(name.string)
                 }
+                entries.append((ExactText(tensor), position))
             }
         }
-        guard !files.isEmpty else { throw TesseraError(.badData, "the index lists no tensors", file: path) }
+        guard !entries.isEmpty else { throw TesseraError(.badData, "the index lists no tensors", file: path) }
         self.fileNames = fileNames
-        self.files = files
+        self.entries = entries
     }
 
-    func fileName(of tensor: ExactText) -> String? { files[tensor].map { fileNames[$0] } }
+    /// Checks that index and parts agree on every tensor.
+    ///
+    /// - Parameters:
+    ///   - held: the tensors of all parts, each once.
+    ///   - file: the part that holds a tensor.
+    func check(_ held: [String], file: (ExactText) -> String?) throws(TesseraError) {
+        for (tensor, part) in entries {
+            guard let actual = file(tensor) else {
+                throw error("the index says it is in \(fileNames[part]), but that file does not contain it", tensor)
+            }
+            guard actual == fileNames[part] else {
+                throw error("the index says it is in \(fileNames[part]), but \(actual) holds it", tensor)
+            }
+        }
+        // Neither has a tensor twice.
+        guard entries.count < held.count else { return }
+        let listed = Set(entries.map(\.tensor))
+        let unlisted = held.lazy.map { ExactText($0) }.first { !listed.contains($0) }
+        throw error("the index does not list it", unlisted ?? "")
+    }
 
-    /// - Throws: `badData` naming the first tensor, in byte order, that no part holds.
-    func check(isHeld: (ExactText) -> Bool) throws(TesseraError) {
-        guard let lacking = files.keys.filter({ !isHeld($0) }).min() else { return }
-        throw TesseraError(
-            .badData, "the index says it is in \(fileName(of: lacking) ?? "no part"), but that file does not contain it",
-            file: path,
-            tensor: lacking.string)
+    private func error(_ problem: String, _ tensor: ExactText) -> TesseraError {
+        TesseraError(.badData, problem, file: path, tensor: tensor.string)
     }
 }

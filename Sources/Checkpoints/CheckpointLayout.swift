@@ -18,11 +18,9 @@ package struct PartLayout: Sendable, Hashable {
     /// Lays tensors out exactly as the safetensors library does: wider types first, then by name; a compact header with the
     /// metadata first, padded with spaces to a multiple of 8.
     init(fileName: String, tensors: [NewTensor]) throws(TesseraError) {
-        let order = Dictionary(uniqueKeysWithValues: DType.allCases.enumerated().map { ($1, $0) })
-        let sorted = tensors.sorted { left, right in
-            left.dtype == right.dtype
-                ? left.name.precedesInBytes(right.name)
-                : order[left.dtype, default: 0] > order[right.dtype, default: 0]
+        let byType = Dictionary(grouping: tensors, by: \.dtype)
+        let sorted = DType.allCases.reversed().flatMap { dtype in
+            (byType[dtype] ?? []).sorted { $0.name.precedesInBytes($1.name) }
         }
         var header = Array(repeating: UInt8(0), count: SafetensorsHeader.prefixBytes)
         header += #"{"__metadata__":{"format":"pt"}"#.utf8
@@ -47,7 +45,8 @@ package struct PartLayout: Sendable, Hashable {
                 file: fileName, advice: "choose a smaller --max-part-size")
         }
         for index in 0..<SafetensorsHeader.prefixBytes { header[index] = UInt8(truncatingIfNeeded: length >> (8 * index)) }
-        self.header = header
+        // Without the buffer's spare capacity: a plan keeps many headers.
+        self.header = header.withUnsafeBufferPointer { Array($0) }
         headerDigest = try .sha256(of: header)
         let start = header.count
         self.tensors = zip(sorted, offsets).map { tensor, range in

@@ -156,6 +156,7 @@ private struct HeaderParser {
 
     private func naturals(_ scanner: inout JSONScanner, atMost limit: Int) throws(TesseraError) -> [Int] {
         var numbers: [Int] = []
+        numbers.reserveCapacity(2)
         try scanner.array { scanner throws(TesseraError) in
             guard numbers.count < limit else { throw scanner.error("more than \(limit) numbers in a list") }
             numbers.append(try scanner.natural())

@@ -61,6 +61,22 @@ extension String {
 extension [String] {
     /// In the order of `precedesInBytes`.
     package func sortedByBytes() -> [String] { sorted { $0.precedesInBytes($1) } }
+
+    /// Every name of this list and another, once, where both are sorted by bytes.
+    package func mergedByBytes(_ other: [String]) -> [String] {
+        var merged: [String] = []
+        merged.reserveCapacity(Swift.max(count, other.count))
+        var next = other.startIndex
+        for name in self {
+            while next < other.endIndex, other[next].precedesInBytes(name) {
+                merged.append(other[next])
+                next += 1
+            }
+            if next < other.endIndex, ExactText(other[next]) == ExactText(name) { next += 1 }
+            merged.append(name)
+        }
+        return merged + other[next...]
+    }
 }
 
 extension UnsafeBufferPointer<UInt8> {

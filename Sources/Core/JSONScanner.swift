@@ -169,7 +169,11 @@ package struct JSONScanner {
     }
 
     private func text(_ range: Range<Int>) -> String? {
-        bytes.withUnsafeBufferPointer { String(validating: UnsafeBufferPointer(rebasing: $0[range]), as: UTF8.self) }
+        bytes.withUnsafeBufferPointer { bytes in
+            let text = UnsafeBufferPointer(rebasing: bytes[range])
+            // Names in headers are ASCII, which has nothing to validate.
+            return text.allSatisfy { $0 < 0x80 } ? String(decoding: text, as: UTF8.self) : String(validating: text, as: UTF8.self)
+        }
     }
 
     /// Where the next quote, backslash or control character stands, found eight bytes at a time; else at most seven bytes from the end.
@@ -260,6 +264,7 @@ private struct KeySet {
         }
         guard many.isEmpty else { return many.insert(key).inserted }
         guard !few.contains(key) else { return false }
+        if few.isEmpty { few.reserveCapacity(4) }
         few.append(key)
         return true
     }

@@ -19,7 +19,7 @@ package struct CheckpointComparison {
     package let differences: [Difference]
 
     package init(_ first: Checkpoint, _ second: Checkpoint, in files: any InputFiles) throws {
-        let names = Set((first.tensorNames + second.tensorNames).map { ExactText($0) }).map(\.string).sortedByBytes()
+        let names = first.tensorNames.mergedByBytes(second.tensorNames)
         tensors = names.count
         differences = try names.compactMap { name in
             guard let left = first.tensor(named: name) else { return Difference(tensor: name, description: "only in the second") }

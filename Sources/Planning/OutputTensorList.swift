@@ -25,9 +25,17 @@ struct OutputTensorList {
             let line: Int
         }
 
+        let number: Int
         let sources: [Source]
         let base: Int?
         let scopes: [ParameterScope]
+    }
+
+    private var sliceCount = 0
+
+    private mutating func slice(_ sources: [Slice.Source], base: Int?, scopes: [ParameterScope]) -> Slice {
+        sliceCount += 1
+        return Slice(number: sliceCount, sources: sources, base: base, scopes: scopes)
     }
 
     /// A layer of one of the models.
@@ -43,7 +51,7 @@ struct OutputTensorList {
     ///
     /// - Throws: `Problems`: unknown modules, layers that a model does not have, slices that break the method's contract.
     mutating func specs() throws -> [OutputTensorSpec] {
-        let names = Set(inputs.inputs.flatMap { $0.checkpoint.tensorNames.map { ExactText($0) } }).map(\.string).sortedByBytes()
+        let names = inputs.inputs.reduce([]) { $1.checkpoint.tensorNames.mergedByBytes($0) }
         var specs: [OutputTensorSpec] = []
         if recipe.modules.contains(where: { $0.name != nil }) {
             let modules = ModuleNames.modules(of: names)
@@ -89,15 +97,15 @@ struct OutputTensorList {
             if let base = inputs.base, let named = recipe.baseModel, !sources.contains(where: { $0.model == base }) {
                 sources.append(Slice.Source(model: base, layers: nil, parameters: ParameterScope(), line: named.line))
             }
-            let slice = Slice(sources: sources, base: sources.firstIndex { $0.model == inputs.base }, scopes: scopes)
+            let slice = slice(sources, base: sources.firstIndex { $0.model == inputs.base }, scopes: scopes)
             check(slice, line: recipe.method.line)
             return wholeModels(slice, names: names)
         case .slices(let slices):
             let found = slices.map { slice in
                 let sources = slice.sources.map { source(of: $0) }
                 let base = slice.baseModel.flatMap { inputs.index(of: $0.value) } ?? inputs.base
-                let found = Slice(
-                    sources: sources, base: sources.firstIndex { $0.model == base }, scopes: [slice.parameters] + scopes)
+                let found = self.slice(
+                    sources, base: sources.firstIndex { $0.model == base }, scopes: [slice.parameters] + scopes)
                 check(found, line: slice.line)
                 return found
             }
@@ -161,7 +169,7 @@ struct OutputTensorList {
         }
         return names.map { name in
             OutputTensorSpec(
-                name: name,
+                slice: slice.number, name: name,
                 sources: slice.sources.map {
                     OutputTensorSpec.Source(model: $0.model, name: name, parameters: $0.parameters, line: $0.line)
                 },
@@ -189,7 +197,7 @@ struct OutputTensorList {
                 for rest in rests {
                     specs.append(
                         OutputTensorSpec(
-                            name: "\(prefix).\(origins.count + k).\(rest)",
+                            slice: slice.number, name: "\(prefix).\(origins.count + k).\(rest)",
                             sources: slice.sources.map { source in
                                 let name = "\(prefix).\((source.layers?.lowerBound ?? 0) + k).\(rest)"
                                 return OutputTensorSpec.Source(
@@ -209,7 +217,7 @@ struct OutputTensorList {
             guard has else { continue }
             specs.append(
                 OutputTensorSpec(
-                    name: name,
+                    slice: slice.number, name: name,
                     sources: slice.sources.map {
                         OutputTensorSpec.Source(model: $0.model, name: name, parameters: $0.parameters, line: $0.line)
                     },

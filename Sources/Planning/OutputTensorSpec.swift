@@ -13,6 +13,8 @@ struct OutputTensorSpec {
         let line: Int
     }
 
+    /// Numbers the slices of the recipe: tensors of one slice have the same models, parameters and base.
+    let slice: Int
     /// In the output.
     let name: String
     /// In the order of the recipe, an implicit base last.

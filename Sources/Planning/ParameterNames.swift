@@ -31,9 +31,6 @@ struct ParameterNames {
     /// Filters that fit none of the tensors, by whichever of their names.
     func uselessFilters(_ specs: [OutputTensorSpec]) -> [TesseraError] {
         let tensors = specs.lazy.flatMap { spec in [spec.name] + spec.sources.map(\.name) }
-        let conditions = scopes.flatMap { scope in
-            method.parameters.flatMap { scope.settings[$0.name]?.value.conditions ?? [] }
-        }
         return sorted(
             conditions.filter { condition in !tensors.contains { condition.fits($0) } }.map { condition in
                 let filter = condition.filter ?? "", parts = Set(tensors.flatMap { $0.split(separator: ".").map(String.init) })
@@ -43,6 +40,11 @@ struct ParameterNames {
                     Suggestion.closest(to: filter, in: words).map { "did you mean '\($0)'?" }
                         ?? "write a part of a tensor name, such as \(words.prefix(8).map { "'\($0)'" }.joined(separator: ", "))")
             })
+    }
+
+    /// Every filter of the method's parameters, wherever it is written.
+    var conditions: [ParameterSetting.Condition] {
+        scopes.flatMap { scope in method.parameters.flatMap { scope.settings[$0.name]?.value.conditions ?? [] } }
     }
 
     private var sources: [ParameterScope] { recipe.modules.flatMap(\.body.sources).map(\.parameters) }

@@ -2,16 +2,55 @@ import Core
 import Operators
 import Recipes
 
-/// Turns a recipe's parameters into the values of one method for one tensor, checked against what the method declares.
+/// Turns a recipe's parameters into the values of one method for its tensors, checked against what the method declares.
 struct ParameterResolution {
-    let recipe: Recipe
-    let method: any MergeMethod.Type
-    let inputs: InputSet
+    private let recipe: Recipe
+    private let method: any MergeMethod.Type
+    private let inputs: InputSet
+    private let filters: [ParameterSetting.Condition]
+    /// Many tensors have the same values.
+    private var known: [Key: ParameterValues] = [:]
 
-    /// The values for the spec's sources, all of which the models have.
-    ///
+    /// Everything that the values of a tensor depend on.
+    private struct Key: Hashable {
+        let slice: Int
+        let models: [Int]
+        let position: Double
+        /// Whether each filter fits the output's name, and the name that the tensor has in each model.
+        let fits: [Bool]
+    }
+
+    init(recipe: Recipe, method: any MergeMethod.Type, inputs: InputSet) {
+        self.recipe = recipe
+        self.method = method
+        self.inputs = inputs
+        filters = ParameterNames(recipe: recipe, method: method).conditions
+    }
+
+    /// The values for the spec's sources, all of which the models have, with which the method has been bound to see whether they go together.
+    mutating func boundValues(for spec: OutputTensorSpec) throws(Problems) -> ParameterValues {
+        let key = Key(
+            slice: spec.slice, models: spec.sources.map(\.model), position: spec.position,
+            fits: filters.flatMap { filter in [filter.fits(spec.name)] + spec.sources.map { filter.fits($0.name) } })
+        if let values = known[key] { return values }
+        let values = try values(for: spec)
+        do throws(TesseraError) {
+            let base = method.inputs.givesBaseARole ? spec.base : nil
+            _ = try method.init(values, inputs: TensorInputs(count: spec.sources.count, base: base))
+        } catch {
+            // Values that contradict each other do so in every tensor: the last of them is where to look.
+            throw Problems([
+                TesseraError(
+                    .badData, error.problem, file: recipe.file,
+                    line: spec.lastLine(of: method.parameters) ?? recipe.method.line, advice: error.advice)
+            ])
+        }
+        known[key] = values
+        return values
+    }
+
     /// Of a source's parameters the nearest wins: model, slice, module, recipe; then the method's default.
-    func values(for spec: OutputTensorSpec) throws(Problems) -> ParameterValues {
+    private func values(for spec: OutputTensorSpec) throws(Problems) -> ParameterValues {
         var values = ParameterValues(perInput: Array(repeating: [:], count: spec.sources.count))
         var problems: [TesseraError] = []
         for parameter in method.parameters {

@@ -28,15 +28,30 @@ package struct PlannedInput: Sendable, Hashable {
 package struct PlannedShard: Sendable, Hashable {
     package let label: String
     package let tensors: [TensorWork]
-
     /// Bytes of the output.
-    package var byteCount: Int { tensors.reduce(0) { $0 + $1.byteCount } }
+    package let byteCount: Int
+    /// Bytes of all sources, each counted once.
+    package let sourceByteCount: Int
     /// Bytes that progress counts: of the output, or of the sources where nothing but numbers comes out.
-    package var progressByteCount: Int { tensors.reduce(0) { $0 + $1.progressByteCount } }
+    package let progressByteCount: Int
+
+    init(label: String, tensors: [TensorWork]) {
+        self.label = label
+        self.tensors = tensors
+        var byteCount = 0, sourceByteCount = 0, progressByteCount = 0
+        for tensor in tensors {
+            let own = tensor.sourceByteCount
+            byteCount += tensor.byteCount
+            sourceByteCount += own
+            progressByteCount += tensor.outputs.isEmpty ? own : tensor.byteCount
+        }
+        self.byteCount = byteCount
+        self.sourceByteCount = sourceByteCount
+        self.progressByteCount = progressByteCount
+    }
+
     /// The output tensors, as blocks and digests count them.
     package var outputs: [OutputTensor] { tensors.flatMap(\.outputs) }
-    /// Bytes of all sources, each counted once.
-    package var sourceByteCount: Int { tensors.reduce(0) { $0 + $1.sourceByteCount } }
 }
 
 /// A part of an earlier output that becomes one of this output as it is.

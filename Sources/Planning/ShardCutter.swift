@@ -18,13 +18,13 @@ struct ShardCutter {
     func cut(_ tensors: [TensorWork]) -> [PlannedShard] {
         var groups: [(layer: TensorName.Layer?, tensors: [TensorWork])] = []
         var positions: [TensorName.Layer?: Int] = [:]
-        for tensor in tensors.sorted(by: { $0.name.precedesNaturally($1.name) }) {
-            let layer = TensorName(tensor.name).layer
+        for index in tensors.indices.sorted(by: { tensors[$0].name.precedesNaturally(tensors[$1].name) }) {
+            let layer = TensorName(tensors[index].name).layer
             if let position = positions[layer] {
-                groups[position].tensors.append(tensor)
+                groups[position].tensors.append(tensors[index])
             } else {
                 positions[layer] = groups.count
-                groups.append((layer, [tensor]))
+                groups.append((layer, [tensors[index]]))
             }
         }
         return groups.flatMap { cut($0.tensors, layer: $0.layer) }

@@ -45,11 +45,12 @@ struct TensorPlanner {
         var tensors: [PlannedTensor] = []
         var problems = ProblemList(file: recipe.file)
         var incomplete: [String] = []
+        var resolution = ParameterResolution(recipe: recipe, method: method, inputs: inputs)
         for spec in specs {
             do throws(Problems) {
                 let found = try find(spec)
                 if found.sources.count < spec.sources.count { incomplete.append(spec.name) }
-                if let method = found.method { tensors.append(try plan(found, by: method)) }
+                if let method = found.method { tensors.append(try plan(found, by: method, &resolution)) }
             } catch {
                 problems.add(error.all)
             }
@@ -89,7 +90,7 @@ struct TensorPlanner {
             shapes.append(found.shape)
         }
         let reduced = OutputTensorSpec(
-            name: spec.name, sources: present, base: base, scopes: spec.scopes, position: spec.position)
+            slice: spec.slice, name: spec.name, sources: present, base: base, scopes: spec.scopes, position: spec.position)
         var method: (any MergeMethod.Type)? = self.method
         if !lacking.isEmpty {
             guard TensorName(spec.name).isOptional, let substitute = substitute(for: reduced) else {
@@ -101,7 +102,8 @@ struct TensorPlanner {
             method = substitute.method
             if substitute.isBaseAlone, let base {
                 let alone = OutputTensorSpec(
-                    name: spec.name, sources: [present[base]], base: nil, scopes: spec.scopes, position: spec.position)
+                    slice: spec.slice, name: spec.name, sources: [present[base]], base: nil, scopes: spec.scopes,
+                    position: spec.position)
                 return Found(spec: alone, sources: [sources[base]], shapes: [shapes[base]], method: method)
             }
         }
@@ -127,33 +129,35 @@ struct TensorPlanner {
         return input.checkpoint.tensorNames.first { TensorName($0).isTokenEmbedding } ?? name
     }
 
-    private func plan(_ found: Found, by wanted: any MergeMethod.Type) throws(Problems) -> PlannedTensor {
+    /// - Parameter resolution: of the recipe's own method.
+    private func plan(
+        _ found: Found, by wanted: any MergeMethod.Type, _ resolution: inout ParameterResolution
+    ) throws(Problems) -> PlannedTensor {
         let spec = found.spec, types = found.sources.map(\.dtype)
         let aligned = try alignedSources(of: found)
         let shape = aligned.map { _ in [vocabulary?.rowCount ?? 0] + found.shapes[0].dropFirst() } ?? found.shapes[0]
         if aligned == nil { try checkShapes(of: spec, found.shapes) }
         let isArithmetic = types.allSatisfy(\.isArithmetic)
-        let isCopy = !isArithmetic && Set(types).count == 1
+        let isCopy = !isArithmetic && types.allSatisfy { $0 == types[0] }
         guard isArithmetic || isCopy else {
             throw problem(
                 spec.name, "the models have it in types that cannot be merged: \(list(types.map(\.rawValue)))")
         }
         let method: any MergeMethod.Type = isCopy ? Identical.self : wanted
-        let values = try ParameterResolution(recipe: recipe, method: method, inputs: inputs).values(for: spec)
+        let values: ParameterValues
+        if method == self.method {
+            values = try resolution.boundValues(for: spec)
+        } else {
+            var other = ParameterResolution(recipe: recipe, method: method, inputs: inputs)
+            values = try other.boundValues(for: spec)
+        }
         if aligned != nil || !isTakenOver(found, by: method, values) { try checkScales(of: found) }
         let base = method.inputs.givesBaseARole ? spec.base : nil
         let randomKey: UInt64?
         do throws(TesseraError) {
             randomKey = method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil
-            _ = try method.init(values, inputs: TensorInputs(count: found.sources.count, base: base))
         } catch {
-            // Values that contradict each other do so in every tensor: the last of them is where to look.
-            throw Problems([
-                TesseraError(
-                    .badData, error.problem, file: recipe.file,
-                    line: spec.lastLine(of: method.parameters) ?? recipe.method.line,
-                    advice: error.advice)
-            ])
+            throw Problems([error])
         }
         return PlannedTensor(
             name: spec.name, outputType: isCopy ? types[0] : outputType(of: types), shape: shape, method: method.name,
@@ -171,7 +175,7 @@ struct TensorPlanner {
 
     /// - Throws: a problem where a source's elements are values only together with scales.
     private func checkScales(of found: Found) throws(Problems) {
-        for source in found.spec.sources {
+        for (source, reference) in zip(found.spec.sources, found.sources) where reference.dtype.bitWidth == 8 {
             let input = inputs.inputs[source.model]
             if let scaled = input.scaledCodes(storedName(of: source.name, in: input)) {
                 throw problem(found.spec.name, scaled.problem, advice: scaled.advice)

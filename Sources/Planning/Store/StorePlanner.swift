@@ -92,10 +92,10 @@ struct StorePlanner: Sendable {
         var encodings: [(tensor: StoreTensor, encoding: Encoding)] = []
         for tensor in tensors { encodings.append((tensor, tensor.isArithmetic ? try encoding(tensor) : .compare)) }
         let layout = try layout(of: encodings)
-        var places: [String: [ExactText: (part: Int, offset: Int)]] = [:]
+        var places: [String: [ExactText: (part: Int, position: Int)]] = [:]
         for (part, partLayout) in layout.parts.enumerated() {
-            for entry in partLayout.tensors {
-                places[layout.groups[part], default: [:]][ExactText(entry.name)] = (part, entry.range.lowerBound)
+            for (position, entry) in partLayout.tensors.enumerated() {
+                places[layout.groups[part], default: [:]][ExactText(entry.name)] = (part, position)
             }
         }
         let work = try encodings.map { tensor, encoding in
@@ -105,9 +105,10 @@ struct StorePlanner: Sendable {
                     guard let place = places[owner]?[ExactText(name)] else {
                         throw TesseraError(.internal, "the layout has no place for this tensor", tensor: name)
                     }
+                    let entry = layout.parts[place.part].tensors[place.position]
                     return OutputTensor(
-                        name: name, dtype: part.dtype, byteCount: part.byteCount, part: place.part,
-                        offset: place.offset, blockSize: part.blockSize)
+                        name: entry.name, dtype: part.dtype, byteCount: part.byteCount, part: place.part,
+                        offset: entry.range.lowerBound, blockSize: part.blockSize)
                 }
             }
             return TensorWork(
