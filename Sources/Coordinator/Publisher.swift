@@ -2,8 +2,8 @@ import Checkpoints
 import Core
 import FoundationEssentials
 import Planning
-import TaskVectors
 import TensorKernels
+import Work
 
 /// Puts everything beside the weights into an output directory, and publishes it.
 struct Publisher {

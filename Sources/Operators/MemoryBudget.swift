@@ -18,6 +18,10 @@ package struct MemoryNeed: Sendable, Hashable {
         MemoryNeed(shared: left.shared + right.shared, perThread: left.perThread + right.perThread)
     }
 
+    package static func - (left: MemoryNeed, right: MemoryNeed) -> MemoryNeed {
+        MemoryNeed(shared: left.shared - right.shared, perThread: left.perThread - right.perThread)
+    }
+
     /// What is enough for either.
     package func union(_ other: MemoryNeed) -> MemoryNeed {
         MemoryNeed(shared: max(shared, other.shared), perThread: max(perThread, other.perThread))

@@ -2,7 +2,6 @@ package import Checkpoints
 package import Core
 import FoundationEssentials
 package import Operators
-package import TaskVectors
 import TensorKernels
 package import Work
 

@@ -75,8 +75,9 @@ struct SparsePlanner: Sendable {
 
     /// - Throws: `internal` for counts that cannot be of that tensor.
     private func counts(_ found: TensorStatistics, _ tensor: StoreTensor) throws(TesseraError) -> [Int] {
-        let counts = found.tasks.compactMap { $0.first.flatMap { Int(exactly: $0) } }
-        guard counts.count == taskCount, counts.allSatisfy({ (0...tensor.elementCount).contains($0) }) else {
+        guard case .encoding(.kept(let counts)) = found, counts.count == taskCount,
+            counts.allSatisfy({ (0...tensor.elementCount).contains($0) })
+        else {
             throw TesseraError(.internal, "a worker counted what cannot be", tensor: tensor.name)
         }
         return counts
@@ -117,17 +118,9 @@ struct SparsePlanner: Sendable {
         }
     }
 
-    /// Pairs of a bin and a count, as `MagnitudeMeasurement` returns them.
-    private static func pairs(_ numbers: [Double]) -> [(bin: UInt32, count: Int)] {
-        stride(from: 0, to: numbers.count - 1, by: 2).compactMap { index in
-            guard let bin = UInt32(exactly: numbers[index]), let count = Int(exactly: numbers[index + 1]) else { return nil }
-            return (bin, count)
-        }
-    }
-
-    private static func pairs(of task: Int, in found: TensorStatistics?) -> [(bin: UInt32, count: Int)] {
-        guard let found, found.tasks.indices.contains(task) else { return [] }
-        return pairs(found.tasks[task])
+    private static func pairs(of task: Int, in found: TensorStatistics?) -> [MagnitudeCount] {
+        guard case .encoding(.magnitudes(let tasks)) = found, tasks.indices.contains(task) else { return [] }
+        return tasks[task]
     }
 
     /// - Returns: `nil` where nothing is kept.
@@ -135,7 +128,7 @@ struct SparsePlanner: Sendable {
         guard rank > 0 else { return nil }
         var totals: [UInt32: Int] = [:]
         for found in statistics.values {
-            for (bin, count) in pairs(of: task, in: found) { totals[bin, default: 0] += count }
+            for found in pairs(of: task, in: found) { totals[found.bin, default: 0] += found.count }
         }
         var above = 0
         for (bin, count) in totals.sorted(by: { $0.key > $1.key }) {
