@@ -16,7 +16,7 @@ import Testing
 
     private static let cases = "\(Repository.golden)/seed-cases"
 
-    private static let families: [Family] = {
+    static let families: [Family] = {
         var families: [String: Family] = [:]
         for name in (try? FileManager.default.contentsOfDirectory(atPath: cases)) ?? [] {
             let text = (try? String(contentsOfFile: "\(cases)/\(name)/recipe.yml", encoding: .utf8)) ?? ""

@@ -9,7 +9,7 @@ import Testing
 
     init() throws { bench = try StoreBench() }
 
-    private static let kinds: [(name: String, text: String)] = [
+    static let kinds: [(name: String, text: String)] = [
         ("tvq-tensor", "quantize: {scheme: tvq, bits: 3}"),
         ("tvq-row", "quantize: {scheme: tvq, bits: 3, group: row, min_rank: 0}"),
         ("tvq-group", "quantize: {scheme: tvq, bits: 2, group: 64, min_rank: 1, rest: bfloat16}"),
