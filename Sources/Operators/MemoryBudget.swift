@@ -27,6 +27,10 @@ package struct MemoryNeed: Sendable, Hashable {
         return overflows ? .max : sum
     }
 
+    package static func - (left: MemoryNeed, right: MemoryNeed) -> MemoryNeed {
+        MemoryNeed(shared: left.shared - right.shared, perThread: left.perThread - right.perThread)
+    }
+
     /// What is enough for either.
     package func union(_ other: MemoryNeed) -> MemoryNeed {
         MemoryNeed(shared: max(shared, other.shared), perThread: max(perThread, other.perThread))

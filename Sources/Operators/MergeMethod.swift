@@ -35,21 +35,44 @@ package enum IncompleteTensor: Sendable, Hashable {
     case copyBaseOrLeaveOut
 }
 
-/// What a method needs of a machine for one tensor: what the plan adds up.
+/// What an operation needs of a machine for one tensor: memory, which is reserved before it begins, and time, by which shards are compared.
 package struct OperatorCost: Sendable, Hashable {
-    /// How often every input element is read. An order statistic of which a sample gave a wrong idea takes three reads more.
+    /// How often every element of the sources is read. An order statistic whose sample was misleading takes three passes more.
     package let passes: Int
-    /// What statistics take beside the tiles.
+    /// Arithmetic operations beyond the few for each element and pass that reading hides: those of a factorization, of fits, of adapters.
+    package let operations: Double
+    /// float32 elements of the matrices that the operation holds at once (`TensorPasses.matrix`).
+    package let matrixElements: Int
+    /// Bytes that the operation takes beside the tiles, its matrices included.
     package let memory: MemoryNeed
 
-    package init(passes: Int, memory: MemoryNeed = MemoryNeed()) {
+    /// - Parameter memory: without the matrices.
+    package init(passes: Int, operations: Double = 0, matrixElements: Int = 0, memory: MemoryNeed = MemoryNeed()) {
         self.passes = passes
-        self.memory = memory
+        self.operations = operations
+        self.matrixElements = matrixElements
+        self.memory = memory + MemoryNeed(shared: matrixElements * MemoryLayout<Float>.stride)
     }
 
-    /// The cost of doing one after the other.
-    package static func + (left: OperatorCost, right: OperatorCost) -> OperatorCost {
-        OperatorCost(passes: left.passes + right.passes, memory: left.memory + right.memory)
+    /// The cost with more of some things.
+    package func adding(passes: Int = 0, operations: Double = 0, memory: MemoryNeed = MemoryNeed()) -> OperatorCost {
+        OperatorCost(
+            passes: self.passes + passes, operations: self.operations + operations, matrixElements: matrixElements,
+            memory: self.memory - matrixNeed + memory)
+    }
+
+    private var matrixNeed: MemoryNeed { MemoryNeed(shared: matrixElements * MemoryLayout<Float>.stride) }
+
+    /// What one thread of an ordinary core reads, decodes, computes and writes: bytes per second, and operations per second.
+    private static let bytesPerSecond = 2e9, operationsPerSecond = 4e9
+
+    /// Seconds that one thread would take. A rough estimate: good enough to tell a long shard from a short one, whatever the processor.
+    ///
+    /// - Parameters:
+    ///   - read: bytes of all sources.
+    ///   - written: bytes of all outputs.
+    package func estimatedSeconds(read: Int, written: Int) -> Double {
+        (Double(passes) * Double(read) + Double(written)) / Self.bytesPerSecond + operations / Self.operationsPerSecond
     }
 }
 

@@ -7,6 +7,9 @@ package protocol ParallelRunner: Sendable {
     /// How many calls can run at once.
     var threads: Int { get }
 
+    /// - Throws: `CancellationError` once nobody wants the result any more.
+    func checkCancellation() throws
+
     /// Calls `body` once with each index below `count`, in any order and at most `limit` at once; returns when all are done, throws what one
     /// of them threw.
     func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws
@@ -50,14 +53,19 @@ package struct TensorPasses: Sendable {
     /// One for each output tensor.
     package let sinks: [any BlockSink]
     package let tiles: TilePool
+    let matrices: MatrixAllowance
+    let reported = ReportedStatistics()
     let readAhead: ReadAhead
 
     /// Tiles that a thread folds before it asks for more work.
     private static let tilesPerSpan = 128
 
+    /// - Parameters:
+    ///   - memory: what is left of it beside what the tensor needs.
+    ///   - matrixElements: what the operation may hold in matrices, as its cost says.
     package init(
         shape: [Int], codec: (any ElementCodec)? = nil, sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels,
-        runner: any ParallelRunner, memory: MemoryBudget, sinks: [any BlockSink]
+        runner: any ParallelRunner, memory: MemoryBudget, matrixElements: Int = 0, sinks: [any BlockSink]
     ) {
         self.shape = shape
         self.codec = codec
@@ -67,6 +75,7 @@ package struct TensorPasses: Sendable {
         self.runner = runner
         self.memory = memory
         self.sinks = sinks
+        matrices = MatrixAllowance(elements: matrixElements)
         let readAhead = ReadAhead(sources, count: shape.reduce(1, *))
         self.readAhead = readAhead
         tiles = TilePool {

@@ -111,6 +111,11 @@ package final class Tile {
         kernels.difference(StoredVector(target, .f32), try stored(base), into: target, count: count)
     }
 
+    /// The tile of source `index` as float32, decoded into a method's own memory.
+    package func load(_ index: Int, into target: UnsafeMutablePointer<Float>) throws {
+        try sources[index].load(range, into: target, scratch: bytes, kernels: kernels)
+    }
+
     /// Buffer for a flag for each element of source `index`.
     func flags(_ index: Int) -> UnsafeMutablePointer<UInt8> {
         let buffer = flagBuffer ?? .allocate(capacity: sources.count * FixedTree.tileElements)

@@ -3,19 +3,6 @@ package import Operators
 import Synchronization
 import TensorKernels
 
-/// What was found in one tensor while it was encoded or measured.
-package struct TensorStatistics: Sendable, Hashable, Codable {
-    /// For each task some numbers, whose meaning the encoding states.
-    package let tasks: [[Double]]
-    /// What identifies the base's tensor; `nil` where it was only measured.
-    package let base: BaseIdentity?
-
-    package init(tasks: [[Double]], base: BaseIdentity? = nil) {
-        self.tasks = tasks
-        self.base = base
-    }
-}
-
 /// What is done with one tensor of a base and its fine-tunes to store their task vectors.
 ///
 /// Source 0 is the base, the next ones are the fine-tunes in the order of the tasks. A task vector is `θ − θ₀` in float32.
@@ -23,7 +10,7 @@ package enum Encoding: Sendable, Hashable, Codable {
     case quantize(Quantizer)
     case sparsify(SparseEncoder)
     case mask(TaskMasks)
-    /// Tensors of types without arithmetic are not stored. For each task one number: 1 where its tensor is another than the base's.
+    /// Tensors of types without arithmetic are compared with the base's, and not stored.
     case compare
     case measureGrids(GridMeasurement)
     case measureMagnitudes(MagnitudeMeasurement)
@@ -32,27 +19,27 @@ package enum Encoding: Sendable, Hashable, Codable {
     /// Reads all sources and writes the outputs.
     ///
     /// - Throws: `badData` when a source holds numbers that are not finite, and what reading and writing throw.
-    package func encode(_ tensor: TensorPasses) throws -> TensorStatistics {
+    package func encode(_ tensor: TensorPasses) throws -> EncodingStatistics {
         // The base is identified first: encoding releases the sources.
         switch self {
         case .quantize(let quantizer):
             let base = try BaseIdentity(of: tensor)
-            return TensorStatistics(tasks: try quantizer.encode(tensor), base: base)
+            return .vectors(base: base, try quantizer.encode(tensor))
         case .sparsify(let encoder):
             let base = try BaseIdentity(of: tensor)
-            return TensorStatistics(tasks: try encoder.encode(tensor), base: base)
+            return .vectors(base: base, try encoder.encode(tensor))
         case .mask(let masks):
             let base = try BaseIdentity(of: tensor)
-            return TensorStatistics(tasks: try masks.encode(tensor), base: base)
+            return .masks(base: base, try masks.encode(tensor))
         case .compare:
             let base = try BaseIdentity(of: tensor, isLast: true)
             let differ = try (0..<tensor.taskCount).map {
                 try tensor.digest(ofSource: $0 + 1, isLast: true) != base.digest
             }
-            return TensorStatistics(tasks: differ.map { [$0 ? 1 : 0] }, base: base)
-        case .measureGrids(let measurement): return TensorStatistics(tasks: try measurement.measure(tensor))
-        case .measureMagnitudes(let measurement): return TensorStatistics(tasks: try measurement.measure(tensor))
-        case .countKept(let encoder): return TensorStatistics(tasks: try encoder.countKept(in: tensor))
+            return .comparison(base: base, differ)
+        case .measureGrids(let measurement): return .grids(try measurement.measure(tensor))
+        case .measureMagnitudes(let measurement): return .magnitudes(try measurement.measure(tensor))
+        case .countKept(let encoder): return .kept(try encoder.countKept(in: tensor))
         }
     }
 
@@ -66,6 +53,11 @@ package enum Encoding: Sendable, Hashable, Codable {
         }
     }
 
+    /// Operations of fitting grids to every vector that is written.
+    private func fits(count: Int) -> Double {
+        formats.reduce(0) { $0 + GridMeasurement.operationsPerElement(of: $1) * Double(count) }
+    }
+
     /// What it needs for a tensor of that shape.
     package func cost(of shape: [Int], sources: Int) -> OperatorCost {
         let written = formats.flatMap { $0.tensors(shape: shape) }, count = shape.reduce(1, *)
@@ -75,14 +67,16 @@ package enum Encoding: Sendable, Hashable, Codable {
             shared: whole,
             perThread: ChunkBuffer.byteCount(written.compactMap(\.rate)) + SharedVectorBuffer.byteCount + CodeBuffer.byteCount)
         return switch self {
-        case .quantize(let quantizer): OperatorCost(passes: quantizer.passes + 1, memory: memory)
+        case .quantize(let quantizer): OperatorCost(passes: quantizer.passes + 1, operations: fits(count: count), memory: memory)
         case .sparsify(let encoder):
             OperatorCost(
                 passes: encoder.passes,
                 memory: memory + encoder.memory(count: count) + MemoryNeed(perThread: TreeDigest.blockSize))
         case .mask(let masks): OperatorCost(passes: masks.passes + 1, memory: memory)
         case .compare: OperatorCost(passes: 1)
-        case .measureGrids: OperatorCost(passes: 1, memory: memory)
+        case .measureGrids(let measurement):
+            OperatorCost(
+                passes: 1, operations: measurement.operations(count: count, tasks: sources - 1), memory: memory)
         case .measureMagnitudes:
             OperatorCost(passes: 1, memory: MemoryNeed(shared: (sources - 1) * MagnitudeHistogram.byteCount))
         case .countKept(let encoder): OperatorCost(passes: 1, memory: encoder.memory(count: count))

@@ -1,15 +1,26 @@
 package import Core
+package import Operators
 package import TaskVectors
 
 /// What comes out of a shard besides its bytes.
 package struct ShardResult: Sendable, Hashable, Codable {
     /// The digests of each output tensor's blocks, in the order of `ShardWork.outputs`.
     package let digests: [[Digest]]
-    /// What was found in each tensor of the shard; empty for merges, which look for nothing.
-    package let statistics: [TensorStatistics]
+    /// What was found in each tensor of the shard, in order; empty if nothing was found in any.
+    package let statistics: [TensorStatistics?]
 
-    package init(digests: [[Digest]], statistics: [TensorStatistics] = []) {
+    package init(digests: [[Digest]], statistics: [TensorStatistics?] = []) {
         self.digests = digests
         self.statistics = statistics
+    }
+}
+
+/// What an operation found out about one tensor besides its output. Later stages are planned by it, and reports show it.
+package enum TensorStatistics: Sendable, Hashable, Codable {
+    case merge(MergeStatistics)
+    case encoding(EncodingStatistics)
+
+    package var encoding: EncodingStatistics? {
+        if case .encoding(let statistics) = self { statistics } else { nil }
     }
 }

@@ -32,18 +32,26 @@ extension TensorWork {
         else { throw TesseraError(.badData, "the shard's outputs are not those that its operation writes") }
     }
 
-    /// What the operation costs, with the memory of a tile for each thread and of open sources.
+    /// What the operation costs, with the memory of a tile for each thread and of open sources, and the arithmetic of sources.
     package func cost() throws(TesseraError) -> OperatorCost {
-        let cost: OperatorCost =
-            switch operation {
-            case .merge(let merge):
-                try merge.method(sources: sources.count).cost(of: shape) + merge.codec.codec().cost(of: shape)
-            case .encode(let encoding): encoding.cost(of: shape, sources: sources.count)
-            }
+        let cost: OperatorCost
+        switch operation {
+        case .merge(let merge):
+            let method = try merge.method(sources: sources.count).cost(of: shape)
+            cost = try merge.codec.codec().adding(to: method, shape: shape)
+        case .encode(let encoding): cost = encoding.cost(of: shape, sources: sources.count)
+        }
         let alignments = sources.filter { if case .aligned = $0 { true } else { false } }
         let open = (alignments + separateSources).reduce(0) { $0 + $1.memory }
-        return OperatorCost(
-            passes: cost.passes,
-            memory: cost.memory + MemoryNeed(shared: open, perThread: Tile.byteCount(sources: sources.count)))
+        return cost.adding(
+            operations: Double(cost.passes) * separateSources.reduce(0) { $0 + $1.operations },
+            memory: MemoryNeed(shared: open, perThread: Tile.byteCount(sources: sources.count)))
+    }
+
+    /// Seconds that one thread would take, roughly (`OperatorCost.estimatedSeconds`).
+    ///
+    /// - Parameter cost: what `cost` returned.
+    package func estimatedSeconds(_ cost: OperatorCost) -> Double {
+        cost.estimatedSeconds(read: sourceByteCount, written: byteCount)
     }
 }

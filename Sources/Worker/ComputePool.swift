@@ -26,7 +26,7 @@ package struct ComputePool: Sendable {
     package func shutdown() async throws { try await pool.shutdownGracefully() }
 
     /// The loops of one shard. `isCancelled` is asked before every piece of work.
-    func loops(isCancelled: @escaping @Sendable () -> Bool) -> SharedLoops {
+    package func loops(isCancelled: @escaping @Sendable () -> Bool) -> any ParallelRunner {
         SharedLoops(pool: pool, threads: threads, isCancelled: isCancelled)
     }
 }
@@ -39,6 +39,10 @@ struct SharedLoops: ParallelRunner {
     let pool: NIOThreadPool
     let threads: Int
     let isCancelled: @Sendable () -> Bool
+
+    func checkCancellation() throws {
+        if isCancelled() { throw CancellationError() }
+    }
 
     func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
         let loop = Loop(count: count, body: body, isCancelled: isCancelled)

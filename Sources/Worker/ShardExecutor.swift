@@ -64,7 +64,7 @@ package struct ShardExecutor: Sendable {
         var shard = ShardAtWork()
         while true {
             shard = try await pool.run { [shard] in try advance(shard, of: work, output: output, progress: progress) }
-            guard let missing = shard.missing else { return ShardResult(digests: shard.digests, statistics: shard.statistics) }
+            guard let missing = shard.missing else { return shard.result }
             shard.memory = await pool.memory.reserveWhenFree(missing)
         }
     }
@@ -73,11 +73,15 @@ package struct ShardExecutor: Sendable {
     private struct ShardAtWork: Sendable {
         var finishedTensors = 0
         var digests: [[Digest]] = []
-        var statistics: [TensorStatistics] = []
+        var statistics: [TensorStatistics?] = []
         /// What was taken for the next tensor.
         var memory: MemoryReservation?
         /// Bytes of memory without which it cannot begin.
         var missing: Int?
+
+        var result: ShardResult {
+            ShardResult(digests: digests, statistics: statistics.contains { $0 != nil } ? statistics : [])
+        }
     }
 
     /// Computes one tensor after the other, until there is not memory enough for the next one, or none is left.
@@ -105,9 +109,7 @@ package struct ShardExecutor: Sendable {
                 }
                 let sources = try upcoming ?? tensor.openSources(in: files, kernels: kernels)
                 upcoming = index + 1 < work.tensors.count ? prepared(work.tensors[index + 1], in: files) : nil
-                if let found = try compute(tensor, sources: sources, sinks: sinks, progress: progress) {
-                    shard.statistics.append(found)
-                }
+                shard.statistics.append(try compute(tensor, sources: sources, sinks: sinks, progress: progress))
                 shard.digests += try sinks.map { try $0.finish() }
                 if sinks.isEmpty { progress.add(tensor.progressByteCount) }
             } catch var error as TesseraError {
@@ -151,15 +153,21 @@ package struct ShardExecutor: Sendable {
             }
             return TensorPasses(
                 shape: tensor.shape, codec: codec, sources: sources, inputs: inputs, kernels: kernels,
-                runner: pool.loops { progress.isCancelled }, memory: pool.memory, sinks: sinks)
+                runner: pool.loops { progress.isCancelled }, memory: pool.memory, matrixElements: matrixElements, sinks: sinks)
         }
         try tensor.checkOutputs()
+        let matrixElements = try tensor.cost().matrixElements
         switch tensor.operation {
         case .merge(let merge):
             let passes = try passes(merge.inputs(count: sources.count), codec: merge.codec.codec())
             try merge.method(sources: sources.count).merge(passes)
-            return nil
-        case .encode(let encoding): return try encoding.encode(passes(TensorInputs(count: sources.count, base: 0)))
+            guard let found = passes.statistics else { return nil }
+            guard found.numbers.values.allSatisfy({ $0.allSatisfy(\.isFinite) }) else {
+                throw TesseraError(.badData, "what the method found out about the tensor is not finite")
+            }
+            return .merge(found)
+        case .encode(let encoding):
+            return .encoding(try encoding.encode(passes(TensorInputs(count: sources.count, base: 0))))
         }
     }
 }

@@ -22,6 +22,7 @@ import Work
         shardDetails: [
             ShardStatus(index: 0, label: "layers.0", state: .leased, workers: ["w"], attempts: 1, bytesDone: 2, bytesTotal: 3)
         ])
+    private static let identity = BaseIdentity(digest: digest, sample: digest)
     private static let stored = StoredReference(file: 0, offset: 8, dtype: .f32, shape: [2, 3])
     private static let source = SourceReference.stored(stored)
     private static let map: RowMap = {
@@ -78,7 +79,13 @@ import Work
         .shardDone(
             ShardDone(
                 attempt: attempt,
-                result: ShardResult(digests: [[digest], []], statistics: [TensorStatistics(tasks: [[0.5, 1e-9]])]),
+                result: ShardResult(
+                    digests: [[digest], []],
+                    statistics: [
+                        .encoding(.vectors(base: identity, [VectorError(error: 1e-9, energy: 0.5)])), nil,
+                        .encoding(.grids([GridErrors(energy: 1, errors: [[0.1, 0.2]])])),
+                        .encoding(.magnitudes([[MagnitudeCount(bin: 3, count: 4)]])), .merge(MergeStatistics(["cosines": [0.5]])),
+                    ]),
                 delivery: .direct)),
         .shardFailed(ShardFailed(attempt: attempt, error: error)),
         .credit(Credit(bytes: 9)), .fetch(FetchRequest(request: 1, file: file, offset: 2, length: 3)),

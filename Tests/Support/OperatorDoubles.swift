@@ -61,6 +61,8 @@ package struct InOrder: ParallelRunner {
 
     package init() {}
 
+    package func checkCancellation() {}
+
     package func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
         for index in 0..<count { try body(index) }
     }
@@ -70,6 +72,8 @@ package struct Backwards: ParallelRunner {
     package let threads = 1
 
     package init() {}
+
+    package func checkCancellation() {}
 
     package func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
         for index in (0..<count).reversed() { try body(index) }
@@ -81,6 +85,8 @@ package struct AtOnce: ParallelRunner {
     package let threads = 4
 
     package init() {}
+
+    package func checkCancellation() {}
 
     package func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
         let failure = Mutex<(any Error)?>(nil), next = Atomic(0)

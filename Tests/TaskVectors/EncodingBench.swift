@@ -32,7 +32,7 @@ struct EncodingBench {
         let parts: [FormatTensor.Part: [UInt8]]
     }
 
-    func run(_ encoding: Encoding) throws -> (statistics: TensorStatistics, formats: [Stored]) {
+    func run(_ encoding: Encoding) throws -> (statistics: EncodingStatistics, formats: [Stored]) {
         let shape = base.shape
         let sources = try ([base] + tunes).map {
             try StoredTensor(Memory(bytes: $0.bytes), offset: 0, dtype: $0.dtype, count: shape.reduce(1, *))
@@ -48,6 +48,24 @@ struct EncodingBench {
             return Stored(format: format, shape: shape, parts: Dictionary(uniqueKeysWithValues: parts))
         }
         return (statistics, formats)
+    }
+}
+
+extension EncodingStatistics {
+    /// Of an encoding that stores vectors.
+    var vectors: [VectorError] {
+        get throws {
+            guard case .vectors(_, let tasks) = self else { throw TesseraError(.internal, "no vectors were stored") }
+            return tasks
+        }
+    }
+
+    /// Of an encoding that stores masks.
+    var masks: [MaskSums] {
+        get throws {
+            guard case .masks(_, let tasks) = self else { throw TesseraError(.internal, "no masks were stored") }
+            return tasks
+        }
     }
 }
 

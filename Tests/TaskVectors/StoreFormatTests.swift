@@ -61,11 +61,10 @@ import Testing
         return sum
     }
 
-    private func expectReport(_ numbers: [Double], _ vector: [Float], _ read: [Float], _ what: String) {
+    private func expectReport(_ found: VectorError, _ vector: [Float], _ read: [Float], _ what: String) {
         let energy = squares(vector, vector.map { _ in 0 }), error = squares(vector, read)
-        #expect(numbers.count == 2, "\(what)")
-        #expect((numbers[0] - error).magnitude <= 1e-9 * error, "\(what): \(numbers[0]) in place of \(error)")
-        #expect((numbers[1] - energy).magnitude <= 1e-9 * energy, "\(what): \(numbers[1]) in place of \(energy)")
+        #expect((found.error - error).magnitude <= 1e-9 * error, "\(what): \(found.error) in place of \(error)")
+        #expect((found.energy - energy).magnitude <= 1e-9 * energy, "\(what): \(found.energy) in place of \(energy)")
     }
 
     @Test(arguments: dense)
@@ -78,7 +77,7 @@ import Testing
             for (index, kind) in SomeVectors.kinds.enumerated() {
                 let what = "\(kind) \(shape) \(values)", read = formats[index].decoded()
                 try expectReads(formats[index], read, what)
-                expectReport(statistics.tasks[index], vectors[index], read, what)
+                expectReport(try statistics.vectors[index], vectors[index], read, what)
                 expectNear(formats[index], vectors[index], read, values, what)
             }
         }
@@ -124,7 +123,7 @@ import Testing
                 for (index, kept) in kept.enumerated() {
                     let what = "\(kind) \(shape) \(values) \(kept)", read = formats[index].decoded()
                     try expectReads(formats[index], read, what)
-                    expectReport(statistics.tasks[index], vector, read, what)
+                    expectReport(try statistics.vectors[index], vector, read, what)
                     // The largest ones, of equal ones the first.
                     let chosen = Set(order.prefix(kept).filter { vector[$0] != 0 })
                     #expect(vector.indices.allSatisfy { formats[index].isMarked($0) == chosen.contains($0) }, "\(what)")
@@ -170,8 +169,9 @@ import Testing
                 #expect(found == other)
                 error += Kernels.best.squaredError(Array(vector[range]), found, count: range.count)
             }
-            #expect((statistics.tasks[0][0] - error).magnitude <= 1e-9 * error)
-            #expect(statistics.tasks[0][0] < statistics.tasks[0][1] * 0.5)
+            let reported = try statistics.vectors[0]
+            #expect((reported.error - error).magnitude <= 1e-9 * error)
+            #expect(reported.error < reported.energy * 0.5)
         }
     }
 
@@ -198,9 +198,10 @@ import Testing
                 let read = try rebuilt(formats[0], formats[task + 1], base: bench.base)
                 #expect(read == zip(shared, own).map { $0 + $1 }, "\(what)")
                 let error = squares(vector, read)
-                #expect((statistics.tasks[task][0] - error).magnitude <= 1e-4 * error, "\(what)")
+                let found = try statistics.vectors[task]
+                #expect((found.error - error).magnitude <= 1e-4 * error, "\(what)")
                 // What is left is the offset's own error, which is small against the vector; not so without correction.
-                #expect(statistics.tasks[task][0] < statistics.tasks[task][1] * 0.5, "\(what)")
+                #expect(found.error < found.energy * 0.5, "\(what)")
             }
         }
     }
@@ -253,13 +254,16 @@ import Testing
                     let factor: Float = task == 1 ? 0.75 : 1
                     let read = try rebuilt(formats[0], formats[task + 1], base: bench.base, factor: Double(factor))
                     #expect(read == own.map { $0 * factor }, "\(what), \(task)")
-                    let numbers = statistics.tasks[task]
+                    let masked = try statistics.masks[task]
+                    let numbers = [
+                        masked.error, masked.energy, masked.product, masked.masked, masked.magnitudes,
+                        masked.maskedMagnitudes,
+                    ]
                     let product: Double = zip(vector, own).reduce(0) { $0 + Double($1.0) * Double($1.1) }
                     let expected: [Double] = [
                         squares(vector, own), squares(vector, vector.map { _ in 0 }), product, squares(own, own.map { _ in 0 }),
                         vector.reduce(0) { $0 + Double($1.magnitude) }, own.reduce(0) { $0 + Double($1.magnitude) },
                     ]
-                    #expect(numbers.count == expected.count, "\(what)")
                     for (found, expected) in zip(numbers, expected) {
                         #expect((found - expected).magnitude <= 1e-9 * expected.magnitude, "\(what), \(task)")
                     }

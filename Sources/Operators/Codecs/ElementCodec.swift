@@ -92,11 +92,11 @@ package enum ElementCodecs {
 }
 
 extension ElementCodec {
-    /// What the codec adds to the cost of a merge.
-    package func cost(of shape: [Int]) -> OperatorCost {
+    /// The cost of a merge whose values the codec stores.
+    package func adding(to merge: OperatorCost, shape: [Int]) -> OperatorCost {
         let outputs = outputs(shape: shape)
-        // A single output is usually written in place; the buffers are counted where it may not be.
-        let chunks = outputs.count == 1 && plainType != nil ? 0 : ChunkBuffer.byteCount(outputs.compactMap(\.rate))
-        return OperatorCost(passes: passes, memory: memory(shape: shape) + MemoryNeed(perThread: chunks))
+        // A plain output is filled in place.
+        let chunks = plainType == nil ? ChunkBuffer.byteCount(outputs.compactMap(\.rate)) : 0
+        return merge.adding(passes: passes, memory: memory(shape: shape) + MemoryNeed(perThread: chunks))
     }
 }

@@ -1,6 +1,7 @@
 import Core
 import Recipes
 import TaskVectors
+import Work
 
 /// Plans a quantized store under a bit budget: one stage measures how well each format would do, then the budget is shared out.
 struct BudgetPlanner: Sendable {
@@ -85,21 +86,21 @@ struct BudgetPlanner: Sendable {
         _ tensor: StoreTensor, _ found: TensorStatistics?, weight: Double
     ) throws(TesseraError) -> [BitBudget.Shared] {
         let measurement = measurement(tensor)
-        guard let found, found.tasks.count == planner.tasks.count,
-            found.tasks.allSatisfy({ $0.count == 1 + measurement.shared.count * Self.formats.count })
+        guard case .encoding(.grids(let tasks)) = found, tasks.count == planner.tasks.count,
+            tasks.allSatisfy({ $0.errors.map(\.count) == measurement.shared.map { _ in Self.formats.count } })
         else { throw TesseraError(.internal, "no statistics for this tensor", tensor: tensor.name) }
         let options = options(tensor), shape = tensor.shape
         return measurement.shared.enumerated().map { index, shared in
             BitBudget.Shared(
                 bytes: tensor.isEncoded ? shared.byteCount(shape: shape) : 0,
-                items: found.tasks.map { numbers in
-                    let energy = numbers[0], scale = energy > 0 ? weight / sensitivity(energy) : 0
-                    let errors = numbers[(1 + index * Self.formats.count)...].prefix(Self.formats.count)
+                items: tasks.map { found in
+                    let energy = found.energy, scale = energy > 0 ? weight / sensitivity(energy) : 0
+                    let errors = found.errors[index]
                     let least = energy > 0 ? floor * Double(tensor.elementCount) / 8 : 0
                     return options.enumerated().map { position, format in
                         let bytes = format.byteCount(shape: shape)
                         let error =
-                            tensor.isEncoded ? (position < errors.count ? errors[errors.startIndex + position] : energy) : 0
+                            tensor.isEncoded ? (position < errors.count ? errors[position] : energy) : 0
                         // Below the floor nothing is chosen while there is something else.
                         let isBelow = tensor.isEncoded && Double(bytes) < least
                         return BitBudget.Option(bytes: isBelow ? bytes + (1 << 50) : bytes, loss: scale * error)
@@ -127,11 +128,11 @@ struct BudgetPlanner: Sendable {
         planner.tasks.indices.map { task in
             var error = 0.0, energy = 0.0
             for (tensor, choice) in zip(tensors, choices) {
-                guard let numbers = statistics[ExactText(tensor.name)]?.tasks[task] else { continue }
-                energy += numbers[0]
+                guard case .encoding(.grids(let tasks)) = statistics[ExactText(tensor.name)] else { continue }
+                energy += tasks[task].energy
                 let option = choice.options[task]
                 guard tensor.isEncoded else { continue }
-                error += option < Self.formats.count ? numbers[1 + choice.shared * Self.formats.count + option] : numbers[0]
+                error += option < Self.formats.count ? tasks[task].errors[choice.shared][option] : tasks[task].energy
             }
             return energy > 0 ? error / energy : 0
         }

@@ -76,8 +76,9 @@ struct SparsePlanner: Sendable {
 
     /// - Throws: `internal` for counts that cannot be of that tensor.
     private func counts(_ found: TensorStatistics?, _ tensor: StoreTensor) throws(TesseraError) -> [Int] {
-        let counts = found?.tasks.compactMap { $0.first.flatMap { Int(exactly: $0) } } ?? []
-        guard counts.count == taskCount, counts.allSatisfy({ (0...tensor.elementCount).contains($0) }) else {
+        guard case .encoding(.kept(let counts)) = found, counts.count == taskCount,
+            counts.allSatisfy({ (0...tensor.elementCount).contains($0) })
+        else {
             throw Self.impossible(tensor)
         }
         return counts
@@ -130,9 +131,9 @@ struct SparsePlanner: Sendable {
     }
 
     /// How many elements each bin of magnitudes has.
-    private typealias Histogram = [(bin: UInt32, count: Int)]
+    private typealias Histogram = [MagnitudeCount]
 
-    /// For each tensor and task what `MagnitudeMeasurement` returned, pairs of a bin and a count.
+    /// The histograms that a stage measured, by tensor and task.
     ///
     /// - Throws: `internal` for counts that cannot be of that tensor.
     private func histograms(
@@ -140,22 +141,17 @@ struct SparsePlanner: Sendable {
     ) throws(TesseraError) -> [[Histogram]] {
         var found: [[Histogram]] = []
         for tensor in tensors {
-            guard let tasks = statistics[ExactText(tensor.name)]?.tasks, tasks.count == taskCount else {
+            guard case .encoding(.magnitudes(let tasks)) = statistics[ExactText(tensor.name)], tasks.count == taskCount else {
                 throw Self.impossible(tensor)
             }
-            var histograms: [Histogram] = []
-            for numbers in tasks {
-                var histogram: Histogram = [], left = tensor.elementCount
-                for index in stride(from: 0, to: numbers.count - 1, by: 2) {
-                    guard let bin = UInt32(exactly: numbers[index]), let count = Int(exactly: numbers[index + 1]),
-                        (0...left).contains(count)
-                    else { throw Self.impossible(tensor) }
-                    left -= count
-                    histogram.append((bin, count))
+            for histogram in tasks {
+                var left = tensor.elementCount
+                for entry in histogram {
+                    guard (0...left).contains(entry.count) else { throw Self.impossible(tensor) }
+                    left -= entry.count
                 }
-                histograms.append(histogram)
             }
-            found.append(histograms)
+            found.append(tasks)
         }
         return found
     }
@@ -164,7 +160,7 @@ struct SparsePlanner: Sendable {
     private static func threshold(rank: Int, in histograms: some Sequence<Histogram>) -> Threshold? {
         guard rank > 0 else { return nil }
         var totals: [UInt32: Int] = [:]
-        for (bin, count) in histograms.joined() { totals[bin, default: 0] += count }
+        for entry in histograms.joined() { totals[entry.bin, default: 0] += entry.count }
         var above = 0
         for (bin, count) in totals.sorted(by: { $0.key > $1.key }) {
             if above + count >= rank { return Threshold(bin: bin, left: rank - above) }

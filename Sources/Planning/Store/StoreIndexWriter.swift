@@ -1,6 +1,7 @@
 import Core
 import Recipes
 import TaskVectors
+import Work
 
 /// Makes a store's index of the plan and of the statistics of its tensors.
 package struct StoreIndexWriter: Sendable {
@@ -18,10 +19,10 @@ package struct StoreIndexWriter: Sendable {
 
     func index(statistics: [ExactText: TensorStatistics]) throws(TesseraError) -> StoreIndex {
         var entries: [StoreIndex.Tensor] = []
-        var found: [TensorStatistics] = []
+        var found: [EncodingStatistics] = []
         for tensor in tensors {
-            guard let statistics = statistics[ExactText(tensor.name)], let base = statistics.base,
-                statistics.tasks.count == recipe.tasks.count
+            guard let statistics = statistics[ExactText(tensor.name)]?.encoding, let base = statistics.base,
+                statistics.taskCount == recipe.tasks.count
             else {
                 throw TesseraError(.internal, "no statistics for this tensor", tensor: tensor.name)
             }
@@ -57,30 +58,23 @@ package struct StoreIndexWriter: Sendable {
     }
 
     private func task(
-        _ task: StoreRecipe.Task, number: Int, statistics: [TensorStatistics]
+        _ task: StoreRecipe.Task, number: Int, statistics: [EncodingStatistics]
     ) throws(TesseraError) -> StoreIndex.Task {
         let factor = factor(ofTask: number, statistics)
         var error = 0.0, energy = 0.0
         var lost: [String] = []
         for (tensor, (encoding, found)) in zip(tensors, zip(encodings, statistics)) {
-            let numbers = found.tasks[number]
-            switch encoding {
-            case .compare: if numbers.first == 1 { lost.append(tensor.name) }
-            case .mask:
-                guard numbers.count == TaskMasks.Number.allCases.count else {
-                    throw TesseraError(.internal, "too few statistics for this tensor", tensor: tensor.name)
-                }
-                func number(_ number: TaskMasks.Number) -> Double { numbers[number.rawValue] }
-                energy += number(.energy)
+            switch (encoding, found) {
+            case (.compare, .comparison(_, let differ)): if differ[number] { lost.append(tensor.name) }
+            case (.mask, .masks(_, let tasks)):
+                let sums = tasks[number]
+                energy += sums.energy
                 error +=
-                    factor == 1
-                    ? number(.error) : number(.energy) - 2 * factor * number(.product) + factor * factor * number(.masked)
-            default:
-                guard numbers.count == 2 else {
-                    throw TesseraError(.internal, "too few statistics for this tensor", tensor: tensor.name)
-                }
-                error += numbers[0]
-                energy += numbers[1]
+                    factor == 1 ? sums.error : sums.energy - 2 * factor * sums.product + factor * factor * sums.masked
+            case (.quantize, .vectors(_, let tasks)), (.sparsify, .vectors(_, let tasks)):
+                error += tasks[number].error
+                energy += tasks[number].energy
+            default: throw TesseraError(.internal, "a worker's statistics are those of another encoding", tensor: tensor.name)
             }
         }
         let input = inputs.first { $0.reference == "\(task.model.value)" }
@@ -94,14 +88,14 @@ package struct StoreIndexWriter: Sendable {
     }
 
     /// EMR's rescaler: `Σ mean|τ| / Σ mean|u|` over the tensors, or the same of sums (arXiv 2405.17461; the authors' code has means).
-    private func factor(ofTask number: Int, _ statistics: [TensorStatistics]) -> Double {
+    private func factor(ofTask number: Int, _ statistics: [EncodingStatistics]) -> Double {
         guard case .sparsify(.emr(let sumsOfMeans), _) = recipe.kind else { return 1 }
         var own = 0.0, masked = 0.0
-        for (tensor, (encoding, found)) in zip(tensors, zip(encodings, statistics)) {
-            guard case .mask = encoding, found.tasks[number].count == TaskMasks.Number.allCases.count else { continue }
+        for (tensor, found) in zip(tensors, statistics) {
+            guard case .masks(_, let tasks) = found else { continue }
             let count = sumsOfMeans ? Double(max(1, tensor.elementCount)) : 1
-            own += found.tasks[number][TaskMasks.Number.magnitudes.rawValue] / count
-            masked += found.tasks[number][TaskMasks.Number.maskedMagnitudes.rawValue] / count
+            own += tasks[number].magnitudes / count
+            masked += tasks[number].maskedMagnitudes / count
         }
         return masked > 0 ? own / masked : 1
     }

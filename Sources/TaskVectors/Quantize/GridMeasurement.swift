@@ -19,8 +19,18 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
     /// Of a large tensor, so many of its tiles are measured, spread evenly.
     private static let tileLimit = 256
 
-    /// - Returns: for each task `Στ²`, and then, for each shared format and under it for each format, `Σ(τ − τ̂)²`; of a large tensor an estimate.
-    func measure(_ tensor: TensorPasses) throws -> [[Double]] {
+    /// Operations of bringing one element into a format and back. To fit a group's scale takes several rounds over the group.
+    static func operationsPerElement(of format: StorageFormat) -> Double {
+        if case .group? = format.grid?.granularity { 64 } else { 8 }
+    }
+
+    /// Operations for a tensor of `count` elements in the base.
+    func operations(count: Int, tasks: Int) -> Double {
+        let measured = Double(min(count, Self.tileLimit * FixedTree.tileElements))
+        return measured * Double(tasks * max(1, shared.count)) * formats.reduce(0) { $0 + Self.operationsPerElement(of: $1) }
+    }
+
+    func measure(_ tensor: TensorPasses) throws -> [GridErrors] {
         let tasks = tensor.taskCount - (sharedIsFrozen ? 1 : 0), width = 1 + shared.count * formats.count
         let sharedCoders = shared.map { FormatCoder($0, ranges: []) }, coders = formats.map { FormatCoder($0, ranges: []) }
         let stride = (tensor.tileCount + Self.tileLimit - 1) / Self.tileLimit
@@ -56,7 +66,13 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
             }
         }
         let scale = Double(tensor.count) / max(1, sums[tasks * width])
-        return (0..<tasks).map { sums[$0 * width..<($0 + 1) * width].map { $0 * scale } }
+        return (0..<tasks).map { task in
+            GridErrors(
+                energy: sums[task * width] * scale,
+                errors: shared.indices.map { index in
+                    formats.indices.map { sums[task * width + 1 + index * formats.count + $0] * scale }
+                })
+        }
     }
 }
 

@@ -34,8 +34,8 @@ package struct Quantizer: Sendable, Hashable, Codable {
         [sharedIsFrozen ? [] : [shared].compactMap(\.self), tasks].count { $0.contains { $0.needsRanges } }
     }
 
-    /// - Returns: for each task `Σ(τ − τ̂)²` and `Στ²`.
-    func encode(_ tensor: TensorPasses) throws -> [[Double]] {
+    /// - Returns: for each task how far the vector that will be read is from its own.
+    func encode(_ tensor: TensorPasses) throws -> [VectorError] {
         let sharedCoder =
             try sharedIsFrozen
             ? nil : shared.map { FormatCoder($0, ranges: try ranges(of: [0], $0, in: tensor, mean).first ?? []) }
@@ -72,7 +72,7 @@ package struct Quantizer: Sendable, Hashable, Codable {
             }
         }
         for writer in writers { try writer.writeKnown(of: tensor) }
-        return tasks.indices.map { [sums[2 * $0], sums[2 * $0 + 1]] }
+        return tasks.indices.map { VectorError(error: sums[2 * $0], energy: sums[2 * $0 + 1]) }
     }
 
     private typealias Vector = @Sendable (Tile, _ index: Int) throws -> UnsafePointer<Float>

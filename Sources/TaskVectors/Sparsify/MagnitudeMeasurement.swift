@@ -15,8 +15,8 @@ package struct MagnitudeMeasurement: Sendable, Hashable, Codable {
         MagnitudeMeasurement(bins: bins, isSecondRound: true)
     }
 
-    /// - Returns: for each task pairs of a bin and how many elements it has, bins without any left out.
-    func measure(_ tensor: TensorPasses) throws -> [[Double]] {
+    /// - Returns: for each task the bins that have elements.
+    func measure(_ tensor: TensorPasses) throws -> [[MagnitudeCount]] {
         let empty = bins.map { $0.map(MagnitudeHistogram.fine) ?? .coarse() }
         let histograms = try tensor.fold(empty, partBytes: bins.count * MagnitudeHistogram.byteCount, isLast: true) {
             histograms, tile in
@@ -26,6 +26,6 @@ package struct MagnitudeMeasurement: Sendable, Hashable, Codable {
         } combine: { total, part in
             for index in total.indices { total[index].add(part[index]) }
         }
-        return histograms.map { $0.occupied.flatMap { [Double($0.bin), Double($0.count)] } }
+        return histograms.map { $0.occupied.map { MagnitudeCount(bin: $0.bin, count: $0.count) } }
     }
 }

@@ -38,9 +38,9 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
     private var needsRanges: Bool { grid.map(GridCoder.needsRanges) ?? false }
 
     /// - Returns: for each task how many of its entries were selected and are not zero.
-    func countKept(in tensor: TensorPasses) throws -> [[Double]] {
+    func countKept(in tensor: TensorPasses) throws -> [Int] {
         let selector = try Selector(selection, in: tensor)
-        return try counts(selector, in: tensor, isLast: true).map { [Double($0.reduce(0, +))] }
+        return try counts(selector, in: tensor, isLast: true).map { $0.reduce(0, +) }
     }
 
     private func counts(_ selector: Selector, in tensor: TensorPasses, isLast: Bool = false) throws -> [[Int]] {
@@ -51,8 +51,8 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
         }
     }
 
-    /// - Returns: for each task `Σ(τ − τ̂)²` and `Στ²`.
-    func encode(_ tensor: TensorPasses) throws -> [[Double]] {
+    /// - Returns: for each task how far the vector that will be read is from its own.
+    func encode(_ tensor: TensorPasses) throws -> [VectorError] {
         let selector = try Selector(selection, in: tensor)
         let before = try counts(selector, in: tensor).map { $0.reduce(into: [0]) { $0.append(($0.last ?? 0) + $1) } }
         for (task, before) in before.enumerated() where before.last ?? 0 > kept[task] {
@@ -91,7 +91,7 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
             try writeValues(of: task, to: first[task] + 1, coders[task], selector, before[task], in: tensor)
         }
         tensor.release(0..<tensor.count)
-        return kept.indices.map { [sums[2 * $0], sums[2 * $0 + 1]] }
+        return kept.indices.map { VectorError(error: sums[2 * $0], energy: sums[2 * $0 + 1]) }
     }
 
     /// Values are coded where they stand, among zeros, so that a grid's runs are runs of the tensor.

@@ -28,14 +28,7 @@ package struct TaskMasks: Sendable, Hashable, Codable {
 
     var passes: Int { StorageFormat.dense(shared).needsRanges ? 1 : 0 }
 
-    /// What `encode` returns of each task, with `u` its masked part of the shared vector as it is read: `Σ(τ − u)²`, `Στ²`, `Στu`, `Σu²`,
-    /// `Σ|τ|`, `Σ|u|`.
-    package enum Number: Int, CaseIterable {
-        case error, energy, product, masked, magnitudes, maskedMagnitudes
-    }
-
-    /// - Returns: for each task the numbers of `Number`.
-    func encode(_ tensor: TensorPasses) throws -> [[Double]] {
+    func encode(_ tensor: TensorPasses) throws -> [MaskSums] {
         let format = StorageFormat.dense(shared)
         let ranges =
             format.needsRanges
@@ -45,7 +38,7 @@ package struct TaskMasks: Sendable, Hashable, Codable {
         let coder = FormatCoder(format, ranges: ranges?.first ?? [])
         let writer = FormatWriter(coder, firstOutput: 0, shape: tensor.shape)
         let rates = writer.rates + Array(repeating: ChunkRate(bits: 1), count: taskCount)
-        let width = Number.allCases.count
+        let width = MaskSums.count
         let sums = try tensor.emit(rates, terms: width * taskCount) { tile, buffer, sums in
             let vector = try sharedVector(in: tile), decoded = tile.workspace { MaskBuffer() }.decoded
             writer.write(vector, of: tile, buffer: buffer, decoded: decoded)
@@ -55,17 +48,18 @@ package struct TaskMasks: Sendable, Hashable, Codable {
                 let masked = tile.scratch(1), kernels = tile.kernels, count = tile.count
                 masked.update(from: decoded, count: count)
                 kernels.apply(mask, first: 0, to: masked, count: count)
+                // In the order of `MaskSums`.
                 let numbers: [Double] = [
                     kernels.squaredError(own, masked, count: count), kernels.dot(own, own, count: count),
                     kernels.dot(own, masked, count: count), kernels.dot(masked, masked, count: count),
                     kernels.sumOfMagnitudes(own, count: count), kernels.sumOfMagnitudes(masked, count: count),
                 ]
-                guard numbers[Number.energy.rawValue].isFinite else { throw NotFinite.error }
+                guard numbers[1].isFinite else { throw NotFinite.error }
                 for (index, number) in numbers.enumerated() { sums[task * width + index] = number }
             }
         }
         try writer.writeKnown(of: tensor)
-        return (0..<taskCount).map { Array(sums[$0 * width..<($0 + 1) * width]) }
+        return (0..<taskCount).map { MaskSums(sums[$0 * width..<($0 + 1) * width]) }
     }
 
     /// In the tile's first buffer. Overwrites the second.

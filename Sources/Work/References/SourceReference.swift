@@ -66,6 +66,16 @@ extension SourceReference {
         }
     }
 
+    /// Arithmetic operations of reading all elements once, beyond decoding them.
+    var operations: Double {
+        switch self {
+        case .stored: 0
+        case .lowRank(let matrix, let update): matrix.operations + 2 * Double(update.rank) * Double(shape.reduce(1, *))
+        case .packed(let base, _): base.operations
+        case .aligned(let matrices, _): matrices.reduce(0) { $0 + $1.operations }
+        }
+    }
+
     /// Bytes of memory that the source takes while it is open, apart from the matrices of aligned rows, which other sources share.
     var memory: Int {
         switch self {

@@ -1,0 +1,88 @@
+package import Core
+import Synchronization
+import TensorKernels
+
+/// A whole matrix in memory as float32, row after row, for methods that cannot work tile by tile.
+package final class Matrix: @unchecked Sendable {
+    // Unchecked because of the elements: whoever writes them does so from one thread at a time for each.
+    package let rows: Int
+    package let columns: Int
+    package let elements: UnsafeMutableBufferPointer<Float>
+    private let allowance: MatrixAllowance
+
+    fileprivate init(rows: Int, columns: Int, from allowance: MatrixAllowance) {
+        self.rows = rows
+        self.columns = columns
+        self.allowance = allowance
+        elements = .allocate(capacity: rows * columns)
+        elements.initialize(repeating: 0)
+    }
+
+    deinit {
+        elements.deallocate()
+        allowance.giveBack(rows * columns)
+    }
+
+    package subscript(row: Int, column: Int) -> Float {
+        get { elements[row * columns + column] }
+        set { elements[row * columns + column] = newValue }
+    }
+}
+
+/// What is left of the elements that an operation may hold in matrices (`OperatorCost.matrixElements`).
+final class MatrixAllowance: Sendable {
+    private let left: Atomic<Int>
+
+    init(elements: Int) { left = Atomic(elements) }
+
+    func take(_ count: Int) throws(TesseraError) {
+        guard left.wrappingSubtract(count, ordering: .relaxed).newValue >= 0 else {
+            giveBack(count)
+            throw TesseraError(.internal, "the operation holds more elements in matrices than its cost says")
+        }
+    }
+
+    func giveBack(_ count: Int) { left.wrappingAdd(count, ordering: .relaxed) }
+}
+
+extension TensorPasses {
+    /// A matrix of zeros.
+    ///
+    /// - Throws: `internal` when the operation would hold more than its cost says (`OperatorCost.matrixElements`): its memory was reserved before.
+    package func matrix(rows: Int, columns: Int) throws(TesseraError) -> Matrix {
+        guard let count = Shape.elementCount([rows, columns]) else {
+            throw TesseraError(.internal, "a matrix of \(rows) times \(columns) elements")
+        }
+        try matrices.take(count)
+        return Matrix(rows: rows, columns: columns, from: matrices)
+    }
+
+    /// A source as a matrix: its rows are those of the last axis.
+    ///
+    /// - Throws: as the other one, and what reading the source throws.
+    package func matrix(_ source: Int) throws -> Matrix {
+        let columns = max(1, shape.last ?? 1), matrix = try matrix(rows: count / columns, columns: columns)
+        guard let first = matrix.elements.baseAddress else { return matrix }
+        try runner.forEach(spanCount) { [elements = Pointer(first)] span in
+            try tiles.with { tile in
+                for index in tiles(ofSpan: span) {
+                    tile.take(tileRange(index))
+                    try tile.load(source, into: elements.pointer + tile.range.lowerBound)
+                }
+            }
+        }
+        return matrix
+    }
+
+    /// Each thread writes the elements of its own tiles.
+    private struct Pointer: @unchecked Sendable {
+        let pointer: UnsafeMutablePointer<Float>
+
+        init(_ pointer: UnsafeMutablePointer<Float>) { self.pointer = pointer }
+    }
+
+    /// To be called now and then by whatever computes for long between two passes.
+    ///
+    /// - Throws: `CancellationError` once nobody wants the result any more.
+    package func checkCancellation() throws { try runner.checkCancellation() }
+}

@@ -1,0 +1,98 @@
+/// What was found in one tensor while its task vectors were encoded or measured. Lists have an entry for each task, in order.
+package enum EncodingStatistics: Sendable, Hashable, Codable {
+    /// Vectors were stored, each on its own.
+    case vectors(base: BaseIdentity, [VectorError])
+    /// Masks of a shared vector were stored.
+    case masks(base: BaseIdentity, [MaskSums])
+    /// Whether the tensor, of a type without arithmetic, is another than the base's.
+    case comparison(base: BaseIdentity, [Bool])
+    case grids([GridErrors])
+    case magnitudes([[MagnitudeCount]])
+    /// Entries that were selected and are not zero.
+    case kept([Int])
+
+    /// What identifies the base's tensor; `nil` where it was only measured.
+    package var base: BaseIdentity? {
+        switch self {
+        case .vectors(let base, _), .masks(let base, _), .comparison(let base, _): base
+        case .grids, .magnitudes, .kept: nil
+        }
+    }
+
+    package var taskCount: Int {
+        switch self {
+        case .vectors(_, let tasks): tasks.count
+        case .masks(_, let tasks): tasks.count
+        case .comparison(_, let tasks): tasks.count
+        case .grids(let tasks): tasks.count
+        case .magnitudes(let tasks): tasks.count
+        case .kept(let tasks): tasks.count
+        }
+    }
+}
+
+/// How far a stored vector `τ̂` is from the task vector `τ`.
+package struct VectorError: Sendable, Hashable, Codable {
+    /// `Σ(τ − τ̂)²`
+    package let error: Double
+    /// `Στ²`
+    package let energy: Double
+
+    package init(error: Double, energy: Double) {
+        self.error = error
+        self.energy = energy
+    }
+}
+
+/// Sums over a task vector `τ` and its masked part `u` of the shared vector, as it will be read.
+package struct MaskSums: Sendable, Hashable, Codable {
+    /// `Σ(τ − u)²`
+    package let error: Double
+    /// `Στ²`
+    package let energy: Double
+    /// `Στu`
+    package let product: Double
+    /// `Σu²`
+    package let masked: Double
+    /// `Σ|τ|`
+    package let magnitudes: Double
+    /// `Σ|u|`
+    package let maskedMagnitudes: Double
+
+    static let count = 6
+
+    /// - Parameter sums: `count` of them, in the order of the properties.
+    init(_ sums: ArraySlice<Double>) {
+        let first = sums.startIndex
+        error = sums[first]
+        energy = sums[first + 1]
+        product = sums[first + 2]
+        masked = sums[first + 3]
+        magnitudes = sums[first + 4]
+        maskedMagnitudes = sums[first + 5]
+    }
+}
+
+/// How well formats would hold a task vector `τ`. Of a large tensor, estimates.
+package struct GridErrors: Sendable, Hashable, Codable {
+    /// `Στ²`
+    package let energy: Double
+    /// `Σ(τ − τ̂)²` for each shared format, and under it for each format.
+    package let errors: [[Double]]
+
+    package init(energy: Double, errors: [[Double]]) {
+        self.energy = energy
+        self.errors = errors
+    }
+}
+
+/// How many elements have a magnitude in one bin of a histogram (`MagnitudeHistogram`).
+package struct MagnitudeCount: Sendable, Hashable, Codable {
+    package let bin: UInt32
+    package let count: Int
+
+    package init(bin: UInt32, count: Int) {
+        self.bin = bin
+        self.count = count
+    }
+}
