@@ -57,7 +57,7 @@ package struct LocalOutputStore: OutputStore {
             throw TesseraError(
                 .cannotCreate, "the output exists", file: output, advice: "choose another path, or add --overwrite to replace it")
         }
-        guard status.st_mode & S_IFMT == S_IFDIR, fileExists("\(output)/\(marker)") else {
+        guard status.st_mode & S_IFMT == S_IFDIR, access("\(output)/\(marker)", F_OK) == 0 else {
             throw TesseraError(
                 .cannotCreate, "the output exists and was not written by Tessera, so it is not replaced", file: output,
                 advice: "remove it yourself, or choose another path")

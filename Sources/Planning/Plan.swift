@@ -1,7 +1,7 @@
 package import Checkpoints
 package import Core
 package import Operators
-package import TaskVectors
+import TaskVectors
 package import Work
 
 /// A model of the recipe as the plan found it.

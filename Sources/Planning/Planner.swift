@@ -2,8 +2,8 @@ import Checkpoints
 package import Core
 import Operators
 import Recipes
-package import TaskVectors
 import Tokenizers
+package import Work
 
 /// Makes a plan from a recipe and the headers of its inputs. Reads no tensor data, and reports every problem at once.
 package enum Planner {

@@ -19,6 +19,19 @@ package enum EncodingStatistics: Sendable, Hashable, Codable {
         }
     }
 
+    /// Every number that a worker names in the statistics, to be bounded.
+    package var numbers: [Double] {
+        switch self {
+        case .vectors(_, let tasks): tasks.flatMap { [$0.error, $0.energy] }
+        case .masks(_, let tasks):
+            tasks.flatMap { [$0.error, $0.energy, $0.product, $0.masked, $0.magnitudes, $0.maskedMagnitudes] }
+        case .comparison: []
+        case .grids(let tasks): tasks.flatMap { [$0.energy] + $0.errors.joined() }
+        case .magnitudes(let tasks): tasks.joined().map { Double($0.count) }
+        case .kept(let counts): counts.map(Double.init)
+        }
+    }
+
     package var taskCount: Int {
         switch self {
         case .vectors(_, let tasks): tasks.count

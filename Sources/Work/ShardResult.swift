@@ -20,6 +20,14 @@ package enum TensorStatistics: Sendable, Hashable, Codable {
     case merge(MergeStatistics)
     case encoding(EncodingStatistics)
 
+    /// Every number that a worker names in the statistics, to be bounded.
+    package var numbers: [Double] {
+        switch self {
+        case .merge(let statistics): Array(statistics.numbers.values.joined())
+        case .encoding(let statistics): statistics.numbers
+        }
+    }
+
     package var encoding: EncodingStatistics? {
         if case .encoding(let statistics) = self { statistics } else { nil }
     }

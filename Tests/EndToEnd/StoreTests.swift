@@ -309,7 +309,7 @@ import Testing
         let tvq = "quantize: {bits: 4, group: 32}"
         try await makeStore(tvq, ["tune-0", "tune-1"])
         try await expectRefusal(
-            StoreBench.recipe(tvq, ["tune-1"], extend: "store"), 65, "refused.yml:4: the store has a task 'tune-1' already",
+            StoreBench.recipe(tvq, ["tune-1"], extend: "store"), 65, "refused.yml:4: the store already has a task 'tune-1'",
             "'name: TASK'")
         try await expectRefusal(
             StoreBench.recipe("quantize: {scheme: rtvq, bits: {base: 3, offset: 2}}", ["tune-2"], extend: "store"), 65,
@@ -324,7 +324,8 @@ import Testing
         // Another base: of other values, and of other shapes.
         try write("other", tensors(tune: 1))
         try await expectRefusal(
-            StoreBench.recipe(tvq, ["tune-2"], base: "other", extend: "store"), 65, "the base is not the base of the store",
+            StoreBench.recipe(tvq, ["tune-2"], base: "other", extend: "store"), 65,
+            "the base is not the base of the extended store",
             "tensor 'layers.0.weight'")
         var more = tensors(tune: nil)
         more["extra"] = TestTensor([1])
@@ -334,7 +335,7 @@ import Testing
         for method in ["tall", "emr"] {
             try await makeStore("sparsify: {method: \(method)}", ["tune-0", "tune-1"])
             try await expectRefusal(
-                StoreBench.recipe(tvq, ["tune-2"], extend: "store"), 65, "one shared vector that is made of all of its tasks",
+                StoreBench.recipe(tvq, ["tune-2"], extend: "store"), 65, "a shared vector made from all of its tasks",
                 "make a new store")
         }
     }

@@ -184,7 +184,7 @@ import Work
             ),
             (
                 "statistics",
-                .shardDone(ShardDone(attempt: attempt, result: ShardResult(digests: [], statistics: [.init(tasks: [[1e300]])])))
+                .shardDone(ShardDone(attempt: attempt, result: ShardResult(digests: [], statistics: [.encoding(.vectors(base: base, [VectorError(error: 1e300, energy: 1)]))])))
             ),
             ("content", .goodbye(String(repeating: "x", count: 4097))),
         ] as [(String, Message)])

@@ -157,7 +157,7 @@ package struct ShardDone: Sendable, Hashable, Codable {
 extension ShardDone {
     func validate(_ bounds: Bounds) throws(TesseraError) {
         try bounds.attempt(attempt)
-        for number in result.statistics.lazy.flatMap(\.tasks).joined() {
+        for number in result.statistics.lazy.compactMap(\.self).flatMap(\.numbers) {
             try bounds.number(number, "statistics", -Limits.statistic...Limits.statistic)
         }
     }
