@@ -97,7 +97,8 @@ package struct ManifestFile: Sendable, Hashable, Codable {
 
 /// `tessera.manifest.json`: what an output was made from and what every byte of it must be.
 ///
-/// The same recipe over the same inputs gives the same manifest: no time and no host is in it, and no path but those that the recipe itself names.
+/// The same recipe over the same inputs gives the same manifest: no time and no host is in it, and no path but those that the
+/// recipe itself names.
 package struct Manifest: Sendable, Hashable, Codable {
     package static let fileName = "tessera.manifest.json"
     /// Output files that the manifest does not list: itself, the run report, and the plain checksums.

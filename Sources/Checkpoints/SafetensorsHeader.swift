@@ -19,7 +19,8 @@ package struct TensorEntry: Sendable, Hashable, Codable {
     package var byteCount: Int { range.count }
 }
 
-/// The header of a safetensors file, wholly checked: every tensor lies inside the file, none overlaps another, nothing is left over.
+/// The header of a safetensors file, wholly checked: every tensor lies inside the file, none overlaps another, nothing is left
+/// over.
 ///
 /// ```
 /// byte 0        8              8 + N                            end of file

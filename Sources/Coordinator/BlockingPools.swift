@@ -1,14 +1,14 @@
 import NIOPosix
 
-/// Threads for work that waits for disks, apart from those that carry messages and from every other kind of such work: a plan that reads
-/// thousands of headers holds up no block, and an output that is made durable holds up no plan.
+/// Threads for work that waits for disks, apart from those that carry messages and from every other kind of such work: a plan
+/// that reads thousands of headers holds up no block, and an output that is made durable holds up no plan.
 package struct BlockingPools: Sendable {
     /// Plans. Two, so that a small recipe does not wait behind a very large one; each holds a whole plan in the making.
     package let planning = BlockingPool(threads: 2)
     /// Blocks that workers sent. Four keep a disk or a network file system busy.
     package let writing = BlockingPool(threads: 4)
-    /// Outputs that are published or removed. Two, because one may wait for minutes until a large output is durable, while another job
-    /// is cancelled.
+    /// Outputs that are published or removed. Two, because one may wait for minutes until a large output is durable, while
+    /// another job is cancelled.
     package let publishing = BlockingPool(threads: 2)
     /// Ranges of inputs for workers that do not have them. Four, as for blocks.
     package let reading = BlockingPool(threads: 4)

@@ -4,8 +4,8 @@ import Protocol
 
 /// All jobs and workers of a coordinator, and who works on what.
 ///
-/// A value: events go in with the moment they happened at, and effects come out. It feeds the scheduler, carries out its decisions in the
-/// registries, and says what is left to do outside.
+/// A value: events go in with the moment they happened at, and effects come out. It feeds the scheduler, carries out its
+/// decisions in the registries, and says what is left to do outside.
 struct ClusterState {
     enum Effect {
         /// Hand the message to the worker's connection.

@@ -11,8 +11,9 @@ package struct CommitRecord: Sendable, Hashable {
 
 /// Makes results of shards final.
 ///
-/// What `commit` promises on return: the bytes of the shard are *written*, so that everybody who sees the output store reads them. They are
-/// durable only when the job's output is committed, so a coordinator that stops before that has to begin the job again.
+/// What `commit` promises on return: the bytes of the shard are *written*, so that everybody who sees the output store reads
+/// them. They are durable only when the job's output is committed, so a coordinator that stops before that has to begin the job
+/// again.
 package protocol CommitLog: Sendable {
     /// May take time. The scheduler hears of its end by an event.
     ///

@@ -12,8 +12,8 @@ package final class FetchSource: Sendable {
 
     package init(roots: Roots) { self.roots = roots }
 
-    /// - Throws: `inputMissing` when the coordinator no longer has the file; `badData` when it was changed after the job was planned, which
-    ///   no worker can mend.
+    /// - Throws: `inputMissing` when the coordinator no longer has the file; `badData` when it was changed after the job was
+    ///   planned, which no worker can mend.
     func read(_ file: InputFile, _ range: Range<Int>) throws(TesseraError) -> [UInt8] { try open(file).bytes(range) }
 
     private func open(_ file: InputFile) throws(TesseraError) -> any ByteSource {

@@ -12,8 +12,8 @@ package final class JobEventStream: Sendable {
     /// Events that may wait for one reader.
     private static let limit = 4096
 
-    /// All events from now on. The stream ends for a reader that falls too far behind: what it would miss cannot be made good by later events,
-    /// so it has to begin again with a status.
+    /// All events from now on. The stream ends for a reader that falls too far behind: what it would miss cannot be made good by
+    /// later events, so it has to begin again with a status.
     package func events() -> AsyncStream<JobEvent> {
         let (events, input) = AsyncStream<JobEvent>.makeStream(bufferingPolicy: .bufferingOldest(Self.limit))
         let number = state.withLock { state in

@@ -5,10 +5,11 @@ import Planning
 package import Protocol
 package import Work
 
-/// The coordinator's jobs and workers, for connections and commands: passes what happens to `ClusterState` and does what is left to do.
+/// The coordinator's jobs and workers, for connections and commands: passes what happens to `ClusterState` and does what is left
+/// to do.
 ///
-/// It owns no socket: connections, or the worker of `tessera run`, attach themselves with a closure that takes messages. Nothing here waits for
-/// a disk or encodes a message; all that takes time is a step on a pool of its own.
+/// It owns no socket: connections, or the worker of `tessera run`, attach themselves with a closure that takes messages. Nothing
+/// here waits for a disk or encodes a message; all that takes time is a step on a pool of its own.
 package actor JobManager {
     package typealias WorkerID = Scheduler.WorkerID
 
@@ -196,7 +197,8 @@ package actor JobManager {
 
     package func drain(_ worker: WorkerID) { perform(state.drain(worker, at: time.now())) }
 
-    /// - Parameter isLoss: whether the worker is taken to be gone, which may be the fault of its shards; otherwise only its link failed.
+    /// - Parameter isLoss: whether the worker is taken to be gone, which may be the fault of its shards; otherwise only its link
+    ///   failed.
     package func detach(_ worker: WorkerID, reason: String, isLoss: Bool = true) {
         perform(state.detach(worker, reason: reason, isLoss: isLoss, at: time.now()))
     }

@@ -28,7 +28,8 @@ package final class ServerConnection: Sendable {
     private let session: Mutex<CoordinatorSession>
     /// The worker at the other end, once it is admitted.
     private let worker = Mutex<JobManager.WorkerID?>(nil)
-    /// What is said, in the order in which it was decided. Messages are encoded in a task of their own: nobody who decides waits for that.
+    /// What is said, in the order in which it was decided. Messages are encoded in a task of their own: nobody who decides waits
+    /// for that.
     private let (outbox, outboxInput) = AsyncStream<Outgoing>.makeStream()
 
     private enum Outgoing {

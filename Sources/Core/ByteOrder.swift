@@ -1,7 +1,7 @@
 import Glibc
 
-/// Names of tensors and files are compared as bytes. Swift's own comparison takes two spellings of one character (`é` as one scalar or as
-/// two) for the same, and is slower.
+/// Names of tensors and files are compared as bytes. Swift's own comparison takes two spellings of one character (`é` as one
+/// scalar or as two) for the same, and is slower.
 extension String {
     /// Whether the bytes of this name come before those of the other.
     package func precedesInBytes(_ other: String) -> Bool {
@@ -13,8 +13,8 @@ extension String {
         }
     }
 
-    /// The order of people: runs of digits count as numbers, so that `layers.2` comes before `layers.10`. Names that are equal so far are
-    /// ordered by their bytes.
+    /// The order of people: runs of digits count as numbers, so that `layers.2` comes before `layers.10`. Names that are equal so
+    /// far are ordered by their bytes.
     package func precedesNaturally(_ other: String) -> Bool {
         withUTF8Bytes { left in
             other.withUTF8Bytes { right in
@@ -85,8 +85,8 @@ extension UnsafeBufferPointer<UInt8> {
         return memcmp(left, right, count)
     }
 
-    /// Where the run of digits at `index` ends, `index` having moved to its first digit that is not a leading zero, or to its last; `nil`
-    /// where there is no digit.
+    /// Where the run of digits at `index` ends, `index` having moved to its first digit that is not a leading zero, or to its
+    /// last; `nil` where there is no digit.
     fileprivate func numberEnd(from index: inout Int) -> Int? {
         let isDigit = { (byte: UInt8) in byte &- 48 < 10 }
         guard isDigit(self[index]) else { return nil }

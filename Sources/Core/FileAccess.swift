@@ -212,6 +212,7 @@ package struct LocalFiles: InputFiles {
 
     package func open(_ path: String) throws(TesseraError) -> any ByteSource { try openByteSource(path: path) }
 
-    /// Whether a failed look at a path means that nothing can be there: also for names that no file can have, and links in a circle.
+    /// Whether a failed look at a path means that nothing can be there: also for names that no file can have, and links in a
+    /// circle.
     private static func isMissing(_ number: Int32) -> Bool { [ENOENT, ENOTDIR, ENAMETOOLONG, ELOOP].contains(number) }
 }

@@ -176,7 +176,8 @@ package struct JSONScanner {
         }
     }
 
-    /// Where the next quote, backslash or control character stands, found eight bytes at a time; else at most seven bytes from the end.
+    /// Where the next quote, backslash or control character stands, found eight bytes at a time; else at most seven bytes from
+    /// the end.
     private var endOfPlainText: Int {
         bytes.withUnsafeBytes { bytes in
             let ones: UInt64 = 0x0101_0101_0101_0101

@@ -66,7 +66,8 @@ package struct LocalOutputStore: OutputStore {
     }
 }
 
-/// The steps of creating, naming and removing directories, as a value so that tests can watch their order and stop between two of them.
+/// The steps of creating, naming and removing directories, as a value so that tests can watch their order and stop between two of
+/// them.
 package struct DirectoryCalls: Sendable {
     /// Creates a part: path, bytes, whether its space is reserved.
     package var create: @Sendable (String, Int, Bool) throws(TesseraError) -> OutputFile
@@ -217,8 +218,8 @@ private final class LocalOutput: OutputTransaction {
         output.lastIndex(of: "/").map { $0 == output.startIndex ? "/" : String(output[..<$0]) } ?? "."
     }
 
-    /// Whether space is to be reserved file by file. In memory (tmpfs) that would write every page once for nothing, so there the free
-    /// space is compared instead.
+    /// Whether space is to be reserved file by file. In memory (tmpfs) that would write every page once for nothing, so there the
+    /// free space is compared instead.
     ///
     /// - Throws: `io` when there is too little.
     private static func reserves(_ bytes: Int, in directory: String) throws(TesseraError) -> Bool {

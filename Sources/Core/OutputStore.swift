@@ -42,7 +42,8 @@ package struct OutputLocation: Sendable, Hashable {
 
 /// Where a job writes its output.
 ///
-/// The coordinator knows outputs by this protocol and `OutputTransaction` alone. `LocalOutputStore` is the file system of this host.
+/// The coordinator knows outputs by this protocol and `OutputTransaction` alone. `LocalOutputStore` is the file system of this
+/// host.
 package protocol OutputStore: Sendable {
     /// The store's own name for an output: absolute, and the same for every way to write the path.
     ///
@@ -61,8 +62,8 @@ package protocol OutputStore: Sendable {
 
 /// One output in the making. It ends with `commit` or `abort`.
 ///
-/// Calls may come from several threads. `abort` wins over a `layOut` or `put` that runs at the same time or comes later: they throw, and
-/// nothing of the output stays.
+/// Calls may come from several threads. `abort` wins over a `layOut` or `put` that runs at the same time or comes later: they
+/// throw, and nothing of the output stays.
 package protocol OutputTransaction: Sendable {
     /// `nil` when nobody but the coordinator can write to the output.
     var location: OutputLocation? { get }

@@ -1,6 +1,7 @@
 /// Shapes that come from a file or a peer.
 package enum Shape {
-    /// Elements of a tensor at most. Far above any model, and far enough below `Int.max` that bytes and sums of bytes cannot overflow.
+    /// Elements of a tensor at most. Far above any model, and far enough below `Int.max` that bytes and sums of bytes cannot
+    /// overflow.
     package static let elementLimit = 1 << 48
 
     /// The number of elements, or `nil` if a dimension is negative or the product is above `elementLimit`.

@@ -1,4 +1,5 @@
-/// Bounds of the sizes that files name, far above any real model: what keeps to them can be added up and multiplied without a check.
+/// Bounds of the sizes that files name, far above any real model: what keeps to them can be added up and multiplied without a
+/// check.
 package enum SizeLimit {
     /// Bytes of a tensor: 16 TiB, a thousand times the largest there are.
     package static let tensor = 1 << 44
@@ -11,8 +12,8 @@ package enum SizeLimit {
 extension DType {
     /// Bytes of a tensor of this type, for a shape that a file names.
     ///
-    /// - Throws: `badData` for a shape that `Shape.elementCount` refuses, for more than `SizeLimit.tensor` bytes, and for elements that do not
-    ///   fill whole bytes.
+    /// - Throws: `badData` for a shape that `Shape.elementCount` refuses, for more than `SizeLimit.tensor` bytes, and for
+    ///   elements that do not fill whole bytes.
     package func byteCount(ofShape shape: [Int]) throws(TesseraError) -> Int {
         guard let count = Shape.elementCount(shape), count <= SizeLimit.tensor / 8 else {
             throw TesseraError(.badData, "has the shape \(shape), which is too large")

@@ -45,7 +45,8 @@ package struct CoordinatorClient {
 
     /// Sends a request and waits for its answer.
     ///
-    /// - Throws: `Problems` when the coordinator cannot meet the request, `unreachable` when the connection ends before the answer.
+    /// - Throws: `Problems` when the coordinator cannot meet the request, `unreachable` when the connection ends before the
+    ///   answer.
     package mutating func ask(_ request: Message) async throws -> Message {
         try connection.send(request)
         let frame: Frame?

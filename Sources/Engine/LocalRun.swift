@@ -23,7 +23,8 @@ package struct LocalRun: Sendable {
             guard least > memory.total else { return }
             throw TesseraError(
                 .usage,
-                "the job needs \(Quantity.bytes(least)) of memory with \(threads) threads, but --memory is \(Quantity.bytes(memory.total))",
+                "the job needs \(Quantity.bytes(least)) of memory with \(threads) threads, but --memory is "
+                    + Quantity.bytes(memory.total),
                 file: recipe, advice: "raise --memory or lower --threads")
         }
         manager = JobManager(settings: settings, log: log)

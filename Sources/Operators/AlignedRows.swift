@@ -29,7 +29,8 @@ package final class AlignedRows: ElementSource {
     /// - Parameters:
     ///   - matrices: the stored matrices of all models that take part, as `map` counts them.
     ///   - rowLength: elements of a row, the same in all of them.
-    /// - Throws: `badData` unless the matrices are made of such rows and hold all that the map names, so that reading never fails for it.
+    /// - Throws: `badData` unless the matrices are made of such rows and hold all that the map names, so that reading never fails
+    ///   for it.
     package init(matrices: [any ElementSource], rowLength: Int, map: RowMap) throws(TesseraError) {
         guard rowLength > 0, matrices.allSatisfy({ $0.count % rowLength == 0 && $0.dtype.isArithmetic }) else {
             throw TesseraError(.badData, "the matrices that are to be aligned are not made of rows of \(rowLength) numbers")
@@ -40,7 +41,8 @@ package final class AlignedRows: ElementSource {
         if let short = matrices.indices.first(where: { matrices[$0].count / rowLength < needed[$0] }) {
             throw TesseraError(
                 .badData,
-                "the row map names row \(needed[short] - 1) of matrix \(short), which has \(matrices[short].count / rowLength) rows"
+                "the row map names row \(needed[short] - 1) of matrix \(short), which has "
+                    + "\(matrices[short].count / rowLength) rows"
             )
         }
         let (count, overflow) = map.rowCount.multipliedReportingOverflow(by: rowLength)
@@ -74,7 +76,8 @@ package final class AlignedRows: ElementSource {
         }
     }
 
-    /// Calls `body` for each run of the map that has elements in `range`: with those, and with the element at which the run begins.
+    /// Calls `body` for each run of the map that has elements in `range`: with those, and with the element at which the run
+    /// begins.
     private func forEachRun(
         in range: Range<Int>, _ body: (RowMap.Origin, _ part: Range<Int>, _ first: Int) throws -> Void
     ) rethrows {

@@ -2,8 +2,8 @@ import Core
 
 /// Which entries the breadcrumbs methods keep of a task vector of `n` entries.
 ///
-/// `⌊density·n⌋` entries stay after the `⌊gamma·n⌋` largest were dropped. Where there are fewer than that, the smallest stay. Both
-/// products are taken in float64.
+/// `⌊density·n⌋` entries stay after the `⌊gamma·n⌋` largest were dropped. Where there are fewer than that, the smallest stay.
+/// Both products are taken in float64.
 struct BreadcrumbShares: Sendable {
     private let gammas: [Double]
 

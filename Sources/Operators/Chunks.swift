@@ -16,8 +16,8 @@ package struct ChunkRate: Sendable, Hashable {
     /// The last byte is filled up.
     package func byteCount(ofElements count: Int) -> Int { ((count + unit - 1) / unit * bits + 7) / 8 }
 
-    /// Elements whose bytes make one block, in every output that is written chunk by chunk: so all of them can be written in one walk over
-    /// the sources. A float32 for each is just the largest block there is.
+    /// Elements whose bytes make one block, in every output that is written chunk by chunk: so all of them can be written in one
+    /// walk over the sources. A float32 for each is just the largest block there is.
     package static let chunk = TreeDigest.blockSize / MemoryLayout<Float>.stride
 
     /// Bytes of a block of such an output.
@@ -27,7 +27,8 @@ package struct ChunkRate: Sendable, Hashable {
 extension TensorPasses {
     /// Writes several outputs in one pass over the sources.
     ///
-    /// `body` writes what belongs to the tile in hand, at one place for each output, and adds the tile's share to `terms` float64 sums.
+    /// `body` writes what belongs to the tile in hand, at one place for each output, and adds the tile's share to `terms` float64
+    /// sums.
     ///
     /// - Parameters:
     ///   - rates: one for each of the first outputs, `nil` for those that are not written here.

@@ -11,8 +11,8 @@ package protocol ElementSource: Sendable {
         _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer,
         kernels: Kernels) throws
 
-    /// Where the bytes of `byteRange` (counted from the tensor's first byte) lie as they are stored, for as long as the source does; `nil` when
-    /// they have to be loaded or copied.
+    /// Where the bytes of `byteRange` (counted from the tensor's first byte) lie as they are stored, for as long as the source
+    /// does; `nil` when they have to be loaded or copied.
     func direct(_ byteRange: Range<Int>) -> UnsafeRawPointer?
 
     /// Copies the bytes of `byteRange` as they are stored.

@@ -4,8 +4,8 @@ package import TensorKernels
 
 /// A matrix with a low-rank adapter folded into it: `W + s·L·R`, with `L` of shape `[rows, rank]` and `R` of `[rank, columns]`.
 ///
-/// LoRA (arXiv 2106.09685): `L = B` and `R = A` as PEFT stores them, or both transposed where the matrix is (`fan_in_fan_out`, embeddings).
-/// The product is summed over the rank in ascending order in float32, scaled, then added.
+/// LoRA (arXiv 2106.09685): `L = B` and `R = A` as PEFT stores them, or both transposed where the matrix is (`fan_in_fan_out`,
+/// embeddings). The product is summed over the rank in ascending order in float32, scaled, then added.
 package final class LowRankUpdate: ElementSource {
     package var dtype: DType { matrix.dtype }
     package var count: Int { matrix.count }

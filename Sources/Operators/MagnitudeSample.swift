@@ -75,8 +75,8 @@ struct MagnitudeSample {
         return [patterns].largest(rank, in: 0 ... .largestMagnitude) ?? 0
     }
 
-    /// The variance of how many elements of the sample lie above a magnitude, by how much segments differ. For a share, of how many more
-    /// than that share of those that are not zero.
+    /// The variance of how many elements of the sample lie above a magnitude, by how much segments differ. For a share, of how
+    /// many more than that share of those that are not zero.
     private func spread(around pattern: UInt32, _ rank: OrderStatistics.Rank) -> Double {
         let share = if case .share(let share) = rank { Double(share) } else { 0.0 }
         var sum = 0.0, squares = 0.0

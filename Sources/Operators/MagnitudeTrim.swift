@@ -2,7 +2,8 @@ package import TensorKernels
 
 /// Which entries of each task vector a trim by magnitude keeps.
 ///
-/// Exact: of the entries that are equal to a threshold, those with the lowest flat index stay, so that as many remain as were asked for.
+/// Exact: of the entries that are equal to a threshold, those with the lowest flat index stay, so that as many remain as were
+/// asked for.
 package struct MagnitudeTrim: Sparsifier {
     private enum Rule: Sendable {
         case keepAll
@@ -28,7 +29,8 @@ package struct MagnitudeTrim: Sparsifier {
         OrderStatistics.memory(queries: models * queries, count: count)
     }
 
-    /// Reads the sources once, or as `OrderStatistics.find` does, and a span of them for each threshold that cuts through equal entries.
+    /// Reads the sources once, or as `OrderStatistics.find` does, and a span of them for each threshold that cuts through equal
+    /// entries.
     package init(_ shares: [Share], of models: [Int], in tensor: TensorPasses) throws {
         let total = tensor.count
         var rules: [Rule] = []

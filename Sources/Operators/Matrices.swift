@@ -48,7 +48,8 @@ final class MatrixAllowance: Sendable {
 extension TensorPasses {
     /// A matrix of zeros.
     ///
-    /// - Throws: `internal` when the operation would hold more than its cost says (`OperatorCost.matrixElements`): its memory was reserved before.
+    /// - Throws: `internal` when the operation would hold more than its cost says (`OperatorCost.matrixElements`): its memory was
+    ///   reserved before.
     package func matrix(rows: Int, columns: Int) throws(TesseraError) -> Matrix {
         guard let count = Shape.elementCount([rows, columns]) else {
             throw TesseraError(.internal, "a matrix of \(rows) times \(columns) elements")

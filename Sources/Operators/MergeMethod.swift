@@ -35,11 +35,13 @@ package enum IncompleteTensor: Sendable, Hashable {
     case copyBaseOrLeaveOut
 }
 
-/// What an operation needs of a machine for one tensor: memory, which is reserved before it begins, and time, by which shards are compared.
+/// What an operation needs of a machine for one tensor: memory, which is reserved before it begins, and time, by which shards are
+/// compared.
 package struct OperatorCost: Sendable, Hashable {
     /// How often every element of the sources is read. An order statistic whose sample was misleading takes three passes more.
     package let passes: Int
-    /// Arithmetic operations beyond the few for each element and pass that reading hides: those of a factorization, of fits, of adapters.
+    /// Arithmetic operations beyond the few for each element and pass that reading hides: those of a factorization, of fits, of
+    /// adapters.
     package let operations: Double
     /// float32 elements of the matrices that the operation holds at once (`TensorPasses.matrix`).
     package let matrixElements: Int
@@ -66,7 +68,8 @@ package struct OperatorCost: Sendable, Hashable {
     /// What one thread of an ordinary core reads, decodes, computes and writes: bytes per second, and operations per second.
     private static let bytesPerSecond = 2e9, operationsPerSecond = 4e9
 
-    /// Seconds that one thread would take. A rough estimate: good enough to tell a long shard from a short one, whatever the processor.
+    /// Seconds that one thread would take. A rough estimate: good enough to tell a long shard from a short one, whatever the
+    /// processor.
     ///
     /// - Parameters:
     ///   - read: bytes of all sources.

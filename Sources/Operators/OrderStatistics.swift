@@ -4,10 +4,10 @@ import TensorKernels
 
 /// Exact order statistics of float32 magnitudes that are computed tile by tile, without sorting.
 ///
-/// A stream is a row of numbers as long as the tensor: a task vector, a variance, an importance. A sample of it says between which two
-/// magnitudes the wanted element will lie (`MagnitudeSample`). One pass then counts what lies above the two and on them, and notes what
-/// lies between, so that the element is found among few. If the sample misled, two rounds of counting find the element
-/// (`MagnitudeHistogram`), and one more pass counts around it.
+/// A stream is a row of numbers as long as the tensor: a task vector, a variance, an importance. A sample of it says between
+/// which two magnitudes the wanted element will lie (`MagnitudeSample`). One pass then counts what lies above the two and on
+/// them, and notes what lies between, so that the element is found among few. If the sample misled, two rounds of counting find
+/// the element (`MagnitudeHistogram`), and one more pass counts around it.
 package struct OrderStatistics: Sendable {
     /// The numbers of a stream for the tile in hand.
     package typealias Entries = @Sendable (Tile, _ stream: Int) throws -> UnsafePointer<Float>
@@ -15,7 +15,8 @@ package struct OrderStatistics: Sendable {
     /// The place of an element among all, 1 being the largest magnitude.
     package enum Rank: Sendable, Hashable {
         case number(Int)
-        /// The smallest of the `⌊share · z⌋` largest, `z` being how many are not zero; the product is taken in float32 (mergekit-compatible).
+        /// The smallest of the `⌊share · z⌋` largest, `z` being how many are not zero; the product is taken in float32
+        /// (mergekit-compatible).
         case share(Float)
 
         /// Among `count` elements, so many of which are zero; 0 for none of them.
@@ -56,8 +57,8 @@ package struct OrderStatistics: Sendable {
     /// Patterns that are noted for a tensor at most, and the bytes of one: lists grow to twice what they hold.
     private static let noteLimit = 1 << 22, noteBytes = 2 * MemoryLayout<UInt32>.stride
 
-    /// For so many queries on a tensor of `count` elements: histograms, and a sample with a copy of its largest class. Notes, and more threads'
-    /// histograms, take what memory is left.
+    /// For so many queries on a tensor of `count` elements: histograms, and a sample with a copy of its largest class. Notes, and
+    /// more threads' histograms, take what memory is left.
     static func memory(queries: Int, count: Int) -> MemoryNeed {
         MemoryNeed(
             shared: queries * MagnitudeHistogram.byteCount

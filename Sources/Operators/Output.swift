@@ -2,8 +2,8 @@ import Core
 import TensorKernels
 
 extension TensorPasses {
-    /// Computes and stores every value of the tensor, in one pass over the sources, which has to be the last one: what `values` fills a buffer with
-    /// is what the codec encodes.
+    /// Computes and stores every value of the tensor, in one pass over the sources, which has to be the last one: what `values`
+    /// fills a buffer with is what the codec encodes.
     package func emit(_ values: @escaping TileValues) throws {
         guard let codec = try codec?.prepared(for: values, in: self) else {
             throw TesseraError(.internal, "an operation without a codec stores values")
@@ -74,8 +74,8 @@ extension TensorPasses {
     }
 }
 
-/// The blocks of an output whose elements are stored side by side, each in the same number of bits. Such blocks are filled in place: nothing is
-/// copied from a chunk's buffer.
+/// The blocks of an output whose elements are stored side by side, each in the same number of bits. Such blocks are filled in
+/// place: nothing is copied from a chunk's buffer.
 private struct ElementBlocks {
     /// Bytes of a block, and of all of them.
     let size: Int

@@ -4,8 +4,9 @@ import TensorKernels
 /// Keeps an entry of a task vector with a probability that grows with its rank in its row (DELLA, arXiv 2406.11617).
 ///
 /// With `r` the rank of `|d|` among the `R` entries of the row, from 1 for the smallest, equal ones by index:
-/// `p = (density − epsilon) + 2·epsilon·(r − 1)/(R − 1)`. A row runs along dimension 1, also with three or more dimensions; a tensor of
-/// one dimension is one row, and a row of one entry stays with the probability `density` (mergekit ends with an error there).
+/// `p = (density − epsilon) + 2·epsilon·(r − 1)/(R − 1)`. A row runs along dimension 1, also with three or more dimensions; a
+/// tensor of one dimension is one row, and a row of one entry stays with the probability `density` (mergekit ends with an error
+/// there).
 struct RankedDrop: Sparsifier {
     private let models: [Int]
     private let densities: [Double]
@@ -26,7 +27,8 @@ struct RankedDrop: Sparsifier {
                 let buffer = min(density, 1 - density)
                 throw TesseraError(
                     .badData,
-                    "density \(density) with epsilon \(epsilon) gives probabilities from \(density - epsilon) to \(density + epsilon), which have to lie between 0 and 1",
+                    "density \(density) with epsilon \(epsilon) gives probabilities "
+                        + "from \(density - epsilon) to \(density + epsilon), which have to lie between 0 and 1",
                     advice: "set 'epsilon' below \(buffer), or choose another density; density 0 and 1 need no epsilon")
             }
         }

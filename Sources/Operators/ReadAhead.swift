@@ -3,8 +3,8 @@ import Synchronization
 
 /// Asks for a tensor's input before it is read, so that the disk is busy while the processors are.
 ///
-/// Whatever a method does first, it goes over the tensor from its beginning to its end. What is read again is in memory by then, or the tensor is so large
-/// that nothing helps.
+/// Whatever a method does first, it goes over the tensor from its beginning to its end. What is read again is in memory by then,
+/// or the tensor is so large that nothing helps.
 package final class ReadAhead: Sendable {
     private let sources: [any ElementSource]
     private let count: Int

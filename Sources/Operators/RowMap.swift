@@ -1,7 +1,7 @@
 /// Where the rows of one model's aligned matrix come from, once vocabularies differ.
 ///
-/// Row `i` of an aligned matrix belongs to token `i` of the output vocabulary. The map says, for consecutive rows, which stored matrix
-/// they are read from; an untouched vocabulary is one run, however long. Sources are counted as the tensor's sources are.
+/// Row `i` of an aligned matrix belongs to token `i` of the output vocabulary. The map says, for consecutive rows, which stored
+/// matrix they are read from; an untouched vocabulary is one run, however long. Sources are counted as the tensor's sources are.
 package struct RowMap: Sendable, Hashable {
     /// A row of a stored matrix.
     package struct SourceRow: Sendable, Hashable {

@@ -10,8 +10,8 @@ package protocol ParallelRunner: Sendable {
     /// - Throws: `CancellationError` once nobody wants the result any more.
     func checkCancellation() throws
 
-    /// Calls `body` once with each index below `count`, in any order and at most `limit` at once; returns when all are done, throws what one
-    /// of them threw.
+    /// Calls `body` once with each index below `count`, in any order and at most `limit` at once; returns when all are done,
+    /// throws what one of them threw.
     func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws
 }
 
@@ -23,7 +23,8 @@ extension ParallelRunner {
 
 /// Takes the blocks of one output tensor.
 package protocol BlockSink: Sendable {
-    /// Takes a block, `byteRange` of the tensor, `step` bytes after `step` bytes, so that each can be hashed while it is in cache.
+    /// Takes a block, `byteRange` of the tensor, `step` bytes after `step` bytes, so that each can be hashed while it is in
+    /// cache.
     ///
     /// - Parameters:
     ///   - step: a power of two, at most that of a tile in the widest type; the last step may be shorter.
@@ -92,8 +93,8 @@ package struct TensorPasses: Sendable {
     /// fold must be exact: integers, minima, maxima, histograms.
     ///
     /// - Parameters:
-    ///   - partBytes: bytes of such a value, if they are many. The first value is part of what the tensor needs; as many more threads take part as
-    ///     there is memory left for.
+    ///   - partBytes: bytes of such a value, if they are many. The first value is part of what the tensor needs; as many more
+    ///     threads take part as there is memory left for.
     ///   - isLast: whether the sources are released behind the pass, since no other follows.
     package func fold<Part: Sendable>(
         _ initial: Part, partBytes: Int = 0, isLast: Bool = false,
@@ -184,8 +185,8 @@ package struct TensorPasses: Sendable {
 
     /// Folds every row of `length` consecutive elements into `width` float64 numbers.
     ///
-    /// Tiles cut rows into pieces. `body` makes the numbers of a tile's pieces, one piece after the other; `join` takes a later piece's into those of the earlier ones, in
-    /// order. As the tiles are fixed, so is the result to the last bit.
+    /// Tiles cut rows into pieces. `body` makes the numbers of a tile's pieces, one piece after the other; `join` takes a later
+    /// piece's into those of the earlier ones, in order. As the tiles are fixed, so is the result to the last bit.
     ///
     /// - Returns: the rows' numbers, one row after the other.
     package func rowStatistics(
@@ -227,9 +228,9 @@ package struct TensorPasses: Sendable {
 
     /// Adds up `terms` float64 quantities of every column, in a matrix of `width` columns.
     ///
-    /// `body` adds a tile's pieces of rows, elementwise, to the sums of the columns they lie in; `sums` holds all columns of the first
-    /// term, then those of the next. Runs of tiles have sums of their own, which are then added in order; how many there are
-    /// depends on the shape alone.
+    /// `body` adds a tile's pieces of rows, elementwise, to the sums of the columns they lie in; `sums` holds all columns of the
+    /// first term, then those of the next. Runs of tiles have sums of their own, which are then added in order; how many there
+    /// are depends on the shape alone.
     ///
     /// - Returns: for each term the sums of all columns, one term after the other.
     package func columnSums(

@@ -76,8 +76,8 @@ package final class Tile {
         return target
     }
 
-    /// The tile of source `index` as it is stored where it lies in memory, else as float32 in its slot. Not to be asked for of a source
-    /// whose slot was changed.
+    /// The tile of source `index` as it is stored where it lies in memory, else as float32 in its slot. Not to be asked for of a
+    /// source whose slot was changed.
     func stored(_ index: Int) throws -> StoredVector {
         if contents[index] != .source, let vector = direct(index, range) { return vector }
         return StoredVector(try self.source(index), .f32)
@@ -128,8 +128,8 @@ package final class Tile {
         slab + (sources.count + index) * FixedTree.tileElements
     }
 
-    /// Elements of a task vector anywhere in the tensor, loaded into a method's own buffer. Overwrites `scratch(1)`. The slots of the tile in hand
-    /// must hold what was loaded into them.
+    /// Elements of a task vector anywhere in the tensor, loaded into a method's own buffer. Overwrites `scratch(1)`. The slots of
+    /// the tile in hand must hold what was loaded into them.
     func loadTaskVector(_ index: Int, _ elements: Range<Int>, into target: UnsafeMutablePointer<Float>) throws {
         guard let base = inputs.base else { throw TesseraError(.internal, "a task vector without a base") }
         if let source = rebuilt[index] {

@@ -4,8 +4,9 @@ import FoundationEssentials
 
 /// A LoRA adapter as PEFT saves it: `adapter_config.json` beside `adapter_model.safetensors`.
 ///
-/// `W += s·B·A` with `s = alpha / r`, or `alpha / √r` for rank-stabilised LoRA (arXiv 2312.03732); `r` is what the factors' shapes say, `alpha`
-/// the module's own where `alpha_pattern` names it. Modules that were trained whole (`modules_to_save`) replace the model's.
+/// `W += s·B·A` with `s = alpha / r`, or `alpha / √r` for rank-stabilised LoRA (arXiv 2312.03732); `r` is what the factors'
+/// shapes say, `alpha` the module's own where `alpha_pattern` names it. Modules that were trained whole (`modules_to_save`)
+/// replace the model's.
 struct Adapter {
     enum Change {
         /// The factors, the scale, and whether the product is transposed.
@@ -32,7 +33,8 @@ struct Adapter {
     }
 
     /// - Parameter model: what it changes.
-    /// - Throws: `badData` for an adapter of another kind, or one that does not belong to such a model; `inputMissing` when a file is not there.
+    /// - Throws: `badData` for an adapter of another kind, or one that does not belong to such a model; `inputMissing` when a
+    ///   file is not there.
     init(directory: String, of model: Checkpoint, in files: any InputFiles) throws(TesseraError) {
         self.directory = directory
         let configPath = "\(directory)/\(Self.configName)"

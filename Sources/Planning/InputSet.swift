@@ -17,6 +17,8 @@ struct InputSet {
         /// The number of its first file when the files of all inputs are counted in order.
         let firstFile: Int
         let layers: LayerStacks
+        /// Whether any of the checkpoint's tensors may hold scaled float8 numbers.
+        let holdsFloat8: Bool
 
         /// What the hub calls it, if it lies in the hub's cache.
         var repository: String? {
@@ -138,7 +140,8 @@ struct InputSet {
         }
     }
 
-    /// A model that is not where the recipe says is a mistake of that line; what is wrong inside a file stays a matter of that file.
+    /// A model that is not where the recipe says is a mistake of that line; what is wrong inside a file stays a matter of that
+    /// file.
     private static func blame(
         _ named: Located<ModelReference>, for error: TesseraError, in recipeFile: String?
     ) -> TesseraError {
@@ -204,7 +207,10 @@ struct InputSet {
         }
         return Input(
             reference: reference, checkpoint: checkpoint, adapter: adapter, task: task, files: files, firstFile: firstFile,
-            layers: LayerStacks(names: checkpoint.tensorNames))
+            layers: LayerStacks(names: checkpoint.tensorNames),
+            holdsFloat8: checkpoint.parts.contains { part in
+                part.header.tensors.contains { $0.dtype.isArithmetic && $0.dtype.bitWidth == 8 }
+            })
     }
 
     /// - Throws: `notAllowed` for a link to somewhere outside the roots; links inside, as in the hub's cache, are followed.

@@ -3,7 +3,8 @@ import Glibc
 import Recipes
 import Work
 
-/// Finds the directory of a model that a recipe names: a path, or a repository in the Hugging Face hub's local cache. Never asks a network.
+/// Finds the directory of a model that a recipe names: a path, or a repository in the Hugging Face hub's local cache. Never asks
+/// a network.
 struct ModelLocator {
     let roots: Roots
     let workingDirectory: String
@@ -62,7 +63,8 @@ struct ModelLocator {
     }
 }
 
-/// A repository of the hub as its cache lays it out: `models--ORG--NAME/refs/REVISION` names a commit, `snapshots/COMMIT` holds its files.
+/// A repository of the hub as its cache lays it out: `models--ORG--NAME/refs/REVISION` names a commit, `snapshots/COMMIT` holds
+/// its files.
 private struct HubRepository {
     let cache: String
     let name: String

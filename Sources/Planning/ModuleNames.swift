@@ -1,8 +1,8 @@
 /// To which part of a model of several parts a tensor belongs, by its name.
 ///
-/// The names of the parts are mergekit's. What tells them apart is how published checkpoints of such families name their tensors: the vision
-/// side and the projector carry their role in the name, and encoder-decoder models begin with it. A model with none of these has one module,
-/// `default`.
+/// The names of the parts are mergekit's. What tells them apart is how published checkpoints of such families name their tensors:
+/// the vision side and the projector carry their role in the name, and encoder-decoder models begin with it. A model with none of
+/// these has one module, `default`.
 enum ModuleNames {
     static let single = "default"
 

@@ -44,7 +44,8 @@ struct OutputTensorList {
         let layer: Int
     }
 
-    /// Where the recipe chooses the layers, by the text before their number: for each layer of the output, that of its first source.
+    /// Where the recipe chooses the layers, by the text before their number: for each layer of the output, that of its first
+    /// source.
     private(set) var layerOrigins: [ExactText: [LayerOrigin]] = [:]
 
     /// The tensors in byte order of their names, the order in which they are packed into parts.
@@ -177,7 +178,8 @@ struct OutputTensorList {
         }
     }
 
-    /// Layers one on top of the other. What lies before the first layer comes from the first slice's models, what lies behind from the last's.
+    /// Layers one on top of the other. What lies before the first layer comes from the first slice's models, what lies behind
+    /// from the last's.
     private mutating func stacked(_ slices: [Slice], names: [String], line: Int) -> [OutputTensorSpec] {
         let prefixes = LayerStacks(names: names).counts.keys.sorted()
         guard let prefix = prefixes.first, prefixes.count == 1 else {

@@ -2,8 +2,8 @@ import Core
 import Operators
 import Recipes
 
-/// Finds parameters that a recipe sets in vain: names that the method does not have, values at a place where nobody looks for them, values
-/// that make no sense wherever they apply, and filters that fit nothing.
+/// Finds parameters that a recipe sets in vain: names that the method does not have, values at a place where nobody looks for
+/// them, values that make no sense wherever they apply, and filters that fit nothing.
 struct ParameterNames {
     let recipe: Recipe
     let method: any MergeMethod.Type

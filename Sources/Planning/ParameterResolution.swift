@@ -27,7 +27,8 @@ struct ParameterResolution {
         filters = ParameterNames(recipe: recipe, method: method).conditions
     }
 
-    /// The values for the spec's sources, all of which the models have, with which the method has been bound to see whether they go together.
+    /// The values for the spec's sources, all of which the models have, with which the method has been bound to see whether they
+    /// go together.
     mutating func boundValues(for spec: OutputTensorSpec) throws(Problems) -> ParameterValues {
         let key = Key(
             slice: spec.slice, models: spec.sources.map(\.model), position: spec.position,

@@ -83,8 +83,8 @@ package enum DerivedFile: Sendable {
 
 /// What a recipe means for given inputs, made from headers alone: the exact output and the work that makes it.
 ///
-/// A job whose output depends on the values of its inputs begins with a plan that only looks at them, an analysis stage: it has no parts, and
-/// `Planner.plan` makes the plan that follows from the statistics of all stages so far.
+/// A job whose output depends on the values of its inputs begins with a plan that only looks at them, an analysis stage: it has
+/// no parts, and `Planner.plan` makes the plan that follows from the statistics of all stages so far.
 package struct Plan: Sendable {
     package let recipeText: String
     /// What messages call the recipe.
@@ -113,7 +113,8 @@ package struct Plan: Sendable {
 
     /// The parts of all inputs, as the shards' sources count them.
     private let allFiles: [InputFile]
-    /// For each of them the first that is the same: a store's tasks bring their base along, which is one file however many inputs name it.
+    /// For each of them the first that is the same: a store's tasks bring their base along, which is one file however many inputs
+    /// name it.
     private let firstOccurrences: [Int]
 
     /// What is enough for any of its tensors.

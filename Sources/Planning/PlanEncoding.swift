@@ -5,14 +5,14 @@ import TaskVectors
 import TensorKernels
 import Work
 
-/// The canonical encoding of a plan, whose SHA-256 is the plan's digest. It covers everything that decides an output byte, and nothing else:
-/// no place on this machine, no label, no cut into shards. Golden digests in `Tests/Planning` hold it fast; who changes what is written here
-/// raises `version`.
+/// The canonical encoding of a plan, whose SHA-256 is the plan's digest. It covers everything that decides an output byte, and
+/// nothing else: no place on this machine, no label, no cut into shards. Golden digests in `Tests/Planning` hold it fast; who
+/// changes what is written here raises `version`.
 ///
-/// Integers are 64 bits, two's complement, little-endian; numbers are the bits of an IEEE double, as such an integer; a flag is one byte, 0 or
-/// 1; a text is its number of bytes and its UTF-8; a digest is its 32 bytes; a type is its safetensors name, as a text. `X*` is a count and so
-/// many X, `X?` is a flag and X where the flag is 1, and `map` is `(text name, X)*` in byte order of the names. A case of several begins with
-/// its tag, one byte.
+/// Integers are 64 bits, two's complement, little-endian; numbers are the bits of an IEEE double, as such an integer; a flag is
+/// one byte, 0 or 1; a text is its number of bytes and its UTF-8; a digest is its 32 bytes; a type is its safetensors name, as a
+/// text. `X*` is a count and so many X, `X?` is a flag and X where the flag is 1, and `map` is `(text name, X)*` in byte order of
+/// the names. A case of several begins with its tag, one byte.
 ///
 /// ```
 /// plan        = version: one byte, integer numericsVersion, input*, part*, tensor*
@@ -23,7 +23,8 @@ import Work
 /// output      = text name, type, integer byteCount, integer part, integer offset, integer blockSize
 ///
 /// operation   = 0 merge | 1 encoding
-/// merge       = text method, value map shared, (value map)* perInput, integer? base, integer? randomKey
+/// merge       = text method, value map shared, (value map)* perInput, integer? base, integer? randomKey,
+///               text codec, type
 /// value       = 0 number | 1 flag
 ///
 /// source      = 0 stored | 1 source, lowRank | 2 source base, vector | 3 source* matrices, aligned
@@ -161,6 +162,8 @@ struct PlanEncoding: ~Copyable {
         list(merge.values.perInput) { $0.values($1) }
         optional(merge.base) { $0.integer($1) }
         optional(merge.randomKey) { $0.bits($1) }
+        text(merge.codec.name)
+        type(merge.codec.dtype)
     }
 
     private mutating func values(_ values: [String: ParameterValue]) {

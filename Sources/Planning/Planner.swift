@@ -7,12 +7,12 @@ package import Work
 
 /// Makes a plan from a recipe and the headers of its inputs. Reads no tensor data, and reports every problem at once.
 package enum Planner {
-    /// The plan of the stage that follows those whose statistics are given: a function of the request, the statistics and the files that the
-    /// request names, which has to find the same inputs each time (`PlanRequest.pinnedInputs`).
+    /// The plan of the stage that follows those whose statistics are given: a function of the request, the statistics and the
+    /// files that the request names, which has to find the same inputs each time (`PlanRequest.pinnedInputs`).
     ///
     /// - Parameter statistics: of each analysis stage so far, by the models' name for a tensor.
-    /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs; `badData` for inputs that have changed since the first
-    ///   stage; `internal` for statistics that are not those of the recipe's stages.
+    /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs; `badData` for inputs that have changed
+    ///   since the first stage; `internal` for statistics that are not those of the recipe's stages.
     package static func plan(_ request: PlanRequest, after statistics: [[ExactText: TensorStatistics]] = []) throws -> Plan {
         switch try JobRecipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict) {
         case .merge(let recipe): try plan(recipe, request)

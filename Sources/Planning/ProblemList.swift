@@ -11,7 +11,8 @@ struct ProblemList {
 
     init(file: String?) { self.file = file }
 
-    /// The same complaint about the recipe itself, met at every tensor, is kept once, though a gradient gives it other numbers in each layer.
+    /// The same complaint about the recipe itself, met at every tensor, is kept once, though a gradient gives it other numbers in
+    /// each layer.
     mutating func add(_ more: [TesseraError]) {
         for problem in more where seen.insert(Self.key(of: problem)).inserted {
             count += 1

@@ -4,8 +4,9 @@ import Work
 
 /// Cuts a job layer-wise into shards.
 ///
-/// Shards are in the order of people, `layers.2` before `layers.10`. A shard is whole tensors of one layer, up to `targetBytes` of output; a tensor above that is a shard alone. What belongs to no layer
-/// (embeddings, heads, final norms) makes shards of its own.
+/// Shards are in the order of people, `layers.2` before `layers.10`. A shard is whole tensors of one layer, up to `targetBytes`
+/// of output; a tensor above that is a shard alone. What belongs to no layer (embeddings, heads, final norms) makes shards of its
+/// own.
 struct ShardCutter {
     /// Large enough that a lease costs nothing beside it, small enough that losing one loses little.
     static let defaultTargetBytes = 64 << 20

@@ -25,7 +25,8 @@ struct Sidecars {
     ]
 
     /// - Returns: the files, and what the user should know of them.
-    /// - Throws: `notAllowed` for a file that is a link to somewhere outside the roots, `badData` for one that cannot be changed as it must.
+    /// - Throws: `notAllowed` for a file that is a link to somewhere outside the roots, `badData` for one that cannot be changed
+    ///   as it must.
     func make() throws(TesseraError) -> (files: [SidecarFile], remarks: [String]) {
         let (config, configRemarks) = config()
         var files = config.map { [SidecarFile(name: Checkpoint.configName, bytes: $0)] } ?? []
@@ -78,7 +79,8 @@ struct Sidecars {
     private static let layerCountKeys = ["num_hidden_layers", "n_layer", "n_layers", "num_layers"]
     private static let tieKey = "tie_word_embeddings"
 
-    /// The primary's config with the output's dtype under whichever of its two names the config uses, number of layers and rows, and ties.
+    /// The primary's config with the output's dtype under whichever of its two names the config uses, number of layers and rows,
+    /// and ties.
     private func config() -> (bytes: [UInt8]?, remarks: [String]) {
         guard var config = primary.config else { return (nil, []) }
         var remarks: [String] = []

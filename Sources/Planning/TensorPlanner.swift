@@ -73,7 +73,8 @@ struct TensorPlanner {
 
     /// Looks the sources up.
     ///
-    /// A head that a model ties to its embedding is that embedding; biases and buffers may be missing in some models; anything else may not.
+    /// A head that a model ties to its embedding is that embedding; biases and buffers may be missing in some models; anything
+    /// else may not.
     private func find(_ spec: OutputTensorSpec) throws(Problems) -> Found {
         var present: [OutputTensorSpec.Source] = [], sources: [SourceReference] = [], shapes: [[Int]] = []
         var lacking: [String] = []
@@ -110,7 +111,8 @@ struct TensorPlanner {
         return Found(spec: reduced, sources: sources, shapes: shapes, method: method)
     }
 
-    /// What is done with an optional tensor that some models lack: by the method if its contract still holds, else as the method says.
+    /// What is done with an optional tensor that some models lack: by the method if its contract still holds, else as the method
+    /// says.
     private func substitute(for spec: OutputTensorSpec) -> (method: (any MergeMethod.Type)?, isBaseAlone: Bool)? {
         let hasBase = spec.base != nil, contract = method.inputs
         let models = spec.sources.count - (contract.givesBaseARole && hasBase ? 1 : 0)
@@ -175,7 +177,7 @@ struct TensorPlanner {
 
     /// - Throws: a problem where a source's elements are values only together with scales.
     private func checkScales(of found: Found) throws(Problems) {
-        for (source, reference) in zip(found.spec.sources, found.sources) where reference.dtype.bitWidth == 8 {
+        for source in found.spec.sources where inputs.inputs[source.model].holdsFloat8 {
             let input = inputs.inputs[source.model]
             if let scaled = input.scaledCodes(storedName(of: source.name, in: input)) {
                 throw problem(found.spec.name, scaled.problem, advice: scaled.advice)
@@ -183,8 +185,8 @@ struct TensorPlanner {
         }
     }
 
-    /// The sources of a tensor with a vocabulary axis, their rows brought together; `nil` for any other tensor, and where the recipe leaves rows
-    /// alone.
+    /// The sources of a tensor with a vocabulary axis, their rows brought together; `nil` for any other tensor, and where the
+    /// recipe leaves rows alone.
     private func alignedSources(of found: Found) throws(Problems) -> [SourceReference]? {
         guard let vocabulary, TensorName(found.spec.name).hasVocabularyAxis, (1...2).contains(found.shapes[0].count) else {
             return nil
@@ -229,7 +231,8 @@ struct TensorPlanner {
 }
 
 extension DType {
-    /// The narrowest of the arithmetic types that holds the values of all: float16 and bfloat16 make float32, the two float8 types float16.
+    /// The narrowest of the arithmetic types that holds the values of all: float16 and bfloat16 make float32, the two float8
+    /// types float16.
     fileprivate static func narrowest(holding types: Set<DType>) -> DType {
         // Every wider type holds both of float8.
         let wide = types.filter { $0.bitWidth > 8 }

@@ -1,7 +1,8 @@
 import Core
 import Work
 
-/// A worker's connection as `CoordinatorSession` sees it: credit, blocks that are being stored, results that wait for them, fetches.
+/// A worker's connection as `CoordinatorSession` sees it: credit, blocks that are being stored, results that wait for them,
+/// fetches.
 struct AdmittedWorker: Sendable {
     private(set) var lastHeard: Duration
     private var bytesReceived = 0
@@ -49,7 +50,8 @@ struct AdmittedWorker: Sendable {
         }
     }
 
-    /// The leases that a heartbeat names, and those of held results: to the worker they are over, but a slow disk must not end them.
+    /// The leases that a heartbeat names, and those of held results: to the worker they are over, but a slow disk must not end
+    /// them.
     private mutating func renewed(by beat: Heartbeat) -> [LeaseProgress] {
         let last = progress
         progress = Dictionary(beat.leases.map { ($0.attempt, $0.bytesDone) }) { $1 }

@@ -14,8 +14,8 @@ package enum BlockCodec: UInt8, Sendable, Hashable {
     /// Packing must save at least one byte in this many to be worth its time.
     private static let leastGain = 10
 
-    /// Writes a block's bytes at the end of `buffer`, packed if a sample from its middle says that it pays. Dense float data never does, sparse and
-    /// quantized data does.
+    /// Writes a block's bytes at the end of `buffer`, packed if a sample from its middle says that it pays. Dense float data
+    /// never does, sparse and quantized data does.
     static func pack(_ bytes: UnsafeRawBufferPointer, elementWidth: Int, to buffer: inout ByteBuffer) -> BlockCodec {
         let middle = (bytes.count - min(bytes.count, sampleBytes)) / 2 / elementWidth * elementWidth
         let sample = UnsafeRawBufferPointer(rebasing: bytes[middle..<min(bytes.count, middle + sampleBytes)])
@@ -61,7 +61,8 @@ package struct PackedBlock: Sendable, Hashable {
 
     /// Calls `body` with the block's own bytes.
     ///
-    /// - Throws: `protocolMismatch` when the payload does not unpack to exactly `length` bytes, which are also the most that is written.
+    /// - Throws: `protocolMismatch` when the payload does not unpack to exactly `length` bytes, which are also the most that is
+    ///   written.
     package func withUnpacked<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) throws -> Result {
         switch codec {
         case .stored:

@@ -82,7 +82,8 @@ package struct CoordinatorSession: Sendable {
     /// A fetch is answered, and the answer has left.
     package mutating func answeredFetch() -> [Action] { withWorker { $0.answeredFetch() } }
 
-    /// - Parameter bytesReceived: all bytes of this connection so far. Any byte is a sign of life, also one of an unfinished frame.
+    /// - Parameter bytesReceived: all bytes of this connection so far. Any byte is a sign of life, also one of an unfinished
+    ///   frame.
     package mutating func tick(at now: Duration, bytesReceived: Int) -> [Action] {
         switch state {
         case .greeting(let deadline) where now >= deadline: return close("no hello in time")
@@ -100,12 +101,14 @@ package struct CoordinatorSession: Sendable {
         let version = Int(FrameHeader.protocolVersion)
         guard hello.oldestVersion <= version, version <= hello.newestVersion else {
             return refuse(
-                "it speaks protocol \(hello.oldestVersion) to \(hello.newestVersion) (build \(hello.build)), the coordinator \(version) (build \(build))"
+                "it speaks protocol \(hello.oldestVersion) to \(hello.newestVersion) (build \(hello.build)), "
+                    + "the coordinator \(version) (build \(build))"
             )
         }
         guard hello.role == .client || hello.numericsVersion == numericsVersion else {
             return refuse(
-                "it computes with numerics \(hello.numericsVersion) (build \(hello.build)), the coordinator with \(numericsVersion) (build \(build)): their results would differ"
+                "it computes with numerics \(hello.numericsVersion) (build \(hello.build)), "
+                    + "the coordinator with \(numericsVersion) (build \(build)): their results would differ"
             )
         }
         let welcome = Welcome(

@@ -63,7 +63,8 @@ package struct FrameHeader: Sendable, Hashable {
     /// Reads the header at the reader index, which moves behind it.
     ///
     /// - Returns: `nil` while fewer than 64 bytes have arrived.
-    /// - Throws: `FrameError` for what is no header of this protocol version. The body's length is the sender's claim (`FrameLimits`).
+    /// - Throws: `FrameError` for what is no header of this protocol version. The body's length is the sender's claim
+    ///   (`FrameLimits`).
     package init?(readFrom buffer: inout ByteBuffer) throws(FrameError) {
         let start = buffer.readerIndex
         guard let magic: UInt32 = buffer.getInteger(at: start, endianness: .little) else { return nil }

@@ -3,8 +3,8 @@ import TensorKernels
 
 /// Cuts a byte stream into frames, from pieces as they arrive.
 ///
-/// The decoder keeps at most one frame, and allocates nothing for its body before the header's checksum holds and the length is within
-/// `limits`. A body is copied once, or not at all if it arrived in one piece.
+/// The decoder keeps at most one frame, and allocates nothing for its body before the header's checksum holds and the length is
+/// within `limits`. A body is copied once, or not at all if it arrived in one piece.
 package struct FrameDecoder: Sendable {
     private var header: FrameHeader?
     /// The beginning of the header, or of its body.

@@ -44,13 +44,14 @@ extension FrameError: CustomStringConvertible {
         }
     }
 
-    /// Whether the peer, or what lies between, garbled bytes. The end of a stream in the middle of a frame is a lost connection instead.
+    /// Whether the peer, or what lies between, garbled bytes. The end of a stream in the middle of a frame is a lost connection
+    /// instead.
     package var isDamage: Bool { self != .truncated }
 
     /// The error as users see it.
     ///
-    /// - Parameter isGreeting: whether the peer has not said anything valid yet. Only then does the error tell what kind of peer it is, and
-    ///   another try is pointless. Later on, the error tells of a broken connection.
+    /// - Parameter isGreeting: whether the peer has not said anything valid yet. Only then does the error tell what kind of peer
+    ///   it is, and another try is pointless. Later on, the error tells of a broken connection.
     package func asTesseraError(isGreeting: Bool) -> TesseraError {
         switch self {
         case .notTessera, .version, .unknownType, .reservedBits, .unexpectedType, .tooLarge:

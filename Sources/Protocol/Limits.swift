@@ -1,7 +1,7 @@
 import Core
 
-/// Every bound of the protocol, by name and unit. A peer that exceeds one is refused before anything is allocated for it or computed from
-/// it.
+/// Every bound of the protocol, by name and unit. A peer that exceeds one is refused before anything is allocated for it or
+/// computed from it.
 package enum Limits {
     // MARK: Frames
 

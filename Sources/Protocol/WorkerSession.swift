@@ -7,7 +7,8 @@ package import Core
 ///     └──refusal, silence──▶ closed
 /// ```
 ///
-/// Draining is a part of working: asked for, confirmed by the coordinator (so that no lease can be on its way any more), and over when no lease is left.
+/// Draining is a part of working: asked for, confirmed by the coordinator (so that no lease can be on its way any more), and over
+/// when no lease is left.
 package struct WorkerSession: Sendable {
     /// What the driver does next, in order.
     package enum Action: Sendable, Equatable {
@@ -86,8 +87,8 @@ package struct WorkerSession: Sendable {
 
     /// Something arrived that is no valid frame or message of a coordinator.
     ///
-    /// As the first answer it tells that the other side is no coordinator for this build, and the end is final. Later on it tells of a damaged
-    /// connection, which the worker makes anew.
+    /// As the first answer it tells that the other side is no coordinator for this build, and the end is final. Later on it tells
+    /// of a damaged connection, which the worker makes anew.
     package mutating func garbled(_ error: TesseraError) -> [Action] {
         guard case .greeting = state else { return close(TesseraError(.unreachable, error.problem), isFinal: false) }
         return close(error, isFinal: error.code == .protocolMismatch)
@@ -120,8 +121,8 @@ package struct WorkerSession: Sendable {
 
     /// - Parameters:
     ///   - bytesReceived: all bytes of this connection so far. Any byte is a sign of life, also one of an unfinished frame.
-    ///   - progress: of the leases that are at work, for the heartbeat that may be due. A heartbeat names every lease that has not `ended`,
-    ///     also leases that have not begun and leases whose result is still on its way.
+    ///   - progress: of the leases that are at work, for the heartbeat that may be due. A heartbeat names every lease that has
+    ///     not `ended`, also leases that have not begun and leases whose result is still on its way.
     package mutating func tick(at now: Duration, bytesReceived: Int, progress: [LeaseProgress]) -> [Action] {
         switch state {
         case .greeting(let deadline) where now >= deadline:
@@ -157,7 +158,8 @@ extension WorkerSession.Working {
     fileprivate mutating func received(_ message: Message, at now: Duration) -> [WorkerSession.Action]? {
         switch message {
         case .heartbeatAnswer(let answer):
-            // The leases that the heartbeat named begin anew, counted from when it was sent: never later than the coordinator counts.
+            // The leases that the heartbeat named begin anew, counted from when it was sent: never later than the coordinator
+            // counts.
             guard let beat = unanswered[answer.number] else { return [] }
             unanswered = unanswered.filter { $0.key > answer.number }
             for attempt in beat.named {

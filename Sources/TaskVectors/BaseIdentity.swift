@@ -22,7 +22,8 @@ package struct BaseIdentity: Sendable, Hashable, Codable {
     /// Pieces of a sample, and bytes of each.
     private static let pieces = 64, pieceBytes = 64
 
-    /// SHA-256 over 64 pieces of 64 bytes, spread evenly over the tensor from its first to its last byte; over all of a smaller tensor.
+    /// SHA-256 over 64 pieces of 64 bytes, spread evenly over the tensor from its first to its last byte; over all of a smaller
+    /// tensor.
     package static func sample(of source: any ElementSource) throws -> Digest {
         let byteCount = source.count * source.dtype.bitWidth / 8
         let hash = try SHA256()

@@ -210,8 +210,8 @@ package struct PackedVector: Sendable {
         for (part, stored) in stored(range) { part.release(stored) }
     }
 
-    /// What of each part the elements of `range` are read from. Of a sparse vector's values, those of the tiles that `range` lies in. The grid of
-    /// a whole tensor was read when the vector was opened.
+    /// What of each part the elements of `range` are read from. Of a sparse vector's values, those of the tiles that `range` lies
+    /// in. The grid of a whole tensor was read when the vector was opened.
     private func stored(_ range: Range<Int>) -> [(StoredTensor, Range<Int>)] {
         guard !range.isEmpty else { return [] }
         var values = range

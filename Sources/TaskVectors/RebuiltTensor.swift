@@ -2,8 +2,8 @@ package import Core
 package import Operators
 package import TensorKernels
 
-/// A tensor of a fine-tune, rebuilt while it is read: `b + f·v`, where `v` is its own vector, its own and the store's shared one added, or the
-/// shared one where its bitmap is set (docs/task-vectors.md).
+/// A tensor of a fine-tune, rebuilt while it is read: `b + f·v`, where `v` is its own vector, its own and the store's shared one
+/// added, or the shared one where its bitmap is set (docs/task-vectors.md).
 package struct RebuiltTensor: DifferenceSource {
     package var dtype: DType { base.dtype }
     package var count: Int { base.count }

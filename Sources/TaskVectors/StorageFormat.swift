@@ -5,11 +5,13 @@ package import Operators
 package struct Grid: Sendable, Hashable {
     /// The elements that share a scale and a zero point.
     package enum Granularity: Sendable, Hashable {
-        /// All of the tensor, over their range, as the paper has it: scale float32, zero float64, since a range far from zero makes it large.
+        /// All of the tensor, over their range, as the paper has it: scale float32, zero float64, since a range far from zero
+        /// makes it large.
         case tensor
         /// A row of the last axis, over its range and zero: scale bfloat16, zero a byte.
         case row
-        /// So many consecutive elements, in C order: scale bfloat16, zero by `Kernels.fittedZero`. The scale is fitted to the elements.
+        /// So many consecutive elements, in C order: scale bfloat16, zero by `Kernels.fittedZero`. The scale is fitted to the
+        /// elements.
         case group(Int)
     }
 
@@ -126,7 +128,8 @@ extension StorageFormat {
 extension Grid {
     fileprivate func codeBytes(_ count: Int) -> Int { (count * bits + 7) / 8 }
 
-    /// Scales and zero points. Those of a whole tensor and of rows are known before the walk over the elements, and written at once.
+    /// Scales and zero points. Those of a whole tensor and of rows are known before the walk over the elements, and written at
+    /// once.
     fileprivate func parameters(shape: [Int]) -> [FormatTensor] {
         let count = scaleCount(in: shape)
         switch granularity {

@@ -27,7 +27,8 @@ package struct CounterRandom: Sendable, Hashable {
         kernels.table.pointee.draw(key, stream, UInt64(first), words, count)
     }
 
-    /// Flags each of the elements `first`, `first + 1`, ... with 1 with the given probability (below 1), to 2⁻³², and the others with 0.
+    /// Flags each of the elements `first`, `first + 1`, ... with 1 with the given probability (below 1), to 2⁻³², and the others
+    /// with 0.
     package func flag(
         probability: Double, first: Int, _ flags: UnsafeMutablePointer<UInt8>, count: Int, kernels: Kernels
     ) {

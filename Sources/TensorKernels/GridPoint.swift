@@ -27,8 +27,8 @@ package struct GridPoint: Sendable, Hashable {
     /// What is added to the product; 0 where every code is.
     let offset: Double
 
-    /// The paper's grid over a range: `s = largest / (max − min)`, `z = −round(s · min)`, both float32; numbers that are all the same are
-    /// one scale away from zero (arXiv 2503.06921; docs/task-vectors.md).
+    /// The paper's grid over a range: `s = largest / (max − min)`, `z = −round(s · min)`, both float32; numbers that are all the
+    /// same are one scale away from zero (arXiv 2503.06921; docs/task-vectors.md).
     package static func published(_ range: ValueRange, largestCode: Int) -> GridPoint {
         let span = range.highest - range.lowest, top = Float(largestCode)
         guard span > 0 else {

@@ -1,7 +1,7 @@
 internal import CTensorKernels
 
-/// The loops over sparse task vectors. A bitmap is a stream of codes of one bit: element `i` has bit `i % 8` of byte `i / 8`, and the last byte is
-/// filled up with zeros.
+/// The loops over sparse task vectors. A bitmap is a stream of codes of one bit: element `i` has bit `i % 8` of byte `i / 8`, and
+/// the last byte is filled up with zeros.
 extension Kernels {
     // MARK: Making bitmaps
 
@@ -25,10 +25,11 @@ extension Kernels {
         table.pointee.bits_agreeing(x, y, bits, count)
     }
 
-    /// Flags of 1 where an element stays: in each block of `block` elements the `kept` largest magnitudes among those whose `taken` is 0.
+    /// Flags of 1 where an element stays: in each block of `block` elements the `kept` largest magnitudes among those whose
+    /// `taken` is 0.
     ///
-    /// Of equal ones the first go first, and a zero never stays. If fewer than `kept` elements are not taken, the largest of the others make
-    /// up for the missing ones.
+    /// Of equal ones the first go first, and a zero never stays. If fewer than `kept` elements are not taken, the largest of the
+    /// others make up for the missing ones.
     ///
     /// - Parameters:
     ///   - block: at most `blockLimit`; the last block may be shorter.

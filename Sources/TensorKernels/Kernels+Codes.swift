@@ -1,7 +1,8 @@
 internal import CTensorKernels
 
-/// The loops over quantized task vectors. A stream of codes of `bits` bits (1...8) has code `i` in its bits `i·bits ..< (i + 1)·bits`; bit `k`
-/// is bit `k % 8` of byte `k / 8`, and the last byte is filled up with zeros. Nothing beyond the codes' last byte is read or written.
+/// The loops over quantized task vectors. A stream of codes of `bits` bits (1...8) has code `i` in its bits
+/// `i·bits ..< (i + 1)·bits`; bit `k` is bit `k % 8` of byte `k / 8`, and the last byte is filled up with zeros. Nothing beyond
+/// the codes' last byte is read or written.
 extension Kernels {
     /// Bytes of `count` codes.
     package static func streamByteCount(_ count: Int, bits: Int) -> Int { (count * bits + 7) / 8 }
@@ -90,8 +91,9 @@ extension Kernels {
 
     /// Codes each group of finite numbers on a grid of its own, whose zero is `fittedZero`.
     ///
-    /// The codes are those of the scale that errs least, as far as a search finds it. The stored scale is the one with `Σ xx̂ = Σ x²`, so
-    /// that the vector is not shortened on the whole; least squares alone would shorten it, the more the fewer bits there are.
+    /// The codes are those of the scale that errs least, as far as a search finds it. The stored scale is the one with
+    /// `Σ xx̂ = Σ x²`, so that the vector is not shortened on the whole; least squares alone would shorten it, the more the fewer
+    /// bits there are.
     ///
     /// - Parameters:
     ///   - scales: a bfloat16 number for each group, of either sign; 0 for one of zeros.

@@ -126,7 +126,8 @@ extension Kernels {
                 weight: weight)
         }
 
-        /// Adds the magnitudes of the elements of `range`, and of those that stay, to sums that began with the vector's first element.
+        /// Adds the magnitudes of the elements of `range`, and of those that stay, to sums that began with the vector's first
+        /// element.
         package func addMagnitudes(_ range: Range<Int>, _ band: MagnitudeBand, to sums: inout MagnitudeSums, kernels: Kernels) {
             withUnsafePointer(to: part(from: range.lowerBound, band)) { part in
                 withUnsafePointer(to: base.advanced(by: range.lowerBound).vector) { base in

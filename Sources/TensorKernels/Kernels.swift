@@ -3,8 +3,8 @@ package import Core
 
 /// Names the arithmetic: everything that decides a bit of a result, from rounding to the order of sums.
 ///
-/// It is in the handshake and in the manifest; workers with another number are refused. Raise it with any change after which the same
-/// plan may give other bytes.
+/// It is in the handshake and in the manifest; workers with another number are refused. Raise it with any change after which the
+/// same plan may give other bytes.
 package let numericsVersion = 4
 
 /// The loops over elements, at one instruction set's level. All levels compute the same bits.
@@ -42,10 +42,11 @@ package struct Kernels: @unchecked Sendable {
         }
     }
 
-    /// Encodes `count` float32 elements, each rounded once, to nearest even (`DType.isArithmetic`; anything else encodes nothing).
+    /// Encodes `count` float32 elements, each rounded once, to nearest even (`DType.isArithmetic`; anything else encodes
+    /// nothing).
     ///
-    /// What the type's range does not hold becomes infinite; in `f8E4M3`, which has no infinity, it becomes NaN, as in PyTorch. Every NaN becomes the
-    /// same one, since its sign and payload depend on the processor.
+    /// What the type's range does not hold becomes infinite; in `f8E4M3`, which has no infinity, it becomes NaN, as in PyTorch.
+    /// Every NaN becomes the same one, since its sign and payload depend on the processor.
     package func narrow(_ source: UnsafePointer<Float>, to dtype: DType, _ target: UnsafeMutableRawPointer, count: Int) {
         switch dtype {
         case .f32: table.pointee.narrow_f32(source, target, count)

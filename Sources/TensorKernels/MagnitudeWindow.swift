@@ -2,7 +2,8 @@ internal import CTensorKernels
 
 /// What was counted of some numbers around a window, a range of magnitudes as bit patterns.
 package struct WindowCount: Sendable, Hashable {
-    /// How many magnitudes lie above the window, on its upper end and on its lower one; the last says nothing where both are the same.
+    /// How many magnitudes lie above the window, on its upper end and on its lower one; the last says nothing where both are the
+    /// same.
     package private(set) var above = 0, atHigh = 0, atLow = 0
     /// The patterns strictly between its ends, in order; `nil` once there was no memory left for them.
     package private(set) var between: [UInt32]? = []
@@ -28,7 +29,8 @@ package struct WindowCount: Sendable, Hashable {
 }
 
 extension [[UInt32]] {
-    /// The `rank`-th largest (from 1) of the magnitude patterns in these lists, which all lie in `range`; `nil` when there are fewer.
+    /// The `rank`-th largest (from 1) of the magnitude patterns in these lists, which all lie in `range`; `nil` when there are
+    /// fewer.
     ///
     /// Counts classes of equal high bits, then those within the class that the rank lies in, until a class is one pattern.
     package func largest(_ rank: Int, in range: ClosedRange<UInt32>) -> UInt32? {

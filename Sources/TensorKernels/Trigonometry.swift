@@ -1,7 +1,8 @@
 /// Sine, cosine and arc cosine, the same bits on every machine.
 ///
-/// The C library's own are as exact, but it chooses between versions with and without fused multiply-add by the processor, and their last bits
-/// differ. These are made of additions, multiplications, divisions and square roots, each of which IEEE 754 fixes.
+/// The C library's own are as exact, but it chooses between versions with and without fused multiply-add by the processor, and
+/// their last bits differ. These are made of additions, multiplications, divisions and square roots, each of which IEEE 754
+/// fixes.
 package enum Trigonometry {
     /// π/2 as a sum of two numbers, the first of which has so few bits that its multiples are exact.
     private static let halfPi = (high: 0x1.921fb54400000p0, low: 0x1.0b4611a626331p-34)

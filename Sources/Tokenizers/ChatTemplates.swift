@@ -36,7 +36,8 @@ package enum ChatTemplates {
         }
     }
 
-    /// A model's own: the file of newer checkpoints, else the key of its tokenizer_config.json, where of several the `default` counts.
+    /// A model's own: the file of newer checkpoints, else the key of its tokenizer_config.json, where of several the `default`
+    /// counts.
     static func own(_ directory: String, _ files: any InputFiles) throws(TesseraError) -> String? {
         let path = "\(directory)/\(fileName)"
         if try files.exists(path) { return String(decoding: try files.read(path, maxBytes: Tokenizer.byteLimit), as: UTF8.self) }

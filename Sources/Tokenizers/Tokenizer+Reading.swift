@@ -13,7 +13,8 @@ extension Tokenizer {
     /// added_tokens.json and tokenizer_config.json.
     ///
     /// - Returns: `nil` when the directory holds none of these (a SentencePiece `tokenizer.model` alone is not read).
-    /// - Throws: `badData` for a file that is not what its name says or contradicts itself, `io` and the like when it cannot be read.
+    /// - Throws: `badData` for a file that is not what its name says or contradicts itself, `io` and the like when it cannot be
+    ///   read.
     package static func read(_ directory: String, in files: any InputFiles) throws(TesseraError) -> Tokenizer? {
         if try files.exists("\(directory)/\(fastName)") { return try readFast(directory, files) }
         var present: [String] = []

@@ -2,8 +2,8 @@ import NIOCore
 import Protocol
 import Synchronization
 
-/// Turns the bytes of a channel into frames and back: writes frames while the channel accepts bytes, and keeps the others in the order of
-/// `OutboundQueue`.
+/// Turns the bytes of a channel into frames and back: writes frames while the channel accepts bytes, and keeps the others in the
+/// order of `OutboundQueue`.
 ///
 /// `FrameLimits` as an outbound user event change what is accepted from then on.
 final class FrameHandler: ChannelDuplexHandler {

@@ -35,7 +35,8 @@ package struct Roots: Sendable {
     ///
     /// A relative path is looked up in `workingDirectory` first, then under each root.
     ///
-    /// - Throws: `inputMissing` when nothing is there, `notAllowed` when it lies outside the roots, and what looking for it throws.
+    /// - Throws: `inputMissing` when nothing is there, `notAllowed` when it lies outside the roots, and what looking for it
+    ///   throws.
     package func relativePath(of path: String, workingDirectory: String?) throws(TesseraError) -> String {
         var candidates: [String] = []
         if path.hasPrefix("/") {
@@ -84,7 +85,8 @@ package struct Roots: Sendable {
         guard header.fileSize == file.size, header.digest == file.headerDigest else {
             throw TesseraError(
                 .inputMissing,
-                "is not the file of the plan: \(header.fileSize) bytes with header \(header.digest), the plan has \(file.size) bytes with header \(file.headerDigest)",
+                "is not the file of the plan: \(header.fileSize) bytes with header \(header.digest), "
+                    + "the plan has \(file.size) bytes with header \(file.headerDigest)",
                 file: path,
                 advice: "make the copies on all hosts the same, or submit the job again if the file was replaced on purpose")
         }

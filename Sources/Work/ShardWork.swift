@@ -10,8 +10,8 @@ package struct InputFile: Sendable, Hashable, Codable {
     package let size: Int
     /// SHA-256 of the safetensors header, so that another file of the same size is told apart.
     package let headerDigest: Digest
-    /// `ReadableFile.version` on the host that planned: another file of the same header is another input, so that nothing kept from an
-    /// earlier job is taken for it. Not part of the plan's identity.
+    /// `ReadableFile.version` on the host that planned: another file of the same header is another input, so that nothing kept
+    /// from an earlier job is taken for it. Not part of the plan's identity.
     package let version: String
 
     package init(path: String, size: Int, headerDigest: Digest, version: String = "") {

@@ -3,8 +3,8 @@ import NIOPosix
 package import Operators
 import Synchronization
 
-/// The threads that compute, and the memory for the tensors that they work on. A shard occupies one thread; the loops of a large tensor are
-/// open to those that are idle.
+/// The threads that compute, and the memory for the tensors that they work on. A shard occupies one thread; the loops of a large
+/// tensor are open to those that are idle.
 package struct ComputePool: Sendable {
     package let threads: Int
     package let memory: MemoryBudget

@@ -11,9 +11,9 @@ package protocol RangeFetcher: Sendable {
 
 /// Input files that this host does not have, read piece by piece from the coordinator and kept while there is memory.
 ///
-/// Pieces are known by the file and its version, so that two jobs over one file share them, and a file that was replaced is fetched anew.
-/// The least recently used piece goes first; a reader keeps the piece that it holds alive. A piece is fetched once, however many threads ask
-/// for it at the same time.
+/// Pieces are known by the file and its version, so that two jobs over one file share them, and a file that was replaced is
+/// fetched anew. The least recently used piece goes first; a reader keeps the piece that it holds alive. A piece is fetched once,
+/// however many threads ask for it at the same time.
 package final class FetchCache: InputProvider {
     /// A piece at most, and what is asked for unless memory is short: large enough to keep a fast link busy.
     package static let largestPiece = 4 << 20

@@ -5,8 +5,8 @@ package import Work
 
 /// Opens inputs from this host's roots, and from elsewhere what the host does not have as the plan means it.
 ///
-/// A copy that is missing, differs from the plan's file or cannot be read is this host's own trouble: other hosts may have the right one, so
-/// the trouble must not fail the job.
+/// A copy that is missing, differs from the plan's file or cannot be read is this host's own trouble: other hosts may have the
+/// right one, so the trouble must not fail the job.
 package final class LocalInputs: InputProvider {
     private let roots: Roots
     /// Stands in for files that this host does not have.
@@ -46,8 +46,8 @@ package final class LocalInputs: InputProvider {
 
     private static let silent = Logger(label: "tessera.inputs") { _ in SwiftLogNoOpLogHandler() }
 
-    /// - Throws: on the host that planned, what is wrong with the file. Elsewhere `inputMissing` or `io`, with the host's name, and what the
-    ///   fallback throws.
+    /// - Throws: on the host that planned, what is wrong with the file. Elsewhere `inputMissing` or `io`, with the host's name,
+    ///   and what the fallback throws.
     package func open(_ file: InputFile) throws -> any ByteSource {
         if let kept = opened.withLock({ $0[file] }), isCurrent(kept) { return kept.source }
         return try keep(openAnew(file), for: file)
@@ -56,8 +56,8 @@ package final class LocalInputs: InputProvider {
     /// Lets go of every file, once no shard needs them.
     package func closeAll() { opened.withLock { $0.removeAll() } }
 
-    /// What a shard's failure means. If a copy of one of its inputs has changed or ended early since it was opened, the copy is to blame and
-    /// not used again.
+    /// What a shard's failure means. If a copy of one of its inputs has changed or ended early since it was opened, the copy is
+    /// to blame and not used again.
     ///
     /// - Returns: `io`, with the host's name, if a copy is to blame; otherwise `error`.
     func explain(_ error: TesseraError, of files: [InputFile]) -> TesseraError {

@@ -18,7 +18,8 @@ package struct LocalOutputs: Sendable {
     private let machine = kernelIdentity()
     private let buffers = BlockBuffers()
 
-    /// - Parameter root: this host's name for the coordinator's output root, under which every output has to lie; `nil` allows any place.
+    /// - Parameter root: this host's name for the coordinator's output root, under which every output has to lie; `nil` allows
+    ///   any place.
     package init(mode: Mode = .auto, root: String? = nil) {
         self.mode = mode
         self.root = root
@@ -75,10 +76,12 @@ struct DirectOutput: ShardOutput {
     private let buffers: BlockBuffers
     private let syncs: Bool
 
-    /// Small enough that the kernel finds in the cache what it copies, and that no thread waits long for another that writes the same file.
+    /// Small enough that the kernel finds in the cache what it copies, and that no thread waits long for another that writes the
+    /// same file.
     let pieceSize = 1 << 20
 
-    /// - Parameter syncs: whether the shard is made durable at its end, because the coordinator's machine cannot do that for this one.
+    /// - Parameter syncs: whether the shard is made durable at its end, because the coordinator's machine cannot do that for this
+    ///   one.
     init(files: [Int: OutputFile], outputs: [OutputTensor], buffers: BlockBuffers, syncs: Bool) {
         self.files = files
         self.outputs = outputs

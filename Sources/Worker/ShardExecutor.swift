@@ -10,11 +10,12 @@ package protocol ShardOutput: Sendable {
     /// Bytes of the pieces in which blocks are best stored. A multiple of every step of `BlockSink.writeBlock`, at most a block.
     var pieceSize: Int { get }
 
-    /// Keeps `bytes`, which begin at byte `offset` of the shard's output tensor `tensor`: a piece, or what is left of a block. May wait; throws
-    /// when they cannot be kept.
+    /// Keeps `bytes`, which begin at byte `offset` of the shard's output tensor `tensor`: a piece, or what is left of a block.
+    /// May wait; throws when they cannot be kept.
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws
 
-    /// The same for bytes that `fill` writes. It reports how far it has come, so that what it wrote can be worked on while it is in cache.
+    /// The same for bytes that `fill` writes. It reports how far it has come, so that what it wrote can be worked on while it is
+    /// in cache.
     func store(
         byteCount: Int, tensor: Int, offset: Int,
         fill: (UnsafeMutableRawPointer, _ filled: (Int) throws -> Void) throws -> Void) throws
@@ -136,8 +137,8 @@ package struct ShardExecutor: Sendable {
         return bytes
     }
 
-    /// The sources of the tensor that comes next, of which the disk is asked for the beginning; `nil` where there is something wrong with them,
-    /// which shows when it is their turn.
+    /// The sources of the tensor that comes next, of which the disk is asked for the beginning; `nil` where there is something
+    /// wrong with them, which shows when it is their turn.
     private func prepared(_ tensor: TensorWork, in files: [any ByteSource]) -> [any ElementSource]? {
         guard let sources = try? tensor.openSources(in: files, kernels: kernels) else { return nil }
         ReadAhead(sources, count: tensor.elementCount).advance(to: 0)

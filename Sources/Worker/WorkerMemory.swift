@@ -30,8 +30,8 @@ package struct WorkerMemory: Sendable {
     /// For fetched input, with what is just coming in.
     private var fetched: Int { isConnected ? total / 4 : 0 }
 
-    /// Bytes of a piece of fetched input, a power of two: so few that each thread can have pieces of all models of a merge at once, lest each be fetched again for
-    /// every tile.
+    /// Bytes of a piece of fetched input, a power of two: so few that each thread can have pieces of all models of a merge at
+    /// once, lest each be fetched again for every tile.
     var fetchPiece: Int {
         let most = min(FetchCache.largestPiece, max(Self.smallestPiece, fetched / (threads * Self.piecesPerThread)))
         return 1 << (Int.bitWidth - 1 - most.leadingZeroBitCount)

@@ -25,8 +25,8 @@ package struct WorkerService: Service {
 
     /// Works until it is told to shut down: gracefully, after its current shards; by cancellation, at once.
     ///
-    /// - Throws: the coordinator's refusal, or `protocolMismatch` for an answer that is not a coordinator's. Nothing else is final: a worker
-    ///   survives every other end of a connection.
+    /// - Throws: the coordinator's refusal, or `protocolMismatch` for an answer that is not a coordinator's. Nothing else is
+    ///   final: a worker survives every other end of a connection.
     package func run() async throws {
         let pool = ComputePool(threads: settings.memory.threads, memory: settings.memory.tensors)
         let fetches = FetchClient()

@@ -4,7 +4,8 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Every rule of the format: what breaks one is refused with the file, the tensor and the numbers, and what keeps them all is read.
+/// Every rule of the format: what breaks one is refused with the file, the tensor and the numbers, and what keeps them all is
+/// read.
 @Suite(.serialized) struct HeaderTests {
     struct Hostile: Sendable, CustomTestStringConvertible {
         let testDescription: String
@@ -178,7 +179,8 @@ import Testing
         // Unaligned: three bytes before a float; a scalar; tensors without elements; padding; a name with an escape.
         let json = """
             {"__metadata__":{"format":"pt","x":"y"},"late":\(#"{"dtype":"F32","shape":[],"data_offsets":[3,7]}"#),\
-            "early":\(#"{"shape":[3],"data_offsets":[0,3],"dtype":"U8"}"#),"gr\\u00f6\\u00dfe":\(#"{"dtype":"I64","shape":[7,0],"data_offsets":[7,7]}"#)}   
+            "early":\(#"{"shape":[3],"data_offsets":[0,3],"dtype":"U8"}"#),\
+            "gr\\u00f6\\u00dfe":\(#"{"dtype":"I64","shape":[7,0],"data_offsets":[7,7]}"#)}   
             """
         let path = "\(directory.path)/odd.safetensors"
         try Self.write(json: Array(json.utf8), data: 7, to: path)

@@ -83,8 +83,9 @@ import Testing
     @Test func planShowsInputsShardsAndMemory() async throws {
         let outcome = try await Tessera.run(["plan", "cases/ties/recipe.yml"])
         #expect(outcome.exitCode == 0, "\(outcome.errors)")
-        for words in ["INPUT", "models/f32/tune-2", "OUTPUT", "model.safetensors", "SHARD", "of input, 2.0 times", "memory  at least"]
-        {
+        for words in [
+            "INPUT", "models/f32/tune-2", "OUTPUT", "model.safetensors", "SHARD", "of input, 2.0 times", "memory  at least",
+        ] {
             #expect(outcome.output.contains(words), "\(words)")
         }
         let json = try await Tessera.run(["plan", "cases/ties/recipe.yml", "--json"])

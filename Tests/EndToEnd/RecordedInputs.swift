@@ -4,8 +4,8 @@ import TestSupport
 
 /// The small models that the recorded recipes read beside those of `Tests/Golden/models` and the digits.
 ///
-/// All numbers come from `SplitMix` and exact arithmetic, so that no change of the standard library changes them. A change here makes the
-/// record (RecordedOutputTests) worthless: add models, but leave those that there are as they are.
+/// All numbers come from `SplitMix` and exact arithmetic, so that no change of the standard library changes them. A change here
+/// makes the record (RecordedOutputTests) worthless: add models, but leave those that there are as they are.
 struct RecordedInputs: Sendable {
     /// Where the models are written.
     let directory: String
@@ -31,7 +31,8 @@ struct RecordedInputs: Sendable {
 
     // MARK: Tensors
 
-    /// A base's tensor, or that of a fine-tune of it, of which a quarter of the elements are the base's and many others differ by the same.
+    /// A base's tensor, or that of a fine-tune of it, of which a quarter of the elements are the base's and many others differ by
+    /// the same.
     ///
     /// - Parameter period: after how many elements all repeats.
     private static func tensor(

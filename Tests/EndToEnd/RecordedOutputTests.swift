@@ -91,7 +91,8 @@ import Testing
         }.joined()
     }
 
-    /// The file without what may change: the plan's digest and Tessera's version in the manifest, and so the digest of the manifest.
+    /// The file without what may change: the plan's digest and Tessera's version in the manifest, and so the digest of the
+    /// manifest.
     private func recordedPart(of data: Data, name: String) -> [UInt8] {
         let isLeftOut: (Substring) -> Bool
         switch name {

@@ -3,8 +3,8 @@ import Operators
 import TestSupport
 import Testing
 
-/// Merges from bfloat16 into bfloat16 are rounded once: every element is one of the two numbers that enclose the float64 reference, and the
-/// nearer one unless the reference lies between them to within float32's own rounding.
+/// Merges from bfloat16 into bfloat16 are rounded once: every element is one of the two numbers that enclose the float64
+/// reference, and the nearer one unless the reference lies between them to within float32's own rounding.
 ///
 /// `Tests/Golden/bfloat16_errors.py` holds the same family against formulas in numpy and against mergekit.
 @Suite struct BFloat16Tests {

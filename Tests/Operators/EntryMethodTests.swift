@@ -55,8 +55,10 @@ import Testing
     func sce(size: Int, share: Double) throws {
         for scale in [Float(1), 0.001] {
             let (base, tunes) = MethodTests.family(size, models: 3, seed: 5)
-            let all =
-                ([base] + tunes.map { zip($0, base).map { Float(bitPattern: ($1 + scale * ($0 - $1)).bitPattern & 0xffff_ff00) } })
+            let scaled = tunes.map {
+                zip($0, base).map { Float(bitPattern: ($1 + scale * ($0 - $1)).bitPattern & 0xffff_ff00) }
+            }
+            let all = [base] + scaled
             let found = try Bench(sources: all.map { TestTensor($0) }, base: 0).run(
                 SCE.self, shared: ["select_topk": .number(share)])
             let expected = Reference.sce(base: doubles(base), all.dropFirst().map(doubles), share: share)

@@ -4,7 +4,8 @@ import Planning
 import TestSupport
 import Testing
 
-/// Mistakes that people make in recipes. Each is told once, with its line and what to write instead, from the headers of the models alone.
+/// Mistakes that people make in recipes. Each is told once, with its line and what to write instead, from the headers of the
+/// models alone.
 @Suite struct WrongRecipeTests {
     private let directory: TemporaryDirectory
 

@@ -133,7 +133,8 @@ import Work
         }
     }
 
-    /// Before a peer is admitted, nothing but small messages is taken from it, and afterwards nothing that its role does not send.
+    /// Before a peer is admitted, nothing but small messages is taken from it, and afterwards nothing that its role does not
+    /// send.
     @Test(arguments: [
         (FrameLimits.stranger, FrameType.control, 65_537, FrameError.tooLarge(65_537, limit: 65_536)),
         (.stranger, .ordered, 65_537, .tooLarge(65_537, limit: 65_536)), (.stranger, .block, 24, .unexpectedType(.block)),

@@ -92,7 +92,8 @@ import Work
         .fetchFailed(FetchFailed(request: 1, error: error)), .drain, .goodbye("done"),
         .submit(
             Submit(
-                recipe: "merge_method: linear", recipeName: "r.yml", workingDirectory: "/", output: "out", options: JobOptions())),
+                recipe: "merge_method: linear", recipeName: "r.yml", workingDirectory: "/", output: "out",
+                options: JobOptions())),
         .submitted(Submitted(job: attempt.job, remarks: ["note"])), .statusRequest(StatusRequest(job: attempt.job)),
         .status(
             Status(
@@ -116,7 +117,8 @@ import Work
             (.credit(Credit(bytes: 9)), #"{"content":{"bytes":9},"type":"credit"}"#),
             (
                 .revoke(Revoke(attempt: attempt, reason: "late")),
-                #"{"content":{"attempt":{"epoch":4,"incarnation":6,"job":"00000000000000010000000000000002","shard":3},"reason":"late"},"type":"revoke"}"#
+                #"{"content":{"attempt":{"epoch":4,"incarnation":6,"job":"00000000000000010000000000000002","shard":3},"#
+                    + #""reason":"late"},"type":"revoke"}"#
             ),
             (
                 .hello(Hello(role: .worker, build: "0.1.0", name: "w", threads: 2, memory: 1024, numericsVersion: 1)),

@@ -184,7 +184,11 @@ import Work
             ),
             (
                 "statistics",
-                .shardDone(ShardDone(attempt: attempt, result: ShardResult(digests: [], statistics: [.encoding(.vectors(base: base, [VectorError(error: 1e300, energy: 1)]))])))
+                .shardDone(
+                    ShardDone(
+                        attempt: attempt,
+                        result: ShardResult(digests: [], statistics: [.encoding(.grids([GridErrors(energy: 1e300, errors: [])]))])
+                    ))
             ),
             ("content", .goodbye(String(repeating: "x", count: 4097))),
         ] as [(String, Message)])
@@ -401,7 +405,8 @@ import Work
         #expect(session.tick(at: .seconds(40), bytesReceived: 0, progress: []).contains(.stop(Self.attempt)))
     }
 
-    /// Also one that waits to begin, or whose result is still in the queue: until `ended`, the coordinator must not think it lost.
+    /// Also one that waits to begin, or whose result is still in the queue: until `ended`, the coordinator must not think it
+    /// lost.
     @Test func heartbeatsNameEveryLeaseThatHasNotEnded() {
         var session = working()
         _ = session.received(.lease(Self.lease), at: .zero)
@@ -429,7 +434,8 @@ import Work
         #expect(session.received(revoke, at: .zero) == [])
     }
 
-    /// A lease may be on its way while the worker asks to leave: it counts until the coordinator has confirmed that it was the last.
+    /// A lease may be on its way while the worker asks to leave: it counts until the coordinator has confirmed that it was the
+    /// last.
     @Test func aDrainingWorkerLeavesAfterItsLastLease() {
         var session = working()
         #expect(session.drain() == [.send(.drain)])

@@ -236,7 +236,8 @@ import Testing
         #expect(leases(scheduler.handle(.workerJoined(9, host: "h", slots: 4), at: .zero)).isEmpty)
     }
 
-    /// Whatever waits, an event looks at a few shards: those that it leases, and one of each need of memory that fits no free slot.
+    /// Whatever waits, an event looks at a few shards: those that it leases, and one of each need of memory that fits no free
+    /// slot.
     @Test func anEventCostsTheSameHoweverManyShardsWait() {
         let count = 100_000
         var scheduler = Scheduler()

@@ -10,6 +10,8 @@ package final class MemoryFiles: InputFiles {
         case slow(@Sendable (Range<Int>) -> Void)
         /// Reads beyond this many bytes find the end of the file, although its size says otherwise.
         case truncated(to: Int)
+        /// Called once, after the file's status was asked for: what was told no longer holds.
+        case changing(@Sendable (MemoryFiles) -> Void)
     }
 
     private struct File {
@@ -50,6 +52,21 @@ package final class MemoryFiles: InputFiles {
     }
 
     package func status(of path: String) throws(TesseraError) -> FileStatus? {
+        let status = current(path)
+        let changes = files.withLock { files in
+            var changes: [@Sendable (MemoryFiles) -> Void] = []
+            files[path]?.faults.removeAll { fault in
+                guard case .changing(let change) = fault else { return false }
+                changes.append(change)
+                return true
+            }
+            return changes
+        }
+        for change in changes { change(self) }
+        return status
+    }
+
+    private func current(_ path: String) -> FileStatus? {
         files.withLock { files in
             if let file = files[path] {
                 return FileStatus(kind: .file, size: file.bytes.count, identity: "\(path)@\(file.generation)")
@@ -65,11 +82,11 @@ package final class MemoryFiles: InputFiles {
             if component == ".." { _ = components.popLast() } else { components.append(component) }
         }
         let canonical = "/" + components.joined(separator: "/")
-        return try status(of: canonical).map { _ in canonical }
+        return current(canonical).map { _ in canonical }
     }
 
     package func open(_ path: String) throws(TesseraError) -> any ByteSource {
-        guard let status = try status(of: path), status.kind == .file else {
+        guard let status = current(path), status.kind == .file else {
             throw TesseraError(.inputMissing, "no such file", file: path)
         }
         return Source(files: self, path: path, size: status.size, identity: status.identity)
@@ -94,6 +111,7 @@ package final class MemoryFiles: InputFiles {
                 case .failing(let position, let error): if range.contains(position) { throw error }
                 case .slow(let wait): wait(range)
                 case .truncated(let limit): end = min(end, limit)
+                case .changing: break
                 }
             }
             guard range.upperBound <= end else {

@@ -79,7 +79,8 @@ package struct TestTensor: Equatable {
         for (name, tensor) in tensors {
             let end = body.count + tensor.bytes.count
             entries.append(
-                #""\#(name)":{"dtype":"\#(tensor.dtype.rawValue)","shape":\#(tensor.shape),"data_offsets":[\#(body.count),\#(end)]}"#
+                #""\#(name)":{"dtype":"\#(tensor.dtype.rawValue)","shape":\#(tensor.shape),"#
+                    + #""data_offsets":[\#(body.count),\#(end)]}"#
             )
             body += tensor.bytes
         }

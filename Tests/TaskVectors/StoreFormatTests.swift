@@ -6,8 +6,8 @@ import TensorKernels
 import TestSupport
 import Testing
 
-/// Task vectors in every format that a store may hold: what is read, from anywhere and however the file is read, is what the words of
-/// `docs/task-vectors.md` make of the stored bytes, and errs by what was reported.
+/// Task vectors in every format that a store may hold: what is read, from anywhere and however the file is read, is what the
+/// words of `docs/task-vectors.md` make of the stored bytes, and errs by what was reported.
 @Suite(.serialized) struct StoreFormatTests {
     private static let granularities: [Grid.Granularity] = [.tensor, .row, .group(16), .group(128), .group(8192)]
     private static let grids = granularities.flatMap { granularity in

@@ -112,7 +112,8 @@ import Worker
             }
         }
         try await eventually("a fetch") { source.asked.load(ordering: .relaxed) > 0 }
-        // Whoever did not ask within this time finds the piece, or the failure is another one's: neither makes a test fail that should pass.
+        // Whoever did not ask within this time finds the piece, or the failure is another one's: neither makes a test fail that
+        // should pass.
         try await Task.sleep(for: .milliseconds(100))
         for _ in 0..<readers { source.gate.signal() }
         try await eventually("all readers") { results.withLock { $0.count } == readers }

@@ -58,7 +58,8 @@ import Worker
         #expect(elsewhere.asked.load(ordering: .relaxed) == 1)
     }
 
-    /// Without another way the shard goes to another host: the error says whose copy it is, and is one that another host may not have.
+    /// Without another way the shard goes to another host: the error says whose copy it is, and is one that another host may not
+    /// have.
     @Test(arguments: broken.map(\.0))
     func aWrongCopyIsThisHostsOwnTrouble(what: String) throws {
         files.write(Self.broken.first { $0.0 == what }?.1 ?? [], to: Self.path)
@@ -81,7 +82,8 @@ import Worker
         let tensor = TensorWork(
             name: "t", shape: [4],
             operation: .merge(
-                MergeOperation(method: "passthrough", values: ParameterValues(perInput: [["scale": .number(1)]]), base: nil,
+                MergeOperation(
+                    method: "passthrough", values: ParameterValues(perInput: [["scale": .number(1)]]), base: nil,
                     codec: .rounding(to: .f32))),
             sources: [.stored(StoredReference(file: 0, offset: input.size - 16, dtype: .f32, shape: [4]))],
             outputs: [OutputTensor(name: "t", dtype: .f32, byteCount: 16, part: 0, offset: 0)])

@@ -119,8 +119,8 @@ struct Job: Sendable {
         if reported[attempt.shard]?.epoch == attempt.epoch { reported[attempt.shard] = nil }
     }
 
-    /// Takes the result of a finished attempt, after checking that it fits the shard and, unless the worker wrote its blocks itself, that all of
-    /// them are stored.
+    /// Takes the result of a finished attempt, after checking that it fits the shard and, unless the worker wrote its blocks
+    /// itself, that all of them are stored.
     ///
     /// - Throws: `protocolMismatch` for a result that does not fit the plan, `temporary` when blocks are missing.
     mutating func report(_ result: ShardResult, of attempt: Attempt, delivery: Delivery) throws(TesseraError) {

@@ -1,6 +1,7 @@
 import Protocol
 
-/// How far a job has come, counted from its events as they happen: what a status message says is there at once, however many shards.
+/// How far a job has come, counted from its events as they happen: what a status message says is there at once, however many
+/// shards.
 struct JobProgress: Sendable {
     private struct Running {
         let epoch: UInt64

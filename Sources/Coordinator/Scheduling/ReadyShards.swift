@@ -3,8 +3,8 @@ import Operators
 
 /// The shards of a job that can be leased now.
 ///
-/// Shards with the same need of memory form a group: where a worker is too small for one of them it is too small for all, so the largest of
-/// each group decides. A plan has a handful of different needs, however many shards.
+/// Shards with the same need of memory form a group: where a worker is too small for one of them it is too small for all, so the
+/// largest of each group decides. A plan has a handful of different needs, however many shards.
 struct ReadyShards: Sendable {
     private struct Entry: Comparable {
         let cost: Int

@@ -43,7 +43,8 @@ extension Scheduler {
         return nil
     }
 
-    /// The worker with memory enough and the smallest share of its slots taken, on a host where the shard has not failed if there is one.
+    /// The worker with memory enough and the smallest share of its slots taken, on a host where the shard has not failed if there
+    /// is one.
     private func bestWorker(_ memory: MemoryNeed, failedHosts: Set<String>, except excluded: WorkerID? = nil) -> WorkerID? {
         var best: (rank: (Int, Double, WorkerID), id: WorkerID)?
         for id in free where id != excluded {

@@ -21,10 +21,10 @@ package struct ShardCost: Sendable, Hashable {
 
 /// Decides which worker works on which shard, and when a result counts.
 ///
-/// A value: it sees events with the moment they happened at, and says what is to be done. It holds no socket, task, file or clock, so the
-/// simulator drives it exactly as the coordinator does. What it keeps, whatever happens:
-/// a shard is committed once; a result of any lease but a current one is stale; a worker has at most as many leases as slots, and none that
-/// its memory is too small for;
+/// A value: it sees events with the moment they happened at, and says what is to be done. It holds no socket, task, file or
+/// clock, so the simulator drives it exactly as the coordinator does. What it keeps, whatever happens:
+/// a shard is committed once; a result of any lease but a current one is stale; a worker has at most as many leases as slots, and
+/// none that its memory is too small for;
 /// a stage begins when the one before it is committed; a job ends.
 package struct Scheduler: Sendable {
     /// Workers are numbered by the driver, never twice the same.
@@ -41,7 +41,8 @@ package struct Scheduler: Sendable {
         /// - Parameter memory: bytes for the tensors that it works on.
         case workerJoined(WorkerID, host: String, slots: Int, memory: Int = .max)
         case workerDraining(WorkerID)
-        /// - Parameter isLoss: whether the worker is taken to be gone, so that a shard that takes worker after worker with it fails its job.
+        /// - Parameter isLoss: whether the worker is taken to be gone, so that a shard that takes worker after worker with it
+        ///   fails its job.
         case workerLeft(WorkerID, isLoss: Bool = true)
         case heartbeat(WorkerID, [LeaseProgress])
         case shardFinished(WorkerID, Attempt)
@@ -100,7 +101,8 @@ package struct Scheduler: Sendable {
     var waitingJobs: Heap<JobTurn> = []
     /// Shards that pause after a failure.
     var paused: Heap<ShardTimer> = []
-    /// One entry for each lease, at the latest end that was known when it was inserted; leases that are over leave theirs behind for a while.
+    /// One entry for each lease, at the latest end that was known when it was inserted; leases that are over leave theirs behind
+    /// for a while.
     var leaseEnds: Heap<ShardTimer> = []
     var leaseCount = 0
     /// How many shards were looked at since the beginning: what an event costs.

@@ -107,7 +107,8 @@ struct SchedulerJob: Sendable {
         self.hasMoreStages = hasMoreStages
     }
 
-    /// Opens the next stage with shards once all open ones are committed. Says `unknown` once for each time that stages were added.
+    /// Opens the next stage with shards once all open ones are committed. Says `unknown` once for each time that stages were
+    /// added.
     mutating func advance() -> Advance {
         while committedCount == openCount, !asksForStages {
             guard openStages < stages.count else {

@@ -11,7 +11,8 @@ struct StatusPages {
     static let jobLimit = 200
     static let shardLimit = 1000
     static let workerLimit = 1000
-    /// Bytes of text in a page's rows, where rows are unusually long. Rows and their numbers stay far below what a message may hold.
+    /// Bytes of text in a page's rows, where rows are unusually long. Rows and their numbers stay far below what a message may
+    /// hold.
     static let textLimit = 1 << 20
     /// Bytes of a shard's label.
     private static let labelLimit = 200

@@ -25,8 +25,8 @@ package struct EncodedTensor: Sendable, Hashable {
 
 /// Turns the float32 values of a merge into the bytes that are stored.
 ///
-/// A merge method computes values and knows nothing of how they are stored; a codec knows nothing of where values come from. A codec is one
-/// file in this folder and one line in `ElementCodecs`. Its bytes depend on the values and on nothing else.
+/// A merge method computes values and knows nothing of how they are stored; a codec knows nothing of where values come from. A
+/// codec is one file in this folder and one line in `ElementCodecs`. Its bytes depend on the values and on nothing else.
 package protocol ElementCodec: Sendable {
     /// Names the codec in plans.
     static var name: String { get }
@@ -44,10 +44,12 @@ package protocol ElementCodec: Sendable {
     /// Bytes beside the buffers for a chunk of every output.
     func memory(shape: [Int]) -> MemoryNeed
 
-    /// The type, if any, that the codec stores as it is: a source of this type may be copied instead of being decoded and encoded.
+    /// The type, if any, that the codec stores as it is: a source of this type may be copied instead of being decoded and
+    /// encoded.
     var plainType: DType? { get }
 
-    /// The codec with what it has to know of all values before it can encode the first, such as their range. Writes the outputs without a rate.
+    /// The codec with what it has to know of all values before it can encode the first, such as their range. Writes the outputs
+    /// without a rate.
     func prepared(for values: @escaping TileValues, in tensor: TensorPasses) throws -> Self
 
     /// Encodes the values of the tile in hand.

@@ -3,9 +3,9 @@ import TensorKernels
 
 /// Takes over the entries of a model that matter most: `out = b + (x − b)·[I ≥ threshold]` (mergekit-compatible).
 ///
-/// For each vector along the last dimension, `p` and `q` are the softmax of `x` and `b` plus 1e-8, and `kl = Σ p log(p/q)`. The importance
-/// is `I = |x − b|·kl`, the threshold `median + 1.5·(third quartile − first quartile)` of all `I`, quantile `f` being the element
-/// `⌊f·(n−1)⌋` in ascending order.
+/// For each vector along the last dimension, `p` and `q` are the softmax of `x` and `b` plus 1e-8, and `kl = Σ p log(p/q)`. The
+/// importance is `I = |x − b|·kl`, the threshold `median + 1.5·(third quartile − first quartile)` of all `I`, quantile `f` being
+/// the element `⌊f·(n−1)⌋` in ascending order.
 ///
 /// - Remark: exact quantiles where mergekit samples: above 10⁶ elements it draws them from a random million.
 package struct ArceeFusion: MergeMethod {

@@ -1,6 +1,7 @@
 package import Core
 
-/// Drop the largest and the smallest entries of each task vector, then combine by consensus (Model Breadcrumbs, arXiv 2312.06795).
+/// Drop the largest and the smallest entries of each task vector, then combine by consensus (Model Breadcrumbs, arXiv
+/// 2312.06795).
 ///
 /// `BreadcrumbShares` says which entries stay, `TaskVectorSum` what becomes of them.
 package struct BreadcrumbsTies: MergeMethod {

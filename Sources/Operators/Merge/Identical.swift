@@ -1,7 +1,8 @@
 package import Core
 import Glibc
 
-/// Copies a tensor that no arithmetic is defined on (integers, booleans, packed types), after making sure that all models agree on it.
+/// Copies a tensor that no arithmetic is defined on (integers, booleans, packed types), after making sure that all models agree
+/// on it.
 ///
 /// The planner puts it in the place of the recipe's method (mergekit-compatible behaviour for non-floating inputs).
 package struct Identical: MergeMethod {
@@ -19,7 +20,8 @@ package struct Identical: MergeMethod {
             if let byte = try tensor.sources[0].firstDifference(from: source) {
                 throw TesseraError(
                     .badData,
-                    "holds \(source.dtype.rawValue) values, which cannot be averaged, and model \(index + 1) differs from model 1 at byte \(byte)",
+                    "holds \(source.dtype.rawValue) values, which cannot be averaged, "
+                        + "and model \(index + 1) differs from model 1 at byte \(byte)",
                     advice: "only tensors of a floating type may differ between the models of a merge")
             }
         }

@@ -3,8 +3,8 @@ import TensorKernels
 
 /// `out = w·x + (1−w)·b` with `w = t / |x − b|` for each entry, at least 0 and at most 1 (mergekit-compatible).
 ///
-/// Entries that lie within `t` of each other are swapped for the model's, the others move by about `t` towards it. `|x − b|` counts as at
-/// least 1e-6.
+/// Entries that lie within `t` of each other are swapped for the model's, the others move by about `t` towards it. `|x − b|`
+/// counts as at least 1e-6.
 package struct Nearswap: MergeMethod {
     package static let name = "nearswap"
     package static let summary = "Takes the model's entries where they are close to the base's."

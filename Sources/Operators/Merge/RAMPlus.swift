@@ -3,8 +3,9 @@ import TensorKernels
 
 /// Like `ram`, but changes that one model alone made are scaled up where it shares many others (mergekit-compatible).
 ///
-/// With `ρᵢ` the number of entries that model `i` and another changed, divided by the number that it changed alone, over the tensor:
-/// its lone changes are multiplied by `λᵢ = 1 + r·min(max(ρᵢ, 0), alpha)`. A model without lone changes has the largest `λ`.
+/// With `ρᵢ` the number of entries that model `i` and another changed, divided by the number that it changed alone, over the
+/// tensor: its lone changes are multiplied by `λᵢ = 1 + r·min(max(ρᵢ, 0), alpha)`. A model without lone changes has the largest
+/// `λ`.
 package struct RAMPlus: MergeMethod {
     package static let name = "ramplus_tl"
     package static let summary = "Like ram, but scales up what only one model changed where it shares many changes."

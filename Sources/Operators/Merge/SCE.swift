@@ -76,7 +76,8 @@ package struct SCE: MergeMethod {
         return UnsafePointer(tile.scratch(scratch))
     }
 
-    /// Where the entries end that vary like the smallest that is kept, and `Σ d²` of what is kept of each model. Reads the sources once.
+    /// Where the entries end that vary like the smallest that is kept, and `Σ d²` of what is kept of each model. Reads the
+    /// sources once.
     private func cut(
         _ tensor: TensorPasses, at smallest: OrderStatistics.Found
     ) throws -> (MagnitudeEdge, [Double]) {

@@ -25,7 +25,8 @@ struct KeepAll: Sparsifier {}
 /// The parameters and the last steps that all methods on task vectors share.
 ///
 /// With `dᵢ = xᵢ − b` after the method's own sparsifying, `eᵢ = wᵢdᵢ`, and `M` their combination, the result is `b + λ·M`:
-/// - by sum (task arithmetic, arXiv 2212.04089): `M = Σ eᵢ`, divided by `Σ wᵢ` when `normalize` is set and that is not about zero;
+/// - by sum (task arithmetic, arXiv 2212.04089): `M = Σ eᵢ`, divided by `Σ wᵢ` when `normalize` is set and that is not about
+///   zero;
 /// - by consensus (TIES, arXiv 2306.01708): the elected sign is that of `Σ eᵢ`, zero counting as plus; `M = Σ eᵢ` over the
 ///   models whose entry has it, divided by their `Σ wᵢ` when `normalize` is set.
 ///
@@ -107,7 +108,8 @@ struct TaskVectorSum: Sendable {
         return Kernels.TaskVector(x, base: base, isDifference: isDifference, flags: flags.map { UnsafePointer($0) })
     }
 
-    /// Calls `body` for each segment of the tile, counted from its beginning, within which the same magnitudes of each of the models stay.
+    /// Calls `body` for each segment of the tile, counted from its beginning, within which the same magnitudes of each of the
+    /// models stay.
     private func segments(
         of tile: Tile, _ indices: Range<Int>, _ sparsifier: any Sparsifier, _ body: (Range<Int>, [MagnitudeBand]) -> Void
     ) {
@@ -146,8 +148,8 @@ struct TaskVectorSum: Sendable {
     }
 }
 
-/// The flags that the first of two passes makes, a bit each, so that the second need not make them again: those of as many tiles as there is buffer
-/// for.
+/// The flags that the first of two passes makes, a bit each, so that the second need not make them again: those of as many tiles
+/// as there is buffer for.
 private final class FlagNotes: @unchecked Sendable {
     // Unchecked because of the buffer. A tile's part of it is written by one thread, in the first pass, and read in the second.
     private let buffer: UnsafeMutablePointer<UInt32>

@@ -2,7 +2,8 @@ package import Core
 
 /// Trim, elect signs, merge the agreeing entries (TIES, arXiv 2306.01708).
 ///
-/// `dᵢ` keeps the `⌊density·n⌋` (at least one) entries of largest magnitude in the tensor, then `TaskVectorSum` combines by consensus.
+/// `dᵢ` keeps the `⌊density·n⌋` (at least one) entries of largest magnitude in the tensor, then `TaskVectorSum` combines by
+/// consensus.
 package struct Ties: MergeMethod {
     package static let name = "ties"
     package static let summary = "Trims each task vector by magnitude, elects a sign per entry and merges what agrees."

@@ -1,9 +1,10 @@
 /// Shares a number of bytes out among things that can be stored in several ways.
 ///
-/// Each unit (a tensor) is stored with one of several `shared` choices; under it each of its items (the tensor of one task) takes one of
-/// several `options`. What is minimised is the sum of the items' losses. The Lagrangian `Σ loss + λ · bytes` falls apart into units,
-/// shared choices and items, each of which is solved by looking at all options; `λ` is found by bisection, and what is left of the budget
-/// goes to the options that gain most for a byte. The result lies on the convex hull of what can be reached, but for that last step.
+/// Each unit (a tensor) is stored with one of several `shared` choices; under it each of its items (the tensor of one task) takes
+/// one of several `options`. What is minimised is the sum of the items' losses. The Lagrangian `Σ loss + λ · bytes` falls apart
+/// into units, shared choices and items, each of which is solved by looking at all options; `λ` is found by bisection, and what
+/// is left of the budget goes to the options that gain most for a byte. The result lies on the convex hull of what can be
+/// reached, but for that last step.
 package struct BitBudget {
     package struct Option: Sendable, Hashable {
         package let bytes: Int

@@ -94,8 +94,8 @@ struct SparsePlanner: Sendable {
 
     // MARK: A share of the whole model
 
-    /// What one task keeps of the whole model: all magnitudes above a threshold, and of those equal to it the first few, in byte order of the
-    /// tensors' names.
+    /// What one task keeps of the whole model: all magnitudes above a threshold, and of those equal to it the first few, in byte
+    /// order of the tensors' names.
     private struct Threshold {
         /// The bin of the first round, and how many elements are to be kept of it.
         let bin: UInt32

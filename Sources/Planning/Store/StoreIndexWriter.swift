@@ -87,7 +87,8 @@ package struct StoreIndexWriter: Sendable {
             lost: lost)
     }
 
-    /// EMR's rescaler: `Σ mean|τ| / Σ mean|u|` over the tensors, or the same of sums (arXiv 2405.17461; the authors' code has means).
+    /// EMR's rescaler: `Σ mean|τ| / Σ mean|u|` over the tensors, or the same of sums (arXiv 2405.17461; the authors' code has
+    /// means).
     private func factor(ofTask number: Int, _ statistics: [EncodingStatistics]) -> Double {
         guard case .sparsify(.emr(let sumsOfMeans), _) = recipe.kind else { return 1 }
         var own = 0.0, masked = 0.0

@@ -2,8 +2,8 @@ package import Core
 import Work
 
 extension Message {
-    /// Checks every number and text that the sender chose, so that no arithmetic on them overflows and nothing that is kept grows without
-    /// bound.
+    /// Checks every number and text that the sender chose, so that no arithmetic on them overflows and nothing that is kept grows
+    /// without bound.
     ///
     /// - Throws: `protocolMismatch` with the field, its value and its bounds.
     package func validate() throws(TesseraError) {

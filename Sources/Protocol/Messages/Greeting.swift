@@ -22,7 +22,8 @@ package struct Hello: Sendable, Hashable, Codable {
     package var threads: Int
     /// Bytes that a worker may use.
     package var memory: Int
-    /// Bytes of them that are left for the tensors it works on; absent from a peer that does not say, which is taken at its word for all.
+    /// Bytes of them that are left for the tensors it works on; absent from a peer that does not say, which is taken at its word
+    /// for all.
     package var tensorMemory: Int?
 
     package init(

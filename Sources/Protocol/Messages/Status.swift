@@ -60,7 +60,8 @@ package struct JobStatus: Sendable, Hashable, Codable {
     /// SHA-256 that names the plan.
     package var plan: Digest
     package var shards: Shards
-    /// Bytes that are finished, and of all stages that are known: of the output, or of the inputs where a stage only looks at them.
+    /// Bytes that are finished, and of all stages that are known: of the output, or of the inputs where a stage only looks at
+    /// them.
     package var bytesDone: Int
     package var bytesTotal: Int
     /// Bytes of the output's tensors, as far as they are planned.

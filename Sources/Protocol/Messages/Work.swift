@@ -74,7 +74,8 @@ package struct OutputPlace: Sendable, Hashable, Codable {
         }
     }
 
-    /// The directory, as the coordinator's host knows it. The job's random id is part of its name, so that no other is mistaken for it.
+    /// The directory, as the coordinator's host knows it. The job's random id is part of its name, so that no other is mistaken
+    /// for it.
     package let directory: String
     /// The directory under the coordinator's output root, when there is one.
     package let relative: String?

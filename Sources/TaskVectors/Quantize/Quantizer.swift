@@ -6,8 +6,8 @@ import TensorKernels
 ///
 /// With `τₜ = θₜ − θ₀`, a grid `Q` and its decoding `Q⁻¹`:
 /// - TVQ stores `Q(τₜ)`; the vector is read as `Q⁻¹(Q(τₜ))`.
-/// - RTVQ stores a vector that all tasks share, `Q(B)` with `B = Σ τₜ / T`, and for each task `Q(τₜ − R)`. `R = Q⁻¹(Q(B))`, so that
-///   the shared vector's error is in every offset and comes back with it, or `R = B` without this correction. The vector is
+/// - RTVQ stores a vector that all tasks share, `Q(B)` with `B = Σ τₜ / T`, and for each task `Q(τₜ − R)`. `R = Q⁻¹(Q(B))`, so
+///   that the shared vector's error is in every offset and comes back with it, or `R = B` without this correction. The vector is
 ///   read as `Q⁻¹(Q(B)) + Q⁻¹(Q(τₜ − R))`. A shared vector of an earlier store may stand for `Q⁻¹(Q(B))` (frozen).
 package struct Quantizer: Sendable, Hashable, Codable {
     /// The shared vector's format, for RTVQ.
@@ -88,8 +88,8 @@ package struct Quantizer: Sendable, Hashable, Codable {
         }
     }
 
-    /// What offsets are taken from; made once for a tile, before any task vector is changed, unless a writer is given, which then writes the
-    /// shared vector. Overwrites the tile's buffers.
+    /// What offsets are taken from; made once for a tile, before any task vector is changed, unless a writer is given, which then
+    /// writes the shared vector. Overwrites the tile's buffers.
     private func reference(
         _ coder: FormatCoder?, in tile: Tile, writer: FormatWriter? = nil, buffer: ChunkBuffer? = nil
     ) throws -> UnsafePointer<Float>? {

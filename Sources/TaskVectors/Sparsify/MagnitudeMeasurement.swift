@@ -3,7 +3,8 @@ import TensorKernels
 
 /// Counts of a tensor's magnitudes, from which a threshold for the whole model is found in two rounds (`MagnitudeHistogram`).
 package struct MagnitudeMeasurement: Sendable, Hashable, Codable {
-    /// For each task the high bits whose elements are counted by their low bits; `nil` in the first round, and for a task that keeps all or none.
+    /// For each task the high bits whose elements are counted by their low bits; `nil` in the first round, and for a task that
+    /// keeps all or none.
     package let bins: [UInt32?]
     package let isSecondRound: Bool
 

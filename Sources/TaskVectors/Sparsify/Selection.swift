@@ -7,8 +7,8 @@ package enum Selection: Sendable, Hashable, Codable {
     case largest([Int])
     /// Each entry with probability `density`, divided by it (DARE, arXiv 2311.03099). A key for each task.
     case random(density: Double, keys: [UInt64])
-    /// In every `m` consecutive entries the `n` of largest magnitude. `isDisjoint`: not those that an earlier task has, unless there are
-    /// too few others (CABS, arXiv 2503.01874).
+    /// In every `m` consecutive entries the `n` of largest magnitude. `isDisjoint`: not those that an earlier task has, unless
+    /// there are too few others (CABS, arXiv 2503.01874).
     case blocks(n: Int, m: Int, tail: Tail, isDisjoint: Bool)
 
     /// What becomes of the last entries of a tensor when they are fewer than `m`.
@@ -52,8 +52,8 @@ struct Selector: Sendable {
         }
     }
 
-    /// Calls `body` for tasks of `tasks` in order, each time with the tile of a task vector in which zeros are what was not selected. Where
-    /// tasks get out of each other's way, earlier ones are worked out too.
+    /// Calls `body` for tasks of `tasks` in order, each time with the tile of a task vector in which zeros are what was not
+    /// selected. Where tasks get out of each other's way, earlier ones are worked out too.
     func forEach(
         _ tasks: Range<Int>, in tile: Tile, _ body: (_ task: Int, UnsafeMutablePointer<Float>) throws -> Void
     ) throws {

@@ -38,7 +38,8 @@ extension TensorWork {
     /// The sources as the operation reads them.
     ///
     /// - Parameter files: of the shard, in its order.
-    /// - Throws: `badData` when the sources do not fit their files, each other or the tensor's shape; `io` when they cannot be read.
+    /// - Throws: `badData` when the sources do not fit their files, each other or the tensor's shape; `io` when they cannot be
+    ///   read.
     package func openSources(in files: [any ByteSource], kernels: Kernels) throws -> [any ElementSource] {
         var opener = SourceOpener(files: files, base: base, kernels: kernels)
         return try sources.map { reference in

@@ -76,7 +76,8 @@ extension SourceReference {
         }
     }
 
-    /// Bytes of memory that the source takes while it is open, apart from the matrices of aligned rows, which other sources share.
+    /// Bytes of memory that the source takes while it is open, apart from the matrices of aligned rows, which other sources
+    /// share.
     var memory: Int {
         switch self {
         case .stored: 0

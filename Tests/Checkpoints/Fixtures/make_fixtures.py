@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the fixtures with the safetensors library (pip install safetensors==0.8.0): what our own writer must match byte for byte."""
+"""Writes the fixtures with the safetensors library (pip install safetensors==0.8.0); our writer must match them byte for byte."""
 import ctypes
 import pathlib
 

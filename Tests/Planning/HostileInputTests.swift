@@ -1,0 +1,111 @@
+import Checkpoints
+import Core
+import Planning
+import TaskVectors
+import TestSupport
+import Testing
+import Work
+
+/// Numbers and names that a file may hold and no model has: they are refused by name, or mean nothing, but never trap.
+@Suite struct HostileInputTests {
+    private let family = MemoryFamily()
+
+    private func problem(_ recipe: String) -> TesseraError? {
+        #expect(throws: (any Error).self) { try family.plan(recipe) }.map {
+            ($0 as? Problems)?.all.first ?? TesseraError(wrapping: $0)
+        }
+    }
+
+    /// No layer has such a number: the tensor belongs to none.
+    @Test(arguments: ["9223372036854775807", "9223372036854775808", "99999999999999999999999", "1000000"])
+    func numbersOfLayersInNames(number: String) throws {
+        for model in ["a", "b"] {
+            family.write(model, MemoryFamily.tensors(1) + [("model.layers.\(number).mlp.weight", TestTensor([1]))])
+        }
+        let gradient = MemoryFamily.linear.replacing("weight: 0.5", with: "weight: [0.2, 0.8]")
+        let plan = try family.plan(gradient)
+        #expect(plan.stages[0].map(\.label) == ["outside layers", "model.layers.0", "model.layers.1"])
+    }
+
+    /// Nothing of such a shape is in the file, so that its size does not give it away.
+    @Test(arguments: [[0, 1 << 62], [1 << 62, 0], [0, Int.max, Int.max]])
+    func shapesOfEmptyTensors(shape: [Int]) {
+        for model in ["a", "b"] { family.write(model, [("model.embed_tokens.weight", TestTensor(.f32, shape, bytes: []))]) }
+        let found = problem(MemoryFamily.linear + "tokenizer_source: union\n")
+        #expect(found?.code == .badData && found?.tensor == "model.embed_tokens.weight")
+        #expect(found?.problem.contains("overflows") == true)
+    }
+
+    /// A row of a matrix by a token's number, which a config allows that claims to have as many.
+    @Test func rowsOfTokens() {
+        for model in ["a", "b"] {
+            family.write(SmallTokenizers.first, to: "\(model)/tokenizer.json")
+            family.write(#"{"vocab_size": 9223372036854775807}"#, to: "\(model)/config.json")
+        }
+        let found = problem(
+            MemoryFamily.linear
+                + "tokenizer:\n  source: union\n  tokens:\n    <x>: {source: {kind: model_token, model: a, token_id: 9223372036854775806}}\n"
+                + "    <y>: {source: {kind: model_token, model: a, token_id: 9223372036854775805}}\n")
+        #expect(found?.code == .badData && found?.problem.contains("has no row for it") == true)
+    }
+
+    // MARK: Stores
+
+    private func writeStore(_ shape: [Int], _ format: StorageFormat) throws {
+        let digest = try Digest.sha256(of: [1])
+        let index = StoreIndex(
+            base: .init(model: "base", parts: [], digest: digest),
+            tensors: [.init(name: "t", dtype: .f32, shape: shape, base: BaseIdentity(digest: digest, sample: digest))],
+            shared: nil,
+            tasks: [
+                .init(
+                    name: "x", model: "a", parts: [], scheme: "tvq", files: ["x.safetensors"], formats: [format], factor: 1,
+                    error: 0, energy: 1, predicted: nil, lost: [])
+            ])
+        family.files.write(try index.encoded(), to: "/models/store/task-vectors.json")
+        family.files.write(TestTensor.encode([("t.mask", TestTensor([1]))]), to: "/models/store/x.safetensors")
+    }
+
+    @Test(arguments: [
+        ([1 << 62, 4], StorageFormat.dense(.raw(.f32)), "overflows"), ([4, 1 << 62], .dense(.raw(.f32)), "overflows"),
+        ([-1], .mask, "overflows"), ([0, 1 << 62], .dense(.grid(Grid(bits: 3, granularity: .row))), "overflows"),
+        ([2, 4], .sparse(kept: .max, .raw(.f64)), "keeps 9223372036854775807 of 8 elements"),
+        ([2, 4], .sparse(kept: 9, .grid(Grid(bits: 3, granularity: .group(64)))), "keeps 9 of 8 elements"),
+    ])
+    func sizesInAnIndexOfAStore(shape: [Int], format: StorageFormat, words: String) throws {
+        try writeStore(shape, format)
+        let found = problem("merge_method: linear\nbase_model: base\nmodels:\n- model: store#x\nparameters: {weight: 1}\n")
+        #expect(found?.code == .badData && found?.tensor == "t" && found?.file == "/models/store/task-vectors.json")
+        #expect(found?.problem.contains(words) == true, "\(found?.problem ?? "nothing")")
+    }
+
+    // MARK: Names
+
+    private static let spellings = ["\u{e9}.weight", "e\u{301}.weight"]
+
+    /// `é` as one scalar and as two: Swift takes the two names for the same, files and models do not.
+    @Test(arguments: [
+        MemoryFamily.linear,
+        "merge_method: linear\nparameters: {weight: 0.5}\nmodules:\n  default:\n    models: [{model: a}, {model: b}]\n",
+        MemoryFamily.store("quantize: {bits: 4}"),
+    ])
+    func namesAreBytes(recipe: String) throws {
+        for (model, value) in [("base", Float(1)), ("a", 2), ("b", 3)] {
+            family.write(
+                model, Self.spellings.enumerated().map { ($1, TestTensor([value, Float($0)], shape: [1, 2])) })
+        }
+        let plan = try family.plan(recipe)
+        #expect(plan.tensors.map { Array($0.name.utf8) } == Self.spellings.sortedByBytes().map { Array($0.utf8) })
+        #expect(
+            Set(plan.tensors.flatMap(\.outputs).map { "\($0.part) \($0.offset)" }).count == plan.tensors.flatMap(\.outputs).count)
+        let offsets = plan.tensors.map { tensor -> Int in
+            if case .stored(let stored) = tensor.sources[0] { stored.offset } else { -1 }
+        }
+        #expect(Set(offsets).count == 2)
+    }
+
+    @Test func aModelWithTheOtherSpellingLacksTheTensor() throws {
+        for (model, name) in zip(["a", "b"], Self.spellings) { family.write(model, [(name, TestTensor([1]))]) }
+        #expect(problem(MemoryFamily.linear)?.problem == "missing in a, present in 1 of 2 models")
+    }
+}

@@ -1,0 +1,54 @@
+import Checkpoints
+import Core
+import Planning
+import TaskVectors
+import TestSupport
+import Work
+
+/// Models in memory, and recipes planned from them.
+struct MemoryFamily {
+    let files = MemoryFiles()
+
+    /// An embedding and two layers; every model has other values, so that files of two models are never the same.
+    static func tensors(_ value: Float, layers: Int = 2) -> [(String, TestTensor)] {
+        [("model.embed_tokens.weight", TestTensor([Float](repeating: value, count: 8), shape: [4, 2]))]
+            + (0..<layers).map { ("model.layers.\($0).mlp.weight", TestTensor([value, 1, 2, 3, 4, 5], shape: [3, 2])) }
+            + [("model.norm.weight", TestTensor([value, 1]))]
+    }
+
+    /// `base`, `a` and `b`, each a checkpoint of one part with a config.
+    init() { for (model, value) in [("base", Float(0)), ("a", 1), ("b", 2)] { write(model, Self.tensors(value)) } }
+
+    func write(_ model: String, _ tensors: [(String, TestTensor)]) {
+        files.write(TestTensor.encode(tensors), to: "/models/\(model)/model.safetensors")
+        write("{\"vocab_size\": 4, \"torch_dtype\": \"float32\"}", to: "\(model)/config.json")
+    }
+
+    func write(_ text: String, to path: String) { files.write(Array(text.utf8), to: "/models/\(path)") }
+
+    func request(_ recipe: String, seed: UInt64 = 0) -> PlanRequest {
+        PlanRequest(
+            recipe: recipe, recipeName: "recipe.yml", workingDirectory: "/models", roots: Roots(everythingIn: files), seed: seed)
+    }
+
+    func plan(_ recipe: String, seed: UInt64 = 0) throws -> Plan { try Planner.plan(request(recipe, seed: seed)) }
+
+    static let linear = "merge_method: linear\nmodels:\n- model: a\n- model: b\nparameters: {weight: 0.5}\n"
+
+    static func store(_ lines: String) -> String { "\(lines)\nbase_model: base\nmodels:\n- model: a\n- model: b\n" }
+}
+
+extension Plan {
+    var tensors: [TensorWork] { stages.joined().flatMap(\.tensors) }
+
+    /// Statistics as workers would send them, by `numbers` of each tensor and task.
+    func statistics(
+        base: BaseIdentity? = nil, _ numbers: (TensorWork, _ task: Int) -> [Double]
+    ) -> [ExactText: TensorStatistics] {
+        var statistics: [ExactText: TensorStatistics] = [:]
+        for tensor in tensors {
+            statistics[ExactText(tensor.name)] = TensorStatistics(tasks: (0..<2).map { numbers(tensor, $0) }, base: base)
+        }
+        return statistics
+    }
+}
