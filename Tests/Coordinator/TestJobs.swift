@@ -43,7 +43,10 @@ extension Lease {
         let digest = try Digest.sha256(of: [])
         let base = BaseIdentity(digest: digest, sample: digest)
         let statistics = work.tensors.filter { if case .encode = $0.operation { true } else { false } }
-            .map { TensorStatistics(tasks: [[2, 0]], base: $0.outputs.isEmpty ? nil : base) }
+            .map { tensor in
+                TensorStatistics.encoding(
+                    tensor.outputs.isEmpty ? .kept([2]) : .vectors(base: base, [VectorError(error: 2, energy: 0)]))
+            }
         return ShardDone(
             attempt: attempt,
             result: ShardResult(

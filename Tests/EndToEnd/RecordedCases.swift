@@ -206,7 +206,8 @@ extension RecordedCase {
             merge(
                 "linear", pair,
                 each:
-                    "weight: [{filter: mlp, value: [0.1, 0.3]}, {filter: self_attn.o_proj, value: 0.5}, {filter: self_attn, value: [0.2, 0.8, 1]}, {value: 0.9}]"
+                    "weight: [{filter: mlp, value: [0.1, 0.3]}, {filter: self_attn.o_proj, value: 0.5}, "
+                    + "{filter: self_attn, value: [0.2, 0.8, 1]}, {value: 0.9}]"
             )),
     ]
 
@@ -425,7 +426,8 @@ extension RecordedCase {
                         arguments: ["--max-part-size", "4kB", "--shard-size", "2kB"])),
                 RecordedCase(
                     "stores/seed-5",
-                    runs("sparsify: {method: dare, density: 0.4}", tunes, base: base, arguments: ["--seed", "5", "--sha256sums"])),
+                    runs(
+                        "sparsify: {method: dare, density: 0.4}", tunes, base: base, arguments: ["--seed", "5", "--sha256sums"])),
                 RecordedCase(
                     "stores/sensitivity",
                     with: {

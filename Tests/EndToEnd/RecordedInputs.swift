@@ -266,7 +266,8 @@ struct RecordedInputs: Sendable {
         for (model, text) in tokenizers {
             try write(text, to: "\(model)/tokenizer.json")
             try write(
-                #"{"added_tokens_decoder": {"5": {"content": "<s>", "special": true}}, "chat_template": "\#(templates[model] ?? "")"}"#,
+                #"{"added_tokens_decoder": {"5": {"content": "<s>", "special": true}}, "#
+                    + #""chat_template": "\#(templates[model] ?? "")"}"#,
                 to: "\(model)/tokenizer_config.json")
             try write(#"{"bos_token": "<s>"}"#, to: "\(model)/special_tokens_map.json")
         }

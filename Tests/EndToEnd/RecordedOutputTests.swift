@@ -53,10 +53,10 @@ import Testing
             #expect(
                 found == Self.record[key],
                 """
-                the output '\(key)' is not the recorded one. It now has these files (name, size, SHA-256; of the manifest without \
-                'plan' and 'tessera'):
-                \(listing)If that is on purpose (a raised numericsVersion, an intended change of the output, a new case), record it \
-                again with TESSERA_RECORD=1 swift test --filter RecordedOutput, and say in the commit why.
+                the output '\(key)' is not the recorded one. It now has these files (name, size, SHA-256; of the manifest \
+                without 'plan' and 'tessera'):
+                \(listing)If that is on purpose (a raised numericsVersion, an intended change of the output, a new case), record \
+                it again with TESSERA_RECORD=1 swift test --filter RecordedOutput, and say in the commit why.
                 """)
         }
     }

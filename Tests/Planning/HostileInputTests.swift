@@ -44,7 +44,8 @@ import Work
         }
         let found = problem(
             MemoryFamily.linear
-                + "tokenizer:\n  source: union\n  tokens:\n    <x>: {source: {kind: model_token, model: a, token_id: 9223372036854775806}}\n"
+                + "tokenizer:\n  source: union\n  tokens:\n"
+                + "    <x>: {source: {kind: model_token, model: a, token_id: 9223372036854775806}}\n"
                 + "    <y>: {source: {kind: model_token, model: a, token_id: 9223372036854775805}}\n")
         #expect(found?.code == .badData && found?.problem.contains("has no row for it") == true)
     }

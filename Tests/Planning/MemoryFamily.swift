@@ -1,5 +1,6 @@
 import Checkpoints
 import Core
+import Operators
 import Planning
 import TaskVectors
 import TestSupport
@@ -47,8 +48,37 @@ extension Plan {
     ) -> [ExactText: TensorStatistics] {
         var statistics: [ExactText: TensorStatistics] = [:]
         for tensor in tensors {
-            statistics[ExactText(tensor.name)] = TensorStatistics(tasks: (0..<2).map { numbers(tensor, $0) }, base: base)
+            guard case .encode(let encoding) = tensor.operation else { continue }
+            let tasks = (0..<2).map { numbers(tensor, $0) }
+            statistics[ExactText(tensor.name)] = Self.statistics(of: encoding, tasks, base: base).map(TensorStatistics.encoding)
         }
         return statistics
+    }
+
+    /// The numbers as the encoding reports them; `nil` for those that the tests do not plan with.
+    private static func statistics(of encoding: Encoding, _ tasks: [[Double]], base: BaseIdentity?) -> EncodingStatistics? {
+        switch encoding {
+        case .quantize, .sparsify:
+            base.map { .vectors(base: $0, tasks.map { VectorError(error: $0[0], energy: $0[1]) }) }
+        case .compare: base.map { .comparison(base: $0, tasks.map { $0[0] == 1 }) }
+        case .measureGrids(let measurement):
+            .grids(
+                tasks.map { numbers in
+                    let width = measurement.formats.count, errors = Array(numbers.dropFirst())
+                    let rows = stride(from: 0, to: errors.count, by: width).map {
+                        Array(errors[$0..<min(errors.count, $0 + width)])
+                    }
+                    return GridErrors(energy: numbers[0], errors: rows)
+                })
+        case .measureMagnitudes:
+            .magnitudes(
+                tasks.map { numbers in
+                    stride(from: 0, to: numbers.count - 1, by: 2).map {
+                        MagnitudeCount(bin: UInt32(numbers[$0]), count: Int(exactly: numbers[$0 + 1]) ?? .max)
+                    }
+                })
+        case .countKept: .kept(tasks.map { Int(exactly: $0.first ?? .nan) ?? .max })
+        case .mask: nil
+        }
     }
 }

@@ -10,11 +10,13 @@ import Work
     private static let recipes: [(recipe: String, seed: UInt64, digest: String)] = [
         (MemoryFamily.linear, 0, "?"),
         (
-            "merge_method: ties\nbase_model: base\nmodels:\n- model: a\n- model: b\nparameters: {weight: 0.5, density: [0.2, 0.9]}\n",
+            "merge_method: ties\nbase_model: base\nmodels:\n- model: a\n- model: b\n"
+                + "parameters: {weight: 0.5, density: [0.2, 0.9]}\n",
             0, "?"
         ),
         (
-            "merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [0, 2]}]\n- sources: [{model: b, layer_range: [1, 2]}]\n",
+            "merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [0, 2]}]\n"
+                + "- sources: [{model: b, layer_range: [1, 2]}]\n",
             0, "?"
         ),
         ("merge_method: linear\nmodels:\n- model: a+lora\n- model: b\nparameters: {weight: 0.5}\ndtype: bfloat16\n", 0, "?"),

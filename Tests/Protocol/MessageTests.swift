@@ -122,7 +122,8 @@ import Work
             ),
             (
                 .hello(Hello(role: .worker, build: "0.1.0", name: "w", threads: 2, memory: 1024, numericsVersion: 1)),
-                #"{"content":{"build":"0.1.0","memory":1024,"name":"w","newestVersion":2,"numericsVersion":1,"oldestVersion":2,"role":"worker","threads":2},"type":"hello"}"#
+                #"{"content":{"build":"0.1.0","memory":1024,"name":"w","newestVersion":2,"#
+                    + #""numericsVersion":1,"oldestVersion":2,"role":"worker","threads":2},"type":"hello"}"#
             ),
         ] as [(Message, String)])
     func theJSONIsAsDocumented(message: Message, json: String) throws {

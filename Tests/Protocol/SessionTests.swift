@@ -36,7 +36,9 @@ import Work
                 .allow(.worker),
                 .send(
                     .welcome(
-                        Welcome(version: 2, build: "0.1.0", session: 4, heartbeatMilliseconds: 5000, credit: Limits.creditBytes))),
+                        Welcome(
+                            version: 2, build: "0.1.0", session: 4, heartbeatMilliseconds: 5000,
+                            credit: Limits.creditBytes))),
                 .admit(Self.hello()),
             ])
     }

@@ -102,8 +102,8 @@ struct StatusPages {
         let needed = (bytes >> 20) + (bytes & ((1 << 20) - 1) == 0 ? 0 : 1)
         let threads = worker.threads == 1 ? "one thread" : "\(worker.threads) threads"
         return """
-            waits for a worker with more memory: \(shard.label) needs \(needed) MiB beside the buffers of \(threads), \(worker.name) has \
-            \(worker.tensorMemory >> 20) MiB; start one with more --memory, or with fewer --threads
+            waits for a worker with more memory: \(shard.label) needs \(needed) MiB beside the buffers of \
+            \(threads), \(worker.name) has \(worker.tensorMemory >> 20) MiB; start one with more --memory, or with fewer --threads
             """
     }
 
