@@ -128,7 +128,9 @@ let package = Package(
             of: "Tokenizers", uses: ["Core", "Checkpoints", "Operators", "Recipes", "Tokenizers", "TestSupport"]),
         tests(
             of: "Planning",
-            uses: ["Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Planning", "TestSupport"]),
+            uses: [
+                "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Planning", "TestSupport",
+            ]),
         tests(
             of: "Coordinator",
             uses: [
