@@ -101,6 +101,8 @@ package struct Plan: Sendable {
     package let bytesRead: Int
     /// What each shard's tensors need while they are worked on, one after the other, by stage.
     package let memory: [[MemoryNeed]]
+    /// Seconds that one thread would take for each shard, roughly, by stage.
+    package let seconds: [[Double]]
     /// Parts of another output that become parts of this one.
     package let reused: [ReusedPart]
     /// The files that are made of statistics when the output is published.
@@ -120,7 +122,6 @@ package struct Plan: Sendable {
     /// What is enough for any of its tensors.
     package var largestNeed: MemoryNeed { memory.joined().reduce(MemoryNeed()) { $0.union($1) } }
 
-    package var shardCount: Int { stages.reduce(0) { $0 + $1.count } }
     package var bytesWritten: Int { layout.parts.reduce(0) { $0 + $1.fileSize } }
     package var tensorCount: Int { layout.parts.reduce(0) { $0 + $1.tensors.count } }
 
@@ -141,17 +142,20 @@ package struct Plan: Sendable {
         self.sidecars = sidecars
         self.remarks = remarks
         var bytesRead = 0, memory = stages.map { $0.map { _ in MemoryNeed() } }
+        var seconds = stages.map { $0.map { _ in 0.0 } }
         for (stage, shards) in stages.enumerated() {
             for (shard, planned) in shards.enumerated() {
                 for tensor in planned.tensors {
                     let cost = try tensor.cost()
                     bytesRead += cost.passes * tensor.sourceByteCount
                     memory[stage][shard] = memory[stage][shard].union(cost.memory)
+                    seconds[stage][shard] += tensor.estimatedSeconds(cost)
                 }
             }
         }
         self.bytesRead = bytesRead
         self.memory = memory
+        self.seconds = seconds
         digest = try PlanEncoding.digest(of: inputs, layout: layout, stages: stages)
         allFiles = inputs.flatMap(\.files)
         var positions: [InputFile: Int] = [:]

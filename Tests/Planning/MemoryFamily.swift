@@ -74,7 +74,7 @@ extension Plan {
             .magnitudes(
                 tasks.map { numbers in
                     stride(from: 0, to: numbers.count - 1, by: 2).map {
-                        MagnitudeCount(bin: UInt32(numbers[$0]), count: Int(exactly: numbers[$0 + 1]) ?? .max)
+                        MagnitudeCount(bin: UInt32(exactly: numbers[$0]) ?? 0, count: Int(exactly: numbers[$0 + 1]) ?? .max)
                     }
                 })
         case .countKept: .kept(tasks.map { Int(exactly: $0.first ?? .nan) ?? .max })

@@ -23,8 +23,12 @@ struct PlannedStages: Sendable {
         self.request = request
         self.earlierStatistics = earlierStatistics
         shards = Array(plan.stages.joined())
-        costs = zip(plan.stages, plan.memory).map { stage, memory in
-            zip(stage, memory).map { ShardCost(label: $0.label, cost: $0.sourceByteCount, memory: $1) }
+        costs = plan.stages.indices.map { stage in
+            plan.stages[stage].indices.map { shard in
+                ShardCost(
+                    label: plan.stages[stage][shard].label, cost: Int(min(1e6 * plan.seconds[stage][shard], 1e15)),
+                    memory: plan.memory[stage][shard])
+            }
         }
         summary = PlanSummary(
             method: plan.method, digest: plan.digest, bytesInput: plan.inputs.reduce(0) { $0 + $1.byteCount },

@@ -7,7 +7,7 @@ package import Protocol
 package struct ShardCost: Sendable, Hashable {
     /// What messages call it.
     package let label: String
-    /// Bytes to read, as a measure of the time it takes.
+    /// How long the shard takes compared with others: estimated microseconds of one thread.
     package let cost: Int
     /// What a worker needs for one of its tensors.
     package let memory: MemoryNeed
