@@ -133,6 +133,6 @@ package final class PreadSource: ByteSource {
 
     package func prefetch(_ range: Range<Int>) { file.prefetch(range) }
 
-    /// Nothing is kept of what was read.
+    /// Does nothing: no bytes are kept.
     package func release(_ range: Range<Int>) {}
 }

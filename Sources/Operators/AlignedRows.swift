@@ -2,17 +2,17 @@ package import Core
 import Synchronization
 package import TensorKernels
 
-/// One model's matrix with its rows brought into the order of the output vocabulary, as float32.
+/// A model's matrix with its rows in the order of the output vocabulary, as float32.
 ///
 /// ```
 /// stored row   M_j[r]
 /// mean         (M_a[r] + M_b[s] + …) / n       summed in float64 in that order, rounded once to float32
 /// zero         0
-/// padding      Σ_i A[i] / n  over the n rows i of the aligned matrix A that are no padding, ascending, in float64; rounded once
+/// padding      Σ_i A[i] / n  over the n rows i of the aligned matrix A that are not padding, ascending, in float64; rounded once
 /// ```
 /// A matrix has shape `[vocabulary, …]`; a bias `[vocabulary]` has rows of one element.
 package final class AlignedRows: ElementSource {
-    /// What is presented, whatever types the stored matrices have.
+    /// Whatever types the matrices have.
     package var dtype: DType { .f32 }
     package let count: Int
 
@@ -20,23 +20,22 @@ package final class AlignedRows: ElementSource {
     private let map: RowMap
     /// Elements of a row.
     private let rowLength: Int
-    /// Whoever needs it first computes it; the others wait for that.
+    /// Computed by the first thread that needs it; the others wait.
     private let paddingRow = Mutex<[Float]?>(nil)
 
-    /// Elements of a mean that are summed at a time, small enough for the stack.
+    /// Elements of a mean that are summed at a time, on the stack.
     private static let meanSegment = 512
 
     /// - Parameters:
-    ///   - matrices: the stored matrices of all models that take part, as `map` counts them.
-    ///   - rowLength: elements of a row, the same in all of them.
-    /// - Throws: `badData` unless the matrices are made of such rows and hold all that the map names, so that reading never fails
-    ///   for it.
+    ///   - matrices: in the order in which `map` numbers them.
+    ///   - rowLength: elements of a row, the same in all matrices.
+    /// - Throws: `badData` unless all matrices have rows of this length, and all rows that the map names.
     package init(matrices: [any ElementSource], rowLength: Int, map: RowMap) throws(TesseraError) {
         guard rowLength > 0, matrices.allSatisfy({ $0.count % rowLength == 0 && $0.dtype.isArithmetic }) else {
-            throw TesseraError(.badData, "the matrices that are to be aligned are not made of rows of \(rowLength) numbers")
+            throw TesseraError(.badData, "the matrices to be aligned do not have rows of \(rowLength) numbers")
         }
         guard let needed = map.rowsNeeded(sources: matrices.count) else {
-            throw TesseraError(.badData, "the row map names more matrices than the \(matrices.count) there are")
+            throw TesseraError(.badData, "the row map names more than \(matrices.count) matrices")
         }
         if let short = matrices.indices.first(where: { matrices[$0].count / rowLength < needed[$0] }) {
             throw TesseraError(
@@ -76,8 +75,7 @@ package final class AlignedRows: ElementSource {
         }
     }
 
-    /// Calls `body` for each run of the map that has elements in `range`: with those, and with the element at which the run
-    /// begins.
+    /// Calls `body` for each run that overlaps `range`, with the elements in common and the run's first element.
     private func forEachRun(
         in range: Range<Int>, _ body: (RowMap.Origin, _ part: Range<Int>, _ first: Int) throws -> Void
     ) rethrows {
@@ -100,7 +98,7 @@ package final class AlignedRows: ElementSource {
         forEachStored(in: range) { matrix, elements in matrix.release(elements) }
     }
 
-    /// Calls `body` with what the elements of `range` are read from, padding apart.
+    /// Calls `body` with the stored elements that `range` is read from, except for padding.
     private func forEachStored(in range: Range<Int>, _ body: (any ElementSource, Range<Int>) -> Void) {
         forEachRun(in: range) { origin, part, first in
             let rows: [RowMap.SourceRow] =
@@ -113,9 +111,9 @@ package final class AlignedRows: ElementSource {
         }
     }
 
-    /// The elements as little-endian float32, decoded and, where rows are means, computed; not the bytes that are stored.
+    /// The elements as little-endian float32, not the stored bytes.
     ///
-    /// - Throws: `internal` for a range that cuts an element.
+    /// - Throws: `internal` for a range that does not consist of whole elements.
     package func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
         let width = MemoryLayout<Float>.stride
         guard byteRange.lowerBound % width == 0, byteRange.upperBound % width == 0 else {
@@ -137,7 +135,7 @@ package final class AlignedRows: ElementSource {
 
     // MARK: Means
 
-    /// - Parameter first: the element of the aligned matrix at which the run begins.
+    /// - Parameter first: the run's first element in the aligned matrix.
     private func loadMean(
         of rows: [RowMap.SourceRow], _ part: Range<Int>, first: Int, into target: UnsafeMutablePointer<Float>,
         scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
@@ -166,7 +164,7 @@ package final class AlignedRows: ElementSource {
         }
     }
 
-    /// The mean of all rows that are no padding; zeros when there are none.
+    /// The mean of all rows that are not padding; zeros if there are none.
     private func meanRow(_ kernels: Kernels) throws -> [Float] {
         var sums = [Double](repeating: 0, count: rowLength)
         var rows = 0

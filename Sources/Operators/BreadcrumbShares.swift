@@ -1,9 +1,9 @@
 import Core
 
-/// Which entries the breadcrumbs methods keep of a task vector of `n` entries.
+/// The entries that the breadcrumbs methods keep of a task vector of `n` entries.
 ///
-/// `⌊density·n⌋` entries stay after the `⌊gamma·n⌋` largest were dropped. Where there are fewer than that, the smallest stay.
-/// Both products are taken in float64.
+/// The `⌊gamma·n⌋` largest are dropped, and the `⌊density·n⌋` next are kept; if fewer are left, the smallest are kept. Both
+/// products are float64.
 struct BreadcrumbShares: Sendable {
     private let gammas: [Double]
 

@@ -2,9 +2,9 @@ package import Core
 import Synchronization
 import TensorKernels
 
-/// How many bytes of an output so many elements of the tensor take: `bits` for every `unit` of them, packed densely.
+/// The size of an output relative to its tensor: `bits` for every `unit` elements, packed densely.
 package struct ChunkRate: Sendable, Hashable {
-    /// A power of two, at most a tile.
+    /// Elements; a power of two, at most a tile.
     package let unit: Int
     package let bits: Int
 
@@ -13,25 +13,24 @@ package struct ChunkRate: Sendable, Hashable {
         self.bits = bits
     }
 
-    /// The last byte is filled up.
+    /// Bytes for `count` elements, rounded up to a whole byte.
     package func byteCount(ofElements count: Int) -> Int { ((count + unit - 1) / unit * bits + 7) / 8 }
 
-    /// Elements whose bytes make one block, in every output that is written chunk by chunk: so all of them can be written in one
-    /// walk over the sources. A float32 for each is just the largest block there is.
+    /// Elements of a chunk. A block of an output that is written chunk by chunk holds the bytes of one chunk, so that one pass
+    /// over the sources can write all outputs. Four bytes per element make the largest block.
     package static let chunk = TreeDigest.blockSize / MemoryLayout<Float>.stride
 
-    /// Bytes of a block of such an output.
+    /// Bytes of a block, which holds one chunk.
     package var blockSize: Int { byteCount(ofElements: Self.chunk) }
 }
 
 extension TensorPasses {
     /// Writes several outputs in one pass over the sources.
     ///
-    /// `body` writes what belongs to the tile in hand, at one place for each output, and adds the tile's share to `terms` float64
-    /// sums.
+    /// `body` writes the current tile's bytes of each output and adds the tile's quantities to `terms` float64 sums.
     ///
     /// - Parameters:
-    ///   - rates: one for each of the first outputs, `nil` for those that are not written here.
+    ///   - rates: of the first outputs, in order; `nil` for an output that is not written here.
     ///   - isLast: as of `fold`.
     /// - Returns: the sums.
     package func emit(
@@ -72,7 +71,7 @@ extension TensorPasses {
         }
     }
 
-    /// Writes an output that is there as a whole, in blocks of `TreeDigest.blockSize`.
+    /// Writes a complete output, in blocks of `TreeDigest.blockSize`.
     package func write(_ bytes: UnsafeRawBufferPointer, to output: Int) throws {
         for (block, start) in stride(from: 0, to: bytes.count, by: TreeDigest.blockSize).enumerated() {
             let end = min(bytes.count, start + TreeDigest.blockSize)
@@ -86,7 +85,7 @@ extension TensorPasses {
 
     /// `TreeDigest.tensor` of a source's bytes as they are stored.
     ///
-    /// - Parameter isLast: whether the source is released behind the pass.
+    /// - Parameter isLast: whether this is the last pass over the source, which releases it.
     package func digest(ofSource index: Int, isLast: Bool) throws -> Digest {
         let source = sources[index], byteCount = source.count * source.dtype.bitWidth / 8
         let count = TreeDigest.blockCount(ofBytes: byteCount)
@@ -113,13 +112,13 @@ extension TensorPasses {
     }
 }
 
-/// One thread's buffer for a chunk of every output that is written chunk by chunk.
+/// One thread's buffer for a chunk of every output.
 package final class ChunkBuffer: @unchecked Sendable {
-    // Unchecked: used by one thread at a time, whoever took it.
+    // Unchecked: used only by the thread that took it.
     private let rates: [ChunkRate?]
     private let starts: [Int]
     private let slab: UnsafeMutableRawPointer
-    /// The first element in hand, counted from the chunk's beginning.
+    /// The first element of the current tile, counted from the beginning of the chunk.
     fileprivate(set) var element = 0
 
     init(_ rates: [ChunkRate?]) {
@@ -135,7 +134,7 @@ package final class ChunkBuffer: @unchecked Sendable {
 
     deinit { slab.deallocate() }
 
-    /// Where the bytes of the tile in hand go.
+    /// Where the current tile's bytes of an output go.
     package func place(in output: Int) -> UnsafeMutableRawPointer {
         slab + starts[output] + (rates[output]?.byteCount(ofElements: element) ?? 0)
     }
@@ -144,6 +143,6 @@ package final class ChunkBuffer: @unchecked Sendable {
         UnsafeRawBufferPointer(start: slab + starts[output], count: count)
     }
 
-    /// Bytes of the buffer for outputs with these rates.
+    /// Bytes of a buffer for outputs with these rates.
     package static func byteCount(_ rates: [ChunkRate]) -> Int { rates.reduce(0) { $0 + $1.blockSize } }
 }

@@ -1,41 +1,43 @@
 package import Core
 package import TensorKernels
 
-/// The elements of one input tensor, readable in any range and from several threads at once.
+/// The elements of one input tensor. Any range can be read, from several threads at the same time.
 package protocol ElementSource: Sendable {
     var dtype: DType { get }
     var count: Int { get }
 
-    /// Decodes the elements of `range` to float32. `scratch` is large enough for the tile's bytes in any element type.
+    /// Decodes the elements of `range` to float32.
+    ///
+    /// - Parameter scratch: eight bytes per element at least.
     func load(
         _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer,
         kernels: Kernels) throws
 
-    /// Where the bytes of `byteRange` (counted from the tensor's first byte) lie as they are stored, for as long as the source
-    /// does; `nil` when they have to be loaded or copied.
+    /// A pointer to the stored bytes of `byteRange`, which counts from the first byte of the tensor. Valid as long as the source.
+    /// `nil` if the bytes are not in memory.
     func direct(_ byteRange: Range<Int>) -> UnsafeRawPointer?
 
     /// Copies the bytes of `byteRange` as they are stored.
     func copyBytes(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws
 
-    // These two have no default, so that no source forgets the stored bytes that it is made of.
+    // No defaults for these two: a source that wraps others must pass them on.
 
-    /// Says that the elements of `range` will be read soon.
+    /// Hints that the elements of `range` will be read soon.
     func prefetch(_ range: Range<Int>)
 
-    /// Says that the elements of `range` are unlikely to be read again.
+    /// Hints that the elements of `range` will probably not be read again. Reading them still works.
     func release(_ range: Range<Int>)
 }
 
 extension ElementSource {
     package func direct(_ byteRange: Range<Int>) -> UnsafeRawPointer? { nil }
 
-    /// `copyBytes` of a source that is computed: its elements, rounded to its type.
+    /// `copyBytes` for a computed source: rounds the elements to the source's type.
     package func copyRounded(_ byteRange: Range<Int>, to target: UnsafeMutableRawPointer) throws {
         let width = dtype.bitWidth / 8, kernels = Kernels.best
         let range = byteRange.lowerBound / width..<byteRange.upperBound / width
         var values = [Float](repeating: 0, count: range.count)
-        // Of a packed vector, parts that are read together each begin at a multiple of 64 bytes.
+        // 128 bytes more, because parts of a packed vector that are read together are each aligned to 64 bytes.
         try withUnsafeTemporaryAllocation(byteCount: range.count * 8 + 128, alignment: 64) { scratch in
             try values.withUnsafeMutableBufferPointer { values in
                 guard let first = values.baseAddress else { return }
@@ -46,9 +48,9 @@ extension ElementSource {
     }
 }
 
-/// A source that is stored as a base and its difference from the base, and can give the difference alone.
+/// A source that is stored as a difference from a base, and can be read as the difference.
 package protocol DifferenceSource: ElementSource {
-    /// Whether the base is also the one that the method takes differences from: then nothing need be added and subtracted again.
+    /// Whether the method takes differences from the same base, so that the base need not be added and subtracted again.
     var isOnMethodsBase: Bool { get }
 
     /// Decodes the differences of `range` to float32.
@@ -57,15 +59,15 @@ package protocol DifferenceSource: ElementSource {
         kernels: Kernels) throws
 }
 
-/// A tensor as it lies in a safetensors part.
+/// A tensor as it is stored in a file.
 package struct StoredTensor: ElementSource {
     package let dtype: DType
     package let count: Int
     private let bytes: any ByteSource
-    /// Where the tensor begins in `bytes`.
+    /// The tensor's first byte in `bytes`.
     private let offset: Int
 
-    /// - Throws: `badData` when the tensor does not lie inside `bytes`, so that reading it never can.
+    /// - Throws: `badData` when the tensor does not fit inside `bytes`.
     package init(_ bytes: any ByteSource, offset: Int, dtype: DType, count: Int) throws(TesseraError) {
         let (bits, overflow) = count.multipliedReportingOverflow(by: dtype.bitWidth)
         guard count >= 0, offset >= 0, !overflow, bits % 8 == 0, bits / 8 <= bytes.size - offset else {
@@ -96,12 +98,12 @@ package struct StoredTensor: ElementSource {
 
     package func release(_ range: Range<Int>) { bytes.release(place(of: range)) }
 
-    /// Where the bytes of elements lie in `bytes`.
+    /// The range of `bytes` that the elements are stored in.
     private func place(of range: Range<Int>) -> Range<Int> {
         offset + range.lowerBound * dtype.bitWidth / 8..<offset + (range.upperBound * dtype.bitWidth + 7) / 8
     }
 
-    /// Calls `body` with the bytes of `byteRange`, counted from the tensor's first one.
+    /// Calls `body` with the bytes of `byteRange`, which counts from the first byte of the tensor.
     package func withBytes<Result>(
         _ byteRange: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
     ) throws -> Result {

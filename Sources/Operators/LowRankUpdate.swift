@@ -18,7 +18,7 @@ package final class LowRankUpdate: ElementSource {
     private let rows: Int
     private let columns: Int
     private let isTransposed: Bool
-    /// Whoever needs the factors first decodes them.
+    /// Decoded by the first thread that needs them.
     private let decoded = Mutex<Factors?>(nil)
 
     private struct Factors: Sendable {
@@ -29,10 +29,10 @@ package final class LowRankUpdate: ElementSource {
     }
 
     /// - Parameters:
-    ///   - shape: of the matrix, two dimensions.
-    ///   - a: `[rank, columns]`, or `[rank, rows]` when transposed.
-    ///   - b: `[rows, rank]`, or `[columns, rank]` when transposed.
-    /// - Throws: `badData` unless the factors' sizes fit the matrix.
+    ///   - shape: `[rows, columns]` of the matrix.
+    ///   - a: of shape `[rank, columns]`, or `[rank, rows]` if transposed.
+    ///   - b: of shape `[rows, rank]`, or `[columns, rank]` if transposed.
+    /// - Throws: `badData` unless the factors fit the matrix.
     package init(
         _ matrix: any ElementSource, shape: [Int], a: StoredTensor, b: StoredTensor, rank: Int, scale: Double, isTransposed: Bool
     ) throws(TesseraError) {
@@ -83,7 +83,7 @@ package final class LowRankUpdate: ElementSource {
         for factor in [a, b] { factor.prefetch(0..<factor.count) }
     }
 
-    /// The factors were released when they had been decoded.
+    /// The factors are released when they are decoded.
     package func release(_ range: Range<Int>) { matrix.release(range) }
 
     /// The folded elements, rounded to the matrix's own type.

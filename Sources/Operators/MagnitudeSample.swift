@@ -1,20 +1,21 @@
 import TensorKernels
 
-/// Magnitudes from all over a stream, or all there are, by which it is guessed where an order statistic lies.
+/// A sample of a stream's magnitudes, or all of them if they are few, from which an order statistic is estimated.
 struct MagnitudeSample {
-    /// As bit patterns, segment by segment.
+    /// Bit patterns, segment by segment.
     private let patterns: [UInt32]
-    /// How many numbers the stream has.
+    /// The length of the stream.
     private let count: Int
 
-    /// Neighbours that are read together. They are often of one kind, so that many short segments say more than few long ones.
+    /// Consecutive elements that are read together. Neighbours are often alike, so many short segments tell more than a few long
+    /// ones.
     private static let segment = 64
-    /// Of how many numbers one is taken, and how many are at least and at most.
+    /// One of how many elements is taken, and the least and largest sample.
     private static let rarity = 256, leastSize = 1 << 14, largestSize = 1 << 22
-    /// How far from the guess the ends of a window lie: so many standard errors, and so many elements of the sample.
+    /// The distance of a window's ends from the estimate, in standard errors and in elements of the sample.
     private static let deviations = 4.0, elements = 4.0
 
-    /// How many numbers are taken of a stream.
+    /// The number of elements taken of a stream of `count`.
     static func size(of count: Int) -> Int { min(count, max(leastSize, min(largestSize, count / rarity))) }
 
     init(of stream: Int, in tensor: TensorPasses, _ entries: OrderStatistics.Entries) throws {
@@ -32,23 +33,24 @@ struct MagnitudeSample {
         }
     }
 
-    /// What is read of a stream. No range lies in two tiles.
+    /// The elements that are read. No range crosses the end of a tile.
     private static func ranges(of count: Int) -> [Range<Int>] {
         guard size(of: count) < count else {
             return stride(from: 0, to: count, by: FixedTree.tileElements).map { $0..<min(count, $0 + FixedTree.tileElements) }
         }
         let taken = size(of: count) / segment, all = count / segment
         return (0..<taken).map { index in
-            // Anywhere in its share of the stream, so that it is no column of a matrix that is looked at.
+            // At a random place within its share of the stream, lest the sample be a column of the matrix.
             let offset = Int((UInt64(index) &* 0x9e37_79b9_7f4a_7c15) >> 33) % (all / taken)
             let start = (index * all / taken + offset) * segment
             return start..<start + segment
         }
     }
 
-    /// The magnitudes, as bit patterns, between which the element of a rank will lie.
+    /// The range of magnitudes, as bit patterns, in which the element of a rank will probably lie.
     ///
-    /// - Parameter limit: how many elements may lie between them. The window is made smaller where there would probably be more.
+    /// - Parameter limit: the largest number of elements that may lie in between; the window is narrowed if there would probably
+    ///   be more.
     func window(around rank: OrderStatistics.Rank, noting limit: Int) -> ClosedRange<UInt32> {
         let size = Double(patterns.count), scale = size / Double(max(1, count))
         let position =
@@ -60,7 +62,7 @@ struct MagnitudeSample {
         guard patterns.count < count else { return guess...guess }
         let variance = max(position * (1 - position / size), spread(around: guess, rank))
         let margin = min(Self.deviations * variance.squareRoot() + Self.elements, 0.4 * Double(limit) * scale)
-        // Where many are equal, both ends are often the guess itself.
+        // If many elements are equal, both ends are often the estimate itself.
         let above = Double(patterns.count { $0 > guess }), equal = Double(patterns.count { $0 == guess })
         func end(_ position: Double, beyond limit: UInt32) -> UInt32 {
             if position > above, position <= above + equal { return guess }

@@ -1,9 +1,9 @@
 package import TensorKernels
 
-/// Which entries of each task vector a trim by magnitude keeps.
+/// The entries of each task vector that a trim by magnitude keeps.
 ///
-/// Exact: of the entries that are equal to a threshold, those with the lowest flat index stay, so that as many remain as were
-/// asked for.
+/// Exact: of the entries equal to a threshold, those with the lowest flat indices are kept, so that exactly the requested number
+/// remains.
 package struct MagnitudeTrim: Sparsifier {
     private enum Rule: Sendable {
         case keepAll
@@ -11,7 +11,7 @@ package struct MagnitudeTrim: Sparsifier {
         case keep(from: MagnitudeEdge, to: MagnitudeEdge)
     }
 
-    /// What to keep of one task vector: `kept` entries, after the `outliers` largest were dropped.
+    /// What to keep of one task vector: the `kept` largest entries after the `outliers` largest.
     package struct Share: Sendable, Hashable {
         package var kept: Int
         package var outliers: Int
@@ -24,13 +24,12 @@ package struct MagnitudeTrim: Sparsifier {
 
     private let rules: [Rule]
 
-    /// For so many thresholds of each model.
+    /// Memory for the thresholds of all models.
     package static func memory(models: Int, queries: Int = 1, count: Int) -> MemoryNeed {
         OrderStatistics.memory(queries: models * queries, count: count)
     }
 
-    /// Reads the sources once, or as `OrderStatistics.find` does, and a span of them for each threshold that cuts through equal
-    /// entries.
+    /// Takes the passes of `OrderStatistics.find`, and reads one span more for each threshold that cuts through equal entries.
     package init(_ shares: [Share], of models: [Int], in tensor: TensorPasses) throws {
         let total = tensor.count
         var rules: [Rule] = []

@@ -4,7 +4,7 @@ import TensorKernels
 
 /// A whole matrix in memory as float32, row after row, for methods that cannot work tile by tile.
 package final class Matrix: @unchecked Sendable {
-    // Unchecked because of the elements: whoever writes them does so from one thread at a time for each.
+    // Unchecked: no two threads write the same element.
     package let rows: Int
     package let columns: Int
     package let elements: UnsafeMutableBufferPointer<Float>
@@ -20,7 +20,7 @@ package final class Matrix: @unchecked Sendable {
 
     deinit {
         elements.deallocate()
-        allowance.giveBack(rows * columns)
+        allowance.release(rows * columns)
     }
 
     package subscript(row: Int, column: Int) -> Float {
@@ -29,7 +29,7 @@ package final class Matrix: @unchecked Sendable {
     }
 }
 
-/// What is left of the elements that an operation may hold in matrices (`OperatorCost.matrixElements`).
+/// The number of elements that an operation may still put into matrices (`OperatorCost.matrixElements`).
 final class MatrixAllowance: Sendable {
     private let left: Atomic<Int>
 
@@ -37,19 +37,19 @@ final class MatrixAllowance: Sendable {
 
     func take(_ count: Int) throws(TesseraError) {
         guard left.wrappingSubtract(count, ordering: .relaxed).newValue >= 0 else {
-            giveBack(count)
+            release(count)
             throw TesseraError(.internal, "the operation holds more elements in matrices than its cost says")
         }
     }
 
-    func giveBack(_ count: Int) { left.wrappingAdd(count, ordering: .relaxed) }
+    func release(_ count: Int) { left.wrappingAdd(count, ordering: .relaxed) }
 }
 
 extension TensorPasses {
     /// A matrix of zeros.
     ///
-    /// - Throws: `internal` when the operation would hold more than its cost says (`OperatorCost.matrixElements`): its memory was
-    ///   reserved before.
+    /// - Throws: `internal` when the operation would hold more than its cost says (`OperatorCost.matrixElements`), for which
+    ///   memory was reserved.
     package func matrix(rows: Int, columns: Int) throws(TesseraError) -> Matrix {
         guard let count = Shape.elementCount([rows, columns]) else {
             throw TesseraError(.internal, "a matrix of \(rows) times \(columns) elements")
@@ -58,9 +58,9 @@ extension TensorPasses {
         return Matrix(rows: rows, columns: columns, from: matrices)
     }
 
-    /// A source as a matrix: its rows are those of the last axis.
+    /// A source as a matrix, whose columns are the last axis.
     ///
-    /// - Throws: as the other one, and what reading the source throws.
+    /// - Throws: as `matrix(rows:columns:)`, and errors of reading the source.
     package func matrix(_ source: Int) throws -> Matrix {
         let columns = max(1, shape.last ?? 1), matrix = try matrix(rows: count / columns, columns: columns)
         guard let first = matrix.elements.baseAddress else { return matrix }
@@ -82,8 +82,8 @@ extension TensorPasses {
         init(_ pointer: UnsafeMutablePointer<Float>) { self.pointer = pointer }
     }
 
-    /// To be called now and then by whatever computes for long between two passes.
+    /// A method that computes for long outside of passes calls this now and then.
     ///
-    /// - Throws: `CancellationError` once nobody wants the result any more.
+    /// - Throws: `CancellationError` if the work was cancelled.
     package func checkCancellation() throws { try runner.checkCancellation() }
 }

@@ -1,10 +1,10 @@
 import Synchronization
 
-/// Bytes of memory that work on one tensor takes, beside inputs that are mapped.
+/// Bytes of memory that the work on one tensor takes. Mapped inputs do not count.
 package struct MemoryNeed: Sendable, Hashable {
-    /// Once, however many threads work on the tensor.
+    /// Bytes, whatever the number of threads.
     package var shared: Int
-    /// For each thread that does.
+    /// Bytes for each thread that works on the tensor.
     package var perThread: Int
 
     package init(shared: Int = 0, perThread: Int = 0) {
@@ -31,19 +31,19 @@ package struct MemoryNeed: Sendable, Hashable {
         MemoryNeed(shared: left.shared - right.shared, perThread: left.perThread - right.perThread)
     }
 
-    /// What is enough for either.
+    /// The least need that covers both.
     package func union(_ other: MemoryNeed) -> MemoryNeed {
         MemoryNeed(shared: max(shared, other.shared), perThread: max(perThread, other.perThread))
     }
 }
 
-/// The memory that the tensors at work share: none begins before what it needs is free.
+/// The memory that all tensors being worked on share. Work on a tensor begins when what it needs can be reserved.
 ///
-/// What is left over is lent to those that do with less but are faster with more. Results never depend on how much there was.
+/// Operations that are faster with more memory may reserve some of what is free. Results never depend on how much they got.
 package final class MemoryBudget: Sendable {
     private struct State {
         var free: Int
-        /// In the order in which they came, so that a large need is not passed over for ever.
+        /// First come, first served, so that a large request does not starve.
         var waiting: [(bytes: Int, turn: CheckedContinuation<Void, Never>)] = []
     }
 
@@ -56,7 +56,7 @@ package final class MemoryBudget: Sendable {
         state = Mutex(State(free: max(0, bytes)))
     }
 
-    /// Takes `bytes` if they are free and nobody waits.
+    /// Reserves `bytes` if they are free and nobody is waiting.
     package func reserve(_ bytes: Int) -> MemoryReservation? {
         let isTaken = state.withLock { state in
             guard state.waiting.isEmpty, state.free >= bytes else { return false }
@@ -66,7 +66,7 @@ package final class MemoryBudget: Sendable {
         return isTaken ? MemoryReservation(bytes, of: self) : nil
     }
 
-    /// Takes at most `bytes`, and nothing while somebody waits.
+    /// Reserves what is free, up to `bytes`; nothing while somebody is waiting.
     package func reserve(upTo bytes: Int) -> MemoryReservation {
         let taken = state.withLock { state in
             guard state.waiting.isEmpty else { return 0 }
@@ -77,7 +77,7 @@ package final class MemoryBudget: Sendable {
         return MemoryReservation(taken, of: self)
     }
 
-    /// Takes `bytes`, at most `total`, as soon as they are free.
+    /// Waits until `bytes`, or `total` if that is less, are free, and reserves them.
     package func reserveWhenFree(_ bytes: Int) async -> MemoryReservation {
         let bytes = min(bytes, total)
         await withCheckedContinuation { turn in
@@ -86,7 +86,7 @@ package final class MemoryBudget: Sendable {
         return MemoryReservation(bytes, of: self)
     }
 
-    fileprivate func giveBack(_ bytes: Int) { wake { $0.free += bytes } }
+    fileprivate func release(_ bytes: Int) { wake { $0.free += bytes } }
 
     private func wake(_ change: (inout State) -> Void) {
         let woken = state.withLock { state in
@@ -102,7 +102,7 @@ package final class MemoryBudget: Sendable {
     }
 }
 
-/// Some of a budget's memory, until it is given back or nobody has the loan any more.
+/// Reserved memory of a budget. It is released by `release` or when the last reference goes.
 package final class MemoryReservation: Sendable {
     package let byteCount: Int
     private let budget: MemoryBudget
@@ -113,9 +113,9 @@ package final class MemoryReservation: Sendable {
         self.budget = budget
     }
 
-    deinit { giveBack() }
+    deinit { release() }
 
-    package func giveBack() {
-        if isOut.exchange(false, ordering: .relaxed) { budget.giveBack(byteCount) }
+    package func release() {
+        if isOut.exchange(false, ordering: .relaxed) { budget.release(byteCount) }
     }
 }

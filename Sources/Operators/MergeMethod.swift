@@ -3,19 +3,19 @@ package import Core
 /// Which inputs a method takes (mergekit-compatible contracts, docs/methods.md).
 package struct InputContract: Sendable, Hashable {
     package enum Base: Sendable, Hashable {
-        /// The method computes from task vectors: without a base there are none.
+        /// The method works on task vectors, which need a base.
         case required
-        /// A base in the recipe has its role, but the method does without one.
+        /// The method treats a base differently from the models, but also works without one.
         case optional
-        /// A base in the recipe is an input like any other.
+        /// The method treats a base like any other model.
         case plainInput
     }
 
     package let base: Base
-    /// How many inputs besides a base in its role.
+    /// The number of models, not counting a base that is treated differently.
     package let models: ClosedRange<Int>
 
-    /// Whether a base in the recipe stands apart from the models.
+    /// Whether the method treats a base differently from the models.
     package var givesBaseARole: Bool { base != .plainInput }
 
     package init(base: Base, models: ClosedRange<Int>) {
@@ -24,31 +24,31 @@ package struct InputContract: Sendable, Hashable {
     }
 }
 
-/// What becomes of a tensor that too few models have (mergekit-compatible).
+/// What to do with a tensor that is missing in so many models that the method cannot merge it (mergekit-compatible).
 package enum IncompleteTensor: Sendable, Hashable {
     case refuse
-    /// The only one there is is taken as it is.
+    /// If only one model has it, copy it.
     case copyLone
-    /// The only one there is is taken if it is the base's.
+    /// If only the base has it, copy it.
     case copyLoneBase
-    /// The base's is taken; without one the tensor is left out.
+    /// Copy the base's; if the base lacks it too, leave the tensor out.
     case copyBaseOrLeaveOut
 }
 
-/// What an operation needs of a machine for one tensor: memory, which is reserved before it begins, and time, by which shards are
+/// What an operation needs for one tensor: memory, which is reserved before the operation begins, and time, by which shards are
 /// compared.
 package struct OperatorCost: Sendable, Hashable {
     /// How often every element of the sources is read. An order statistic whose sample was misleading takes three passes more.
     package let passes: Int
-    /// Arithmetic operations beyond the few for each element and pass that reading hides: those of a factorization, of fits, of
+    /// Arithmetic operations, apart from the few per element and pass that take no longer than reading: a factorization, fits,
     /// adapters.
     package let operations: Double
-    /// float32 elements of the matrices that the operation holds at once (`TensorPasses.matrix`).
+    /// The number of float32 elements in the matrices that the operation holds at the same time (`TensorPasses.matrix`).
     package let matrixElements: Int
-    /// Bytes that the operation takes beside the tiles, its matrices included.
+    /// Bytes besides the tiles, including the matrices.
     package let memory: MemoryNeed
 
-    /// - Parameter memory: without the matrices.
+    /// - Parameter memory: not including the matrices.
     package init(passes: Int, operations: Double = 0, matrixElements: Int = 0, memory: MemoryNeed = MemoryNeed()) {
         self.passes = passes
         self.operations = operations
@@ -56,7 +56,7 @@ package struct OperatorCost: Sendable, Hashable {
         self.memory = memory + MemoryNeed(shared: matrixElements * MemoryLayout<Float>.stride)
     }
 
-    /// The cost with more of some things.
+    /// This cost plus the given amounts.
     package func adding(passes: Int = 0, operations: Double = 0, memory: MemoryNeed = MemoryNeed()) -> OperatorCost {
         OperatorCost(
             passes: self.passes + passes, operations: self.operations + operations, matrixElements: matrixElements,
@@ -65,11 +65,10 @@ package struct OperatorCost: Sendable, Hashable {
 
     private var matrixNeed: MemoryNeed { MemoryNeed(shared: matrixElements * MemoryLayout<Float>.stride) }
 
-    /// What one thread of an ordinary core reads, decodes, computes and writes: bytes per second, and operations per second.
+    /// The throughput assumed for one thread.
     private static let bytesPerSecond = 2e9, operationsPerSecond = 4e9
 
-    /// Seconds that one thread would take. A rough estimate: good enough to tell a long shard from a short one, whatever the
-    /// processor.
+    /// A rough estimate of the seconds that one thread takes, for comparing shards with each other.
     ///
     /// - Parameters:
     ///   - read: bytes of all sources.
@@ -81,9 +80,8 @@ package struct OperatorCost: Sendable, Hashable {
 
 /// A merge method, bound to the parameter values of one output tensor.
 ///
-/// A method is one short file that states its maths: it declares its inputs and parameters, and says in `merge` which
-/// statistics it takes over the whole tensor and what it then does with each tile. It opens no file, starts no thread
-/// and keeps no more than a few numbers between passes.
+/// A method is one short file that states its maths: it declares its inputs and parameters, and `merge` computes statistics over
+/// the whole tensor and then each tile of the output. A method opens no file and starts no thread.
 package protocol MergeMethod: Sendable {
     /// The name that recipes use.
     static var name: String { get }
@@ -92,18 +90,18 @@ package protocol MergeMethod: Sendable {
     static var inputs: InputContract { get }
     static var parameters: [Parameter] { get }
 
-    /// Reads the values it needs for every chunk; throws when a plan lacks one or when two of them contradict each other.
+    /// - Throws: `badData` when the plan lacks a value, or when values contradict each other.
     init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError)
 
     /// Whether the result depends on the job's seed.
     static var isRandom: Bool { get }
-    /// What becomes of an optional tensor that some models lack, when too few have it for the method.
+    /// What to do with an optional tensor that too few models have.
     static var whenIncomplete: IncompleteTensor { get }
 
-    /// What the method needs for a tensor of that shape.
+    /// What the method needs for a tensor of the given shape.
     func cost(of shape: [Int]) -> OperatorCost
 
-    /// Computes one output tensor. Every element of every block is written exactly once, by one `emit`.
+    /// Computes one output tensor, and stores it by exactly one call of `emit` or `emitBytes`. May `report` statistics.
     func merge(_ tensor: TensorPasses) throws
 }
 
@@ -112,13 +110,13 @@ extension MergeMethod {
     package static var whenIncomplete: IncompleteTensor { .refuse }
 }
 
-/// Which of a tensor's sources plays which part.
+/// The roles of a tensor's sources.
 package struct TensorInputs: Sendable, Hashable {
-    /// How many sources there are, in recipe order.
+    /// The number of sources, which are in recipe order.
     package let count: Int
-    /// The source that is the base in its role; `nil` when the method treats a base as any other input.
+    /// The index of the base; `nil` when there is none or the method treats it like any other model.
     package let base: Int?
-    /// The key of the tensor's random numbers (`CounterRandom.key`); 0 where the method draws none.
+    /// The key of the tensor's random numbers (`CounterRandom.key`); 0 if the method uses none.
     package let randomKey: UInt64
 
     package init(count: Int, base: Int? = nil, randomKey: UInt64 = 0) {
@@ -130,7 +128,7 @@ package struct TensorInputs: Sendable, Hashable {
     /// The sources that are not the base, in recipe order.
     package var models: [Int] { (0..<count).filter { $0 != base } }
 
-    /// The base, for methods that cannot do without.
+    /// - Throws: `badData` if there is no base.
     func requiredBase() throws(TesseraError) -> Int {
         guard let base else { throw TesseraError(.badData, "the plan names no base for this tensor") }
         return base
@@ -147,6 +145,6 @@ package enum MergeMethods {
 
     private static let byName = Dictionary(uniqueKeysWithValues: (all + [Identical.self]).map { ($0.name, $0) })
 
-    /// The method called `name`, also the ones that only the planner may ask for.
+    /// Includes methods that only the planner uses.
     package static func named(_ name: String) -> (any MergeMethod.Type)? { byName[name] }
 }

@@ -1,13 +1,13 @@
 import Synchronization
 
-/// What a merge method found out about a tensor besides its values: numbers by name, such as the cosines of the task vectors.
+/// What a merge method reports about a tensor besides its values: numbers by name, such as the cosines between task vectors.
 package struct MergeStatistics: Sendable, Hashable, Codable {
     package var numbers: [String: [Double]]
 
     package init(_ numbers: [String: [Double]]) { self.numbers = numbers }
 }
 
-/// What a method has reported so far.
+/// The numbers that a method has reported so far.
 final class ReportedStatistics: Sendable {
     private let numbers = Mutex<[String: [Double]]>([:])
 
@@ -17,9 +17,10 @@ final class ReportedStatistics: Sendable {
 }
 
 extension TensorPasses {
-    /// Hands on what the method found out about the tensor, for later stages and reports. Numbers of a name replace earlier ones.
+    /// Reports numbers about the tensor, for later stages and for the job's report. They replace earlier numbers of the same
+    /// name.
     package func report(_ name: String, _ numbers: [Double]) { reported.report(name, numbers) }
 
-    /// What the method reported, if anything.
+    /// What the method has reported; `nil` for nothing.
     package var statistics: MergeStatistics? { reported.statistics }
 }

@@ -4,22 +4,22 @@ import TensorKernels
 
 /// Exact order statistics of float32 magnitudes that are computed tile by tile, without sorting.
 ///
-/// A stream is a row of numbers as long as the tensor: a task vector, a variance, an importance. A sample of it says between
-/// which two magnitudes the wanted element will lie (`MagnitudeSample`). One pass then counts what lies above the two and on
-/// them, and notes what lies between, so that the element is found among few. If the sample misled, two rounds of counting find
-/// the element (`MagnitudeHistogram`), and one more pass counts around it.
+/// A stream is a sequence of numbers as long as the tensor: a task vector, a variance, an importance. A sample of the stream
+/// gives a window of magnitudes in which the wanted element will probably lie (`MagnitudeSample`). One pass then counts the
+/// elements above the window and at its ends, and notes those inside, among which the element is found. If the window turns out
+/// wrong, two passes of counting find the element (`MagnitudeHistogram`), and a third counts around it.
 package struct OrderStatistics: Sendable {
-    /// The numbers of a stream for the tile in hand.
+    /// The numbers of a stream in the current tile.
     package typealias Entries = @Sendable (Tile, _ stream: Int) throws -> UnsafePointer<Float>
 
-    /// The place of an element among all, 1 being the largest magnitude.
+    /// The rank of an element; 1 is the largest magnitude.
     package enum Rank: Sendable, Hashable {
         case number(Int)
-        /// The smallest of the `⌊share · z⌋` largest, `z` being how many are not zero; the product is taken in float32
+        /// Rank `⌊share · z⌋`, where `z` is the number of elements that are not zero; the product is float32
         /// (mergekit-compatible).
         case share(Float)
 
-        /// Among `count` elements, so many of which are zero; 0 for none of them.
+        /// The rank as a number; 0 if a share is less than one element.
         package func number(of count: Int, zeros: Int) -> Int {
             switch self {
             case .number(let number): number
@@ -28,7 +28,7 @@ package struct OrderStatistics: Sendable {
         }
     }
 
-    /// Asks for the element of a stream that has this rank.
+    /// A request for the element of a given rank in a stream.
     package struct Query: Sendable, Hashable {
         package let stream: Int
         package let rank: Rank
@@ -42,38 +42,38 @@ package struct OrderStatistics: Sendable {
     }
 
     package struct Found: Sendable, Hashable {
-        /// From 1; 0 where a share of the elements is none, and the rest means nothing.
+        /// From 1. If 0, the share was less than one element, and the other properties are undefined.
         package let rank: Int
-        /// The magnitude as a bit pattern.
+        /// The bit pattern of the magnitude.
         package let pattern: UInt32
-        /// How many elements are larger.
+        /// The number of larger elements.
         package let above: Int
-        /// How many are equal, by span.
+        /// The number of equal elements in each span.
         package let equalBySpan: [Int]
 
         var equal: Int { equalBySpan.reduce(0, +) }
     }
 
-    /// Patterns that are noted for a tensor at most, and the bytes of one: lists grow to twice what they hold.
+    /// The largest number of patterns noted for a tensor, and bytes per pattern: an array's capacity is up to twice its count.
     private static let noteLimit = 1 << 22, noteBytes = 2 * MemoryLayout<UInt32>.stride
 
-    /// For so many queries on a tensor of `count` elements: histograms, and a sample with a copy of its largest class. Notes, and
-    /// more threads' histograms, take what memory is left.
+    /// Memory for the histograms, and for a sample with a copy of its largest class. Notes, and the histograms of further
+    /// threads, use memory that happens to be free.
     static func memory(queries: Int, count: Int) -> MemoryNeed {
         MemoryNeed(
             shared: queries * MagnitudeHistogram.byteCount
                 + 2 * MagnitudeSample.size(of: count) * MemoryLayout<UInt32>.stride)
     }
 
-    /// Reads the sources once, and three times more where a sample misled.
+    /// Takes one pass, and three more if a window turns out wrong.
     package static func find(_ queries: [Query], in tensor: TensorPasses, _ entries: @escaping Entries) throws -> [Found] {
         guard !queries.isEmpty else { return [] }
         guard tensor.count <= MagnitudeHistogram.countLimit else {
             throw TesseraError(
-                .badData, "has \(tensor.count) elements, more than the \(MagnitudeHistogram.countLimit) that can be ranked")
+                .badData, "has \(tensor.count) elements; at most \(MagnitudeHistogram.countLimit) can be ranked")
         }
         let noteBuffer = tensor.memory.reserve(upTo: Self.noteBytes * min(noteLimit, queries.count * tensor.count))
-        defer { noteBuffer.giveBack() }
+        defer { noteBuffer.release() }
         let noteLimit = noteBuffer.byteCount / Self.noteBytes
         var windows = [ClosedRange<UInt32>](repeating: 0...0, count: queries.count)
         for (stream, indices) in byStream(queries) {
@@ -103,24 +103,25 @@ package struct OrderStatistics: Sendable {
     }
 
     private static var changed: TesseraError {
-        TesseraError(.badData, "changed while it was read", advice: "make sure that nobody writes the inputs during a merge")
+        TesseraError(
+            .badData, "changed while it was being read", advice: "make sure that nothing writes to the inputs during a merge")
     }
 
-    /// The queries' indices, by their streams.
+    /// The indices of the queries on each stream.
     private static func byStream(_ queries: [Query]) -> [Int: [Int]] {
         Dictionary(grouping: queries.indices) { queries[$0].stream }
     }
 
     // MARK: Windows
 
-    /// What one span of tiles has for a query.
+    /// The counts of one span for one query.
     private struct SpanCount: Sendable {
         var window = WindowCount()
-        /// Where the rank depends on them.
+        /// Counted only if the rank depends on it.
         var zeros = 0
     }
 
-    /// - Returns: for each query its counts, by span.
+    /// - Returns: for each query, the counts of each span.
     private static func count(
         _ queries: [Query], around windows: [ClosedRange<UInt32>], noting noteLimit: Int, in tensor: TensorPasses,
         _ entries: @escaping Entries
@@ -141,7 +142,7 @@ package struct OrderStatistics: Sendable {
         return queries.indices.map { index in spans.map { $0[index] } }
     }
 
-    /// The element of a rank, if it lies in the window around which the spans were counted, and what lies there was noted.
+    /// The element of a rank, if it lies in the window and everything in the window was noted.
     private static func element(_ rank: Int, _ window: ClosedRange<UInt32>, _ spans: [WindowCount]) -> Found? {
         var above = spans.reduce(0) { $0 + $1.above }
         guard rank > 0 else { return Found(rank: 0, pattern: window.upperBound, above: above, equalBySpan: []) }
@@ -164,7 +165,7 @@ package struct OrderStatistics: Sendable {
 
     // MARK: Counting everything
 
-    /// Windows of one pattern, that of the wanted element. Reads the sources twice.
+    /// Windows that hold only the pattern of the wanted element. Takes two passes.
     private static func exactWindows(
         _ queries: [Query], in tensor: TensorPasses, _ entries: @escaping Entries
     ) throws -> [ClosedRange<UInt32>] {
@@ -195,12 +196,12 @@ package struct OrderStatistics: Sendable {
 
     // MARK: Equal entries
 
-    /// Asks where the first `kept` of the elements of a stream that equal `pattern` end.
+    /// A request for the place where the first `kept` of the elements equal to `pattern` end.
     package struct EqualEntries: Sendable {
         package let stream: Int
         package let pattern: UInt32
         package let kept: Int
-        /// How many there are, by span.
+        /// The number of such elements in each span.
         package let bySpan: [Int]
 
         package init(stream: Int, pattern: UInt32, kept: Int, bySpan: [Int]) {
@@ -211,7 +212,7 @@ package struct OrderStatistics: Sendable {
         }
     }
 
-    /// The flat index below which exactly `kept` of the equal entries lie. Reads a span of the sources.
+    /// The flat index below which exactly `kept` of the equal entries lie. Reads one span.
     package static func limit(of equal: EqualEntries, in tensor: TensorPasses, _ entries: Entries) throws -> Int {
         var left = equal.kept
         for (span, count) in equal.bySpan.enumerated() {
@@ -231,7 +232,7 @@ package struct OrderStatistics: Sendable {
         return tensor.count
     }
 
-    /// The flat index of the equal entry of tile `index` that `kept` others precede in it.
+    /// The flat index of the equal entry of tile `index` that has `kept` equal ones before it in the tile.
     static func limit(
         of equal: EqualEntries, inTile index: Int, keeping kept: Int, in tensor: TensorPasses, _ entries: Entries
     ) throws -> Int {
@@ -247,7 +248,7 @@ package struct OrderStatistics: Sendable {
     }
 }
 
-/// One end of a range of magnitudes: those equal to `pattern` belong to it at flat indices below `limit`.
+/// One end of a range of magnitudes. Elements equal to `pattern` belong to the range if their flat index is below `limit`.
 struct MagnitudeEdge: Sendable, Hashable {
     let pattern: UInt32
     let limit: Int

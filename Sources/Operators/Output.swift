@@ -2,8 +2,8 @@ import Core
 import TensorKernels
 
 extension TensorPasses {
-    /// Computes and stores every value of the tensor, in one pass over the sources, which has to be the last one: what `values`
-    /// fills a buffer with is what the codec encodes.
+    /// Computes and stores all values of the tensor, in one pass over the sources, which must be the last. `values` computes a
+    /// tile of float32, and the codec encodes it.
     package func emit(_ values: @escaping TileValues) throws {
         guard let codec = try codec?.prepared(for: values, in: self) else {
             throw TesseraError(.internal, "an operation without a codec stores values")
@@ -36,10 +36,12 @@ extension TensorPasses {
         }
     }
 
-    /// Whether the codec stores the elements of a source as they are, so that `emitBytes` makes the output.
+    /// Whether the codec stores the elements of a source unchanged, so that `emitBytes` may be used.
     package func isStoredAsIs(_ source: Int) -> Bool { codec?.plainType == sources[source].dtype }
 
-    /// Copies the bytes of a source that is stored as it is.
+    /// Copies the bytes of a source into the output.
+    ///
+    /// - Throws: `badData` unless `isStoredAsIs(index)`.
     package func emitBytes(ofSource index: Int) throws {
         let source = sources[index]
         guard isStoredAsIs(index), let only = codec?.outputs(shape: shape).first,
@@ -74,16 +76,15 @@ extension TensorPasses {
     }
 }
 
-/// The blocks of an output whose elements are stored side by side, each in the same number of bits. Such blocks are filled in
-/// place: nothing is copied from a chunk's buffer.
+/// The blocks of an output whose elements all take the same number of bits. They are filled in place, without a chunk buffer.
 private struct ElementBlocks {
-    /// Bytes of a block, and of all of them.
+    /// Bytes of a block, and of the whole output.
     let size: Int
     let byteCount: Int
     private let bits: Int
     private let count: Int
 
-    /// - Returns: `nil` for an output that is stored otherwise, or whose blocks end within a tile.
+    /// - Returns: `nil` for other outputs, and if blocks end within a tile.
     init?(of output: EncodedTensor, count: Int) {
         guard let rate = output.rate, rate.unit == 1, rate.bits.nonzeroBitCount == 1,
             output.blockSize * 8 % (rate.bits * FixedTree.tileElements) == 0

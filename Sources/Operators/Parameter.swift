@@ -1,6 +1,6 @@
 package import Core
 
-/// A value of a method's parameter, as the planner hands it to the operator.
+/// The value of a parameter in a plan.
 package enum ParameterValue: Sendable, Hashable {
     case number(Double)
     case flag(Bool)
@@ -25,20 +25,20 @@ extension ParameterValue: Codable {
     }
 }
 
-/// What a method says about one of its parameters: enough to check a recipe and to document it.
+/// A method's declaration of a parameter, by which recipes are checked and documentation is written.
 package struct Parameter: Sendable {
     package enum Scope: Sendable, Hashable {
-        /// One value for an output tensor.
+        /// One value per output tensor.
         case shared
-        /// One value for each input but the base.
+        /// One value per input except the base.
         case perModel
-        /// One value for each input, the base included.
+        /// One value per input, including the base.
         case perInput
     }
 
     package enum Kind: Sendable, Hashable {
         case number
-        /// A number without a fraction.
+        /// A whole number.
         case integer
         case flag
     }
@@ -46,10 +46,10 @@ package struct Parameter: Sendable {
     package let name: String
     package let scope: Scope
     package let kind: Kind
-    /// `nil` for an optional parameter without a value; see `isRequired`.
+    /// `nil` for a required parameter, and for an optional one without a default (see `isRequired`).
     package let defaultValue: ParameterValue?
     package let isRequired: Bool
-    /// The values that make sense, for numbers.
+    /// The values that a number may have.
     package let range: ClosedRange<Double>
     package let summary: String
 
@@ -88,7 +88,7 @@ package struct Parameter: Sendable {
             range: Double(range.lowerBound)...Double(range.upperBound), summary)
     }
 
-    /// A number above zero.
+    /// A number greater than zero.
     package static func positive(_ name: String, _ scope: Scope, default value: Double, _ summary: String) -> Parameter {
         number(name, scope, default: value, in: Double.leastNonzeroMagnitude...Double.greatestFiniteMagnitude, summary)
     }
@@ -125,10 +125,10 @@ package struct Parameter: Sendable {
     }
 }
 
-/// The values of a method's parameters for one output tensor, checked against its declarations by the planner.
+/// The values of a method's parameters for one output tensor. The planner has checked them against the declarations.
 package struct ParameterValues: Sendable, Hashable, Codable {
     package var shared: [String: ParameterValue]
-    /// By input, in input order; the base's entry is there too, empty where the method asks nothing of a base.
+    /// One entry per input, in order. The entry of a base is empty if the method has no parameters for a base.
     package var perInput: [[String: ParameterValue]]
 
     package init(shared: [String: ParameterValue] = [:], perInput: [[String: ParameterValue]] = []) {
@@ -136,7 +136,7 @@ package struct ParameterValues: Sendable, Hashable, Codable {
         self.perInput = perInput
     }
 
-    /// The shared number `name`. A plan from elsewhere may lack it: that is bad data, not a crash.
+    /// - Throws: `badData` if the plan has no such number.
     package func number(_ name: String) throws(TesseraError) -> Double {
         guard case .number(let value)? = shared[name] else { throw Self.lacking(name) }
         return value
@@ -157,7 +157,7 @@ package struct ParameterValues: Sendable, Hashable, Codable {
         return value
     }
 
-    /// `nil` where the recipe says nothing and the parameter has no default.
+    /// - Returns: `nil` if the recipe does not set the parameter and it has no default.
     package func optionalNumber(_ name: String, ofInput index: Int) throws(TesseraError) -> Double? {
         guard perInput.indices.contains(index) else { throw Self.lacking(name) }
         guard case .number(let value)? = perInput[index][name] else { return nil }
@@ -165,6 +165,6 @@ package struct ParameterValues: Sendable, Hashable, Codable {
     }
 
     private static func lacking(_ name: String) -> TesseraError {
-        TesseraError(.badData, "the plan holds no value for the parameter '\(name)'")
+        TesseraError(.badData, "the plan has no value for the parameter '\(name)'")
     }
 }

@@ -28,7 +28,7 @@ struct RankedDrop: Sparsifier {
                 throw TesseraError(
                     .badData,
                     "density \(density) with epsilon \(epsilon) gives probabilities "
-                        + "from \(density - epsilon) to \(density + epsilon), which have to lie between 0 and 1",
+                        + "from \(density - epsilon) to \(density + epsilon), which must be from 0 to 1",
                     advice: "set 'epsilon' below \(buffer), or choose another density; density 0 and 1 need no epsilon")
             }
         }
@@ -37,7 +37,7 @@ struct RankedDrop: Sparsifier {
     func cost(_ vectors: TaskVectorSum, shape: [Int]) -> OperatorCost {
         guard vectors.isSparse else { return vectors.cost }
         let rows = RowGroups(shape: shape)
-        // Rows that lie across tiles are read beside them.
+        // Rows that cross the ends of tiles are read apart from the tiles.
         let passes = rows.fitsTiles ? vectors.passes : 2 * vectors.passes
         return OperatorCost(
             passes: passes,
@@ -55,7 +55,8 @@ struct RankedDrop: Sparsifier {
         let rows = RowGroups(shape: tile.shape)
         guard rows.length <= RankBuffer.rowLimit else {
             throw TesseraError(
-                .badData, "has rows of \(rows.length) elements, more than the \(RankBuffer.rowLimit) that can be ranked"
+                .badData,
+                "has rows of \(rows.length) elements, more than \(RankBuffer.rowLimit), which is the most that can be ranked"
             )
         }
         let length = rows.groupLength
@@ -98,14 +99,14 @@ struct RankedDrop: Sparsifier {
     }
 }
 
-/// The rows of dimension 1: `stride` of them lie interleaved in each group of consecutive elements.
+/// The rows along dimension 1. `stride` rows are interleaved in each group of consecutive elements.
 private struct RowGroups {
     let length: Int
     let stride: Int
     var groupLength: Int { length * stride }
-    /// Elements of the groups that a tile may touch.
+    /// The largest number of elements in the groups that a tile overlaps.
     let groupBuffer: Int
-    /// Whether no tile cuts a group.
+    /// Whether each group lies within one tile.
     var fitsTiles: Bool { FixedTree.tileElements % groupLength == 0 }
 
     init(shape: [Int]) {
@@ -114,13 +115,13 @@ private struct RowGroups {
         groupBuffer = min(shape.reduce(1, *), FixedTree.tileElements + 2 * length * stride)
     }
 
-    /// The groups that a tile touches.
+    /// The groups that a tile overlaps.
     func groups(of tile: Range<Int>) -> Range<Int> {
         tile.lowerBound / groupLength..<(tile.upperBound - 1) / groupLength + 1
     }
 }
 
-/// One thread's rows, and the last choice it made for each model: the neighbours of a tile ask for the same row again.
+/// One thread's rows, and its last choice for each model: neighbouring tiles need the same row.
 private final class RankedDropBuffer {
     let ranks = RankBuffer()
     private var chosen: [Range<Int>]
@@ -142,7 +143,7 @@ private final class RankedDropBuffer {
         (rowDeltas.pointer(count), rowWords.pointer(count), rowFlags.pointer(count))
     }
 
-    /// The flags of all elements of some groups. `choose` makes those that are not among the last ones made for the model.
+    /// The flags of all elements of some groups. `choose` computes those that are not among the model's last ones.
     func flags(
         _ index: Int, _ groups: Range<Int>, _ rows: RowGroups,
         _ choose: (Range<Int>, UnsafeMutablePointer<UInt8>) throws -> Void

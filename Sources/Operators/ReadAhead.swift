@@ -1,28 +1,28 @@
 import Core
 import Synchronization
 
-/// Asks for a tensor's input before it is read, so that the disk is busy while the processors are.
+/// Requests a tensor's input from the disk before it is needed, so that reading and computing overlap.
 ///
-/// Whatever a method does first, it goes over the tensor from its beginning to its end. What is read again is in memory by then,
-/// or the tensor is so large that nothing helps.
+/// Only the first pass over a tensor is read ahead. For later passes the data is in memory, or the tensor is too large for that
+/// anyway.
 package final class ReadAhead: Sendable {
     private let sources: [any ElementSource]
     private let count: Int
-    /// Elements of each source that are asked for in one go.
+    /// Elements of each source per request.
     private let step: Int
     private let asked = Atomic(0)
 
-    /// Bytes of all sources together that are asked for in one go; twice as many may be on their way.
+    /// Bytes of all sources together per request. Up to two requests are outstanding.
     private static let stepBytes = 16 << 20
 
-    /// - Parameter count: of the elements of each source.
+    /// - Parameter count: elements of each source.
     package init(_ sources: [any ElementSource], count: Int) {
         self.sources = sources
         self.count = count
         step = max(1, Self.stepBytes * 8 / max(1, sources.reduce(0) { $0 + $1.dtype.bitWidth }))
     }
 
-    /// Elements from `element` on are about to be read.
+    /// To be called before elements from `element` on are read.
     package func advance(to element: Int) {
         let known = asked.load(ordering: .relaxed)
         guard known < count, known < element + step else { return }

@@ -1,4 +1,4 @@
-/// One string, short for long runs and bearable for permutations: base64 of whole numbers in 7-bit groups, lowest first.
+/// A map is one string: base64 of integers in 7-bit groups, lowest first. Long runs are short, permutations bearable.
 ///
 /// ```
 /// map  = run*                                   until the bytes end
@@ -9,7 +9,7 @@
 /// count                                         unless isSingle
 /// ```
 extension RowMap: Codable {
-    /// Far above any vocabulary, far below any overflow.
+    /// Far above any vocabulary, and low enough that nothing overflows.
     static let rowLimit = 1 << 28
     private static let sourceLimit = 1 << 10
 
@@ -46,11 +46,11 @@ extension RowMap: Codable {
         try container.encode(Base64.encode(writer.bytes))
     }
 
-    /// - Throws: `DecodingError` for anything that is no map; what it decodes to has no negative or absurd numbers in it.
+    /// - Throws: `DecodingError` for anything but a map. Every number in a decoded map is bounded.
     package init(from decoder: any Decoder) throws {
         let container = try decoder.singleValueContainer()
         guard let map = Self.read(try container.decode(String.self)) else {
-            throw DecodingError.dataCorruptedError(in: container, debugDescription: "this is no row map")
+            throw DecodingError.dataCorruptedError(in: container, debugDescription: "not a row map")
         }
         self = map
     }
@@ -78,7 +78,7 @@ extension RowMap: Codable {
         return map
     }
 
-    /// The first rows of one run; one at least for `stored` and `mean`.
+    /// The first row of a run in each matrix; at least one for `stored` and `mean`.
     private static func readRows(_ kind: Kind, _ source: Int, _ reader: inout VarintReader, _ ends: [Int: Int]) -> [SourceRow]? {
         func row(of source: Int) -> SourceRow? {
             guard source < sourceLimit, let step = reader.readSigned(), abs(step) <= 2 * rowLimit else { return nil }
@@ -101,7 +101,7 @@ extension RowMap: Codable {
     }
 }
 
-/// Whole numbers in groups of seven bits, lowest first; the top bit says that more follow.
+/// Integers in groups of seven bits, lowest first; the top bit is set in all but the last.
 private struct VarintWriter {
     private(set) var bytes: [UInt8] = []
 
@@ -121,7 +121,7 @@ private struct VarintWriter {
 private struct VarintReader {
     private let bytes: [UInt8]
     private var position = 0
-    /// Bits of the largest number that is read: nothing that is written comes near.
+    /// Bits of the largest number that is read; far more than is ever written.
     private static let bitLimit = 49
 
     init(_ bytes: [UInt8]) { self.bytes = bytes }
@@ -146,7 +146,7 @@ private struct VarintReader {
 /// RFC 4648, section 4, without padding: this module imports no Foundation.
 private enum Base64 {
     private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
-    /// The sextet of each byte; above 63 for what is none.
+    /// The sextet of each byte; above 63 for bytes that are not in the alphabet.
     private static let values: [UInt32] = (0...UInt8.max).map { byte in alphabet.firstIndex(of: byte).map(UInt32.init) ?? 64 }
 
     static func encode(_ bytes: [UInt8]) -> String {
@@ -174,7 +174,7 @@ private enum Base64 {
                 bytes.append(UInt8(truncatingIfNeeded: bits >> UInt32(count)))
             }
         }
-        // What is left over is less than a byte, and zero.
+        // Left-over bits are fewer than a byte, and zero.
         return count < 6 && bits & (1 << UInt32(count) - 1) == 0 ? bytes : nil
     }
 }

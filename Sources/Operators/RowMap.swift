@@ -1,7 +1,8 @@
-/// Where the rows of one model's aligned matrix come from, once vocabularies differ.
+/// Where the rows of a model's aligned matrix come from when vocabularies differ.
 ///
-/// Row `i` of an aligned matrix belongs to token `i` of the output vocabulary. The map says, for consecutive rows, which stored
-/// matrix they are read from; an untouched vocabulary is one run, however long. Sources are counted as the tensor's sources are.
+/// Row `i` of an aligned matrix belongs to token `i` of the output vocabulary. The map is a list of runs: consecutive rows that
+/// come from consecutive rows of the same matrices. An unchanged vocabulary is a single run. Matrices are numbered in the order
+/// in which the aligned source lists them.
 package struct RowMap: Sendable, Hashable {
     /// A row of a stored matrix.
     package struct SourceRow: Sendable, Hashable {
@@ -16,13 +17,13 @@ package struct RowMap: Sendable, Hashable {
         fileprivate func advanced(by count: Int) -> SourceRow { SourceRow(source: source, row: row + count) }
     }
 
-    /// What the first row of a run is; of the rows after it, each is one row further in every matrix that is named.
+    /// Where the first row of a run comes from. Each following row comes from the next row of the same matrices.
     package enum Origin: Sendable, Hashable {
         case stored(SourceRow)
         /// The mean of several rows, in this order.
         case mean([SourceRow])
         case zero
-        /// The mean of all rows that are not padding themselves.
+        /// The mean of all rows that are not padding.
         case padding
 
         fileprivate func advanced(by count: Int) -> Origin {
@@ -36,14 +37,14 @@ package struct RowMap: Sendable, Hashable {
 
     package struct Run: Sendable, Hashable {
         package let origin: Origin
-        /// Rows of the aligned matrix, at least one.
+        /// Rows of the aligned matrix; not empty.
         package fileprivate(set) var rows: Range<Int>
 
-        /// The origin of one of the run's rows.
+        /// The origin of a row of the run.
         package func origin(ofRow row: Int) -> Origin { origin.advanced(by: row - rows.lowerBound) }
     }
 
-    /// Without gaps, from row 0 on; neighbours do not continue each other.
+    /// In order, without gaps, and as few as possible.
     package private(set) var runs: [Run] = []
 
     package init() {}
@@ -51,7 +52,7 @@ package struct RowMap: Sendable, Hashable {
     /// Rows of the aligned matrix.
     package var rowCount: Int { runs.last?.rows.upperBound ?? 0 }
 
-    /// Adds `count` rows at the end, the first of which is `origin`.
+    /// Appends `count` rows, the first of which comes from `origin`.
     package mutating func append(_ origin: Origin, count: Int = 1) {
         guard count > 0 else { return }
         let start = rowCount
@@ -62,7 +63,7 @@ package struct RowMap: Sendable, Hashable {
         }
     }
 
-    /// The run that holds `row`, which must be below `rowCount`.
+    /// The index of the run that `row` (below `rowCount`) belongs to.
     package func runIndex(ofRow row: Int) -> Int {
         var low = 0, high = runs.count - 1
         while low < high {
@@ -72,10 +73,16 @@ package struct RowMap: Sendable, Hashable {
         return low
     }
 
-    /// What `row`, which must be below `rowCount`, is made of.
+    /// The origin of `row` (below `rowCount`).
     package func origin(ofRow row: Int) -> Origin { runs[runIndex(ofRow: row)].origin(ofRow: row) }
 
-    /// How many rows each of `sources` matrices must have for every run to lie inside.
+    /// Whether the aligned matrix is the beginning, or all, of a stored one.
+    package var isIdentity: Bool {
+        guard runs.count == 1, case .stored(let row) = runs[0].origin else { return runs.isEmpty }
+        return row.row == 0
+    }
+
+    /// The number of rows that each of `sources` matrices must have; `nil` if the map names more matrices.
     func rowsNeeded(sources: Int) -> [Int]? {
         var needed = Array(repeating: 0, count: sources)
         for run in runs {

@@ -4,14 +4,16 @@ package import TensorKernels
 
 /// Runs independent pieces of one tensor's work, possibly on several threads.
 package protocol ParallelRunner: Sendable {
-    /// How many calls can run at once.
+    /// The number of calls that can run at the same time.
     var threads: Int { get }
 
-    /// - Throws: `CancellationError` once nobody wants the result any more.
+    /// - Throws: `CancellationError` if the work was cancelled.
     func checkCancellation() throws
 
-    /// Calls `body` once with each index below `count`, in any order and at most `limit` at once; returns when all are done,
-    /// throws what one of them threw.
+    /// Calls `body` once with each index below `count`, in any order, with at most `limit` calls at the same time. Returns when
+    /// all calls have returned.
+    ///
+    /// - Throws: the error of one of the calls, or `CancellationError`.
     func forEach(_ count: Int, atOnce limit: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws
 }
 
@@ -23,33 +25,33 @@ extension ParallelRunner {
 
 /// Takes the blocks of one output tensor.
 package protocol BlockSink: Sendable {
-    /// Takes a block, `byteRange` of the tensor, `step` bytes after `step` bytes, so that each can be hashed while it is in
-    /// cache.
+    /// Stores the block at `byteRange` of the tensor. The block is filled in steps, so that each step can be hashed while it is
+    /// in cache.
     ///
     /// - Parameters:
-    ///   - step: a power of two, at most that of a tile in the widest type; the last step may be shorter.
-    ///   - fill: called with each step's range of the tensor's bytes, in order, and with the buffer that they belong into.
+    ///   - step: bytes, a power of two, at most a tile in the widest type; the last step may be shorter.
+    ///   - fill: called for each step in order, with the step's range of the tensor's bytes and the buffer to fill.
     func writeBlock(
         _ index: Int, byteRange: Range<Int>, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void) throws
 
-    /// Takes a block that is there as a whole.
+    /// Stores a block that is complete.
     func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer) throws
 }
 
-/// One output tensor at work: what a method sees of the machine.
+/// The passes over one tensor: what a merge method or an encoding sees of the machine.
 ///
-/// Statistics passes read every source once and fold it into something small; `emit` computes the output. Each primitive gives
-/// the same result for any number of threads: sums have the tile as their leaf and a fixed tree above it, other
-/// folds must be exact, and an output element depends on nothing but its inputs and those results.
+/// A statistics pass reads every source once and reduces it to something small; `emit` computes the output. Each pass gives the
+/// same result for any number of threads: sums are taken over tiles and then in a fixed tree, other folds must be exact, and an
+/// output element depends only on the sources and on the results of earlier passes.
 package struct TensorPasses: Sendable {
     package let shape: [Int]
     package let inputs: TensorInputs
     package let sources: [any ElementSource]
     package let kernels: Kernels
     package let runner: any ParallelRunner
-    /// What is left of the memory, beside what the tensor needs.
+    /// Memory beyond what was reserved for the tensor.
     let memory: MemoryBudget
-    /// What a merge stores its values with; an encoding of task vectors has its own ways.
+    /// How a merge stores its values; `nil` for encodings of task vectors, which write their outputs themselves.
     let codec: (any ElementCodec)?
     /// One for each output tensor.
     package let sinks: [any BlockSink]
@@ -58,12 +60,12 @@ package struct TensorPasses: Sendable {
     let reported = ReportedStatistics()
     let readAhead: ReadAhead
 
-    /// Tiles that a thread folds before it asks for more work.
+    /// The number of tiles that a thread takes at a time.
     private static let tilesPerSpan = 128
 
     /// - Parameters:
-    ///   - memory: what is left of it beside what the tensor needs.
-    ///   - matrixElements: what the operation may hold in matrices, as its cost says.
+    ///   - memory: what the tensor may use beyond what was reserved for it.
+    ///   - matrixElements: as in the operation's cost.
     package init(
         shape: [Int], codec: (any ElementCodec)? = nil, sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels,
         runner: any ParallelRunner, memory: MemoryBudget, matrixElements: Int = 0, sinks: [any BlockSink]
@@ -89,19 +91,19 @@ package struct TensorPasses: Sendable {
 
     // MARK: Statistics
 
-    /// Folds every tile into a value of which each thread keeps one; `combine` joins them in no particular order, so the
-    /// fold must be exact: integers, minima, maxima, histograms.
+    /// Folds every tile into a value. Each thread has a value of its own, and `combine` joins them in any order. The fold must
+    /// therefore be exact: integers, minima, maxima, histograms.
     ///
     /// - Parameters:
-    ///   - partBytes: bytes of such a value, if they are many. The first value is part of what the tensor needs; as many more
-    ///     threads take part as there is memory left for.
-    ///   - isLast: whether the sources are released behind the pass, since no other follows.
+    ///   - partBytes: the size of a value, if it is large. One value is part of the operation's cost; the number of further
+    ///     threads is limited by the memory that is free.
+    ///   - isLast: whether this is the last pass, which releases the sources.
     package func fold<Part: Sendable>(
         _ initial: Part, partBytes: Int = 0, isLast: Bool = false,
         _ body: @escaping @Sendable (inout Part, Tile) throws -> Void, combine: (inout Part, Part) -> Void
     ) throws -> Part {
         let more = max(0, min(runner.threads, spanCount) - 1), buffer = memory.reserve(upTo: more * partBytes)
-        defer { buffer.giveBack() }
+        defer { buffer.release() }
         let idle = Mutex<[Part]>([])
         try forEachSpan(atOnce: 1 + (partBytes > 0 ? buffer.byteCount / partBytes : more), isLast: isLast) { tile, ranges in
             var part = idle.withLock { $0.popLast() } ?? initial
@@ -114,9 +116,9 @@ package struct TensorPasses: Sendable {
         return idle.withLock { $0.reduce(into: initial, combine) }
     }
 
-    /// Folds every span of tiles into a value of its own, tile by tile.
+    /// Folds each span of tiles into a value of its own.
     ///
-    /// - Returns: the values in the order of the spans.
+    /// - Returns: the values, in the order of the spans.
     package func spans<Part: Sendable>(
         _ initial: Part, _ body: @escaping @Sendable (inout Part, Tile) throws -> Void
     ) throws -> [Part] {
@@ -134,7 +136,7 @@ package struct TensorPasses: Sendable {
         return parts.withLock { $0 }
     }
 
-    /// Spans of tiles that a thread folds in one go.
+    /// The number of spans. A span is what a thread takes at a time.
     package var spanCount: Int { (tileCount + Self.tilesPerSpan - 1) / Self.tilesPerSpan }
 
     /// The indices of a span's tiles.
@@ -142,7 +144,7 @@ package struct TensorPasses: Sendable {
         span * Self.tilesPerSpan..<min(tileCount, (span + 1) * Self.tilesPerSpan)
     }
 
-    /// Adds up `terms` float64 quantities of every tile: `body` adds a tile's share to the zeros it is given.
+    /// The sums of `terms` float64 quantities over all tiles. `body` gets zeros and adds the tile's quantities.
     ///
     /// - Parameter isLast: as of `fold`.
     package func sums(
@@ -151,7 +153,7 @@ package struct TensorPasses: Sendable {
         try perTile(terms, zero: 0, isLast: isLast, body).map(FixedTree.sum)
     }
 
-    /// Counts `terms` things in every tile; the result holds, for each, one count a tile.
+    /// Counts of `terms` things in each tile: for each thing, one count per tile.
     ///
     /// - Parameter isLast: as of `fold`.
     package func counts(
@@ -178,15 +180,16 @@ package struct TensorPasses: Sendable {
         return found.withLock { $0 }
     }
 
-    /// Adds up `terms` quantities of every tile like `sums`, but leaves them apart: one number a tile for each.
+    /// Like `sums`, but not added up: for each quantity, one number per tile.
     package func shares(_ terms: Int, _ body: @escaping @Sendable (Tile, inout [Double]) throws -> Void) throws -> [[Double]] {
         try perTile(terms, zero: 0, body)
     }
 
     /// Folds every row of `length` consecutive elements into `width` float64 numbers.
     ///
-    /// Tiles cut rows into pieces. `body` makes the numbers of a tile's pieces, one piece after the other; `join` takes a later
-    /// piece's into those of the earlier ones, in order. As the tiles are fixed, so is the result to the last bit.
+    /// Tiles cut rows into pieces. `body` computes the numbers of each piece in the tile; `join` adds those of a later piece to
+    /// those of the earlier ones, in order. The result is the same to the last bit for any number of threads, because the tiles
+    /// are.
     ///
     /// - Returns: the rows' numbers, one row after the other.
     package func rowStatistics(
@@ -194,7 +197,7 @@ package struct TensorPasses: Sendable {
         join: (UnsafeMutablePointer<Double>, UnsafePointer<Double>) -> Void
     ) throws -> [Double] {
         guard length > 0, count > 0 else { return [] }
-        // A row begins in one tile; what later tiles hold of it waits beside them.
+        // A row belongs to the tile that it begins in. The numbers of its pieces in later tiles are kept apart until the end.
         let found = Mutex(
             (rows: Array(repeating: 0.0, count: count / length * width), rests: Array(repeating: [Double](), count: tileCount)))
         try forEachSpan { tile, ranges in
@@ -228,9 +231,9 @@ package struct TensorPasses: Sendable {
 
     /// Adds up `terms` float64 quantities of every column, in a matrix of `width` columns.
     ///
-    /// `body` adds a tile's pieces of rows, elementwise, to the sums of the columns they lie in; `sums` holds all columns of the
-    /// first term, then those of the next. Runs of tiles have sums of their own, which are then added in order; how many there
-    /// are depends on the shape alone.
+    /// `body` adds each piece of a row to the sums of its columns; `sums` has all columns of the first term, then those of the
+    /// next. Sections of tiles have sums of their own, which are then added in order. The number of sections depends on the shape
+    /// only.
     ///
     /// - Returns: for each term the sums of all columns, one term after the other.
     package func columnSums(
@@ -238,42 +241,43 @@ package struct TensorPasses: Sendable {
         _ body: @escaping @Sendable (Tile, RowPieces, _ sums: UnsafeMutablePointer<Double>) throws -> Void
     ) throws -> [Double] {
         guard width > 0, count > 0 else { return [] }
-        let runCount = max(1, min(tileCount, Self.columnRuns, Self.columnSumLimit / (width * terms)))
-        let runs = Mutex<[[Double]]>(Array(repeating: [], count: runCount))
-        try runner.forEach(runCount) { run in
+        let sectionCount = max(1, min(tileCount, Self.columnSections, Self.columnSumLimit / (width * terms)))
+        let sections = Mutex<[[Double]]>(Array(repeating: [], count: sectionCount))
+        try runner.forEach(sectionCount) { section in
             try tiles.with { tile in
                 var sums = Array(repeating: 0.0, count: width * terms)
-                for index in tileCount * run / runCount..<tileCount * (run + 1) / runCount {
+                for index in tileCount * section / sectionCount..<tileCount * (section + 1) / sectionCount {
                     tile.take(tileRange(index))
                     try sums.withUnsafeMutableBufferPointer { sums in
                         guard let first = sums.baseAddress else { return }
                         try body(tile, RowPieces(tile.range, length: width), first)
                     }
                 }
-                runs.withLock { $0[run] = sums }
+                sections.withLock { $0[section] = sums }
             }
         }
-        return runs.withLock { runs in
-            runs.dropFirst().reduce(into: runs[0]) { total, sums in
+        return sections.withLock { sections in
+            sections.dropFirst().reduce(into: sections[0]) { total, sums in
                 for index in total.indices { total[index] += sums[index] }
             }
         }
     }
 
-    /// Bytes that `rowStatistics` or `columnSums` take for a tensor of `count` elements.
+    /// Bytes of the result of `rowStatistics` for a tensor of `count` elements.
     static func rowStatisticsBytes(count: Int, length: Int, width: Int) -> Int {
         (count / max(1, length) + count / FixedTree.tileElements) * width * MemoryLayout<Double>.stride
     }
 
+    /// Bytes of the sums of `columnSums`.
     static func columnSumsBytes(width: Int, terms: Int) -> Int {
-        max(width * terms, min(columnRuns * width * terms, columnSumLimit)) * MemoryLayout<Double>.stride
+        max(width * terms, min(columnSections * width * terms, columnSumLimit)) * MemoryLayout<Double>.stride
     }
 
-    /// Runs of tiles with column sums of their own, and numbers in all of them together.
-    private static let columnRuns = 16
+    /// The largest number of sections, and of float64 numbers in all sections together.
+    private static let columnSections = 16
     private static let columnSumLimit = 1 << 22
 
-    /// Visits one tile by its index, on the calling thread.
+    /// Calls `body` with one tile, on the calling thread.
     package func visit<Result>(tile index: Int, _ body: (Tile) throws -> Result) throws -> Result {
         try tiles.with { tile in
             tile.take(tileRange(index))
@@ -292,7 +296,7 @@ package struct TensorPasses: Sendable {
         }
     }
 
-    /// Unmaps elements of every source, which no pass reads again.
+    /// Releases elements of every source, which no pass reads again.
     package func release(_ elements: Range<Int>) {
         for source in sources { source.release(elements) }
     }
@@ -305,9 +309,9 @@ package struct TensorPasses: Sendable {
 /// The part of a row that lies in a tile.
 package struct RowPiece: Sendable, Hashable {
     package let row: Int
-    /// Where in its row the piece begins.
+    /// The first column.
     package let column: Int
-    /// Where in the tile it begins.
+    /// The first element, counted from the beginning of the tile.
     package let offset: Int
     package let count: Int
 }
@@ -334,12 +338,12 @@ package struct RowPieces: Sequence, IteratorProtocol {
     }
 }
 
-/// Hands each thread a tile of its own, and keeps them for the tensor's next pass.
+/// Gives each thread a tile of its own, and keeps the tiles for the next pass.
 package final class TilePool: Sendable {
     private let make: @Sendable () -> Tile
     private let idle = Mutex<[TileBox]>([])
 
-    /// A tile is used by one thread at a time: whoever took it from the pool.
+    /// Unchecked: a tile is used only by the thread that took it from the pool.
     private struct TileBox: @unchecked Sendable {
         let tile: Tile
     }

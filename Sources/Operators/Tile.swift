@@ -1,13 +1,13 @@
 import Core
 package import TensorKernels
 
-/// One thread's place of work: float32 buffer for a tile of every source, and the tile that is in hand.
+/// One thread's buffers for a tile of every source, and the current tile.
 ///
-/// A tile is `FixedTree.tileElements` consecutive elements (the last one of a tensor may be shorter): few enough that all
-/// sources of it stay in the core's own cache while a method works on them, and the leaf of every reduction.
+/// A tile is `FixedTree.tileElements` consecutive elements; the last tile of a tensor may be shorter. It is the leaf of every
+/// reduction, and small enough that all sources of a tile stay in the core's own cache.
 package final class Tile {
     package let kernels: Kernels
-    /// The elements in hand, as flat indices of the tensor.
+    /// The elements of the current tile, as flat indices of the tensor.
     package private(set) var range: Range<Int> = 0..<0
     /// The tensor's shape.
     package let shape: [Int]
@@ -17,9 +17,9 @@ package final class Tile {
     private let readAhead: ReadAhead
     private let slab: UnsafeMutablePointer<Float>
     private let bytes: UnsafeMutableRawBufferPointer
-    /// What slot `i` holds of source `i` for the tile in hand.
+    /// What slot `i` holds: of source `i`, for the current tile.
     private var contents: [Contents]
-    /// The sources that are the method's base with a task vector added.
+    /// The sources that are stored as a difference from the method's base.
     private let rebuilt: [(any DifferenceSource)?]
     private var flagBuffer: UnsafeMutablePointer<UInt8>?
     private var attached: [ObjectIdentifier: AnyObject] = [:]
@@ -28,7 +28,7 @@ package final class Tile {
         case nothing, source, taskVector
     }
 
-    /// Slots beyond the sources that a method may use for its own intermediate values.
+    /// Slots for a method's own intermediate values.
     private static let extraSlots = 2
     private static let widestElement = 8
     private static let alignment = 64
@@ -53,7 +53,7 @@ package final class Tile {
         flagBuffer?.deallocate()
     }
 
-    /// Bytes that one tile takes for a tensor with that many sources.
+    /// Bytes of one thread's buffers.
     package static func byteCount(sources: Int) -> Int {
         FixedTree.tileElements * ((sources + extraSlots) * MemoryLayout<Float>.stride + widestElement)
     }
@@ -66,7 +66,7 @@ package final class Tile {
 
     package var count: Int { range.count }
 
-    /// The tile of source `index` as float32. Decoded once a tile: whoever changes it must not ask for it again.
+    /// Source `index` as float32. It is decoded once per tile: a caller that changes the slot must not ask for the source again.
     package func source(_ index: Int) throws -> UnsafeMutablePointer<Float> {
         let target = slab + index * FixedTree.tileElements
         if contents[index] != .source {
@@ -76,14 +76,15 @@ package final class Tile {
         return target
     }
 
-    /// The tile of source `index` as it is stored where it lies in memory, else as float32 in its slot. Not to be asked for of a
-    /// source whose slot was changed.
+    /// Source `index` as it is stored, if the bytes are in memory, else as float32 in its slot. Must not be called after the slot
+    /// was changed.
     func stored(_ index: Int) throws -> StoredVector {
         if contents[index] != .source, let vector = direct(index, range) { return vector }
         return StoredVector(try self.source(index), .f32)
     }
 
-    /// Source `index` minus the base, in the slot of the source. Made once a tile: whoever changes it finds it changed.
+    /// Source `index` minus the base, in the slot of the source. It is computed once per tile: later calls return the slot as the
+    /// caller left it.
     package func taskVector(_ index: Int) throws -> UnsafeMutablePointer<Float> {
         guard let base = inputs.base else { return try source(index) }
         let target = slab + index * FixedTree.tileElements
@@ -98,10 +99,10 @@ package final class Tile {
         return target
     }
 
-    /// Whether source `index` has its difference from the method's base at hand, and need not be made from it.
+    /// Whether source `index` is stored as a difference from the method's base, so that nothing need be subtracted.
     func holdsTaskVector(_ index: Int) -> Bool { rebuilt[index] != nil }
 
-    /// Source `index` minus the base, made anew whatever has become of the source's slot.
+    /// Source `index` minus the base, computed again whatever the slot holds.
     package func difference(_ index: Int, into target: UnsafeMutablePointer<Float>) throws {
         if let source = rebuilt[index] {
             return try source.loadDifference(range, into: target, scratch: bytes, kernels: kernels)
@@ -111,25 +112,25 @@ package final class Tile {
         kernels.difference(StoredVector(target, .f32), try stored(base), into: target, count: count)
     }
 
-    /// The tile of source `index` as float32, decoded into a method's own memory.
+    /// Decodes source `index` into a method's own memory.
     package func load(_ index: Int, into target: UnsafeMutablePointer<Float>) throws {
         try sources[index].load(range, into: target, scratch: bytes, kernels: kernels)
     }
 
-    /// Buffer for a flag for each element of source `index`.
+    /// A flag for each element of source `index`.
     func flags(_ index: Int) -> UnsafeMutablePointer<UInt8> {
         let buffer = flagBuffer ?? .allocate(capacity: sources.count * FixedTree.tileElements)
         flagBuffer = buffer
         return buffer + index * FixedTree.tileElements
     }
 
-    /// Buffer for a method's own values, 0 or 1.
+    /// A buffer for a method's own values. There are two: `index` is 0 or 1.
     package func scratch(_ index: Int) -> UnsafeMutablePointer<Float> {
         slab + (sources.count + index) * FixedTree.tileElements
     }
 
-    /// Elements of a task vector anywhere in the tensor, loaded into a method's own buffer. Overwrites `scratch(1)`. The slots of
-    /// the tile in hand must hold what was loaded into them.
+    /// Loads elements of a task vector from anywhere in the tensor into a method's own buffer. Overwrites `scratch(1)`. The slots
+    /// must not have been changed.
     func loadTaskVector(_ index: Int, _ elements: Range<Int>, into target: UnsafeMutablePointer<Float>) throws {
         guard let base = inputs.base else { throw TesseraError(.internal, "a task vector without a base") }
         if let source = rebuilt[index] {
@@ -164,8 +165,8 @@ package final class Tile {
         return source.direct(elements.lowerBound * width..<elements.upperBound * width).map { StoredVector($0, source.dtype) }
     }
 
-    /// The method's own buffer in this place of work, made when it is first asked for. It stays for the tensor's later passes, so
-    /// nothing in it may decide a result.
+    /// A method's own buffer in this tile, made at the first call and kept for later passes. Results must not depend on what it
+    /// held before.
     package func workspace<Workspace: AnyObject>(_ make: () -> Workspace) -> Workspace {
         if let workspace = attached[ObjectIdentifier(Workspace.self)] as? Workspace { return workspace }
         let workspace = make()

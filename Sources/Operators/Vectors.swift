@@ -1,37 +1,37 @@
 import TensorKernels
 
-/// How a method cuts a tensor into the vectors that it treats one by one.
+/// How a method cuts a tensor into vectors that it treats separately.
 enum VectorCut: Sendable, Hashable {
-    /// The tensor is one vector.
+    /// The whole tensor is one vector.
     case whole
-    /// Vectors of that many consecutive elements.
+    /// Each vector has this many consecutive elements.
     case rows(Int)
-    /// That many vectors side by side: element `i` belongs to vector `i % width`.
+    /// This many vectors side by side: element `i` belongs to vector `i % width`.
     case columns(Int)
 
-    /// Vectors along the last dimension; one for a tensor of one dimension or none.
+    /// Vectors along the last dimension; the whole tensor if it has fewer than two dimensions.
     static func alongLast(_ shape: [Int]) -> VectorCut { shape.count > 1 ? .rows(max(1, shape[shape.count - 1])) : .whole }
 
-    /// Vectors down dimension 0.
+    /// Vectors along dimension 0.
     static func alongFirst(_ shape: [Int]) -> VectorCut {
         shape.count > 1 ? .columns(max(1, shape.dropFirst().reduce(1, *))) : .whole
     }
 }
 
-/// The dot products of some vectors with each other and themselves, in float64, for each piece of a `VectorCut`.
+/// The dot products of vectors with each other and with themselves, in float64, for each piece of a `VectorCut`.
 ///
-/// Whatever a method computes from norms and angles follows from these, and a result in the span of its inputs is given by their
-/// coefficients: two reads of the inputs are enough, however many steps the method takes.
+/// Norms and angles follow from dot products, and a result in the span of the inputs is given by coefficients. Two passes are
+/// therefore enough, however many iterations a method takes.
 struct DotProducts: Sendable {
-    /// How many vectors were multiplied with each other.
+    /// The number of vectors.
     let order: Int
     let cut: VectorCut
-    /// By piece and pair for rows, by pair and piece for columns.
+    /// Indexed by piece, then pair, for rows; by pair, then piece, for columns.
     private let values: [Double]
 
-    /// Reads the sources once.
+    /// Takes one pass.
     ///
-    /// - Parameter rows: the vectors' elements in the tile in hand, `order` of them.
+    /// - Parameter rows: the elements of the `order` vectors in the current tile.
     init(
         _ order: Int, _ cut: VectorCut, of tensor: TensorPasses,
         _ rows: @escaping @Sendable (Tile) throws -> [UnsafePointer<Float>]
@@ -75,7 +75,7 @@ struct DotProducts: Sendable {
 
     private static func pairs(_ order: Int) -> [(Int, Int)] { (0..<order).flatMap { i in (i..<order).map { (i, $0) } } }
 
-    /// Bytes for the products of a tensor, and for as many coefficients as there are vectors.
+    /// Memory for the products, and for the coefficients of all vectors.
     static func memory(order: Int, _ cut: VectorCut, shape: [Int]) -> MemoryNeed {
         let terms = order * (order + 1) / 2, count = shape.reduce(1, *)
         let bytes =
@@ -87,10 +87,10 @@ struct DotProducts: Sendable {
         return MemoryNeed(shared: bytes)
     }
 
-    /// How many pieces the tensor was cut into.
+    /// The number of pieces.
     var pieceCount: Int { values.count / max(1, order * (order + 1) / 2) }
 
-    /// The product of vectors `i` and `j` in piece `piece`.
+    /// The dot product of vectors `i` and `j` in a piece.
     func callAsFunction(_ i: Int, _ j: Int, in piece: Int = 0) -> Double {
         let low = min(i, j), high = max(i, j)
         let pair = low * order - low * (low - 1) / 2 + (high - low)
@@ -98,17 +98,17 @@ struct DotProducts: Sendable {
         return values[piece * (order * (order + 1) / 2) + pair]
     }
 
-    /// The length of vector `i` in piece `piece`.
+    /// The norm of vector `i` in a piece.
     func norm(_ i: Int, in piece: Int = 0) -> Double { self(i, i, in: piece).squareRoot() }
 }
 
-/// A sum of vectors with coefficients of their own for each piece of a `VectorCut`.
+/// A linear combination of vectors, with separate coefficients for each piece of a `VectorCut`.
 struct Combination: Sendable {
     private let cut: VectorCut
-    /// By vector, then by piece.
+    /// Indexed by vector, then piece.
     private let coefficients: [[Float]]
 
-    /// - Parameter piece: the vectors' coefficients in one piece.
+    /// - Parameter piece: returns the coefficients in a piece.
     init(_ products: DotProducts, _ piece: (Int) -> [Double]) {
         cut = products.cut
         var coefficients = Array(repeating: [Float](), count: products.order)
@@ -118,7 +118,7 @@ struct Combination: Sendable {
         self.coefficients = coefficients
     }
 
-    /// One set of coefficients for the whole tensor.
+    /// The same coefficients for the whole tensor.
     init(_ values: [Double]) {
         cut = .whole
         coefficients = values.map { [Float($0)] }
@@ -165,27 +165,27 @@ struct Combination: Sendable {
 }
 
 extension Tile {
-    /// The sources themselves.
+    /// The sources of the current tile.
     func rows(_ indices: [Int]) throws -> [UnsafePointer<Float>] { try indices.map { UnsafePointer(try source($0)) } }
 
-    /// The sources minus the base, or the sources where there is none. Asked for once a tile.
+    /// The sources minus the base, or the sources if there is no base. To be called once per tile.
     func taskVectors(_ indices: [Int]) throws -> [UnsafePointer<Float>] {
         try indices.map { UnsafePointer(try taskVector($0)) }
     }
 }
 
 extension Double {
-    /// Within -1...1, as a cosine has to be; NaN stays NaN.
+    /// Clamped to -1...1; NaN stays NaN.
     var asCosine: Double { self > 1 ? 1 : self < -1 ? -1 : self }
 }
 
 extension DotProducts {
-    /// `y · vector` for the combination `y` of the vectors, where the tensor is one piece.
+    /// `y · vector` for the combination `y` of the vectors, if the tensor is one piece.
     func dot(_ combination: [Double], with vector: Int) -> Double {
         combination.indices.reduce(0) { $0 + combination[$1] * self($1, vector) }
     }
 
-    /// The length of a combination of the vectors. Rounding may take the square of a short one below zero: that is a zero.
+    /// The norm of a combination of the vectors; 0 if rounding made its square negative.
     func norm(ofCombination combination: [Double]) -> Double {
         let square = combination.indices.reduce(0) { $0 + combination[$1] * dot(combination, with: $1) }
         return square < 0 ? 0 : square.squareRoot()

@@ -1,11 +1,11 @@
 package import Core
 package import Operators
 
-/// Which tensor of a base a task vector belongs to.
+/// Identifies the tensor of a base that a task vector was taken from.
 package struct BaseIdentity: Sendable, Hashable, Codable {
-    /// `TreeDigest.tensor` over all of the tensor's bytes as they are stored.
+    /// `TreeDigest.tensor` over the tensor's stored bytes.
     package let digest: Digest
-    /// SHA-256 over `sample`'s bytes: what a merge can afford to look at.
+    /// SHA-256 over a sample of the bytes, which a merge can afford to check.
     package let sample: Digest
 
     package init(digest: Digest, sample: Digest) {
@@ -13,17 +13,17 @@ package struct BaseIdentity: Sendable, Hashable, Codable {
         self.sample = sample
     }
 
-    /// - Parameter isLast: whether the base is released once it was read.
+    /// - Parameter isLast: whether this is the last pass over the base, which releases it.
     init(of tensor: TensorPasses, isLast: Bool = false) throws {
         sample = try Self.sample(of: tensor.sources[0])
         digest = try tensor.digest(ofSource: 0, isLast: isLast)
     }
 
-    /// Pieces of a sample, and bytes of each.
+    /// The number of pieces in a sample, and bytes per piece.
     private static let pieces = 64, pieceBytes = 64
 
-    /// SHA-256 over 64 pieces of 64 bytes, spread evenly over the tensor from its first to its last byte; over all of a smaller
-    /// tensor.
+    /// SHA-256 over 64 pieces of 64 bytes, spread evenly from the first to the last byte of the tensor; over all bytes of a
+    /// smaller tensor.
     package static func sample(of source: any ElementSource) throws -> Digest {
         let byteCount = source.count * source.dtype.bitWidth / 8
         let hash = try SHA256()

@@ -3,14 +3,14 @@ package import Operators
 import Synchronization
 import TensorKernels
 
-/// What is done with one tensor of a base and its fine-tunes to store their task vectors.
+/// What is done with one tensor of a base and its fine-tunes in order to store task vectors.
 ///
-/// Source 0 is the base, the next ones are the fine-tunes in the order of the tasks. A task vector is `θ − θ₀` in float32.
+/// Source 0 is the base; the fine-tunes follow in the order of the tasks. A task vector is `θ − θ₀` in float32.
 package enum Encoding: Sendable, Hashable, Codable {
     case quantize(Quantizer)
     case sparsify(SparseEncoder)
     case mask(TaskMasks)
-    /// Tensors of types without arithmetic are compared with the base's, and not stored.
+    /// A tensor of a type without arithmetic is only compared with the base's.
     case compare
     case measureGrids(GridMeasurement)
     case measureMagnitudes(MagnitudeMeasurement)
@@ -18,9 +18,9 @@ package enum Encoding: Sendable, Hashable, Codable {
 
     /// Reads all sources and writes the outputs.
     ///
-    /// - Throws: `badData` when a source holds numbers that are not finite, and what reading and writing throw.
+    /// - Throws: `badData` when a source has numbers that are not finite, and errors of reading and writing.
     package func encode(_ tensor: TensorPasses) throws -> EncodingStatistics {
-        // The base is identified first: encoding releases the sources.
+        // The base is identified first, because encoding releases the sources.
         switch self {
         case .quantize(let quantizer):
             let base = try BaseIdentity(of: tensor)
@@ -43,7 +43,7 @@ package enum Encoding: Sendable, Hashable, Codable {
         }
     }
 
-    /// The formats that are written, in the order of the outputs.
+    /// The storage formats that are written, in the order of the outputs.
     package var formats: [StorageFormat] {
         switch self {
         case .quantize(let quantizer): quantizer.formats
@@ -53,15 +53,15 @@ package enum Encoding: Sendable, Hashable, Codable {
         }
     }
 
-    /// Operations of fitting grids to every vector that is written.
+    /// Arithmetic operations of encoding every vector that is written.
     private func fits(count: Int) -> Double {
         formats.reduce(0) { $0 + GridMeasurement.operationsPerElement(of: $1) * Double(count) }
     }
 
-    /// What it needs for a tensor of that shape.
+    /// What the encoding needs for a tensor of the given shape.
     package func cost(of shape: [Int], sources: Int) -> OperatorCost {
         let written = formats.flatMap { $0.tensors(shape: shape) }, count = shape.reduce(1, *)
-        // Scales and zero points of rows are made as float32 and as they are stored.
+        // Scales and zero points of rows are held as float32 and as stored.
         let whole = written.reduce(0) { $0 + ($1.rate == nil && $1.part != .values && $1.part != .codes ? 4 * $1.byteCount : 0) }
         let memory = MemoryNeed(
             shared: whole,
@@ -85,6 +85,6 @@ package enum Encoding: Sendable, Hashable, Codable {
 }
 
 extension TensorPasses {
-    /// The fine-tunes.
+    /// The number of fine-tunes.
     var taskCount: Int { inputs.count - 1 }
 }

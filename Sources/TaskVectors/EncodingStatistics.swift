@@ -1,17 +1,17 @@
-/// What was found in one tensor while its task vectors were encoded or measured. Lists have an entry for each task, in order.
+/// What an encoding reports about one tensor. Lists have one entry per task, in order.
 package enum EncodingStatistics: Sendable, Hashable, Codable {
-    /// Vectors were stored, each on its own.
+    /// Each task's vector was stored.
     case vectors(base: BaseIdentity, [VectorError])
-    /// Masks of a shared vector were stored.
+    /// A shared vector and masks were stored.
     case masks(base: BaseIdentity, [MaskSums])
-    /// Whether the tensor, of a type without arithmetic, is another than the base's.
+    /// Whether the tensor, which has a type without arithmetic, differs from the base's.
     case comparison(base: BaseIdentity, [Bool])
     case grids([GridErrors])
     case magnitudes([[MagnitudeCount]])
-    /// Entries that were selected and are not zero.
+    /// The number of entries that were selected and are not zero.
     case kept([Int])
 
-    /// What identifies the base's tensor; `nil` where it was only measured.
+    /// Identifies the base's tensor; `nil` for measurements.
     package var base: BaseIdentity? {
         switch self {
         case .vectors(let base, _), .masks(let base, _), .comparison(let base, _): base
@@ -44,7 +44,7 @@ package enum EncodingStatistics: Sendable, Hashable, Codable {
     }
 }
 
-/// How far a stored vector `τ̂` is from the task vector `τ`.
+/// The error of a stored vector `τ̂` against the task vector `τ`.
 package struct VectorError: Sendable, Hashable, Codable {
     /// `Σ(τ − τ̂)²`
     package let error: Double
@@ -57,7 +57,7 @@ package struct VectorError: Sendable, Hashable, Codable {
     }
 }
 
-/// Sums over a task vector `τ` and its masked part `u` of the shared vector, as it will be read.
+/// Sums over a task vector `τ` and the masked shared vector `u` as stored.
 package struct MaskSums: Sendable, Hashable, Codable {
     /// `Σ(τ − u)²`
     package let error: Double
@@ -86,11 +86,11 @@ package struct MaskSums: Sendable, Hashable, Codable {
     }
 }
 
-/// How well formats would hold a task vector `τ`. Of a large tensor, estimates.
+/// The errors that a task vector `τ` would have in several formats. Estimates for a large tensor.
 package struct GridErrors: Sendable, Hashable, Codable {
     /// `Στ²`
     package let energy: Double
-    /// `Σ(τ − τ̂)²` for each shared format, and under it for each format.
+    /// `Σ(τ − τ̂)²`, indexed by shared format, then by format.
     package let errors: [[Double]]
 
     package init(energy: Double, errors: [[Double]]) {
@@ -99,7 +99,7 @@ package struct GridErrors: Sendable, Hashable, Codable {
     }
 }
 
-/// How many elements have a magnitude in one bin of a histogram (`MagnitudeHistogram`).
+/// The number of elements in one bin of a `MagnitudeHistogram`.
 package struct MagnitudeCount: Sendable, Hashable, Codable {
     package let bin: UInt32
     package let count: Int

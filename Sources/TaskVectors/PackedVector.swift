@@ -2,20 +2,20 @@ import Core
 package import Operators
 package import TensorKernels
 
-/// One tensor of a task vector, read from the form in which a store holds it.
+/// One tensor of a task vector, read from its storage format.
 package struct PackedVector: Sendable {
     private let format: StorageFormat
     private let shape: [Int]
     private let parts: Parts
-    /// The grid of a whole tensor, whose scale and zero point are read once.
+    /// The scale and zero point of a grid over the whole tensor.
     private let whole: (scale: Float, zero: Double)?
-    /// Elements that stayed, below the beginning of each tile.
+    /// Of a sparse vector, the number of kept elements before each tile, and in all.
     private let keptBefore: [Int]
 
     var isMask: Bool { format == .mask }
 
-    /// - Parameter parts: the tensors of the form, in its order.
-    /// - Throws: `badData` when the tensors do not hold such a vector; `io` when they cannot be read.
+    /// - Parameter parts: the tensors of the format, in its order.
+    /// - Throws: `badData` when the tensors do not make such a vector; `io` when they cannot be read.
     package init(_ format: StorageFormat, shape: [Int], parts: [StoredTensor], kernels: Kernels) throws {
         let wanted = format.tensors(shape: shape)
         guard zip(wanted, parts).allSatisfy({ $0.dtype == $1.dtype && $0.shape.reduce(1, *) == $1.count }),
@@ -55,14 +55,14 @@ package struct PackedVector: Sendable {
             }
         }
         guard total <= kept else {
-            throw TesseraError(.badData, "the store's bitmap keeps \(total) elements, of which only \(kept) are there")
+            throw TesseraError(.badData, "the bitmap in the store keeps \(total) elements, but there are values for \(kept)")
         }
         return before
     }
 
     /// Decodes the elements of `range`.
     ///
-    /// - Parameter scratch: as of `ElementSource.load`.
+    /// - Parameter scratch: as for `ElementSource.load`.
     package func load(
         _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {
@@ -77,7 +77,7 @@ package struct PackedVector: Sendable {
         }
     }
 
-    /// Zeroes the elements of `range` whose bit is not set.
+    /// Sets the elements of `range` whose bit is not set to zero.
     func applyMask(
         _ range: Range<Int>, to target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {
@@ -93,7 +93,7 @@ package struct PackedVector: Sendable {
         guard !range.isEmpty else { return }
         let tile = range.lowerBound / FixedTree.tileElements
         let start = tile * FixedTree.tileElements
-        // Bits of the tile before the range come first: they say where its values begin.
+        // The bits before the range in its tile tell where the range's values begin.
         let first = try keptBefore[tile] + countBits(start..<range.lowerBound, scratch: scratch, kernels: kernels)
         let kept = try countBits(range, scratch: scratch, kernels: kernels)
         try withUnsafeTemporaryAllocation(of: Float.self, capacity: max(1, kept)) { buffer in
@@ -113,7 +113,7 @@ package struct PackedVector: Sendable {
 
     // MARK: Grids
 
-    /// Decodes codes, each of which belongs to one of the elements: to all of them, or to those that stayed.
+    /// Decodes the codes of the elements, or of the kept elements of a sparse vector.
     private func decode(
         _ grid: Grid, elements: Range<Int>, codes range: Range<Int>, into target: UnsafeMutablePointer<Float>,
         scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
@@ -129,25 +129,25 @@ package struct PackedVector: Sendable {
             let rest = UnsafeMutableRawBufferPointer(rebasing: scratch[(bytes.count + 63) / 64 * 64..<scratch.count])
             let points = try points(of: grid, elements, scratch: rest, kernels: kernels)
             if case .group(let length) = grid.granularity, !isSparse {
-                // As if the stream began with the run: what lies before the elements is not read.
+                // The kernel counts from the beginning of a group; the codes before `range` are not read.
                 let before = (range.lowerBound / 8 * 8 - range.lowerBound / length * length) / 8 * grid.bits
                 return kernels.dequantize(
                     codes - before, bits: grid.bits, first: range.lowerBound % length, group: length, scales: points.scales,
                     zero: Kernels.fittedZero(bits: grid.bits), into: target, count: range.count)
             }
-            try decodeRuns(grid, codes, first: first, points, of: elements, into: target, scratch: rest, kernels: kernels)
+            try decodeGroups(grid, codes, first: first, points, of: elements, into: target, scratch: rest, kernels: kernels)
         }
     }
 
-    /// Run by run: of a sparse vector, as many codes of each as it has bits.
-    private func decodeRuns(
+    /// Decodes group by group. In a sparse vector, a group has as many codes as bits are set.
+    private func decodeGroups(
         _ grid: Grid, _ codes: UnsafeRawPointer, first: Int, _ points: (scales: [Float], zeros: [UInt8]), of elements: Range<Int>,
         into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {
         let length = grid.groupLength(in: shape)
         var done = 0
-        for (index, run) in (elements.lowerBound / length..<(elements.upperBound - 1) / length + 1).enumerated() {
-            let part = elements.clamped(to: run * length..<(run + 1) * length)
+        for (index, group) in (elements.lowerBound / length..<(elements.upperBound - 1) / length + 1).enumerated() {
+            let part = elements.clamped(to: group * length..<(group + 1) * length)
             let kept = try isSparse ? countBits(part, scratch: scratch, kernels: kernels) : part.count
             let zero = points.zeros.isEmpty ? Double(Kernels.fittedZero(bits: grid.bits)) : Double(points.zeros[index])
             kernels.dequantize(
@@ -157,19 +157,19 @@ package struct PackedVector: Sendable {
         }
     }
 
-    /// Scales, and zeros where they are stored, of the runs that the elements lie in.
+    /// The scales, and the zero points if they are stored, of the groups that the elements lie in.
     private func points(
         of grid: Grid, _ elements: Range<Int>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws -> (scales: [Float], zeros: [UInt8]) {
         let length = grid.groupLength(in: shape)
-        let runs = elements.lowerBound / length..<(elements.upperBound - 1) / length + 1
-        var scales = [Float](repeating: 0, count: runs.count)
+        let groups = elements.lowerBound / length..<(elements.upperBound - 1) / length + 1
+        var scales = [Float](repeating: 0, count: groups.count)
         try scales.withUnsafeMutableBufferPointer { scales in
             guard let start = scales.baseAddress else { return }
-            try part(parts.scales).load(runs, into: start, scratch: scratch, kernels: kernels)
+            try part(parts.scales).load(groups, into: start, scratch: scratch, kernels: kernels)
         }
         guard let zeros = parts.zeros else { return (scales, []) }
-        return (scales, try zeros.withBytes(runs, scratch: scratch) { Array($0) })
+        return (scales, try zeros.withBytes(groups, scratch: scratch) { Array($0) })
     }
 
     // MARK: Parts
@@ -183,7 +183,7 @@ package struct PackedVector: Sendable {
         }
     }
 
-    /// Those that the form has.
+    /// The parts of the format; `nil` for those that it does not have.
     private struct Parts: Sendable {
         private(set) var codes, scales, zeros, values, mask: StoredTensor?
 
@@ -200,18 +200,18 @@ package struct PackedVector: Sendable {
         }
     }
 
-    /// Says that the elements of `range` will be read soon.
+    /// As `ElementSource.prefetch`.
     func prefetch(_ range: Range<Int>) {
         for (part, stored) in stored(range) { part.prefetch(stored) }
     }
 
-    /// Says that the elements of `range` are unlikely to be read again.
+    /// As `ElementSource.release`.
     func release(_ range: Range<Int>) {
         for (part, stored) in stored(range) { part.release(stored) }
     }
 
-    /// What of each part the elements of `range` are read from. Of a sparse vector's values, those of the tiles that `range` lies
-    /// in. The grid of a whole tensor was read when the vector was opened.
+    /// The elements of each part that `range` is read from. Of a sparse vector's values, those of all tiles that `range`
+    /// overlaps. The scale of a whole tensor is not among them: it was read when the vector was opened.
     private func stored(_ range: Range<Int>) -> [(StoredTensor, Range<Int>)] {
         guard !range.isEmpty else { return [] }
         var values = range
@@ -235,11 +235,11 @@ package struct PackedVector: Sendable {
     }
 
     private func part(_ part: StoredTensor?) throws(TesseraError) -> StoredTensor {
-        guard let tensor = part else { throw TesseraError(.internal, "a task vector lacks a part") }
+        guard let tensor = part else { throw TesseraError(.internal, "a part of the task vector is missing") }
         return tensor
     }
 
-    /// Calls `body` with the byte of the first element's bit, and the bit's place in it.
+    /// Calls `body` with the byte that has the first element's bit, and the bit's position in the byte.
     private func withBits<Result>(
         _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawPointer, Int) throws -> Result
     ) throws -> Result {
@@ -254,7 +254,7 @@ package struct PackedVector: Sendable {
 }
 
 extension StorageFormat {
-    /// The grid of its values, if they lie on one.
+    /// The grid of the values, if they are quantized.
     package var grid: Grid? {
         switch self {
         case .dense(.grid(let grid)), .sparse(_, .grid(let grid)): grid

@@ -2,8 +2,8 @@ package import Core
 package import Operators
 package import TensorKernels
 
-/// A tensor of a fine-tune, rebuilt while it is read: `b + f·v`, where `v` is its own vector, its own and the store's shared one
-/// added, or the shared one where its bitmap is set (docs/task-vectors.md).
+/// A tensor of a fine-tune, rebuilt as it is read: `b + f·v`. `v` is the task's own vector, the sum of this and the store's
+/// shared vector, or the shared vector masked by the task's bitmap (docs/task-vectors.md).
 package struct RebuiltTensor: DifferenceSource {
     package var dtype: DType { base.dtype }
     package var count: Int { base.count }
@@ -11,12 +11,12 @@ package struct RebuiltTensor: DifferenceSource {
     private let base: any ElementSource
     private let vectors: [PackedVector]
     private let factor: Float
-    /// Whether the base is also the one that the method takes differences from: then nothing need be added and subtracted again.
+    /// Whether the method takes differences from the same base.
     package let isOnMethodsBase: Bool
 
     /// - Parameters:
-    ///   - vectors: what is added up; after the first one a bitmap takes away instead. Without any the tensor is the base's.
-    ///   - factor: 1 but for EMR, where it is the task's own (arXiv 2405.17461).
+    ///   - vectors: are added up; a mask after the first vector masks it instead. May be empty.
+    ///   - factor: the task's rescaler in EMR (arXiv 2405.17461), else 1.
     package init(_ base: any ElementSource, vectors: [PackedVector], factor: Double, isOnMethodsBase: Bool = false) {
         self.base = base
         self.isOnMethodsBase = isOnMethodsBase
@@ -45,7 +45,7 @@ package struct RebuiltTensor: DifferenceSource {
         for vector in vectors { vector.release(range) }
     }
 
-    /// What is added to the base.
+    /// `f·v`, which is added to the base.
     package func loadDifference(
         _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {

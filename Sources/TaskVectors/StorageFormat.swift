@@ -3,15 +3,15 @@ package import Operators
 
 /// A grid of `2^bits` equidistant values: `x = (code − zero) · scale` (arXiv 2503.06921, docs/task-vectors.md).
 package struct Grid: Sendable, Hashable {
-    /// The elements that share a scale and a zero point.
+    /// Which elements share a scale and a zero point.
     package enum Granularity: Sendable, Hashable {
-        /// All of the tensor, over their range, as the paper has it: scale float32, zero float64, since a range far from zero
-        /// makes it large.
+        /// The whole tensor, over its range, as in the paper. The scale is float32; the zero point is float64, because it is
+        /// large if the range lies far from zero.
         case tensor
-        /// A row of the last axis, over its range and zero: scale bfloat16, zero a byte.
+        /// A row of the last axis, over the range of its elements and zero. The scale is bfloat16, the zero point a byte.
         case row
-        /// So many consecutive elements, in C order: scale bfloat16, zero by `Kernels.fittedZero`. The scale is fitted to the
-        /// elements.
+        /// This many consecutive elements. The scale is bfloat16 and fitted to the elements; the zero point is
+        /// `Kernels.fittedZero`.
         case group(Int)
     }
 
@@ -25,12 +25,12 @@ package struct Grid: Sendable, Hashable {
     }
 
     package static let bitRange = 1...8
-    /// Lengths of runs: powers of two up to a tile, so that no run lies in two tiles.
+    /// Lengths of groups: powers of two up to a tile, so that no group crosses the end of a tile.
     package static let groupLengths = (4...13).map { 1 << $0 }
 
     package var largestCode: Int { (1 << bits) - 1 }
 
-    /// Elements that share a scale, in a tensor of that shape.
+    /// The number of elements that share a scale, in a tensor of the given shape.
     func groupLength(in shape: [Int]) -> Int {
         switch granularity {
         case .tensor: max(1, shape.reduce(1, *))
@@ -39,7 +39,7 @@ package struct Grid: Sendable, Hashable {
         }
     }
 
-    /// Scales of a tensor of that shape.
+    /// The number of scales of a tensor of the given shape.
     package func scaleCount(in shape: [Int]) -> Int {
         let count = shape.reduce(1, *), length = groupLength(in: shape)
         return granularity == .tensor ? 1 : (count + length - 1) / length
@@ -48,41 +48,41 @@ package struct Grid: Sendable, Hashable {
 
 /// How numbers are stored.
 package enum ValueFormat: Sendable, Hashable {
-    /// Each as it is, in a floating type.
+    /// Unchanged, in a floating type.
     case raw(DType)
-    /// Each as a code on a grid.
+    /// As codes on a grid.
     case grid(Grid)
 }
 
 /// How one tensor of a task vector is stored (docs/task-vectors.md).
 package enum StorageFormat: Sendable, Hashable {
-    /// Not at all: every element is zero.
+    /// Nothing is stored: every element is zero.
     case zero
     /// Every element.
     case dense(ValueFormat)
-    /// A bitmap of the elements that stayed, and those, `kept` of them. A grid's runs count all elements.
+    /// A bitmap of the kept elements, and their `kept` values. A grid's groups count all elements, not only the kept ones.
     case sparse(kept: Int, ValueFormat)
-    /// A bitmap of the elements that are those of the store's shared vector; the others are zero.
+    /// A bitmap of the elements that are taken from the store's shared vector; the others are zero.
     case mask
 }
 
-/// One safetensors tensor that a form consists of.
+/// One of the safetensors tensors that a storage format consists of.
 package struct FormatTensor: Sendable, Hashable {
     package enum Part: String, Sendable, Hashable {
         /// Packed codes, as bytes.
         case codes
         case scales = "steps"
         case zeros
-        /// Numbers as they are.
+        /// Unquantized numbers.
         case values
-        /// A bit for each element, in the order of codes of one bit.
+        /// One bit per element, packed like codes of one bit.
         case mask
     }
 
     package let part: Part
     package let dtype: DType
     package let shape: [Int]
-    /// `nil` where the tensor is not written chunk by chunk.
+    /// `nil` if the tensor is not written chunk by chunk.
     package let rate: ChunkRate?
     /// Bytes.
     package let blockSize: Int
@@ -97,12 +97,12 @@ package struct FormatTensor: Sendable, Hashable {
 
     package var byteCount: Int { shape.reduce(1, *) * dtype.bitWidth / 8 }
 
-    /// What a store calls it, after the tensor it is a part of.
+    /// The tensor's name in a store; `tensor` is the name of the model's tensor.
     package func name(of tensor: String) -> String { "\(tensor).\(part.rawValue)" }
 }
 
 extension StorageFormat {
-    /// The tensors that hold a vector of that shape.
+    /// The tensors that store a vector of the given shape.
     package func tensors(shape: [Int]) -> [FormatTensor] {
         let mask = FormatTensor(.mask, .u8, [(shape.reduce(1, *) + 7) / 8], rate: ChunkRate(bits: 1))
         return switch self {
@@ -115,21 +115,21 @@ extension StorageFormat {
                 + grid.parameters(shape: shape)
         case .sparse(let kept, .raw(let dtype)): [mask, FormatTensor(.values, dtype, [kept])]
         case .sparse(let kept, .grid(let grid)):
-            // A block holds whole codes.
+            // A block holds whole codes: 2²³ of them.
             [mask, FormatTensor(.codes, .u8, [grid.codeBytes(kept)], blockSize: grid.bits << 20)]
                 + grid.parameters(shape: shape)
         }
     }
 
-    /// Bytes of a vector of that shape.
+    /// Bytes of a vector of the given shape.
     package func byteCount(shape: [Int]) -> Int { tensors(shape: shape).reduce(0) { $0 + $1.byteCount } }
 }
 
 extension Grid {
     fileprivate func codeBytes(_ count: Int) -> Int { (count * bits + 7) / 8 }
 
-    /// Scales and zero points. Those of a whole tensor and of rows are known before the walk over the elements, and written at
-    /// once.
+    /// Scales and zero points. Those of a whole tensor or of rows are known before the elements are encoded, and are written as a
+    /// whole.
     fileprivate func parameters(shape: [Int]) -> [FormatTensor] {
         let count = scaleCount(in: shape)
         switch granularity {
@@ -150,7 +150,7 @@ extension Grid: Codable {
         let container = try decoder.container(keyedBy: CodingKeys.self)
         let bits = try container.decode(Int.self, forKey: .bits)
         guard Self.bitRange.contains(bits) else {
-            throw DecodingError.dataCorruptedError(forKey: .bits, in: container, debugDescription: "\(bits) bits a code")
+            throw DecodingError.dataCorruptedError(forKey: .bits, in: container, debugDescription: "\(bits) bits per code")
         }
         let granularity: Granularity
         if let length = try? container.decode(Int.self, forKey: .group) {
@@ -217,7 +217,7 @@ extension StorageFormat: Codable {
         case .dense: self = .dense(try ValueFormat(from: decoder))
         case .sparse:
             let kept = try container.decode(Int.self, forKey: .kept)
-            guard kept >= 0 else {
+            guard (0...Shape.elementLimit).contains(kept) else {
                 throw DecodingError.dataCorruptedError(forKey: .kept, in: container, debugDescription: "\(kept) elements")
             }
             self = .sparse(kept: kept, try ValueFormat(from: decoder))

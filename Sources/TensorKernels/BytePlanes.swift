@@ -1,6 +1,6 @@
 internal import CTensorKernels
 
-/// Groups the bytes of equally wide elements by their position in the element: exponents, which repeat, end up beside each other.
+/// Groups the bytes of elements by their position in the element, so that exponents, which repeat, are next to each other.
 package enum BytePlanes {
     /// All first bytes, then all second bytes, and so on. Bytes beyond the last whole element are appended as they are.
     package static func split(_ source: UnsafeRawBufferPointer, elementWidth: Int, into target: UnsafeMutableRawBufferPointer) {

@@ -1,13 +1,13 @@
 import CTensorKernels
 package import Core
 
-/// Random words that are a function of where they are used: the same on every worker, for any thread and at any level.
+/// Random words that depend only on where they are used: the same on every worker, thread and SIMD level.
 ///
 /// Philox4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011). The key is made from the job's seed and
 /// the output tensor's name, the counter from the source's index and the element's.
 package struct CounterRandom: Sendable, Hashable {
     package let key: UInt64
-    /// Tells the sources of one tensor apart.
+    /// Distinguishes the sources of a tensor.
     package let stream: UInt32
 
     package init(key: UInt64, stream: UInt32) {
@@ -27,8 +27,8 @@ package struct CounterRandom: Sendable, Hashable {
         kernels.table.pointee.draw(key, stream, UInt64(first), words, count)
     }
 
-    /// Flags each of the elements `first`, `first + 1`, ... with 1 with the given probability (below 1), to 2⁻³², and the others
-    /// with 0.
+    /// Flags each of the elements `first`, `first + 1`, ...: 1 with the given probability (below 1), which is rounded to 2⁻³²,
+    /// else 0.
     package func flag(
         probability: Double, first: Int, _ flags: UnsafeMutablePointer<UInt8>, count: Int, kernels: Kernels
     ) {
@@ -37,13 +37,13 @@ package struct CounterRandom: Sendable, Hashable {
 
     fileprivate func words(from first: Int) -> tk_random { tk_random(key: key, stream: stream, first: UInt64(first)) }
 
-    /// The words below this number are the ones of the given probability.
+    /// A random word is below this number with the given probability.
     private static func limit(_ probability: Double) -> UInt32 {
         probability > 0 ? UInt32(exactly: (min(probability, 1) * 0x1p32).rounded(.down)) ?? .max : 0
     }
 }
 
-/// One thread's buffer for DELLA's choice in a row.
+/// One thread's buffers for DELLA's choice in a row.
 package final class RankBuffer {
     private let buffer: UnsafeMutablePointer<tk_rank_buffer>
     private let items = ScratchBuffer<UInt64>(), words = ScratchBuffer<UInt32>()
@@ -55,10 +55,10 @@ package final class RankBuffer {
 
     deinit { buffer.deallocate() }
 
-    /// Elements of the longest row.
+    /// The longest row, in elements.
     package static let rowLimit = Int(Int32.max)
 
-    /// Bytes for rows of that many elements.
+    /// Bytes of the buffers for rows of this many elements.
     package static func byteCount(row: Int) -> Int {
         MemoryLayout<tk_rank_buffer>.size + itemCount(row) * MemoryLayout<UInt64>.stride
             + wordCount(row) * MemoryLayout<UInt32>.stride
@@ -67,13 +67,13 @@ package final class RankBuffer {
     private static func itemCount(_ count: Int) -> Int { (17 * count + 31 + 7) / MemoryLayout<UInt64>.stride }
     private static func wordCount(_ count: Int) -> Int { count + 62 }
 
-    /// Chooses from a row: an element stays with the probability `lowest + spread · q`, `q` being the rank of its magnitude from
-    /// 0 for the smallest to 1; equal magnitudes rank by index. A row of one has `q = 1/2`. Whether a zero
-    /// stays makes no difference, and is left open.
+    /// Chooses from a row. An element is kept with probability `lowest + spread · q`, where `q` is the rank of its magnitude,
+    /// from 0 for the smallest to 1; equal magnitudes rank by index. In a row of one element, `q = 1/2`. For zeros the result is
+    /// undefined, since it makes no difference.
     ///
     /// - Parameters:
-    ///   - first: the tensor's element that the row begins with, whose word `random` draws.
-    ///   - flags: is set to 1 for what stays and 0 for the rest.
+    ///   - first: the index of the row's first element in the tensor.
+    ///   - flags: set to 1 for kept elements, else 0.
     package func choose(
         _ row: UnsafePointer<Float>, _ random: CounterRandom, first: Int, lowest: Double, spread: Double,
         flags: UnsafeMutablePointer<UInt8>, count: Int, kernels: Kernels
@@ -84,7 +84,7 @@ package final class RankBuffer {
         }
     }
 
-    /// The same with words that were drawn before.
+    /// The same, with given random words.
     package func choose(
         _ row: UnsafePointer<Float>, words: UnsafeMutablePointer<UInt32>, lowest: Double, spread: Double,
         flags: UnsafeMutablePointer<UInt8>, count: Int, kernels: Kernels

@@ -1,12 +1,12 @@
-/// The order in which sums over a tensor are taken, the same for any number of threads and any way of cutting the work.
+/// The order of summation over a tensor, which is the same for any number of threads and any division of the work.
 ///
-/// The leaf of every sum is a block of `tileElements` consecutive elements. Above the leaves a pairwise tree over the block's
-/// index adds neighbours, which also keeps the rounding error at the logarithm of the block count.
+/// Each tile is summed on its own. The tiles' sums are then added in a pairwise tree over their indices, in which the rounding
+/// error grows only with the logarithm of the number of tiles.
 package enum FixedTree {
-    /// Elements of a leaf. Small enough that a block of every source fits the core's own cache while a method works on it.
+    /// Elements of a tile. Small enough that a tile of every source fits the core's own cache.
     package static let tileElements = 8192
 
-    /// The sum of the leaves, by index.
+    /// The sum of the tiles' sums, which are in order.
     package static func sum(_ leaves: [Double]) -> Double {
         var level = leaves
         while level.count > 1 {

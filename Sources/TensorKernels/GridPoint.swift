@@ -1,4 +1,4 @@
-/// The least and the largest of some numbers.
+/// The smallest and the largest of a set of numbers.
 package struct ValueRange: Sendable, Hashable {
     package let lowest: Float
     package let highest: Float
@@ -8,7 +8,7 @@ package struct ValueRange: Sendable, Hashable {
         self.highest = highest
     }
 
-    /// Of no numbers at all.
+    /// The range of no numbers.
     package static let none = ValueRange(lowest: .infinity, highest: -.infinity)
 
     package func union(_ other: ValueRange) -> ValueRange {
@@ -18,17 +18,17 @@ package struct ValueRange: Sendable, Hashable {
     package mutating func formUnion(_ other: ValueRange) { self = union(other) }
 }
 
-/// Where a grid lies: `x = (code − zero) · scale`.
+/// The scale and zero point of a grid: `x = (code − zero) · scale`.
 package struct GridPoint: Sendable, Hashable {
     package let scale: Float
     package let zero: Double
-    /// What numbers are multiplied by before they are rounded; not always `1 / scale`, since both are rounded.
+    /// The factor of numbers before they are rounded. Not always `1 / scale`, because both are rounded.
     let multiplier: Float
-    /// What is added to the product; 0 where every code is.
+    /// Added to the product. 0 if all codes are 0.
     let offset: Double
 
-    /// The paper's grid over a range: `s = largest / (max − min)`, `z = −round(s · min)`, both float32; numbers that are all the
-    /// same are one scale away from zero (arXiv 2503.06921; docs/task-vectors.md).
+    /// The paper's grid over a range: `s = largest / (max − min)`, `z = −round(s · min)`, both float32. If all numbers are equal,
+    /// they are one scale away from zero (arXiv 2503.06921; docs/task-vectors.md).
     package static func published(_ range: ValueRange, largestCode: Int) -> GridPoint {
         let span = range.highest - range.lowest, top = Float(largestCode)
         guard span > 0 else {
@@ -43,7 +43,7 @@ package struct GridPoint: Sendable, Hashable {
         return GridPoint(scale: span / top, zero: zero, multiplier: multiplier, offset: zero)
     }
 
-    /// A grid over a range and zero with a scale in bfloat16, as runs have it.
+    /// A grid over a range and zero, with a bfloat16 scale.
     package static func spanning(_ range: ValueRange, largestCode: Int) -> GridPoint {
         let low = min(0, range.lowest), top = Float(largestCode)
         let span = max(0, range.highest) - low

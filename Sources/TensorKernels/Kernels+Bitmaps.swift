@@ -1,7 +1,7 @@
 internal import CTensorKernels
 
-/// The loops over sparse task vectors. A bitmap is a stream of codes of one bit: element `i` has bit `i % 8` of byte `i / 8`, and
-/// the last byte is filled up with zeros.
+/// The loops over sparse task vectors. A bitmap is a stream of one-bit codes: element `i` is bit `i % 8` of byte `i / 8`; unused
+/// bits of the last byte are zero.
 extension Kernels {
     // MARK: Making bitmaps
 
@@ -25,15 +25,15 @@ extension Kernels {
         table.pointee.bits_agreeing(x, y, bits, count)
     }
 
-    /// Flags of 1 where an element stays: in each block of `block` elements the `kept` largest magnitudes among those whose
+    /// Flags the elements to keep with 1: in each block of `block` elements, the `kept` largest magnitudes among those whose
     /// `taken` is 0.
     ///
-    /// Of equal ones the first go first, and a zero never stays. If fewer than `kept` elements are not taken, the largest of the
-    /// others make up for the missing ones.
+    /// Of equal magnitudes, the first are kept; zeros never are. If fewer than `kept` elements are not taken, the largest of the
+    /// taken ones are kept too.
     ///
     /// - Parameters:
     ///   - block: at most `blockLimit`; the last block may be shorter.
-    ///   - keptAtEnd: how many stay of that shorter block.
+    ///   - keptAtEnd: the number of elements to keep of a shorter last block.
     package func keepLargest(
         _ kept: Int, ofEach block: Int, keptAtEnd: Int, _ x: UnsafePointer<Float>, taken: UnsafePointer<UInt8>,
         into flags: UnsafeMutablePointer<UInt8>, count: Int
@@ -42,15 +42,15 @@ extension Kernels {
         table.pointee.keep_of_blocks(x, taken, block, kept, keptAtEnd, flags, count)
     }
 
-    /// Elements of a block that `keepLargest` takes at most.
+    /// The longest block for `keepLargest`.
     package static let blockLimit = Int(TK_BLOCK_LIMIT)
 
     // MARK: Using them
 
-    /// How many of the first `count` bits are set.
+    /// The number of set bits among the first `count`.
     package func countBits(_ bits: UnsafeRawPointer, count: Int) -> Int { table.pointee.count_bits(bits, count) }
 
-    /// How many elements are not 0.
+    /// The number of elements that are not 0.
     package func countNonzero(_ x: UnsafePointer<Float>, count: Int) -> Int {
         withUnsafeTemporaryAllocation(byteCount: max(1, (count + 7) / 8), alignment: 8) { buffer in
             guard let bitmap = buffer.baseAddress else { return 0 }
@@ -59,23 +59,23 @@ extension Kernels {
         }
     }
 
-    /// Zeroes the elements whose bit is not set, the first element's being bit `first`.
+    /// Sets the elements whose bit is not set to 0. The first element's bit is bit `first`.
     package func apply(_ bits: UnsafeRawPointer, first: Int, to target: UnsafeMutablePointer<Float>, count: Int) {
         table.pointee.apply_bits(bits, first, target, count)
     }
 
     /// The elements of `x` whose bits are set, in order; bit 0 is that of the first element.
     ///
-    /// - Returns: how many they are; nothing is written beyond them.
+    /// - Returns: their number. Nothing is written beyond them.
     package func compress(
         _ x: UnsafePointer<Float>, bits: UnsafeRawPointer, into target: UnsafeMutablePointer<Float>, count: Int
     ) -> Int {
         table.pointee.compress(x, bits, target, count)
     }
 
-    /// `target` = the next of `values` where the bit is set, else 0; the first element's is bit `first`.
+    /// `target` = the next of `values` if the bit is set, else 0. The first element's bit is bit `first`.
     ///
-    /// - Returns: how many values were taken; none is read beyond them.
+    /// - Returns: the number of values used. No further value is read.
     package func expand(
         _ values: UnsafePointer<Float>, bits: UnsafeRawPointer, first: Int, into target: UnsafeMutablePointer<Float>, count: Int
     ) -> Int {

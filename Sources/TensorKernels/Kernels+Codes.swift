@@ -1,15 +1,16 @@
 internal import CTensorKernels
 
-/// The loops over quantized task vectors. A stream of codes of `bits` bits (1...8) has code `i` in its bits
-/// `i·bits ..< (i + 1)·bits`; bit `k` is bit `k % 8` of byte `k / 8`, and the last byte is filled up with zeros. Nothing beyond
-/// the codes' last byte is read or written.
+/// The loops over quantized task vectors. A stream of codes of `bits` bits (1...8) has code `i` in its bits `i·bits ..< (i +
+/// 1)·bits`; bit `k` is bit `k % 8` of byte `k / 8`, and unused bits of the last byte are zero. Nothing beyond the codes' last
+/// byte is read or written.
 extension Kernels {
-    /// Bytes of `count` codes.
+    /// Bytes of a stream of `count` codes.
     package static func streamByteCount(_ count: Int, bits: Int) -> Int { (count * bits + 7) / 8 }
 
     // MARK: Encoding
 
-    /// The lowest and the highest element, +0 for any zero; `nil` unless all of them, and their distance, are finite.
+    /// The smallest and the largest element, with +0 for any zero. `nil` unless all elements, and the difference of the two, are
+    /// finite.
     package func range(_ x: UnsafePointer<Float>, count: Int) -> ValueRange? {
         var lowest: Float = 0, highest: Float = 0
         guard table.pointee.range(x, &lowest, &highest, count) else { return nil }
@@ -26,7 +27,7 @@ extension Kernels {
         table.pointee.quantize(x, factor, offset, UInt32(highest), codes, count)
     }
 
-    /// Packs codes into a stream from its first byte on; what a code has beyond its width is dropped.
+    /// Packs codes into a stream. Bits of a code beyond its width are dropped.
     package func pack(_ codes: UnsafePointer<UInt8>, bits: Int, into stream: UnsafeMutableRawPointer, count: Int) {
         table.pointee.pack(codes, bits, stream, count)
     }
@@ -47,8 +48,8 @@ extension Kernels {
     ///
     /// - Parameters:
     ///   - group: elements of a group, a power of two.
-    ///   - scales: one for each group, beginning with the one that `first` is in.
-    ///   - zero: a whole or half number below 2²⁰ keeps the difference exact.
+    ///   - scales: one per group, beginning with the group of `first`.
+    ///   - zero: the difference is exact for a multiple of ½ below 2²⁰.
     package func dequantize(
         _ stream: UnsafeRawPointer, bits: Int, first: Int, group: Int, scales: UnsafePointer<Float>, zero: Float,
         into target: UnsafeMutablePointer<Float>, count: Int
@@ -56,7 +57,7 @@ extension Kernels {
         table.pointee.dequantize_groups(stream, bits, first, group, scales, zero, target, count)
     }
 
-    /// The same on one grid, in float64 where its zero is far off.
+    /// The same with one scale for all codes. In float64 if the zero point is large.
     package func dequantize(
         _ stream: UnsafeRawPointer, bits: Int, first: Int, scale: Float, zero: Double, into target: UnsafeMutablePointer<Float>,
         count: Int
@@ -72,32 +73,31 @@ extension Kernels {
 
     // MARK: Grids
 
-    /// Codes numbers on a grid, a byte for each.
+    /// Quantizes numbers on a grid, into one byte per code.
     package func code(
         _ x: UnsafePointer<Float>, on point: GridPoint, largestCode: Int, into codes: UnsafeMutablePointer<UInt8>, count: Int
     ) {
         quantize(x, factor: point.multiplier, offset: point.offset, highest: UInt8(largestCode), into: codes, count: count)
     }
 
-    /// `target = (code − zero) · scale` for codes of a byte each.
+    /// `target = (code − zero) · scale` for codes of one byte.
     package func decode(
         _ codes: UnsafePointer<UInt8>, on point: GridPoint, into target: UnsafeMutablePointer<Float>, count: Int
     ) {
         table.pointee.decode(codes, point.scale, point.zero, target, count)
     }
 
-    /// Where the zero of a fitted grid is: ½ for one bit, else `2^(bits − 1)`, a code of its own.
+    /// The zero point of a fitted grid: ½ for one bit, else `2^(bits − 1)`, so that 0 has a code.
     package static func fittedZero(bits: Int) -> Float { bits == 1 ? 0.5 : Float(1 << (bits - 1)) }
 
-    /// Codes each group of finite numbers on a grid of its own, whose zero is `fittedZero`.
+    /// Quantizes each group of finite numbers on a grid of its own, whose zero point is `fittedZero`.
     ///
-    /// The codes are those of the scale that errs least, as far as a search finds it. The stored scale is the one with
-    /// `Σ xx̂ = Σ x²`, so that the vector is not shortened on the whole; least squares alone would shorten it, the more the fewer
-    /// bits there are.
+    /// The codes are those of the scale with the least squared error that a search finds. The stored scale is the one with `Σ xx̂
+    /// = Σ x²`, which preserves the vector's length. Least squares alone would shorten the vector, more so with fewer bits.
     ///
     /// - Parameters:
-    ///   - scales: a bfloat16 number for each group, of either sign; 0 for one of zeros.
-    ///   - decoded: takes the numbers as they will be read.
+    ///   - scales: a bfloat16 number per group, positive or negative; 0 for a group of zeros.
+    ///   - decoded: gets the numbers as they will be read.
     package func fitGroups(
         _ x: UnsafePointer<Float>, group: Int, bits: Int, scales: UnsafeMutablePointer<Float>,
         codes: UnsafeMutablePointer<UInt8>, decoded: UnsafeMutablePointer<Float>, count: Int

@@ -1,6 +1,6 @@
 internal import CTensorKernels
 
-/// The loops of single merge methods. The same rules as for all kernels: any level computes the same bits.
+/// The loops of particular merge methods.
 extension Kernels {
     // MARK: Factors for each element
 
@@ -27,7 +27,7 @@ extension Kernels {
 
     // MARK: Selections
 
-    /// Multiplies by 0 the elements whose key's magnitude pattern lies outside `patterns`; NaN stays.
+    /// Multiplies elements by 0 if the magnitude pattern of their key lies outside `patterns`; NaN stays NaN.
     package func keep(
         _ patterns: ClosedRange<UInt32>, ofKeys keys: UnsafePointer<Float>, _ target: UnsafeMutablePointer<Float>, count: Int
     ) {
@@ -48,8 +48,8 @@ extension Kernels {
         table.pointee.variance(rows, rows.count, target, count)
     }
 
-    /// The weighted mean of the entries whose sign is that of the sum of all; zero counts as plus and never agrees, and the
-    /// divisor is at least `floor` (SCE).
+    /// The weighted mean of the entries that have the sign of the sum of all entries (SCE). A sum of zero counts as positive, an
+    /// entry of zero never agrees, and the divisor is at least `floor`.
     package func fuseAgreeing(
         _ rows: [UnsafePointer<Float>], weights: [Float], floor: Float, into target: UnsafeMutablePointer<Float>, count: Int
     ) {
@@ -58,15 +58,15 @@ extension Kernels {
 
     // MARK: Changes
 
-    /// Adds to `alone` and `shared`, for each row, how many of its entries lie above `epsilon` where no other row's does, and
-    /// where another's does.
+    /// Counts for each row the entries above `epsilon`: in `alone` those where no other row's entry is, in `shared` those where
+    /// another row's is.
     package func countChanges(
         _ rows: [UnsafePointer<Float>], above epsilon: Float, alone: inout [UInt32], shared: inout [UInt32], count: Int
     ) {
         table.pointee.count_changes(rows, min(rows.count, alone.count, shared.count), epsilon, &alone, &shared, count)
     }
 
-    /// The only entry above `epsilon` times its row's factor, or the mean of the entries above it.
+    /// If one row's entry is above `epsilon`, that entry times the row's factor; if several are, their mean.
     package func mergeChanges(
         _ rows: [UnsafePointer<Float>], factors: [Float], above epsilon: Float, into target: UnsafeMutablePointer<Float>,
         count: Int

@@ -1,7 +1,7 @@
 import CTensorKernels
 package import Core
 
-/// Elements as they are stored, or as float32 where a source is computed.
+/// Elements of a source in memory, as they are stored, or as float32 if the source is computed.
 package struct StoredVector {
     fileprivate let vector: tk_vector
 
@@ -22,7 +22,7 @@ package struct StoredVector {
 
     private init(_ vector: tk_vector) { self.vector = vector }
 
-    /// The same from a later element on.
+    /// The same vector without the first elements.
     package func advanced(by elements: Int) -> StoredVector {
         let width =
             switch Int(vector.type) {
@@ -35,13 +35,13 @@ package struct StoredVector {
     }
 }
 
-/// The magnitudes of a task vector that stay, as a range of bit patterns; none when it is empty.
+/// The magnitudes that are kept of a task vector, as a range of bit patterns, which may be empty.
 package struct MagnitudeBand: Sendable, Hashable {
     package let from: UInt32
     package let to: UInt32
 
     package static let all = MagnitudeBand(from: 0, to: 0x7fff_ffff)
-    /// Nothing is above every magnitude.
+    /// Every magnitude.
     package static let none = MagnitudeBand(from: 0xffff_ffff, to: 0xffff_ffff)
 
     package init(from: UInt32, to: UInt32) {
@@ -103,12 +103,12 @@ extension Kernels {
 
     // MARK: Task vectors
 
-    /// The task vector `x − base` of stored elements, or `x` itself, of which a part stays.
+    /// A task vector, `x − base` or `x` itself, of which a part is kept.
     package struct TaskVector {
         private let x: StoredVector
         private let base: StoredVector
         private let isDifference: Bool
-        /// One an element, 0 for what does not stay; `nil` where the band alone decides.
+        /// One per element, 0 for those that are not kept; `nil` if the band alone decides.
         private let flags: UnsafePointer<UInt8>?
 
         /// - Parameter isDifference: whether `x` is the task vector.
@@ -126,8 +126,7 @@ extension Kernels {
                 weight: weight)
         }
 
-        /// Adds the magnitudes of the elements of `range`, and of those that stay, to sums that began with the vector's first
-        /// element.
+        /// Adds the magnitudes of the elements of `range`, and of the kept ones among them, to sums over the vector.
         package func addMagnitudes(_ range: Range<Int>, _ band: MagnitudeBand, to sums: inout MagnitudeSums, kernels: Kernels) {
             withUnsafePointer(to: part(from: range.lowerBound, band)) { part in
                 withUnsafePointer(to: base.advanced(by: range.lowerBound).vector) { base in
@@ -138,7 +137,7 @@ extension Kernels {
         }
     }
 
-    /// `Σ|d|` over a task vector, and over what stays of it, in float64.
+    /// `Σ|d|` over a task vector, and over its kept elements, in float64.
     package struct MagnitudeSums: Sendable {
         fileprivate static let laneCount = 8
         fileprivate var lanes = Array(repeating: 0.0, count: 2 * laneCount)

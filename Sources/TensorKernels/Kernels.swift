@@ -1,24 +1,24 @@
 import CTensorKernels
 package import Core
 
-/// Names the arithmetic: everything that decides a bit of a result, from rounding to the order of sums.
+/// The version of the arithmetic: everything that decides the bits of a result, from rounding to the order of sums.
 ///
-/// It is in the handshake and in the manifest; workers with another number are refused. Raise it with any change after which the
-/// same plan may give other bytes.
+/// It is part of the handshake and of the manifest; workers with another version are refused. Raise it with any change after
+/// which the same plan may give different bytes.
 package let numericsVersion = 4
 
-/// The loops over elements, at one instruction set's level. All levels compute the same bits.
+/// The loops over elements, compiled for one SIMD level. All levels compute the same bits.
 ///
-/// Callers vouch for the pointers: each names at least `count` elements.
+/// Pointers must point to at least `count` elements.
 package struct Kernels: @unchecked Sendable {
-    // Unchecked because it holds a pointer: to a constant table of functions without state.
+    // Unchecked: the pointer is to a constant table of functions.
     let table: UnsafePointer<tk_kernels>
 
     /// Runs on every processor.
     package static let portable = Kernels(table: tk_portable())
-    /// Every level that this processor can run, from the slowest to the fastest.
+    /// The levels that this processor supports, slowest first.
     package static let available = [tk_portable(), tk_v3(), tk_v4()].compactMap { $0.map(Kernels.init(table:)) }
-    /// The fastest level that this processor can run.
+    /// The fastest level that this processor supports.
     package static let best = available.last ?? portable
 
     private init(table: UnsafePointer<tk_kernels>) { self.table = table }
@@ -45,8 +45,8 @@ package struct Kernels: @unchecked Sendable {
     /// Encodes `count` float32 elements, each rounded once, to nearest even (`DType.isArithmetic`; anything else encodes
     /// nothing).
     ///
-    /// What the type's range does not hold becomes infinite; in `f8E4M3`, which has no infinity, it becomes NaN, as in PyTorch.
-    /// Every NaN becomes the same one, since its sign and payload depend on the processor.
+    /// Numbers outside the type's range become infinite, or NaN in `f8E4M3`, which has no infinity (as in PyTorch). All NaNs
+    /// become the same NaN, because a NaN's sign and payload depend on the processor.
     package func narrow(_ source: UnsafePointer<Float>, to dtype: DType, _ target: UnsafeMutableRawPointer, count: Int) {
         switch dtype {
         case .f32: table.pointee.narrow_f32(source, target, count)
@@ -95,7 +95,7 @@ package struct Kernels: @unchecked Sendable {
         table.pointee.histogram_low(x, high, bins, count)
     }
 
-    /// How many elements have exactly this magnitude pattern.
+    /// The number of elements with exactly this magnitude pattern.
     package func countEqual(_ x: UnsafePointer<Float>, pattern: UInt32, count: Int) -> Int {
         table.pointee.count_equal(x, pattern, count)
     }

@@ -1,12 +1,12 @@
 internal import CTensorKernels
 
-/// An exact order statistic of float32 magnitudes in two rounds of counting, without sorting.
+/// Finds an exact order statistic of float32 magnitudes in two rounds of counting, without sorting.
 ///
-/// The magnitudes of IEEE floats order like their bit patterns. The first round counts the high 15 of their 31 bits, which tells
-/// the bin of the element in question; the second counts the low 16 bits inside that bin. Counts add up in any order.
+/// Magnitudes of IEEE floats are ordered like their bit patterns. The first round counts by the high 15 of their 31 bits, which
+/// gives the bin of the wanted element; the second counts by the low 16 bits within that bin. Counts can be added in any order.
 package struct MagnitudeHistogram: Sendable, Hashable {
     private var bins: [UInt32]
-    /// The high bits whose elements are counted by their low bits; `nil` in the first round.
+    /// In the second round, the bin whose elements are counted.
     private let high: UInt32?
 
     private static let coarseBins = Int(TK_HIGH_BINS), coarseTables = Int(TK_HIGH_TABLES)
@@ -19,13 +19,13 @@ package struct MagnitudeHistogram: Sendable, Hashable {
     /// The first round.
     package static func coarse() -> MagnitudeHistogram { MagnitudeHistogram(bins: coarseTables * coarseBins, high: nil) }
 
-    /// The second round, for the bin that the first one found.
+    /// The second round, for a bin of the first.
     package static func fine(inBin high: UInt32) -> MagnitudeHistogram { MagnitudeHistogram(bins: Int(TK_LOW_BINS), high: high) }
 
     /// Bytes of both rounds' bins.
     package static let byteCount = (coarseTables * coarseBins + Int(TK_LOW_BINS)) * MemoryLayout<UInt32>.stride
 
-    /// Elements that one histogram can count without overflow; whoever ranks a larger tensor refuses it.
+    /// The largest number of elements that can be counted without overflow. Larger tensors are refused.
     package static let countLimit = Int(UInt32.max)
 
     package mutating func add(_ x: UnsafePointer<Float>, count: Int, kernels: Kernels) {
@@ -40,12 +40,12 @@ package struct MagnitudeHistogram: Sendable, Hashable {
         for index in bins.indices { bins[index] += other.bins[index] }
     }
 
-    /// The bins that counted something, from the lowest.
+    /// The bins that are not empty, lowest first.
     package var occupied: [(bin: UInt32, count: Int)] {
         totals.enumerated().compactMap { $1 > 0 ? (UInt32($0), Int($1)) : nil }
     }
 
-    /// The bins, with the first round's tables added up.
+    /// The bins; in the first round, the sums of its tables.
     private var totals: [UInt32] {
         guard high == nil else { return bins }
         var totals = Array(bins[..<Self.coarseBins])
@@ -56,16 +56,16 @@ package struct MagnitudeHistogram: Sendable, Hashable {
         return totals
     }
 
-    /// Where the `rank`-th largest counted element lies (from 1).
+    /// The place of an element.
     package struct Place: Sendable, Hashable {
         package let bin: UInt32
-        /// Counted elements in larger bins.
+        /// The number of counted elements in higher bins.
         package let above: Int
-        /// Counted elements in the bin itself.
+        /// The number of counted elements in the bin.
         package let inside: Int
     }
 
-    /// The bin of the `rank`-th largest counted element, or `nil` when fewer were counted.
+    /// The place of the `rank`-th largest counted element, from 1; `nil` if fewer were counted.
     package func place(ofLargest rank: Int) -> Place? {
         var above = 0
         let totals = totals

@@ -1,18 +1,18 @@
 internal import CTensorKernels
 
-/// What was counted of some numbers around a window, a range of magnitudes as bit patterns.
+/// Counts of numbers around a window, which is a range of magnitudes as bit patterns.
 package struct WindowCount: Sendable, Hashable {
-    /// How many magnitudes lie above the window, on its upper end and on its lower one; the last says nothing where both are the
-    /// same.
+    /// The numbers of magnitudes above the window, at its upper end and at its lower end; the last is undefined if both ends are
+    /// the same.
     package private(set) var above = 0, atHigh = 0, atLow = 0
-    /// The patterns strictly between its ends, in order; `nil` once there was no memory left for them.
+    /// The patterns strictly between the ends, in order; `nil` if there was not enough memory.
     package private(set) var between: [UInt32]? = []
 
     package init() {}
 
     /// Counts more numbers.
     ///
-    /// - Parameter take: is asked whether there is memory for so many more patterns.
+    /// - Parameter take: returns whether there is memory for the given number of further patterns.
     package mutating func add(
         _ x: UnsafePointer<Float>, count: Int, around window: ClosedRange<UInt32>, kernels: Kernels, buffer take: (Int) -> Bool
     ) {
@@ -29,10 +29,11 @@ package struct WindowCount: Sendable, Hashable {
 }
 
 extension [[UInt32]] {
-    /// The `rank`-th largest (from 1) of the magnitude patterns in these lists, which all lie in `range`; `nil` when there are
+    /// The `rank`-th largest (from 1) of the magnitude patterns in these lists, all of which lie in `range`; `nil` if there are
     /// fewer.
     ///
-    /// Counts classes of equal high bits, then those within the class that the rank lies in, until a class is one pattern.
+    /// Counts patterns by their high bits, then those in the class of the wanted pattern by further bits, until the class is a
+    /// single pattern.
     package func largest(_ rank: Int, in range: ClosedRange<UInt32>) -> UInt32? {
         let classBits = 11
         var lists = self, left = rank
@@ -53,9 +54,9 @@ extension [[UInt32]] {
         }
     }
 
-    /// How many patterns there are of each class.
+    /// The number of patterns in each class.
     private func classes(from first: UInt32, shift: Int, count: Int) -> [Int] {
-        // A count that was just written is slow to be read again: neighbours, which are often equal, are counted apart.
+        // Neighbours are often equal. Separate tables for them avoid waiting for the count that was just stored.
         var tables = [Int](repeating: 0, count: 2 * count)
         for list in self {
             var table = 0
@@ -69,9 +70,9 @@ extension [[UInt32]] {
 }
 
 extension [UInt32] {
-    /// Those of one class, in order.
+    /// The patterns of one class, in order.
     fileprivate func ofClass(_ first: UInt32, shift: Int) -> [UInt32] {
-        // Each is written, and overwritten if it is not one of them: which it will be is hard to foretell.
+        // Every pattern is stored, and overwritten by the next if it is not in the class: a branch would be unpredictable.
         Array(unsafeUninitializedCapacity: count) { target, taken in
             for pattern in self {
                 target[taken] = pattern

@@ -2,11 +2,11 @@ package import Core
 package import Operators
 package import TaskVectors
 
-/// What comes out of a shard besides its bytes.
+/// The result of a shard besides the output's bytes.
 package struct ShardResult: Sendable, Hashable, Codable {
     /// The digests of each output tensor's blocks, in the order of `ShardWork.outputs`.
     package let digests: [[Digest]]
-    /// What was found in each tensor of the shard, in order; empty if nothing was found in any.
+    /// For each tensor of the shard, what its operation reported; empty if no operation reported anything.
     package let statistics: [TensorStatistics?]
 
     package init(digests: [[Digest]], statistics: [TensorStatistics?] = []) {
@@ -15,7 +15,7 @@ package struct ShardResult: Sendable, Hashable, Codable {
     }
 }
 
-/// What an operation found out about one tensor besides its output. Later stages are planned by it, and reports show it.
+/// What an operation reports about one tensor besides its output. Later stages may be planned from it.
 package enum TensorStatistics: Sendable, Hashable, Codable {
     case merge(MergeStatistics)
     case encoding(EncodingStatistics)

@@ -2,16 +2,16 @@ package import Core
 package import Operators
 package import TaskVectors
 
-/// An input part as a worker has to find it: where it lies under a root, and what it must be.
+/// An input file: its path under a root, and how to recognize it.
 package struct InputFile: Sendable, Hashable, Codable {
-    /// The path relative to a root.
+    /// Relative to a root.
     package let path: String
     /// Bytes.
     package let size: Int
-    /// SHA-256 of the safetensors header, so that another file of the same size is told apart.
+    /// SHA-256 of the safetensors header.
     package let headerDigest: Digest
-    /// `ReadableFile.version` on the host that planned: another file of the same header is another input, so that nothing kept
-    /// from an earlier job is taken for it. Not part of the plan's identity.
+    /// `ReadableFile.version` on the host that planned. It distinguishes files with equal headers, so that cached data of a
+    /// replaced file is not used. Not part of the plan's identity.
     package let version: String
 
     package init(path: String, size: Int, headerDigest: Digest, version: String = "") {
@@ -22,13 +22,13 @@ package struct InputFile: Sendable, Hashable, Codable {
     }
 }
 
-/// One tensor of the output: what the layout calls it and where its bytes go.
+/// One output tensor, and where its bytes go.
 package struct OutputTensor: Sendable, Hashable, Codable {
     package let name: String
     package let dtype: DType
     /// Bytes.
     package let byteCount: Int
-    /// The output part, and the tensor's first byte in it.
+    /// The index of the output part, and the tensor's first byte in the part.
     package let part: Int
     package let offset: Int
     /// Bytes of a block; the last one may be shorter.
@@ -45,26 +45,36 @@ package struct OutputTensor: Sendable, Hashable, Codable {
         self.blockSize = blockSize
     }
 
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        name = try container.decode(String.self, forKey: .name)
+        dtype = try container.decode(DType.self, forKey: .dtype)
+        byteCount = try container.decodeInteger(in: 0...8 * Shape.elementLimit, forKey: .byteCount)
+        part = try container.decodeInteger(in: 0...Int(Int32.max), forKey: .part)
+        offset = try container.decodeInteger(in: 0...Int.max / 2, forKey: .offset)
+        blockSize = try container.decodeInteger(in: 1...Int(Int32.max), forKey: .blockSize)
+    }
+
     package var blockCount: Int { TreeDigest.blockCount(ofBytes: byteCount, blockSize: blockSize) }
 }
 
-/// What is done with the sources of one tensor.
+/// What to compute from the sources of one tensor.
 package enum TensorOperation: Sendable, Hashable, Codable {
-    /// A merge method makes values, and a codec makes the output tensors of them.
+    /// A merge method computes values, and a codec stores them.
     case merge(MergeOperation)
-    /// Task vectors are brought into a store's form, or measured for it. The first source is the base.
+    /// Task vectors are stored in a store's formats, or measured for that. The first source is the base.
     case encode(Encoding)
 }
 
-/// A merge method with all that it is bound to.
+/// A merge method with its parameter values.
 package struct MergeOperation: Sendable, Hashable, Codable {
     package let method: String
     package let values: ParameterValues
-    /// The source that is the base in its role.
+    /// The index of the base (`TensorInputs.base`).
     package let base: Int?
-    /// The key of the tensor's random numbers; only for methods that draw some, so that a seed has no part in other plans.
+    /// The key of the tensor's random numbers; `nil` for methods that use none, so that the seed does not affect their plans.
     package let randomKey: UInt64?
-    /// What the values are stored with.
+    /// How the values are stored.
     package let codec: CodecReference
 
     package init(method: String, values: ParameterValues, base: Int?, randomKey: UInt64? = nil, codec: CodecReference) {
@@ -76,7 +86,7 @@ package struct MergeOperation: Sendable, Hashable, Codable {
     }
 }
 
-/// A codec by its name, and the type that it stores values in (`ElementCodec`).
+/// The name of an element codec, and the output type (`ElementCodec`).
 package struct CodecReference: Sendable, Hashable, Codable {
     package let name: String
     package let dtype: DType
@@ -88,24 +98,24 @@ package struct CodecReference: Sendable, Hashable, Codable {
 
     package static func rounding(to dtype: DType) -> CodecReference { CodecReference(name: Rounding.name, dtype: dtype) }
 
-    /// - Throws: `protocolMismatch` when this build does not know the codec, and what the codec does not like about the type.
+    /// - Throws: `protocolMismatch` for a codec that this build does not have, `badData` for a type that the codec cannot store.
     package func codec() throws(TesseraError) -> any ElementCodec {
         guard let codec = ElementCodecs.named(name) else {
-            throw TesseraError(.protocolMismatch, "this build does not know the codec '\(name)'")
+            throw TesseraError(.protocolMismatch, "this build has no codec '\(name)'")
         }
         return try codec.init(dtype: dtype)
     }
 }
 
-/// One tensor of the models: what to compute, from what, and where the results go.
+/// The work on one tensor of the models: what to compute, from what, and where the results go.
 package struct TensorWork: Sendable, Hashable, Codable {
-    /// What the models call it.
+    /// The tensor's name in the models.
     package let name: String
-    /// The shape that the operation works on.
+    /// The shape of every source as the operation sees it.
     package let shape: [Int]
     package let operation: TensorOperation
     package var sources: [SourceReference]
-    /// Of a merge those of its codec; of an encoding those of its formats, none where it only measures.
+    /// For a merge, those of its codec; for an encoding, those of its formats, or none if it only measures.
     package let outputs: [OutputTensor]
 
     package init(
@@ -118,15 +128,24 @@ package struct TensorWork: Sendable, Hashable, Codable {
         self.outputs = outputs
     }
 
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        name = try container.decode(String.self, forKey: .name)
+        shape = try container.decodeShape(forKey: .shape)
+        operation = try container.decode(TensorOperation.self, forKey: .operation)
+        sources = try container.decode([SourceReference].self, forKey: .sources)
+        outputs = try container.decode([OutputTensor].self, forKey: .outputs)
+    }
+
     package var elementCount: Int { shape.reduce(1, *) }
-    /// Bytes of the output.
+    /// Bytes of all outputs.
     package var byteCount: Int { outputs.reduce(0) { $0 + $1.byteCount } }
-    /// Bytes that progress counts: of the output, or of the sources where nothing but numbers comes out.
+    /// Bytes that progress counts: those of the outputs, or of the sources if there is no output.
     package var progressByteCount: Int { outputs.isEmpty ? sourceByteCount : byteCount }
-    /// Bytes of all sources together. A matrix that several aligned sources read counts once.
+    /// Bytes of all sources. A matrix that several aligned sources read counts once.
     package var sourceByteCount: Int { separateSources.reduce(0) { $0 + $1.byteCount } }
 
-    /// The sources, but in place of aligned ones the matrices that these read, each once.
+    /// The sources, with aligned ones replaced by the matrices that they read, each once.
     var separateSources: [SourceReference] {
         var seen: Set<SourceReference> = []
         return sources.flatMap { source in
@@ -136,9 +155,9 @@ package struct TensorWork: Sendable, Hashable, Codable {
     }
 }
 
-/// The unit of dispatch and of retry: some tensors of one layer, with all that a worker needs to know of the plan.
+/// The unit of dispatch and of retry: tensors of one layer, with everything that a worker needs to know of the plan.
 package struct ShardWork: Sendable, Hashable, Codable {
-    /// What the shard is called in progress and error messages, such as `layers.17` or `embed_tokens`.
+    /// The shard's name in progress and error messages, such as `layers.17` or `embed_tokens`.
     package let label: String
     package let files: [InputFile]
     package let tensors: [TensorWork]
@@ -149,7 +168,7 @@ package struct ShardWork: Sendable, Hashable, Codable {
         self.tensors = tensors
     }
 
-    /// The output tensors of the whole shard: blocks and digests count them in this order.
+    /// The output tensors of all tensors, in the order in which blocks and digests number them.
     package var outputs: [OutputTensor] { tensors.flatMap(\.outputs) }
     package var byteCount: Int { tensors.reduce(0) { $0 + $1.byteCount } }
 }

@@ -3,22 +3,21 @@ package import Operators
 import TaskVectors
 
 extension MergeOperation {
-    /// The method, bound to its values.
-    ///
-    /// - Throws: `protocolMismatch` when this build does not know the method, and what the method does not like about its values.
+    /// - Throws: `protocolMismatch` for a method that this build does not have, `badData` for values that the method does not
+    ///   accept.
     package func method(sources: Int) throws(TesseraError) -> any MergeMethod {
         guard let method = MergeMethods.named(method) else {
-            throw TesseraError(.protocolMismatch, "this build does not know the method '\(method)'")
+            throw TesseraError(.protocolMismatch, "this build has no method '\(method)'")
         }
         return try method.init(values, inputs: inputs(count: sources))
     }
 
-    /// How the method counts its sources.
+    /// The roles of `count` sources.
     package func inputs(count: Int) -> TensorInputs { TensorInputs(count: count, base: base, randomKey: randomKey ?? 0) }
 }
 
 extension TensorWork {
-    /// - Throws: `badData` unless the outputs are those that the operation writes.
+    /// - Throws: `badData` unless `outputs` are exactly those that the operation writes.
     package func checkOutputs() throws(TesseraError) {
         let written: [(dtype: DType, byteCount: Int, blockSize: Int)] =
             switch operation {
@@ -32,7 +31,7 @@ extension TensorWork {
         else { throw TesseraError(.badData, "the shard's outputs are not those that its operation writes") }
     }
 
-    /// What the operation costs, with the memory of a tile for each thread and of open sources, and the arithmetic of sources.
+    /// The cost of the operation, including each thread's tile, open sources, and the arithmetic of reading them.
     package func cost() throws(TesseraError) -> OperatorCost {
         let cost: OperatorCost
         switch operation {
@@ -48,9 +47,9 @@ extension TensorWork {
             memory: MemoryNeed(shared: open, perThread: Tile.byteCount(sources: sources.count)))
     }
 
-    /// Seconds that one thread would take, roughly (`OperatorCost.estimatedSeconds`).
+    /// A rough estimate of the seconds that one thread takes (`OperatorCost.estimatedSeconds`).
     ///
-    /// - Parameter cost: what `cost` returned.
+    /// - Parameter cost: the result of `cost()`.
     package func estimatedSeconds(_ cost: OperatorCost) -> Double {
         cost.estimatedSeconds(read: sourceByteCount, written: byteCount)
     }

@@ -91,7 +91,7 @@ package struct ShardExecutor: Sendable {
     ) throws -> ShardAtWork {
         var shard = shard
         shard.missing = nil
-        defer { shard.memory?.giveBack() }
+        defer { shard.memory?.release() }
         let files = try work.files.map(inputs.open)
         var upcoming: [any ElementSource]?
         for (index, tensor) in work.tensors.enumerated().dropFirst(shard.finishedTensors) {
@@ -117,7 +117,7 @@ package struct ShardExecutor: Sendable {
                 error.tensor = error.tensor ?? tensor.name
                 throw error
             }
-            shard.memory?.giveBack()
+            shard.memory?.release()
             shard.memory = nil
             shard.finishedTensors += 1
         }

@@ -2,7 +2,7 @@ import Operators
 import Synchronization
 import Testing
 
-/// Memory is lent in the order in which it was asked for, and comes back.
+/// Memory is reserved in the order of requests, and released.
 @Suite struct MemoryBudgetTests {
     /// Threads are what a worker says it has.
     @Test func needsBeyondAnyNumberSaturate() {
@@ -18,17 +18,17 @@ import Testing
         #expect(first?.byteCount == 6 && budget.reserve(5) == nil)
         let rest = budget.reserve(upTo: 100)
         #expect(rest.byteCount == 4 && budget.reserve(upTo: 1).byteCount == 0)
-        rest.giveBack()
-        rest.giveBack()
+        rest.release()
+        rest.release()
         #expect(budget.reserve(upTo: 100).byteCount == 4)
     }
 
-    @Test func aLoanEndsWithItsHolder() {
+    @Test func aReservationEndsWithItsHolder() {
         let budget = MemoryBudget(bytes: 10)
         do {
-            let loan = budget.reserve(10)
+            let reservation = budget.reserve(10)
             #expect(budget.reserve(1) == nil)
-            withExtendedLifetime(loan) {}
+            withExtendedLifetime(reservation) {}
         }
         #expect(budget.reserve(10) != nil)
     }
@@ -41,21 +41,21 @@ import Testing
 
     @Test func nobodyIsPassedOver() async throws {
         let budget = MemoryBudget(bytes: 10), order = Order()
-        var loans = [try #require(budget.reserve(4)), try #require(budget.reserve(4))]
+        var reservations = [try #require(budget.reserve(4)), try #require(budget.reserve(4))]
         try await withThrowingTaskGroup(of: Void.self) { group in
             for bytes in [9, 2] {
                 group.addTask {
-                    let loan = await budget.reserveWhenFree(bytes)
+                    let reservation = await budget.reserveWhenFree(bytes)
                     order.append(bytes)
-                    loan.giveBack()
+                    reservation.release()
                 }
                 // Two bytes are free, and not for those who come later.
                 while budget.reserve(1) != nil { await Task.yield() }
             }
             #expect(budget.reserve(upTo: 1).byteCount == 0)
-            loans.removeLast().giveBack()
+            reservations.removeLast().release()
             #expect(order.all == [])
-            loans.removeLast().giveBack()
+            reservations.removeLast().release()
             try await group.waitForAll()
         }
         #expect(order.all == [9, 2])

@@ -257,7 +257,7 @@ import Testing
         Wrong(
             "density and epsilon in a gradient",
             ties.replacing("ties", with: "della") + "parameters: {weight: 1, density: [0.9, 0.95]}\n",
-            6, "which have to lie between 0 and 1", "set 'epsilon' below"),
+            6, "which must be from 0 to 1", "set 'epsilon' below"),
         Wrong(
             "weights that cancel",
             "merge_method: linear\nmodels:\n- {model: a, parameters: {weight: 1}}\n"

@@ -147,4 +147,24 @@ import Work
     func numbersOutOfBoundsAreRefused(json: String) {
         #expect(throws: DecodingError.self) { try JSONDecoder().decode(SourceReference.self, from: Data(json.utf8)) }
     }
+
+    @Test(arguments: [
+        #""byteCount":-1,"part":0,"offset":0,"blockSize":1"#, #""byteCount":1,"part":0,"offset":0,"blockSize":0"#,
+        #""byteCount":1,"part":-1,"offset":0,"blockSize":1"#,
+        #""byteCount":1,"part":0,"offset":9223372036854775807,"blockSize":1"#,
+        #""byteCount":9223372036854775807,"part":0,"offset":0,"blockSize":1"#,
+    ])
+    func outputsOutOfBoundsAreRefused(numbers: String) {
+        let json = #"{"name":"t","dtype":"F32",\#(numbers)}"#
+        #expect(throws: DecodingError.self) { try JSONDecoder().decode(OutputTensor.self, from: Data(json.utf8)) }
+    }
+
+    @Test func shapesOutOfBoundsAreRefused() {
+        let json =
+            #"{"name":"t","shape":[4294967296,4294967296],"operation":{"encode":{"_0":{"compare":{}}}},"#
+            + #""sources":[],"outputs":[]}"#
+        #expect(throws: DecodingError.self) { try JSONDecoder().decode(TensorWork.self, from: Data(json.utf8)) }
+        let format = #"{"form":"sparse","kept":9223372036854775807,"bits":8,"group":16}"#
+        #expect(throws: DecodingError.self) { try JSONDecoder().decode(StorageFormat.self, from: Data(format.utf8)) }
+    }
 }

@@ -1,17 +1,17 @@
 package import Core
 
-/// One tensor that a codec stores values in.
+/// One of the output tensors that a codec makes of a tensor of values.
 package struct EncodedTensor: Sendable, Hashable {
-    /// Follows the name of the values' tensor; empty for the tensor of that name.
+    /// Appended to the tensor's name; may be empty.
     package let suffix: String
     package let dtype: DType
     package let shape: [Int]
-    /// How the tensor's bytes follow from the elements; `nil` for a tensor that the codec writes at once (`TensorPasses.write`).
+    /// The output's size relative to the values; `nil` for an output that `prepared` writes as a whole (`TensorPasses.write`).
     package let rate: ChunkRate?
     /// Bytes.
     package let blockSize: Int
 
-    /// - Parameter blockSize: bytes; those of a chunk if `nil`, which is right for a codec with several outputs.
+    /// - Parameter blockSize: bytes; if `nil`, those of a chunk. A codec with several outputs needs the latter.
     package init(suffix: String = "", dtype: DType, shape: [Int], rate: ChunkRate?, blockSize: Int? = nil) {
         self.suffix = suffix
         self.dtype = dtype
@@ -25,8 +25,8 @@ package struct EncodedTensor: Sendable, Hashable {
 
 /// Turns the float32 values of a merge into the bytes that are stored.
 ///
-/// A merge method computes values and knows nothing of how they are stored; a codec knows nothing of where values come from. A
-/// codec is one file in this folder and one line in `ElementCodecs`. Its bytes depend on the values and on nothing else.
+/// Merge methods do not know how values are stored, and codecs do not know where values come from. A codec is one file in this
+/// folder and one line in `ElementCodecs`. The stored bytes depend on the values only.
 package protocol ElementCodec: Sendable {
     /// Names the codec in plans.
     static var name: String { get }
@@ -38,23 +38,22 @@ package protocol ElementCodec: Sendable {
     /// The tensors that hold values of that shape.
     func outputs(shape: [Int]) -> [EncodedTensor]
 
-    /// Passes over the values before the first of them is encoded: those of `prepared`.
+    /// The number of passes over the values in `prepared`.
     var passes: Int { get }
 
-    /// Bytes beside the buffers for a chunk of every output.
+    /// Memory besides the buffers for chunks.
     func memory(shape: [Int]) -> MemoryNeed
 
-    /// The type, if any, that the codec stores as it is: a source of this type may be copied instead of being decoded and
-    /// encoded.
+    /// The type whose elements the codec stores unchanged, if any: sources of this type may be copied.
     var plainType: DType? { get }
 
-    /// The codec with what it has to know of all values before it can encode the first, such as their range. Writes the outputs
+    /// Returns a codec that knows what `encode` needs to know about all values, such as their range, and writes the outputs
     /// without a rate.
     func prepared(for values: @escaping TileValues, in tensor: TensorPasses) throws -> Self
 
-    /// Encodes the values of the tile in hand.
+    /// Encodes the current tile.
     ///
-    /// - Parameter values: `tile.count` of them, in the tile's first buffer.
+    /// - Parameter values: `tile.count` elements. They lie in `tile.scratch(0)`.
     /// - Throws: `badData` for values that the codec cannot store.
     func encode(_ values: UnsafePointer<Float>, of tile: Tile, into targets: TileTargets) throws
 }
@@ -66,14 +65,14 @@ extension ElementCodec {
     package func prepared(for values: @escaping TileValues, in tensor: TensorPasses) throws -> Self { self }
 }
 
-/// Computes the values of a tile into a float32 buffer: what a merge method gives to `TensorPasses.emit`.
+/// Computes the current tile's values into a float32 buffer. This is what a merge method passes to `TensorPasses.emit`.
 package typealias TileValues = @Sendable (Tile, UnsafeMutablePointer<Float>) throws -> Void
 
-/// Where the bytes of the tile in hand go, for each output with a rate.
+/// Where the current tile's bytes go, for each output that has a rate.
 package enum TileTargets {
-    /// In the block of the only output.
+    /// Into the block of the only output.
     case block(UnsafeMutableRawPointer)
-    /// In the chunks of all outputs.
+    /// Into the chunk of each output.
     case chunk(ChunkBuffer)
 
     package subscript(output: Int) -> UnsafeMutableRawPointer {
@@ -94,10 +93,10 @@ package enum ElementCodecs {
 }
 
 extension ElementCodec {
-    /// The cost of a merge whose values the codec stores.
+    /// The cost of a merge including the codec.
     package func adding(to merge: OperatorCost, shape: [Int]) -> OperatorCost {
         let outputs = outputs(shape: shape)
-        // A plain output is filled in place.
+        // A plain output needs no chunk buffer.
         let chunks = plainType == nil ? ChunkBuffer.byteCount(outputs.compactMap(\.rate)) : 0
         return merge.adding(passes: passes, memory: memory(shape: shape) + MemoryNeed(perThread: chunks))
     }

@@ -20,7 +20,7 @@ package struct ArceeFusion: MergeMethod {
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         base = try inputs.requiredBase()
-        guard let model = inputs.models.first else { throw TesseraError(.badData, "the plan names no model for this tensor") }
+        guard let model = inputs.models.first else { throw TesseraError(.badData, "the plan has no model for this tensor") }
         self.model = model
     }
 
@@ -64,10 +64,10 @@ package struct ArceeFusion: MergeMethod {
         }
     }
 
-    /// `kl` of each row. Reads the sources twice.
+    /// `kl` of each row. Takes two passes.
     private func divergences(_ tensor: TensorPasses, length: Int) throws -> [Double] {
         let kernels = tensor.kernels, order = [model, base]
-        // A row's maximum and its sum of exponentials, for both. Pieces with other maxima are brought to the larger one.
+        // For both sources, a row's maximum and sum of exponentials. Pieces with different maxima are rescaled to the larger one.
         var softmax = try tensor.rowStatistics(length: length, width: 4) { tile, pieces, values in
             for (index, source) in order.enumerated() {
                 let row = try tile.stored(source)

@@ -1,10 +1,10 @@
 package import Core
 import Glibc
 
-/// Copies a tensor that no arithmetic is defined on (integers, booleans, packed types), after making sure that all models agree
-/// on it.
+/// Copies a tensor of a type without arithmetic (integers, booleans, packed types) after checking that it is the same in all
+/// models.
 ///
-/// The planner puts it in the place of the recipe's method (mergekit-compatible behaviour for non-floating inputs).
+/// The planner uses it in place of the recipe's method (mergekit-compatible).
 package struct Identical: MergeMethod {
     package static let name = "identical"
     package static let summary = "Copies a tensor that must be the same in all models."
@@ -30,7 +30,7 @@ package struct Identical: MergeMethod {
 }
 
 extension ElementSource {
-    /// The first byte at which two tensors of one type and length differ.
+    /// The first byte at which two tensors of the same type and length differ.
     fileprivate func firstDifference(from other: any ElementSource) throws -> Int? {
         let length = count * dtype.bitWidth / 8
         let piece = 1 << 20

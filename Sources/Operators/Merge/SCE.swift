@@ -76,13 +76,12 @@ package struct SCE: MergeMethod {
         return UnsafePointer(tile.scratch(scratch))
     }
 
-    /// Where the entries end that vary like the smallest that is kept, and `Σ d²` of what is kept of each model. Reads the
-    /// sources once.
+    /// The edge of the kept entries among those of equal variance, and `Σ d²` over each model's kept entries. Takes one pass.
     private func cut(
         _ tensor: TensorPasses, at smallest: OrderStatistics.Found
     ) throws -> (MagnitudeEdge, [Double]) {
         let pattern = smallest.pattern
-        // By tile: how many entries lie on the edge, then for each model the sum with them and the sum without.
+        // For each tile, the number of entries on the edge; then for each model, the sum with them and the sum without.
         let shares = try tensor.shares(1 + 2 * models.count) { tile, sums in
             let rows = try models.map { try tile.taskVector($0) }
             let keys = try variance(tile, rows.map { UnsafePointer($0) }, into: 0)
@@ -124,7 +123,7 @@ package struct SCE: MergeMethod {
         return (edge, leaves.map(FixedTree.sum))
     }
 
-    /// Zeroes the entries whose key lies below the edge.
+    /// Sets entries whose key lies below the edge to zero.
     private func keep(
         from edge: MagnitudeEdge, _ keys: UnsafePointer<Float>, _ row: UnsafeMutablePointer<Float>, of tile: Tile
     ) {

@@ -37,10 +37,10 @@ package struct Slerp: MergeMethod {
 /// The arc between two vectors.
 struct Arc: Sendable {
     let cosine: Double
-    /// Whether the vectors are taken to be colinear, so that there is no arc.
+    /// Whether the vectors count as colinear.
     let isStraight: Bool
 
-    /// The coefficients of both vectors at `t`, from 0 at the first to 1 at the second.
+    /// The coefficients of both vectors at `t`: 0 is the first vector, 1 the second.
     func point(_ t: Double) -> [Double] {
         guard !isStraight else { return [1 - t, t] }
         let angle = Trigonometry.arcCosine(cosine), sine = Trigonometry.sine(angle)

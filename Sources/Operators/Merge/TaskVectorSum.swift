@@ -1,15 +1,16 @@
 import Core
 import TensorKernels
 
-/// Says which entries of task vectors stay: those that are both of the right magnitude and flagged.
+/// Decides which entries of task vectors are kept: those whose magnitude lies in a band and that are flagged.
 protocol Sparsifier: Sendable {
-    /// The magnitudes that stay of the `index`-th model's task vector from flat index `start` on, and up to where that holds.
+    /// The band of magnitudes that are kept of the `index`-th model's task vector from flat index `start` on, and the index up to
+    /// which it holds.
     func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int)
 
-    /// Whether entries of the `index`-th model are flagged at all.
+    /// Whether `flag` is needed for the `index`-th model.
     func isFlagging(_ index: Int) -> Bool
 
-    /// Flags each entry of the tile with 1 when it stays, else with 0. The same each time it is asked.
+    /// Flags each entry of the tile: 1 to keep it, else 0. Gives the same flags each time.
     func flag(_ index: Int, _ flags: UnsafeMutablePointer<UInt8>, of tile: Tile) throws
 }
 
@@ -22,7 +23,7 @@ extension Sparsifier {
 /// Drops nothing.
 struct KeepAll: Sparsifier {}
 
-/// The parameters and the last steps that all methods on task vectors share.
+/// What all methods on task vectors have in common: parameters, and combining the sparsified vectors.
 ///
 /// With `dᵢ = xᵢ − b` after the method's own sparsifying, `eᵢ = wᵢdᵢ`, and `M` their combination, the result is `b + λ·M`:
 /// - by sum (task arithmetic, arXiv 2212.04089): `M = Σ eᵢ`, divided by `Σ wᵢ` when `normalize` is set and that is not about
@@ -68,13 +69,13 @@ struct TaskVectorSum: Sendable {
     /// Whether anything is dropped at all.
     var isSparse: Bool { densities.contains { $0 < 1 } }
 
-    /// Reads of `merge`, the sparsifier's own passes not counted.
+    /// Passes of `merge`, without the sparsifier's own.
     var passes: Int { isSparse && rescale ? 2 : 1 }
 
-    /// Bytes of the flags for a tile of every source.
+    /// Bytes of a tile's flags.
     var flagBytes: Int { (models.count + 1) * FixedTree.tileElements }
 
-    /// Of `merge` with a sparsifier that flags and has no passes of its own.
+    /// The cost of `merge` with a sparsifier that flags and has no passes of its own.
     var cost: OperatorCost { OperatorCost(passes: passes, memory: MemoryNeed(perThread: isSparse ? flagBytes : 0)) }
 
     func merge(_ tensor: TensorPasses, _ sparsifier: any Sparsifier = KeepAll(), by combination: Combination) throws {
@@ -108,8 +109,8 @@ struct TaskVectorSum: Sendable {
         return Kernels.TaskVector(x, base: base, isDifference: isDifference, flags: flags.map { UnsafePointer($0) })
     }
 
-    /// Calls `body` for each segment of the tile, counted from its beginning, within which the same magnitudes of each of the
-    /// models stay.
+    /// Calls `body` for each segment of the tile within which the bands of all models stay the same. Segments count from the
+    /// beginning of the tile.
     private func segments(
         of tile: Tile, _ indices: Range<Int>, _ sparsifier: any Sparsifier, _ body: (Range<Int>, [MagnitudeBand]) -> Void
     ) {
@@ -122,7 +123,7 @@ struct TaskVectorSum: Sendable {
         }
     }
 
-    /// `Σ|d| / Σ|kept d|` for each model; 1 where either sum is too small to divide by.
+    /// `Σ|d| / Σ|kept d|` for each model; 1 if either sum is too small.
     private func rescalingFactors(_ sparsifier: any Sparsifier, noting notes: FlagNotes, in tensor: TensorPasses) throws
         -> [Float]
     {
@@ -148,10 +149,9 @@ struct TaskVectorSum: Sendable {
     }
 }
 
-/// The flags that the first of two passes makes, a bit each, so that the second need not make them again: those of as many tiles
-/// as there is buffer for.
+/// Keeps the flags of the first of two passes, one bit each, for the second. Holds as many tiles as there is free memory for.
 private final class FlagNotes: @unchecked Sendable {
-    // Unchecked because of the buffer. A tile's part of it is written by one thread, in the first pass, and read in the second.
+    // Unchecked: a tile's part of the buffer is written by one thread in the first pass, and only read in the second.
     private let buffer: UnsafeMutablePointer<UInt32>
     private let models: Int
     private let tiles: Int
@@ -180,7 +180,7 @@ private final class FlagNotes: @unchecked Sendable {
         tile.kernels.pack(flags, into: words, count: tile.count)
     }
 
-    /// - Returns: whether they were noted.
+    /// - Returns: whether the flags were kept.
     func recall(_ model: Int, _ flags: UnsafeMutablePointer<UInt8>, of tile: Tile) -> Bool {
         guard let words = words(model, of: tile) else { return false }
         tile.kernels.unpack(words, into: flags, count: tile.count)

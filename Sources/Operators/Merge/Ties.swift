@@ -28,7 +28,7 @@ package struct Ties: MergeMethod {
         try vectors.merge(tensor, MagnitudeTrim(shares, of: vectors.models, in: tensor), by: .consensus)
     }
 
-    /// How many entries survive: all at density 1, none at 0, and otherwise at least one.
+    /// The number of entries kept: all at density 1, none at 0, else at least one.
     private static func kept(of count: Int, density: Double) -> Int {
         density >= 1 ? count : density <= 0 ? 0 : max(1, Int(density * Double(count)))
     }

@@ -1,23 +1,23 @@
 import Operators
 import TensorKernels
 
-/// Brings a dense vector into its format and back.
+/// Encodes a dense vector in its storage format, and decodes it again.
 struct FormatCoder: Sendable {
     let format: StorageFormat
     let grid: GridCoder?
 
-    /// - Parameter ranges: what the grid needs to know, if it has one.
+    /// - Parameter ranges: those that the grid needs (`GridCoder`).
     init(_ format: StorageFormat, ranges: [ValueRange]) {
         self.format = format
         grid = format.grid.map { GridCoder($0, ranges: ranges) }
     }
 
-    /// The numbers as they will be read.
+    /// Computes the numbers as they will be read, and stores nothing.
     func code(_ x: UnsafePointer<Float>, of tile: Tile, decoded: UnsafeMutablePointer<Float>) {
         code(x, of: tile, into: tile.workspace { CodeBuffer() }.target, decoded: decoded)
     }
 
-    /// Where codes and scales of runs go.
+    /// Where codes, and the scales of groups, go.
     struct Target {
         let codes: UnsafeMutablePointer<UInt8>
         let scales: UnsafeMutableRawPointer
@@ -39,7 +39,7 @@ struct FormatCoder: Sendable {
     }
 }
 
-/// Buffer for the codes and scales of a tile.
+/// A buffer for the codes and scales of a tile.
 final class CodeBuffer {
     static let byteCount = FixedTree.tileElements + FixedTree.tileElements / 4
 
@@ -53,11 +53,11 @@ final class CodeBuffer {
     }
 }
 
-/// Writes a dense vector's format into the outputs from `firstOutput` on.
+/// Writes a dense vector in its storage format to the outputs from `firstOutput` on.
 struct FormatWriter: Sendable {
     private let coder: FormatCoder
     private let firstOutput: Int
-    /// Of each output; `nil` for those that are written at once.
+    /// Of each output; `nil` for one that is written as a whole.
     let rates: [ChunkRate?]
 
     init(_ coder: FormatCoder, firstOutput: Int, shape: [Int]) {
@@ -68,7 +68,7 @@ struct FormatWriter: Sendable {
 
     var nextOutput: Int { firstOutput + rates.count }
 
-    /// - Parameter decoded: takes the numbers as they will be read.
+    /// - Parameter decoded: gets the numbers as they will be read.
     func write(_ x: UnsafePointer<Float>, of tile: Tile, buffer: ChunkBuffer, decoded: UnsafeMutablePointer<Float>) {
         switch coder.format {
         case .dense(.raw(let dtype)):
@@ -83,18 +83,18 @@ struct FormatWriter: Sendable {
         }
     }
 
-    /// The same, but leaves the codes out.
-    func writePoints(_ x: UnsafePointer<Float>, of tile: Tile, buffer: ChunkBuffer, decoded: UnsafeMutablePointer<Float>) {
+    /// Writes the scales only.
+    func writeScales(_ x: UnsafePointer<Float>, of tile: Tile, buffer: ChunkBuffer, decoded: UnsafeMutablePointer<Float>) {
         coder.code(x, of: tile, into: target(in: buffer, tile), decoded: decoded)
     }
 
-    /// Codes are packed from a buffer of their own; scales of runs go to where they belong.
+    /// Codes go to a buffer from which they are packed; the scales of groups go directly to their output.
     private func target(in buffer: ChunkBuffer, _ tile: Tile) -> FormatCoder.Target {
         let own = tile.workspace { CodeBuffer() }.target
         guard rates.count == 2, rates[1] != nil else { return own }
         return FormatCoder.Target(codes: own.codes, scales: buffer.place(in: firstOutput + 1))
     }
 
-    /// Scales and zeros that are known before the walk.
+    /// Writes the scales and zero points that are known before the elements are encoded.
     func writeKnown(of tensor: TensorPasses) throws { try coder.grid?.writeKnown(to: firstOutput + 1, of: tensor) }
 }

@@ -2,13 +2,13 @@ import Core
 import Operators
 import TensorKernels
 
-/// Brings numbers onto a grid.
+/// Quantizes numbers on a grid.
 struct GridCoder: Sendable {
     let grid: Grid
-    /// Scales and zeros where they are known before the walk over the elements: of the tensor, or of its rows.
+    /// The scales and zero points of the tensor or its rows, which are known before elements are encoded. Empty for groups.
     private let known: [GridPoint]
 
-    /// - Parameter ranges: of the whole tensor or of its rows, as the grid shares its scale; none for runs.
+    /// - Parameter ranges: of the whole tensor, or of each row, depending on the granularity; empty for groups.
     init(_ grid: Grid, ranges: [ValueRange]) {
         self.grid = grid
         known =
@@ -19,17 +19,17 @@ struct GridCoder: Sendable {
             }
     }
 
-    /// Whether the ranges of the numbers have to be known first.
+    /// Whether the ranges of the numbers must be known before any is encoded.
     static func needsRanges(_ grid: Grid) -> Bool {
         if case .group = grid.granularity { false } else { true }
     }
 
-    /// Codes the elements of the tile in hand and decodes them again.
+    /// Encodes the elements of the current tile, and decodes them again.
     ///
     /// - Parameters:
-    ///   - codes: takes a byte for each code.
-    ///   - scales: takes those of runs, as bfloat16, if the grid has runs.
-    ///   - decoded: takes the numbers as they will be read.
+    ///   - codes: gets one byte per code.
+    ///   - scales: gets the bfloat16 scales of groups, if the grid has groups.
+    ///   - decoded: gets the numbers as they will be read.
     func code(
         _ x: UnsafePointer<Float>, of tile: Tile, codes: UnsafeMutablePointer<UInt8>, scales: UnsafeMutableRawPointer,
         decoded: UnsafeMutablePointer<Float>
@@ -53,7 +53,7 @@ struct GridCoder: Sendable {
         }
     }
 
-    /// Scales and zeros that are known, as they are stored.
+    /// Writes the known scales and zero points.
     func writeKnown(to output: Int, of tensor: TensorPasses) throws {
         switch grid.granularity {
         case .tensor:

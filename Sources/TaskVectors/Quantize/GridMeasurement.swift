@@ -1,13 +1,14 @@
 import Operators
 import TensorKernels
 
-/// How well each of several formats would hold the task vectors of a tensor: what a bit budget is shared out by.
+/// Measures the error that a tensor's task vectors would have in each of several formats. A bit budget is divided by these
+/// errors.
 package struct GridMeasurement: Sendable, Hashable, Codable {
-    /// For RTVQ the formats that a shared vector may take; `zero` for none.
+    /// For RTVQ, the formats that the shared vector may have; `zero` for no shared vector.
     package let shared: [StorageFormat]
-    /// Whether offsets are taken from a vector that is there already: then the last source is the base with that vector added.
+    /// Whether offsets are taken from an existing shared vector. If so, the last source is the base plus that vector.
     package let sharedIsFrozen: Bool
-    /// Forms without ranges to be known: runs, and numbers as they are.
+    /// Formats that need no ranges: groups, and unquantized numbers.
     package let formats: [StorageFormat]
 
     package init(shared: [StorageFormat], sharedIsFrozen: Bool = false, formats: [StorageFormat]) {
@@ -16,15 +17,15 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
         self.formats = formats
     }
 
-    /// Of a large tensor, so many of its tiles are measured, spread evenly.
+    /// The largest number of tiles that are measured, spread evenly over the tensor.
     private static let tileLimit = 256
 
-    /// Operations of bringing one element into a format and back. To fit a group's scale takes several rounds over the group.
+    /// Arithmetic operations of encoding one element. Fitting a group's scale takes several rounds over the group.
     static func operationsPerElement(of format: StorageFormat) -> Double {
         if case .group? = format.grid?.granularity { 64 } else { 8 }
     }
 
-    /// Operations for a tensor of `count` elements in the base.
+    /// Arithmetic operations for a tensor of `count` elements.
     func operations(count: Int, tasks: Int) -> Double {
         let measured = Double(min(count, Self.tileLimit * FixedTree.tileElements))
         return measured * Double(tasks * max(1, shared.count)) * formats.reduce(0) { $0 + Self.operationsPerElement(of: $1) }
@@ -76,7 +77,7 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
     }
 }
 
-/// Buffer for an offset from the shared vector.
+/// A buffer for an offset from the shared vector.
 private final class OffsetBuffer {
     let offset = UnsafeMutablePointer<Float>.allocate(capacity: FixedTree.tileElements)
     deinit { offset.deallocate() }

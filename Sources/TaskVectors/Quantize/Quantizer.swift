@@ -12,10 +12,10 @@ import TensorKernels
 package struct Quantizer: Sendable, Hashable, Codable {
     /// The shared vector's format, for RTVQ.
     package let shared: StorageFormat?
-    /// Whether the shared vector is not made here: then the last source is the base with that vector added.
+    /// Whether the shared vector is that of an earlier store. If so, the last source is the base plus that vector.
     package let sharedIsFrozen: Bool
     package let correctsErrors: Bool
-    /// For each task how its vector, or offset, is stored: densely or as zero.
+    /// For each task, the format of its vector or offset: dense or zero.
     package let tasks: [StorageFormat]
 
     package init(shared: StorageFormat? = nil, sharedIsFrozen: Bool = false, correctsErrors: Bool = true, tasks: [StorageFormat])
@@ -29,12 +29,12 @@ package struct Quantizer: Sendable, Hashable, Codable {
     /// The shared vector first.
     var formats: [StorageFormat] { (sharedIsFrozen ? [] : [shared].compactMap(\.self)) + tasks }
 
-    /// Reads before the elements are coded.
+    /// The number of passes before elements are encoded.
     var passes: Int {
         [sharedIsFrozen ? [] : [shared].compactMap(\.self), tasks].count { $0.contains { $0.needsRanges } }
     }
 
-    /// - Returns: for each task how far the vector that will be read is from its own.
+    /// - Returns: the error of each task's stored vector.
     func encode(_ tensor: TensorPasses) throws -> [VectorError] {
         let sharedCoder =
             try sharedIsFrozen
@@ -64,7 +64,7 @@ package struct Quantizer: Sendable, Hashable, Codable {
                 if let reference { tile.kernels.subtract(vector, reference, into: vector, count: tile.count) }
                 taskWriters[task].write(vector, of: tile, buffer: buffer, decoded: decoded)
                 if let reference, sharedCoder != nil, !correctsErrors {
-                    // What is read is added to another vector than the offset was taken from.
+                    // The offset was taken from the mean, but will be added to the decoded shared vector.
                     tile.kernels.add(tile.workspace { SharedVectorBuffer() }.decoded, to: decoded, count: tile.count)
                     tile.kernels.subtract(decoded, reference, into: decoded, count: tile.count)
                 }
@@ -77,7 +77,7 @@ package struct Quantizer: Sendable, Hashable, Codable {
 
     private typealias Vector = @Sendable (Tile, _ index: Int) throws -> UnsafePointer<Float>
 
-    /// The mean task vector, in the tile's first buffer.
+    /// The mean task vector, in `tile.scratch(0)`.
     private var mean: Vector {
         { tile, _ in
             let sum = tile.scratch(0)
@@ -88,8 +88,8 @@ package struct Quantizer: Sendable, Hashable, Codable {
         }
     }
 
-    /// What offsets are taken from; made once for a tile, before any task vector is changed, unless a writer is given, which then
-    /// writes the shared vector. Overwrites the tile's buffers.
+    /// The vector that offsets are taken from. It is computed once per tile, before any task vector is changed; if a writer is
+    /// given, it is computed again and the shared vector is written. Overwrites the tile's scratch.
     private func reference(
         _ coder: FormatCoder?, in tile: Tile, writer: FormatWriter? = nil, buffer: ChunkBuffer? = nil
     ) throws -> UnsafePointer<Float>? {
@@ -110,7 +110,7 @@ package struct Quantizer: Sendable, Hashable, Codable {
 
     // MARK: Ranges
 
-    /// One pass for all tasks whose grids need it.
+    /// Takes one pass for all tasks whose grids need ranges of the tensor, and one for those whose grids need ranges of rows.
     private func coders(_ offsets: @escaping Vector, in tensor: TensorPasses) throws -> [FormatCoder] {
         var found: [Int: [ValueRange]] = [:]
         for byRow in [false, true] {
@@ -121,7 +121,7 @@ package struct Quantizer: Sendable, Hashable, Codable {
         return tasks.enumerated().map { FormatCoder($1, ranges: found[$0] ?? []) }
     }
 
-    /// For each of the vectors, the ranges that a form's grid needs.
+    /// For each of the vectors, the ranges that the format's grid needs.
     private func ranges(
         of vectors: [Int], _ format: StorageFormat, in tensor: TensorPasses, _ vector: @escaping Vector
     ) throws -> [[ValueRange]] {
@@ -130,11 +130,11 @@ package struct Quantizer: Sendable, Hashable, Codable {
     }
 }
 
-/// Buffer for what offsets are taken from, and for the shared vector as it will be read.
+/// A buffer for the vector that offsets are taken from, and for the shared vector as it will be read.
 final class SharedVectorBuffer {
     static let byteCount = 2 * FixedTree.tileElements * MemoryLayout<Float>.stride
 
-    /// The elements that it is filled for.
+    /// The elements that the buffer holds.
     var range = 0..<0
     let reference = UnsafeMutablePointer<Float>.allocate(capacity: FixedTree.tileElements)
     let decoded = UnsafeMutablePointer<Float>.allocate(capacity: FixedTree.tileElements)
@@ -148,8 +148,8 @@ final class SharedVectorBuffer {
 enum NotFinite {
     static var error: TesseraError {
         TesseraError(
-            .badData, "holds numbers that are not finite, or differs from the base by more than float32 holds",
-            advice: "mend the checkpoint: a task vector has finite numbers")
+            .badData, "has numbers that are not finite, or differs from the base by more than float32 can represent",
+            advice: "repair the checkpoint: task vectors need finite numbers")
     }
 }
 
@@ -158,9 +158,9 @@ extension StorageFormat {
 }
 
 extension ValueRange {
-    /// The ranges of vectors that are made tile by tile: of each as a whole, or of its rows.
+    /// The ranges of vectors that are computed tile by tile: of each vector as a whole, or of its rows.
     ///
-    /// - Throws: `badData` when one holds numbers that are not finite.
+    /// - Throws: `badData` when a vector has numbers that are not finite.
     static func find(
         _ grid: Grid, of vectors: Int, in tensor: TensorPasses,
         _ vector: @escaping @Sendable (Tile, Int) throws -> UnsafePointer<Float>

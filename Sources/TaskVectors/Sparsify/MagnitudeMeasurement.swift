@@ -1,10 +1,10 @@
 import Operators
 import TensorKernels
 
-/// Counts of a tensor's magnitudes, from which a threshold for the whole model is found in two rounds (`MagnitudeHistogram`).
+/// Counts a tensor's magnitudes, in two rounds from which a threshold for the whole model follows (`MagnitudeHistogram`).
 package struct MagnitudeMeasurement: Sendable, Hashable, Codable {
-    /// For each task the high bits whose elements are counted by their low bits; `nil` in the first round, and for a task that
-    /// keeps all or none.
+    /// In the second round, for each task the bin whose elements are counted by their low bits; `nil` for a task that keeps
+    /// everything or nothing.
     package let bins: [UInt32?]
     package let isSecondRound: Bool
 
@@ -16,7 +16,7 @@ package struct MagnitudeMeasurement: Sendable, Hashable, Codable {
         MagnitudeMeasurement(bins: bins, isSecondRound: true)
     }
 
-    /// - Returns: for each task the bins that have elements.
+    /// - Returns: for each task, the bins that are not empty.
     func measure(_ tensor: TensorPasses) throws -> [[MagnitudeCount]] {
         let empty = bins.map { $0.map(MagnitudeHistogram.fine) ?? .coarse() }
         let histograms = try tensor.fold(empty, partBytes: bins.count * MagnitudeHistogram.byteCount, isLast: true) {

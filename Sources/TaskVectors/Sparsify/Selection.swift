@@ -1,34 +1,37 @@
 import Operators
 import TensorKernels
 
-/// Which entries of a task vector stay.
+/// Which entries of a task vector are kept.
 package enum Selection: Sendable, Hashable, Codable {
-    /// So many of each task's entries, those of largest magnitude; of equal ones those with the lowest index.
+    /// For each task, this many entries of the largest magnitudes; of equal ones, those with the lowest indices.
     case largest([Int])
-    /// Each entry with probability `density`, divided by it (DARE, arXiv 2311.03099). A key for each task.
+    /// Each entry with probability `density`, by which it is then divided (DARE, arXiv 2311.03099). One key per task.
     case random(density: Double, keys: [UInt64])
-    /// In every `m` consecutive entries the `n` of largest magnitude. `isDisjoint`: not those that an earlier task has, unless
-    /// there are too few others (CABS, arXiv 2503.01874).
+    /// In every `m` consecutive entries, the `n` largest magnitudes. If `isDisjoint`, not those that an earlier task keeps,
+    /// unless too few others are left (CABS, arXiv 2503.01874).
     case blocks(n: Int, m: Int, tail: Tail, isDisjoint: Bool)
 
-    /// What becomes of the last entries of a tensor when they are fewer than `m`.
+    /// What happens to the last entries of a tensor if they are fewer than `m`.
     package enum Tail: String, Sendable, Hashable, Codable, CaseIterable {
-        /// They are dropped, as the paper's script does.
+        /// They are dropped, as in the paper's script.
         case drop
-        /// `⌈n · length / m⌉` of them stay.
+        /// `⌈n · length / m⌉` of them are kept.
         case prorate
     }
+
+    /// Lengths of blocks: powers of two, so that no block crosses the end of a tile.
+    package static let blockLengths = (1...10).map { 1 << $0 }
 
     var isDisjoint: Bool {
         if case .blocks(_, _, _, true) = self { true } else { false }
     }
 
-    /// Reads before entries can be told apart.
+    /// The number of passes before entries can be selected.
     var passes: Int {
         if case .largest = self { 1 } else { 0 }
     }
 
-    /// Entries that stay at most.
+    /// The largest number of entries that are kept of `count`.
     package static func kept(n: Int, m: Int, tail: Tail, of count: Int) -> Int {
         count / m * n + keptOfTail(n: n, m: m, tail: tail, length: count % m)
     }
@@ -38,7 +41,7 @@ package enum Selection: Sendable, Hashable, Codable {
     }
 }
 
-/// A selection that has seen the tensor.
+/// A selection with what it needs to know about the whole tensor.
 struct Selector: Sendable {
     private let selection: Selection
     private let trim: MagnitudeTrim?
@@ -52,8 +55,8 @@ struct Selector: Sendable {
         }
     }
 
-    /// Calls `body` for tasks of `tasks` in order, each time with the tile of a task vector in which zeros are what was not
-    /// selected. Where tasks get out of each other's way, earlier ones are worked out too.
+    /// Calls `body` for each of `tasks` in order, with the current tile of its task vector, in which unselected entries are zero.
+    /// If tasks are disjoint, earlier tasks are selected too.
     func forEach(
         _ tasks: Range<Int>, in tile: Tile, _ body: (_ task: Int, UnsafeMutablePointer<Float>) throws -> Void
     ) throws {
@@ -105,12 +108,12 @@ extension Selector {
     }
 }
 
-/// Buffer for what is selected in a tile.
+/// Buffers for the selection in a tile.
 private final class SelectionBuffer {
     let taken = UnsafeMutablePointer<UInt8>.allocate(capacity: FixedTree.tileElements)
     let keep = UnsafeMutablePointer<UInt8>.allocate(capacity: FixedTree.tileElements)
 
-    /// Zeroes what is not kept.
+    /// Sets entries that are not kept to zero.
     func clear(_ entries: UnsafeMutablePointer<Float>, count: Int) {
         for index in 0..<count { entries[index] = keep[index] == 0 ? 0 : entries[index] }
     }

@@ -3,13 +3,14 @@ import Operators
 import Synchronization
 import TensorKernels
 
-/// Task vectors of which few entries are kept: a bitmap of those, and their values.
+/// Stores task vectors of which few entries are kept: a bitmap, and the values of the kept entries.
 ///
-/// `kept` says how many values fit; entries that are zero anyway need none, so that some of the last may be unused.
+/// `kept` is the number of values that there is space for. Entries that are zero anyway need no value, so the last values may be
+/// unused.
 package struct SparseEncoder: Sendable, Hashable, Codable {
     package let selection: Selection
     package let values: ValueFormat
-    /// Values of each task.
+    /// For each task, the number of values.
     package let kept: [Int]
 
     package init(selection: Selection, values: ValueFormat, kept: [Int]) {
@@ -20,13 +21,13 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
 
     var formats: [StorageFormat] { kept.map { .sparse(kept: $0, values) } }
 
-    /// The selection's own reads, one to count, one for the bitmaps, and those for each task's values.
+    /// The passes of the selection and for ranges, one to count, one for the bitmaps, and those for the values.
     var passes: Int {
         let forTask = selection.isDisjoint ? kept.count : 1
         return selection.passes + (needsRanges ? 1 : 0) + 2 + forTask
     }
 
-    /// What selecting takes.
+    /// The memory of the selection.
     func memory(count: Int) -> MemoryNeed {
         if case .largest(let kept) = selection { MagnitudeTrim.memory(models: kept.count, count: count) } else { MemoryNeed() }
     }
@@ -37,7 +38,7 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
 
     private var needsRanges: Bool { grid.map(GridCoder.needsRanges) ?? false }
 
-    /// - Returns: for each task how many of its entries were selected and are not zero.
+    /// - Returns: for each task, the number of entries that were selected and are not zero.
     func countKept(in tensor: TensorPasses) throws -> [Int] {
         let selector = try Selector(selection, in: tensor)
         return try counts(selector, in: tensor, isLast: true).map { $0.reduce(0, +) }
@@ -51,13 +52,13 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
         }
     }
 
-    /// - Returns: for each task how far the vector that will be read is from its own.
+    /// - Returns: the error of each task's stored vector.
     func encode(_ tensor: TensorPasses) throws -> [VectorError] {
         let selector = try Selector(selection, in: tensor)
         let before = try counts(selector, in: tensor).map { $0.reduce(into: [0]) { $0.append(($0.last ?? 0) + $1) } }
         for (task, before) in before.enumerated() where before.last ?? 0 > kept[task] {
             throw TesseraError(
-                .badData, "changed while it was read: \(before.last ?? 0) entries were selected, \(kept[task]) before")
+                .badData, "changed while it was being read: \(before.last ?? 0) entries were selected, and \(kept[task]) earlier")
         }
         let coders = try coders(selector, in: tensor)
 
@@ -69,7 +70,7 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
         let writers = zip(coders, first).map { FormatWriter($0, firstOutput: $1 + 1, shape: tensor.shape) }
         let starts = first
         let sums = try tensor.emit(rates, terms: 2 * kept.count, isLast: false) { tile, buffer, sums in
-            // Energies first: selecting changes the vectors.
+            // Energies first, because selecting changes the vectors.
             for task in kept.indices {
                 let vector = try tile.taskVector(task + 1)
                 sums[2 * task + 1] = tile.kernels.dot(vector, vector, count: tile.count)
@@ -78,9 +79,9 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
             try selector.forEach(kept.indices, in: tile) { task, entries in
                 let mask = buffer.place(in: starts[task]), decoded = tile.scratch(0)
                 tile.kernels.bits(ofNonzero: entries, into: mask, count: tile.count)
-                writers[task].writePoints(entries, of: tile, buffer: buffer, decoded: decoded)
+                writers[task].writeScales(entries, of: tile, buffer: buffer, decoded: decoded)
                 tile.kernels.apply(mask, first: 0, to: decoded, count: tile.count)
-                // Of the vector as it was, which is made anew.
+                // The error is against the unselected vector, which is computed again.
                 let whole = tile.scratch(1)
                 try tile.difference(task + 1, into: whole)
                 sums[2 * task] = tile.kernels.squaredError(whole, decoded, count: tile.count)
@@ -94,7 +95,7 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
         return kept.indices.map { VectorError(error: sums[2 * $0], energy: sums[2 * $0 + 1]) }
     }
 
-    /// Values are coded where they stand, among zeros, so that a grid's runs are runs of the tensor.
+    /// Values are encoded in place, among zeros, so that a grid's groups are groups of the tensor.
     private func coders(_ selector: Selector, in tensor: TensorPasses) throws -> [FormatCoder] {
         let format = StorageFormat.dense(values)
         guard let grid, needsRanges else { return kept.map { _ in FormatCoder(format, ranges: []) } }
@@ -109,7 +110,7 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
 
     // MARK: Values
 
-    /// Writes a task's values, block by block: from the counts before each tile it is known which tiles a block's values are in.
+    /// Writes a task's values block by block. The counts before each tile tell which tiles a block's values come from.
     private func writeValues(
         of task: Int, to output: Int, _ coder: FormatCoder, _ selector: Selector, _ before: [Int], in tensor: TensorPasses
     ) throws {
@@ -134,7 +135,7 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
     }
 }
 
-/// A block of values in the making.
+/// A block of values that is being filled.
 private struct PackedValues {
     private var bytes: [UInt8]
     private let count: Int
@@ -151,7 +152,7 @@ private struct PackedValues {
         try bytes.withUnsafeBytes(body)
     }
 
-    /// Adds the entries of a tile that are not zero, but for the first few, as long as there is space.
+    /// Appends the nonzero entries of a tile, except for the first `skipped`, until the block is full.
     mutating func append(_ entries: UnsafePointer<Float>, of tile: Tile, _ coder: FormatCoder, skipping skipped: Int) {
         let buffer = tile.workspace { CodeBuffer() }
         if case .dense(.raw(let dtype)) = coder.format {
@@ -185,7 +186,7 @@ private struct PackedValues {
 }
 
 extension [Int] {
-    /// The first index whose element, and those of all later ones, fulfil the condition.
+    /// The first index from which on all elements satisfy the condition.
     fileprivate func partitioningIndex(_ isSecond: (Int) -> Bool) -> Int {
         var low = 0, high = count
         while low < high {

@@ -1,7 +1,7 @@
 import Operators
 import TensorKernels
 
-/// One vector for all tasks, and for each task one bit for every element.
+/// Stores one vector for all tasks, and for each task one bit per element.
 ///
 /// TALL-masks (arXiv 2405.07813): the shared vector is `τ = Σ τₜ`; task `t` keeps the elements with `|τₜ| > λₜ · |τ − τₜ|`.
 /// EMR (arXiv 2405.17461): the shared vector has at each element the sign of `Σ τₜ` (minus for zero) and the largest magnitude of
@@ -62,7 +62,7 @@ package struct TaskMasks: Sendable, Hashable, Codable {
         return (0..<taskCount).map { MaskSums(sums[$0 * width..<($0 + 1) * width]) }
     }
 
-    /// In the tile's first buffer. Overwrites the second.
+    /// In `tile.scratch(0)`. Overwrites `tile.scratch(1)`.
     private func sharedVector(in tile: Tile) throws -> UnsafeMutablePointer<Float> {
         let sum = tile.scratch(0), kernels = tile.kernels
         sum.update(repeating: 0, count: tile.count)
@@ -81,7 +81,7 @@ package struct TaskMasks: Sendable, Hashable, Codable {
         return sum
     }
 
-    /// Sets the bits of what the task keeps. Overwrites the tile's second buffer.
+    /// Sets the bits of the elements that the task keeps. Overwrites `tile.scratch(1)`.
     private func mark(
         _ own: UnsafePointer<Float>, of shared: UnsafePointer<Float>, task: Int, into mask: UnsafeMutableRawPointer,
         in tile: Tile

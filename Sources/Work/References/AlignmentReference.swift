@@ -1,7 +1,7 @@
 import Core
 package import Operators
 
-/// How rows of matrices make a matrix in the order of the output's vocabulary (`AlignedRows`).
+/// How rows of several matrices make up a matrix in the order of the output's vocabulary (`AlignedRows`).
 package struct AlignmentReference: Sendable, Hashable, Codable {
     /// Elements of a row.
     package let rowLength: Int
@@ -22,7 +22,7 @@ package struct AlignmentReference: Sendable, Hashable, Codable {
     /// Bytes of the mean row.
     var memory: Int { rowLength * MemoryLayout<Float>.stride }
 
-    /// - Throws: `badData` when the matrices are not made of such rows, or lack rows that the map names.
+    /// - Throws: `badData` when the matrices have rows of another length, or lack rows that the map names.
     func open(_ matrices: [any ElementSource]) throws(TesseraError) -> AlignedRows {
         try AlignedRows(matrices: matrices, rowLength: rowLength, map: map)
     }

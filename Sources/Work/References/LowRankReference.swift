@@ -23,7 +23,7 @@ package struct LowRankReference: Sendable, Hashable, Codable {
         b.renumberFiles(number)
     }
 
-    /// Bytes of the factors as float32, once as they are stored and once as they are used.
+    /// Bytes of the factors as float32, twice, because transposed copies may be made.
     var memory: Int { 2 * (a.elementCount + b.elementCount) * MemoryLayout<Float>.stride }
 
     /// - Parameter shape: of the matrix.

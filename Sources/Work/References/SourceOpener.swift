@@ -2,7 +2,7 @@ package import Core
 package import Operators
 package import TensorKernels
 
-/// Opens the sources of one tensor. References that are equal become one source, which is decoded once.
+/// Opens the sources of one tensor. Equal references become the same source, so that shared factors are decoded once.
 private struct SourceOpener {
     let files: [any ByteSource]
     /// The source that the operation takes differences from.
@@ -35,17 +35,16 @@ private struct SourceOpener {
 }
 
 extension TensorWork {
-    /// The sources as the operation reads them.
+    /// Opens the sources.
     ///
-    /// - Parameter files: of the shard, in its order.
-    /// - Throws: `badData` when the sources do not fit their files, each other or the tensor's shape; `io` when they cannot be
-    ///   read.
+    /// - Parameter files: the files of the shard, in order.
+    /// - Throws: `badData` when sources do not fit their files, each other or the tensor's shape; `io` when they cannot be read.
     package func openSources(in files: [any ByteSource], kernels: Kernels) throws -> [any ElementSource] {
         var opener = SourceOpener(files: files, base: base, kernels: kernels)
         return try sources.map { reference in
             let source = try opener.open(reference)
             guard source.count == elementCount else {
-                throw TesseraError(.badData, "a source has \(source.count) elements, which do not make the shape \(shape)")
+                throw TesseraError(.badData, "a source has \(source.count) elements, which do not fit the shape \(shape)")
             }
             return source
         }

@@ -1,11 +1,11 @@
 package import Core
 import Operators
 
-/// Where a source of a tensor comes from: a file, or other sources that are changed while they are read.
+/// Where a source of a tensor comes from: a file, or other sources that are transformed as they are read.
 ///
-/// A new kind of source is a case of this enum and a file beside this one, which says what the case carries and how it is opened.
+/// A new kind of source is a case here, and a file in this folder that declares what the case carries and how it is opened.
 package indirect enum SourceReference: Sendable, Hashable, Codable {
-    /// A tensor as it lies in a file.
+    /// A tensor as it is stored in a file.
     case stored(StoredReference)
     /// A matrix to which a low-rank update is added.
     case lowRank(SourceReference, LowRankReference)
@@ -16,7 +16,7 @@ package indirect enum SourceReference: Sendable, Hashable, Codable {
 }
 
 extension SourceReference {
-    /// The type in which the elements are presented.
+    /// The type of the elements for a reader of the source.
     package var dtype: DType {
         switch self {
         case .stored(let stored): stored.dtype
@@ -26,7 +26,7 @@ extension SourceReference {
         }
     }
 
-    /// The shape that it has for whatever reads it.
+    /// The shape for a reader of the source.
     var shape: [Int] {
         switch self {
         case .stored(let stored): stored.shape
@@ -36,7 +36,7 @@ extension SourceReference {
         }
     }
 
-    /// Gives every file another number.
+    /// Replaces every file index.
     package mutating func renumberFiles(_ number: (Int) -> Int) {
         switch self {
         case .stored(var stored):
@@ -56,7 +56,7 @@ extension SourceReference {
         }
     }
 
-    /// Bytes of the tensors that it is made of, as they are stored. The factors of a low-rank update are too few to count.
+    /// Stored bytes of all tensors that the source is made of, except for the factors of low-rank updates.
     var byteCount: Int {
         switch self {
         case .stored(let stored): stored.byteCount
@@ -66,7 +66,7 @@ extension SourceReference {
         }
     }
 
-    /// Arithmetic operations of reading all elements once, beyond decoding them.
+    /// Arithmetic operations of reading all elements once, apart from decoding.
     var operations: Double {
         switch self {
         case .stored: 0
@@ -76,8 +76,7 @@ extension SourceReference {
         }
     }
 
-    /// Bytes of memory that the source takes while it is open, apart from the matrices of aligned rows, which other sources
-    /// share.
+    /// Bytes of memory of the open source, without the matrices of aligned rows, which several sources share.
     var memory: Int {
         switch self {
         case .stored: 0

@@ -1,9 +1,9 @@
 package import Core
 import Operators
 
-/// A tensor as it lies in a file (`StoredTensor`).
+/// A tensor as it is stored in a file (`StoredTensor`).
 package struct StoredReference: Sendable, Hashable, Codable {
-    /// Index into the files of the plan, or of the shard once it is on its way.
+    /// Index into the files of the plan or, in a lease, of the shard.
     package var file: Int
     /// Bytes from the beginning of the file.
     package let offset: Int
@@ -30,7 +30,7 @@ package struct StoredReference: Sendable, Hashable, Codable {
 
     mutating func renumberFiles(_ number: (Int) -> Int) { file = number(file) }
 
-    /// - Throws: `badData` when there is no such file, or when the tensor does not lie inside it.
+    /// - Throws: `badData` when there is no such file, or when the tensor does not fit inside it.
     func open(in files: [any ByteSource]) throws(TesseraError) -> StoredTensor {
         guard files.indices.contains(file) else {
             throw TesseraError(.badData, "the shard names file \(file), but has \(files.count) files")

@@ -3,14 +3,14 @@ import Operators
 package import TaskVectors
 import TensorKernels
 
-/// A stored task vector that is added to a base's tensor (`RebuiltTensor`), and where its parts lie.
+/// A task vector of a store, which is added to a base's tensor (`RebuiltTensor`).
 package struct VectorReference: Sendable, Hashable, Codable {
-    /// A vector in its storage format, and where its tensors begin in a file.
+    /// A vector in its storage format, and the place of its tensors in a file.
     package struct Vector: Sendable, Hashable, Codable {
         package let format: StorageFormat
-        /// Index into the files of the plan, or of the shard once it is on its way.
+        /// Index into the files of the plan or, in a lease, of the shard.
         package var file: Int
-        /// Bytes from the beginning of the file, in the order of `StorageFormat.tensors`.
+        /// For each of `StorageFormat.tensors`, bytes from the beginning of the file.
         package let offsets: [Int]
 
         package init(format: StorageFormat, file: Int, offsets: [Int]) {
@@ -23,7 +23,7 @@ package struct VectorReference: Sendable, Hashable, Codable {
     package let shape: [Int]
     package private(set) var own: Vector?
     package private(set) var shared: Vector?
-    /// What the vector is multiplied by.
+    /// The factor of the sum of both vectors.
     package let factor: Double
     /// `BaseIdentity.sample` of the tensor that the vector was taken from.
     package let baseSample: Digest
@@ -50,11 +50,11 @@ package struct VectorReference: Sendable, Hashable, Codable {
         if let file = shared?.file { shared?.file = number(file) }
     }
 
-    /// Bytes of its parts.
+    /// Stored bytes of both vectors.
     var byteCount: Int { [own, shared].reduce(0) { $0 + ($1?.format.byteCount(shape: shape) ?? 0) } }
 
-    /// - Parameter isOnMethodsBase: whether `base` is also what the operation takes differences from.
-    /// - Throws: `badData` when `base` is not what the vector was taken from, or when the parts do not fit their files.
+    /// - Parameter isOnMethodsBase: whether the operation takes differences from `base`.
+    /// - Throws: `badData` when the vector was taken from another base, or when the parts do not fit their files.
     func open(
         on base: any ElementSource, isOnMethodsBase: Bool, in files: [any ByteSource], kernels: Kernels
     ) throws -> RebuiltTensor {
