@@ -76,12 +76,6 @@ package struct RowMap: Sendable, Hashable {
     /// The origin of `row` (below `rowCount`).
     package func origin(ofRow row: Int) -> Origin { runs[runIndex(ofRow: row)].origin(ofRow: row) }
 
-    /// Whether the aligned matrix is the beginning, or all, of a stored one.
-    package var isIdentity: Bool {
-        guard runs.count == 1, case .stored(let row) = runs[0].origin else { return runs.isEmpty }
-        return row.row == 0
-    }
-
     /// The number of rows that each of `sources` matrices must have; `nil` if the map names more matrices.
     func rowsNeeded(sources: Int) -> [Int]? {
         var needed = Array(repeating: 0, count: sources)

@@ -19,9 +19,6 @@ package enum Selection: Sendable, Hashable, Codable {
         case prorate
     }
 
-    /// Lengths of blocks: powers of two, so that no block crosses the end of a tile.
-    package static let blockLengths = (1...10).map { 1 << $0 }
-
     var isDisjoint: Bool {
         if case .blocks(_, _, _, true) = self { true } else { false }
     }
