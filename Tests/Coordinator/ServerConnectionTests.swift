@@ -11,7 +11,7 @@ import Transport
 import Work
 
 /// The coordinator's end of a connection with a scripted peer: no sockets, and a clock that is moved by hand.
-@Suite(.timeLimit(.minutes(3))) struct ServerConnectionTests {
+@Suite(.timeLimit(.minutes(15))) struct ServerConnectionTests {
     private let directory: TemporaryDirectory
     private let roots: Roots
     private let manager: JobManager

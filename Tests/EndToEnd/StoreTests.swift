@@ -199,7 +199,7 @@ import Testing
                 try write(model, broken)
                 try await expectRefusal(
                     StoreBench.recipe(how, Self.three), 65, "tensor '\(name)'", "numbers that are not finite",
-                    "mend the checkpoint")
+                    "repair the checkpoint")
                 try write(model, whole)
             }
         }

@@ -99,7 +99,8 @@ import Testing
         let outcome = try await Tessera.run(["run", "r.yml", "out"], in: directory.path)
         #expect(outcome.exitCode == 65)
         #expect(
-            outcome.errors.contains("'b' has 4 rows, 'a' has 6") && outcome.errors.contains("1 is \"z\" here and \"x\" there"))
+            outcome.errors.contains("'b' has 4 rows instead of the 6 of 'a'")
+                && outcome.errors.contains("1 is \"z\" here and \"x\" there"))
         #expect(outcome.errors.contains("add 'tokenizer_source: union'"))
     }
 }

@@ -8,7 +8,7 @@ import Testing
 import Transport
 
 /// Real sockets on loopback: how connections come about, and what is said when they do not.
-@Suite(.timeLimit(.minutes(3))) struct TransportTests {
+@Suite(.timeLimit(.minutes(15))) struct TransportTests {
     private static let anyPort = HostPort(host: "127.0.0.1", port: 0)
 
     private func failure(connectingTo address: HostPort) async -> TesseraError? {

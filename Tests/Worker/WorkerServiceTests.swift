@@ -10,7 +10,7 @@ import Work
 import Worker
 
 /// A worker process with scripted coordinators instead of sockets.
-@Suite(.timeLimit(.minutes(3))) struct WorkerServiceTests {
+@Suite(.timeLimit(.minutes(15))) struct WorkerServiceTests {
     private static let welcome = Message.welcome(
         Welcome(version: 2, build: "test", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes))
     private static let refusal = TesseraError(.protocolMismatch, "another build")
