@@ -54,12 +54,6 @@ package final class ReadableFile: Sendable {
         version = Self.version(status)
     }
 
-    /// The version of the file now at `path`; `nil` if there is none.
-    package static func version(at path: String) -> String? {
-        var status = stat()
-        return stat(path, &status) == 0 ? version(status) : nil
-    }
-
     fileprivate static func version(_ status: stat) -> String {
         "\(status.st_dev)-\(status.st_ino)-\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
     }
@@ -105,17 +99,6 @@ package final class ReadableFile: Sendable {
     }
 }
 
-/// Reads a whole file.
-///
-/// - Throws: `badData` if the file is larger than `maxBytes`.
-package func readFile(_ path: String, maxBytes: Int) throws(TesseraError) -> [UInt8] {
-    let file = try ReadableFile(path)
-    guard file.size <= maxBytes else {
-        throw TesseraError(.badData, "has \(file.size) bytes; the limit for this file is \(maxBytes)", file: path)
-    }
-    return try file.bytes(0..<file.size)
-}
-
 /// Creates or replaces a small file.
 ///
 /// - Parameter sync: whether the bytes must be durable on return.
@@ -145,11 +128,6 @@ package func listDirectory(_ path: String) throws(TesseraError) -> [String] {
         if name != ".", name != ".." { names.append(name) }
     }
     return names.sortedByBytes()
-}
-
-package func isDirectory(_ path: String) -> Bool {
-    var status = stat()
-    return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
 }
 
 /// The kind of file system that a file is on.

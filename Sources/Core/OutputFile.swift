@@ -87,6 +87,12 @@ package final class OutputFile: Sendable {
 
 /// Identifies this boot of this machine's kernel; `nil` if unknown. Processes with the same identity share a page cache.
 package func kernelIdentity() -> String? {
-    guard let bytes = try? readFile("/proc/sys/kernel/random/boot_id", maxBytes: 4096) else { return nil }
-    return String(decoding: bytes.prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self)
+    let descriptor = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return nil }
+    defer { close(descriptor) }
+    // Files of /proc state a size of 0, so the file is read up to its end.
+    var bytes = [UInt8](repeating: 0, count: 64)
+    let count = read(descriptor, &bytes, bytes.count)
+    guard count > 0 else { return nil }
+    return String(decoding: bytes.prefix(count).prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self)
 }

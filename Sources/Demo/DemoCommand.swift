@@ -152,10 +152,11 @@ struct Demo: Sendable {
 
     /// Whether two outputs have the same files with the same bytes, apart from their run reports.
     private static func sameFiles(_ first: String, _ second: String) throws -> Bool {
-        let names = try listDirectory(first).filter { $0 != "tessera.report.json" }
-        guard try listDirectory(second).filter({ $0 != "tessera.report.json" }) == names else { return false }
+        let files = LocalFiles()
+        let names = try files.list(first).filter { $0 != "tessera.report.json" }
+        guard try files.list(second).filter({ $0 != "tessera.report.json" }) == names else { return false }
         return try names.allSatisfy { name in
-            try readFile("\(first)/\(name)", maxBytes: 1 << 30) == readFile("\(second)/\(name)", maxBytes: 1 << 30)
+            try files.read("\(first)/\(name)", maxBytes: 1 << 30) == files.read("\(second)/\(name)", maxBytes: 1 << 30)
         }
     }
 }

@@ -11,7 +11,7 @@ enum DigitsFamily {
         let candidates = [
             "\(beside)/tessera_Demo.resources/digits", "\(currentDirectory())/Sources/Demo/Resources/digits",
         ]
-        for candidate in candidates where isDirectory("\(candidate)/base") { return candidate }
+        for candidate in candidates where try LocalFiles().isDirectory("\(candidate)/base") { return candidate }
         throw TesseraError(
             .inputMissing, "the demo's checkpoints are neither beside the executable nor in the working directory",
             file: candidates[0],
@@ -22,7 +22,7 @@ enum DigitsFamily {
     ///
     /// The accuracies of the base and the fine-tunes are bundled with the checkpoints (`accuracy.json`).
     static func accuracyTable(digits: String, merged: String) -> [String] {
-        guard let known = try? readFile("\(digits)/accuracy.json", maxBytes: 1 << 20),
+        guard let known = try? LocalFiles().read("\(digits)/accuracy.json", maxBytes: 1 << 20),
             let published = try? JSONDecoder().decode([String: [String: Double]].self, from: Data(known)),
             let base = published["base"], let after = accuracy(digits: digits, of: merged)
         else {

@@ -54,6 +54,19 @@ package struct PlannedShard: Sendable, Hashable {
     package var outputs: [OutputTensor] { tensors.flatMap(\.outputs) }
 }
 
+/// What a shard is expected to take.
+package struct ShardEstimate: Sendable, Hashable {
+    /// What is enough for any of its tensors, which are worked on one after the other.
+    package private(set) var memory = MemoryNeed()
+    /// Seconds of one thread, roughly.
+    package private(set) var seconds = 0.0
+
+    fileprivate mutating func add(_ cost: OperatorCost, of tensor: TensorWork) {
+        memory = memory.union(cost.memory)
+        seconds += tensor.estimatedSeconds(cost)
+    }
+}
+
 /// A part of an earlier output that becomes one of this output as it is.
 package struct ReusedPart: Sendable {
     /// Where it lies.
@@ -99,10 +112,8 @@ package struct Plan: Sendable {
     package let remarks: [String]
     /// Bytes that the sources are read in all passes together.
     package let bytesRead: Int
-    /// What each shard's tensors need while they are worked on, one after the other, by stage.
-    package let memory: [[MemoryNeed]]
-    /// Seconds that one thread would take for each shard, roughly, by stage.
-    package let seconds: [[Double]]
+    /// What each shard is expected to take, by stage.
+    package let estimates: [[ShardEstimate]]
     /// Parts of another output that become parts of this one.
     package let reused: [ReusedPart]
     /// The files that are made of statistics when the output is published.
@@ -120,7 +131,7 @@ package struct Plan: Sendable {
     private let firstOccurrences: [Int]
 
     /// What is enough for any of its tensors.
-    package var largestNeed: MemoryNeed { memory.joined().reduce(MemoryNeed()) { $0.union($1) } }
+    package var largestNeed: MemoryNeed { estimates.joined().reduce(MemoryNeed()) { $0.union($1.memory) } }
 
     package var bytesWritten: Int { layout.parts.reduce(0) { $0 + $1.fileSize } }
     package var tensorCount: Int { layout.parts.reduce(0) { $0 + $1.tensors.count } }
@@ -141,21 +152,18 @@ package struct Plan: Sendable {
         self.stages = stages
         self.sidecars = sidecars
         self.remarks = remarks
-        var bytesRead = 0, memory = stages.map { $0.map { _ in MemoryNeed() } }
-        var seconds = stages.map { $0.map { _ in 0.0 } }
+        var bytesRead = 0, estimates = stages.map { $0.map { _ in ShardEstimate() } }
         for (stage, shards) in stages.enumerated() {
             for (shard, planned) in shards.enumerated() {
                 for tensor in planned.tensors {
                     let cost = try tensor.cost()
                     bytesRead += cost.passes * tensor.sourceByteCount
-                    memory[stage][shard] = memory[stage][shard].union(cost.memory)
-                    seconds[stage][shard] += tensor.estimatedSeconds(cost)
+                    estimates[stage][shard].add(cost, of: tensor)
                 }
             }
         }
         self.bytesRead = bytesRead
-        self.memory = memory
-        self.seconds = seconds
+        self.estimates = estimates
         digest = try PlanEncoding.digest(of: inputs, layout: layout, stages: stages)
         allFiles = inputs.flatMap(\.files)
         var positions: [InputFile: Int] = [:]

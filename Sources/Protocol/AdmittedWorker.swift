@@ -55,7 +55,7 @@ struct AdmittedWorker: Sendable {
     private mutating func renewed(by beat: Heartbeat) -> [LeaseProgress] {
         let last = progress
         progress = Dictionary(beat.leases.map { ($0.attempt, $0.bytesDone) }) { $1 }
-        let held = heldResults.keys.filter { progress[$0] == nil }.sorted { ($0.shard, $0.epoch) < ($1.shard, $1.epoch) }
+        let held = heldResults.keys.filter { progress[$0] == nil }.sorted()
         for attempt in held { progress[attempt] = last[attempt] ?? 0 }
         return beat.leases + held.map { LeaseProgress(attempt: $0, bytesDone: progress[$0] ?? 0) }
     }

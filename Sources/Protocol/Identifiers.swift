@@ -64,3 +64,11 @@ package struct Attempt: Sendable, Hashable, Codable {
         self.incarnation = incarnation
     }
 }
+
+extension Attempt: Comparable {
+    /// By shard, then by epoch; the rest only tells different attempts apart.
+    package static func < (left: Attempt, right: Attempt) -> Bool {
+        (left.shard, left.epoch, left.incarnation, left.job.high, left.job.low)
+            < (right.shard, right.epoch, right.incarnation, right.job.high, right.job.low)
+    }
+}

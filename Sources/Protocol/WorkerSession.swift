@@ -191,13 +191,13 @@ extension WorkerSession.Working {
 
     fileprivate mutating func tick(at now: Duration, progress: [LeaseProgress]) -> [WorkerSession.Action] {
         let overdue = leases.filter { $0.value.ends <= now }.map(\.key)
-            .sorted { ($0.shard, $0.epoch) < ($1.shard, $1.epoch) }
+            .sorted()
         for attempt in overdue { leases[attempt] = nil }
         var actions = overdue.map(WorkerSession.Action.stop) + finishDraining()
         if now >= nextBeat {
             for entry in progress { leases[entry.attempt]?.bytesDone = entry.bytesDone }
             let held = leases.map { LeaseProgress(attempt: $0.key, bytesDone: $0.value.bytesDone) }
-                .sorted { ($0.attempt.shard, $0.attempt.epoch) < ($1.attempt.shard, $1.attempt.epoch) }
+                .sorted { $0.attempt < $1.attempt }
             beatCount += 1
             unanswered[beatCount] = (now, held.map(\.attempt))
             nextBeat = now + interval

@@ -83,7 +83,7 @@ package let quietLog = Logger(label: "tessera", factory: { _ in SwiftLogNoOpLogH
 
 /// Reads the recipe's text.
 func readText(_ path: String) throws(TesseraError) -> String {
-    let bytes = try readFile(path, maxBytes: 1 << 20)
+    let bytes = try LocalFiles().read(path, maxBytes: 1 << 20)
     guard let text = String(validating: bytes, as: UTF8.self) else {
         throw TesseraError(.badData, "is not UTF-8 text", file: path)
     }

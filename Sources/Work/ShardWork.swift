@@ -10,7 +10,7 @@ package struct InputFile: Sendable, Hashable, Codable {
     package let size: Int
     /// SHA-256 of the safetensors header.
     package let headerDigest: Digest
-    /// `ReadableFile.version` on the host that planned. It distinguishes files with equal headers, so that cached data of a
+    /// `FileStatus.identity` on the host that planned. It distinguishes files with equal headers, so that cached data of a
     /// replaced file is not used. Not part of the plan's identity.
     package let version: String
 

@@ -43,6 +43,6 @@ package final class LeaseRunner: Sendable {
 
     package var progress: [LeaseProgress] {
         active.withLock { active in active.map { LeaseProgress(attempt: $0.key, bytesDone: $0.value.bytesDone) } }
-            .sorted { ($0.attempt.shard, $0.attempt.epoch) < ($1.attempt.shard, $1.attempt.epoch) }
+            .sorted { $0.attempt < $1.attempt }
     }
 }

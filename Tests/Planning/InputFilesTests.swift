@@ -23,12 +23,7 @@ import Work
             family.write(text, to: "\(model)/tokenizer.json")
         }
         family.write("{{ messages }}", to: "a/chat_template.jinja")
-        family.write(#"{"lora_alpha": 4}"#, to: "lora/adapter_config.json")
-        family.files.write(
-            TestTensor.encode([
-                ("base_model.model.model.layers.0.mlp.lora_A.weight", TestTensor([1, 10], shape: [1, 2])),
-                ("base_model.model.model.layers.0.mlp.lora_B.weight", TestTensor([1, 2, 3], shape: [3, 1])),
-            ]), to: "/models/lora/adapter_model.safetensors")
+        family.writeAdapter("lora")
         let plan = try family.plan(
             "merge_method: linear\nmodels:\n- model: a\n- model: b+lora\nparameters: {weight: 0.5}\n"
                 + "tokenizer_source: union\nchat_template: auto\n")

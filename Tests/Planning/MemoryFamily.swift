@@ -25,6 +25,16 @@ struct MemoryFamily {
         write("{\"vocab_size\": 4, \"torch_dtype\": \"float32\"}", to: "\(model)/config.json")
     }
 
+    /// A LoRA adapter of rank 1 and scale 4 for the first layer.
+    func writeAdapter(_ name: String) {
+        write(#"{"lora_alpha": 4}"#, to: "\(name)/adapter_config.json")
+        files.write(
+            TestTensor.encode([
+                ("base_model.model.model.layers.0.mlp.lora_A.weight", TestTensor([1, 10], shape: [1, 2])),
+                ("base_model.model.model.layers.0.mlp.lora_B.weight", TestTensor([1, 2, 3], shape: [3, 1])),
+            ]), to: "/models/\(name)/adapter_model.safetensors")
+    }
+
     func write(_ text: String, to path: String) { files.write(Array(text.utf8), to: "/models/\(path)") }
 
     func request(_ recipe: String, seed: UInt64 = 0) -> PlanRequest {

@@ -64,12 +64,7 @@ import Work
             family.write(text, to: "\(model)/tokenizer.json")
             family.write(#"{"vocab_size": 4}"#, to: "\(model)/config.json")
         }
-        family.write(#"{"lora_alpha": 4}"#, to: "lora/adapter_config.json")
-        family.files.write(
-            TestTensor.encode([
-                ("base_model.model.model.layers.0.mlp.lora_A.weight", TestTensor([1, 10], shape: [1, 2])),
-                ("base_model.model.model.layers.0.mlp.lora_B.weight", TestTensor([1, 2, 3], shape: [3, 1])),
-            ]), to: "/models/lora/adapter_model.safetensors")
+        family.writeAdapter("lora")
         family.write("c", [("t", TestTensor([1, 2], shape: [1, 2]))])
     }
 

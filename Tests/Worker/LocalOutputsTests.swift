@@ -53,7 +53,7 @@ import Worker
         let output = try #require(try LocalOutputs().open(place(), of: lease))
         try store(output, count: 16, offset: 16)
         try output.finish()
-        let bytes = try readFile("\(partial)/model.safetensors", maxBytes: 1000)
+        let bytes = try LocalFiles().read("\(partial)/model.safetensors", maxBytes: 1000)
         #expect(bytes == Array(repeating: 0, count: 76) + Array(repeating: 5, count: 16) + Array(repeating: 0, count: 8))
         // Nothing outside the tensor, were it inside the file.
         #expect(throws: TesseraError.self) { try store(output, count: 17, offset: 16) }

@@ -132,7 +132,7 @@ import Worker
     func blocksAreTheSameInAnyPieces(scale: Double?, output: DType) async throws {
         let file = try input("in", count: Self.count), work = work(file, count: Self.count, scale: scale, output: output)
         let whole = Store(), digests = try await run(work, output: whole)
-        let values = [UInt8](try readFile("\(directory.path)/in", maxBytes: .max).suffix(4 * Self.count))
+        let values = [UInt8](try LocalFiles().read("\(directory.path)/in", maxBytes: .max).suffix(4 * Self.count))
         if scale == nil { #expect(whole.bytes(ofTensor: 0) == values) }
         for pieceSize in [1 << 16, 1 << 20] {
             let pieces = Store(pieceSize: pieceSize)

@@ -23,11 +23,9 @@ struct PlannedStages: Sendable {
         self.request = request
         self.earlierStatistics = earlierStatistics
         shards = Array(plan.stages.joined())
-        costs = plan.stages.indices.map { stage in
-            plan.stages[stage].indices.map { shard in
-                ShardCost(
-                    label: plan.stages[stage][shard].label, cost: Int(min(1e6 * plan.seconds[stage][shard], 1e15)),
-                    memory: plan.memory[stage][shard])
+        costs = zip(plan.stages, plan.estimates).map { stage, estimates in
+            zip(stage, estimates).map { shard, estimate in
+                ShardCost(label: shard.label, cost: Int(min(1e6 * estimate.seconds, 1e15)), memory: estimate.memory)
             }
         }
         summary = PlanSummary(
