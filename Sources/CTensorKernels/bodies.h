@@ -1,5 +1,5 @@
-/* The body of every kernel, once. Each level's file inlines them under its own target attribute, and the vectoriser does the
- * rest. */
+/* The body of every kernel. Each level's file inlines them under its own target attribute and leaves the rest to the
+ * vectoriser. */
 #ifndef BODIES_H
 #define BODIES_H
 
@@ -41,9 +41,8 @@ INLINE float half_to_float(uint16_t h) {
     return float_of(u | sign);
 }
 
-/* What a NaN's sign and payload are after arithmetic depends on the processor, and on which operand the compiler put first. So
- * each narrow type, and float32 and float64 in narrow_f32 and narrow_f64, has one pattern for it: the positive quiet one, in e5m2
- * all bits set as in PyTorch. */
+/* A NaN's sign and payload after arithmetic depend on the processor and on the order of operands that the compiler chose. So the
+ * narrow_ kernels write one pattern per type: the positive quiet NaN; in e5m2 all bits set, as PyTorch does. */
 INLINE uint16_t float_to_half(float x) {
     const uint32_t u = bits_of(x), sign = (u >> 16) & 0x8000, m = u & MAGNITUDE;
     const uint32_t normal = (m + ((m >> 13) & 1) + 0xfff - (112u << 23)) >> 13;
@@ -58,7 +57,7 @@ INLINE uint16_t float_to_bfloat(float x) {
     return (uint16_t)((u & MAGNITUDE) > 0x7f800000 ? 0x7fc0 : rounded);
 }
 
-/* Of eight bits: sign, exponent and mantissa. e4m3 has no infinity, its largest pattern alone is NaN. */
+/* Eight bits: sign, exponent, mantissa. e4m3 has no infinity; only its largest pattern is NaN. */
 INLINE float e4m3_to_float(uint8_t b) {
     const uint32_t sign = (uint32_t)(b & 0x80) << 24, m = b & 0x7f;
     const uint32_t normal = (m << 20) + (120u << 23); /* exponent bias 7 -> 127 */
@@ -75,7 +74,7 @@ INLINE uint8_t float_to_e4m3(float x) {
     return (uint8_t)(m > 0x7f800000 ? 0x7f : code);
 }
 
-/* e5m2 is the upper half of a half. */
+/* e5m2 is the upper byte of an f16. */
 INLINE float e5m2_to_float(uint8_t b) { return half_to_float((uint16_t)(b << 8)); }
 
 INLINE uint8_t float_to_e5m2(float x) {
@@ -159,10 +158,10 @@ INLINE void axpy(float a, const float *x, float *target, size_t n) {
     for (size_t i = 0; i < n; i++) target[i] = a * x[i] + target[i];
 }
 
-/* Elements that a loop over several vectors takes at a time: its sums stay in registers and the first cache. */
+/* Elements per step of a loop over several vectors, so that the sums stay in registers and the L1 cache. */
 enum { TILE = TK_TILE };
 
-/* Of a tile on the stack, which else begins anywhere: vectors that lie across two cache lines take twice the time. */
+/* Aligns a tile on the stack: vectors that straddle two cache lines take twice as long. */
 #define CACHE_ALIGNED _Alignas(64)
 
 /* --- reductions -------------------------------------------------------------------------------------------------- */

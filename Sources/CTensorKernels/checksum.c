@@ -4,7 +4,7 @@
 
 enum { CASTAGNOLI_REVERSED = (int)0x82f63b78 };
 
-/* table[k][b]: what byte b contributes when k more bytes follow it in a group of eight. */
+/* table[k][b]: the contribution of byte b when k more bytes follow in its group of eight. */
 static uint32_t table[8][256];
 
 __attribute__((constructor)) static void fill_table(void) {

@@ -1,8 +1,8 @@
-/* The loops over quantized and sparse task vectors: codes of one to eight bits, and bitmaps. Included by bodies.h, whose rules
- * hold here too.
+/* The loops over quantized and sparse task vectors: codes of one to eight bits, and bitmaps. Included by bodies.h; its rules
+ * apply.
  *
- * Eight codes of b bits fill b bytes, and so the low end of one 64-bit word: whatever the width, eight elements are one word's
- * work, by shifts whose counts and masks stay the same all along the loop. */
+ * Eight codes of b bits fill b bytes, the low end of one 64-bit word. So for any width, eight elements are handled in one word,
+ * by shifts whose counts and masks are constant throughout the loop. */
 #ifndef CODES_H
 #define CODES_H
 
@@ -12,7 +12,7 @@ typedef bool bool8 __attribute__((ext_vector_type(LANES)));
 
 /* --- range --------------------------------------------------------------------------------------------------------- */
 
-/* Lanes that the extremes are looked for in: comparisons wait for each other, and a few vectors of them do not. */
+/* Lanes of the search for extremes: comparisons within one vector wait for one another, those of several vectors do not. */
 enum { RANGE_LANES = 32 };
 
 INLINE bool range(const float *x, float *lowest, float *highest, size_t n) {
@@ -38,7 +38,7 @@ INLINE bool range(const float *x, float *lowest, float *highest, size_t n) {
         high[0] = high[lane] > high[0] ? high[lane] : high[0];
         bad[0] |= bad[lane];
     }
-    /* Which of two zeros was met first must not matter. */
+    /* The result must not depend on which of +0 and -0 came first. */
     *lowest = low[0] + 0.0f;
     *highest = high[0] + 0.0f;
     return !bad[0];
@@ -46,14 +46,14 @@ INLINE bool range(const float *x, float *lowest, float *highest, size_t n) {
 
 /* --- quantization -------------------------------------------------------------------------------------------------- */
 
-/* Adding these rounds small numbers to whole ones, half to even, which then stand in the low bits. */
+/* Adding one of these rounds a small number to an integer, half to even, and leaves the integer in the low bits. */
 #define ROUNDER 0x1p23f
 #define WIDE_ROUNDER 0x1p52
 
-/* Offsets from here on leave float32 too few bits to tell codes apart. */
+/* From this offset on, float32 has too few bits to tell codes apart. */
 #define FAR_OFFSET 0x1p20
 
-/* A bound and then a rounding, since bounds are whole; NaN goes to the lower bound. */
+/* Clamps, then rounds, which is the same since the bounds are integers; NaN becomes the lower bound. */
 INLINE float bounded(float v, float low, float high) {
     const float raised = v > low ? v : low;
     return raised < high ? raised : high;
@@ -76,7 +76,7 @@ INLINE void quantize(const float *restrict x, float factor, double offset, uint3
 
 /* --- grids ---------------------------------------------------------------------------------------------------------- */
 
-/* (code - zero) * step for codes of a byte each; in float64 where zero is so far off that float32 would lose the codes. */
+/* (code - zero) * step for codes of one byte each; in float64 where |zero| is so large that float32 would lose the codes. */
 INLINE void decode(const uint8_t *restrict codes, float step, double zero, float *restrict x, size_t n) {
     if (fabs(zero) < FAR_OFFSET) {
         const float origin = (float)zero;
@@ -86,20 +86,20 @@ INLINE void decode(const uint8_t *restrict codes, float step, double zero, float
     }
 }
 
-/* The code of zero on a fitted grid: between the two of one bit, else a code of its own, above which there is one less than below
- * it. */
+/* The position of zero on a fitted grid: halfway between the two one-bit codes; else a code of its own, with one code fewer above
+ * than below. */
 INLINE float fitted_zero(size_t bits) { return bits == 1 ? 0.5f : (float)(1u << (bits - 1)); }
 
-/* The step, as a share of their root mean square, at which codes of so many bits err least on normally distributed numbers, and
- * shares of it that are tried: numbers are not normally distributed. */
+/* For each number of bits, the step with the least error on normally distributed numbers, as a fraction of their root mean
+ * square; and the multiples of that step that are tried, since real numbers are not normally distributed. */
 static const float normal_steps[] = {0, 1.596f, 1.15f, 0.62f, 0.345f, 0.19f, 0.105f, 0.057f, 0.031f};
 static const float tried_steps[] = {0.8f, 0.95f, 1.15f};
 enum { TRIED_STEPS = sizeof tried_steps / sizeof *tried_steps };
 
-/* Steps nearer to zero than this are none. */
+/* A step closer to zero than this counts as zero. */
 #define LEAST_STEP 0x1p-120f
 
-/* Products of the numbers with their codes, counted from zero, and of the codes: what a step is found by. */
+/* The sums of x * code and of code^2, with codes counted from the grid's zero: a step follows from them. */
 typedef struct moments {
     double product, square;
 } moments;
@@ -125,7 +125,7 @@ INLINE moments moments_of(const float *x, float step, float zero, float top, siz
     return (moments){sum_of_lanes(&product), sum_of_lanes(&square)};
 }
 
-/* The best step that was found for a group, and by how much it lowers the squared error. */
+/* The best step found for a group, and the reduction of the squared error that it brings. */
 typedef struct fit {
     float step;
     double gain;
@@ -139,15 +139,15 @@ INLINE void try_step(const float *x, float step, float zero, float top, size_t n
     if (gain > best->gain) *best = (fit){(float)(m.product / m.square), gain};
 }
 
-/* Rounded to the nearest bfloat16; 0 for what is next to nothing. */
+/* Rounded to the nearest bfloat16; 0 if negligible. */
 INLINE float stored_step(double x) {
     const float rounded = float_of((uint32_t)float_to_bfloat((float)x) << 16);
     return fabsf(rounded) >= LEAST_STEP && fabsf(rounded) < INFINITY ? rounded : 0;
 }
 
-/* Codes one group by the step that errs least, of a few that are tried and then improved by least squares. Its sign says on which
- * side the grid has one value more. What is stored is the step with which the product of the numbers and of what is read of them
- * is the numbers' own square, so that the vector is not shortened, but at most twice the former. */
+/* Quantizes one group with the step of least squared error, from a few candidates refined by least squares. The step's sign says
+ * on which side the grid has one more value. The stored step is rescaled so that <x, decoded> = <x, x>, which keeps the vector's
+ * length along x; the rescaling is at most a factor of two. */
 INLINE float fit_group(const float *restrict x, size_t bits, uint8_t *restrict codes, float *restrict decoded, size_t n) {
     const float top = (float)((1u << bits) - 1), zero = fitted_zero(bits);
     const double energy = dot(x, x, n);
@@ -224,7 +224,7 @@ INLINE uint64_t word_at(const uint8_t *p) {
     return word;
 }
 
-/* The word at p of a stream that ends at `end`, perhaps within the word. */
+/* Loads the word at p of a stream whose end may fall within the word. */
 INLINE uint64_t last_word(const uint8_t *p, const uint8_t *end) {
     uint64_t word = 0;
     for (int shift = 0; p < end && shift < 64; p++, shift += 8) word |= (uint64_t)*p << shift;
@@ -238,8 +238,7 @@ INLINE uint8_t code_at(const uint8_t *stream, uint64_t mask, size_t bits, size_t
     return (uint8_t)(pair >> shift & mask);
 }
 
-/* How eight codes spread from the low end of a word to its bytes, in three steps that each halve what is kept together, and
- * back. */
+/* Spreads eight codes from the low end of a word to its eight bytes, in three steps that each halve the runs, and back. */
 typedef struct spread {
     uint64_t bits, shift4, keep4, shift2, keep2, shift1, keep1;
 } spread;
@@ -256,7 +255,7 @@ INLINE spread spread_of(size_t bits) {
     };
 }
 
-/* Works on a word and on vectors of them. */
+/* For a word or a vector of words. */
 #define SPREAD(w, s) \
     do { \
         w = (w & s.keep4) | ((w << s.shift4) & (s.keep4 << 32)); \
@@ -275,7 +274,7 @@ INLINE void pack(const uint8_t *codes, size_t bits, uint8_t *stream, size_t n) {
     const spread s = spread_of(bits);
     uint8_t *const end = stream + (n * bits + 7) / 8;
     size_t i = 0;
-    /* Each store writes a whole word; the next one overwrites what is too much of it. */
+    /* Each store writes a whole word, whose surplus bytes the next store overwrites. */
     for (; i + 32 <= n && end - stream >= (ptrdiff_t)(3 * bits + 8); i += 32, stream += 4 * bits) {
         uint64x4 w = *(const uint64x4 *)(codes + i);
         GATHER(w, s);
@@ -309,7 +308,7 @@ INLINE void unpack(const uint8_t *stream, size_t bits, size_t first, uint8_t *co
     }
 }
 
-/* The eight codes at the low end of a word, as 32-bit numbers: four of them never take more than 32 bits. */
+/* The eight codes at the low end of a word, as 32-bit numbers: four codes never exceed 32 bits. */
 INLINE void codes_of(uint64_t word, size_t bits, uint32x8 *codes) {
     const uint32_t b = (uint32_t)bits;
     const uint32x8 halves = (uint32x8)(((uint64x4){} + word) >> (uint64x4){0, 0, 4 * bits, 4 * bits});
@@ -317,15 +316,15 @@ INLINE void codes_of(uint64_t word, size_t bits, uint32x8 *codes) {
     *codes = (both >> (uint32x8){0, b, 2 * b, 3 * b, 0, b, 2 * b, 3 * b}) & ((1u << b) - 1);
 }
 
-/* table[index] for eight indices, of which the low three bits count. */
+/* table[index & 7] for eight indices. */
 INLINE void look_up(const float8 *table, const uint32x8 *indices, float8 *found) {
     *found = __builtin_shufflevector(*table, (int32x8)(*indices & 7));
 }
 
-/* The numbers of at most eight codes lie in one register. */
+/* A table of at most eight numbers fits one register. */
 enum { TABLE_BITS = 3 };
 
-/* table[code] for codes of at most TABLE_BITS bits, whose eight begin at p, so often. */
+/* table[code] for groups of eight codes of at most TABLE_BITS bits, starting at p. */
 INLINE void look_up_eights(const uint8_t *p, size_t bits, const float8 *table, float *target, size_t eights) {
     const uint32_t b = (uint32_t)bits;
     const uint32x8 shifts = {0, b, 2 * b, 3 * b, 4 * b, 5 * b, 6 * b, 7 * b};
@@ -339,13 +338,13 @@ INLINE void look_up_eights(const uint8_t *p, size_t bits, const float8 *table, f
     }
 }
 
-/* How many whole eights of n codes can be read by words, none of which reaches beyond `end`. */
+/* The number of whole groups of eight, among n codes, that can be read by words without reading beyond `end`. */
 INLINE size_t eights_within(const uint8_t *p, const uint8_t *end, size_t bits, size_t n) {
     const size_t words = end - p >= 8 ? (size_t)(end - p - 8) / bits + 1 : 0;
     return n / LANES < words ? n / LANES : words;
 }
 
-/* Elements of one group, beginning at any element of the stream, which ends at `end`. */
+/* Decodes elements of one group, from any position of a stream that ends at `end`. */
 INLINE void dequantize_run(
     const uint8_t *stream, const uint8_t *end, size_t bits, size_t first, float step, float zero, float *target, size_t n) {
     const uint64_t mask = (1ull << bits) - 1;
@@ -377,7 +376,7 @@ INLINE void dequantize_groups(
     }
 }
 
-/* Codes that are unpacked before they are looked up in memory. */
+/* Codes unpacked per step before the lookup in memory. */
 enum { CODE_TILE = 256 };
 
 INLINE void dequantize_table(const uint8_t *stream, size_t bits, size_t first, const float *table, float *target, size_t n) {
@@ -390,7 +389,7 @@ INLINE void dequantize_table(const uint8_t *stream, size_t bits, size_t first, c
         }
         return;
     }
-    /* The whole table lies in two registers. */
+    /* The whole table fits two registers. */
     float padded[2 * LANES] = {0};
     memcpy(padded, table, sizeof *table << bits);
     const float8 low = *(const float8 *)padded, high = *(const float8 *)(padded + LANES);
@@ -429,12 +428,12 @@ INLINE uint8_t byte_of(const int32x8 *comparison) {
     return byte;
 }
 
-/* The other way round: all bits of a lane or none. */
+/* The inverse: all bits of a lane set, or none. */
 INLINE void lanes_of(uint8_t byte, int32x8 *lanes) {
     *lanes = (((int32x8){} + byte) & (int32x8){1, 2, 4, 8, 16, 32, 64, 128}) != 0;
 }
 
-/* Eight elements, or what is left of them and zeros. */
+/* Eight elements; the last group is padded with zeros. */
 INLINE void load_eight(const float *x, size_t n, float8 *lanes) {
     *lanes = (float8){0};
     if (n >= LANES) {
@@ -503,7 +502,7 @@ INLINE size_t compress(const float *x, const uint8_t *bits, float *target, size_
 INLINE size_t expand(const float *values, const uint8_t *bits, size_t first, float *target, size_t n) {
     const size_t skip = first % 8;
     size_t taken = 0, i = 0;
-    /* Eight values are loaded at a time, but none beyond the last. */
+    /* Values are loaded eight at a time, but never beyond the last. */
     const size_t all = count_bits(bits + first / 8, skip + n) - count_bits(bits + first / 8, skip);
     for (; i < n && (first + i) % LANES != 0; i++) target[i] = bit_at(bits, first + i) ? values[taken++] : 0.0f;
     for (; i + LANES <= n && taken + LANES <= all; i += LANES) {
@@ -515,7 +514,7 @@ INLINE size_t expand(const float *values, const uint8_t *bits, size_t first, flo
             taken += LANES;
             continue;
         }
-        /* The bits in eight groups of four, and in each group their number so far. */
+        /* The bits, in eight groups of four, and in each group the running count. */
         uint32_t ones = byte;
         ones = (ones | ones << 12) & 0xf000f;
         ones = (ones | ones << 6) & 0x3030303;
@@ -534,10 +533,10 @@ INLINE size_t expand(const float *values, const uint8_t *bits, size_t first, flo
 
 /* --- n of m -------------------------------------------------------------------------------------------------------- */
 
-/* In a block of no more than this, counting for each element what precedes it is the quickest. */
+/* For blocks up to this size, counting each element's predecessors is the quickest. */
 enum { SMALL_BLOCK = 32 };
 
-/* Signed, so that free positions come before taken ones, and then the larger magnitude. */
+/* Signed keys, so that free positions come before taken ones, then larger magnitudes first. */
 INLINE void block_keys(const float *x, const uint8_t *taken, int32_t *keys, size_t m) {
     for (size_t j = 0; j < m; j++) keys[j] = (int32_t)((bits_of(x[j]) & MAGNITUDE) | (taken[j] ? 1u << 31 : 0));
 }
@@ -549,7 +548,7 @@ INLINE void keep_of_small_block(const float *x, const uint8_t *taken, size_t n, 
     for (size_t j = 0; j < m; j += LANES) {
         const int32x8 own = *(const int32x8 *)(keys + j), lanes = {0, 1, 2, 3, 4, 5, 6, 7};
         int32x8 before = {0};
-        /* An equal key precedes those behind it. One less than a taken zero may be anything: zeros are not kept anyway. */
+        /* Among equal keys the earlier one comes first. Wrapping below a taken zero is harmless: zeros are never kept. */
         const int32x8 less = (int32x8)((uint32x8)own - 1);
         for (size_t k = 0; k < j; k++) before -= (int32x8){} + keys[k] > less;
         for (int k = 0; k < LANES; k++) before -= (int32x8){} + keys[j + k] > (int32x8)((uint32x8)own + (uint32x8)(lanes > k));
@@ -564,7 +563,7 @@ INLINE void keep_of_small_block(const float *x, const uint8_t *taken, size_t n, 
 }
 
 INLINE void keep_of_block(const float *x, const uint8_t *taken, size_t n, uint8_t *keep, size_t m) {
-    /* Of the usual sizes the compiler unrolls everything. */
+    /* For the usual sizes the compiler unrolls everything. */
     switch (m) {
         case 4: keep_of_small_block(x, taken, n, keep, 4); return;
         case 8: keep_of_small_block(x, taken, n, keep, 8); return;
@@ -578,8 +577,8 @@ INLINE void keep_of_block(const float *x, const uint8_t *taken, size_t n, uint8_
     }
     int32_t keys[TK_BLOCK_LIMIT];
     block_keys(x, taken, keys, m);
-    /* The n-th largest key, bit by bit: the largest number that n keys reach. Where exactly n reach it, the rest of its bits is
-     * idle. */
+    /* The n-th largest key, bit by bit: the largest number that at least n keys reach. Once exactly n keys reach it, the
+     * remaining bits do not matter. */
     uint32_t least = 1u << 31, reached = (uint32_t)m;
     for (int bit = 31; bit >= 0 && reached != n; bit--) {
         const uint32_t tried = least ^ 1u << bit;

@@ -1,5 +1,4 @@
-/* Kernels over elements as they are stored: decoded in tiles that stay in the first cache, so that no float32 copy of a source is
- * made. */
+/* Kernels over stored elements, decoded in tiles that stay in the L1 cache, so that no float32 copy of a source is needed. */
 
 INLINE void load_tile(const tk_vector *x, size_t at, float *restrict tile, size_t n) {
     switch (x->type) {
@@ -33,7 +32,7 @@ INLINE void difference(const tk_vector *x, const tk_vector *y, float *target, si
 INLINE void weighted_tile(
     const tk_vector *x, const float *weights, size_t models, float divisor, float *target, size_t at, size_t n) {
     CACHE_ALIGNED float own[TILE], sum[TILE];
-    for (size_t j = 0; j < n; j++) sum[j] = -0.0f; /* which leaves the sign of a zero that is added to it */
+    for (size_t j = 0; j < n; j++) sum[j] = -0.0f; /* -0 + x is x, for x = -0 too */
     for (size_t m = 0; m < models; m++) {
         const float weight = weights[m];
         load_tile(&x[m], at, own, n);
@@ -55,8 +54,8 @@ static const float no_base[TILE];
 
 typedef uint8_t flag8 __attribute__((vector_size(8), aligned(1)));
 
-/* What stays of entries less their base, times factor and weight: what lies in the band and is flagged, where there are a band
- * and flags. NaN that a flag drops remains, as 0 * NaN. */
+/* The kept entries of x - base, times factor and weight: those in the band (if there is one) and flagged (if there are flags).
+ * A NaN that is dropped remains NaN, as 0 * NaN. */
 INLINE void keep_tile(
     const tk_trimmed *part, const float *base, bool is_banded, const uint8_t *flags, float weight, float *restrict e, size_t n) {
     const uint32_t from = part->from, span = part->to - part->from;
@@ -71,7 +70,7 @@ INLINE void keep_tile(
     }
 }
 
-/* What stays of x - base, times the part's factor and the weight. What is beyond n means nothing. */
+/* The kept entries of x - base, times the part's factor and weight. Elements beyond n are undefined. */
 INLINE void kept_tile(const tk_trimmed *part, const float *base, float weight, float *restrict e, size_t at, size_t n) {
     const float *const b = part->is_difference ? no_base : base;
     const bool is_banded = part->from > 0 || part->to < MAGNITUDE;
@@ -133,7 +132,7 @@ INLINE void merge_trimmed(
     if (i < n) trimmed_tile(parts, models, base, how, buffer, target, i, n - i);
 }
 
-/* NaN that a flag drops remains, as 0 * NaN. */
+/* A NaN that is dropped remains NaN, as 0 * NaN. */
 INLINE void keep_flagged(const uint8_t *keep, float *restrict e, size_t n) {
     for (size_t j = 0; j < n; j++) e[j] *= keep[j] ? 1.0f : 0.0f;
 }
@@ -160,7 +159,7 @@ INLINE void magnitudes_tile(const tk_trimmed *part, const tk_vector *base, doubl
     }
 }
 
-/* The lane that comes first becomes lane 0. */
+/* Rotates the lanes so that the first one becomes lane 0. */
 INLINE void rotate_lanes(double8 *x, size_t first) {
     const double8 old = *x;
     for (size_t lane = 0; lane < LANES; lane++) (*x)[lane] = old[(lane + first) % LANES];
@@ -183,14 +182,14 @@ INLINE void add_magnitudes(const tk_trimmed *part, const tk_vector *base, size_t
 
 /* --- arcee_fusion -------------------------------------------------------------------------------------------------- */
 
-/* A tile, the lanes beyond n filled. */
+/* Loads a tile and pads the lanes beyond n. */
 INLINE void load_lanes(const tk_vector *x, size_t at, float fill, float *tile, size_t n) {
     if (n == TILE) return load_tile(x, at, tile, TILE);
     load_tile(x, at, tile, n);
     for (size_t j = n; j % LANES; j++) tile[j] = fill;
 }
 
-/* exp(x - top), zero in the lanes beyond n. */
+/* exp(x - top); zero in the lanes beyond n. */
 INLINE void softmax_lanes(const float *x, double top, double8 *e, size_t n) {
     *e = __builtin_convertvector(*(const float8 *)x, double8) - top;
     exp_lanes(e);
@@ -230,7 +229,7 @@ INLINE void divergence_tile(const tk_vector *x, const tk_vector *y, const double
         double8 p, q, log;
         softmax_lanes(a + j, s[0], &p, n - j);
         softmax_lanes(b + j, s[2], &q, n - j);
-        /* Beyond the end p and q are both 1e-8, and their logarithm is zero. */
+        /* Beyond n, p and q are both 1e-8, and log(p / q) is zero. */
         p = p * s[1] + 1e-8;
         q = q * s[3] + 1e-8;
         log_ratio(&p, &q, &log);

@@ -1,4 +1,4 @@
-/* The loops of the merge methods beyond sums and trims. Included by bodies.h, whose rules hold here too. */
+/* The loops of merge methods other than sums and trims. Included by bodies.h; its rules apply. */
 #ifndef MERGING_H
 #define MERGING_H
 
@@ -27,8 +27,7 @@ enum { PHILOX_ROUNDS = 10 };
 #define PHILOX_M0 0xd2511f53u
 #define PHILOX_M1 0xcd9e8d57u
 
-/* A key for each round, in every lane, and with it what the counter's upper three words, which hardly ever change, make of the
- * first rounds. */
+/* The key of each round, in every lane, and the first rounds of the counter's upper three words, which hardly ever change. */
 typedef struct philox_keys {
     uint64x8 k0[PHILOX_ROUNDS], k1[PHILOX_ROUNDS];
 } philox_keys;
@@ -49,13 +48,13 @@ INLINE void schedule_keys(uint64_t key, uint32_t stream, uint32_t high, philox_k
     }
 }
 
-/* Philox4x32-10 on eight counters at once. Words live in 64-bit lanes, where a product keeps both halves; what is above a word
- * means nothing. */
+/* Philox4x32-10 on eight counters at once. Words live in 64-bit lanes, so that a product keeps both halves; the upper half of a
+ * lane is undefined. */
 typedef struct philox_group {
     uint64x8 c0, c1, c2, c3;
 } philox_group;
 
-enum { FIRST_ROUND = 2 }; /* that is left when a group begins */
+enum { FIRST_ROUND = 2 }; /* the first round that is computed per group */
 
 INLINE void begin_group(const philox_keys *keys, uint32_t block, philox_group *c) {
     const uint64x8 counters = (uint64x8){0, 1, 2, 3, 4, 5, 6, 7} + (uint64_t)block; /* eight counters never straddle 2^32 */
@@ -156,7 +155,7 @@ INLINE void unpack_flags(const uint32_t *bits, uint8_t *flags, size_t n) {
 
 /* --- DELLA --------------------------------------------------------------------------------------------------------- */
 
-/* The draw below which the element of this rank (from 0) stays. Never decreases with the rank. */
+/* The element of this rank (from 0) is kept if its draw is below the result. Never decreases with the rank. */
 INLINE uint32_t rank_limit(size_t rank, size_t n, double lowest, double spread) {
     const double q = n > 1 ? (double)rank / (double)(n - 1) : 0.5, limit = (lowest + q * spread) * 4294967296.0;
     return limit >= 4294967295.0 ? 0xffffffffu : limit > 0 ? (uint32_t)limit : 0;
@@ -166,15 +165,16 @@ enum { RANK_SHIFT = 20, RANK_PARTS = 4, RANK_BUCKETS = 48, LAST_CLASS = RANK_PAR
 /* A table has RANK_STRIDE buckets. */
 enum { RANK_BUCKET_BITS = 6, RANK_STRIDE = TK_RANK_STRIDE };
 
-/* Classes of magnitudes, in order: eight of each power of two, those at a class's lower end apart, in an even class where all are
- * equal. That is where most differences of 16-bit numbers lie. Zeros have class 0 to themselves; class 5 takes all that is some
- * 2^11 times smaller than the largest. Four neighbouring classes are a bucket. */
+/* Classes of magnitudes, in order. Each power of two is cut into eighths, and the lower end of each eighth, where most
+ * differences of 16-bit numbers lie, is an (even) class of its own, whose members are all equal. Zeros have class 0 to
+ * themselves; class 5 takes everything more than about 2^11 times smaller than the largest. Four neighbouring classes form a
+ * bucket. */
 INLINE uint32_t rank_class(uint32_t magnitude) {
     return ((magnitude + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (magnitude >> RANK_SHIFT);
 }
 
-/* A class is noted with its place in the bucket in the two highest bits and the bucket in the others, so that the counts of
- * neighbouring buckets lie side by side. */
+/* A class number has the position within the bucket in its two highest bits and the bucket in the others, so that the counts of
+ * neighbouring buckets are adjacent. */
 INLINE void class_group(const float *x, uint16_t floor, uint8_t *classes) {
     const uint32x32 u = *(const uint32x32 *)x & MAGNITUDE;
     const uint32x32 wide = ((u + ((1u << RANK_SHIFT) - 1)) >> RANK_SHIFT) + (u >> RANK_SHIFT);
@@ -184,7 +184,7 @@ INLINE void class_group(const float *x, uint16_t floor, uint8_t *classes) {
     *(uint8x32 *)classes = class << RANK_BUCKET_BITS | class >> 2;
 }
 
-/* Fills the last 32 classes up with zeros. */
+/* Pads the last 32 classes with zeros. */
 INLINE void rank_classes(const float *x, uint8_t *classes, size_t n) {
     uint32_t most = 0;
     for (size_t i = 0; i < n; i++) {
@@ -201,9 +201,10 @@ INLINE void rank_classes(const float *x, uint8_t *classes, size_t n) {
     class_group(rest, floor, classes + i);
 }
 
-/* Of elements of which `first` lie in lower classes and `end` in lower classes or their own, one is kept whatever its rank within
- * the class where one more than the draw's high half is at most first * step + least; and it is dropped where that half is above
- * end * step + most. In float32, which is exact to a fortieth of that half's unit; the margin is twice that. */
+/* For an element with `first` elements in lower classes and `end` in lower classes or its own: if one more than the high half of
+ * its draw is at most first * step + least, the element is kept whatever its rank within the class; if the high half is above
+ * end * step + most, the element is dropped. In float32, which is exact to a fortieth of the half's unit; the margin is twice
+ * that. */
 typedef struct rank_scale {
     float step, least, most;
 } rank_scale;
@@ -213,7 +214,7 @@ INLINE rank_scale scale_ranks(size_t n, double lowest, double spread) {
     return (rank_scale){step, start - margin, start + margin - step};
 }
 
-/* Counts in several tables, so that equal neighbours do not wait for each other. */
+/* Counts in several tables, so that equal neighbours do not wait for one another. */
 INLINE void count_four(const uint8_t *classes, tk_rank_buffer *buffer) {
     uint32_t four;
     memcpy(&four, classes, sizeof four);
@@ -226,8 +227,8 @@ INLINE void count_classes(const uint8_t *classes, size_t n, tk_rank_buffer *buff
     for (; i < n; i++) buffer->counts[0][classes[i]]++;
 }
 
-/* Counts, and draws the words of the elements from first - first % 32 on. Counting waits for memory and drawing for products, so
- * that both together take hardly longer than either. */
+/* Counts, and draws the words of elements from first - first % 32 on. Counting is bound by memory and drawing by multiplication,
+ * so that both together take hardly longer than either alone. */
 INLINE void count_and_draw(const uint8_t *classes, size_t n, const tk_random *random, uint32_t *words, tk_rank_buffer *buffer) {
     philox_keys keys;
     uint64_t high = UINT64_MAX, block = random->first / DRAW_GROUP * DRAW_LANES;
@@ -250,14 +251,14 @@ INLINE void count_and_draw(const uint8_t *classes, size_t n, const tk_random *ra
     count_classes(classes + n / DRAW_GROUP * DRAW_GROUP, n % DRAW_GROUP, buffer);
 }
 
-/* A draw's highest byte, less 2^7, below surely[b] is kept in bucket b, that above possibly[b] dropped, whatever the rank within
- * the bucket. */
+/* With h the highest byte of an element's draw, less 2^7: an element of bucket b is kept if h < surely[b] and dropped if
+ * h > possibly[b], whatever its rank within the bucket. */
 typedef struct rank_tables {
     int8_t surely[RANK_STRIDE], possibly[RANK_STRIDE];
 } rank_tables;
 
-/* Sets below[c] to how many elements lie in lower classes, and the counts to zero again: clearing them in one go would take
- * longer. */
+/* Sets below[c] to the number of elements in lower classes, and resets the counts on the way, which is quicker than clearing them
+ * separately. */
 INLINE void add_counts(size_t n, rank_scale scale, tk_rank_buffer *buffer, rank_tables *tables) {
     const uint32x8 none = {0};
     uint32x8 below = none;
@@ -291,7 +292,7 @@ INLINE void add_counts(size_t n, rank_scale scale, tk_rank_buffer *buffer, rank_
         below += __builtin_shufflevector(sum, none, 7, 7, 7, 7, 7, 7, 7, 7);
     }
     buffer->below[RANK_BUCKETS] = (uint32_t)n;
-    /* Zero is zero, kept or not. */
+    /* A zero stays zero, kept or not. */
     tables->surely[0] = INT8_MAX;
     tables->possibly[0] = INT8_MIN;
 }
@@ -305,7 +306,7 @@ INLINE void look_up_buckets(const int8_t *table, const uint8x32 *buckets, int8x3
     *found = (high & is_high) | (low & ~is_high);
 }
 
-/* Decides what the bucket and the draw's highest byte decide of 32 elements. Returns a bit for each of the others. */
+/* Decides those of 32 elements that bucket and highest byte of the draw settle. Returns a bit for each of the others. */
 INLINE uint32_t decide_group(const uint8_t *classes, const uint32_t *draws, const rank_tables *tables, uint8_t *keep) {
     const uint8x32 buckets = *(const uint8x32 *)classes & (RANK_STRIDE - 1);
     const int8x32 u = (int8x32)(__builtin_convertvector(*(const uint32x32 *)draws >> 24, uint8x32) ^ 0x80);
@@ -317,7 +318,7 @@ INLINE uint32_t decide_group(const uint8_t *classes, const uint32_t *draws, cons
     return ~bits_of_bytes(&decided);
 }
 
-/* Decides what the class and the draw's high half decide of the open elements. The others stay in the list; returns how many. */
+/* Decides those open elements that class and high half of the draw settle. The others stay in the list; returns their number. */
 INLINE size_t keep_surely(
     const uint32_t *draws, const uint8_t *classes, rank_scale scale, const tk_rank_buffer *buffer, uint32_t *open,
     size_t count, uint8_t *keep) {
@@ -333,7 +334,7 @@ INLINE size_t keep_surely(
     return left;
 }
 
-/* How many of the bytes have this value. Reads up to 31 bytes more. */
+/* The number of bytes with this value. Reads up to 31 bytes beyond them. */
 INLINE size_t count_bytes(const uint8_t *bytes, uint8_t value, size_t n) {
     static const uint8x32 places = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
                                     16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
@@ -359,7 +360,7 @@ INLINE uint32_t rank_in_row(const float *x, size_t i, size_t n) {
     return rank;
 }
 
-/* By magnitude, equal ones by index: the items of one class come in order of index. */
+/* Sorts by magnitude, ties by index: the items of one class arrive in order of index. */
 INLINE void sort_items(uint64_t *items, uint64_t *buffer, size_t n) {
     if (n <= 32) {
         for (size_t i = 1; i < n; i++) {
@@ -388,10 +389,10 @@ INLINE void sort_items(uint64_t *items, uint64_t *buffer, size_t n) {
     }
 }
 
-/* With more open elements than this in a row, all of the row is put in order of classes; and in a class, it is sorted. */
+/* With more open elements than this, a whole row is ordered by class; within a class, the class is sorted. */
 enum { MANY_OPEN = 64, MANY_OPEN_IN_CLASS = 24 };
 
-/* The ranks of many open elements: keep holds 2 for them. */
+/* Ranks many open elements, for which `keep` holds 2. */
 INLINE void keep_open(
     const float *x, const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread,
     tk_rank_buffer *buffer, uint64_t *items, uint8_t *keep) {
@@ -419,8 +420,8 @@ INLINE void keep_open(
     }
 }
 
-/* Decides the open elements of classes of equal magnitudes, which rank by index: each counts on from the one of its class before
- * it. The others stay in the list, and keep holds 2 for them; returns how many. */
+/* Decides the open elements in classes of equal magnitudes, which rank by index: each rank counts on from the previous element of
+ * the class. The others stay in the list, with 2 in `keep`; returns their number. */
 INLINE size_t keep_equal(
     const uint32_t *draws, const uint8_t *classes, size_t n, double lowest, double spread, tk_rank_buffer *buffer,
     uint32_t *open, size_t count, uint8_t *keep) {
@@ -442,8 +443,8 @@ INLINE size_t keep_equal(
     return left;
 }
 
-/* Appends where the bits are. Few groups have more than one, which is what the loop is for: that there is one at all is no
- * branch. */
+/* Appends the positions of the set bits. The first is appended without a branch; the loop runs only for the few groups with more
+ * than one. */
 INLINE size_t append_places(uint32_t bits, size_t at, uint32_t *places, size_t count) {
     do {
         places[count] = (uint32_t)at + (bits ? (uint32_t)__builtin_ctz(bits) : 0);
@@ -453,7 +454,7 @@ INLINE size_t append_places(uint32_t bits, size_t at, uint32_t *places, size_t c
     return count;
 }
 
-/* Most elements are decided by the ranks that their class leaves possible; only the ranks of the others are looked for. */
+/* Most elements are decided by the range of ranks of their class; exact ranks are found only for the others. */
 INLINE void keep_by_rank(
     const float *x, const tk_random *random, uint32_t *draws, size_t n, double lowest, double spread, tk_rank_buffer *buffer,
     uint64_t *items, uint8_t *keep) {
@@ -584,7 +585,7 @@ INLINE void change_tile(
     for (size_t m = 0; m < models; m++) {
         const float *row = rows[m] + at, factor = factors[m];
         for (size_t j = 0; j < n; j++) {
-            /* Not "not above": NaN is no change by the formula, but must reach the result. */
+            /* Not `!(x > epsilon)`: by the formula NaN is no change, but NaN must reach the result. */
             const float own = fabsf(row[j]) <= epsilon ? 0.0f : row[j];
             changes[j] += fabsf(row[j]) > epsilon ? 1.0f : 0.0f;
             alone[j] += factor * own;
@@ -614,8 +615,8 @@ INLINE void nearswap(float t, const float *a, const float *b, float *target, siz
 
 typedef int64_t int64x8 __attribute__((vector_size(LANES * sizeof(int64_t))));
 
-/* The C library's exp and log may differ from machine to machine in the last bit; these do not, and they take eight at once.
- * exp for x <= 0 to 1e-14 (about e^-700 below -700): x = k ln 2 + r, Taylor in r. */
+/* The C library's exp and log may differ in the last bit between machines. These do not, and they compute eight at once.
+ * exp for x <= 0 to 1e-14 (about e^-700 below -700): x = k ln 2 + r, Taylor series in r. */
 INLINE void fixed_exp(double8 *x) {
     const double magic = 0x1.8p52;
     const int64x8 tiny = *x < -700.0;
@@ -638,7 +639,7 @@ INLINE void fixed_exp(double8 *x) {
     *x = p * (double8)(((uint64x8)shifted + 1023u) << 52);
 }
 
-/* The same to 3e-16 for -1/8 <= x <= 0: there nearly all weights of a row lie beside its largest. */
+/* exp to 3e-16 for -1/8 <= x <= 0, the range of nearly all weights of a row relative to its largest. */
 INLINE void near_exp(double8 *x) {
     const double8 r = *x;
     double8 p = (double8){} + 1.0 / 362880;
@@ -691,8 +692,8 @@ INLINE void exp_lanes(double8 *x) {
     }
 }
 
-/* log(p / q) to 1e-15: as 2 atanh f, f = (p - q)/(p + q), where all f are at most 1/32, which takes one division and five
- * terms. */
+/* log(p / q) to 1e-15 as 2 atanh f, f = (p - q)/(p + q). Where all |f| are at most 1/32, one division and five terms are
+ * enough. */
 INLINE void log_ratio(const double8 *p, const double8 *q, double8 *log) {
     const double8 f = (*p - *q) / (*p + *q), s = f * f;
     const int64x8 near = s <= 0x1p-10;
@@ -706,7 +707,7 @@ INLINE void log_ratio(const double8 *p, const double8 *q, double8 *log) {
     } else {
         *log = *p / *q;
         fixed_log(log);
-        *log += f - f; /* fixed_log makes a number of NaN */
+        *log += f - f; /* fixed_log turns NaN into a number; this restores it */
     }
 }
 

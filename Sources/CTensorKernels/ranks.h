@@ -1,10 +1,9 @@
-/* Counting magnitudes by their bit patterns, which order like them. Included by bodies.h, whose rules hold here too. */
+/* Counting magnitudes by their bit patterns, which sort in the same order. Included by bodies.h; its rules apply. */
 #ifndef RANKS_H
 #define RANKS_H
 
 INLINE void histogram_high(const float *x, uint32_t *bins, size_t n) {
-    /* A count that was just written is slow to be read again: neighbours, which are often equal, are counted in tables of their
-     * own. */
+    /* Reading back a count that was just written stalls. Neighbours are often equal, so they are counted in separate tables. */
     size_t i = 0;
     for (; i + TK_HIGH_TABLES <= n; i += TK_HIGH_TABLES) {
         for (size_t k = 0; k < TK_HIGH_TABLES; k++) bins[k * TK_HIGH_BINS + ((bits_of(x[i + k]) & MAGNITUDE) >> 16)]++;
@@ -25,8 +24,8 @@ INLINE size_t count_equal(const float *x, uint32_t pattern, size_t n) {
     return count;
 }
 
-/* Elements that count_window looks at together, and how many of them it notes without asking whether there are so many: a branch
- * that goes now this way and now that takes longer than a store. */
+/* The elements per step of count_window, and how many of them are noted unconditionally: an unpredictable branch costs more
+ * than a store. */
 enum { WINDOW_GROUP = 32, UNASKED = 2 };
 
 INLINE size_t count_window(const float *x, uint32_t low, uint32_t high, tk_window_counts *counts, uint32_t *notes, size_t n) {

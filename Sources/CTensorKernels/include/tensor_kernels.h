@@ -1,4 +1,4 @@
-/* The loops over tensor elements. No decisions are made here: which loop, over what, is the caller's business.
+/* The loops over tensor elements. They make no decisions: the caller chooses the loop and its operands.
  *
  * Every level computes the same bits: IEEE float32 and float64 without fused multiply-add, reductions with a fixed number of
  * lanes and a fixed order at the end. Raw tensor data may be unaligned; float32 scratch is aligned as float.
@@ -14,27 +14,27 @@
 
 enum {
     TK_HIGH_BINS = 1 << 15, /* a float32 magnitude has 31 bits: 15 high ones ... */
-    TK_HIGH_TABLES = 2,     /* tables of these, which add up */
+    TK_HIGH_TABLES = 2,     /* tables of high bins; their sum is the histogram */
     TK_LOW_BINS = 1 << 16,  /* ... and 16 low ones */
-    TK_RANK_STRIDE = 64, /* what DELLA counts a row's magnitudes by: up to so many buckets ... */
-    TK_RANK_CLASSES = 4 * TK_RANK_STRIDE, /* ... of four classes each */
-    TK_TILE = 64, /* elements that a loop over several vectors takes at a time */
-    TK_BLOCK_LIMIT = 1024, /* elements of a block of keep_of_blocks */
+    TK_RANK_STRIDE = 64, /* buckets, at most, into which DELLA sorts a row's magnitudes ... */
+    TK_RANK_CLASSES = 4 * TK_RANK_STRIDE, /* ... with four classes each */
+    TK_TILE = 64, /* elements per step of a loop over several vectors */
+    TK_BLOCK_LIMIT = 1024, /* largest block of keep_of_blocks, in elements */
 };
 
-/* The random words of the elements from first on, as draw gives them. */
+/* The random words of elements first, first + 1, ..., as made by `draw`. */
 typedef struct tk_random {
     uint64_t key;
     uint32_t stream;
     uint64_t first;
 } tk_random;
 
-/* What keep_by_rank counts with. The counts are zero at first, and left so; the rest means nothing between calls. */
+/* Scratch of keep_by_rank. `counts` must be zero on entry and is zero on return; `below` is undefined between calls. */
 typedef struct tk_rank_buffer {
     uint32_t counts[4][TK_RANK_CLASSES], below[TK_RANK_CLASSES];
 } tk_rank_buffer;
 
-/* What count_window adds to. */
+/* The counters of count_window. */
 typedef struct tk_window_counts {
     size_t above, at_high, at_low;
 } tk_window_counts;
@@ -42,35 +42,35 @@ typedef struct tk_window_counts {
 /* Element types of tk_vector. */
 enum { TK_F32, TK_BF16, TK_F16, TK_F64, TK_E4M3, TK_E5M2 };
 
-/* Elements as they are stored, decoded as they are needed. */
+/* Stored elements, decoded on the fly. */
 typedef struct tk_vector {
     const void *data;
     int32_t type;
 } tk_vector;
 
-/* One model's task vector, x - base or x itself, in merge_trimmed: what stays of it, times factor, times weight. */
+/* One model's task vector for merge_trimmed, x - base or x itself: the kept entries, times factor, times weight. */
 typedef struct tk_trimmed {
     tk_vector x;
     bool is_difference;
-    /* The magnitudes whose bit patterns lie in from...to stay ... */
+    /* Entries are kept whose magnitude's bit pattern lies in from...to ... */
     uint32_t from, to;
-    /* ... where this is not 0; NULL where everything is kept. */
+    /* ... and whose flag is not 0. NULL: all flags are set. */
     const uint8_t *_Nullable keep;
     float factor, weight;
 } tk_trimmed;
 
-/* How merge_trimmed combines what stays. */
+/* How merge_trimmed combines the kept entries. */
 typedef struct tk_combination {
-    /* By elected sign, as TIES does, else by sum. */
+    /* Elect a sign for each element, as TIES does; else sum. */
     bool consensus;
-    /* Of a consensus: divide by the sum of the agreeing weights. */
+    /* With consensus: divide by the sum of the agreeing weights. */
     bool normalize;
-    /* Of a sum: divide by this; 1 for none. */
+    /* Without consensus: divide the sum by this; 1 to leave the sum as it is. */
     float divisor;
     float lambda;
 } tk_combination;
 
-/* One instruction set's version of every loop. `n` counts elements. */
+/* All loops, compiled for one instruction set. `n` counts elements. */
 typedef struct tk_kernels {
     const char *name;
 
@@ -80,7 +80,7 @@ typedef struct tk_kernels {
     void (*widen_f64)(const void *source, float *target, size_t n);
     void (*widen_e4m3)(const void *source, float *target, size_t n);
     void (*widen_e5m2)(const void *source, float *target, size_t n);
-    /* Encoding from float32, to nearest even; what is too large becomes infinite, in e4m3 NaN; NaN becomes the one quiet NaN. */
+    /* Encoding from float32, to nearest even. Overflow gives infinity, in e4m3 NaN. Every NaN becomes the same quiet NaN. */
     void (*narrow_f16)(const float *source, void *target, size_t n);
     void (*narrow_bf16)(const float *source, void *target, size_t n);
     void (*narrow_f32)(const float *source, void *target, size_t n);
@@ -92,15 +92,16 @@ typedef struct tk_kernels {
     void (*subtract)(const float *x, const float *y, float *target, size_t n);
     /* target = x - y for stored elements; x may be target itself. */
     void (*difference)(const tk_vector *x, const tk_vector *y, float *target, size_t n);
-    /* target = the sum of weights * x over all models, divided by `divisor`; in order, every step rounded. */
+    /* target = the sum of weights * x over all models, in order, divided by `divisor`; every operation is rounded. */
     void (*weighted_sum)(const tk_vector *x, const float *weights, size_t models, float divisor, float *target, size_t n);
-    /* target = base + lambda * (combination of what stays of the task vectors), every step rounded. By consensus: the sum of the
-     * entries whose sign is that of the sum of all (zero counts as plus; a zero entry never agrees). NaN in any entry reaches the
-     * target. `buffer` holds TK_TILE elements a model. */
+    /* target = base + lambda * (combination of the task vectors' kept entries); every operation is rounded. With consensus, only
+     * entries with the sign of the sum of all entries are added (a zero sum counts as positive; a zero entry never agrees). A NaN
+     * in any entry makes the target NaN. `buffer` holds TK_TILE elements per model. */
     void (*merge_trimmed)(
         const tk_trimmed *parts, size_t models, const tk_vector *base, const tk_combination *how, float *buffer, float *target,
         size_t n);
-    /* Adds |x - base|, and what stays of it, to two sums of eight float64 lanes each, the first element to `lane`. */
+    /* Adds |x - base| of all entries to one sum, and of the kept entries to another. Each sum has eight float64 lanes; the first
+     * element goes to `lane`. */
     void (*add_magnitudes)(const tk_trimmed *part, const tk_vector *base, size_t lane, double *sums, size_t n);
     /* target += x */
     void (*add)(const float *x, float *target, size_t n);
@@ -113,119 +114,119 @@ typedef struct tk_kernels {
     void (*histogram_high)(const float *x, uint32_t *bins, size_t n);
     /* bins[low 16 bits] += 1 for the magnitudes whose high 15 bits are `high`; TK_LOW_BINS bins. */
     void (*histogram_low)(const float *x, uint32_t high, uint32_t *bins, size_t n);
-    /* Adds to `counts` how many magnitudes lie above the pattern `high`, at it, and at `low`, which is no larger. The patterns
-     * strictly between the two go to `notes`, in order; `notes` holds n + 1. Returns how many they are. */
+    /* Adds to `counts` the number of magnitudes above the pattern `high`, equal to `high`, and equal to `low` (low <= high). The
+     * patterns strictly between the two are written to `notes`, in order; `notes` holds n + 1. Returns their number. */
     size_t (*count_window)(const float *x, uint32_t low, uint32_t high, tk_window_counts *counts, uint32_t *notes, size_t n);
-    /* How many magnitudes have exactly this pattern. */
+    /* The number of magnitudes with exactly this pattern. */
     size_t (*count_equal)(const float *x, uint32_t pattern, size_t n);
 
-    /* The sum in float64 over eight lanes; the products are exact. */
+    /* The dot product, summed in float64 over eight lanes; the products are exact. */
     double (*dot)(const float *x, const float *y, size_t n);
 
-    /* target = a * x and target += a * x with a factor for each element; the latter in two roundings. */
+    /* Element-wise target = a * x, and target += a * x in two roundings. */
     void (*multiply)(const float *a, const float *x, float *target, size_t n);
     void (*multiply_add)(const float *a, const float *x, float *target, size_t n);
     /* sums[i] += x[i] * y[i], the product exact. */
     void (*add_products)(const float *x, const float *y, double *sums, size_t n);
 
-    /* Random words for the elements first, first + 1, ...: Philox4x32-10 (Salmon et al., SC 2011) under `key`. Element e has
-     * word e % 32 / 8 of the counter (e / 32 * 8 + e % 8, stream), so that eight counters fill eight lanes. */
+    /* Random words for elements first, first + 1, ...: Philox4x32-10 (Salmon et al., SC 2011) under `key`. Element e gets word
+     * e % 32 / 8 of the counter (e / 32 * 8 + e % 8, stream), so that eight counters fill eight lanes. */
     void (*draw)(uint64_t key, uint32_t stream, uint64_t first, uint32_t *draws, size_t n);
     /* keep[i] = whether the element's draw is below `limit`. */
     void (*flag_random)(uint64_t key, uint32_t stream, uint64_t first, uint32_t limit, uint8_t *keep, size_t n);
-    /* Flags of 0 and 1 to bits, 32 in each word, and back. */
+    /* Converts flags of 0 and 1 to bits, 32 per word, and back. */
     void (*pack_flags)(const uint8_t *flags, uint32_t *bits, size_t n);
     void (*unpack_flags)(const uint32_t *bits, uint8_t *flags, size_t n);
-    /* keep[i] = whether draws[i] / 2^32 < lowest + spread * q, q the rank of |x[i]| in the row from 0 (least) to 1, equal ones
-     * by index; q = 1/2 in a row of one; neither number is negative, nor their sum above 1. Either, where x[i] is zero. The draws
-     * are made from `random`, for which `draws` holds n + 62 words; where that is NULL, they are there. `items`
-     * holds 17 n + 31 bytes; n is at most 2^31 - 1. */
+    /* keep[i] = whether draws[i] / 2^32 < lowest + spread * q, where q is the rank of |x[i]| in the row, from 0 (smallest) to 1;
+     * ties are ranked by index, and q = 1/2 in a row of one. Requires lowest >= 0, spread >= 0, lowest + spread <= 1. Where x[i]
+     * is zero, keep[i] may be either. The draws are made from `random` into `draws`, which holds n + 62 words; if `random` is
+     * NULL, `draws` already holds them. `items` holds 17 n + 31 bytes; n is at most 2^31 - 1. */
     void (*keep_by_rank)(
         const float *x, const tk_random *_Nullable random, uint32_t *draws, size_t n, double lowest, double spread,
         tk_rank_buffer *buffer, uint64_t *items, uint8_t *keep);
-    /* target *= 1 where the key's pattern lies in from...to, else 0. */
+    /* target *= 1 where the pattern of the key's magnitude lies in from...to; target *= 0 elsewhere. */
     void (*keep_keyed)(const float *keys, uint32_t from, uint32_t to, float *target, size_t n);
 
-    /* target = mean over rows of (row - mean)^2 */
+    /* target = the variance over the rows: the mean of (row - mean)^2. */
     void (*variance)(const float *_Nonnull const *_Nonnull rows, size_t models, float *target, size_t n);
-    /* SCE's fusion: the weighted mean of the entries whose sign is that of the sum of all; the divisor is at least `floor`. */
+    /* SCE's fusion: the weighted mean of the entries with the sign of the sum of all; the divisor is at least `floor`. */
     void (*fuse_agreeing)(
         const float *_Nonnull const *_Nonnull rows, const float *weights, size_t models, float floor, float *target, size_t n);
-    /* alone[m] and shared[m] += how many entries of row m lie above epsilon where no other row does, and where another does. */
+    /* Counts the entries of row m above epsilon: into alone[m] where no other row is, into shared[m] where another row is. */
     void (*count_changes)(
         const float *_Nonnull const *_Nonnull rows, size_t models, float epsilon, uint32_t *alone, uint32_t *shared, size_t n);
-    /* target = the one entry above epsilon times its row's factor, or the mean of several. */
+    /* target = the entry above epsilon times its row's factor; where several rows have one, their mean. */
     void (*merge_changes)(
         const float *_Nonnull const *_Nonnull rows, const float *factors, size_t models, float epsilon, float *target, size_t n);
-    /* target = w b + (1 - w) a, w = t / |a - b| within 0...1 */
+    /* target = w b + (1 - w) a, with w = t / |a - b| clamped to 0...1. */
     void (*nearswap)(float t, const float *a, const float *b, float *target, size_t n);
 
-    /* exp for x <= 0 to 1e-14, the same bits everywhere. */
+    /* exp(x) for x <= 0, with a relative error below 1e-14 and the same bits everywhere. */
     double (*exponential)(double x);
     /* The largest element, and the sum of exp(x - largest). */
     void (*softmax_parts)(const tk_vector *x, size_t n, double *maximum, double *sum);
-    /* sum of p log(p / q), p = exp(x - s[0]) s[1] + 1e-8, q = exp(y - s[2]) s[3] + 1e-8 */
+    /* The sum of p log(p / q), with p = exp(x - s[0]) s[1] + 1e-8 and q = exp(y - s[2]) s[3] + 1e-8. */
     double (*divergence)(const tk_vector *x, const tk_vector *y, const double *s, size_t n);
     /* target = |x - y| * a */
     void (*importance)(float a, const tk_vector *x, const tk_vector *y, float *target, size_t n);
     /* target = y + (x - y) where |x - y| * a >= threshold, else y */
     void (*swap_important)(float a, float threshold, const tk_vector *x, const tk_vector *y, float *target, size_t n);
 
-    /* The lowest and the highest element, +0 for any zero; of none, infinities. Returns whether all are finite, else they mean
-     * nothing. */
+    /* The lowest and the highest element, with +0 for either zero; infinities if n is 0. Returns whether all elements are finite;
+     * if not, both results are undefined. */
     bool (*range)(const float *x, float *lowest, float *highest, size_t n);
-    /* codes = x * factor + offset, to the nearest whole number, half to even, within 0...highest; NaN gives 0. Product and sum
-     * are rounded to float32 each; where |offset| >= 2^20 the product is exact and the sum is rounded to float64. */
+    /* codes = x * factor + offset, rounded to the nearest integer (half to even) and clamped to 0...highest; NaN gives 0. Product
+     * and sum are each rounded to float32; if |offset| >= 2^20, the product is exact and the sum is rounded to float64. */
     void (*quantize)(const float *x, float factor, double offset, uint32_t highest, uint8_t *codes, size_t n);
-    /* A stream of codes of 1 to 8 bits: code i is the bits i * bits ..< (i + 1) * bits, bit k of the stream is bit k % 8 of byte
-     * k / 8. The last byte is filled up with zeros; bits of a code beyond its width are dropped. Nothing is read or written
-     * beyond that byte. */
+    /* Packs codes of 1 to 8 bits into a stream: code i occupies bits i * bits ..< (i + 1) * bits, and bit k of the stream is bit
+     * k % 8 of byte k / 8. The last byte is padded with zeros; a code's bits beyond its width are dropped. Nothing is read or
+     * written beyond the last byte. */
     void (*pack)(const uint8_t *codes, size_t bits, void *stream, size_t n);
-    /* target = table[code] for the codes first ..< first + n of a stream; the table has 2^bits elements. */
+    /* target = table[code] for codes first ..< first + n of a stream; the table has 2^bits elements. */
     void (*dequantize_table)(const void *stream, size_t bits, size_t first, const float *table, float *target, size_t n);
-    /* target = (code - zero) * step, in two roundings, the step that of the group of `group` elements (a power of two) that the
-     * element is in. steps begin with the group of `first`. */
+    /* target = (code - zero) * step, in two roundings, with one step per group of `group` elements (a power of two). `steps`
+     * begins with the group of element `first`. */
     void (*dequantize_groups)(
         const void *stream, size_t bits, size_t first, size_t group, const float *steps, float zero, float *target, size_t n);
-    /* target = (code - zero) * step for codes of a byte each; in float64 where |zero| >= 2^20. */
+    /* target = (code - zero) * step for codes of one byte each; in float64 if |zero| >= 2^20. */
     void (*decode)(const uint8_t *codes, float step, double zero, float *target, size_t n);
-    /* For each group of `group` elements (the last may be shorter), which are finite: codes on a grid whose zero is 1/2 for one
-     * bit, else 2^(bits - 1); the step from code to code, a bfloat16 number of either sign; and what will be read. A group of
-     * zeros has step 0. */
+    /* Quantizes each group of `group` finite elements (the last may be shorter) on a grid whose zero is at code 1/2 for one bit,
+     * else at 2^(bits - 1). Writes the step between codes (a bfloat16 number of either sign), the codes, and the values that they
+     * decode to. A group of zeros has step 0. */
     void (*fit_groups)(
         const float *x, size_t group, size_t bits, float *steps, uint8_t *codes, float *decoded, size_t n);
-    /* Sums in float64 over eight lanes: of |x|, of (x - y)^2. */
+    /* The sums of |x| and of (x - y)^2, in float64 over eight lanes. */
     double (*sum_of_magnitudes)(const float *x, size_t n);
     double (*squared_error)(const float *x, const float *y, size_t n);
 
-    /* Bitmaps are streams of codes of one bit. Set where x is not 0 (NaN is not); where |x| > a * |y|; where x and y are both
-     * above or both below 0. */
+    /* Bitmaps are streams of one-bit codes. Bits are set where x is not 0 (also where x is NaN); where |x| > a * |y|; where x
+     * and y are both above or both below 0. */
     void (*bits_nonzero)(const float *x, void *bits, size_t n);
     void (*bits_above)(float a, const float *x, const float *y, void *bits, size_t n);
     void (*bits_agreeing)(const float *x, const float *y, void *bits, size_t n);
-    /* How many of the first n bits are set. */
+    /* The number of set bits among the first n. */
     size_t (*count_bits)(const void *bits, size_t n);
-    /* target = 0 where the element's bit is not set, the first element's being bit `first`. */
+    /* target = 0 where the element's bit is clear; bit `first` belongs to the first element. */
     void (*apply_bits)(const void *bits, size_t first, float *target, size_t n);
-    /* The elements whose bits are set, in order. Returns how many they are. */
+    /* Writes the elements whose bits are set, in order. Returns their number. */
     size_t (*compress)(const float *x, const void *bits, float *target, size_t n);
-    /* The other way round: target = the next of the values where the bit is set, else 0. Returns how many values were taken. */
+    /* The inverse of compress: target = the next value where the bit is set, else 0. Returns the number of values consumed. */
     size_t (*expand)(const float *values, const void *bits, size_t first, float *target, size_t n);
-    /* Of each block of `block` elements (TK_BLOCK_LIMIT at most), keep = 1 at the `kept` largest magnitudes where taken is 0, of
-     * equal ones at the first; if there are fewer such elements, at the largest others too; but never at a zero. A shorter block
-     * at the end keeps `kept_at_end`. */
+    /* In each block of `block` elements (TK_BLOCK_LIMIT at most), sets keep = 1 for the `kept` largest magnitudes among elements
+     * with taken = 0, earlier ones first among equals. If there are too few of those, the largest taken ones fill up. Zeros are
+     * never kept. A shorter last block keeps `kept_at_end`. */
     void (*keep_of_blocks)(
         const float *x, const uint8_t *taken, size_t block, size_t kept, size_t kept_at_end, uint8_t *keep, size_t n);
 } tk_kernels;
 
-/* Runs everywhere. */
+/* Plain C, for any processor. */
 const tk_kernels *tk_portable(void);
 /* x86-64-v3 (AVX2) and x86-64-v4 (AVX-512); NULL on a processor without them. */
 const tk_kernels *_Nullable tk_v3(void);
 const tk_kernels *_Nullable tk_v4(void);
 
-/* CRC-32C (Castagnoli, RFC 3720) of `n` bytes, continuing from `crc` (0 to begin). By instruction where there is one, else by
- * table. */
+/* CRC-32C (Castagnoli, RFC 3720) of `n` bytes, continuing from `crc` (0 to begin). Uses the processor's instruction if it has
+ * one, else a table. */
 uint32_t tk_crc32c(uint32_t crc, const void *bytes, size_t n);
 uint32_t tk_crc32c_by_table(uint32_t crc, const void *bytes, size_t n);
 
