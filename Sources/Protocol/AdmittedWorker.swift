@@ -1,12 +1,11 @@
 import Core
 import Work
 
-/// A worker's connection as `CoordinatorSession` sees it: credit, blocks that are being stored, results that wait for them,
-/// fetches.
+/// The state of an admitted worker's connection: credit, blocks being stored, results that wait for blocks, and fetches.
 struct AdmittedWorker: Sendable {
     private(set) var lastHeard: Duration
     private var bytesReceived = 0
-    /// Bytes of block frames that arrived and are not stored yet.
+    /// Bytes of block frames received but not yet stored.
     private var owed = 0
     /// Blocks that are being stored.
     private var storing: [Attempt: Int] = [:]
@@ -14,7 +13,7 @@ struct AdmittedWorker: Sendable {
     private var heldResults: [Attempt: ShardDone] = [:]
     /// Output bytes, as the last heartbeat named them.
     private var progress: [Attempt: Int] = [:]
-    /// Why the worker wants to leave, as soon as no result is held.
+    /// The reason to close the connection once no result is held.
     private var goodbye: String?
     private var fetching = 0
     private var waitingFetches: [FetchRequest] = []
@@ -50,8 +49,8 @@ struct AdmittedWorker: Sendable {
         }
     }
 
-    /// The leases that a heartbeat names, and those of held results: to the worker they are over, but a slow disk must not end
-    /// them.
+    /// The leases that a heartbeat names and those of held results. The worker considers the latter finished, but they must not
+    /// expire because of a slow disk.
     private mutating func renewed(by beat: Heartbeat) -> [LeaseProgress] {
         let last = progress
         progress = Dictionary(beat.leases.map { ($0.attempt, $0.bytesDone) }) { $1 }

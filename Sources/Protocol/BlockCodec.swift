@@ -3,19 +3,19 @@ import Core
 package import NIOCore
 import TensorKernels
 
-/// How the bytes of a block are packed.
+/// The compression of a block.
 package enum BlockCodec: UInt8, Sendable, Hashable {
     case stored = 0
     /// Split into byte planes, then LZ4.
     case lz4Planes = 1
 
-    /// Bytes of the block that are tried before the whole is packed.
+    /// Bytes of the sample that is compressed to decide on the whole block.
     private static let sampleBytes = 64 << 10
-    /// Packing must save at least one byte in this many to be worth its time.
+    /// Compression must save at least one byte in this many to be worthwhile.
     private static let leastGain = 10
 
-    /// Writes a block's bytes at the end of `buffer`, packed if a sample from its middle says that it pays. Dense float data
-    /// never does, sparse and quantized data does.
+    /// Appends a block's bytes to `buffer`, compressed if a sample from the middle of the block compresses well: sparse and
+    /// quantized data does, dense floating-point data does not.
     static func pack(_ bytes: UnsafeRawBufferPointer, elementWidth: Int, to buffer: inout ByteBuffer) -> BlockCodec {
         let middle = (bytes.count - min(bytes.count, sampleBytes)) / 2 / elementWidth * elementWidth
         let sample = UnsafeRawBufferPointer(rebasing: bytes[middle..<min(bytes.count, middle + sampleBytes)])
@@ -27,7 +27,7 @@ package enum BlockCodec: UInt8, Sendable, Hashable {
         return .stored
     }
 
-    /// - Returns: `false`, and nothing written, when that gains too little.
+    /// - Returns: `false`, with nothing written, if compression gains too little.
     private static func compress(_ bytes: UnsafeRawBufferPointer, elementWidth: Int, to buffer: inout ByteBuffer) -> Bool {
         let limit = bytes.count - bytes.count / leastGain
         guard limit > 0 else { return false }
@@ -46,9 +46,9 @@ package enum BlockCodec: UInt8, Sendable, Hashable {
 /// A block as it crossed the wire.
 package struct PackedBlock: Sendable, Hashable {
     package let codec: BlockCodec
-    /// Bytes of an element, by which the planes are split.
+    /// The element width in bytes: the number of byte planes.
     package let elementWidth: UInt8
-    /// Bytes when unpacked.
+    /// Bytes after decompression.
     package let length: Int
     package let payload: ByteBuffer
 
@@ -59,10 +59,9 @@ package struct PackedBlock: Sendable, Hashable {
         self.payload = payload
     }
 
-    /// Calls `body` with the block's own bytes.
+    /// Calls `body` with the decompressed bytes.
     ///
-    /// - Throws: `protocolMismatch` when the payload does not unpack to exactly `length` bytes, which are also the most that is
-    ///   written.
+    /// - Throws: `protocolMismatch` unless the payload decompresses to exactly `length` bytes. No more than that is ever written.
     package func withUnpacked<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) throws -> Result {
         switch codec {
         case .stored:

@@ -19,7 +19,7 @@ package struct BlockFrame: Sendable, Hashable {
 
     private static let prefixBytes = 24
 
-    /// A frame with a block that is packed if that pays.
+    /// A frame with a block, compressed if worthwhile.
     package static func packing(
         _ bytes: UnsafeRawBufferPointer, elementWidth: Int, of attempt: Attempt, tensor: Int, offset: Int
     ) -> Frame {
@@ -29,11 +29,12 @@ package struct BlockFrame: Sendable, Hashable {
         return Frame(.block, body: body, of: attempt)
     }
 
-    /// A frame with a block that is written where it is sent from.
+    /// A frame whose block `fill` writes straight into the send buffer.
     ///
     /// - Parameters:
-    ///   - buffer: memory to use again, where nobody else holds it.
-    ///   - fill: writes the `length` bytes, and says how far it has come, so that what it wrote is checked while it is in cache.
+    ///   - buffer: memory to reuse if nothing else refers to it.
+    ///   - fill: writes the `length` bytes and reports its progress, so that the checksum is computed while the bytes are in
+    ///     cache.
     package static func storing(
         _ length: Int, of attempt: Attempt, tensor: Int, offset: Int, in buffer: consuming ByteBuffer = ByteBuffer(),
         fill: (UnsafeMutableRawPointer, _ filled: (Int) throws -> Void) throws -> Void
@@ -70,7 +71,7 @@ package struct BlockFrame: Sendable, Hashable {
         body.writeInteger(UInt16(0))
     }
 
-    /// - Throws: `protocolMismatch` for a body that is no block.
+    /// - Throws: `protocolMismatch` if the body is not a block.
     package init(_ frame: Frame) throws(TesseraError) {
         var body = frame.body
         guard

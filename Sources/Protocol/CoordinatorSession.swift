@@ -2,7 +2,7 @@ import Core
 import TensorKernels
 import Work
 
-/// The coordinator's end of one connection: a value that decides what each frame means and what is answered.
+/// The coordinator's end of one connection: a value that interprets each frame and decides the answer.
 ///
 /// ```
 /// greeting ──hello──▶ worker ──silence, overrun, nonsense──▶ closed
@@ -10,24 +10,24 @@ import Work
 ///     └──refusal, silence──▶ closed
 /// ```
 package struct CoordinatorSession: Sendable {
-    /// What the driver does next, in order.
+    /// The driver's next actions, in order.
     package enum Action: Sendable, Equatable {
         case send(Message)
         /// The peer is admitted: accept these frames from now on.
         case allow(FrameLimits)
-        /// A worker that may be given leases.
+        /// A worker has joined and may be given leases.
         case admit(Hello)
         case renew([LeaseProgress])
         /// Store the block that was received. Blocks may be stored at the same time and in any order.
         case store
-        /// A result whose blocks are all stored.
+        /// A shard's result has arrived and all its blocks are stored.
         case finished(ShardDone)
         case failed(ShardFailed)
         case fetch(FetchRequest)
         case drain
-        /// A client's request, to be answered by one message.
+        /// Answer a client's request with one message.
         case request(Message)
-        /// Close the connection; nothing more is done for it.
+        /// Close the connection. No action follows.
         case close(reason: String)
     }
 
@@ -74,16 +74,16 @@ package struct CoordinatorSession: Sendable {
         return withWorker { $0.receivedBlock(byteCount: byteCount, of: attempt, at: now) }
     }
 
-    /// The block is stored or dropped; the worker may send as much again.
+    /// The block has been stored or dropped: returns its credit to the worker.
     package mutating func storedBlock(byteCount: Int, of attempt: Attempt) -> [Action] {
         withWorker { $0.storedBlock(byteCount: byteCount, of: attempt) }
     }
 
-    /// A fetch is answered, and the answer has left.
+    /// The answer to a fetch has been sent.
     package mutating func answeredFetch() -> [Action] { withWorker { $0.answeredFetch() } }
 
-    /// - Parameter bytesReceived: all bytes of this connection so far. Any byte is a sign of life, also one of an unfinished
-    ///   frame.
+    /// - Parameter bytesReceived: all bytes received on this connection so far. Every byte counts as a sign of life, even within
+    ///   an unfinished frame.
     package mutating func tick(at now: Duration, bytesReceived: Int) -> [Action] {
         switch state {
         case .greeting(let deadline) where now >= deadline: return close("no hello in time")

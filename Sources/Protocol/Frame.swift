@@ -1,7 +1,7 @@
 package import NIOCore
 import TensorKernels
 
-/// What a frame carries.
+/// The type of a frame's body.
 package enum FrameType: UInt16, Sendable, CaseIterable {
     /// A JSON message (`Message`).
     case control = 1
@@ -27,9 +27,9 @@ package struct FrameHeader: Sendable, Hashable {
     package var type: FrameType
     package var bodyLength: Int
     package var bodyChecksum: UInt32
-    /// The shard of a block; zero for anything else.
+    /// The shard of a block; zero in other frames.
     package var stream: UInt32
-    /// Of a block's attempt; zero for anything else.
+    /// The epoch of a block's attempt; zero in other frames.
     package var incarnation: UInt32
     /// Counts the frames of one direction of a connection, from 0.
     package var sequence: UInt64
@@ -60,11 +60,11 @@ package struct FrameHeader: Sendable, Hashable {
 
     private static let checksumOffset = 12
 
-    /// Reads the header at the reader index, which moves behind it.
+    /// Reads the header at the reader index and moves the index past it.
     ///
     /// - Returns: `nil` while fewer than 64 bytes have arrived.
-    /// - Throws: `FrameError` for what is no header of this protocol version. The body's length is the sender's claim
-    ///   (`FrameLimits`).
+    /// - Throws: `FrameError` unless the bytes are a header of this protocol version. The body's length is not checked here
+    ///   (see `FrameLimits`).
     package init?(readFrom buffer: inout ByteBuffer) throws(FrameError) {
         let start = buffer.readerIndex
         guard let magic: UInt32 = buffer.getInteger(at: start, endianness: .little) else { return nil }
@@ -102,7 +102,7 @@ package struct FrameHeader: Sendable, Hashable {
     }
 }
 
-/// One unit of the protocol: a header and its body, both proved by checksums.
+/// One unit of the protocol: a header and a body, each with a checksum.
 package struct Frame: Sendable, Hashable {
     package var header: FrameHeader
     package let body: ByteBuffer

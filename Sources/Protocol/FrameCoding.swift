@@ -1,15 +1,15 @@
 package import NIOCore
 import TensorKernels
 
-/// Cuts a byte stream into frames, from pieces as they arrive.
+/// Splits a byte stream into frames as pieces of it arrive.
 ///
 /// The decoder keeps at most one frame, and allocates nothing for its body before the header's checksum holds and the length is
 /// within `limits`. A body is copied once, or not at all if it arrived in one piece.
 package struct FrameDecoder: Sendable {
     private var header: FrameHeader?
-    /// The beginning of the header, or of its body.
+    /// The received prefix of a header or body.
     private var kept = ByteBuffer()
-    /// Of the bytes taken so far, computed while they are in cache.
+    /// CRC-32C of the body so far, computed while the bytes are in cache.
     private var checksum: UInt32 = 0
     private var nextSequence: UInt64 = 0
 
@@ -17,7 +17,7 @@ package struct FrameDecoder: Sendable {
 
     package init(limits: FrameLimits = .all) { self.limits = limits }
 
-    /// The next frame that ends in `piece`, from which it is taken; `nil` once the rest of the piece is kept.
+    /// Takes the next frame that ends in `piece`; returns `nil` once the rest of `piece` has been buffered.
     package mutating func next(in piece: inout ByteBuffer) throws(FrameError) -> Frame? {
         if header == nil {
             guard var bytes = take(Limits.headerBytes, from: &piece) else {
@@ -68,7 +68,7 @@ package struct FrameEncoder: Sendable {
 
     package init() {}
 
-    /// The frame's header; its body follows as it is.
+    /// Writes the frame's header; the body follows unchanged.
     package mutating func encodeHeader(of frame: Frame) -> ByteBuffer {
         var header = frame.header
         header.sequence = nextSequence

@@ -1,7 +1,7 @@
 package import Core
 import NIOCore
 
-/// Why bytes from a peer are no frame. The connection is over: nothing says where the next frame would begin.
+/// Why bytes from a peer are not a frame. The connection must close, since the start of the next frame is unknown.
 package enum FrameError: Error, Sendable, Hashable {
     case notTessera(String)
     case damagedHeader
@@ -15,7 +15,7 @@ package enum FrameError: Error, Sendable, Hashable {
     case outOfOrder(expected: UInt64, found: UInt64)
     case truncated
 
-    /// What the bytes look like instead.
+    /// What the bytes look like instead of a frame.
     static func guess(_ buffer: ByteBuffer) -> String {
         let start = buffer.getString(at: buffer.readerIndex, length: 4) ?? ""
         if ["GET ", "POST", "HEAD", "PUT ", "OPTI", "DELE", "PRI "].contains(start) {
@@ -44,14 +44,13 @@ extension FrameError: CustomStringConvertible {
         }
     }
 
-    /// Whether the peer, or what lies between, garbled bytes. The end of a stream in the middle of a frame is a lost connection
-    /// instead.
+    /// Whether the peer or the network garbled the bytes. A stream that ends within a frame is a lost connection instead.
     package var isDamage: Bool { self != .truncated }
 
     /// The error as users see it.
     ///
-    /// - Parameter isGreeting: whether the peer has not said anything valid yet. Only then does the error tell what kind of peer
-    ///   it is, and another try is pointless. Later on, the error tells of a broken connection.
+    /// - Parameter isGreeting: whether the peer has not sent a valid frame yet. If so, the error describes the kind of peer, and
+    ///   a retry is pointless. Otherwise it describes a broken connection.
     package func asTesseraError(isGreeting: Bool) -> TesseraError {
         switch self {
         case .notTessera, .version, .unknownType, .reservedBits, .unexpectedType, .tooLarge:

@@ -1,10 +1,10 @@
-/// Which frames a receiver accepts from its peer, and how large their bodies may be.
+/// The frame types that a receiver accepts from its peer, and the largest bodies.
 ///
-/// A peer that is not admitted yet may send one small message and nothing else.
+/// Before admission, a peer may send one small message and nothing else.
 package struct FrameLimits: Sendable, Hashable {
     /// Bytes of a message.
     let messageBytes: Int
-    /// Frames that carry data.
+    /// The accepted frame types that carry data.
     let data: Set<FrameType>
 
     /// For a coordinator, from a peer that it has not admitted.

@@ -3,7 +3,7 @@ package struct JobID: Sendable, Hashable {
     package let high: UInt64
     package let low: UInt64
 
-    /// In frames that concern no job.
+    /// The id in frames that belong to no job.
     package static let none = JobID(high: 0, low: 0)
 
     package init(high: UInt64, low: UInt64) {
@@ -48,13 +48,13 @@ extension JobID: Codable {
     }
 }
 
-/// One attempt at one shard: what distinguishes a result that is wanted from one that comes too late.
+/// One attempt at one shard. Tells a current result from a stale one.
 package struct Attempt: Sendable, Hashable, Codable {
     package let job: JobID
     package let shard: Int
     /// Counts the leases of the shard since the coordinator started, from 1.
     package let epoch: UInt64
-    /// Which start of the coordinator leased the shard. Epochs begin again at 1 with each start.
+    /// The start of the coordinator that leased the shard. Epochs restart at 1 with each start.
     package let incarnation: UInt32
 
     package init(job: JobID, shard: Int, epoch: UInt64, incarnation: UInt32) {
@@ -66,7 +66,7 @@ package struct Attempt: Sendable, Hashable, Codable {
 }
 
 extension Attempt: Comparable {
-    /// By shard, then by epoch; the rest only tells different attempts apart.
+    /// Ordered by shard, then epoch; incarnation and job only break ties.
     package static func < (left: Attempt, right: Attempt) -> Bool {
         (left.shard, left.epoch, left.incarnation, left.job.high, left.job.low)
             < (right.shard, right.epoch, right.incarnation, right.job.high, right.job.low)

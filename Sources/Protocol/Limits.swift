@@ -1,7 +1,6 @@
 import Core
 
-/// Every bound of the protocol, by name and unit. A peer that exceeds one is refused before anything is allocated for it or
-/// computed from it.
+/// The bounds of the protocol. A peer that exceeds one is refused before anything is allocated or computed from its numbers.
 package enum Limits {
     // MARK: Frames
 
@@ -9,7 +8,7 @@ package enum Limits {
     package static let headerBytes = 64
     /// Bytes of JSON in a message.
     package static let controlBodyBytes = 4 << 20
-    /// Bytes of JSON in a message of a peer that is not admitted yet.
+    /// Bytes of JSON in a message before admission.
     package static let greetingBodyBytes = 64 << 10
     /// Bytes of a data frame's body: one block, or one range of a file, and what identifies it.
     package static let dataBodyBytes = TreeDigest.blockSize + 64
@@ -17,17 +16,17 @@ package enum Limits {
     package static let creditBytes = 4 * (headerBytes + dataBodyBytes)
     /// Bytes of a file that one request may ask for.
     package static let fetchBytes = TreeDigest.blockSize
-    /// Requests of one worker that are answered at the same time; further ones wait.
+    /// Fetches of one worker that are served at the same time; further ones wait.
     package static let fetchesAtOnce = 8
 
     // MARK: Time
 
-    /// How long establishing a connection may take.
+    /// The time limit for establishing a connection.
     package static let connecting = Duration.seconds(5)
-    /// How long a new connection may take until its hello or the answer to it arrives.
+    /// The time limit for the hello, and for the answer to it.
     package static let greeting = Duration.seconds(10)
     package static let heartbeatInterval = Duration.seconds(5)
-    /// A side gives up its peer after this many intervals without a byte.
+    /// Either side closes the connection after this many heartbeat intervals without a byte.
     package static let missedHeartbeats = 4
 
     // MARK: What messages say
@@ -36,7 +35,7 @@ package enum Limits {
     package static let connections = 4096
     /// Shards that one worker works on at the same time.
     package static let threads = 16_384
-    /// Bytes of anything: of a file, a tensor, a memory. Sums of 2^15 of them are exact.
+    /// Bytes of a file, a tensor or a memory. Sums of 2^15 such numbers cannot overflow.
     package static let byteCount = 1 << 48
     /// Elements of a tensor.
     package static let elementCount = 1 << 48

@@ -1,4 +1,4 @@
-/// What waits for the connection: control frames go before data, so that a heartbeat never stands behind a block.
+/// Frames waiting to be sent. Control frames overtake data, so that a heartbeat never waits behind a block.
 package struct OutboundQueue<Entry: Sendable>: Sendable {
     private var control: [Entry] = []
     private var data: [Entry] = []

@@ -1,4 +1,4 @@
-/// How long a worker waits before it tries again: doubling, with a random share so that many workers do not come at once.
+/// The delay before a worker reconnects: doubling, with random jitter so that many workers do not reconnect at once.
 package struct ReconnectBackoff: Sendable {
     private var failures = 0
     private static let first = Duration.milliseconds(200)

@@ -1,28 +1,28 @@
 package import Core
 
-/// The worker's end of its connection: a value that decides what each message means and when to speak.
+/// The worker's end of its connection: a value that interprets each message and decides what to send and when.
 ///
 /// ```
 /// greeting ──welcome──▶ working ──silence, goodbye──▶ closed
 ///     └──refusal, silence──▶ closed
 /// ```
 ///
-/// Draining is a part of working: asked for, confirmed by the coordinator (so that no lease can be on its way any more), and over
-/// when no lease is left.
+/// Draining is part of working: requested, then confirmed by the coordinator (after which no lease can be in flight), and
+/// complete when no lease is left.
 package struct WorkerSession: Sendable {
-    /// What the driver does next, in order.
+    /// The driver's next actions, in order.
     package enum Action: Sendable, Equatable {
         case send(Message)
-        /// The coordinator took this worker on.
+        /// The coordinator admitted this worker.
         case welcomed(Welcome)
         case start(Lease)
         /// Stop the attempt and forget it.
         case stop(Attempt)
         case credit(Int)
         case fetchFailed(FetchFailed)
-        /// The last lease is over and no other will come: say goodbye, and the coordinator closes.
+        /// The last lease has ended and no other will come: say goodbye; the coordinator then closes the connection.
         case drained
-        /// Close the connection. If the end is final, connecting again is pointless.
+        /// Close the connection. After a final close the worker must not reconnect.
         case close(TesseraError, isFinal: Bool)
     }
 
@@ -41,7 +41,7 @@ package struct WorkerSession: Sendable {
         var nextBeat: Duration
         let interval: Duration
         var beatCount = 0
-        /// Heartbeats without an answer so far: when each was sent, and the leases that it named.
+        /// Unanswered heartbeats: the time of each and the leases that it named.
         var unanswered: [Int: (at: Duration, named: [Attempt])] = [:]
         var leases: [Attempt: HeldLease] = [:]
     }
@@ -85,22 +85,22 @@ package struct WorkerSession: Sendable {
         }
     }
 
-    /// Something arrived that is no valid frame or message of a coordinator.
+    /// The peer sent something other than a valid frame or message of a coordinator.
     ///
-    /// As the first answer it tells that the other side is no coordinator for this build, and the end is final. Later on it tells
-    /// of a damaged connection, which the worker makes anew.
+    /// As the first answer, that means that the peer is no coordinator for this build, and the close is final. Later, it means a
+    /// damaged connection, and the worker reconnects.
     package mutating func garbled(_ error: TesseraError) -> [Action] {
         guard case .greeting = state else { return close(TesseraError(.unreachable, error.problem), isFinal: false) }
         return close(error, isFinal: error.code == .protocolMismatch)
     }
 
-    /// Like `garbled`, for what is no frame.
+    /// Like `garbled`, for bytes that are not a frame.
     package mutating func broke(_ error: FrameError) -> [Action] {
         if case .greeting = state { return garbled(error.asTesseraError(isGreeting: true)) }
         return close(error.asTesseraError(isGreeting: false), isFinal: false)
     }
 
-    /// The attempt ended here, one way or the other, and what there was to say about it has left.
+    /// The attempt has ended on this worker, and its result or failure has been sent.
     package mutating func ended(_ attempt: Attempt) -> [Action] {
         guard case .working(var working) = state else { return [] }
         working.leases[attempt] = nil
@@ -109,7 +109,7 @@ package struct WorkerSession: Sendable {
         return actions
     }
 
-    /// Take no more leases, and leave after the last one.
+    /// Accept no more leases, and leave after the last one.
     package mutating func drain() -> [Action] {
         guard case .working(var working) = state else {
             return close(TesseraError(.cancelled, "shutting down"), isFinal: false)
@@ -120,9 +120,9 @@ package struct WorkerSession: Sendable {
     }
 
     /// - Parameters:
-    ///   - bytesReceived: all bytes of this connection so far. Any byte is a sign of life, also one of an unfinished frame.
-    ///   - progress: of the leases that are at work, for the heartbeat that may be due. A heartbeat names every lease that has
-    ///     not `ended`, also leases that have not begun and leases whose result is still on its way.
+    ///   - bytesReceived: all bytes received on this connection so far. Every byte counts as a sign of life.
+    ///   - progress: the progress of running leases, for a heartbeat that may be due. A heartbeat names every lease that has not
+    ///     `ended`, including leases not yet started and leases whose result is still being sent.
     package mutating func tick(at now: Duration, bytesReceived: Int, progress: [LeaseProgress]) -> [Action] {
         switch state {
         case .greeting(let deadline) where now >= deadline:

@@ -7,12 +7,12 @@ package struct Connection: Sendable {
     private let channel: NIOAsyncChannel<Frame, Never>
     private let received: ReceivedBytes
 
-    /// Bytes of one read: many make a block, and they are still in the core's own cache when they are copied.
+    /// Bytes per read: a fraction of a block, so that the bytes are still in the core's cache when they are copied.
     private static let largestRead = 256 << 10
 
-    /// Makes a connection of a channel that carries bytes. To be called on the channel's event loop.
+    /// Turns a byte channel into a connection. Must be called on the channel's event loop.
     ///
-    /// - Parameter limits: what is accepted from the peer.
+    /// - Parameter limits: the frames accepted from the peer.
     package init(on channel: any Channel, limits: FrameLimits) throws {
         try channel.syncOptions?.setOption(
             .recvAllocator,
@@ -32,10 +32,10 @@ package struct Connection: Sendable {
 
     // MARK: Receiving
 
-    /// Bytes that have arrived, also those of unfinished frames.
+    /// Bytes received, including those of unfinished frames.
     package var bytesReceived: Int { received.total }
 
-    /// Accepts other frames from now on: before the answer to any frame that is sent later.
+    /// Changes the accepted frames. Takes effect before the peer can answer any frame sent later.
     package func allow(_ limits: FrameLimits) { channel.channel.triggerUserOutboundEvent(limits, promise: nil) }
 
     /// Calls `body` with the frames that arrive, and closes the connection when it returns.
@@ -68,16 +68,16 @@ package struct Connection: Sendable {
     /// Queues a frame.
     package func send(_ frame: Frame) { channel.channel.writeAndFlush(frame, promise: nil) }
 
-    /// Queues a frame, and calls `left` once nothing refers to its body any longer.
+    /// Queues a frame, and calls `left` once the frame's body is no longer referenced.
     package func send(_ frame: Frame, left: @escaping @Sendable () -> Void) {
         let promise = channel.channel.eventLoop.makePromise(of: Void.self)
         promise.futureResult.whenComplete { _ in left() }
         channel.channel.writeAndFlush(frame, promise: promise)
     }
 
-    /// Queues a frame, and waits until it has left.
+    /// Queues a frame and waits until it has been sent.
     ///
-    /// - Throws: `unreachable` when the connection ends before.
+    /// - Throws: `unreachable` if the connection ends first.
     package func sendAndWait(_ frame: Frame) async throws(TesseraError) {
         do {
             try await channel.channel.writeAndFlush(frame)
@@ -86,13 +86,13 @@ package struct Connection: Sendable {
         }
     }
 
-    /// Closes the connection; what is queued is lost.
+    /// Closes the connection. Queued frames are lost.
     package func close() { channel.channel.close(promise: nil) }
 }
 
 /// The frames of a connection, until it ends.
 ///
-/// - Throws: `FrameError` for bytes that are no frame, `unreachable` for a connection that broke.
+/// - Throws: `FrameError` for bytes that are not a frame, `unreachable` for a broken connection.
 package struct FrameStream: AsyncSequence, Sendable {
     fileprivate let frames: NIOAsyncChannelInboundStream<Frame>
 

@@ -12,10 +12,10 @@ package struct Listener: Sendable {
         self.host = host
     }
 
-    /// The address with the port that the system chose where 0 was asked for.
+    /// The bound address. If port 0 was requested, this has the port that the system chose.
     package var address: HostPort { HostPort(host: host, port: channel.channel.localAddress?.port ?? 0) }
 
-    /// Serves each connection in a task of its own, until `close` or cancellation, which ends the connections too.
+    /// Serves each connection in its own task until `close` or cancellation. Cancellation also ends the connections.
     ///
     /// - Parameter serve: called with the connection and its number, from 1.
     package func serve(_ serve: @escaping @Sendable (Connection, Int) async -> Void) async throws {
@@ -33,7 +33,7 @@ package struct Listener: Sendable {
         }
     }
 
-    /// Takes no more connections, and ends those there are.
+    /// Accepts no more connections and ends the open ones.
     package func close() { channel.channel.close(promise: nil) }
 }
 
@@ -44,7 +44,7 @@ final class Admission: Sendable {
 
     init(limit: Int) { self.limit = limit }
 
-    /// - Returns: `nil` when there are too many connections; the channel is then closed.
+    /// - Returns: `nil` if there are too many connections; the channel is then closed.
     func admit(_ channel: any Channel) throws -> Connection? {
         let count = open.wrappingAdd(1, ordering: .relaxed).newValue
         channel.closeFuture.whenComplete { [self] _ in open.wrappingSubtract(1, ordering: .relaxed) }

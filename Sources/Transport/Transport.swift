@@ -3,11 +3,11 @@ import NIOCore
 import NIOPosix
 package import Protocol
 
-/// How connections come about: the one place that names sockets and their options.
+/// Opens connections and ports. The only code that names sockets and their options.
 package enum Transport {
     /// Connects to a coordinator.
     ///
-    /// - Parameter limits: what is accepted from the coordinator.
+    /// - Parameter limits: the frames accepted from the coordinator.
     /// - Throws: `unreachable`, with the reason.
     package static func connect(
         to address: HostPort, timeout: Duration = Limits.connecting, limits: FrameLimits
@@ -26,7 +26,7 @@ package enum Transport {
 
     /// Opens a port.
     ///
-    /// - Parameter limit: connections at the same time; further ones are closed at once.
+    /// - Parameter limit: the largest number of simultaneous connections; further ones are closed at once.
     /// - Throws: `cannotCreate`, with the reason.
     package static func listen(
         on address: HostPort, limit: Int = Limits.connections
@@ -50,7 +50,7 @@ package enum Transport {
         }
     }
 
-    /// Why a connection cannot be made, or broke, in words.
+    /// The reason why a connection failed or broke, in words.
     static func reason(_ error: any Error) -> String {
         switch error {
         case let error as TesseraError: error.problem

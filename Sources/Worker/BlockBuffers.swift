@@ -2,11 +2,11 @@ import Core
 import NIOCore
 import Synchronization
 
-/// Buffer for one block for each thread that is writing one, of which no more is touched than a piece.
+/// One block-sized buffer per writing thread. No more than a piece of each is touched.
 final class BlockBuffers: Sendable {
     private let idle = Mutex<[Buffer]>([])
 
-    /// Owned by one thread at a time: whoever took it from `idle`.
+    /// Owned by the thread that took the buffer from `idle`.
     private final class Buffer: @unchecked Sendable {
         let bytes = UnsafeMutableRawPointer.allocate(byteCount: TreeDigest.blockSize, alignment: 4096)
         deinit { bytes.deallocate() }
@@ -19,7 +19,7 @@ final class BlockBuffers: Sendable {
     }
 }
 
-/// Memory of frames that have left, for the next ones.
+/// Memory of sent frames, reused for the next ones.
 final class FrameBuffers: Sendable {
     private let idle = Mutex<[ByteBuffer]>([])
 

@@ -3,8 +3,8 @@ import NIOPosix
 package import Operators
 import Synchronization
 
-/// The threads that compute, and the memory for the tensors that they work on. A shard occupies one thread; the loops of a large
-/// tensor are open to those that are idle.
+/// The compute threads, and the memory for the tensors that they work on. A shard occupies one thread; idle threads help with the
+/// loops of a large tensor.
 package struct ComputePool: Sendable {
     package let threads: Int
     package let memory: MemoryBudget
@@ -25,16 +25,16 @@ package struct ComputePool: Sendable {
 
     package func shutdown() async throws { try await pool.shutdownGracefully() }
 
-    /// The loops of one shard. `isCancelled` is asked before every piece of work.
+    /// The loops of one shard. `isCancelled` is checked before every iteration.
     package func loops(isCancelled: @escaping @Sendable () -> Bool) -> any ParallelRunner {
         SharedLoops(pool: pool, threads: threads, isCancelled: isCancelled)
     }
 }
 
-/// Loops whose caller does the work together with whichever threads of the pool have nothing else to do.
+/// Parallel loops, run by the caller together with idle threads of the pool.
 ///
-/// The helpers stand in the pool's queue behind the shards that are already there. One that comes late finds no index
-/// left and goes away, so the caller never waits for a thread that has not begun.
+/// Helpers queue behind the shards already in the pool's queue. A helper that starts late finds no index left and returns, so the
+/// caller never waits for a thread that has not started.
 struct SharedLoops: ParallelRunner {
     let pool: NIOThreadPool
     let threads: Int
@@ -70,7 +70,8 @@ struct SharedLoops: ParallelRunner {
             if count == 0 { finished.signal() }
         }
 
-        /// Takes indices until none is left. After a failure the rest are taken and skipped, so that the count adds up.
+        /// Takes indices until none is left. After a failure, the remaining indices are taken and skipped, so that the count adds
+        /// up.
         func work() {
             while true {
                 let index = next.wrappingAdd(1, ordering: .relaxed).oldValue

@@ -2,7 +2,7 @@ package import Core
 import Dispatch
 import Synchronization
 
-/// Holds threads back that have blocks to send, until the coordinator has stored enough of those before.
+/// Blocks sending threads until the coordinator has stored enough earlier blocks.
 package final class CreditGate: Sendable {
     private struct State {
         var credit = 0
@@ -18,14 +18,14 @@ package final class CreditGate: Sendable {
         wake { $0.credit += bytes }
     }
 
-    /// The connection is gone: nobody waits any longer.
+    /// The connection has closed: wakes all waiting threads.
     package func close() {
         wake { $0.isClosed = true }
     }
 
-    /// Waits for `bytes` of credit and uses them up.
+    /// Waits for `bytes` of credit and consumes them.
     ///
-    /// - Throws: `unreachable` once the connection is gone.
+    /// - Throws: `unreachable` once the connection has closed.
     package func take(_ bytes: Int) throws(TesseraError) {
         while true {
             let (isTaken, isClosed, turn): (Bool, Bool, DispatchSemaphore?) = state.withLock { state in

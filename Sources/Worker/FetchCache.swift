@@ -3,19 +3,19 @@ import Dispatch
 import Synchronization
 package import Work
 
-/// Asks another host for ranges of a file. Calls wait on the calling thread.
+/// Fetches ranges of a file from another host. Calls block the calling thread.
 package protocol RangeFetcher: Sendable {
     /// - Returns: exactly the bytes of `range` of `file`.
     func fetch(_ file: InputFile, _ range: Range<Int>) throws -> [UInt8]
 }
 
-/// Input files that this host does not have, read piece by piece from the coordinator and kept while there is memory.
+/// Input files that this host does not have, fetched piece by piece from the coordinator and cached while memory allows.
 ///
-/// Pieces are known by the file and its version, so that two jobs over one file share them, and a file that was replaced is
-/// fetched anew. The least recently used piece goes first; a reader keeps the piece that it holds alive. A piece is fetched once,
-/// however many threads ask for it at the same time.
+/// Pieces are keyed by file and version, so that two jobs over one file share them and a replaced file is fetched anew. The least
+/// recently used piece is evicted first; a reader keeps its current piece alive. A piece is fetched once, however many threads
+/// ask for it at the same time.
 package final class FetchCache: InputProvider {
-    /// A piece at most, and what is asked for unless memory is short: large enough to keep a fast link busy.
+    /// The largest piece, used unless memory is short: large enough to keep a fast link busy.
     package static let largestPiece = 4 << 20
 
     fileprivate struct Key: Hashable, Sendable {
@@ -28,7 +28,7 @@ package final class FetchCache: InputProvider {
         var coming: [Key: Arrival] = [:]
     }
 
-    /// What a reader finds: the piece, one that another thread is fetching, or an errand of its own.
+    /// The result of a lookup: a cached piece, a piece that another thread is fetching, or one that the caller has to fetch.
     private enum Found {
         case kept([UInt8])
         case coming(Arrival)
@@ -36,11 +36,11 @@ package final class FetchCache: InputProvider {
     }
 
     private let fetcher: any RangeFetcher
-    /// Bytes of one request, the unit of keeping.
+    /// Bytes of one request, the unit of caching.
     fileprivate let pieceBytes: Int
     private let contents: Mutex<Contents>
 
-    /// - Parameter capacity: bytes that may be kept, beside the pieces that readers hold.
+    /// - Parameter capacity: bytes to cache, not counting the pieces that readers hold.
     package init(fetcher: any RangeFetcher, capacity: Int, pieceBytes: Int = largestPiece) {
         self.fetcher = fetcher
         self.pieceBytes = pieceBytes
@@ -57,7 +57,7 @@ package final class FetchCache: InputProvider {
         case .missing(let arrival):
             let start = index * pieceBytes, file = file.file
             let result = Result { try fetcher.fetch(file, start..<min(file.size, start + pieceBytes)) }
-            // A failure is not kept: whoever asks next tries again.
+            // Failures are not cached: the next reader tries again.
             contents.withLock { contents in
                 contents.coming[key] = nil
                 if case .success(let piece) = result { contents.pieces.keep(piece, for: key, cost: piece.count) }
@@ -107,7 +107,7 @@ private final class Arrival: Sendable {
 
     func wait() throws -> [UInt8] {
         finished.wait()
-        // The next one who waits.
+        // Wakes the next waiting thread.
         finished.signal()
         return try result.withLock { $0 }?.get() ?? []
     }
@@ -143,6 +143,6 @@ private struct FetchedFile: ByteSource {
     /// Pieces are fetched when they are read.
     func prefetch(_ range: Range<Int>) {}
 
-    /// Pieces go when the cache is full.
+    /// Does nothing: pieces are evicted when the cache is full.
     func release(_ range: Range<Int>) {}
 }

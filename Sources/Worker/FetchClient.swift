@@ -5,7 +5,7 @@ import Protocol
 import Synchronization
 import Work
 
-/// Asks the coordinator for ranges of files; the calling thread waits for the answer.
+/// Fetches ranges of files from the coordinator; blocks the calling thread until the answer arrives.
 final class FetchClient: RangeFetcher {
     private final class Waiter: Sendable {
         let done = DispatchSemaphore(value: 0)
@@ -25,10 +25,10 @@ final class FetchClient: RangeFetcher {
 
     private let state = Mutex(State())
 
-    /// A connection is there, and takes requests.
+    /// A connection is open and takes requests.
     func open(_ send: @escaping @Sendable (Message) -> Void) { state.withLock { $0.send = send } }
 
-    /// The connection is gone: every request fails.
+    /// The connection has closed: every pending request fails.
     func close() {
         let waiters = state.withLock { state in
             state.send = nil

@@ -3,7 +3,7 @@ package import Protocol
 import Synchronization
 import Work
 
-/// Works on leased shards and knows how far each has come.
+/// Runs leased shards and tracks their progress.
 package final class LeaseRunner: Sendable {
     private let executor: ShardExecutor
     private let outputs: LocalOutputs
@@ -16,9 +16,9 @@ package final class LeaseRunner: Sendable {
         self.outputs = outputs
     }
 
-    /// Computes the shard and writes its blocks into the output, or sends them where the output is not to be seen.
+    /// Computes the shard and writes its blocks into the output, or sends them if this host cannot see the output.
     ///
-    /// - Returns: what came out; a failure; or `nil` when the lease was taken back meanwhile.
+    /// - Returns: a result or a failure; `nil` if the lease was revoked meanwhile.
     package func run(_ lease: Lease, returning: any ShardOutput) async -> Result<ShardDone, TesseraError>? {
         let progress = ShardProgress()
         active.withLock { $0[lease.attempt] = progress }
@@ -32,7 +32,7 @@ package final class LeaseRunner: Sendable {
         }
     }
 
-    /// Gives the attempt up at the next block.
+    /// Cancels the attempt at its next block.
     package func stop(_ attempt: Attempt) { active.withLock { $0[attempt]?.cancel() } }
 
     package func stopAll() {

@@ -3,33 +3,33 @@ package import Logging
 import Synchronization
 package import Work
 
-/// Opens inputs from this host's roots, and from elsewhere what the host does not have as the plan means it.
+/// Opens inputs from this host's roots, and fetches from the coordinator what this host lacks or holds in another version.
 ///
-/// A copy that is missing, differs from the plan's file or cannot be read is this host's own trouble: other hosts may have the
-/// right one, so the trouble must not fail the job.
+/// A local copy that is missing, differs from the planned file or cannot be read is a problem of this host. Other hosts may have
+/// the right file, so the problem must not fail the job.
 package final class LocalInputs: InputProvider {
     private let roots: Roots
-    /// Stands in for files that this host does not have.
+    /// Supplies files that this host does not have.
     private let fallback: (any InputProvider)?
-    /// Whether this is the host that planned, where a file's version means something and an error is final.
+    /// Whether this host made the plan. If so, file versions can be compared, and an error is final.
     private let isPlanningHost: Bool
-    /// What errors call this host.
+    /// The name of this host in errors.
     private let host: String
     private let log: Logger
     private let opened = Mutex<[InputFile: Opened]>([:])
 
     private struct Opened {
         let source: any ByteSource
-        /// Where this host has the file, and its identity then; `nil` for a file from elsewhere.
+        /// The path and identity of the local copy when opened; `nil` for a fetched file.
         let copy: (path: String, identity: String)?
     }
 
-    /// For the host that planned: its files are the plan's files, or the job is at fault.
+    /// For the host that made the plan: its files must be the planned files, or the job fails.
     package convenience init(planningHostWith roots: Roots) {
         self.init(roots: roots, fallback: nil, isPlanningHost: true, host: "", log: Self.silent)
     }
 
-    /// - Parameter host: what errors call this host.
+    /// - Parameter host: the name of this host in errors.
     package convenience init(
         roots: Roots, fallback: (any InputProvider)? = nil, host: String, log: Logger
     ) {
@@ -46,20 +46,20 @@ package final class LocalInputs: InputProvider {
 
     private static let silent = Logger(label: "tessera.inputs") { _ in SwiftLogNoOpLogHandler() }
 
-    /// - Throws: on the host that planned, what is wrong with the file. Elsewhere `inputMissing` or `io`, with the host's name,
-    ///   and what the fallback throws.
+    /// - Throws: on the host that made the plan, what is wrong with the file; elsewhere `inputMissing` or `io` with the host's
+    ///   name, and what the fallback throws.
     package func open(_ file: InputFile) throws -> any ByteSource {
         if let kept = opened.withLock({ $0[file] }), isCurrent(kept) { return kept.source }
         return try keep(openAnew(file), for: file)
     }
 
-    /// Lets go of every file, once no shard needs them.
+    /// Closes all files. Call when no shard needs them any longer.
     package func closeAll() { opened.withLock { $0.removeAll() } }
 
-    /// What a shard's failure means. If a copy of one of its inputs has changed or ended early since it was opened, the copy is
-    /// to blame and not used again.
+    /// Finds the cause of a shard's failure. If a local copy of an input has changed or been truncated since it was opened, the
+    /// copy is the cause and is not used again.
     ///
-    /// - Returns: `io`, with the host's name, if a copy is to blame; otherwise `error`.
+    /// - Returns: `io` with the host's name if a copy is the cause; otherwise `error`.
     func explain(_ error: TesseraError, of files: [InputFile]) -> TesseraError {
         guard !isPlanningHost, !error.code.isTransient else { return error }
         for file in files {
@@ -86,7 +86,7 @@ package final class LocalInputs: InputProvider {
         return ((try? roots.files.status(of: copy.path)) ?? nil)?.identity == copy.identity
     }
 
-    /// Whether the copy has not changed, and has its last byte.
+    /// Whether the copy is unchanged and its last byte can be read.
     private func isIntact(_ opened: Opened, _ file: InputFile) -> Bool {
         isCurrent(opened) && (try? opened.source.bytes(max(0, file.size - 1)..<file.size)) != nil
     }
@@ -118,7 +118,7 @@ package final class LocalInputs: InputProvider {
                 .badData, "the file was changed or replaced after the job was planned", file: path,
                 advice: "make sure that nobody writes the inputs during a merge, and run it again")
         }
-        // Between the two the file may have been replaced by a shorter one, which must not be mapped.
+        // The file may have been replaced by a shorter one in between, which must not be mapped.
         guard source.size == file.size else { throw TesseraError(.io, "was replaced while it was opened", file: path) }
         return Opened(source: source, copy: (path, source.identity))
     }

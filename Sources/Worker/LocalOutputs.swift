@@ -2,14 +2,14 @@ import Core
 import Protocol
 import Work
 
-/// Finds outputs in the making that this host sees, so that blocks need not go through the coordinator.
+/// Finds unfinished outputs that this host can write to, so that blocks need not go through the coordinator.
 package struct LocalOutputs: Sendable {
     package enum Mode: String, Sendable, CaseIterable {
-        /// Directly where that is possible and safe.
+        /// Write directly where that is possible and safe.
         case auto
-        /// Directly, or not at all.
+        /// Write directly or fail.
         case direct
-        /// Through the coordinator.
+        /// Send through the coordinator.
         case relayed = "return"
     }
 
@@ -18,17 +18,17 @@ package struct LocalOutputs: Sendable {
     private let machine = kernelIdentity()
     private let buffers = BlockBuffers()
 
-    /// - Parameter root: this host's name for the coordinator's output root, under which every output has to lie; `nil` allows
-    ///   any place.
+    /// - Parameter root: this host's path of the coordinator's output root, which must contain every output; `nil` allows any
+    ///   directory.
     package init(mode: Mode = .auto, root: String? = nil) {
         self.mode = mode
         self.root = root
     }
 
-    /// Opens what the shard writes to.
+    /// Opens the parts that the shard writes to.
     ///
-    /// - Returns: `nil` where blocks have to be sent.
-    /// - Throws: `cannotCreate` when they must not be sent and the output is not to be seen.
+    /// - Returns: `nil` if blocks must be sent to the coordinator.
+    /// - Throws: `cannotCreate` if blocks must be written directly and this host cannot see the output.
     func open(_ place: OutputPlace, of lease: Lease) throws(TesseraError) -> DirectOutput? {
         guard mode != .relayed else { return nil }
         let isSameKernel = machine != nil && machine == place.machine
@@ -38,7 +38,7 @@ package struct LocalOutputs: Sendable {
             for part in place.parts {
                 guard !part.name.contains("/") else { throw Self.suspicious(part.name) }
                 let file = try OutputFile(existing: "\(directory)/\(part.name)", size: part.size)
-                // Elsewhere neighbours of a block, which another host writes, could be lost.
+                // On other file systems, neighbouring bytes that another host writes could be lost.
                 guard mode == .direct || isSameKernel || file.isShareable else { return nil }
                 files[part.number] = file
             }
@@ -55,7 +55,7 @@ package struct LocalOutputs: Sendable {
 
     private func directory(of place: OutputPlace, job: JobID) throws(TesseraError) -> String {
         let path = if let root, let relative = place.relative { "\(root)/\(relative)" } else { place.directory }
-        // Whatever a coordinator says: a worker writes to nothing but the output of the job.
+        // Whatever the coordinator says, a worker writes only to the output of the job.
         guard path.hasSuffix(".partial-\(job)"), !path.split(separator: "/").contains("..") else { throw Self.suspicious(path) }
         if let root, !path.hasPrefix(root + "/") {
             throw TesseraError(.notAllowed, "the output lies outside the output root \(root)", file: path)
@@ -68,7 +68,7 @@ package struct LocalOutputs: Sendable {
     }
 }
 
-/// Writes blocks where they belong from the thread that made them.
+/// Writes blocks into the output's parts, on the thread that made them.
 struct DirectOutput: ShardOutput {
     /// By number.
     private let files: [Int: OutputFile]
@@ -76,12 +76,12 @@ struct DirectOutput: ShardOutput {
     private let buffers: BlockBuffers
     private let syncs: Bool
 
-    /// Small enough that the kernel finds in the cache what it copies, and that no thread waits long for another that writes the
-    /// same file.
+    /// Small enough that the kernel copies from cache, and that threads writing to the same file do not wait long for one
+    /// another.
     let pieceSize = 1 << 20
 
-    /// - Parameter syncs: whether the shard is made durable at its end, because the coordinator's machine cannot do that for this
-    ///   one.
+    /// - Parameter syncs: whether to sync the parts when the shard ends: on another machine than the coordinator's, whose own
+    ///   sync would not cover this machine's page cache.
     init(files: [Int: OutputFile], outputs: [OutputTensor], buffers: BlockBuffers, syncs: Bool) {
         self.files = files
         self.outputs = outputs

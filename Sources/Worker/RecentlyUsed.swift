@@ -1,4 +1,4 @@
-/// Values by key, the least recently used of which go first when there is no more space. Every operation takes constant time.
+/// A cache that evicts the least recently used values first. Every operation takes constant time.
 struct RecentlyUsed<Key: Hashable & Sendable, Value: Sendable>: Sendable {
     private struct Entry: Sendable {
         let key: Key
@@ -17,10 +17,10 @@ struct RecentlyUsed<Key: Hashable & Sendable, Value: Sendable>: Sendable {
     private var oldest: Int?
     private var newest: Int?
 
-    /// - Parameter capacity: what the costs of all values may add up to.
+    /// - Parameter capacity: the largest sum of the values' costs.
     init(capacity: Int) { self.capacity = capacity }
 
-    /// The value, which is now the most recently used.
+    /// The value, which becomes the most recently used.
     mutating func use(_ key: Key) -> Value? {
         guard let place = places[key], let value = entries[place]?.value else { return nil }
         if newest != place {
@@ -30,7 +30,7 @@ struct RecentlyUsed<Key: Hashable & Sendable, Value: Sendable>: Sendable {
         return value
     }
 
-    /// Keeps the value as the most recently used, or not at all where it alone is too large.
+    /// Inserts the value as the most recently used. A value whose cost exceeds the capacity is not kept.
     mutating func keep(_ value: Value, for key: Key, cost: Int) {
         if let place = places[key] { remove(place) }
         guard cost <= capacity else { return }

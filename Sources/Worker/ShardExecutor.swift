@@ -5,39 +5,39 @@ import TaskVectors
 package import TensorKernels
 package import Work
 
-/// Takes the finished blocks of a shard, from several threads at once.
+/// Receives the finished blocks of a shard, from several threads at once.
 package protocol ShardOutput: Sendable {
-    /// Bytes of the pieces in which blocks are best stored. A multiple of every step of `BlockSink.writeBlock`, at most a block.
+    /// The preferred size of a piece, in bytes: a multiple of every step of `BlockSink.writeBlock`, at most a block.
     var pieceSize: Int { get }
 
-    /// Keeps `bytes`, which begin at byte `offset` of the shard's output tensor `tensor`: a piece, or what is left of a block.
-    /// May wait; throws when they cannot be kept.
+    /// Stores `bytes`, a piece or the rest of a block, at byte `offset` of the shard's output tensor `tensor`. May block; throws
+    /// if the bytes cannot be stored.
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws
 
-    /// The same for bytes that `fill` writes. It reports how far it has come, so that what it wrote can be worked on while it is
-    /// in cache.
+    /// Stores bytes that `fill` writes. `fill` reports its progress, so that written bytes can be processed while they are in
+    /// cache.
     func store(
         byteCount: Int, tensor: Int, offset: Int,
         fill: (UnsafeMutableRawPointer, _ filled: (Int) throws -> Void) throws -> Void) throws
 
-    /// Called once, when all blocks of the shard are stored.
+    /// Called once, after all blocks of the shard are stored.
     func finish() throws
 }
 
-/// Gives workers the input files they need.
+/// Opens the input files of shards.
 package protocol InputProvider: Sendable {
-    /// The bytes of `file`, checked to be the file that the plan means.
+    /// Opens `file` and checks that it is the planned one.
     func open(_ file: InputFile) throws -> any ByteSource
 }
 
-/// How far a shard has come; read by heartbeats while the shard is at work.
+/// The progress of a shard, read by heartbeats while the shard runs.
 package final class ShardProgress: Sendable {
     private let done = Atomic(0)
     private let cancelled = Atomic(false)
 
     package init() {}
 
-    /// Bytes that are finished, as `TensorWork.progressByteCount` counts them.
+    /// Finished bytes, as `TensorWork.progressByteCount` counts them.
     package var bytesDone: Int { done.load(ordering: .relaxed) }
     package var isCancelled: Bool { cancelled.load(ordering: .relaxed) }
 
@@ -45,7 +45,7 @@ package final class ShardProgress: Sendable {
     func add(_ bytes: Int) { done.wrappingAdd(bytes, ordering: .relaxed) }
 }
 
-/// A shard in, blocks out.
+/// Computes shards: reads sources, runs operations, writes blocks.
 package struct ShardExecutor: Sendable {
     private let pool: ComputePool
     private let inputs: any InputProvider
@@ -59,7 +59,7 @@ package struct ShardExecutor: Sendable {
 
     /// Computes the shard on the pool.
     ///
-    /// - Returns: the digests of all blocks, and what was found.
+    /// - Returns: the digests of all blocks, and the statistics.
     /// - Throws: `TesseraError` naming the tensor, or `CancellationError` once `progress` was cancelled.
     package func run(_ work: ShardWork, output: any ShardOutput, progress: ShardProgress) async throws -> ShardResult {
         var shard = ShardAtWork()
@@ -70,14 +70,14 @@ package struct ShardExecutor: Sendable {
         }
     }
 
-    /// How far a shard has come.
+    /// The state of the loop over a shard's tensors.
     private struct ShardAtWork: Sendable {
         var finishedTensors = 0
         var digests: [[Digest]] = []
         var statistics: [TensorStatistics?] = []
-        /// What was taken for the next tensor.
+        /// The reservation for the next tensor.
         var memory: MemoryReservation?
-        /// Bytes of memory without which it cannot begin.
+        /// Bytes of memory that the next tensor needs before it can start.
         var missing: Int?
 
         var result: ShardResult {
@@ -85,7 +85,7 @@ package struct ShardExecutor: Sendable {
         }
     }
 
-    /// Computes one tensor after the other, until there is not memory enough for the next one, or none is left.
+    /// Computes tensors one by one until memory does not suffice for the next one, or none is left.
     private func advance(
         _ shard: ShardAtWork, of work: ShardWork, output: any ShardOutput, progress: ShardProgress
     ) throws -> ShardAtWork {
@@ -125,7 +125,7 @@ package struct ShardExecutor: Sendable {
         return shard
     }
 
-    /// Bytes of memory that all threads together may need for the tensor.
+    /// Bytes of memory that all threads together need for the tensor.
     private func memory(for tensor: TensorWork) throws(TesseraError) -> Int {
         let tiles = (tensor.elementCount + FixedTree.tileElements - 1) / FixedTree.tileElements
         let bytes = try tensor.cost().memory.byteCount(threads: max(1, min(pool.threads, tiles)))
@@ -137,8 +137,8 @@ package struct ShardExecutor: Sendable {
         return bytes
     }
 
-    /// The sources of the tensor that comes next, of which the disk is asked for the beginning; `nil` where there is something
-    /// wrong with them, which shows when it is their turn.
+    /// The sources of the next tensor, whose first bytes are prefetched; `nil` if they cannot be opened, which is reported when
+    /// the tensor is computed.
     private func prepared(_ tensor: TensorWork, in files: [any ByteSource]) -> [any ElementSource]? {
         guard let sources = try? tensor.openSources(in: files, kernels: kernels) else { return nil }
         ReadAhead(sources, count: tensor.elementCount).advance(to: 0)
@@ -173,7 +173,7 @@ package struct ShardExecutor: Sendable {
     }
 }
 
-/// Hashes each piece of a block while it is in cache, and passes it on.
+/// Hashes each piece of a block while the piece is in cache, and passes it on.
 private final class HashingSink: BlockSink {
     private let digests: Mutex<[Digest?]>
     private let tensor: Int
@@ -223,7 +223,7 @@ private final class HashingSink: BlockSink {
         progress.add(byteCount)
     }
 
-    /// - Throws: when the method left a block out: its own fault, caught before the result can be taken for whole.
+    /// - Throws: `internal` if the operation left out a block, before the result can be mistaken for complete.
     func finish() throws -> [Digest] {
         try digests.withLock { digests in
             try digests.enumerated().map { index, digest in

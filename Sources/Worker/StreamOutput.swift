@@ -2,10 +2,10 @@ import Core
 import Protocol
 import Transport
 
-/// Sends blocks to the coordinator as fast as it stores them.
+/// Sends blocks to the coordinator, no faster than the coordinator stores them.
 struct StreamOutput: ShardOutput {
     let attempt: Attempt
-    /// Bytes of an element of each tensor.
+    /// The element width of each tensor, in bytes.
     let widths: [Int]
     let gate: CreditGate
     let connection: Connection

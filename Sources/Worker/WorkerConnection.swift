@@ -5,7 +5,7 @@ import Synchronization
 import Transport
 import Work
 
-/// One connection to the coordinator, from hello to its end: performs what the session decides.
+/// One connection to the coordinator, from hello to close: carries out what the session decides.
 final class WorkerConnection: Sendable {
     /// Why a connection ended.
     struct Ending: Sendable {
@@ -38,10 +38,10 @@ final class WorkerConnection: Sendable {
         session = Mutex(WorkerSession(at: time.now()))
     }
 
-    /// How often the session looks at the time.
+    /// The interval at which the session checks the time.
     private static let tick = Duration.milliseconds(100)
 
-    /// Whether the coordinator took this worker on.
+    /// Whether the coordinator admitted this worker.
     var wasWelcomed: Bool { welcomed.withLock { $0 } }
 
     /// Works until the connection ends.
@@ -59,7 +59,7 @@ final class WorkerConnection: Sendable {
                     } catch {
                         self.note(Ending(error: TesseraError(wrapping: error)))
                     }
-                    // Threads that wait for credit or for a fetch would hold the group back.
+                    // Threads waiting for credit or for a fetch would keep the task group from ending.
                     self.stop()
                     group.cancelAll()
                 }
@@ -70,7 +70,7 @@ final class WorkerConnection: Sendable {
         return ending.withLock { $0 } ?? Ending(error: TesseraError(.unreachable, "the coordinator closed the connection"))
     }
 
-    /// Takes no more leases; the connection ends when the last one is over.
+    /// Accepts no more leases; the connection closes after the last one.
     func drain() { perform(session.withLock { $0.drain() }) }
 
     private func stop() {
@@ -155,7 +155,7 @@ final class WorkerConnection: Sendable {
         perform(session.withLock { $0.ended(lease.attempt) })
     }
 
-    /// Returns when the result has left: until then the lease is this worker's.
+    /// Returns once the result has been sent; until then the worker holds the lease.
     private func report(_ done: ShardDone, of lease: Lease) async {
         let result: Frame
         do throws(TesseraError) {

@@ -4,7 +4,7 @@ import Protocol
 import ServiceLifecycle
 package import Transport
 
-/// A worker process: connects to its coordinator, works, and comes back when the connection is lost.
+/// A worker process: connects to its coordinator, works, and reconnects when the connection is lost.
 package struct WorkerService: Service {
     private let settings: WorkerSettings
     private let time: TimeSource
@@ -23,10 +23,10 @@ package struct WorkerService: Service {
         self.log = log
     }
 
-    /// Works until it is told to shut down: gracefully, after its current shards; by cancellation, at once.
+    /// Works until shut down: gracefully after the current shards, or at once by cancellation.
     ///
-    /// - Throws: the coordinator's refusal, or `protocolMismatch` for an answer that is not a coordinator's. Nothing else is
-    ///   final: a worker survives every other end of a connection.
+    /// - Throws: the coordinator's refusal, or `protocolMismatch` if the peer is no coordinator. After any other end of a
+    ///   connection the worker reconnects.
     package func run() async throws {
         let pool = ComputePool(threads: settings.memory.threads, memory: settings.memory.tensors)
         let fetches = FetchClient()

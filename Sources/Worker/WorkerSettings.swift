@@ -1,10 +1,10 @@
 package import Protocol
 package import Work
 
-/// What a worker is told on its command line.
+/// The command-line settings of a worker.
 package struct WorkerSettings: Sendable {
     package enum Packing: String, Sendable, CaseIterable {
-        /// Where a link may be slower than the codec: not on loopback.
+        /// Compress where the link may be slower than the codec: not on loopback.
         case auto, always, never
     }
 
@@ -15,7 +15,7 @@ package struct WorkerSettings: Sendable {
     package var memory: WorkerMemory
     package var packing = Packing.auto
     package var outputs = LocalOutputs()
-    /// A wait before each shard, for demonstrations.
+    /// A delay before each shard, for demonstrations.
     package var pause = Duration.zero
 
     package init(coordinator: HostPort, roots: Roots, name: String, build: String, memory: WorkerMemory) {

@@ -1,7 +1,7 @@
 package import Core
 import TensorKernels
 
-/// The first message of either role: who connects, and what it speaks.
+/// The first message of a worker or client: its role, versions and capacity.
 package struct Hello: Sendable, Hashable, Codable {
     package enum Role: String, Sendable, Hashable, Codable {
         /// Takes shards.
@@ -14,16 +14,15 @@ package struct Hello: Sendable, Hashable, Codable {
     /// Protocol versions that the peer speaks.
     package var oldestVersion: Int
     package var newestVersion: Int
-    /// The arithmetic that the peer computes with.
+    /// The version of the peer's arithmetic.
     package var numericsVersion: Int
     package var build: String
-    /// What people call the peer.
+    /// The peer's name, for people.
     package var name: String
     package var threads: Int
-    /// Bytes that a worker may use.
+    /// The worker's memory limit in bytes.
     package var memory: Int
-    /// Bytes of them that are left for the tensors it works on; absent from a peer that does not say, which is taken at its word
-    /// for all.
+    /// The bytes of `memory` left for tensors being computed. If absent, all of `memory` is assumed.
     package var tensorMemory: Int?
 
     package init(
@@ -62,7 +61,7 @@ package struct Welcome: Sendable, Hashable, Codable {
     /// Numbers the connections of this coordinator.
     package let session: Int
     package let heartbeatMilliseconds: Int
-    /// Bytes of blocks that may be under way; see `Credit`.
+    /// The initial credit: bytes of blocks that may be in flight. See `Credit`.
     package let credit: Int
 
     package init(version: Int, build: String, session: Int, heartbeatMilliseconds: Int, credit: Int) {
@@ -84,7 +83,7 @@ extension Welcome {
     }
 }
 
-/// The coordinator's answer to a peer that it cannot work with; the connection ends with it.
+/// The coordinator's answer to a peer that it cannot work with. The connection then closes.
 package struct Refusal: Sendable, Hashable, Codable {
     package let error: TesseraError
 

@@ -1,6 +1,6 @@
 package import Core
 
-/// What a submitter may ask for beside the recipe.
+/// The options of a submitted job.
 package struct JobOptions: Sendable, Hashable, Codable {
     /// Replace an output that Tessera wrote.
     package var overwrite: Bool
@@ -12,7 +12,7 @@ package struct JobOptions: Sendable, Hashable, Codable {
     package var maxPartBytes: Int?
     /// Bytes of output in a shard; `nil` for the default.
     package var shardBytes: Int?
-    /// What random methods draw from; `nil` for the default, 0.
+    /// The seed of random methods; `nil` for the default, 0.
     package var seed: UInt64?
 
     package init(
@@ -32,9 +32,9 @@ package struct JobOptions: Sendable, Hashable, Codable {
 package struct Submit: Sendable, Hashable, Codable {
     /// The recipe's text.
     package let recipe: String
-    /// What error messages call the recipe.
+    /// The recipe's name in error messages.
     package let recipeName: String
-    /// Where relative paths of recipe and output begin.
+    /// The directory to which relative paths in the recipe and of the output refer.
     package let workingDirectory: String
     package let output: String
     package let options: JobOptions
@@ -60,7 +60,7 @@ extension Submit {
 
 package struct Submitted: Sendable, Hashable, Codable {
     package let job: JobID
-    /// What the plan remarks on.
+    /// The plan's notes and warnings.
     package let remarks: [String]
 
     package init(job: JobID, remarks: [String]) {

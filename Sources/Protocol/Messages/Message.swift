@@ -2,7 +2,7 @@ package import Core
 import FoundationEssentials
 import NIOCore
 
-/// Everything that is said in JSON: `{"type": "lease", "content": {...}}`. Unknown keys are ignored.
+/// The JSON messages: `{"type": "lease", "content": {...}}`. Unknown keys are ignored.
 package enum Message: Sendable, Hashable {
     case hello(Hello)
     case welcome(Welcome)
@@ -16,9 +16,9 @@ package enum Message: Sendable, Hashable {
     case credit(Credit)
     case fetch(FetchRequest)
     case fetchFailed(FetchFailed)
-    /// A worker takes no more leases and leaves when its last one is over. The coordinator answers `drain`; no lease follows.
+    /// The worker accepts no more leases and leaves after its last one. The coordinator answers `drain` and sends no more leases.
     case drain
-    /// The sender is about to close the connection, and why.
+    /// The sender is about to close the connection, with the reason.
     case goodbye(String)
     case submit(Submit)
     case submitted(Submitted)
@@ -93,7 +93,7 @@ extension Message: Codable {
         }
     }
 
-    /// What the message is called on the wire.
+    /// The message's type on the wire.
     package var name: String {
         switch self {
         case .hello: "hello"
@@ -122,7 +122,7 @@ extension Message: Codable {
 }
 
 extension Message {
-    /// A result stays behind the blocks that it covers, and a goodbye behind everything; other messages go ahead of data.
+    /// A result must not overtake the blocks that it covers, nor a goodbye anything; other messages overtake data.
     private var frameType: FrameType {
         switch self {
         case .shardDone, .goodbye: .ordered
@@ -152,9 +152,9 @@ extension Message {
         return Frame(urgent ? .control : frameType, body: ByteBuffer(bytes: body))
     }
 
-    /// Its numbers and texts are as the sender wrote them: see `validate`.
+    /// Numbers and texts are not checked here: see `validate`.
     ///
-    /// - Throws: `protocolMismatch` for a body that is no message.
+    /// - Throws: `protocolMismatch` if the body is not a message.
     package init(_ frame: Frame) throws(TesseraError) {
         do {
             self = try JSONDecoder().decode(Message.self, from: Data(frame.body.readableBytesView))

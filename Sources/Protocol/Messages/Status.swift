@@ -1,9 +1,9 @@
 package import Core
 
 package enum JobState: String, Sendable, Hashable, Codable {
-    /// Shards are being worked on, or wait for workers.
+    /// Shards are running or waiting for workers.
     case running
-    /// All shards are there; the rest of the output is being written.
+    /// All shards are committed; the rest of the output is being written.
     case publishing
     case done, failed, cancelled
 
@@ -18,7 +18,7 @@ package struct ShardStatus: Sendable, Hashable, Codable {
     package var index: Int
     package var label: String
     package var state: State
-    /// The workers that are at it, or the one that did it.
+    /// The workers that run the shard, or the one that finished it.
     package var workers: [String]
     package var attempts: Int
     /// Output bytes.
@@ -57,14 +57,14 @@ package struct JobStatus: Sendable, Hashable, Codable {
     package var state: JobState
     package var method: String
     package var output: String
-    /// SHA-256 that names the plan.
+    /// SHA-256 of the plan's canonical encoding.
     package var plan: Digest
     package var shards: Shards
-    /// Bytes that are finished, and of all stages that are known: of the output, or of the inputs where a stage only looks at
-    /// them.
+    /// Finished bytes, and all bytes of the stages planned so far: output bytes, or input bytes for a stage that only analyses
+    /// inputs.
     package var bytesDone: Int
     package var bytesTotal: Int
-    /// Bytes of the output's tensors, as far as they are planned.
+    /// Bytes of the output's tensors planned so far.
     package var bytesOutput: Int
     /// Input bytes of the whole job, each counted once.
     package var bytesInput: Int
@@ -74,9 +74,9 @@ package struct JobStatus: Sendable, Hashable, Codable {
     /// Seconds from submission to now, or to the job's end.
     package var seconds: Double
     package var error: TesseraError?
-    /// Why a running job does not get on, where somebody can do something about it.
+    /// The reason why a running job makes no progress, if someone can act on it.
     package var blockedReason: String?
-    /// Only when one job was asked for, and only a page of them. The coordinator keeps no shards of jobs that ended long ago.
+    /// One page of shards, if the request named a job. The coordinator does not keep the shards of jobs that ended long ago.
     package var shardDetails: [ShardStatus]?
 
     package init(
@@ -114,13 +114,13 @@ package struct WorkerStatus: Sendable, Hashable, Codable {
     package var build: String
     package var state: State
     package var threads: Int
-    /// Bytes that it may use.
+    /// The worker's memory limit in bytes.
     package var memory: Int
     package var leases: Int
     package var shardsDone: Int
-    /// Output bytes of its committed shards.
+    /// Output bytes of the worker's committed shards.
     package var bytesDone: Int
-    /// Those of them that it wrote into the output itself.
+    /// The part of `committedBytes` that the worker wrote directly into the output.
     package var bytesDirect: Int
     package var secondsConnected: Double
 
@@ -148,7 +148,7 @@ package struct WorkerStatus: Sendable, Hashable, Codable {
 package struct Status: Sendable, Hashable, Codable {
     package var jobs: [JobStatus]
     package var workers: [WorkerStatus]
-    /// How many there are of what was asked for: jobs, or shards of the one job.
+    /// The total number of the requested items: jobs, or shards of one job.
     package var total: Int?
     /// `StatusRequest.after` of the next page of jobs or shards; `nil` on the last page.
     package var next: Int?
@@ -167,7 +167,7 @@ package struct Status: Sendable, Hashable, Codable {
 }
 
 extension Status {
-    /// Checks the numbers that clients compute with.
+    /// Checks the numbers that clients do arithmetic on.
     func validate(_ bounds: Bounds) throws(TesseraError) {
         for job in jobs {
             try bounds.progress(job.bytesDone, of: job.bytesTotal)

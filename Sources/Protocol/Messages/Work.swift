@@ -2,12 +2,12 @@ package import Core
 import TaskVectors
 package import Work
 
-/// A shard to work on, until a moment that heartbeats push back.
+/// A shard to work on until the lease expires. Heartbeats renew the lease.
 package struct Lease: Sendable, Hashable, Codable {
     package let attempt: Attempt
     package let milliseconds: Int
     package let work: ShardWork
-    /// Where the shard's bytes belong; `nil` when it has none.
+    /// The output that the shard's bytes belong to; `nil` for a shard without output.
     package let output: OutputPlace?
 
     package init(attempt: Attempt, milliseconds: Int, work: ShardWork, output: OutputPlace? = nil) {
@@ -19,7 +19,7 @@ package struct Lease: Sendable, Hashable, Codable {
 }
 
 extension Lease {
-    /// Checks what this module's own arithmetic, and that of outputs, is done on. The sources are checked where they are opened.
+    /// Checks the numbers that this module and outputs do arithmetic on. Sources are checked when they are opened.
     func validate(_ bounds: Bounds) throws(TesseraError) {
         try bounds.attempt(attempt)
         try bounds.number(milliseconds, "milliseconds", 1...Limits.leaseMilliseconds)
@@ -58,7 +58,7 @@ extension Bounds {
     }
 }
 
-/// The output in the making, for a worker that sees it and writes its blocks there itself.
+/// The unfinished output, for a worker that can write its blocks there directly.
 package struct OutputPlace: Sendable, Hashable, Codable {
     package struct Part: Sendable, Hashable, Codable {
         /// As `OutputTensor.part` counts them.
@@ -74,14 +74,14 @@ package struct OutputPlace: Sendable, Hashable, Codable {
         }
     }
 
-    /// The directory, as the coordinator's host knows it. The job's random id is part of its name, so that no other is mistaken
-    /// for it.
+    /// The directory's path on the coordinator's host. Its name contains the job's random id, so that no other directory can be
+    /// mistaken for it.
     package let directory: String
-    /// The directory under the coordinator's output root, when there is one.
+    /// The directory's path below the coordinator's output root, if there is one.
     package let relative: String?
     /// `kernelIdentity` of the coordinator's machine.
     package let machine: String?
-    /// Those that the shard writes to.
+    /// The parts that the shard writes to.
     package let parts: [Part]
 
     package init(directory: String, relative: String?, machine: String?, parts: [Part]) {
@@ -92,7 +92,7 @@ package struct OutputPlace: Sendable, Hashable, Codable {
     }
 }
 
-/// A lease is over: the worker stops and forgets the attempt.
+/// Revokes a lease: the worker stops and forgets the attempt.
 package struct Revoke: Sendable, Hashable, Codable {
     package let attempt: Attempt
     package let reason: String
@@ -103,7 +103,7 @@ package struct Revoke: Sendable, Hashable, Codable {
     }
 }
 
-/// How far a leased shard has come.
+/// The progress of a leased shard.
 package struct LeaseProgress: Sendable, Hashable, Codable {
     package let attempt: Attempt
     /// Output bytes.
@@ -115,7 +115,7 @@ package struct LeaseProgress: Sendable, Hashable, Codable {
     }
 }
 
-/// A worker's sign of life. It renews the leases that it names.
+/// A worker's sign of life, which renews the leases that it names.
 package struct Heartbeat: Sendable, Hashable, Codable {
     package let number: Int
     package let leases: [LeaseProgress]
@@ -133,15 +133,15 @@ package struct HeartbeatAnswer: Sendable, Hashable, Codable {
     package init(number: Int) { self.number = number }
 }
 
-/// How the blocks of a shard get to where they belong.
+/// How the blocks of a shard reach the output.
 package enum Delivery: String, Sendable, Hashable, Codable, CaseIterable {
     /// The worker sends them to the coordinator.
     case relayed = "return"
-    /// The worker writes them into the output itself.
+    /// The worker writes them directly into the output.
     case direct
 }
 
-/// All blocks of a shard are sent or written; this is what they are.
+/// The digests of a shard's blocks, after all of them have been sent or written.
 package struct ShardDone: Sendable, Hashable, Codable {
     package let attempt: Attempt
     package let result: ShardResult
@@ -174,16 +174,16 @@ package struct ShardFailed: Sendable, Hashable, Codable {
     }
 }
 
-/// The coordinator has stored this many bytes of block frames: the worker may send as many more.
+/// The coordinator has stored this many bytes of block frames, and the worker may send as many again.
 package struct Credit: Sendable, Hashable, Codable {
     package let bytes: Int
 
     package init(bytes: Int) { self.bytes = bytes }
 }
 
-/// A worker asks for a range of an input that it does not have; the answer is a fetched frame or `FetchFailed`.
+/// A worker's request for a range of an input that it lacks. The answer is a fetched frame or `FetchFailed`.
 package struct FetchRequest: Sendable, Hashable, Codable {
-    /// Numbers the requests of a worker.
+    /// Identifies the request on this connection.
     package let request: UInt64
     package let file: InputFile
     package let offset: Int
