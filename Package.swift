@@ -25,11 +25,14 @@ func tests(of name: String, uses: [Target.Dependency], exclude: [String] = []) -
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
+let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let heaps = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let unixSignals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: "hummingbird")
 let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
@@ -39,6 +42,7 @@ let package = Package(
     products: [.executable(name: "tessera", targets: ["tessera"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.3.0"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.0.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
@@ -59,7 +63,7 @@ let package = Package(
         module("TaskVectors", uses: ["Core", "TensorKernels", "Checkpoints", "Operators"]),
         module("Work", uses: ["Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors"]),
         module("Protocol", uses: ["CLZ4", "Core", "TensorKernels", "TaskVectors", "Work", nioCore]),
-        module("Transport", uses: ["Core", "Protocol", nioCore, nioPosix]),
+        module("Transport", uses: ["Core", "Protocol", nioCore, nioPosix, nioSSL, nioTLS]),
         module(
             "Worker",
             uses: [
@@ -76,7 +80,7 @@ let package = Package(
             "Coordinator",
             uses: [
                 "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport",
-                "Planning", nioCore, nioPosix, logging, hummingbird, httpTypes, lifecycle, heaps,
+                "Planning", nioCore, nioPosix, logging, hummingbird, hummingbirdTLS, httpTypes, lifecycle, heaps,
             ]),
         module(
             "Engine",

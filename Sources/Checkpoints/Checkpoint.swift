@@ -32,10 +32,8 @@ package struct Checkpoint: Sendable {
     /// - Throws: `badData` if the files are inconsistent, `inputMissing` if they do not exist.
     package static func open(_ path: String, in files: any InputFiles) throws(TesseraError) -> Checkpoint {
         guard try files.isDirectory(path) else {
-            let slash = path.lastIndex(of: "/")
-            let name = slash.map { String(path[path.index(after: $0)...]) } ?? path
-            let directory = slash.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
-            return try Checkpoint(directory: directory, fileNames: [name], index: nil, files: files)
+            let name = FilePath.components(of: path).last ?? path
+            return try Checkpoint(directory: FilePath.parent(of: path), fileNames: [name], index: nil, files: files)
         }
         if try files.exists("\(path)/\(indexName)") {
             let index = try WeightMap(path: "\(path)/\(indexName)", files: files)
@@ -121,7 +119,7 @@ private struct WeightMap {
                     entries.append((ExactText(tensor), last.part))
                     return
                 }
-                guard !name.string.contains("/"), name != "..", name.string.hasSuffix(".safetensors") else {
+                guard FilePath.isName(name.string), name.string.hasSuffix(".safetensors") else {
                     throw TesseraError(
                         .badData, "the index names '\(name)', which is not a safetensors file beside it", file: path,
                         tensor: tensor)

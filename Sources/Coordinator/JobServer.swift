@@ -2,7 +2,35 @@ package import Core
 package import Logging
 package import Protocol
 import ServiceLifecycle
-import Transport
+package import Transport
+
+/// Who may use the job port.
+package enum JobPortSecurity: Sendable {
+    /// Everybody who can reach the port, unencrypted.
+    case open
+    /// Peers with a certificate, by the roles in it.
+    case certificates(ServerTLS)
+    /// Peers with a token, over TLS.
+    case tokens(AccessTokens, ServerTLS)
+
+    var tokens: AccessTokens? { if case .tokens(let tokens, _) = self { tokens } else { nil } }
+
+    package var tls: ServerTLS? {
+        switch self {
+        case .open: nil
+        case .certificates(let tls), .tokens(_, let tls): tls
+        }
+    }
+
+    /// - Parameter peer: the identity in the peer's certificate.
+    func policy(for peer: PeerIdentity?) -> AccessPolicy {
+        switch self {
+        case .open: .anyone
+        case .certificates: .certificate(peer ?? PeerIdentity(name: "a peer without a certificate", roles: []))
+        case .tokens(let tokens, _): .tokens(tokens)
+        }
+    }
+}
 
 /// The job port: workers and clients over TCP.
 package struct JobServer: Service {
@@ -10,19 +38,22 @@ package struct JobServer: Service {
     private let address: HostPort
     private let inputs: FetchSource
     private let settings: ServerConnection.Settings
+    private let security: JobPortSecurity
     private let time: TimeSource
     private let log: Logger
     /// Told the address once the port is open.
     private let onListening: @Sendable (HostPort) -> Void
 
     package init(
-        manager: JobManager, settings: JobManager.Settings, address: HostPort, heartbeat: Duration, time: TimeSource = .system,
-        log: Logger, onListening: @escaping @Sendable (HostPort) -> Void
+        manager: JobManager, settings: JobManager.Settings, address: HostPort, heartbeat: Duration,
+        security: JobPortSecurity = .open, time: TimeSource = .system, log: Logger,
+        onListening: @escaping @Sendable (HostPort) -> Void
     ) {
         self.manager = manager
         self.address = address
         inputs = FetchSource(roots: settings.inputRoots)
-        self.settings = ServerConnection.Settings(build: settings.build, heartbeat: heartbeat)
+        self.settings = ServerConnection.Settings(build: settings.build, heartbeat: heartbeat, security: security)
+        self.security = security
         self.time = time
         self.log = log
         self.onListening = onListening
@@ -30,7 +61,7 @@ package struct JobServer: Service {
 
     /// Serves until cancelled; on graceful shutdown, until the current jobs have ended.
     package func run() async throws {
-        let listener = try await Transport.listen(on: address)
+        let listener = try await Transport.listen(on: address, tls: security.tls)
         onListening(listener.address)
         try await withThrowingDiscardingTaskGroup { group in
             group.addTask {
@@ -39,6 +70,7 @@ package struct JobServer: Service {
                 await manager.drain()
                 listener.close()
             }
+            if let tls = security.tls { group.addTask { await reload(tls) } }
             try await listener.serve { connection, number in
                 await ServerConnection(
                     connection: connection, number: number, manager: manager, inputs: inputs, settings: settings, time: time,
@@ -46,6 +78,17 @@ package struct JobServer: Service {
                 ).run()
             }
             group.cancelAll()
+        }
+    }
+
+    /// Takes new certificates into use as they appear.
+    private func reload(_ tls: ServerTLS) async {
+        while (try? await time.sleep(.seconds(10))) != nil {
+            do throws(TesseraError) {
+                if try tls.reload() { log.info("the TLS files have changed; new connections use the new ones") }
+            } catch {
+                log.warning("the new TLS files cannot be used, the former ones stay in use: \(error)")
+            }
         }
     }
 }

@@ -13,10 +13,12 @@ package final class ServerConnection: Sendable {
         package var build: String
         /// Between the signs of life of a worker.
         package var heartbeat: Duration
+        package var security: JobPortSecurity
 
-        package init(build: String, heartbeat: Duration) {
+        package init(build: String, heartbeat: Duration, security: JobPortSecurity = .open) {
             self.build = build
             self.heartbeat = heartbeat
+            self.security = security
         }
     }
 
@@ -25,6 +27,7 @@ package final class ServerConnection: Sendable {
     private let inputs: FetchSource
     private let time: TimeSource
     private let log: Logger
+    private let security: JobPortSecurity
     private let session: Mutex<CoordinatorSession>
     /// The worker at the other end, once it is admitted.
     private let worker = Mutex<JobManager.WorkerID?>(nil)
@@ -49,6 +52,7 @@ package final class ServerConnection: Sendable {
         var log = log
         log[metadataKey: "connection"] = "\(number)"
         self.log = log
+        security = settings.security
         session = Mutex(
             CoordinatorSession(number: number, build: settings.build, heartbeat: settings.heartbeat, at: time.now()))
     }
@@ -63,8 +67,9 @@ package final class ServerConnection: Sendable {
         do {
             try await connection.withFrames { frames in
                 await withDiscardingTaskGroup { group in
+                    // Closes the connection too when the handshake takes too long.
                     group.addTask { await self.keepTime() }
-                    await self.detach(await self.receive(frames, in: &group))
+                    if await self.identifyPeer() { await self.detach(await self.receive(frames, in: &group)) }
                     group.cancelAll()
                 }
                 outboxInput.finish()
@@ -75,6 +80,20 @@ package final class ServerConnection: Sendable {
         }
         outboxInput.finish()
         await sender.value
+    }
+
+    /// Waits for the handshake and learns who the peer is.
+    ///
+    /// - Returns: `false` if the peer is refused.
+    private func identifyPeer() async -> Bool {
+        do throws(TesseraError) {
+            let policy = security.policy(for: try await connection.peer())
+            session.withLock { $0.admit(by: policy) }
+            return true
+        } catch {
+            log.warning("refused \(connection.peerAddress ?? "a peer"): \(error.problem)")
+            return false
+        }
     }
 
     /// How a connection ended.

@@ -40,6 +40,12 @@ package struct Digest: Sendable, Hashable {
 
     package static func == (left: Digest, right: Digest) -> Bool { left.words == right.words }
 
+    /// Equality in a time that does not depend on the digests, for digests of secrets.
+    package func equalsInConstantTime(_ other: Digest) -> Bool {
+        let (mine, theirs) = (words, other.words)
+        return (mine.0 ^ theirs.0) | (mine.1 ^ theirs.1) | (mine.2 ^ theirs.2) | (mine.3 ^ theirs.3) == 0
+    }
+
     package func hash(into hasher: inout Hasher) { hasher.combine(words.0) }
 }
 

@@ -99,6 +99,24 @@ package final class ReadableFile: Sendable {
     }
 }
 
+/// Reads a file that holds a secret, such as a token or a private key.
+///
+/// - Throws: `notAllowed` if users other than the owner and the owner's group can read the file, or others than the owner can
+///   change it; `badData` if it is larger than 64 KiB; `inputMissing` or `io`.
+package func readSecret(_ path: String) throws(TesseraError) -> [UInt8] {
+    let file = try ReadableFile(path)
+    var status = stat()
+    guard fstat(file.descriptor, &status) == 0 else { throw .system(errno, "examine", path) }
+    // Readable by the group, since that is how Kubernetes mounts secrets for other users than root.
+    guard status.st_mode & (S_IWGRP | S_IXGRP | S_IRWXO) == 0 else {
+        throw TesseraError(
+            .notAllowed, "other users can read or change this secret (mode \(String(status.st_mode & 0o777, radix: 8)))",
+            file: path, advice: "run: chmod 600 \(path)")
+    }
+    guard file.size <= 64 << 10 else { throw TesseraError(.badData, "is too large for a secret: \(file.size) bytes", file: path) }
+    return try file.bytes(0..<file.size)
+}
+
 /// Creates or replaces a small file.
 ///
 /// - Parameter sync: whether the bytes must be durable on return.

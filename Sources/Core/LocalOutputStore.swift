@@ -18,8 +18,7 @@ package struct LocalOutputStore: OutputStore {
     }
 
     package func resolve(_ path: String, workingDirectory: String) throws(TesseraError) -> String {
-        let absolute = path.hasPrefix("/") ? path : "\(workingDirectory)/\(path)"
-        let components = absolute.split(separator: "/")
+        let components = FilePath.components(of: FilePath.absolute(path, in: workingDirectory))
         guard let name = components.last, name != ".", name != ".." else {
             throw TesseraError(.cannotCreate, "is no name for an output directory", file: path)
         }
@@ -30,10 +29,10 @@ package struct LocalOutputStore: OutputStore {
         }
         defer { free(canonical) }
         let directory = String(cString: canonical)
-        if let root, directory != root, !directory.hasPrefix(root.hasSuffix("/") ? root : root + "/") {
+        if let root, FilePath.relative(directory, to: root) == nil {
             throw TesseraError(.notAllowed, "the output lies outside the output root \(root)", file: path)
         }
-        return directory == "/" ? "/\(name)" : "\(directory)/\(name)"
+        return FilePath.join(directory, name)
     }
 
     package func begin(_ output: String, job: String, overwrite: Bool) throws(TesseraError) -> any OutputTransaction {
@@ -43,7 +42,7 @@ package struct LocalOutputStore: OutputStore {
                 .cannotCreate, "cannot create the output directory: \(String(cString: strerror(errno)))", file: directory,
                 advice: "check that the directory above it exists and can be written")
         }
-        let relative = root.map { String(directory.dropFirst($0.count).drop { $0 == "/" }) }
+        let relative = root.flatMap { FilePath.relative(directory, to: $0) }
         return LocalOutput(
             output: output, location: OutputLocation(directory: directory, relative: relative), replacesExisting: replaces,
             calls: calls)
@@ -214,9 +213,7 @@ private final class LocalOutput: OutputTransaction {
         }
     }
 
-    private var parent: String {
-        output.lastIndex(of: "/").map { $0 == output.startIndex ? "/" : String(output[..<$0]) } ?? "."
-    }
+    private var parent: String { FilePath.parent(of: output) }
 
     /// Whether space is to be reserved file by file. In memory (tmpfs) that would write every page once for nothing, so there the
     /// free space is compared instead.

@@ -63,7 +63,9 @@ final class DemoCluster: Sendable {
 
     private func waitForWorkers(_ count: Int) async throws {
         for _ in 0..<200 {
-            let joined = try? await CoordinatorClient.connect(to: jobs) { try await $0.status().workers.count }
+            let joined = try? await CoordinatorClient.connect(to: CoordinatorAddress(jobs)) {
+                try await $0.status().workers.count
+            }
             if joined == count { return }
             try await Task.sleep(for: .milliseconds(50))
         }

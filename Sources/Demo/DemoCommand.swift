@@ -44,7 +44,9 @@ struct Demo: Sendable {
     init(directory: String?, pace: Int) throws {
         digits = try DigitsFamily.locate()
         self.pace = pace
-        let path = directory ?? "\(NSTemporaryDirectory())tessera-demo-\(ProcessInfo.processInfo.processIdentifier)"
+        let path =
+            directory.map { FilePath.absolute($0, in: FileManager.default.currentDirectoryPath) }
+            ?? "\(NSTemporaryDirectory())tessera-demo-\(ProcessInfo.processInfo.processIdentifier)"
         do {
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
         } catch {
@@ -122,7 +124,7 @@ struct Demo: Sendable {
         let submission = Submit(
             recipe: recipe, recipeName: path, workingDirectory: directory, output: output,
             options: JobOptions(overwrite: true, shardBytes: 40_000))
-        return try await CoordinatorClient.connect(to: cluster.jobs) { client in
+        return try await CoordinatorClient.connect(to: CoordinatorAddress(cluster.jobs)) { client in
             guard case .submitted(let submitted) = try await client.ask(.submit(submission)) else {
                 throw TesseraError(.protocolMismatch, "the coordinator did not accept the job")
             }

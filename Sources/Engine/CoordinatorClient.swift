@@ -1,6 +1,19 @@
 package import Core
 package import Protocol
-import Transport
+package import Transport
+
+/// Where a coordinator is, and how to prove to it who is asking.
+package struct CoordinatorAddress: Sendable {
+    package let address: HostPort
+    package let tls: ClientTLS?
+    package let token: AccessToken?
+
+    package init(_ address: HostPort, tls: ClientTLS? = nil, token: AccessToken? = nil) {
+        self.address = address
+        self.tls = tls
+        self.token = token
+    }
+}
 
 /// A client's connection: asks one thing at a time.
 package struct CoordinatorClient {
@@ -13,22 +26,24 @@ package struct CoordinatorClient {
     ///
     /// - Throws: `unreachable` when nobody answers, the coordinator's own refusal, and what `body` throws.
     package static func connect<Result: Sendable>(
-        to address: HostPort, time: TimeSource = .system, _ body: (inout CoordinatorClient) async throws -> Result
+        to coordinator: CoordinatorAddress, time: TimeSource = .system, _ body: (inout CoordinatorClient) async throws -> Result
     ) async throws -> Result {
         let connection: Connection
         do throws(TesseraError) {
-            connection = try await Transport.connect(to: address, limits: .messages)
+            connection = try await Transport.connect(to: coordinator.address, tls: coordinator.tls, limits: .messages)
         } catch {
-            throw TesseraError(error.code, error.problem, advice: "start one: tessera coordinator --listen \(address)")
+            guard error.code == .unreachable else { throw error }
+            throw TesseraError(
+                error.code, error.problem, advice: "start one: tessera coordinator --listen \(coordinator.address)")
         }
         return try await connection.withFrames { frames in
             var client = CoordinatorClient(connection: connection, frames: frames.makeAsyncIterator())
-            try await client.greet(address, time)
+            try await client.greet(coordinator, time)
             return try await body(&client)
         }
     }
 
-    private mutating func greet(_ address: HostPort, _ time: TimeSource) async throws {
+    private mutating func greet(_ coordinator: CoordinatorAddress, _ time: TimeSource) async throws {
         // A peer that accepts connections but never answers must not hold the command.
         let connection = connection
         let deadline = Task {
@@ -36,9 +51,9 @@ package struct CoordinatorClient {
             connection.close()
         }
         defer { deadline.cancel() }
-        let hello = Hello(role: .client, build: tesseraVersion, name: "tessera")
+        let hello = Hello(role: .client, build: tesseraVersion, name: "tessera", token: coordinator.token)
         guard case .welcome = try await ask(.hello(hello)) else {
-            throw TesseraError(.protocolMismatch, "\(address) did not answer with welcome")
+            throw TesseraError(.protocolMismatch, "\(coordinator.address) did not answer with welcome")
         }
         isGreeting = false
     }

@@ -24,12 +24,11 @@ struct RankedDrop: Sparsifier {
         random = models.map { CounterRandom(key: inputs.randomKey, stream: UInt32(truncatingIfNeeded: $0)) }
         for (density, epsilon) in zip(densities, epsilons) where density > 0 && density < 1 {
             guard density - epsilon > 0, density + epsilon < 1 else {
-                let buffer = min(density, 1 - density)
                 throw TesseraError(
                     .badData,
-                    "density \(density) with epsilon \(epsilon) gives probabilities "
-                        + "from \(density - epsilon) to \(density + epsilon), which must be from 0 to 1",
-                    advice: "set 'epsilon' below \(buffer), or choose another density; density 0 and 1 need no epsilon")
+                    "density \(density) with epsilon \(epsilon): density - epsilon and density + epsilon must lie strictly "
+                        + "between 0 and 1",
+                    advice: "lower 'epsilon', or choose another density; density 0 and 1 need no epsilon")
             }
         }
     }

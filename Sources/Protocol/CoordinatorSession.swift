@@ -34,7 +34,7 @@ package struct CoordinatorSession: Sendable {
     private enum State {
         case greeting(until: Duration)
         case worker(AdmittedWorker)
-        case client
+        case client(PeerIdentity)
         case closed
     }
 
@@ -42,6 +42,7 @@ package struct CoordinatorSession: Sendable {
     private let number: Int
     private let build: String
     private let heartbeat: Duration
+    private var access = AccessPolicy.anyone
 
     /// - Parameter number: of the connection, unique in this coordinator.
     package init(number: Int, build: String, heartbeat: Duration = Limits.heartbeatInterval, at now: Duration) {
@@ -50,6 +51,9 @@ package struct CoordinatorSession: Sendable {
         self.build = build
         self.heartbeat = heartbeat
     }
+
+    /// Decides whom the session admits. Called before the first message, once the connection's handshake is over.
+    package mutating func admit(by access: AccessPolicy) { self.access = access }
 
     package mutating func received(_ message: Message, at now: Duration) -> [Action] {
         do throws(TesseraError) {
@@ -61,7 +65,8 @@ package struct CoordinatorSession: Sendable {
         case (.greeting, .hello(let hello)): return greet(hello, at: now)
         case (.greeting, _): return close("expected hello")
         case (.worker, _): return withWorker { $0.received(message, at: now) }
-        case (.client, .submit), (.client, .statusRequest), (.client, .cancel): return [.request(message)]
+        case (.client(let peer), .submit), (.client(let peer), .statusRequest), (.client(let peer), .cancel):
+            return request(message, of: peer)
         case (.client, .goodbye(let reason)): return close(reason)
         case (.client, _): return close("a client does not say this")
         case (.closed, _): return []
@@ -111,12 +116,22 @@ package struct CoordinatorSession: Sendable {
                     + "the coordinator with \(numericsVersion) (build \(build)): their results would differ"
             )
         }
+        let peer: PeerIdentity
+        do throws(TesseraError) {
+            peer = try access.identify(hello)
+            switch hello.role {
+            case .worker: try peer.require(.worker, to: "connect as a worker")
+            case .client: try peer.require(.submitter, .operator, .viewer, to: "connect as a client")
+            }
+        } catch {
+            return refuse(error)
+        }
         let welcome = Welcome(
             version: version, build: build, session: number, heartbeatMilliseconds: max(1, Int(heartbeat / .milliseconds(1))),
             credit: Limits.creditBytes)
         switch hello.role {
         case .client:
-            state = .client
+            state = .client(peer)
             return [.allow(.messages), .send(.welcome(welcome))]
         case .worker:
             state = .worker(AdmittedWorker(lastHeard: now))
@@ -135,9 +150,28 @@ package struct CoordinatorSession: Sendable {
     private mutating func refuse(
         _ problem: String, advice: String? = "run the same build of Tessera on all hosts"
     ) -> [Action] {
+        refuse(TesseraError(.protocolMismatch, problem, advice: advice))
+    }
+
+    private mutating func refuse(_ error: TesseraError) -> [Action] {
         state = .closed
-        let error = TesseraError(.protocolMismatch, "the coordinator refuses this peer: \(problem)", advice: advice)
-        return [.send(.refusal(Refusal(error))), .close(reason: problem)]
+        var told = error
+        told.problem = "the coordinator refuses this peer: \(error.problem)"
+        return [.send(.refusal(Refusal(told))), .close(reason: error.problem)]
+    }
+
+    /// A client's request, if its roles allow the request.
+    private func request(_ message: Message, of peer: PeerIdentity) -> [Action] {
+        do throws(TesseraError) {
+            switch message {
+            case .submit: try peer.require(.submitter, .operator, to: "submit jobs")
+            case .cancel: try peer.require(.submitter, .operator, to: "cancel jobs")
+            default: break
+            }
+            return [.request(message)]
+        } catch {
+            return [.send(.failure(Failure(problems: [error])))]
+        }
     }
 
     private mutating func close(_ reason: String) -> [Action] {

@@ -21,8 +21,9 @@ package enum FrameError: Error, Sendable, Hashable {
         if ["GET ", "POST", "HEAD", "PUT ", "OPTI", "DELE", "PRI "].contains(start) {
             return "this is the job port, which does not speak HTTP; the status port does"
         }
-        if buffer.getInteger(at: buffer.readerIndex, as: UInt8.self) == 0x16 {
-            return "the peer speaks TLS, this port does not"
+        // The first byte of a TLS record: a handshake message or an alert.
+        if let byte = buffer.getInteger(at: buffer.readerIndex, as: UInt8.self), [0x15, 0x16].contains(byte) {
+            return "the peer speaks TLS, this side does not"
         }
         return "the peer does not speak Tessera's protocol"
     }

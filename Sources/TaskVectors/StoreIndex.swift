@@ -152,7 +152,7 @@ package struct StoreIndex: Sendable, Hashable, Codable {
         }
         guard index.tasks.allSatisfy({ $0.formats.count == index.tensors.count }),
             index.shared.map({ $0.formats.count == index.tensors.count }) ?? true,
-            (index.tasks.flatMap(\.files) + (index.shared?.files ?? [])).allSatisfy({ !$0.contains("/") && !$0.hasPrefix(".") })
+            (index.tasks.flatMap(\.files) + (index.shared?.files ?? [])).allSatisfy({ FilePath.isName($0) && !$0.hasPrefix(".") })
         else { throw TesseraError(.badData, "is damaged: it contradicts itself", file: path) }
         try index.checkSizes(file: path)
         return index

@@ -1,11 +1,14 @@
 package import Core
 package import NIOCore
+import NIOSSL
 package import Protocol
 
 /// A connection that carries frames, the same at the coordinator, a worker and a client.
 package struct Connection: Sendable {
     private let channel: NIOAsyncChannel<Frame, Never>
     private let received: ReceivedBytes
+    /// Known at the end of the TLS handshake; `nil` for a connection without TLS.
+    private let handshake: EventLoopFuture<PeerIdentity?>?
 
     /// Bytes per read: a fraction of a block, so that the bytes are still in the core's cache when they are copied.
     private static let largestRead = 256 << 10
@@ -14,21 +17,49 @@ package struct Connection: Sendable {
     ///
     /// - Parameter limits: the frames accepted from the peer.
     package init(on channel: any Channel, limits: FrameLimits) throws {
+        try self.init(on: channel, limits: limits, tls: nil, expects: .none)
+    }
+
+    /// - Parameters:
+    ///   - tls: encrypts the connection; `nil` for plain bytes.
+    ///   - expects: what kind of certificate the peer must present, for errors and for `peer`.
+    init(on channel: any Channel, limits: FrameLimits, tls: NIOSSLHandler?, expects: ExpectedCertificate) throws {
         try channel.syncOptions?.setOption(
             .recvAllocator,
             value: AdaptiveRecvByteBufferAllocator(minimum: 4 << 10, initial: 64 << 10, maximum: Self.largestRead))
         received = ReceivedBytes()
+        peerAddress = channel.remoteAddress?.ipAddress
+        if let tls {
+            let peer = channel.eventLoop.makePromise(of: PeerIdentity?.self)
+            handshake = peer.futureResult
+            try channel.pipeline.syncOperations.addHandlers([tls, Handshake(peer: peer, expects: expects)])
+        } else {
+            handshake = nil
+        }
         try channel.pipeline.syncOperations.addHandler(FrameHandler(limits: limits, received: received))
         self.channel = try NIOAsyncChannel(wrappingChannelSynchronously: channel)
     }
 
     // MARK: The peer
 
-    /// The peer's IP address; `nil` when there is none.
-    package var peerAddress: String? { channel.channel.remoteAddress?.ipAddress }
+    /// The peer's IP address, also after the connection has closed; `nil` if there is none.
+    package let peerAddress: String?
 
     /// Whether the peer is on this host.
     package var isLoopback: Bool { peerAddress.map { HostPort(host: $0, port: 0).isLoopback } ?? false }
+
+    /// Waits for the end of the TLS handshake, if the connection has one.
+    ///
+    /// - Returns: the identity in the peer's certificate, where certificates are asked for.
+    /// - Throws: `notAllowed` for a certificate that is refused, `protocolMismatch` for a peer that does not speak TLS 1.3,
+    ///   `unreachable` for a connection that ends.
+    package func peer() async throws(TesseraError) -> PeerIdentity? {
+        do {
+            return try await handshake?.get()
+        } catch {
+            throw Transport.failure(error)
+        }
+    }
 
     // MARK: Receiving
 
@@ -52,7 +83,7 @@ package struct Connection: Sendable {
                 }
             }
         } catch {
-            throw TesseraError(.unreachable, Transport.reason(error))
+            throw Transport.failure(error)
         }
         return try result.get()
     }
@@ -92,7 +123,8 @@ package struct Connection: Sendable {
 
 /// The frames of a connection, until it ends.
 ///
-/// - Throws: `FrameError` for bytes that are not a frame, `unreachable` for a broken connection.
+/// - Throws: `FrameError` for bytes that are not a frame, `unreachable` for a broken connection, `notAllowed` when the peer
+///   refuses this side's certificate.
 package struct FrameStream: AsyncSequence, Sendable {
     fileprivate let frames: NIOAsyncChannelInboundStream<Frame>
 
@@ -109,7 +141,7 @@ package struct FrameStream: AsyncSequence, Sendable {
             } catch is CancellationError {
                 throw CancellationError()
             } catch {
-                throw TesseraError(.unreachable, Transport.reason(error))
+                throw Transport.failure(error)
             }
         }
     }

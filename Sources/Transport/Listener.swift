@@ -1,4 +1,5 @@
 import NIOCore
+import NIOSSL
 package import Protocol
 import Synchronization
 
@@ -40,9 +41,13 @@ package struct Listener: Sendable {
 /// Counts the connections of a port.
 final class Admission: Sendable {
     private let limit: Int
+    private let tls: ServerTLS?
     private let open = Atomic(0)
 
-    init(limit: Int) { self.limit = limit }
+    init(limit: Int, tls: ServerTLS?) {
+        self.limit = limit
+        self.tls = tls
+    }
 
     /// - Returns: `nil` if there are too many connections; the channel is then closed.
     func admit(_ channel: any Channel) throws -> Connection? {
@@ -52,6 +57,8 @@ final class Admission: Sendable {
             channel.close(promise: nil)
             return nil
         }
-        return try Connection(on: channel, limits: .stranger)
+        return try Connection(
+            on: channel, limits: .stranger, tls: tls.map { NIOSSLServerHandler(context: $0.context) },
+            expects: tls?.needsCertificates == true ? .role : .none)
     }
 }

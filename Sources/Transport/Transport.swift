@@ -1,4 +1,5 @@
 package import Core
+import Glibc
 import NIOCore
 import NIOPosix
 package import Protocol
@@ -7,31 +8,42 @@ package import Protocol
 package enum Transport {
     /// Connects to a coordinator.
     ///
-    /// - Parameter limits: the frames accepted from the coordinator.
-    /// - Throws: `unreachable`, with the reason.
+    /// - Parameters:
+    ///   - tls: how to encrypt the connection and check the coordinator; `nil` for a connection without TLS.
+    ///   - limits: the frames accepted from the coordinator.
+    /// - Throws: `unreachable`, with the reason; for TLS also what `Connection.peer` throws, and problems of the files.
     package static func connect(
-        to address: HostPort, timeout: Duration = Limits.connecting, limits: FrameLimits
+        to address: HostPort, timeout: Duration = Limits.connecting, tls: ClientTLS? = nil, limits: FrameLimits
     ) async throws(TesseraError) -> Connection {
+        let handler = try tls?.prepare(for: address.host)
+        let connection: Connection
         do {
-            return try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            connection = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
                 .connectTimeout(TimeAmount(timeout))
                 .channelOption(.tcpOption(.tcp_nodelay), value: 1)
                 .connect(host: address.host, port: address.port) { channel in
-                    channel.eventLoop.makeCompletedFuture { try Connection(on: channel, limits: limits) }
+                    channel.eventLoop.makeCompletedFuture {
+                        try Connection(
+                            on: channel, limits: limits, tls: try handler?(), expects: tls?.expects ?? .none)
+                    }
                 }
         } catch {
             throw TesseraError(.unreachable, "no coordinator answers at \(address): \(reason(error))")
         }
+        _ = try await connection.peer()
+        return connection
     }
 
     /// Opens a port.
     ///
-    /// - Parameter limit: the largest number of simultaneous connections; further ones are closed at once.
+    /// - Parameters:
+    ///   - tls: how to encrypt connections and check peers; `nil` for connections without TLS.
+    ///   - limit: the largest number of simultaneous connections; further ones are closed at once.
     /// - Throws: `cannotCreate`, with the reason.
     package static func listen(
-        on address: HostPort, limit: Int = Limits.connections
+        on address: HostPort, tls: ServerTLS? = nil, limit: Int = Limits.connections
     ) async throws(TesseraError) -> Listener {
-        let admission = Admission(limit: limit)
+        let admission = Admission(limit: limit, tls: tls)
         do {
             let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
                 .serverChannelOption(.backlog, value: 256)
@@ -44,10 +56,20 @@ package enum Transport {
                 }
             return Listener(channel: channel, host: address.host)
         } catch {
-            throw TesseraError(
-                .cannotCreate, "cannot listen on \(address): \(reason(error))",
-                advice: "is another coordinator running? choose another --listen")
+            throw cannotListen(on: address, error)
         }
+    }
+
+    package static func cannotListen(on address: HostPort, _ error: any Error) -> TesseraError {
+        let isTaken = (error as? IOError)?.errnoCode == EADDRINUSE
+        return TesseraError(
+            .cannotCreate, "cannot listen on \(address): \(reason(error))",
+            advice: isTaken ? "is another coordinator running? choose another port" : "choose another address or port")
+    }
+
+    /// Why a connection broke.
+    static func failure(_ error: any Error) -> TesseraError {
+        tlsFailure(error) ?? TesseraError(.unreachable, reason(error))
     }
 
     /// The reason why a connection failed or broke, in words.

@@ -39,7 +39,7 @@ package struct Roots: Sendable {
     ///   throws.
     package func relativePath(of path: String, workingDirectory: String?) throws(TesseraError) -> String {
         var candidates: [String] = []
-        if path.hasPrefix("/") {
+        if FilePath.isAbsolute(path) {
             candidates = [path]
         } else {
             if let workingDirectory { candidates.append("\(workingDirectory)/\(path)") }
@@ -68,8 +68,7 @@ package struct Roots: Sendable {
     /// The absolute path of `relative` under the first root that has it.
     package func locate(_ relative: String) -> String? {
         for directory in directories {
-            let candidate = directory == "/" ? "/\(relative)" : "\(directory)/\(relative)"
-            guard let canonical = try? files.canonicalPath(of: candidate) else { continue }
+            guard let canonical = try? files.canonicalPath(of: FilePath.join(directory, relative)) else { continue }
             if stripRoot(canonical) != nil { return canonical }
         }
         return nil
@@ -95,9 +94,7 @@ package struct Roots: Sendable {
 
     private func stripRoot(_ canonical: String) -> String? {
         for directory in directories {
-            if directory == "/" { return String(canonical.dropFirst()) }
-            if canonical == directory { return "." }
-            if canonical.hasPrefix(directory + "/") { return String(canonical.dropFirst(directory.utf8.count + 1)) }
+            if let relative = FilePath.relative(canonical, to: directory) { return relative }
         }
         return nil
     }

@@ -36,7 +36,7 @@ package struct LocalOutputs: Sendable {
             let directory = try directory(of: place, job: lease.attempt.job)
             var files: [Int: OutputFile] = [:]
             for part in place.parts {
-                guard !part.name.contains("/") else { throw Self.suspicious(part.name) }
+                guard FilePath.isName(part.name) else { throw Self.suspicious(part.name) }
                 let file = try OutputFile(existing: "\(directory)/\(part.name)", size: part.size)
                 // On other file systems, neighbouring bytes that another host writes could be lost.
                 guard mode == .direct || isSameKernel || file.isShareable else { return nil }
@@ -56,8 +56,10 @@ package struct LocalOutputs: Sendable {
     private func directory(of place: OutputPlace, job: JobID) throws(TesseraError) -> String {
         let path = if let root, let relative = place.relative { "\(root)/\(relative)" } else { place.directory }
         // Whatever the coordinator says, a worker writes only to the output of the job.
-        guard path.hasSuffix(".partial-\(job)"), !path.split(separator: "/").contains("..") else { throw Self.suspicious(path) }
-        if let root, !path.hasPrefix(root + "/") {
+        guard path.hasSuffix(".partial-\(job)"), !FilePath.components(of: path).contains("..") else {
+            throw Self.suspicious(path)
+        }
+        if let root, FilePath.relative(path, to: root) == nil {
             throw TesseraError(.notAllowed, "the output lies outside the output root \(root)", file: path)
         }
         return path

@@ -57,7 +57,9 @@ final class WorkerConnection: Sendable {
                     } catch let error as FrameError {
                         self.perform(self.session.withLock { $0.broke(error) })
                     } catch {
-                        self.note(Ending(error: TesseraError(wrapping: error)))
+                        let error = TesseraError(wrapping: error)
+                        // The coordinator refused this worker's certificate, which with TLS 1.3 shows after the handshake.
+                        self.note(Ending(error: error, isFinal: error.code == .notAllowed))
                     }
                     // Threads waiting for credit or for a fetch would keep the task group from ending.
                     self.stop()

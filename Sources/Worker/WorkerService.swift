@@ -18,8 +18,8 @@ package struct WorkerService: Service {
     ) {
         self.settings = settings
         self.time = time
-        let address = settings.coordinator
-        self.connect = connect ?? { try await Transport.connect(to: address, limits: .coordinator) }
+        let (address, tls) = (settings.coordinator, settings.tls)
+        self.connect = connect ?? { try await Transport.connect(to: address, tls: tls, limits: .coordinator) }
         self.log = log
     }
 
@@ -36,7 +36,7 @@ package struct WorkerService: Service {
         let runner = LeaseRunner(pool: pool, inputs: inputs, outputs: settings.outputs)
         var backoff = ReconnectBackoff()
         while !Task.isCancelled, !Task.isShuttingDownGracefully {
-            if let opened = await open() {
+            if let opened = try await open() {
                 let connection = WorkerConnection(
                     connection: opened, settings: settings, runner: runner, fetches: fetches, time: time, log: log)
                 let ending = await end(of: connection)
@@ -51,9 +51,13 @@ package struct WorkerService: Service {
         try await pool.shutdown()
     }
 
-    private func open() async -> Connection? {
+    /// - Returns: `nil` if the coordinator cannot be reached at present.
+    /// - Throws: every other problem: a retry would not help.
+    private func open() async throws -> Connection? {
         do {
             return try await connect()
+        } catch let error as TesseraError where [.notAllowed, .protocolMismatch, .badData, .inputMissing].contains(error.code) {
+            throw error
         } catch {
             log.warning("\(TesseraError(wrapping: error))")
             return nil

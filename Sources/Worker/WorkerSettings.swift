@@ -1,4 +1,5 @@
 package import Protocol
+package import Transport
 package import Work
 
 /// The command-line settings of a worker.
@@ -9,6 +10,10 @@ package struct WorkerSettings: Sendable {
     }
 
     package var coordinator: HostPort
+    /// How to encrypt the connection and check the coordinator; `nil` for a connection without TLS.
+    package var tls: ClientTLS?
+    /// Sent to the coordinator, over TLS.
+    package var token: AccessToken?
     package var roots: Roots
     package var name: String
     package var build: String
@@ -28,7 +33,8 @@ package struct WorkerSettings: Sendable {
 
     var hello: Hello {
         Hello(
-            role: .worker, build: build, name: name, threads: memory.threads, memory: memory.total, tensorMemory: memory.tensors)
+            role: .worker, build: build, name: name, threads: memory.threads, memory: memory.total, tensorMemory: memory.tensors,
+            token: token)
     }
 
     func packsBlocks(toLoopback isLoopback: Bool) -> Bool {

@@ -103,7 +103,7 @@ import Testing
     }
 
     @Test func theDemoWorks() async throws {
-        let outcome = try await Tessera.run(["demo", "--output", "\(directory.path)/demo", "--pace", "20"])
+        let outcome = try await Tessera.run(["demo", "--output", "demo", "--pace", "20"], in: directory.path)
         #expect(outcome.exitCode == 0, "\(outcome.errors)")
         for words in ["was killed during a shard", "✓ verified", "made the same bytes", "Try next"] {
             #expect(outcome.output.contains(words), "\(outcome.output)")

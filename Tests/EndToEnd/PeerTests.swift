@@ -157,4 +157,21 @@ import Testing
         #expect(try await HTTP.get(cluster.status + "/api/v1/jobs/\(String(repeating: "0", count: 32))").status == 404)
         #expect(try await HTTP.get(cluster.status + "/etc/passwd").status == 404)
     }
+
+    @Test func theStatusPortAnswersKnownHostNamesOnly() async throws {
+        let cluster = try await Cluster(coordinator: ["--status-host", "tessera.example"])
+        for (host, status) in [
+            ("127.0.0.1:80", 200), ("[::1]:7071", 200), ("[::1]", 200), ("localhost:1", 200), ("Tessera.example", 200),
+            ("rebound.example", 421), ("127.0.0.1.example:80", 421),
+        ] { #expect(try await HTTP.get(cluster.status + "/api/v1/jobs", host: host).status == status, "\(host)") }
+    }
+
+    @Test func aStatusPortInUseIsNamed() async throws {
+        let cluster = try await Cluster()
+        let address = cluster.status.replacingOccurrences(of: "http://", with: "")
+        let second = try await Tessera.run(["coordinator", "--listen", "127.0.0.1:0", "--status", address])
+        #expect(
+            second.exitCode == 73 && second.errors.contains("cannot listen on \(address): the port is in use"), "\(second.errors)"
+        )
+    }
 }

@@ -140,10 +140,11 @@ final class Cluster {
 
 /// As curl does it: one request, one answer.
 enum HTTP {
-    static func get(_ url: String) async throws -> (status: Int, body: String) {
+    static func get(_ url: String, host: String = "localhost") async throws -> (status: Int, body: String) {
         let parts = url.replacingOccurrences(of: "http://", with: "").split(separator: "/", maxSplits: 1)
         let connection = try RawConnection(String(parts[0]))
-        connection.send(Array("GET /\(parts.count > 1 ? parts[1] : "") HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".utf8))
+        connection.send(
+            Array("GET /\(parts.count > 1 ? parts[1] : "") HTTP/1.1\r\nHost: \(host)\r\nConnection: close\r\n\r\n".utf8))
         let answer = String(decoding: await connection.readToEnd(), as: UTF8.self)
         guard let end = answer.range(of: "\r\n\r\n"), let status = Int(answer.dropFirst(9).prefix(3)) else { return (0, answer) }
         return (status, String(answer[end.upperBound...]))

@@ -253,11 +253,11 @@ import Testing
             "greater than 0", "greater than 0"),
         Wrong(
             "density and epsilon", ties.replacing("ties", with: "della") + "parameters:\n  weight: 1\n  density: 0.9\n", 8,
-            "density 0.9 with epsilon 0.15", "set 'epsilon' below"),
+            "density 0.9 with epsilon 0.15", "lower 'epsilon'"),
         Wrong(
             "density and epsilon in a gradient",
             ties.replacing("ties", with: "della") + "parameters: {weight: 1, density: [0.9, 0.95]}\n",
-            6, "which must be from 0 to 1", "set 'epsilon' below"),
+            6, "must lie strictly between", "lower 'epsilon'"),
         Wrong(
             "weights that cancel",
             "merge_method: linear\nmodels:\n- {model: a, parameters: {weight: 1}}\n"

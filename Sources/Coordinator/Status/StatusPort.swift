@@ -1,28 +1,60 @@
 import FoundationEssentials
 import HTTPTypes
 import Hummingbird
+import HummingbirdTLS
 package import Logging
 import NIOCore
 package import Protocol
 package import ServiceLifecycle
+import Transport
 
 /// The status port: HTTP for people and programs, read-only, apart from the job port.
 package enum StatusPort {
-    /// - Parameter onListening: told the address once the port is open.
+    /// - Parameters:
+    ///   - hosts: further names that the `Host` header of a request may have.
+    ///   - security: with certificates, requests need one of any role; with tokens, they need one, but for `/healthz` and
+    ///     `/readyz`.
+    ///   - onListening: told the address once the port is open.
+    /// - Throws: what is wrong with a TLS file.
     package static func service(
-        manager: JobManager, address: HostPort, log: Logger, onListening: @escaping @Sendable (HostPort) -> Void
-    ) -> any Service {
-        Application(
-            router: router(manager),
+        manager: JobManager, address: HostPort, hosts: [String] = [], security: JobPortSecurity = .open, log: Logger,
+        onListening: @escaping @Sendable (HostPort) -> Void
+    ) throws -> any Service {
+        let access = StatusGuard<BasicRequestContext>(
+            hosts: Set((hosts + [address.host]).map { $0.lowercased() }), tokens: security.tokens)
+        // The library logs orderly ends as errors.
+        var log = log
+        log.logLevel = .critical
+        let application = Application(
+            router: router(manager, access),
+            server: try security.tls.map { try .tls(.http1(), tlsConfiguration: try $0.configuration()) } ?? .http1(),
             configuration: ApplicationConfiguration(address: .hostname(address.host, port: address.port), serverName: "tessera"),
             onServerRunning: { channel in
                 onListening(HostPort(host: address.host, port: channel.localAddress?.port ?? address.port))
             },
             logger: log)
+        return StatusService(application: application, address: address)
     }
 
-    private static func router(_ manager: JobManager) -> Router<BasicRequestContext> {
+    /// Says in the words of all ports why the port cannot be opened.
+    private struct StatusService: Service {
+        let application: any ApplicationProtocol
+        let address: HostPort
+
+        func run() async throws {
+            do {
+                try await application.run()
+            } catch let error as IOError {
+                throw Transport.cannotListen(on: address, error)
+            }
+        }
+    }
+
+    private static func router(
+        _ manager: JobManager, _ access: StatusGuard<BasicRequestContext>
+    ) -> Router<BasicRequestContext> {
         let router = Router()
+        router.add(middleware: access)
         // The process is alive; says nothing about jobs, so that nobody restarts it over them.
         router.get("healthz") { _, _ in "ok\n" }
         router.get("readyz") { _, _ in

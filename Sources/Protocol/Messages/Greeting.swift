@@ -24,10 +24,12 @@ package struct Hello: Sendable, Hashable, Codable {
     package var memory: Int
     /// The bytes of `memory` left for tensors being computed. If absent, all of `memory` is assumed.
     package var tensorMemory: Int?
+    /// For a coordinator that admits peers by token. Sent over TLS only.
+    package var token: AccessToken?
 
     package init(
         role: Role, build: String, name: String, threads: Int = 0, memory: Int = 0, tensorMemory: Int? = nil,
-        numericsVersion: Int = TensorKernels.numericsVersion
+        token: AccessToken? = nil, numericsVersion: Int = TensorKernels.numericsVersion
     ) {
         self.role = role
         oldestVersion = Int(FrameHeader.protocolVersion)
@@ -38,6 +40,7 @@ package struct Hello: Sendable, Hashable, Codable {
         self.threads = threads
         self.memory = memory
         self.tensorMemory = tensorMemory
+        self.token = token
     }
 }
 

@@ -3,10 +3,16 @@ import Core
 import Engine
 import Protocol
 
-/// The address of the coordinator.
+/// The address of the coordinator, and how to connect.
 struct CoordinatorArguments: ParsableArguments {
     @Option(help: ArgumentHelp("The coordinator's job port.", valueName: "host:port"))
     var coordinator = HostPort(host: "127.0.0.1", port: 7070)
+
+    @OptionGroup var credentials: CredentialArguments
+
+    func address() throws -> CoordinatorAddress {
+        CoordinatorAddress(coordinator, tls: try credentials.tls(), token: try credentials.accessToken())
+    }
 }
 
 package struct SubmitCommand: AsyncParsableCommand {
@@ -27,7 +33,7 @@ package struct SubmitCommand: AsyncParsableCommand {
     package func run() async throws {
         let submission = try job.submission()
         let (wait, json, style) = (wait, job.json, job.progress)
-        let address = target.coordinator
+        let address = try target.address()
         try await cancelledBySignals {
             try await CoordinatorClient.connect(to: address) { client in
                 guard case .submitted(let submitted) = try await client.ask(.submit(submission)) else {
@@ -68,7 +74,7 @@ package struct CancelCommand: AsyncParsableCommand {
     package init() {}
 
     package func run() async throws {
-        try await CoordinatorClient.connect(to: target.coordinator) { client in
+        try await CoordinatorClient.connect(to: try target.address()) { client in
             let id = try await client.find(job)
             guard case .cancelled = try await client.ask(.cancel(Cancel(job: id, reason: "cancelled by a client"))) else {
                 throw TesseraError(.protocolMismatch, "the coordinator did not confirm the cancellation")

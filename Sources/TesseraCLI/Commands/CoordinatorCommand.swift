@@ -15,7 +15,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         commandName: "coordinator", abstract: "Accept jobs, lease their shards to workers and assemble the outputs.",
         discussion: """
             On SIGTERM, the coordinator accepts no more jobs and exits when all jobs have ended; on SIGINT, it exits at once. \
-            Connections are not encrypted yet, so ports that other hosts can reach need --insecure.
+            A job port that other hosts can reach needs TLS with certificates or tokens, or --insecure.
             """)
 
     @Option(help: ArgumentHelp("The job port, for workers and clients.", valueName: "host:port"))
@@ -23,6 +23,10 @@ package struct CoordinatorCommand: AsyncParsableCommand {
 
     @Option(help: ArgumentHelp("The status port (HTTP).", valueName: "host:port"))
     var status = HostPort(host: "127.0.0.1", port: 7071)
+
+    @Option(
+        help: ArgumentHelp("A further host name under which the status port may be asked; repeatable.", valueName: "name"))
+    var statusHost: [String] = []
 
     @Option(
         help: ArgumentHelp(
@@ -38,8 +42,14 @@ package struct CoordinatorCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Seconds between a worker's heartbeats.", valueName: "seconds"))
     var heartbeatSeconds = 5.0
 
-    @Flag(help: "Listen beyond this machine. Anyone who can reach the port may submit jobs, and nothing is encrypted.")
+    @Flag(
+        help: """
+            Listen beyond this machine without TLS. Anyone who can reach the ports may submit jobs and read all inputs, and \
+            nothing is encrypted.
+            """)
     var insecure = false
+
+    @OptionGroup var port: JobPortArguments
 
     @OptionGroup var logging: LogArguments
 
@@ -56,6 +66,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
     }
 
     package func run() async throws {
+        let security = try port.security()
         try checkExposure()
         let log = logging.logger("tessera.coordinator")
         var policy = SchedulerPolicy()
@@ -66,11 +77,16 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         let manager = JobManager(settings: settings, log: log)
         let ready = ReadyLine()
         let server = JobServer(
-            manager: manager, settings: settings, address: listen, heartbeat: .seconds(heartbeatSeconds), log: log
+            manager: manager, settings: settings, address: listen, heartbeat: .seconds(heartbeatSeconds), security: security,
+            log: log
         ) {
             ready.jobs(at: $0)
         }
-        let statusPort = StatusPort.service(manager: manager, address: status, log: log) { ready.status(at: $0) }
+        // On loopback the status port stays open to this machine's users and tools.
+        let statusPort = try StatusPort.service(
+            manager: manager, address: status, hosts: statusHost + [ProcessInfo.processInfo.hostName],
+            security: status.isLoopback ? .open : security, log: log
+        ) { ready.status(at: $0, isEncrypted: !status.isLoopback && security.tls != nil) }
         // Services start in this order and shut down in reverse, so that the status port shows the others draining.
         try await ServiceGroup(
             configuration: .init(
@@ -85,12 +101,20 @@ package struct CoordinatorCommand: AsyncParsableCommand {
 
     /// Beyond loopback, every permission must be given explicitly.
     private func checkExposure() throws {
-        if !insecure, let exposed = [listen, status].first(where: { !$0.isLoopback }) {
-            let what =
-                exposed == listen ? "submit jobs, unencrypted" : "see the jobs and the paths of their files"
-            throw TesseraError(
-                .notAllowed, "listening on \(exposed) would let every host that can reach it \(what)",
-                advice: "listen on 127.0.0.1, or add --insecure on a trusted network")
+        if !insecure {
+            if !listen.isLoopback, port.certificate == nil {
+                throw TesseraError(
+                    .notAllowed, "listening on \(listen) would let every host that can reach it submit jobs, unencrypted",
+                    advice: "use TLS (--tls-cert, with --tls-ca or --token; Deploy/tls makes certificates), listen on 127.0.0.1, "
+                        + "or add --insecure on a trusted network")
+            }
+            if !status.isLoopback, port.certificate == nil {
+                throw TesseraError(
+                    .notAllowed,
+                    "the status port \(status) would show the jobs and the paths of their files to every host that "
+                        + "can reach it",
+                    advice: "use TLS (--tls-cert), keep the status port on 127.0.0.1, or add --insecure on a trusted network")
+            }
         }
         guard !listen.isLoopback else { return }
         guard !root.isEmpty, outputRoot != nil else {
@@ -115,18 +139,18 @@ private struct JobManagerService: Service {
 
 /// Prints the addresses of both ports to stdout once they are open. Scripts wait for this line.
 private final class ReadyLine: Sendable {
-    private let addresses = Mutex<(jobs: HostPort?, status: HostPort?)>((nil, nil))
+    private let addresses = Mutex<(jobs: HostPort?, status: String?)>((nil, nil))
 
     func jobs(at address: HostPort) { note { $0.jobs = address } }
-    func status(at address: HostPort) { note { $0.status = address } }
+    func status(at address: HostPort, isEncrypted: Bool) { note { $0.status = "\(isEncrypted ? "https" : "http")://\(address)" } }
 
-    private func note(_ change: (inout (jobs: HostPort?, status: HostPort?)) -> Void) {
+    private func note(_ change: (inout (jobs: HostPort?, status: String?)) -> Void) {
         let found = addresses.withLock { addresses in
             change(&addresses)
             return addresses
         }
         guard let jobs = found.jobs, let status = found.status else { return }
-        print("ready: jobs on \(jobs), status on http://\(status)")
+        print("ready: jobs on \(jobs), status on \(status)")
         flushOutput()
     }
 }

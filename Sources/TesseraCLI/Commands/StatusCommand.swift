@@ -23,7 +23,7 @@ package struct StatusCommand: AsyncParsableCommand {
 
     package func run() async throws {
         let (job, watch, json) = (job, watch, json)
-        let address = target.coordinator
+        let address = try target.address()
         try await cancelledBySignals {
             try await CoordinatorClient.connect(to: address) { client in
                 var screen = Screen()

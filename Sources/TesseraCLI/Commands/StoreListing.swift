@@ -71,7 +71,7 @@ struct StoreListing: Encodable {
 
     var text: String {
         var table = TextTable([
-            ("TASK", .left), ("SCHEME", .left), ("BITS", .right), ("ERROR", .right), ("SIZE", .right), ("OF IT", .right),
+            ("TASK", .left), ("SCHEME", .left), ("BITS", .right), ("ERROR", .right), ("SIZE", .right), ("RATIO", .right),
         ])
         let one = originalBytes / max(1, tasks.count)
         for task in tasks {

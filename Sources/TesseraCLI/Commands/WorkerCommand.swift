@@ -43,6 +43,7 @@ package struct WorkerCommand: AsyncParsableCommand {
     @Option(name: .customLong("pause-milliseconds"), help: ArgumentHelp("Wait before each shard.", visibility: .hidden))
     var pauseMilliseconds = 0
 
+    @OptionGroup var credentials: CredentialArguments
     @OptionGroup var machine: MachineArguments
     @OptionGroup var logging: LogArguments
 
@@ -58,6 +59,8 @@ package struct WorkerCommand: AsyncParsableCommand {
         var settings = WorkerSettings(
             coordinator: coordinator, roots: root.isEmpty ? .wholeMachine : try Roots(root), name: name, build: tesseraVersion,
             memory: memory)
+        settings.tls = try credentials.tls()
+        settings.token = try credentials.accessToken()
         settings.packing = pack
         settings.outputs = LocalOutputs(mode: blocks, root: try outputRoot.map(canonicalDirectory))
         settings.pause = .milliseconds(pauseMilliseconds)

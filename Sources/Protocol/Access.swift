@@ -1,0 +1,64 @@
+import Core
+
+/// What a peer may do.
+package enum AccessRole: String, Sendable, Hashable, CaseIterable {
+    /// Takes leases and delivers shards.
+    case worker
+    /// Submits jobs, watches all jobs, and cancels its own.
+    case submitter
+    /// Submits and watches jobs, and cancels any job.
+    case `operator`
+    /// Watches jobs.
+    case viewer
+}
+
+/// A peer whose name and roles are established.
+package struct PeerIdentity: Sendable, Hashable {
+    /// For logs and status: the certificate's name, or the roles of a token.
+    package let name: String
+    package let roles: Set<AccessRole>
+
+    package init(name: String, roles: Set<AccessRole>) {
+        self.name = name
+        self.roles = roles
+    }
+
+    /// Every peer of a port without access control.
+    package static let anyone = PeerIdentity(name: "anyone", roles: Set(AccessRole.allCases))
+
+    /// - Throws: `notAllowed` unless the peer has one of the roles.
+    func require(_ allowed: AccessRole..., to action: String) throws(TesseraError) {
+        guard roles.isDisjoint(with: allowed) else { return }
+        let held = roles.isEmpty ? "no role" : "the role \(roles.map(\.rawValue).sorted().joined(separator: ", "))"
+        let needed = allowed.map(\.rawValue).joined(separator: " or ")
+        throw TesseraError(
+            .notAllowed, "\(name) has \(held) and may not \(action)",
+            advice: "use a certificate or token with the role \(needed)")
+    }
+}
+
+/// How a coordinator establishes a peer's identity, once the connection's handshake is over.
+package enum AccessPolicy: Sendable {
+    /// Without access control: on loopback, or with `--insecure`.
+    case anyone
+    /// The TLS handshake proved a certificate.
+    case certificate(PeerIdentity)
+    /// The hello must hold a token.
+    case tokens(AccessTokens)
+
+    /// - Throws: `notAllowed` for a missing or unknown token.
+    func identify(_ hello: Hello) throws(TesseraError) -> PeerIdentity {
+        switch self {
+        case .anyone: return .anyone
+        case .certificate(let peer): return peer
+        case .tokens(let tokens):
+            guard let token = hello.token else {
+                throw TesseraError(.notAllowed, "the peer sent no token", advice: "give --token FILE")
+            }
+            guard let peer = try tokens.identify(token) else {
+                throw TesseraError(.notAllowed, "the peer's token is not one of the coordinator's")
+            }
+            return peer
+        }
+    }
+}

@@ -1,0 +1,101 @@
+import ArgumentParser
+import Coordinator
+import Core
+import Protocol
+import Transport
+
+/// How a worker or client proves who it is, and checks the coordinator.
+struct CredentialArguments: ParsableArguments {
+    @Option(
+        name: .customLong("tls-ca"),
+        help: ArgumentHelp("Use TLS; the coordinator's certificate must be signed by this authority (PEM).", valueName: "file"))
+    var authority: String?
+
+    @Option(
+        name: .customLong("tls-pin"),
+        help: ArgumentHelp("Use TLS; the coordinator's certificate must be exactly this one (PEM).", valueName: "file"))
+    var pin: String?
+
+    @Option(
+        name: .customLong("tls-cert"),
+        help: ArgumentHelp("The certificate to present to the coordinator (PEM).", valueName: "file"))
+    var certificate: String?
+
+    @Option(name: .customLong("tls-key"), help: ArgumentHelp("The key of --tls-cert (PEM, mode 600).", valueName: "file"))
+    var key: String?
+
+    @Option(
+        name: .customLong("token"),
+        help: ArgumentHelp("A file (mode 600) that holds the token to present to the coordinator.", valueName: "file"))
+    var tokenFile: String?
+
+    func validate() throws {
+        guard authority == nil || pin == nil else { throw ValidationError("Give --tls-ca or --tls-pin, not both.") }
+        guard (certificate == nil) == (key == nil) else { throw ValidationError("--tls-cert and --tls-key belong together.") }
+        guard authority != nil || pin != nil || (certificate == nil && tokenFile == nil) else {
+            throw ValidationError("--tls-cert and --token need --tls-ca or --tls-pin, which say whom to trust.")
+        }
+    }
+
+    /// - Returns: `nil` for a connection without TLS.
+    func tls() throws -> ClientTLS? {
+        let files = certificate.flatMap { certificate in key.map { TLSFiles(certificate: certificate, key: $0) } }
+        if let authority { return ClientTLS(trust: .authority(authority), files: files) }
+        return pin.map { ClientTLS(trust: .pinned($0), files: files) }
+    }
+
+    func accessToken() throws -> AccessToken? {
+        guard let tokenFile else { return nil }
+        let text = String(decoding: try readSecret(tokenFile), as: UTF8.self)
+        guard let word = text.split(whereSeparator: \.isWhitespace).last, let token = AccessToken(String(word)) else {
+            throw TesseraError(
+                .badData, "does not hold a token of \(AccessToken.byteCounts.lowerBound) or more printable characters",
+                file: tokenFile, advice: "make one: openssl rand -hex 32")
+        }
+        return token
+    }
+}
+
+/// How a coordinator proves who it is, and admits peers.
+struct JobPortArguments: ParsableArguments {
+    @Option(
+        name: .customLong("tls-cert"),
+        help: ArgumentHelp("Use TLS with this certificate, followed by its chain (PEM).", valueName: "file"))
+    var certificate: String?
+
+    @Option(name: .customLong("tls-key"), help: ArgumentHelp("The key of --tls-cert (PEM, mode 600).", valueName: "file"))
+    var key: String?
+
+    @Option(
+        name: .customLong("tls-ca"),
+        help: ArgumentHelp(
+            "Peers must have a certificate of this authority (PEM), whose names give their roles.", valueName: "file"))
+    var authority: String?
+
+    @Option(
+        name: .customLong("token"),
+        help: ArgumentHelp("A file (mode 600) of the tokens that peers may present, with their roles.", valueName: "file"))
+    var tokenFile: String?
+
+    func validate() throws {
+        guard (certificate == nil) == (key == nil) else { throw ValidationError("--tls-cert and --tls-key belong together.") }
+        guard authority == nil || tokenFile == nil else {
+            throw ValidationError("Peers are admitted by certificate (--tls-ca) or by token (--token), not both.")
+        }
+        guard certificate != nil || (authority == nil && tokenFile == nil) else {
+            throw ValidationError("--tls-ca and --token need --tls-cert and --tls-key.")
+        }
+        guard certificate == nil || authority != nil || tokenFile != nil else {
+            throw ValidationError("--tls-cert needs --tls-ca or --token, which say whom to admit.")
+        }
+    }
+
+    /// - Throws: what is wrong with one of the files.
+    func security() throws -> JobPortSecurity {
+        guard let certificate, let key else { return .open }
+        let tls = try ServerTLS(files: TLSFiles(certificate: certificate, key: key), authority: authority)
+        guard let tokenFile else { return .certificates(tls) }
+        let text = String(decoding: try readSecret(tokenFile), as: UTF8.self)
+        return .tokens(try AccessTokens(parsing: text, path: tokenFile), tls)
+    }
+}

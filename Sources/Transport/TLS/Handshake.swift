@@ -1,0 +1,96 @@
+import Core
+import NIOCore
+import NIOSSL
+import NIOTLS
+import Protocol
+
+/// The certificate that a side expects of its peer.
+enum ExpectedCertificate {
+    /// None.
+    case none
+    /// A peer's, with its roles in its names.
+    case role
+    /// The coordinator's, signed by the authority.
+    case authority
+    /// The coordinator's, given to this side beforehand.
+    case pinned
+}
+
+/// Waits for the end of a TLS handshake and learns who the peer is.
+///
+/// Stands behind the TLS handler in the pipeline.
+final class Handshake: ChannelInboundHandler, RemovableChannelHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let peer: EventLoopPromise<PeerIdentity?>
+    private let expects: ExpectedCertificate
+
+    /// - Parameter peer: told the identity in a certificate that gives roles; `nil` for other handshakes.
+    init(peer: EventLoopPromise<PeerIdentity?>, expects: ExpectedCertificate) {
+        self.peer = peer
+        self.expects = expects
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .handshakeCompleted? = event as? TLSUserEvent {
+            let certificate = expects == .role ? try? context.pipeline.syncOperations.nioSSL_peerCertificate() : nil
+            peer.succeed(certificate.map(PeerIdentity.init))
+        }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // The library's error does not say what is wrong with the certificate, but the certificate itself may.
+        let certificate = try? context.pipeline.syncOperations.nioSSL_peerCertificate()
+        let failure = tlsFailure(error, certificate: certificate, expects: expects) ?? error
+        peer.fail(failure)
+        context.fireErrorCaught(failure)
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        peer.fail(ChannelError.ioOnClosedChannel)
+        context.fireChannelInactive()
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) { peer.fail(ChannelError.ioOnClosedChannel) }
+}
+
+extension PeerIdentity {
+    /// The roles that a certificate's subject alternative names give: `spiffe://DOMAIN/tessera/ROLE` with anything behind it, or
+    /// the DNS name `ROLE.tessera` with anything before it.
+    init(_ certificate: NIOSSLCertificate) {
+        var roles: Set<AccessRole> = []
+        var names: [String] = []
+        for name in certificate._subjectAlternativeNames() {
+            let text = name.contents.withUnsafeBufferPointer { String(decoding: $0, as: UTF8.self) }
+            switch name.nameType {
+            case .uri:
+                names.insert(text, at: 0)
+                if let role = AccessRole(spiffe: text) { roles.insert(role) }
+            case .dnsName:
+                names.append(text)
+                if let role = AccessRole(dnsName: text) { roles.insert(role) }
+            default: break
+            }
+        }
+        self.init(name: names.first.map { "'\($0)'" } ?? "a certificate without names", roles: roles)
+    }
+}
+
+extension AccessRole {
+    /// Reads `spiffe://DOMAIN/tessera/ROLE` and `spiffe://DOMAIN/tessera/ROLE/...`.
+    init?(spiffe uri: String) {
+        let parts = uri.split(separator: "/", omittingEmptySubsequences: false)
+        guard parts.count >= 5, parts[0] == "spiffe:", parts[1].isEmpty, !parts[2].isEmpty, parts[3] == "tessera" else {
+            return nil
+        }
+        self.init(rawValue: String(parts[4]))
+    }
+
+    /// Reads `ROLE.tessera` and `NAME.ROLE.tessera`.
+    init?(dnsName: String) {
+        let labels = dnsName.split(separator: ".", omittingEmptySubsequences: false)
+        guard labels.count >= 2, labels.last == "tessera" else { return nil }
+        self.init(rawValue: String(labels[labels.count - 2]))
+    }
+}

@@ -1,0 +1,77 @@
+package import Core
+package import NIOSSL
+import Synchronization
+
+/// TLS 1.3 for a port, with files that are read again when they change.
+package final class ServerTLS: Sendable {
+    private struct Loaded {
+        var context: NIOSSLContext
+        var identities: [String]
+    }
+
+    private let files: TLSFiles
+    /// The certificate authority of peers, as a PEM file; `nil` if peers need no certificate.
+    private let authority: String?
+    private let loaded: Mutex<Loaded>
+
+    /// - Throws: what is wrong with one of the files.
+    package init(files: TLSFiles, authority: String?) throws(TesseraError) {
+        self.files = files
+        self.authority = authority
+        let identities = try Self.identities(files, authority)
+        loaded = Mutex(Loaded(context: try Self.context(files, authority), identities: identities))
+    }
+
+    /// Whether peers must have a certificate.
+    var needsCertificates: Bool { authority != nil }
+
+    /// The context for the next connection.
+    var context: NIOSSLContext { loaded.withLock { $0.context } }
+
+    /// Reads the files again if one of them has changed. Connections that are open keep their certificates.
+    ///
+    /// - Returns: whether new files are in use.
+    /// - Throws: what is wrong with the new files; the former ones then stay in use.
+    package func reload() throws(TesseraError) -> Bool {
+        let identities = try Self.identities(files, authority)
+        guard identities != loaded.withLock({ $0.identities }) else { return false }
+        let context = try Self.context(files, authority)
+        loaded.withLock { $0 = Loaded(context: context, identities: identities) }
+        return true
+    }
+
+    private static func identities(_ files: TLSFiles, _ authority: String?) throws(TesseraError) -> [String] {
+        var identities: [String] = []
+        for path in [files.certificate, files.key] + (authority.map { [$0] } ?? []) {
+            guard let status = try LocalFiles().status(of: path) else {
+                throw TesseraError(.inputMissing, "does not exist", file: path)
+            }
+            identities.append(status.identity)
+        }
+        return identities
+    }
+
+    private static func context(_ files: TLSFiles, _ authority: String?) throws(TesseraError) -> NIOSSLContext {
+        do {
+            return try NIOSSLContext(configuration: try configuration(files, authority))
+        } catch {
+            throw (error as? TesseraError)
+                ?? TesseraError(.badData, "the certificate does not belong to the key \(files.key)", file: files.certificate)
+        }
+    }
+
+    /// For servers that make their connections themselves. Read once: changed files need a restart.
+    package func configuration() throws(TesseraError) -> TLSConfiguration { try Self.configuration(files, authority) }
+
+    private static func configuration(_ files: TLSFiles, _ authority: String?) throws(TesseraError) -> TLSConfiguration {
+        let (chain, key) = try files.load()
+        var configuration = TLSConfiguration.makeServerConfiguration(
+            certificateChain: chain.map { .certificate($0) }, privateKey: .privateKey(key))
+        configuration.minimumTLSVersion = .tlsv13
+        if let authority {
+            configuration.trustRoots = .certificates(try certificates(in: authority))
+            configuration.certificateVerification = .noHostnameVerification
+        }
+        return configuration
+    }
+}

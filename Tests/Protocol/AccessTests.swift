@@ -1,0 +1,90 @@
+import Core
+import Protocol
+import Testing
+
+/// Who may do what at the job port.
+@Suite struct AccessTests {
+    private static let secret = "0123456789abcdef0123456789abcdef"
+
+    private func token(_ text: String) throws -> AccessToken { try #require(AccessToken(text)) }
+
+    @Test func aTokenFileGivesRoles() throws {
+        let tokens = try AccessTokens(
+            parsing: "# ours\n\nworker \(Self.secret)-w\nsubmitter,viewer \(Self.secret)-s\n\(Self.secret)-all\n", path: "t")
+        #expect(try tokens.identify(token("\(Self.secret)-w"))?.roles == [.worker])
+        #expect(try tokens.identify(token("\(Self.secret)-s"))?.roles == [.submitter, .viewer])
+        #expect(try tokens.identify(token("\(Self.secret)-all"))?.roles == Set(AccessRole.allCases))
+        #expect(try tokens.identify(token(Self.secret)) == nil)
+    }
+
+    @Test(arguments: [
+        ("", 0, "holds no token"), ("# nothing\n", 0, "holds no token"), ("short", 1, "printable ASCII"),
+        ("\nmaster \(secret)", 2, "unknown role"), ("a b \(secret)", 1, "'ROLE[,ROLE...] TOKEN'"),
+    ])
+    func badTokenFilesAreRefusedWithoutShowingTheToken(text: String, line: Int, words: String) {
+        #expect {
+            try AccessTokens(parsing: text, path: "tokens")
+        } throws: { error in
+            let text = "\(error)"
+            return text.contains(words) && (line == 0 || text.contains("tokens:\(line)")) && !text.contains(Self.secret)
+        }
+    }
+
+    @Test func aTokenIsNeverShown() throws {
+        let hello = Hello(role: .client, build: "1", name: "n", token: try token(Self.secret))
+        for text in ["\(hello)", String(reflecting: hello), "\(Message.hello(hello))"] { #expect(!text.contains(Self.secret)) }
+    }
+
+    // MARK: Sessions
+
+    private func session(_ access: AccessPolicy) -> CoordinatorSession {
+        var session = CoordinatorSession(number: 1, build: "1", at: .zero)
+        session.admit(by: access)
+        return session
+    }
+
+    private func hello(_ role: Hello.Role, token: AccessToken? = nil) -> Message {
+        .hello(Hello(role: role, build: "1", name: "n", threads: role == .worker ? 1 : 0, memory: 1, token: token))
+    }
+
+    private func refusal(_ actions: [CoordinatorSession.Action]) -> TesseraError? {
+        guard case .send(.refusal(let refusal))? = actions.first, case .close? = actions.last else { return nil }
+        return refusal.error
+    }
+
+    @Test(arguments: AccessRole.allCases)
+    func rolesDecideWhoConnectsAs(role: AccessRole) {
+        let access = AccessPolicy.certificate(PeerIdentity(name: "'x'", roles: [role]))
+        var asWorker = session(access), asClient = session(access)
+        let worker = refusal(asWorker.received(hello(.worker), at: .zero))
+        let client = refusal(asClient.received(hello(.client), at: .zero))
+        #expect((worker == nil) == (role == .worker))
+        #expect((client == nil) == (role != .worker))
+        for error in [worker, client].compactMap({ $0 }) {
+            #expect(error.code == .notAllowed && error.problem.contains("'x' has the role \(role.rawValue) and may not"))
+        }
+    }
+
+    @Test(arguments: [
+        (AccessRole.viewer, false, false), (.submitter, true, true), (.operator, true, true),
+    ])
+    func rolesDecideWhatAClientMayAsk(role: AccessRole, submits: Bool, cancels: Bool) {
+        var session = session(.certificate(PeerIdentity(name: "'x'", roles: [role])))
+        _ = session.received(hello(.client), at: .zero)
+        func isPassedOn(_ message: Message) -> Bool { session.received(message, at: .zero) == [.request(message)] }
+        #expect(isPassedOn(.statusRequest(StatusRequest())))
+        #expect(
+            isPassedOn(.submit(Submit(recipe: "", recipeName: "", workingDirectory: "/", output: "o", options: JobOptions())))
+                == submits)
+        #expect(isPassedOn(.cancel(Cancel(job: JobID(high: 1, low: 1), reason: ""))) == cancels)
+    }
+
+    @Test func tokensAdmitTheirHolders() throws {
+        let access = AccessPolicy.tokens(try AccessTokens(parsing: "worker \(Self.secret)", path: "t"))
+        var holder = session(access), stranger = session(access), nobody = session(access)
+        #expect(refusal(holder.received(hello(.worker, token: try token(Self.secret)), at: .zero)) == nil)
+        let unknown = refusal(stranger.received(hello(.worker, token: try token("\(Self.secret)x")), at: .zero))
+        #expect(unknown?.code == .notAllowed && unknown?.problem.contains("not one of the coordinator's") == true)
+        #expect(refusal(nobody.received(hello(.worker), at: .zero))?.problem.contains("sent no token") == true)
+    }
+}

@@ -1,0 +1,184 @@
+import Core
+import Foundation
+import Glibc
+import Protocol
+import TestSupport
+import Testing
+import Transport
+
+/// Real handshakes on loopback.
+@Suite(.timeLimit(.minutes(15))) struct TLSTests {
+    private let certificates: Certificates
+
+    init() throws { certificates = try Certificates() }
+
+    private func files(_ name: String, of certificates: Certificates? = nil) -> TLSFiles {
+        let certificates = certificates ?? self.certificates
+        return TLSFiles(certificate: certificates.path("\(name).pem"), key: certificates.path("\(name).key"))
+    }
+
+    private func client(
+        _ name: String?, of certificates: Certificates? = nil, trust: ClientTLS.Trust? = nil
+    ) -> ClientTLS {
+        ClientTLS(
+            trust: trust ?? .authority(self.certificates.path("ca.pem")), files: name.map { files($0, of: certificates) })
+    }
+
+    /// What both sides say of one connection.
+    private struct Meeting {
+        var peer: PeerIdentity?
+        var serverError: TesseraError?
+        var clientError: TesseraError?
+    }
+
+    /// Connects once; the server answers one message by another.
+    private func meet(_ client: ClientTLS?, server tls: ServerTLS?) async throws -> Meeting {
+        let listener = try await Transport.listen(on: HostPort(host: "127.0.0.1", port: 0), tls: tls)
+        let (meetings, input) = AsyncStream<Meeting>.makeStream()
+        let server = Task {
+            try await listener.serve { connection, _ in
+                var meeting = Meeting()
+                do throws(TesseraError) { meeting.peer = try await connection.peer() } catch { meeting.serverError = error }
+                let refused = meeting.serverError != nil
+                do {
+                    try await connection.withFrames { frames in
+                        for try await _ in frames where !refused {
+                            try connection.send(.drain)
+                            return
+                        }
+                    }
+                } catch { meeting.serverError = meeting.serverError ?? TesseraError(wrapping: error) }
+                input.yield(meeting)
+            }
+        }
+        var clientError: TesseraError?
+        do {
+            let connection = try await Transport.connect(to: listener.address, tls: client, limits: .coordinator)
+            try await connection.withFrames { frames in
+                var frames = frames.makeAsyncIterator()
+                try connection.send(.drain)
+                let answer = try await frames.next()
+                if answer == nil { throw TesseraError(.unreachable, "no answer") }
+            }
+        } catch let error as FrameError {
+            clientError = error.asTesseraError(isGreeting: true)
+        } catch {
+            clientError = TesseraError(wrapping: error)
+        }
+        var meeting = await meetings.first { _ in true } ?? Meeting()
+        meeting.clientError = clientError
+        listener.close()
+        server.cancel()
+        _ = try? await server.value
+        return meeting
+    }
+
+    private func server(authority: Bool = true) throws -> ServerTLS {
+        try ServerTLS(files: files("127.0.0.1"), authority: authority ? certificates.path("ca.pem") : nil)
+    }
+
+    @Test(arguments: [
+        ("127.0.0.1", AccessRole.worker), ("submitter", .submitter), ("operator", .operator), ("viewer", .viewer),
+    ])
+    func theNameInACertificateGivesItsRole(name: String, role: AccessRole) async throws {
+        let meeting = try await meet(client(name), server: try server())
+        #expect(meeting.clientError == nil && meeting.serverError == nil)
+        #expect(meeting.peer?.roles == [role])
+        #expect(meeting.peer?.name.hasPrefix("'spiffe://tessera/tessera/\(role.rawValue)") == true)
+    }
+
+    @Test func aPinnedCertificateNeedsNoAuthority() async throws {
+        let pinned = ClientTLS(trust: .pinned(certificates.path("127.0.0.1.pem")), files: nil)
+        let meeting = try await meet(pinned, server: try server(authority: false))
+        #expect(meeting.clientError == nil && meeting.serverError == nil && meeting.peer == nil)
+
+        let other = ClientTLS(trust: .pinned(certificates.path("viewer.pem")), files: nil)
+        let refused = try await meet(other, server: try server(authority: false))
+        #expect(refused.clientError?.code == .notAllowed)
+        #expect(refused.clientError?.problem == "the peer's certificate is not the one that --tls-pin names")
+    }
+
+    @Test func aPeerWithoutACertificateIsToldToBringOne() async throws {
+        let meeting = try await meet(client(nil), server: try server())
+        #expect(meeting.clientError?.code == .notAllowed)
+        #expect(meeting.clientError?.problem == "the peer demands a certificate")
+        #expect(meeting.serverError?.problem == "the peer has no certificate")
+    }
+
+    @Test func certificatesOfAnotherAuthorityAreRefusedAtBothEnds() async throws {
+        let others = try Certificates()
+        let theirs = try await meet(client("viewer", of: others), server: try server())
+        #expect(theirs.clientError?.code == .notAllowed)
+        #expect(theirs.clientError?.problem.contains("not signed by the peer's authority") == true)
+        #expect(theirs.serverError?.code == .notAllowed)
+        #expect(theirs.serverError?.problem == "the peer's certificate is not signed by the authority in --tls-ca")
+
+        let ours = try await meet(
+            client("viewer", trust: .authority(others.path("ca.pem"))), server: try server())
+        #expect(ours.clientError?.code == .notAllowed)
+        #expect(ours.clientError?.problem == "the peer's certificate is not signed by the authority in --tls-ca")
+        #expect(ours.serverError?.problem.contains("not signed by the peer's authority") == true)
+    }
+
+    @Test func theCoordinatorsCertificateMustNameItsHost() async throws {
+        let meeting = try await meet(
+            client("operator"), server: try ServerTLS(files: files("viewer"), authority: certificates.path("ca.pem")))
+        #expect(meeting.clientError?.code == .notAllowed, "\(String(describing: meeting.clientError))")
+    }
+
+    @Test func anExpiredCertificateIsNamedWithItsDate() async throws {
+        let expired = try Certificates(days: -1, authority: certificates)
+        let error = try await meetingError(client("viewer", of: expired))
+        #expect(error.code == .notAllowed && error.file == expired.path("viewer.pem"))
+        #expect(error.problem.hasPrefix("the certificate expired on 20"))
+        #expect(throws: TesseraError.self) { try ServerTLS(files: files("127.0.0.1", of: expired), authority: nil) }
+    }
+
+    private func meetingError(_ client: ClientTLS) async throws -> TesseraError {
+        do throws(TesseraError) {
+            _ = try await Transport.connect(to: HostPort(host: "127.0.0.1", port: 9), tls: client, limits: .coordinator)
+        } catch {
+            return error
+        }
+        throw TesseraError(.internal, "connected")
+    }
+
+    @Test func plainPeersOfATLSPortAndTLSPeersOfAPlainPortAreToldSo() async throws {
+        let plain = try await meet(nil, server: try server())
+        #expect(plain.clientError?.code == .protocolMismatch)
+        #expect(plain.clientError?.problem == "the peer speaks TLS, this side does not")
+        #expect(plain.serverError?.code == .protocolMismatch)
+        #expect(plain.serverError?.problem == "the peer does not speak TLS")
+
+        let tls = try await meet(client("viewer"), server: nil)
+        #expect(tls.clientError?.problem == "the peer closed the connection during the TLS handshake")
+    }
+
+    @Test func changedFilesAreTakenIntoUseAndBrokenOnesAreNot() async throws {
+        let tls = try server()
+        #expect(try !tls.reload())
+        let renewed = try Certificates(hosts: ["127.0.0.1"], authority: certificates)
+        for name in ["127.0.0.1.pem", "127.0.0.1.key"] {
+            try FileManager.default.removeItem(atPath: certificates.path(name))
+            try FileManager.default.copyItem(atPath: renewed.path(name), toPath: certificates.path(name))
+        }
+        #expect(try tls.reload())
+        let pinned = ClientTLS(trust: .pinned(renewed.path("127.0.0.1.pem")), files: files("viewer"))
+        #expect(try await meet(pinned, server: tls).clientError == nil)
+
+        try certificates.directory.write("nonsense", to: "127.0.0.1.pem")
+        #expect(throws: TesseraError(.badData, "holds no certificate in PEM format", file: certificates.path("127.0.0.1.pem"))) {
+            try tls.reload()
+        }
+        #expect(try await meet(pinned, server: tls).clientError == nil)
+    }
+
+    @Test func aKeyThatOthersCanReadIsRefused() throws {
+        chmod(certificates.path("127.0.0.1.key"), 0o644)
+        #expect {
+            try server()
+        } throws: { error in
+            (error as? TesseraError)?.code == .notAllowed && "\(error)".contains("chmod 600")
+        }
+    }
+}
