@@ -196,7 +196,7 @@ package final class ServerConnection: Sendable {
         for action in actions {
             switch action {
             case .fetch(let request): group.addTask { await self.fetch(request) }
-            case .request(let request): say(await answer(request))
+            case .request(let request): await reply(await answer(request))
             default: await perform(action)
             }
         }
@@ -284,6 +284,23 @@ package final class ServerConnection: Sendable {
     }
 
     // MARK: Clients
+
+    /// Sends an answer and waits until the client has taken it, so that requests whose answers nobody reads take no memory.
+    private func reply(_ answer: Message) async {
+        let deadline = Task {
+            try await time.sleep(Limits.answering)
+            connection.close()
+        }
+        defer { deadline.cancel() }
+        do throws(TesseraError) {
+            try await connection.sendAndWait(try answer.frame())
+        } catch  where error.code == .internal {
+            // Larger than a frame may be: said, and answered by an error.
+            await send(.message(answer))
+        } catch {
+            log.debug("the client has not taken its answer: \(error.problem)")
+        }
+    }
 
     private func answer(_ request: Message) async -> Message {
         do {

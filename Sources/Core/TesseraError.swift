@@ -57,13 +57,13 @@ package struct TesseraError: Error, Sendable, Hashable, Codable {
 }
 
 extension TesseraError: CustomStringConvertible {
-    /// One line: `recipe.yml:4: unknown method 'tise' — did you mean 'ties'?`
+    /// One line, control characters escaped: `recipe.yml:4: unknown method 'tise' — did you mean 'ties'?`
     package var description: String {
         var text = ""
         if let file { text += line.map { "\(file):\($0): " } ?? "\(file): " }
         if let tensor { text += "tensor '\(tensor)': " }
         text += problem
         if let advice { text += " — \(advice)" }
-        return text
+        return text.printable
     }
 }

@@ -34,7 +34,7 @@ package struct CoordinatorSession: Sendable {
     private enum State {
         case greeting(until: Duration)
         case worker(AdmittedWorker)
-        case client(PeerIdentity)
+        case client(PeerIdentity, lastHeard: Duration)
         case closed
     }
 
@@ -65,7 +65,8 @@ package struct CoordinatorSession: Sendable {
         case (.greeting, .hello(let hello)): return greet(hello, at: now)
         case (.greeting, _): return close("expected hello")
         case (.worker, _): return withWorker { $0.received(message, at: now) }
-        case (.client(let peer), .submit), (.client(let peer), .statusRequest), (.client(let peer), .cancel):
+        case (.client(let peer, _), .submit), (.client(let peer, _), .statusRequest), (.client(let peer, _), .cancel):
+            state = .client(peer, lastHeard: now)
             return request(message, of: peer)
         case (.client, .goodbye(let reason)): return close(reason)
         case (.client, _): return close("a client does not say this")
@@ -96,6 +97,7 @@ package struct CoordinatorSession: Sendable {
             worker.noteBytes(bytesReceived, at: now)
             state = .worker(worker)
             return now - worker.lastHeard > heartbeat * Limits.missedHeartbeats ? close("no sign of life") : []
+        case .client(_, let lastHeard) where now - lastHeard > Limits.idleClient: return close("no request for a long time")
         case .greeting, .client, .closed: return []
         }
     }
@@ -131,7 +133,7 @@ package struct CoordinatorSession: Sendable {
             credit: Limits.creditBytes)
         switch hello.role {
         case .client:
-            state = .client(peer)
+            state = .client(peer, lastHeard: now)
             return [.allow(.messages), .send(.welcome(welcome))]
         case .worker:
             state = .worker(AdmittedWorker(lastHeard: now))

@@ -25,6 +25,10 @@ package enum Limits {
     package static let connecting = Duration.seconds(5)
     /// The time limit for the hello, and for the answer to it.
     package static let greeting = Duration.seconds(10)
+    /// The time limit for a client's next request. Commands that wait ask several times a second.
+    package static let idleClient = Duration.seconds(300)
+    /// The time limit for a client to take an answer.
+    package static let answering = Duration.seconds(60)
     package static let heartbeatInterval = Duration.seconds(5)
     /// Either side closes the connection after this many heartbeat intervals without a byte.
     package static let missedHeartbeats = 4
@@ -33,6 +37,8 @@ package enum Limits {
 
     /// Connections that a coordinator serves at the same time.
     package static let connections = 4096
+    /// Those of them that may come from one address.
+    package static let connectionsPerAddress = 2048
     /// Shards that one worker works on at the same time.
     package static let threads = 16_384
     /// Bytes of a file, a tensor or a memory. Sums of 2^15 such numbers cannot overflow.

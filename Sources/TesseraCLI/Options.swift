@@ -70,7 +70,7 @@ struct LogArguments: ParsableArguments {
     var logLevel = Logger.Level.info
 
     func logger(_ label: String) -> Logger {
-        var log = Logger(label: label, factory: { StreamLogHandler.standardError(label: $0) })
+        var log = Logger(label: label, factory: { EscapingLogHandler(StreamLogHandler.standardError(label: $0)) })
         log.logLevel = logLevel
         return log
     }

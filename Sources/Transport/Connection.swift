@@ -7,6 +7,8 @@ package import Protocol
 package struct Connection: Sendable {
     private let channel: NIOAsyncChannel<Frame, Never>
     private let received: ReceivedBytes
+    /// The peer's address when the connection was made: a closed channel has none.
+    private let acceptedFrom: SocketAddress?
     /// Known at the end of the TLS handshake; `nil` for a connection without TLS.
     private let handshake: EventLoopFuture<PeerIdentity?>?
 
@@ -28,7 +30,7 @@ package struct Connection: Sendable {
             .recvAllocator,
             value: AdaptiveRecvByteBufferAllocator(minimum: 4 << 10, initial: 64 << 10, maximum: Self.largestRead))
         received = ReceivedBytes()
-        peerAddress = channel.remoteAddress?.ipAddress
+        acceptedFrom = channel.remoteAddress
         if let tls {
             let peer = channel.eventLoop.makePromise(of: PeerIdentity?.self)
             handshake = peer.futureResult
@@ -43,7 +45,7 @@ package struct Connection: Sendable {
     // MARK: The peer
 
     /// The peer's IP address, also after the connection has closed; `nil` if there is none.
-    package let peerAddress: String?
+    package var peerAddress: String? { (channel.channel.remoteAddress ?? acceptedFrom)?.ipAddress }
 
     /// Whether the peer is on this host.
     package var isLoopback: Bool { peerAddress.map { HostPort(host: $0, port: 0).isLoopback } ?? false }

@@ -40,20 +40,37 @@ package struct Listener: Sendable {
 
 /// Counts the connections of a port.
 final class Admission: Sendable {
-    private let limit: Int
-    private let tls: ServerTLS?
-    private let open = Atomic(0)
+    private struct Open {
+        var total = 0
+        var byAddress: [String: Int] = [:]
 
-    init(limit: Int, tls: ServerTLS?) {
+        mutating func add(_ count: Int, _ address: String) {
+            total += count
+            let left = byAddress[address, default: 0] + count
+            byAddress[address] = left > 0 ? left : nil
+        }
+    }
+
+    private let limit: Int
+    private let limitPerAddress: Int
+    private let tls: ServerTLS?
+    private let open = Mutex(Open())
+
+    init(limit: Int, perAddress: Int, tls: ServerTLS?) {
         self.limit = limit
+        limitPerAddress = perAddress
         self.tls = tls
     }
 
     /// - Returns: `nil` if there are too many connections; the channel is then closed.
     func admit(_ channel: any Channel) throws -> Connection? {
-        let count = open.wrappingAdd(1, ordering: .relaxed).newValue
-        channel.closeFuture.whenComplete { [self] _ in open.wrappingSubtract(1, ordering: .relaxed) }
-        guard count <= limit else {
+        let address = channel.remoteAddress?.ipAddress ?? ""
+        let isAdmitted = open.withLock { open in
+            open.add(1, address)
+            return open.total <= limit && open.byAddress[address, default: 0] <= limitPerAddress
+        }
+        channel.closeFuture.whenComplete { [self] _ in open.withLock { $0.add(-1, address) } }
+        guard isAdmitted else {
             channel.close(promise: nil)
             return nil
         }

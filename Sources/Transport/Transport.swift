@@ -39,11 +39,13 @@ package enum Transport {
     /// - Parameters:
     ///   - tls: how to encrypt connections and check peers; `nil` for connections without TLS.
     ///   - limit: the largest number of simultaneous connections; further ones are closed at once.
+    ///   - limitPerAddress: the same, for the connections of one address.
     /// - Throws: `cannotCreate`, with the reason.
     package static func listen(
-        on address: HostPort, tls: ServerTLS? = nil, limit: Int = Limits.connections
+        on address: HostPort, tls: ServerTLS? = nil, limit: Int = Limits.connections,
+        limitPerAddress: Int = Limits.connectionsPerAddress
     ) async throws(TesseraError) -> Listener {
-        let admission = Admission(limit: limit, tls: tls)
+        let admission = Admission(limit: limit, perAddress: limitPerAddress, tls: tls)
         do {
             let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
                 .serverChannelOption(.backlog, value: 256)

@@ -111,6 +111,32 @@ import Work
         await serving.value
     }
 
+    // MARK: Clients
+
+    private func client() async throws -> (peer: ScriptedPeer, serving: Task<Void, Never>) {
+        let (client, serving) = try await connect()
+        try await client.send(.hello(Hello(role: .client, build: "x", name: "c")))
+        guard case .welcome = try await client.next() else { throw TesseraError(.internal, "the client was not welcomed") }
+        return (client, serving)
+    }
+
+    @Test func aClientThatTakesNoAnswersIsClosed() async throws {
+        let (client, serving) = try await client()
+        try await client.stopReading()
+        // The second request is not even looked at before the first answer has left.
+        for _ in 0..<2 { try await client.send(.statusRequest(StatusRequest())) }
+        try await eventually("an answer that waits") { clock.sleeperCount > 2 }
+        try await passTime(Limits.answering)
+        await serving.value
+    }
+
+    @Test func aClientThatAsksNothingIsClosed() async throws {
+        let (client, serving) = try await client()
+        try await passTime(Limits.idleClient + .seconds(1))
+        #expect(await client.messagesToEnd() == [.goodbye("no request for a long time")])
+        await serving.value
+    }
+
     // MARK: Blocks
 
     /// A block of zeros for the lease's first output, and the result that goes with it.

@@ -51,6 +51,14 @@ package final class ScriptedPeer: Sendable {
         return bytes
     }
 
+    /// Takes nothing more from the other end, as a peer that does not read.
+    package func stopReading() async throws {
+        try await channel.testingEventLoop.executeInContext {
+            self.channel.isWritable = false
+            self.channel.pipeline.fireChannelWritabilityChanged()
+        }
+    }
+
     /// Ends the connection, as a process that is killed.
     package func close() async { try? await channel.close().get() }
 

@@ -100,8 +100,9 @@ import Transport
         try await server.close().get()
     }
 
-    @Test func moreConnectionsThanTheLimitAreClosed() async throws {
-        let listener = try await Transport.listen(on: Self.anyPort, limit: 2)
+    @Test(arguments: [(2, 100), (100, 2)])
+    func moreConnectionsThanTheLimitAreClosed(limit: Int, perAddress: Int) async throws {
+        let listener = try await Transport.listen(on: Self.anyPort, limit: limit, limitPerAddress: perAddress)
         let server = Task {
             try await listener.serve { connection, _ in
                 try? await connection.withFrames { frames in

@@ -58,7 +58,8 @@ package struct TextTable {
         rows = [columns.map(\.title)]
     }
 
-    package mutating func add(_ row: [String]) { rows.append(row) }
+    /// Control characters in the row are escaped.
+    package mutating func add(_ row: [String]) { rows.append(row.map(\.printable)) }
 
     package var lines: [String] {
         let widths = alignments.indices.map { column in rows.map { $0[column].count }.max() ?? 0 }

@@ -1,0 +1,24 @@
+extension String {
+    /// The text for a terminal or a log: on one line, and with whatever would move the cursor or reorder characters escaped as
+    /// `\u{1B}`.
+    ///
+    /// Names and paths come from recipes, checkpoints and peers, who must not be able to forge lines.
+    package var printable: String {
+        guard unicodeScalars.contains(where: \.isUnprintable) else { return self }
+        var text = ""
+        for scalar in unicodeScalars {
+            text += scalar.isUnprintable ? scalar.escaped(asASCII: true) : String(scalar)
+        }
+        return text
+    }
+}
+
+extension Unicode.Scalar {
+    fileprivate var isUnprintable: Bool {
+        switch value {
+        case 0..<0x20, 0x7f..<0xa0: true  // control characters
+        case 0x200e, 0x200f, 0x2028...0x202e, 0x2066...0x2069: true  // line separators, and marks that change the direction
+        default: false
+        }
+    }
+}

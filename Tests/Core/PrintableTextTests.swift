@@ -1,0 +1,18 @@
+import Core
+import Testing
+
+@Suite struct PrintableTextTests {
+    @Test(arguments: [
+        ("plain/é 漢字", "plain/é 漢字"), ("a\nerror: forged", #"a\nerror: forged"#), ("\u{1b}[2J", #"\u{001B}[2J"#),
+        ("a\u{202e}b", #"a\u202Eb"#), ("\u{9b}31m", #"\u009B31m"#),
+    ])
+    func whatMovesTheCursorIsEscaped(text: String, printable: String) {
+        #expect(text.printable.unicodeScalars.allSatisfy { $0.value >= 0x20 && $0.value != 0x7f && $0.value != 0x9b })
+        #expect((text == text.printable) == (text == printable))
+    }
+
+    @Test func errorsStayOnOneLine() {
+        let error = TesseraError(.badData, "x\ny", file: "f\u{1b}[1m", tensor: "t\r")
+        #expect(!error.description.unicodeScalars.contains { $0.value < 0x20 })
+    }
+}
