@@ -79,7 +79,8 @@ package enum Encoding: Sendable, Hashable, Codable {
                 passes: 1, operations: measurement.operations(count: count, tasks: sources - 1), memory: memory)
         case .measureMagnitudes:
             OperatorCost(passes: 1, memory: MemoryNeed(shared: (sources - 1) * MagnitudeHistogram.byteCount))
-        case .countKept(let encoder): OperatorCost(passes: 1, memory: encoder.memory(count: count))
+        case .countKept(let encoder):
+            OperatorCost(passes: encoder.selection.passes + 1, memory: encoder.selectionMemory(count: count))
         }
     }
 }
