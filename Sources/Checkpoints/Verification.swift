@@ -195,5 +195,5 @@ package struct Verification: Sendable {
 }
 
 extension ManifestTensor {
-    fileprivate var byteCount: Int { shape.reduce(1, *) * dtype.bitWidth / 8 }
+    fileprivate var byteCount: Int { Shape.count(shape) * dtype.bitWidth / 8 }
 }

@@ -39,19 +39,9 @@ package enum Planner {
             recipe: recipe, method: method, inputs: inputs, vocabulary: vocabulary, seed: request.seed)
         let (tensors, remarks) = try planner.plan(specs)
 
-        let layout = try CheckpointLayout(
-            tensors: tensors.map { NewTensor(name: $0.name, dtype: $0.outputType, shape: $0.shape) },
-            maxPartBytes: request.maxPartBytes)
-        var places: [ExactText: (part: Int, entry: TensorEntry)] = [:]
-        for (part, partLayout) in layout.parts.enumerated() {
-            for entry in partLayout.tensors { places[ExactText(entry.name)] = (part, entry) }
-        }
-        let work = try tensors.map { tensor in
-            guard let place = places[ExactText(tensor.name)] else {
-                throw TesseraError(.internal, "the layout has no place for this tensor", tensor: tensor.name)
-            }
-            return tensor.work(part: place.part, entry: place.entry)
-        }
+        let merged = try MergedOutputs(tensors.map { ($0.name, $0.outputs) }, maxPartBytes: request.maxPartBytes)
+        let layout = merged.layout
+        let work = zip(tensors, merged.outputs).map { $0.work(outputs: $1) }
         let sidecars = try Sidecars(
             recipe: recipe, inputs: inputs, roots: request.roots, layout: layout, vocabulary: vocabulary,
             dtype: floatingType(of: tensors), layerOrigins: list.layerOrigins
@@ -65,7 +55,7 @@ package enum Planner {
     }
 
     private static func floatingType(of tensors: [PlannedTensor]) -> DType? {
-        let types = Set(tensors.map(\.outputType).filter(\.isArithmetic))
+        let types = Set(tensors.map(\.codec.dtype).filter(\.isArithmetic))
         return types.count == 1 ? types.first : nil
     }
 

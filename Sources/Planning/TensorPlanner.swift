@@ -6,27 +6,22 @@ import TensorKernels
 import Tokenizers
 import Work
 
-/// One output tensor before it has a place in the layout.
+/// One merged tensor before its outputs have their places in the layout.
 struct PlannedTensor {
     let name: String
-    let outputType: DType
     let shape: [Int]
     let method: String
     let values: ParameterValues
     let base: Int?
     let sources: [SourceReference]
     let randomKey: UInt64?
+    let codec: CodecReference
+    /// What the codec makes of the tensor.
+    let outputs: [EncodedTensor]
 
-    func work(part: Int, entry: TensorEntry) -> TensorWork {
-        TensorWork(
-            name: name, shape: shape,
-            operation: .merge(
-                MergeOperation(method: method, values: values, base: base, randomKey: randomKey, codec: .rounding(to: outputType))
-            ), sources: sources,
-            outputs: [
-                OutputTensor(
-                    name: name, dtype: outputType, byteCount: entry.byteCount, part: part, offset: entry.range.lowerBound)
-            ])
+    func work(outputs: [OutputTensor]) -> TensorWork {
+        let merge = MergeOperation(method: method, values: values, base: base, randomKey: randomKey, codec: codec)
+        return TensorWork(name: name, shape: shape, operation: .merge(merge), sources: sources, outputs: outputs)
     }
 }
 
@@ -155,15 +150,16 @@ struct TensorPlanner {
         }
         if aligned != nil || !isTakenOver(found, by: method, values) { try checkScales(of: found) }
         let base = method.inputs.givesBaseARole ? spec.base : nil
-        let randomKey: UInt64?
+        let codec = CodecReference.rounding(to: isCopy ? types[0] : outputType(of: types))
         do throws(TesseraError) {
-            randomKey = method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil
+            return PlannedTensor(
+                name: spec.name, shape: shape, method: method.name, values: values, base: base,
+                sources: aligned ?? found.sources,
+                randomKey: method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil, codec: codec,
+                outputs: try codec.codec().outputs(shape: shape))
         } catch {
             throw Problems([error])
         }
-        return PlannedTensor(
-            name: spec.name, outputType: isCopy ? types[0] : outputType(of: types), shape: shape, method: method.name,
-            values: values, base: base, sources: aligned ?? found.sources, randomKey: randomKey)
     }
 
     /// Whether the output gets the bytes of the only source, and those of its scales if it has any.
@@ -202,7 +198,7 @@ struct TensorPlanner {
         let models = found.spec.sources.map(\.model)
         let order = models.indices.sorted { models[$0] < models[$1] }
         let maps = try vocabulary.rowMaps(holders: order.map { models[$0] })
-        let matrices = order.map { found.sources[$0] }, rowLength = found.shapes[0].dropFirst().reduce(1, *)
+        let matrices = order.map { found.sources[$0] }, rowLength = Shape.count(Array(found.shapes[0].dropFirst()))
         var aligned = found.sources
         for (source, map) in zip(order, maps) {
             aligned[source] = .aligned(matrices, AlignmentReference(rowLength: rowLength, map: map))

@@ -38,7 +38,7 @@ package struct StoreIndex: Sendable, Hashable, Codable {
             self.base = base
         }
 
-        package var elementCount: Int { shape.reduce(1, *) }
+        package var elementCount: Int { Shape.count(shape) }
     }
 
     /// The vector that all tasks share.

@@ -137,7 +137,7 @@ package struct TensorWork: Sendable, Hashable, Codable {
         outputs = try container.decode([OutputTensor].self, forKey: .outputs)
     }
 
-    package var elementCount: Int { shape.reduce(1, *) }
+    package var elementCount: Int { Shape.count(shape) }
     /// Bytes of all outputs.
     package var byteCount: Int { outputs.reduce(0) { $0 + $1.byteCount } }
     /// Bytes that progress counts: those of the outputs, or of the sources if there is no output.

@@ -54,7 +54,7 @@ struct Selector: Sendable {
 
     /// Selects entries of the current tile of a task's vector.
     ///
-    /// - Parameter taken: a flag for each entry that an earlier task keeps; used, and the task's own added, if tasks are disjoint.
+    /// - Parameter taken: a flag for each entry that an earlier task keeps. If tasks are disjoint, those of this task are added.
     /// - Returns: the vector in its slot, in which unselected entries are zero.
     func select(
         _ task: Int, in tile: Tile, taken: UnsafeMutablePointer<UInt8>
