@@ -25,6 +25,24 @@ struct PlannedTensor {
     }
 }
 
+/// What codecs make of tensors. Many tensors have the same shape.
+private struct KnownOutputs {
+    private struct Key: Hashable {
+        let codec: CodecReference
+        let shape: [Int]
+    }
+
+    private var known: [Key: [EncodedTensor]] = [:]
+
+    mutating func of(_ codec: CodecReference, shape: [Int]) throws(TesseraError) -> [EncodedTensor] {
+        let key = Key(codec: codec, shape: shape)
+        if let outputs = known[key] { return outputs }
+        let outputs = try codec.codec().outputs(shape: shape)
+        known[key] = outputs
+        return outputs
+    }
+}
+
 /// Finds for every output tensor its sources, type, shape and parameter values, and all that is wrong with them.
 struct TensorPlanner {
     let recipe: Recipe
@@ -41,11 +59,12 @@ struct TensorPlanner {
         var problems = ProblemList(file: recipe.file)
         var incomplete: [String] = []
         var resolution = ParameterResolution(recipe: recipe, method: method, inputs: inputs)
+        var outputs = KnownOutputs()
         for spec in specs {
             do throws(Problems) {
                 let found = try find(spec)
                 if found.sources.count < spec.sources.count { incomplete.append(spec.name) }
-                if let method = found.method { tensors.append(try plan(found, by: method, &resolution)) }
+                if let method = found.method { tensors.append(try plan(found, by: method, &resolution, &outputs)) }
             } catch {
                 problems.add(error.all)
             }
@@ -128,7 +147,7 @@ struct TensorPlanner {
 
     /// - Parameter resolution: of the recipe's own method.
     private func plan(
-        _ found: Found, by wanted: any MergeMethod.Type, _ resolution: inout ParameterResolution
+        _ found: Found, by wanted: any MergeMethod.Type, _ resolution: inout ParameterResolution, _ outputs: inout KnownOutputs
     ) throws(Problems) -> PlannedTensor {
         let spec = found.spec, types = found.sources.map(\.dtype)
         let aligned = try alignedSources(of: found)
@@ -156,7 +175,7 @@ struct TensorPlanner {
                 name: spec.name, shape: shape, method: method.name, values: values, base: base,
                 sources: aligned ?? found.sources,
                 randomKey: method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil, codec: codec,
-                outputs: try codec.codec().outputs(shape: shape))
+                outputs: try outputs.of(codec, shape: shape))
         } catch {
             throw Problems([error])
         }
@@ -173,7 +192,7 @@ struct TensorPlanner {
 
     /// - Throws: a problem where a source's elements are values only together with scales.
     private func checkScales(of found: Found) throws(Problems) {
-        for source in found.spec.sources where inputs.inputs[source.model].holdsFloat8 {
+        for source in found.spec.sources {
             let input = inputs.inputs[source.model]
             if let scaled = input.scaledCodes(storedName(of: source.name, in: input)) {
                 throw problem(found.spec.name, scaled.problem, advice: scaled.advice)

@@ -147,6 +147,7 @@ package struct TensorWork: Sendable, Hashable, Codable {
 
     /// The sources, with aligned ones replaced by the matrices that they read, each once.
     var separateSources: [SourceReference] {
+        guard sources.contains(where: { if case .aligned = $0 { true } else { false } }) else { return sources }
         var seen: Set<SourceReference> = []
         return sources.flatMap { source in
             guard case .aligned(let matrices, _) = source else { return [source] }
