@@ -29,7 +29,6 @@ struct StorePlanner: Sendable {
             recipe, base: opened, locator: ModelLocator(request),
             firstFile: inputs.reduce(0) { $0 + $1.parts.count })
         if let extended { inputs.append(extended.input) }
-        try request.check(inputs)
         let planner = StorePlanner(
             recipe: recipe, request: request, inputs: inputs, tensors: try StoreTensors.find(recipe, in: opened),
             extended: extended, statistics: statistics, remarks: recipe.warnings.map(\.description))
