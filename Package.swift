@@ -75,7 +75,9 @@ let package = Package(
         module("Tokenizers", uses: ["Core", "Checkpoints", "Operators", "Recipes"]),
         module(
             "Planning",
-            uses: ["Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Tokenizers"]),
+            uses: [
+                "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Tokenizers", heaps,
+            ]),
         module(
             "Coordinator",
             uses: [

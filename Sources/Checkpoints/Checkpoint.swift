@@ -49,20 +49,29 @@ package struct Checkpoint: Sendable {
         directory: String, fileNames: [String], index: WeightMap?, files: any InputFiles
     ) throws(TesseraError) {
         var parts: [Part] = [], names: [String] = []
-        var places: [ExactText: Place] = [:], byteCount = 0
+        var byteCount = 0
         for name in fileNames.sortedByBytes() {
-            let path = "\(directory)/\(name)", header = try SafetensorsHeader.read(path: path, in: files)
-            for (position, entry) in header.tensors.enumerated() {
-                let place = Place(part: parts.count, position: position)
-                if let other = places.updateValue(place, forKey: ExactText(entry.name)) {
-                    throw TesseraError(.badData, "is also in \(parts[other.part].fileName)", file: path, tensor: entry.name)
-                }
-                names.append(entry.name)
-            }
+            let header = try SafetensorsHeader.read(path: "\(directory)/\(name)", in: files)
             parts.append(Part(fileName: name, header: header))
             byteCount += header.fileSize
             guard byteCount <= SizeLimit.total else {
                 throw TesseraError(.badData, "the files have more than \(SizeLimit.total) bytes in total", file: directory)
+            }
+        }
+        // Room for all of them at once: a table that grows hashes every name again.
+        let count = parts.reduce(0) { $0 + $1.header.tensors.count }
+        var places: [ExactText: Place] = [:]
+        places.reserveCapacity(count)
+        names.reserveCapacity(count)
+        for (number, part) in parts.enumerated() {
+            for (position, entry) in part.header.tensors.enumerated() {
+                let place = Place(part: number, position: position)
+                if let other = places.updateValue(place, forKey: ExactText(entry.name)) {
+                    throw TesseraError(
+                        .badData, "is also in \(parts[other.part].fileName)", file: "\(directory)/\(part.fileName)",
+                        tensor: entry.name)
+                }
+                names.append(entry.name)
             }
         }
         try index?.check(names) { tensor in places[tensor].map { parts[$0.part].fileName } }

@@ -17,20 +17,25 @@ package struct PartLayout: Sendable, Hashable {
 
     /// Lays tensors out exactly as the safetensors library does: wider types first, then by name; a compact header with the
     /// metadata first, padded with spaces to a multiple of 8.
-    init(fileName: String, tensors: [NewTensor]) throws(TesseraError) {
-        let byType = Dictionary(grouping: tensors, by: \.dtype)
-        let sorted = DType.allCases.reversed().flatMap { dtype in
-            (byType[dtype] ?? []).sorted { $0.name.precedesInBytes($1.name) }
+    ///
+    /// - Parameter positions: gets the position of each of `tensors` in the file.
+    init(fileName: String, tensors: ArraySlice<NewTensor>, positions: inout [Int]) throws(TesseraError) {
+        let byType = Dictionary(grouping: tensors.indices) { tensors[$0].dtype }
+        let order = DType.allCases.reversed().flatMap { dtype in
+            (byType[dtype] ?? []).sorted { tensors[$0].name.precedesInBytes(tensors[$1].name) }
         }
+        let first = positions.count
+        positions += Array(repeating: 0, count: tensors.count)
+        for (position, index) in order.enumerated() { positions[first + index - tensors.startIndex] = position }
         var header = Array(repeating: UInt8(0), count: SafetensorsHeader.prefixBytes)
         header += #"{"__metadata__":{"format":"pt"}"#.utf8
         var offsets: [Range<Int>] = []
+        offsets.reserveCapacity(order.count)
         var end = 0
-        for tensor in sorted {
-            let range = end..<end + tensor.byteCount
-            let shape = tensor.shape.map(String.init).joined(separator: ",")
-            header += ",\(JSONText.quoted(tensor.name)):{\"dtype\":\"\(tensor.dtype.rawValue)\",\"shape\":[\(shape)],".utf8
-            header += "\"data_offsets\":[\(range.lowerBound),\(range.upperBound)]}".utf8
+        for index in order {
+            let range = end..<end + tensors[index].byteCount
+            header.append(UInt8(ascii: ","))
+            header += tensors[index].headerEntry(range).utf8
             offsets.append(range)
             end = range.upperBound
         }
@@ -40,7 +45,7 @@ package struct PartLayout: Sendable, Hashable {
         guard length <= Self.headerLimit else {
             throw TesseraError(
                 .badData,
-                "the header for \(sorted.count) tensors would be \(length) bytes; the Hugging Face Hub reads at most "
+                "the header for \(order.count) tensors would be \(length) bytes; the Hugging Face Hub reads at most "
                     + "\(Self.headerLimit)",
                 file: fileName, advice: "choose a smaller --max-part-size")
         }
@@ -49,9 +54,9 @@ package struct PartLayout: Sendable, Hashable {
         self.header = header.withUnsafeBufferPointer { Array($0) }
         headerDigest = try .sha256(of: header)
         let start = header.count
-        self.tensors = zip(sorted, offsets).map { tensor, range in
+        self.tensors = zip(order, offsets).map { index, range in
             TensorEntry(
-                name: tensor.name, dtype: tensor.dtype, shape: tensor.shape,
+                name: tensors[index].name, dtype: tensors[index].dtype, shape: tensors[index].shape,
                 range: start + range.lowerBound..<start + range.upperBound)
         }
         self.fileName = fileName
@@ -71,7 +76,34 @@ package struct NewTensor: Sendable, Hashable {
         self.shape = shape
     }
 
-    package var byteCount: Int { shape.reduce(1, *) * dtype.bitWidth / 8 }
+    package var byteCount: Int { Shape.count(shape) * dtype.bitWidth / 8 }
+
+    /// What a header says about the tensor.
+    ///
+    /// - Parameter range: counted from the end of the header.
+    fileprivate func headerEntry(_ range: Range<Int>) -> String {
+        var entry = JSONText.quoted(name)
+        entry += #":{"dtype":""#
+        entry += dtype.rawValue
+        entry += #"","shape":["#
+        for (axis, size) in shape.enumerated() {
+            if axis > 0 { entry += "," }
+            entry += String(size)
+        }
+        entry += #"],"data_offsets":["#
+        entry += String(range.lowerBound)
+        entry += ","
+        entry += String(range.upperBound)
+        entry += "]}"
+        return entry
+    }
+}
+
+/// Where a layout has put a tensor.
+package struct TensorPlace: Sendable, Hashable {
+    package let part: Int
+    /// Among the tensors of the part.
+    package let position: Int
 }
 
 /// The parts of a checkpoint and its index.
@@ -82,20 +114,24 @@ package struct CheckpointLayout: Sendable, Hashable {
     /// The group name of each part; empty if tensors were not laid out in groups.
     package let groups: [String]
 
+    /// Where each tensor lies, in the order in which they were given, those of groups one group after the other.
+    package let places: [TensorPlace]
+
     /// Packs tensors into parts in the given order. A new part begins when the next tensor would exceed the limit.
     ///
     /// - Parameter maxPartBytes: limit in bytes of tensor data; a larger tensor gets its own part.
     package init(tensors: [NewTensor], maxPartBytes: Int) throws(TesseraError) {
-        let groups = Self.cut(tensors.map { [$0] }, maxPartBytes: maxPartBytes)
-        var parts: [PartLayout] = []
-        for (number, group) in groups.enumerated() {
+        let runs = Self.cut(tensors, maxPartBytes: maxPartBytes) { $0.byteCount }
+        var parts: [PartLayout] = [], places: [TensorPlace] = []
+        for (number, run) in runs.enumerated() {
             let name =
-                groups.count == 1
+                runs.count == 1
                 ? Checkpoint.singlePartName
-                : "model-\(Self.fiveDigits(number + 1))-of-\(Self.fiveDigits(groups.count)).safetensors"
-            parts.append(try PartLayout(fileName: name, tensors: group))
+                : "model-\(Self.fiveDigits(number + 1))-of-\(Self.fiveDigits(runs.count)).safetensors"
+            try Self.append(tensors[run], as: name, to: &parts, &places)
         }
         self.parts = parts
+        self.places = places
         self.groups = []
         index = parts.count > 1 ? Self.index(of: parts) : nil
     }
@@ -105,34 +141,48 @@ package struct CheckpointLayout: Sendable, Hashable {
     ///
     /// - Parameter groups: the file name and tensors of each group. The tensors of one inner list stay in one file.
     package init(groups: [(name: String, tensors: [[NewTensor]])], maxPartBytes: Int) throws(TesseraError) {
-        var parts: [PartLayout] = [], names: [String] = []
+        var parts: [PartLayout] = [], names: [String] = [], places: [TensorPlace] = []
         for group in groups {
-            let runs = Self.cut(group.tensors, maxPartBytes: maxPartBytes)
+            let runs = Self.cut(group.tensors, maxPartBytes: maxPartBytes) { $0.reduce(0) { $0 + $1.byteCount } }
             for (number, run) in runs.enumerated() {
                 let suffix = runs.count == 1 ? "" : "-\(Self.fiveDigits(number + 1))-of-\(Self.fiveDigits(runs.count))"
-                parts.append(try PartLayout(fileName: "\(group.name)\(suffix).safetensors", tensors: run))
+                try Self.append(
+                    group.tensors[run].flatMap(\.self)[...], as: "\(group.name)\(suffix).safetensors", to: &parts, &places)
                 names.append(group.name)
             }
         }
         self.parts = parts
+        self.places = places
         self.groups = names
         index = nil
     }
 
-    /// A new run begins when the next list of tensors would exceed the limit.
-    private static func cut(_ lists: [[NewTensor]], maxPartBytes: Int) -> [[NewTensor]] {
-        var runs: [[NewTensor]] = [[]]
-        var bytes = 0
-        for tensors in lists {
-            let more = tensors.reduce(0) { $0 + $1.byteCount }
-            if !runs[runs.count - 1].isEmpty, bytes + more > maxPartBytes {
-                runs.append([])
+    private static func append(
+        _ tensors: ArraySlice<NewTensor>, as fileName: String, to parts: inout [PartLayout], _ places: inout [TensorPlace]
+    ) throws(TesseraError) {
+        var positions: [Int] = []
+        let part = try PartLayout(fileName: fileName, tensors: tensors, positions: &positions)
+        places += positions.map { TensorPlace(part: parts.count, position: $0) }
+        parts.append(part)
+    }
+
+    /// A new run begins when the next element would exceed the limit.
+    ///
+    /// - Returns: the indices of each run; one empty run for no elements.
+    private static func cut<Element>(
+        _ elements: [Element], maxPartBytes: Int, byteCount: (Element) -> Int
+    ) -> [Range<Int>] {
+        var runs: [Range<Int>] = [], start = 0, bytes = 0
+        for (index, element) in elements.enumerated() {
+            let more = byteCount(element)
+            if index > start, bytes + more > maxPartBytes {
+                runs.append(start..<index)
+                start = index
                 bytes = 0
             }
-            runs[runs.count - 1] += tensors
             bytes += more
         }
-        return runs
+        return runs + [start..<elements.count]
     }
 
     private static func fiveDigits(_ number: Int) -> String {

@@ -99,13 +99,13 @@ package struct ManifestFile: Sendable, Hashable, Codable {
 ///
 /// The same recipe over the same inputs gives the same manifest: no time and no host is in it, and no path but those that the
 /// recipe itself names.
-package struct Manifest: Sendable, Hashable, Codable {
+package struct Manifest: Sendable, Hashable, Codable, VersionedFile {
     package static let fileName = "tessera.manifest.json"
     /// Output files that the manifest does not list: itself, the run report, and the plain checksums.
     package static let unlistedFiles: Set<String> = [fileName, "tessera.report.json", SHA256Sums.fileName]
-    private static let formatName = "tessera.manifest"
-    private static let formatVersion = 1
-    private static let byteLimit = 1 << 30
+    package static let formatName = "tessera.manifest"
+    package static let formatVersion = 1
+    package static let title = "a Tessera manifest"
 
     package let format: String
     package let version: Int
@@ -151,25 +151,7 @@ package struct Manifest: Sendable, Hashable, Codable {
             throw TesseraError(
                 .inputMissing, "has no \(fileName): Tessera did not write it, or did not finish", file: directory)
         }
-        struct Head: Decodable {
-            let format: String
-            let version: Int
-        }
-        let bytes = Data(try store.read(path, maxBytes: byteLimit))
-        guard let head = try? JSONDecoder().decode(Head.self, from: bytes), head.format == formatName else {
-            throw TesseraError(.badData, "is not a Tessera manifest, or is damaged", file: path)
-        }
-        guard head.version <= formatVersion else {
-            throw TesseraError(
-                .badData, "has format version \(head.version); this build reads versions up to \(formatVersion)", file: path,
-                advice: "use a newer version of Tessera")
-        }
-        let manifest: Manifest
-        do {
-            manifest = try JSONDecoder().decode(Manifest.self, from: bytes)
-        } catch {
-            throw TesseraError(.badData, "is damaged: \(error)", file: path)
-        }
+        let manifest = try Manifest.decode(path, in: store)
         try manifest.check(file: path)
         return manifest
     }

@@ -20,9 +20,9 @@ package enum SHA256Sums {
     }
 
     /// The file name and digest of every line.
-    static func read(directory: String) throws(TesseraError) -> [(name: String, digest: Digest)] {
+    static func read(directory: String, in files: any InputFiles) throws(TesseraError) -> [(name: String, digest: Digest)] {
         let path = "\(directory)/\(fileName)"
-        let text = String(decoding: try LocalFiles().read(path, maxBytes: byteLimit), as: UTF8.self)
+        let text = String(decoding: try files.read(path, maxBytes: byteLimit), as: UTF8.self)
         var lines: [(name: String, digest: Digest)] = []
         for (number, line) in text.split(separator: "\n").enumerated() {
             let name = line.dropFirst(2 * Digest.byteCount)
@@ -36,9 +36,7 @@ package enum SHA256Sums {
         return lines
     }
 
-    static func digest(ofFile path: String) throws(TesseraError) -> Digest { try digest(of: PreadSource(ReadableFile(path))) }
-
-    private static func digest(of source: any ByteSource) throws(TesseraError) -> Digest {
+    static func digest(of source: any ByteSource) throws(TesseraError) -> Digest {
         let hash = try SHA256()
         for start in stride(from: 0, to: source.size, by: chunkBytes) {
             hash.update(try source.bytes(start..<min(source.size, start + chunkBytes)))

@@ -15,7 +15,7 @@ package struct TensorEntry: Sendable, Hashable, Codable {
         self.range = range
     }
 
-    package var elementCount: Int { shape.reduce(1, *) }
+    package var elementCount: Int { Shape.count(shape) }
     package var byteCount: Int { range.count }
 }
 

@@ -29,6 +29,7 @@ package struct VerifyReport: Sendable, Hashable, Codable {
 /// Checks an output directory against its manifest.
 package struct Verification: Sendable {
     private let directory: String
+    private let files: any InputFiles
     private let manifest: Manifest
     private let pieces: [Piece]
 
@@ -50,11 +51,14 @@ package struct Verification: Sendable {
     /// The number of bytes to read.
     package var byteCount: Int { pieces.reduce(0) { $0 + $1.byteCount } }
 
-    /// - Parameter sample: the share of the blocks to read, 0...1; `nil` for all. Headers and small files are always read.
+    /// - Parameters:
+    ///   - files: where the directory is read.
+    ///   - sample: the share of the blocks to read, 0...1; `nil` for all. Headers and small files are always read.
     /// - Throws: `inputMissing` or `badData` if the directory has no readable manifest.
-    package init(directory: String, sample: Double? = nil) throws(TesseraError) {
+    package init(directory: String, in files: any InputFiles, sample: Double? = nil) throws(TesseraError) {
         self.directory = directory
-        manifest = try Manifest.read(directory: directory, in: LocalFiles())
+        self.files = files
+        manifest = try Manifest.read(directory: directory, in: files)
         var pieces: [Piece] = []
         var generator = SystemRandomNumberGenerator()
         for part in manifest.parts {
@@ -105,7 +109,7 @@ package struct Verification: Sendable {
             }
         let path = "\(directory)/\(name)"
         do throws(TesseraError) {
-            guard try LocalFiles().exists(path) else {
+            guard try files.exists(path) else {
                 return [.init(kind: .missing, file: name, message: "the file is missing")]
             }
             switch piece {
@@ -120,7 +124,7 @@ package struct Verification: Sendable {
     }
 
     private func check(header part: ManifestPart, path: String) throws(TesseraError) -> [VerifyReport.Finding] {
-        let file = try ReadableFile(path)
+        let file = try files.open(path)
         guard file.size == part.size else {
             return [.init(kind: .size, file: part.file, message: "has \(file.size) bytes; the manifest says \(part.size)")]
         }
@@ -150,7 +154,7 @@ package struct Verification: Sendable {
     private func check(
         _ part: ManifestPart, _ tensor: ManifestTensor, block: Int, _ range: Range<Int>, path: String
     ) throws(TesseraError) -> [VerifyReport.Finding] {
-        let file = try ReadableFile(path)
+        let file = try files.open(path)
         // A wrong file size is reported once, with the header.
         guard file.size == part.size else { return [] }
         guard tensor.blocks.indices.contains(block), try Digest.sha256(of: file.bytes(range)) == tensor.blocks[block] else {
@@ -164,22 +168,22 @@ package struct Verification: Sendable {
     }
 
     private func check(file: ManifestFile, path: String) throws(TesseraError) -> [VerifyReport.Finding] {
-        try SHA256Sums.digest(ofFile: path) == file.digest
+        try SHA256Sums.digest(of: try files.open(path)) == file.digest
             ? [] : [.init(kind: .contents, file: file.file, message: "differs from the manifest")]
     }
 
     /// Some readers would load parts that the manifest does not list.
     private func checkNames() throws(TesseraError) -> [VerifyReport.Finding] {
         let known = Set(manifest.parts.map(\.file) + manifest.files.map(\.file)).union(Manifest.unlistedFiles)
-        return try LocalFiles().list(directory).filter { !known.contains($0) }
+        return try files.list(directory).filter { !known.contains($0) }
             .map { .init(kind: .extra, file: $0, message: "is not in the manifest") }
     }
 
     private func checkSums() throws(TesseraError) -> [VerifyReport.Finding] {
-        guard try LocalFiles().exists("\(directory)/\(SHA256Sums.fileName)") else { return [] }
+        guard try files.exists("\(directory)/\(SHA256Sums.fileName)") else { return [] }
         var findings: [VerifyReport.Finding] = []
         let whole = Dictionary(manifest.files.map { ($0.file, $0.digest) }, uniquingKeysWith: { first, _ in first })
-        for (name, digest) in try SHA256Sums.read(directory: directory) {
+        for (name, digest) in try SHA256Sums.read(directory: directory, in: files) {
             if let known = whole[name], known != digest {
                 findings.append(
                     .init(kind: .contents, file: SHA256Sums.fileName, message: "the line for \(name) differs from the manifest"))
@@ -195,5 +199,5 @@ package struct Verification: Sendable {
 }
 
 extension ManifestTensor {
-    fileprivate var byteCount: Int { shape.reduce(1, *) * dtype.bitWidth / 8 }
+    fileprivate var byteCount: Int { Shape.count(shape) * dtype.bitWidth / 8 }
 }

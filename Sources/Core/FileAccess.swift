@@ -206,6 +206,8 @@ package struct LocalFiles: InputFiles {
         return String(cString: resolved)
     }
 
+    package func localPath(of path: String) -> String? { path }
+
     package func open(_ path: String) throws(TesseraError) -> any ByteSource { try openByteSource(path: path) }
 
     /// Whether a failed look at a path means that nothing can be there: also for names that no file can have, and links in a

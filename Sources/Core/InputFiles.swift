@@ -37,6 +37,9 @@ package protocol InputFiles: Sendable {
     /// The path with every symbolic link resolved; `nil` when nothing is at `path`.
     func canonicalPath(of path: String) throws(TesseraError) -> String?
 
+    /// Where this host's file system has the file, so that it can be linked to instead of copied; `nil` for a store elsewhere.
+    func localPath(of path: String) -> String?
+
     /// Opens a file for reading ranges of it, from several threads at once.
     ///
     /// - Throws: `inputMissing`, `notAllowed` or `io`; `badData` for what is not a regular file.
@@ -44,6 +47,8 @@ package protocol InputFiles: Sendable {
 }
 
 extension InputFiles {
+    package func localPath(of path: String) -> String? { nil }
+
     package func exists(_ path: String) throws(TesseraError) -> Bool { try status(of: path) != nil }
 
     package func isDirectory(_ path: String) throws(TesseraError) -> Bool { try status(of: path)?.kind == .directory }

@@ -133,7 +133,7 @@ private final class LocalOutput: OutputTransaction {
                     try file.write(part.header)
                     state.parts.append(file)
                 }
-                for file in files { try linkOrCopy(file.path, to: "\(directory)/\(file.name)") }
+                for file in files { try linkOrCopy(file, to: "\(directory)/\(file.name)") }
             } catch {
                 state = State(phase: .aborted)
                 remove()
@@ -231,15 +231,13 @@ private final class LocalOutput: OutputTransaction {
 }
 
 /// Gives a finished file a second name, or copies it where that is not possible.
-private func linkOrCopy(_ path: String, to target: String) throws(TesseraError) {
-    guard link(path, target) != 0 else { return }
-    let source = try ReadableFile(path)
-    let copy = try OutputFile(creating: target, size: source.size, reserve: true)
-    let piece = 8 << 20
-    for start in stride(from: 0, to: source.size, by: piece) {
-        let bytes = try source.bytes(start..<min(source.size, start + piece))
-        try copy.write(bytes, at: start)
+private func linkOrCopy(_ file: AdoptedFile, to target: String) throws(TesseraError) {
+    if let path = file.files.localPath(of: file.path) {
+        try file.check(size: try file.files.status(of: file.path)?.size)
+        if link(path, target) == 0 { return }
     }
+    let copy = try OutputFile(creating: target, size: file.size, reserve: true)
+    try file.forEachPiece { (bytes, offset) throws(TesseraError) in try copy.write(bytes, at: offset) }
     try copy.sync()
 }
 

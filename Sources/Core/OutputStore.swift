@@ -15,15 +15,42 @@ package struct OutputPart: Sendable, Hashable {
 }
 
 /// A file of an earlier output that becomes a file of a new output unchanged.
-package struct AdoptedFile: Sendable, Hashable {
-    /// Where the file lies.
+package struct AdoptedFile: Sendable {
+    /// Where the file lies, and the store that has it.
     package let path: String
+    package let files: any InputFiles
+    /// Bytes that the file must have.
+    package let size: Int
     /// The file's name in the new output.
     package let name: String
 
-    package init(path: String, name: String) {
+    package init(path: String, in files: any InputFiles, size: Int, name: String) {
         self.path = path
+        self.files = files
+        self.size = size
         self.name = name
+    }
+
+    /// Calls `body` with the file's bytes, piece by piece, each with its offset.
+    ///
+    /// - Throws: `badData` for a file of another size, and what reading and `body` throw.
+    package func forEachPiece(_ body: ([UInt8], _ offset: Int) throws(TesseraError) -> Void) throws(TesseraError) {
+        let source = try files.open(path)
+        try check(size: source.size)
+        for start in stride(from: 0, to: size, by: Self.pieceBytes) {
+            try body(source.bytes(start..<min(size, start + Self.pieceBytes)), start)
+        }
+    }
+
+    private static let pieceBytes = 8 << 20
+
+    func check(size found: Int?) throws(TesseraError) {
+        guard let found else { throw TesseraError(.inputMissing, "no such file", file: path) }
+        guard found == size else {
+            throw TesseraError(
+                .badData, "has \(found) bytes, but the manifest beside it says \(size)", file: path,
+                advice: "'tessera verify' shows what else is damaged")
+        }
     }
 }
 

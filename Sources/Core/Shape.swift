@@ -16,6 +16,10 @@ package enum Shape {
         }
         return shape.contains(0) ? 0 : count
     }
+
+    /// The number of elements of a shape that was checked where it came in. Any other shape counts as `elementLimit` elements:
+    /// what is computed with it does not overflow, and fails the next comparison.
+    package static func count(_ shape: [Int]) -> Int { elementCount(shape) ?? elementLimit }
 }
 
 extension KeyedDecodingContainer {

@@ -76,7 +76,7 @@ struct Demo: Sendable {
             "The cluster merged \(Quantity.bytes(job.bytesOutput)) in \(job.shards.total) shards and \(job.attempts) attempts, "
                 + "in \(Quantity.seconds(job.seconds)) at demo pace.")
 
-        let verification = try Verification(directory: merged).run(threads: availableProcessors())
+        let verification = try Verification(directory: merged, in: LocalFiles()).run(threads: availableProcessors())
         try check(verification.findings.isEmpty, "the merged checkpoint differs from its manifest")
         print(
             "\(Terminal.styled("✓", .green)) verified: \(verification.tensors) tensors in \(verification.files) files "

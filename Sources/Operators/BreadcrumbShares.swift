@@ -19,7 +19,7 @@ struct BreadcrumbShares: Sendable {
         return OperatorCost(
             passes: vectors.passes + 1,
             memory: MagnitudeTrim.memory(
-                models: vectors.models.count, queries: 2, count: shape.reduce(1, *)))
+                models: vectors.models.count, queries: 2, count: Shape.count(shape)))
     }
 
     func trim(_ vectors: TaskVectorSum, in tensor: TensorPasses) throws -> MagnitudeTrim {

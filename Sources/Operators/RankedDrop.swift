@@ -110,8 +110,8 @@ private struct RowGroups {
 
     init(shape: [Int]) {
         length = max(1, shape.count > 1 ? shape[1] : shape.first ?? 1)
-        stride = max(1, shape.dropFirst(2).reduce(1, *))
-        groupBuffer = min(shape.reduce(1, *), FixedTree.tileElements + 2 * length * stride)
+        stride = max(1, Shape.count(Array(shape.dropFirst(2))))
+        groupBuffer = min(Shape.count(shape), FixedTree.tileElements + 2 * length * stride)
     }
 
     /// The groups that a tile overlaps.

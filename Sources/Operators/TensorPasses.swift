@@ -79,14 +79,14 @@ package struct TensorPasses: Sendable {
         self.memory = memory
         self.sinks = sinks
         matrices = MatrixAllowance(elements: matrixElements)
-        let readAhead = ReadAhead(sources, count: shape.reduce(1, *))
+        let readAhead = ReadAhead(sources, count: Shape.count(shape))
         self.readAhead = readAhead
         tiles = TilePool {
             Tile(shape: shape, sources: sources, inputs: inputs, readAhead: readAhead, kernels: kernels)
         }
     }
 
-    package var count: Int { shape.reduce(1, *) }
+    package var count: Int { Shape.count(shape) }
     package var tileCount: Int { (count + FixedTree.tileElements - 1) / FixedTree.tileElements }
 
     // MARK: Statistics

@@ -1,3 +1,4 @@
+import Core
 import TensorKernels
 
 /// How a method cuts a tensor into vectors that it treats separately.
@@ -14,7 +15,7 @@ enum VectorCut: Sendable, Hashable {
 
     /// Vectors along dimension 0.
     static func alongFirst(_ shape: [Int]) -> VectorCut {
-        shape.count > 1 ? .columns(max(1, shape.dropFirst().reduce(1, *))) : .whole
+        shape.count > 1 ? .columns(max(1, Shape.count(Array(shape.dropFirst())))) : .whole
     }
 }
 
@@ -77,7 +78,7 @@ struct DotProducts: Sendable {
 
     /// Memory for the products, and for the coefficients of all vectors.
     static func memory(order: Int, _ cut: VectorCut, shape: [Int]) -> MemoryNeed {
-        let terms = order * (order + 1) / 2, count = shape.reduce(1, *)
+        let terms = order * (order + 1) / 2, count = Shape.count(shape)
         let bytes =
             switch cut {
             case .whole: TensorPasses.rowStatisticsBytes(count: count, length: count, width: terms)

@@ -120,6 +120,9 @@ package struct Plan: Sendable {
     package let derived: [DerivedFile]
     /// Whether this is an analysis stage, which another plan follows.
     package let hasMoreStages: Bool
+    /// `FileStatus.identity` of every file that the plan was made of, by its path on the host that planned. Not part of the
+    /// plan's identity.
+    package internal(set) var pinnedFiles: [String: String] = [:]
 
     /// SHA-256 over everything that decides an output byte (`PlanEncoding`). Where inputs lie on this machine is not part of it.
     package let digest: Digest

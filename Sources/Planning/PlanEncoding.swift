@@ -68,7 +68,9 @@ struct PlanEncoding: ~Copyable {
         encoding.integer(numericsVersion)
         encoding.list(inputs) { $0.input($1) }
         encoding.list(layout.parts) { $0.digest($1.headerDigest) }
-        encoding.list(stages.flatMap { $0.flatMap(\.tensors) }) { $0.tensor($1) }
+        // Not put together in one list: a plan may have very many tensors.
+        encoding.integer(stages.joined().reduce(0) { $0 + $1.tensors.count })
+        for shard in stages.joined() { for tensor in shard.tensors { encoding.tensor(tensor) } }
         return try encoding.finalize()
     }
 

@@ -17,8 +17,8 @@ package struct PlanRequest: Sendable {
     package var strict: Bool
     /// What random methods draw from; has no part in the plan of any other.
     package var seed: UInt64
-    /// `Plan.inputs` of the job's first stage, which later stages have to find again; `nil` for the first stage itself.
-    package var pinnedInputs: [PlannedInput]?
+    /// `Plan.pinnedFiles` of the job's first stage, which later stages have to find again; `nil` for the first stage itself.
+    package var pinnedFiles: [String: String]?
 
     var files: any InputFiles { roots.files }
 
@@ -41,13 +41,21 @@ package struct PlanRequest: Sendable {
 }
 
 extension PlanRequest {
+    /// - Parameters:
+    ///   - opened: the identities of the files that this stage has opened, by path.
+    ///   - isComplete: whether the stage has opened all that it needs.
     /// - Throws: `badData` naming a file that is another than it was when the first stage was planned.
-    func check(_ inputs: [PlannedInput]) throws(TesseraError) {
-        guard let pinnedInputs, pinnedInputs != inputs else { return }
-        let pinned = Set(pinnedInputs.flatMap(\.files)), found = inputs.flatMap(\.files)
-        let changed = found.first { !pinned.contains($0) } ?? pinnedInputs.lazy.flatMap(\.files).first { !found.contains($0) }
-        throw TesseraError(
-            .badData, "the file was changed or replaced after the job was planned", file: changed?.path ?? recipeName,
+    func check(_ opened: [String: String], isComplete: Bool) throws(TesseraError) {
+        guard let pinnedFiles else { return }
+        var changed = opened.filter { pinnedFiles[$0.key] != $0.value }.map(\.key)
+        if isComplete { changed += pinnedFiles.keys.filter { opened[$0] == nil } }
+        if let first = changed.sortedByBytes().first { throw Self.changed(first) }
+    }
+
+    /// A file did not stay what it was.
+    static func changed(_ path: String) -> TesseraError {
+        TesseraError(
+            .badData, "the file was changed or replaced after the job was planned", file: path,
             advice: "make sure that nobody writes the inputs during a job, and submit it again")
     }
 }

@@ -8,13 +8,28 @@ package import Work
 /// Makes a plan from a recipe and the headers of its inputs. Reads no tensor data, and reports every problem at once.
 package enum Planner {
     /// The plan of the stage that follows those whose statistics are given: a function of the request, the statistics and the
-    /// files that the request names, which has to find the same inputs each time (`PlanRequest.pinnedInputs`).
+    /// files that the request names, which have to be the same in each stage (`PlanRequest.pinnedFiles`).
     ///
     /// - Parameter statistics: of each analysis stage so far, by the models' name for a tensor.
     /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs; `badData` for inputs that have changed
     ///   since the first stage; `internal` for statistics that are not those of the recipe's stages.
     package static func plan(_ request: PlanRequest, after statistics: [[ExactText: TensorStatistics]] = []) throws -> Plan {
-        switch try JobRecipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict) {
+        let files = PinnedFiles(request.files)
+        let outcome = Result { () throws -> Plan in try plan(request, reading: files, after: statistics) }
+        // A file that was changed may be why the stage cannot be planned: that is said first.
+        let isComplete = if case .success = outcome { true } else { false }
+        try request.check(files.identities, isComplete: isComplete)
+        var made = try outcome.get()
+        made.pinnedFiles = files.identities
+        return made
+    }
+
+    private static func plan(
+        _ request: PlanRequest, reading files: PinnedFiles, after statistics: [[ExactText: TensorStatistics]]
+    ) throws -> Plan {
+        var request = request
+        request.roots = request.roots.reading(files)
+        return switch try JobRecipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict) {
         case .merge(let recipe): try plan(recipe, request)
         case .store(let recipe): try StorePlanner.plan(recipe, request: request, after: statistics)
         }
@@ -29,7 +44,6 @@ package enum Planner {
         }
         try throwIfStrict()
         let inputs = try InputSet.open(recipe, request: request, problems: parameters.problems())
-        try request.check(inputs.planned)
         var list = OutputTensorList(recipe: recipe, method: method, inputs: inputs)
         let specs = try list.specs()
         warnings += parameters.uselessFilters(specs)
@@ -38,34 +52,24 @@ package enum Planner {
         let planner = TensorPlanner(
             recipe: recipe, method: method, inputs: inputs, vocabulary: vocabulary, seed: request.seed)
         let (tensors, remarks) = try planner.plan(specs)
+        let differences = MergekitDifferences.remarks(recipe: recipe, tensors: tensors), dtype = floatingType(of: tensors)
 
-        let layout = try CheckpointLayout(
-            tensors: tensors.map { NewTensor(name: $0.name, dtype: $0.outputType, shape: $0.shape) },
-            maxPartBytes: request.maxPartBytes)
-        var places: [ExactText: (part: Int, entry: TensorEntry)] = [:]
-        for (part, partLayout) in layout.parts.enumerated() {
-            for entry in partLayout.tensors { places[ExactText(entry.name)] = (part, entry) }
-        }
-        let work = try tensors.map { tensor in
-            guard let place = places[ExactText(tensor.name)] else {
-                throw TesseraError(.internal, "the layout has no place for this tensor", tensor: tensor.name)
-            }
-            return tensor.work(part: place.part, entry: place.entry)
-        }
+        let merged = try MergedOutputs(tensors.map { ($0.name, $0.outputs) }, maxPartBytes: request.maxPartBytes)
+        let layout = merged.layout
+        let work = zip(tensors, merged.outputs).map { $0.work(outputs: $1) }
         let sidecars = try Sidecars(
             recipe: recipe, inputs: inputs, roots: request.roots, layout: layout, vocabulary: vocabulary,
-            dtype: floatingType(of: tensors), layerOrigins: list.layerOrigins
+            dtype: dtype, layerOrigins: list.layerOrigins
         ).make()
         return try Plan(
             recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
             sidecars: sidecars.files,
-            remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + remarks + sidecars.remarks
-                + MergekitDifferences.remarks(recipe: recipe, tensors: tensors))
+            remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + remarks + sidecars.remarks + differences)
     }
 
     private static func floatingType(of tensors: [PlannedTensor]) -> DType? {
-        let types = Set(tensors.map(\.outputType).filter(\.isArithmetic))
+        let types = Set(tensors.map(\.codec.dtype).filter(\.isArithmetic))
         return types.count == 1 ? types.first : nil
     }
 

@@ -1,19 +1,19 @@
-import Core
+package import Core
 
 /// Collects problems without end but shows no more of one kind than a person reads.
-struct ProblemList {
-    let file: String?
+package struct ProblemList {
+    private let file: String?
     /// Those that are shown.
     private var problems: [TesseraError] = []
     private var count = 0
     private var seen: Set<TesseraError> = []
     private static let shownLimit = 20
 
-    init(file: String?) { self.file = file }
+    package init(file: String?) { self.file = file }
 
     /// The same complaint about the recipe itself, met at every tensor, is kept once, though a gradient gives it other numbers in
     /// each layer.
-    mutating func add(_ more: [TesseraError]) {
+    package mutating func add(_ more: [TesseraError]) {
         for problem in more where seen.insert(Self.key(of: problem)).inserted {
             count += 1
             if count <= Self.shownLimit { problems.append(problem) }
@@ -26,7 +26,8 @@ struct ProblemList {
         return TesseraError(problem.code, problem.problem.filter { !$0.isNumber && !".-".contains($0) }, line: line)
     }
 
-    func throwIfAny() throws(Problems) {
+    /// - Throws: the problems that are shown, and one that counts the others.
+    package func throwIfAny() throws(Problems) {
         guard count > 0 else { return }
         let rest = count - Self.shownLimit
         throw Problems(

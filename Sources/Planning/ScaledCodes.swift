@@ -13,7 +13,9 @@ extension InputSet.Input {
     /// A complaint about a float8 tensor whose elements are values only together with scales, on which nothing can be computed as
     /// they are; `nil` for any other.
     func scaledCodes(_ name: String) -> (problem: String, advice: String)? {
-        guard let dtype = checkpoint.tensor(named: name)?.entry.dtype, dtype.isArithmetic, dtype.bitWidth == 8 else { return nil }
+        guard holdsFloat8, let dtype = checkpoint.tensor(named: name)?.entry.dtype, dtype.isArithmetic, dtype.bitWidth == 8 else {
+            return nil
+        }
         let key = "quantization_config"
         let scale =
             Self.scaleNames(of: name).first { checkpoint.tensor(named: $0) != nil }.map { "'\($0)'" }

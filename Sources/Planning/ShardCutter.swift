@@ -17,19 +17,24 @@ struct ShardCutter {
     let targetBytes: Int
 
     func cut(_ tensors: [TensorWork]) -> [PlannedShard] {
-        var groups: [(layer: TensorName.Layer?, tensors: [TensorWork])] = []
+        var groups: [(layer: TensorName.Layer?, tensors: [Int])] = []
         var positions: [TensorName.Layer?: Int] = [:]
-        for index in tensors.indices.sorted(by: { tensors[$0].name.precedesNaturally(tensors[$1].name) }) {
+        for index in tensors.indices {
             let layer = TensorName(tensors[index].name).layer
             if let position = positions[layer] {
-                groups[position].tensors.append(tensors[index])
+                groups[position].tensors.append(index)
             } else {
                 positions[layer] = groups.count
-                groups.append((layer, [tensors[index]]))
+                groups.append((layer, [index]))
             }
         }
-        return groups.flatMap { cut($0.tensors, layer: $0.layer) }
+        // The names of one layer are few, and begin alike: sorting layer by layer compares less.
+        for group in groups.indices { groups[group].tensors.sort { precedes(tensors[$0], tensors[$1]) } }
+        groups.sort { precedes(tensors[$0.tensors[0]], tensors[$1.tensors[0]]) }
+        return groups.flatMap { group in cut(group.tensors.map { tensors[$0] }, layer: group.layer) }
     }
+
+    private func precedes(_ left: TensorWork, _ right: TensorWork) -> Bool { left.name.precedesNaturally(right.name) }
 
     private func cut(_ tensors: [TensorWork], layer: TensorName.Layer?) -> [PlannedShard] {
         var runs: [[TensorWork]] = []

@@ -6,27 +6,40 @@ import TensorKernels
 import Tokenizers
 import Work
 
-/// One output tensor before it has a place in the layout.
+/// One merged tensor before its outputs have their places in the layout.
 struct PlannedTensor {
     let name: String
-    let outputType: DType
     let shape: [Int]
     let method: String
     let values: ParameterValues
     let base: Int?
     let sources: [SourceReference]
     let randomKey: UInt64?
+    let codec: CodecReference
+    /// What the codec makes of the tensor.
+    let outputs: [EncodedTensor]
 
-    func work(part: Int, entry: TensorEntry) -> TensorWork {
-        TensorWork(
-            name: name, shape: shape,
-            operation: .merge(
-                MergeOperation(method: method, values: values, base: base, randomKey: randomKey, codec: .rounding(to: outputType))
-            ), sources: sources,
-            outputs: [
-                OutputTensor(
-                    name: name, dtype: outputType, byteCount: entry.byteCount, part: part, offset: entry.range.lowerBound)
-            ])
+    func work(outputs: [OutputTensor]) -> TensorWork {
+        let merge = MergeOperation(method: method, values: values, base: base, randomKey: randomKey, codec: codec)
+        return TensorWork(name: name, shape: shape, operation: .merge(merge), sources: sources, outputs: outputs)
+    }
+}
+
+/// What codecs make of tensors. Many tensors have the same shape.
+private struct KnownOutputs {
+    private struct Key: Hashable {
+        let codec: CodecReference
+        let shape: [Int]
+    }
+
+    private var known: [Key: [EncodedTensor]] = [:]
+
+    mutating func of(_ codec: CodecReference, shape: [Int]) throws(TesseraError) -> [EncodedTensor] {
+        let key = Key(codec: codec, shape: shape)
+        if let outputs = known[key] { return outputs }
+        let outputs = try codec.codec().outputs(shape: shape)
+        known[key] = outputs
+        return outputs
     }
 }
 
@@ -46,11 +59,12 @@ struct TensorPlanner {
         var problems = ProblemList(file: recipe.file)
         var incomplete: [String] = []
         var resolution = ParameterResolution(recipe: recipe, method: method, inputs: inputs)
+        var outputs = KnownOutputs()
         for spec in specs {
             do throws(Problems) {
                 let found = try find(spec)
                 if found.sources.count < spec.sources.count { incomplete.append(spec.name) }
-                if let method = found.method { tensors.append(try plan(found, by: method, &resolution)) }
+                if let method = found.method { tensors.append(try plan(found, by: method, &resolution, &outputs)) }
             } catch {
                 problems.add(error.all)
             }
@@ -133,7 +147,7 @@ struct TensorPlanner {
 
     /// - Parameter resolution: of the recipe's own method.
     private func plan(
-        _ found: Found, by wanted: any MergeMethod.Type, _ resolution: inout ParameterResolution
+        _ found: Found, by wanted: any MergeMethod.Type, _ resolution: inout ParameterResolution, _ outputs: inout KnownOutputs
     ) throws(Problems) -> PlannedTensor {
         let spec = found.spec, types = found.sources.map(\.dtype)
         let aligned = try alignedSources(of: found)
@@ -155,15 +169,16 @@ struct TensorPlanner {
         }
         if aligned != nil || !isTakenOver(found, by: method, values) { try checkScales(of: found) }
         let base = method.inputs.givesBaseARole ? spec.base : nil
-        let randomKey: UInt64?
+        let codec = CodecReference.rounding(to: isCopy ? types[0] : outputType(of: types))
         do throws(TesseraError) {
-            randomKey = method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil
+            return PlannedTensor(
+                name: spec.name, shape: shape, method: method.name, values: values, base: base,
+                sources: aligned ?? found.sources,
+                randomKey: method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil, codec: codec,
+                outputs: try outputs.of(codec, shape: shape))
         } catch {
             throw Problems([error])
         }
-        return PlannedTensor(
-            name: spec.name, outputType: isCopy ? types[0] : outputType(of: types), shape: shape, method: method.name,
-            values: values, base: base, sources: aligned ?? found.sources, randomKey: randomKey)
     }
 
     /// Whether the output gets the bytes of the only source, and those of its scales if it has any.
@@ -177,7 +192,7 @@ struct TensorPlanner {
 
     /// - Throws: a problem where a source's elements are values only together with scales.
     private func checkScales(of found: Found) throws(Problems) {
-        for source in found.spec.sources where inputs.inputs[source.model].holdsFloat8 {
+        for source in found.spec.sources {
             let input = inputs.inputs[source.model]
             if let scaled = input.scaledCodes(storedName(of: source.name, in: input)) {
                 throw problem(found.spec.name, scaled.problem, advice: scaled.advice)
@@ -202,7 +217,7 @@ struct TensorPlanner {
         let models = found.spec.sources.map(\.model)
         let order = models.indices.sorted { models[$0] < models[$1] }
         let maps = try vocabulary.rowMaps(holders: order.map { models[$0] })
-        let matrices = order.map { found.sources[$0] }, rowLength = found.shapes[0].dropFirst().reduce(1, *)
+        let matrices = order.map { found.sources[$0] }, rowLength = Shape.count(Array(found.shapes[0].dropFirst()))
         var aligned = found.sources
         for (source, map) in zip(order, maps) {
             aligned[source] = .aligned(matrices, AlignmentReference(rowLength: rowLength, map: map))

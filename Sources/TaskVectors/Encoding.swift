@@ -53,6 +53,18 @@ package enum Encoding: Sendable, Hashable, Codable {
         }
     }
 
+    /// The tensors of each of `formats`, for a tensor of the given shape.
+    package func outputs(shape: [Int]) -> [[EncodedTensor]] {
+        // Mostly all tasks have one format: its tensors are made once, and share their shapes.
+        var last: (format: StorageFormat, tensors: [EncodedTensor])?
+        return formats.map { format in
+            if let last, last.format == format { return last.tensors }
+            let tensors = format.tensors(shape: shape)
+            last = (format, tensors)
+            return tensors
+        }
+    }
+
     /// Arithmetic operations of encoding every vector that is written.
     private func fits(count: Int) -> Double {
         formats.reduce(0) { $0 + GridMeasurement.operationsPerElement(of: $1) * Double(count) }
@@ -60,9 +72,11 @@ package enum Encoding: Sendable, Hashable, Codable {
 
     /// What the encoding needs for a tensor of the given shape.
     package func cost(of shape: [Int], sources: Int) -> OperatorCost {
-        let written = formats.flatMap { $0.tensors(shape: shape) }, count = shape.reduce(1, *)
+        let written = outputs(shape: shape).flatMap(\.self), count = Shape.count(shape)
         // Scales and zero points of rows are held as float32 and as stored.
-        let whole = written.reduce(0) { $0 + ($1.rate == nil && $1.part != .values && $1.part != .codes ? 4 * $1.byteCount : 0) }
+        let whole = written.reduce(0) {
+            $0 + ($1.rate == nil && ($1.part == .scales || $1.part == .zeros) ? 4 * $1.byteCount : 0)
+        }
         let memory = MemoryNeed(
             shared: whole,
             perThread: ChunkBuffer.byteCount(written.compactMap(\.rate)) + SharedVectorBuffer.byteCount + CodeBuffer.byteCount)
@@ -79,7 +93,8 @@ package enum Encoding: Sendable, Hashable, Codable {
                 passes: 1, operations: measurement.operations(count: count, tasks: sources - 1), memory: memory)
         case .measureMagnitudes:
             OperatorCost(passes: 1, memory: MemoryNeed(shared: (sources - 1) * MagnitudeHistogram.byteCount))
-        case .countKept(let encoder): OperatorCost(passes: 1, memory: encoder.memory(count: count))
+        case .countKept(let encoder):
+            OperatorCost(passes: encoder.selection.passes + 1, memory: encoder.selectionMemory(count: count))
         }
     }
 }

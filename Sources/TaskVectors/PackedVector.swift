@@ -18,14 +18,14 @@ package struct PackedVector: Sendable {
     /// - Throws: `badData` when the tensors do not make such a vector; `io` when they cannot be read.
     package init(_ format: StorageFormat, shape: [Int], parts: [StoredTensor], kernels: Kernels) throws {
         let wanted = format.tensors(shape: shape)
-        guard zip(wanted, parts).allSatisfy({ $0.dtype == $1.dtype && $0.shape.reduce(1, *) == $1.count }),
+        guard zip(wanted, parts).allSatisfy({ $0.dtype == $1.dtype && Shape.count($0.shape) == $1.count }),
             wanted.count == parts.count
         else { throw TesseraError(.badData, "the store's tensors do not make a task vector of the shape \(shape)") }
         self.format = format
         self.shape = shape
-        self.parts = Parts(zip(wanted.map(\.part), parts))
+        self.parts = Parts(zip(wanted.compactMap(\.part), parts))
         whole = try Self.wholeGrid(of: format, self.parts)
-        keptBefore = try Self.keptBefore(format, self.parts.mask, count: shape.reduce(1, *), kernels)
+        keptBefore = try Self.keptBefore(format, self.parts.mask, count: Shape.count(shape), kernels)
     }
 
     private static func wholeGrid(
@@ -187,7 +187,7 @@ package struct PackedVector: Sendable {
     private struct Parts: Sendable {
         private(set) var codes, scales, zeros, values, mask: StoredTensor?
 
-        init(_ parts: some Sequence<(FormatTensor.Part, StoredTensor)>) {
+        init(_ parts: some Sequence<(StorageFormat.Part, StoredTensor)>) {
             for (part, tensor) in parts {
                 switch part {
                 case .codes: codes = tensor

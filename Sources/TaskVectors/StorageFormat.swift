@@ -33,7 +33,7 @@ package struct Grid: Sendable, Hashable {
     /// The number of elements that share a scale, in a tensor of the given shape.
     func groupLength(in shape: [Int]) -> Int {
         switch granularity {
-        case .tensor: max(1, shape.reduce(1, *))
+        case .tensor: max(1, Shape.count(shape))
         case .row: max(1, shape.last ?? 1)
         case .group(let length): length
         }
@@ -41,7 +41,7 @@ package struct Grid: Sendable, Hashable {
 
     /// The number of scales of a tensor of the given shape.
     package func scaleCount(in shape: [Int]) -> Int {
-        let count = shape.reduce(1, *), length = groupLength(in: shape)
+        let count = Shape.count(shape), length = groupLength(in: shape)
         return granularity == .tensor ? 1 : (count + length - 1) / length
     }
 }
@@ -66,57 +66,47 @@ package enum StorageFormat: Sendable, Hashable {
     case mask
 }
 
-/// One of the safetensors tensors that a storage format consists of.
-package struct FormatTensor: Sendable, Hashable {
+extension StorageFormat {
+    /// What one of a format's tensors holds. The raw value is the suffix of its name.
     package enum Part: String, Sendable, Hashable {
         /// Packed codes, as bytes.
-        case codes
-        case scales = "steps"
-        case zeros
+        case codes = ".codes"
+        case scales = ".steps"
+        case zeros = ".zeros"
         /// Unquantized numbers.
-        case values
+        case values = ".values"
         /// One bit per element, packed like codes of one bit.
-        case mask
+        case mask = ".mask"
+    }
+}
+
+extension EncodedTensor {
+    fileprivate init(
+        _ part: StorageFormat.Part, _ dtype: DType, _ shape: [Int], rate: ChunkRate? = nil, blockSize: Int? = nil
+    ) {
+        self.init(suffix: part.rawValue, dtype: dtype, shape: shape, rate: rate, blockSize: blockSize)
     }
 
-    package let part: Part
-    package let dtype: DType
-    package let shape: [Int]
-    /// `nil` if the tensor is not written chunk by chunk.
-    package let rate: ChunkRate?
-    /// Bytes.
-    package let blockSize: Int
-
-    fileprivate init(_ part: Part, _ dtype: DType, _ shape: [Int], rate: ChunkRate? = nil, blockSize: Int? = nil) {
-        self.part = part
-        self.dtype = dtype
-        self.shape = shape
-        self.rate = rate
-        self.blockSize = blockSize ?? rate?.blockSize ?? TreeDigest.blockSize
-    }
-
-    package var byteCount: Int { shape.reduce(1, *) * dtype.bitWidth / 8 }
-
-    /// The tensor's name in a store; `tensor` is the name of the model's tensor.
-    package func name(of tensor: String) -> String { "\(tensor).\(part.rawValue)" }
+    /// Which part of a storage format this is; `nil` for the tensors of other codecs.
+    package var part: StorageFormat.Part? { StorageFormat.Part(rawValue: suffix) }
 }
 
 extension StorageFormat {
     /// The tensors that store a vector of the given shape.
-    package func tensors(shape: [Int]) -> [FormatTensor] {
-        let mask = FormatTensor(.mask, .u8, [(shape.reduce(1, *) + 7) / 8], rate: ChunkRate(bits: 1))
+    package func tensors(shape: [Int]) -> [EncodedTensor] {
+        let mask = EncodedTensor(.mask, .u8, [(Shape.count(shape) + 7) / 8], rate: ChunkRate(bits: 1))
         return switch self {
         case .zero: []
         case .mask: [mask]
         case .dense(.raw(let dtype)):
-            [FormatTensor(.values, dtype, shape, rate: ChunkRate(bits: dtype.bitWidth))]
+            [EncodedTensor(.values, dtype, shape, rate: ChunkRate(bits: dtype.bitWidth))]
         case .dense(.grid(let grid)):
-            [FormatTensor(.codes, .u8, [grid.codeBytes(shape.reduce(1, *))], rate: ChunkRate(bits: grid.bits))]
+            [EncodedTensor(.codes, .u8, [grid.codeBytes(Shape.count(shape))], rate: ChunkRate(bits: grid.bits))]
                 + grid.parameters(shape: shape)
-        case .sparse(let kept, .raw(let dtype)): [mask, FormatTensor(.values, dtype, [kept])]
+        case .sparse(let kept, .raw(let dtype)): [mask, EncodedTensor(.values, dtype, [kept])]
         case .sparse(let kept, .grid(let grid)):
             // A block holds whole codes: 2²³ of them.
-            [mask, FormatTensor(.codes, .u8, [grid.codeBytes(kept)], blockSize: grid.bits << 20)]
+            [mask, EncodedTensor(.codes, .u8, [grid.codeBytes(kept)], blockSize: grid.bits << 20)]
                 + grid.parameters(shape: shape)
         }
     }
@@ -130,13 +120,13 @@ extension Grid {
 
     /// Scales and zero points. Those of a whole tensor or of rows are known before the elements are encoded, and are written as a
     /// whole.
-    fileprivate func parameters(shape: [Int]) -> [FormatTensor] {
+    fileprivate func parameters(shape: [Int]) -> [EncodedTensor] {
         let count = scaleCount(in: shape)
         switch granularity {
         case .tensor:
-            return [FormatTensor(.scales, .f32, [count]), FormatTensor(.zeros, .f64, [count])]
-        case .row: return [FormatTensor(.scales, .bf16, [count]), FormatTensor(.zeros, .u8, [count])]
-        case .group(let length): return [FormatTensor(.scales, .bf16, [count], rate: ChunkRate(unit: length, bits: 16))]
+            return [EncodedTensor(.scales, .f32, [count]), EncodedTensor(.zeros, .f64, [count])]
+        case .row: return [EncodedTensor(.scales, .bf16, [count]), EncodedTensor(.zeros, .u8, [count])]
+        case .group(let length): return [EncodedTensor(.scales, .bf16, [count], rate: ChunkRate(unit: length, bits: 16))]
         }
     }
 }

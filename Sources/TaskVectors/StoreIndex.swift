@@ -3,11 +3,11 @@ package import Core
 import FoundationEssentials
 
 /// `task-vectors.json`: what the safetensors files of a store mean (docs/task-vectors.md).
-package struct StoreIndex: Sendable, Hashable, Codable {
+package struct StoreIndex: Sendable, Hashable, Codable, VersionedFile {
     package static let fileName = "task-vectors.json"
-    private static let formatName = "tessera.task-vectors"
-    private static let formatVersion = 1
-    private static let byteLimit = 1 << 30
+    package static let formatName = "tessera.task-vectors"
+    package static let formatVersion = 1
+    package static let title = "the index of a store of task vectors"
 
     /// The base that the task vectors were taken from.
     package struct Base: Sendable, Hashable, Codable {
@@ -38,7 +38,7 @@ package struct StoreIndex: Sendable, Hashable, Codable {
             self.base = base
         }
 
-        package var elementCount: Int { shape.reduce(1, *) }
+        package var elementCount: Int { Shape.count(shape) }
     }
 
     /// The vector that all tasks share.
@@ -130,26 +130,7 @@ package struct StoreIndex: Sendable, Hashable, Codable {
 
     /// - Throws: `badData` when it is damaged or of a newer format.
     static func read(directory: String, in files: any InputFiles) throws(TesseraError) -> StoreIndex {
-        struct Head: Decodable {
-            let format: String
-            let version: Int
-        }
-        let path = "\(directory)/\(fileName)"
-        let bytes = Data(try files.read(path, maxBytes: byteLimit))
-        guard let head = try? JSONDecoder().decode(Head.self, from: bytes), head.format == formatName else {
-            throw TesseraError(.badData, "is not the index of a store of task vectors, or is damaged", file: path)
-        }
-        guard head.version <= formatVersion else {
-            throw TesseraError(
-                .badData, "has format version \(head.version), this build reads up to \(formatVersion)", file: path,
-                advice: "use a newer Tessera")
-        }
-        let index: StoreIndex
-        do {
-            index = try JSONDecoder().decode(StoreIndex.self, from: bytes)
-        } catch {
-            throw TesseraError(.badData, "is damaged: \(error)", file: path)
-        }
+        let path = "\(directory)/\(fileName)", index = try StoreIndex.decode(path, in: files)
         guard index.tasks.allSatisfy({ $0.formats.count == index.tensors.count }),
             index.shared.map({ $0.formats.count == index.tensors.count }) ?? true,
             (index.tasks.flatMap(\.files) + (index.shared?.files ?? [])).allSatisfy({ FilePath.isName($0) && !$0.hasPrefix(".") })

@@ -1,5 +1,6 @@
 package import Checkpoints
 package import Core
+import Operators
 
 /// A store of task vectors on disk: its index and the headers of its files. No tensor data is read.
 package struct TaskVectorStore: Sendable {

@@ -13,10 +13,15 @@ package struct Roots: Sendable {
     /// Everything that this process may read: a single machine's root.
     package static let wholeMachine = Roots(everythingIn: LocalFiles())
 
-    package init(everythingIn files: any InputFiles) {
-        directories = ["/"]
+    package init(everythingIn files: any InputFiles) { self.init(canonical: ["/"], in: files) }
+
+    private init(canonical directories: [String], in files: any InputFiles) {
+        self.directories = directories
         self.files = files
     }
+
+    /// The same directories, read by way of another store.
+    package func reading(_ files: any InputFiles) -> Roots { Roots(canonical: directories, in: files) }
 
     /// - Throws: `inputMissing` for a root that is not a directory, and what looking at it throws.
     package init(_ paths: [String], in files: any InputFiles = LocalFiles()) throws(TesseraError) {

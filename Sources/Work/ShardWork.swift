@@ -137,7 +137,7 @@ package struct TensorWork: Sendable, Hashable, Codable {
         outputs = try container.decode([OutputTensor].self, forKey: .outputs)
     }
 
-    package var elementCount: Int { shape.reduce(1, *) }
+    package var elementCount: Int { Shape.count(shape) }
     /// Bytes of all outputs.
     package var byteCount: Int { outputs.reduce(0) { $0 + $1.byteCount } }
     /// Bytes that progress counts: those of the outputs, or of the sources if there is no output.
@@ -147,6 +147,7 @@ package struct TensorWork: Sendable, Hashable, Codable {
 
     /// The sources, with aligned ones replaced by the matrices that they read, each once.
     var separateSources: [SourceReference] {
+        guard sources.contains(where: { if case .aligned = $0 { true } else { false } }) else { return sources }
         var seen: Set<SourceReference> = []
         return sources.flatMap { source in
             guard case .aligned(let matrices, _) = source else { return [source] }

@@ -24,7 +24,7 @@ extension TensorWork {
             case .merge(let merge):
                 try merge.codec.codec().outputs(shape: shape).map { ($0.dtype, $0.byteCount, $0.blockSize) }
             case .encode(let encoding):
-                encoding.formats.flatMap { $0.tensors(shape: shape) }.map { ($0.dtype, $0.byteCount, $0.blockSize) }
+                encoding.outputs(shape: shape).joined().map { ($0.dtype, $0.byteCount, $0.blockSize) }
             }
         guard written.count == outputs.count,
             zip(written, outputs).allSatisfy({ $0 == ($1.dtype, $1.byteCount, $1.blockSize) })

@@ -43,6 +43,20 @@ import Testing
         #expect((index?["weight_map"] as? [String: String])?.count == 5)
     }
 
+    /// In the file, tensors are sorted by type and name; whoever gave them in another order finds them by their numbers.
+    @Test func placesAreInTheGivenOrder() throws {
+        let tensors = ["c", "a", "b", "d"].enumerated().map { index, name in
+            NewTensor(name: name, dtype: index % 2 == 0 ? .u8 : .f32, shape: [4])
+        }
+        let groups = [("one", [[tensors[0], tensors[1]], [tensors[2]]]), ("two", [[tensors[3]]])]
+        for layout in [
+            try CheckpointLayout(tensors: tensors, maxPartBytes: .max), try CheckpointLayout(tensors: tensors, maxPartBytes: 20),
+            try CheckpointLayout(groups: groups, maxPartBytes: .max), try CheckpointLayout(groups: groups, maxPartBytes: 20),
+        ] {
+            #expect(layout.places.map { layout.parts[$0.part].tensors[$0.position].name } == ["c", "a", "b", "d"])
+        }
+    }
+
     @Test func aTensorAboveTheLimitGetsAPartOfItsOwn() throws {
         let sizes = [10, 1000, 10, 10]
         let layout = try CheckpointLayout(

@@ -53,7 +53,7 @@ import Testing
     }
 
     private func findings(threads: Int = 2) throws -> [VerifyReport.Finding] {
-        try Verification(directory: directory.path).run(threads: threads).findings
+        try Verification(directory: directory.path, in: LocalFiles()).run(threads: threads).findings
     }
 
     private func change(_ name: String, _ change: (inout Data) -> Void) throws {
@@ -64,7 +64,7 @@ import Testing
     }
 
     @Test func findsNothingWrongWithWhatWasWritten() throws {
-        let report = try Verification(directory: directory.path).run(threads: 3)
+        let report = try Verification(directory: directory.path, in: LocalFiles()).run(threads: 3)
         #expect(report.findings == [])
         #expect(report.tensors == 3)
         #expect(report.checkedBytes > 2 * TreeDigest.blockSize)
@@ -143,6 +143,23 @@ import Testing
         #expect(try findings().map(\.file) == [SHA256Sums.fileName])
     }
 
+    /// The directory may lie in any store of files.
+    @Test func readsWhatTheStoreHas() throws {
+        let local = LocalFiles(), files = MemoryFiles()
+        for name in try local.list(directory.path) {
+            files.write(try local.read("\(directory.path)/\(name)", maxBytes: .max), to: "/out/\(name)")
+        }
+        func findings() throws -> [VerifyReport.Finding] {
+            try Verification(directory: "/out", in: files).run(threads: 2).findings
+        }
+        #expect(try findings() == [])
+        let part = layout.parts[1], path = "/out/\(part.fileName)"
+        files.add(.failing(at: part.header.count, TesseraError(.io, "cannot read the file", file: path)), to: path)
+        #expect(try findings().map { "\($0.kind) \($0.message)" } == ["unreadable cannot read the file"])
+        files.remove("/out/config.json")
+        #expect(try findings().map(\.kind) == [.unreadable, .missing])
+    }
+
     @Test func sumsAreWhatSHA256SumChecks() throws {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/sha256sum")
@@ -155,12 +172,16 @@ import Testing
 
     @Test func refusesADirectoryWithoutAManifest() throws {
         let empty = try TemporaryDirectory()
-        #expect(#expect(throws: TesseraError.self) { try Verification(directory: empty.path) }?.code == .inputMissing)
+        #expect(
+            #expect(throws: TesseraError.self) { try Verification(directory: empty.path, in: LocalFiles()) }?.code
+                == .inputMissing)
         try empty.write("{}", to: Manifest.fileName)
-        #expect(#expect(throws: TesseraError.self) { try Verification(directory: empty.path) }?.code == .badData)
+        #expect(
+            #expect(throws: TesseraError.self) { try Verification(directory: empty.path, in: LocalFiles()) }?.code == .badData)
         try empty.write(#"{"format": "tessera.manifest", "version": 99}"#, to: Manifest.fileName)
         #expect(
-            #expect(throws: TesseraError.self) { try Verification(directory: empty.path) }?.problem.contains("version 99") == true
+            #expect(throws: TesseraError.self) { try Verification(directory: empty.path, in: LocalFiles()) }?.problem.contains(
+                "version 99") == true
         )
     }
 }

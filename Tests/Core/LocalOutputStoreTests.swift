@@ -59,6 +59,41 @@ import Testing
         }
     }
 
+    // MARK: Adopted files
+
+    /// A file of this host gets a second name; one of another store is copied.
+    @Test func adoptedFilesKeepTheirBytes() throws {
+        try directory.write("local", to: "old")
+        let local = AdoptedFile(path: "\(directory.path)/old", in: LocalFiles(), size: 5, name: "linked")
+        let other = AdoptedFile(path: "/far", in: MemoryFiles(["/far": [1, 2, 3]]), size: 3, name: "copied")
+        let output = try begin(store())
+        try output.layOut([], adopting: [local, other])
+        try output.commit()
+        let files = LocalFiles()
+        #expect(try files.read("\(out)/copied", maxBytes: 9) == [1, 2, 3])
+        #expect(try files.read("\(out)/linked", maxBytes: 9) == Array("local".utf8))
+        #expect(try files.status(of: "\(out)/linked") == files.status(of: local.path))
+    }
+
+    /// What the manifest does not know is no part of an output.
+    @Test func adoptedFilesHaveTheSizeThatWasPromised() throws {
+        try directory.write("local", to: "old")
+        let memory = MemoryFiles(["/far": [1, 2, 3]])
+        for (path, files) in [("\(directory.path)/old", LocalFiles() as any InputFiles), ("/far", memory)] {
+            let output = try begin(store())
+            let error = #expect(throws: TesseraError.self) {
+                try output.layOut([], adopting: [AdoptedFile(path: path, in: files, size: 4, name: "part")])
+            }
+            #expect(error?.code == .badData && error?.file == path && error?.advice != nil)
+            #expect(try LocalFiles().list(directory.path) == ["old"])
+        }
+        let failure = TesseraError(.io, "cannot read the file", file: "/far")
+        memory.add(.failing(at: 1, failure), to: "/far")
+        let file = AdoptedFile(path: "/far", in: memory, size: 3, name: "part"), output = try begin(store())
+        #expect(#expect(throws: TesseraError.self) { try output.layOut([], adopting: [file]) } == failure)
+        #expect(try LocalFiles().list(directory.path) == ["old"])
+    }
+
     @Test func anOutputAppearsWhenItIsCommitted() throws {
         let journal = Journal(), output = try begin(store(journal.calls))
         try output.layOut(Self.parts, adopting: [])

@@ -148,6 +148,35 @@ import Testing
         #expect(BitBudget(units: units, budget: 999).solve().least == 1000)
     }
 
+    /// Items of which no price tells two apart take as many steps as fit, the first items first.
+    @Test func aStepForEachOfManyItems() throws {
+        let item = [Option(bytes: 10, loss: 8), Option(bytes: 20, loss: 3), Option(bytes: 40, loss: 1)]
+        let units = (0..<2_000).map { _ in [Shared(bytes: 0, items: [item])] }
+        let choices = try #require(BitBudget(units: units, budget: 39_999).solve().choices)
+        let counts = (0..<3).map { option in choices.count { $0.options == [option] } }
+        #expect(counts == [1, 1_999, 0])
+        #expect(choices.last?.options == [0])
+    }
+
+    /// However many gains are equal, the rest of a budget is spent until no step fits.
+    @Test func nothingThatFitsIsLeft() throws {
+        var random = SplitMix(seed: 3)
+        for _ in 0..<40 {
+            // Losses from a few values, so that many gains are equal; prices tell little apart.
+            let items = (0..<30).map { _ in
+                (0..<4).map { Option(bytes: 10 * $0 + Int.random(in: 0...3, using: &random), loss: Double(8 >> $0)) }
+            }
+            let budget = BitBudget(
+                units: items.map { [Shared(bytes: 0, items: [$0])] }, budget: Int.random(in: 100...800, using: &random))
+            guard let choices = budget.solve().choices else { continue }
+            let rest = budget.budget - budget.bytes(choices)
+            for (item, choice) in zip(items, choices) {
+                let now = item[choice.options[0]]
+                #expect(!item.contains { $0.loss < now.loss && $0.bytes - now.bytes <= rest })
+            }
+        }
+    }
+
     @Test func lossesOfAnySize() throws {
         for scale in [1e-60, 1, 1e25] {
             let items = (1...50).map { index in

@@ -81,17 +81,64 @@ import Work
         #expect(#expect(throws: TesseraError.self) { try Planner.plan(request, after: [[:]]) }?.code == .internal)
     }
 
-    /// The same bytes in another file are another input, as everywhere.
-    @Test(arguments: ["base", "b"])
-    func inputsThatChangeBetweenStagesAreRefused(model: String) throws {
+    /// Whatever planning reads: weights, configs, adapters, an index, sensitivities. The same bytes in another file are another
+    /// input, as everywhere.
+    @Test(arguments: [
+        "base/model.safetensors", "b/model.safetensors", "b/config.json", "lora/adapter_model.safetensors",
+        "lora/adapter_config.json", "store/task-vectors.json", "store/x.safetensors", "weights.yml",
+    ])
+    func inputsThatChangeBetweenStagesAreRefused(file: String) throws {
+        family.writeAdapter("lora")
+        family.write("mlp: 2.5\n", to: "weights.yml")
+        try writeStore()
+        for model in ["a+lora", "store#x"] {
+            var request = family.request(
+                "quantize: {budget: 8 bits, sensitivity: weights.yml}\nbase_model: base\nmodels:\n- model: \(model)\n- model: b\n"
+            )
+            let first = try Planner.plan(request), statistics = measured(first), path = "/models/\(file)"
+            request.pinnedFiles = first.pinnedFiles
+            #expect(throws: Never.self) { try Planner.plan(request, after: [statistics]) }
+            guard first.pinnedFiles[path] != nil else { continue }
+            let bytes = try family.files.read(path, maxBytes: 1 << 20)
+            family.files.write(bytes, to: path)
+            expectChange(of: path, request, [statistics])
+            // Not even where the plan fails for it.
+            family.files.write([], to: path)
+            expectChange(of: path, request, [statistics])
+            family.files.remove(path)
+            #expect(throws: (any Error).self) { try Planner.plan(request, after: [statistics]) }
+            return
+        }
+        Issue.record("nothing reads \(file)")
+    }
+
+    private func expectChange(of path: String, _ request: PlanRequest, _ statistics: [[ExactText: TensorStatistics]]) {
+        let error = #expect(throws: TesseraError.self) { try Planner.plan(request, after: statistics) }
+        #expect(error?.code == .badData && error?.file == path)
+        #expect(error?.problem == "the file was changed or replaced after the job was planned")
+    }
+
+    /// A task that is the base itself.
+    private func writeStore() throws {
+        let identity = try identity(), tensors = MemoryFamily.tensors(0)
+        let index = StoreIndex(
+            base: .init(model: "base", parts: [], digest: identity.digest),
+            tensors: tensors.map { .init(name: $0.0, dtype: $0.1.dtype, shape: $0.1.shape, base: identity) }, shared: nil,
+            tasks: [
+                .init(
+                    name: "x", model: "a", parts: [], scheme: "tvq", files: ["x.safetensors"],
+                    formats: tensors.map { _ in .zero }, factor: 1, error: 0, energy: 1, predicted: nil, lost: [])
+            ])
+        family.files.write(try index.encoded(), to: "/models/store/task-vectors.json")
+        family.files.write(TestTensor.encode([("t", TestTensor([1]))]), to: "/models/store/x.safetensors")
+    }
+
+    /// A config that was read in one stage and is gone in the next changes the plan.
+    @Test func aFileThatIsRemovedBetweenStagesIsNamed() throws {
         var request = family.request(Self.budget)
         let first = try Planner.plan(request), statistics = measured(first)
-        request.pinnedInputs = first.inputs
-        #expect(throws: Never.self) { try Planner.plan(request, after: [statistics]) }
-        let path = "/models/\(model)/model.safetensors"
-        family.files.write(try family.files.read(path, maxBytes: 1 << 20), to: path)
-        let error = #expect(throws: TesseraError.self) { try Planner.plan(request, after: [statistics]) }
-        #expect(error?.code == .badData && error?.file.map { "/\($0)" } == path)
-        #expect(error?.problem == "the file was changed or replaced after the job was planned")
+        request.pinnedFiles = first.pinnedFiles
+        family.files.remove("/models/b/config.json")
+        expectChange(of: "/models/b/config.json", request, [statistics])
     }
 }

@@ -102,7 +102,11 @@ package final class MemoryOutputStore: OutputStore {
                     for part in parts {
                         contents[part.name] = part.header + [UInt8](repeating: 0, count: part.size - part.header.count)
                     }
-                    for file in files { contents[file.name] = Array(file.path.utf8) }
+                    for file in files {
+                        var whole: [UInt8] = []
+                        try file.forEachPiece { (bytes, _) throws(TesseraError) in whole += bytes }
+                        contents[file.name] = whole
+                    }
                 }
             } catch {
                 store.state.withLock { $0.unfinished[name] = nil }

@@ -4,6 +4,7 @@ import Operators
 import TaskVectors
 import TensorKernels
 import TestSupport
+import Testing
 
 /// One tensor of a base and its fine-tunes and an encoding, without plan, store or worker.
 struct EncodingBench {
@@ -29,7 +30,7 @@ struct EncodingBench {
     struct Stored {
         let format: StorageFormat
         let shape: [Int]
-        let parts: [FormatTensor.Part: [UInt8]]
+        let parts: [StorageFormat.Part: [UInt8]]
     }
 
     func run(_ encoding: Encoding) throws -> (statistics: EncodingStatistics, formats: [Stored]) {
@@ -44,7 +45,7 @@ struct EncodingBench {
                 shape: shape, sources: sources, inputs: TensorInputs(count: sources.count, base: 0),
                 kernels: kernels, runner: runner, memory: MemoryBudget(bytes: memory), sinks: sinks.flatMap(\.self)))
         let formats = try zip(encoding.formats, zip(outputs, sinks)).map { format, made in
-            let parts = try zip(made.0, made.1).map { ($0.part, try $1.bytes(count: $0.byteCount)) }
+            let parts = try zip(made.0, made.1).map { (try #require($0.part), try $1.bytes(count: $0.byteCount)) }
             return Stored(format: format, shape: shape, parts: Dictionary(uniqueKeysWithValues: parts))
         }
         return (statistics, formats)
@@ -75,7 +76,7 @@ extension EncodingBench.Stored {
         var bytes: [UInt8] = [0], starts: [Int] = []
         for tensor in format.tensors(shape: shape) {
             starts.append(bytes.count)
-            bytes += (parts[tensor.part] ?? []) + [0xee]
+            bytes += (tensor.part.flatMap { parts[$0] } ?? []) + [0xee]
         }
         let path = "\(directory.path)/\(UUID().uuidString)"
         try Data(bytes).write(to: URL(fileURLWithPath: path))

@@ -26,8 +26,8 @@ struct JobPlanner: Sendable {
         let plan = try Planner.plan(request)
         try settings.checkMemory(plan.largestNeed, plan.recipeName)
         let output = try outputs.begin(name, job: "\(id)", overwrite: options.overwrite)
-        try Self.layOut(plan, in: output)
-        request.pinnedInputs = plan.inputs
+        try layOut(plan, in: output)
+        request.pinnedFiles = plan.pinnedFiles
         let stages = PlannedStages(plan, request: request)
         return (Job(stages, output: output, options: options), name, stages)
     }
@@ -38,14 +38,16 @@ struct JobPlanner: Sendable {
         let statistics = try job.allStatistics()
         let plan = try Planner.plan(job.request, after: statistics)
         try settings.checkMemory(plan.largestNeed, plan.recipeName)
-        try Self.layOut(plan, in: job.output)
+        try layOut(plan, in: job.output)
         return PlannedStages(plan, request: job.request, after: statistics)
     }
 
     /// An analysis stage has no parts: its output is laid out by a later plan.
-    private static func layOut(_ plan: Plan, in output: any OutputTransaction) throws(TesseraError) {
+    private func layOut(_ plan: Plan, in output: any OutputTransaction) throws(TesseraError) {
         try output.layOut(
             plan.layout.parts.map { OutputPart(name: $0.fileName, size: $0.fileSize, header: $0.header) },
-            adopting: plan.reused.map { AdoptedFile(path: $0.path, name: $0.part.file) })
+            adopting: plan.reused.map {
+                AdoptedFile(path: $0.path, in: settings.inputRoots.files, size: $0.part.size, name: $0.part.file)
+            })
     }
 }

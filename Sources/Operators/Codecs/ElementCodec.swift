@@ -1,6 +1,6 @@
 package import Core
 
-/// One of the output tensors that a codec makes of a tensor of values.
+/// One of the output tensors that a codec, or a storage format of task vectors, makes of a tensor of values.
 package struct EncodedTensor: Sendable, Hashable {
     /// Appended to the tensor's name; may be empty.
     package let suffix: String
@@ -20,7 +20,10 @@ package struct EncodedTensor: Sendable, Hashable {
         self.blockSize = blockSize ?? rate?.blockSize ?? TreeDigest.blockSize
     }
 
-    package var byteCount: Int { shape.reduce(1, *) * dtype.bitWidth / 8 }
+    package var byteCount: Int { Shape.count(shape) * dtype.bitWidth / 8 }
+
+    /// The output's name; `tensor` is the name of the tensor of values.
+    package func name(of tensor: String) -> String { tensor + suffix }
 }
 
 /// Turns the float32 values of a merge into the bytes that are stored.

@@ -25,7 +25,7 @@ package struct ArceeFusion: MergeMethod {
     }
 
     package func cost(of shape: [Int]) -> OperatorCost {
-        let count = shape.reduce(1, *)
+        let count = Shape.count(shape)
         return OperatorCost(
             passes: 4,
             memory: OrderStatistics.memory(queries: 3, count: count)

@@ -30,7 +30,7 @@ package struct SCE: MergeMethod {
     package func cost(of shape: [Int]) -> OperatorCost {
         OperatorCost(
             passes: share <= 0 ? 1 : selects ? 3 : 2,
-            memory: selects ? OrderStatistics.memory(queries: 1, count: shape.reduce(1, *)) : MemoryNeed())
+            memory: selects ? OrderStatistics.memory(queries: 1, count: Shape.count(shape)) : MemoryNeed())
     }
 
     package func merge(_ tensor: TensorPasses) throws {

@@ -20,7 +20,7 @@ package struct Ties: MergeMethod {
         guard vectors.isSparse else { return OperatorCost(passes: 1) }
         return OperatorCost(
             passes: vectors.passes + 1,
-            memory: MagnitudeTrim.memory(models: vectors.models.count, count: shape.reduce(1, *)))
+            memory: MagnitudeTrim.memory(models: vectors.models.count, count: Shape.count(shape)))
     }
 
     package func merge(_ tensor: TensorPasses) throws {

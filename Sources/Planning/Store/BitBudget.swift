@@ -1,3 +1,5 @@
+import HeapModule
+
 /// Shares a number of bytes out among things that can be stored in several ways.
 ///
 /// Each unit (a tensor) is stored with one of several `shared` choices; under it each of its items (the tensor of one task) takes
@@ -75,12 +77,16 @@ package struct BitBudget {
         var best: (choice: Choice, cost: Double)?
         for (index, shared) in unit.enumerated() {
             var options: [Int] = []
+            options.reserveCapacity(shared.items.count)
             var cost = Self.cost(bytes: shared.bytes, loss: 0, price: price)
             for item in shared.items {
-                let costs = item.map { Self.cost(bytes: $0.bytes, loss: $0.loss, price: price) }
-                let least = costs.indices.min { (costs[$0], item[$0].bytes, $0) < (costs[$1], item[$1].bytes, $1) } ?? 0
-                options.append(least)
-                cost += costs.isEmpty ? 0 : costs[least]
+                var least: (option: Int, cost: Double, bytes: Int)?
+                for (option, each) in item.enumerated() {
+                    let cost = Self.cost(bytes: each.bytes, loss: each.loss, price: price)
+                    if least.map({ (cost, each.bytes) < ($0.cost, $0.bytes) }) ?? true { least = (option, cost, each.bytes) }
+                }
+                options.append(least?.option ?? 0)
+                cost += least?.cost ?? 0
             }
             if best.map({ cost < $0.cost }) ?? true { best = (Choice(shared: index, options: options), cost) }
         }
@@ -92,33 +98,54 @@ package struct BitBudget {
         price.isFinite ? loss + price * Double(bytes) : Double(bytes)
     }
 
+    /// What an item gains by going over to another option.
+    private struct Step: Comparable {
+        let unit: Int
+        let item: Int
+        let option: Int
+        let bytes: Int
+        /// For each byte.
+        let gain: Double
+
+        /// Of equal gains, that of the first item is the larger one.
+        static func < (left: Step, right: Step) -> Bool {
+            left.gain == right.gain ? (left.unit, left.item) > (right.unit, right.item) : left.gain < right.gain
+        }
+    }
+
     /// Gives what is left to the items that gain most for a byte, one step at a time, as long as one fits.
     private func spend(the rest: Int, on choices: [Choice]) -> [Choice] {
-        struct Step {
-            let unit: Int
-            let item: Int
-            let option: Int
-            let bytes: Int
-            let gain: Double
-        }
         var choices = choices, rest = rest
-        while true {
+        func best(ofUnit unit: Int, item: Int) -> Step? {
+            let options = units[unit][choices[unit].shared].items[item], now = options[choices[unit].options[item]]
             var best: Step?
-            for (number, unit) in units.enumerated() {
-                for (index, item) in unit[choices[number].shared].items.enumerated() {
-                    let now = item[choices[number].options[index]]
-                    for (option, next) in item.enumerated() where next.loss < now.loss && next.bytes - now.bytes <= rest {
-                        let bytes = max(1, next.bytes - now.bytes), gain = (now.loss - next.loss) / Double(bytes)
-                        if gain > best?.gain ?? 0 {
-                            best = Step(unit: number, item: index, option: option, bytes: next.bytes - now.bytes, gain: gain)
-                        }
-                    }
+            for (option, next) in options.enumerated() where next.loss < now.loss && next.bytes - now.bytes <= rest {
+                let bytes = next.bytes - now.bytes, gain = (now.loss - next.loss) / Double(max(1, bytes))
+                if gain > best?.gain ?? 0 { best = Step(unit: unit, item: item, option: option, bytes: bytes, gain: gain) }
+            }
+            return best
+        }
+        func all() -> Heap<Step> {
+            Heap(
+                units.indices.flatMap { unit in
+                    units[unit][choices[unit].shared].items.indices.compactMap { best(ofUnit: unit, item: $0) }
+                })
+        }
+        // The best step of each item that fitted when the step was found. What is left only shrinks, so that no item has a
+        // better one; an item whose step no longer fits is looked at again.
+        var steps = all()
+        while let step = steps.popMax() {
+            if step.bytes <= rest {
+                choices[step.unit].options[step.item] = step.option
+                rest -= step.bytes
+                if step.bytes < 0 {
+                    steps = all()
+                    continue
                 }
             }
-            guard let best else { return choices }
-            choices[best.unit].options[best.item] = best.option
-            rest -= best.bytes
+            if let next = best(ofUnit: step.unit, item: step.item) { steps.insert(next) }
         }
+        return choices
     }
 }
 

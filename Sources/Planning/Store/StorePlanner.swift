@@ -29,7 +29,6 @@ struct StorePlanner: Sendable {
             recipe, base: opened, locator: ModelLocator(request),
             firstFile: inputs.reduce(0) { $0 + $1.parts.count })
         if let extended { inputs.append(extended.input) }
-        try request.check(inputs)
         let planner = StorePlanner(
             recipe: recipe, request: request, inputs: inputs, tensors: try StoreTensors.find(recipe, in: opened),
             extended: extended, statistics: statistics, remarks: recipe.warnings.map(\.description))
@@ -91,24 +90,14 @@ struct StorePlanner: Sendable {
     func write(_ encoding: (StoreTensor) throws -> Encoding, predicted: [Double]? = nil) throws -> Plan {
         var encodings: [(tensor: StoreTensor, encoding: Encoding)] = []
         for tensor in tensors { encodings.append((tensor, tensor.isArithmetic ? try encoding(tensor) : .compare)) }
-        let layout = try layout(of: encodings)
-        var places: [String: [ExactText: (part: Int, position: Int)]] = [:]
-        for (part, partLayout) in layout.parts.enumerated() {
-            for (position, entry) in partLayout.tensors.enumerated() {
-                places[layout.groups[part], default: [:]][ExactText(entry.name)] = (part, position)
-            }
-        }
-        let work = try encodings.map { tensor, encoding in
-            let outputs = try zip(owners(of: encoding), encoding.formats).flatMap { owner, format in
-                try format.tensors(shape: tensor.shape).map { part in
-                    let name = part.name(of: tensor.name)
-                    guard let place = places[owner]?[ExactText(name)] else {
-                        throw TesseraError(.internal, "the layout has no place for this tensor", tensor: name)
-                    }
-                    let entry = layout.parts[place.part].tensors[place.position]
-                    return OutputTensor(
-                        name: entry.name, dtype: part.dtype, byteCount: part.byteCount, part: place.part,
-                        offset: entry.range.lowerBound, blockSize: part.blockSize)
+        let (layout, starts) = try layout(of: encodings)
+        // The number of the next tensor of each owner.
+        var next = starts
+        let work = encodings.map { tensor, encoding in
+            let outputs = zip(owners(of: encoding), encoding.outputs(shape: tensor.shape)).flatMap { owner, parts in
+                parts.map { part in
+                    defer { next[owner] += 1 }
+                    return layout.output(part, number: next[owner])
                 }
             }
             return TensorWork(
@@ -132,25 +121,31 @@ struct StorePlanner: Sendable {
         return [isFrozen ? extended?.sharedSource(of: tensor) : nil].compactMap(\.self)
     }
 
-    /// Whose files the formats of an encoding go to: the shared vector's, then those of the tasks.
-    private func owners(of encoding: Encoding) -> [String] {
-        (encoding.formats.count > tasks.count ? [Self.sharedName] : []) + tasks
-    }
-
     static let sharedName = "shared"
 
-    private func layout(of encodings: [(tensor: StoreTensor, encoding: Encoding)]) throws -> CheckpointLayout {
-        var groups: [String: [[NewTensor]]] = [:]
+    /// Whose files the formats of an encoding go to: 0 is the shared vector, the tasks follow.
+    private func owners(of encoding: Encoding) -> Range<Int> {
+        (encoding.formats.count > tasks.count ? 0 : 1)..<1 + tasks.count
+    }
+
+    /// - Returns: the layout, and the number of each owner's first tensor in it.
+    private func layout(
+        of encodings: [(tensor: StoreTensor, encoding: Encoding)]
+    ) throws -> (layout: CheckpointLayout, starts: [Int]) {
+        var groups = ([Self.sharedName] + tasks).map { (name: $0, tensors: [[NewTensor]]()) }
         for (tensor, encoding) in encodings {
-            for (owner, format) in zip(owners(of: encoding), encoding.formats) {
-                groups[owner, default: []].append(
-                    format.tensors(shape: tensor.shape).map {
-                        NewTensor(name: $0.name(of: tensor.name), dtype: $0.dtype, shape: $0.shape)
-                    })
+            for (owner, parts) in zip(owners(of: encoding), encoding.outputs(shape: tensor.shape)) {
+                groups[owner].tensors.append(parts.map { NewTensor($0, of: tensor.name) })
             }
         }
-        let names = (groups[Self.sharedName] == nil ? [] : [Self.sharedName]) + tasks
-        return try CheckpointLayout(groups: names.map { ($0, groups[$0] ?? []) }, maxPartBytes: request.maxPartBytes)
+        var starts: [Int] = [], count = 0
+        for group in groups {
+            starts.append(count)
+            count += group.tensors.reduce(0) { $0 + $1.count }
+        }
+        // Without tensors there is no shared vector; a task has its file in any case.
+        let kept = groups[0].tensors.isEmpty ? groups.dropFirst() : groups[...]
+        return (try CheckpointLayout(groups: Array(kept), maxPartBytes: request.maxPartBytes), starts)
     }
 
     private func filesByOwner(_ layout: CheckpointLayout) -> [String: [String]] {

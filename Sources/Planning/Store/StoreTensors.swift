@@ -13,7 +13,7 @@ struct StoreTensor {
     /// Whether it is encoded as the recipe says, or stored as it is.
     let isEncoded: Bool
 
-    var elementCount: Int { shape.reduce(1, *) }
+    var elementCount: Int { Shape.count(shape) }
     /// Whether there is arithmetic on its type.
     var isArithmetic: Bool { dtype.isArithmetic }
     /// Bytes in one fine-tune.

@@ -52,41 +52,51 @@ struct Selector: Sendable {
         }
     }
 
-    /// Calls `body` for each of `tasks` in order, with the current tile of its task vector, in which unselected entries are zero.
-    /// If tasks are disjoint, earlier tasks are selected too.
-    func forEach(
-        _ tasks: Range<Int>, in tile: Tile, _ body: (_ task: Int, UnsafeMutablePointer<Float>) throws -> Void
-    ) throws {
-        let buffer = tile.workspace { SelectionBuffer() }
-        if selection.isDisjoint { buffer.taken.update(repeating: 0, count: tile.count) }
-        for task in selection.isDisjoint ? 0..<tasks.upperBound : tasks {
-            let entries = try tile.taskVector(task + 1)
-            try select(task, entries, of: tile, buffer)
-            if tasks.contains(task) { try body(task, entries) }
-        }
-    }
-
-    private func select(
-        _ task: Int, _ entries: UnsafeMutablePointer<Float>, of tile: Tile, _ buffer: SelectionBuffer
-    ) throws {
+    /// Selects entries of the current tile of a task's vector.
+    ///
+    /// - Parameter taken: a flag for each entry that an earlier task keeps. If tasks are disjoint, those of this task are added.
+    /// - Returns: the vector in its slot, in which unselected entries are zero.
+    func select(
+        _ task: Int, in tile: Tile, taken: UnsafeMutablePointer<UInt8>
+    ) throws -> UnsafeMutablePointer<Float> {
+        let entries = try tile.taskVector(task + 1), keep = tile.workspace { SelectionBuffer() }.keep
         switch selection {
         case .largest: keepLargest(task, entries, of: tile)
         case .random(let density, let keys):
-            guard density < 1 else { return }
+            guard density < 1 else { break }
             CounterRandom(key: keys[task], stream: 0).flag(
-                probability: density, first: tile.range.lowerBound, buffer.keep, count: tile.count, kernels: tile.kernels)
-            buffer.clear(entries, count: tile.count)
-            tile.kernels.scale(entries, by: Float(1 / density), into: entries, count: tile.count)
+                probability: density, first: tile.range.lowerBound, keep, count: tile.count, kernels: tile.kernels)
+            for index in 0..<tile.count { entries[index] = keep[index] == 0 ? 0 : entries[index] }
+            rescale(entries, in: tile)
         case .blocks(let n, let m, let tail, let isDisjoint):
-            if !isDisjoint { buffer.taken.update(repeating: 0, count: tile.count) }
+            if !isDisjoint { taken.update(repeating: 0, count: tile.count) }
             let lastKept = Selection.keptOfTail(n: n, m: m, tail: tail, length: tile.count % m)
             tile.kernels.keepLargest(
-                n, ofEach: m, keptAtEnd: lastKept, entries, taken: buffer.taken, into: buffer.keep, count: tile.count)
-            buffer.clear(entries, count: tile.count)
-            if isDisjoint {
-                for index in 0..<tile.count { buffer.taken[index] |= buffer.keep[index] }
+                n, ofEach: m, keptAtEnd: lastKept, entries, taken: taken, into: keep, count: tile.count)
+            for index in 0..<tile.count {
+                entries[index] = keep[index] == 0 ? 0 : entries[index]
+                taken[index] |= keep[index]
             }
         }
+        return entries
+    }
+
+    /// The current tile of a task's vector in its slot, with the entries that were selected before.
+    func selected(_ task: Int, by bitmaps: SelectionBitmaps, in tile: Tile) throws -> UnsafeMutablePointer<Float> {
+        let entries = try tile.taskVector(task + 1)
+        keep(bitmaps, of: entries, in: tile)
+        return entries
+    }
+
+    /// Makes of a task's vector what `select` made of it.
+    func keep(_ bitmaps: SelectionBitmaps, of entries: UnsafeMutablePointer<Float>, in tile: Tile) {
+        tile.kernels.apply(bitmaps.kept(in: tile), first: 0, to: entries, count: tile.count)
+        rescale(entries, in: tile)
+    }
+
+    private func rescale(_ entries: UnsafeMutablePointer<Float>, in tile: Tile) {
+        guard case .random(let density, _) = selection, density < 1 else { return }
+        tile.kernels.scale(entries, by: Float(1 / density), into: entries, count: tile.count)
     }
 }
 
@@ -105,14 +115,64 @@ extension Selector {
     }
 }
 
-/// Buffers for the selection in a tile.
-private final class SelectionBuffer {
-    let taken = UnsafeMutablePointer<UInt8>.allocate(capacity: FixedTree.tileElements)
-    let keep = UnsafeMutablePointer<UInt8>.allocate(capacity: FixedTree.tileElements)
+/// Which entries of a tensor the current task keeps and, if tasks are disjoint, which the tasks so far took: a bit for each.
+///
+/// Unchecked: the bytes of a tile, which are no other tile's, are used only by the thread that works on the tile.
+final class SelectionBitmaps: @unchecked Sendable {
+    private let kept: UnsafeMutablePointer<UInt8>
+    private let taken: UnsafeMutablePointer<UInt8>?
 
-    /// Sets entries that are not kept to zero.
-    func clear(_ entries: UnsafeMutablePointer<Float>, count: Int) {
-        for index in 0..<count { entries[index] = keep[index] == 0 ? 0 : entries[index] }
+    init(count: Int, isDisjoint: Bool) {
+        func bitmap() -> UnsafeMutablePointer<UInt8> {
+            let bytes = UnsafeMutablePointer<UInt8>.allocate(capacity: max(1, (count + 7) / 8))
+            bytes.initialize(repeating: 0, count: (count + 7) / 8)
+            return bytes
+        }
+        kept = bitmap()
+        taken = isDisjoint ? bitmap() : nil
+    }
+
+    deinit {
+        kept.deallocate()
+        taken?.deallocate()
+    }
+
+    /// Bytes of the bitmaps of a tensor with `count` elements.
+    static func byteCount(count: Int, isDisjoint: Bool) -> Int { (isDisjoint ? 2 : 1) * ((count + 7) / 8) }
+
+    /// The bits of the tile's entries that the current task keeps.
+    func kept(in tile: Tile) -> UnsafeRawPointer { UnsafeRawPointer(kept + tile.range.lowerBound / 8) }
+
+    /// Sets the bits of a task's selected entries.
+    ///
+    /// - Returns: their number.
+    func mark(_ entries: UnsafePointer<Float>, in tile: Tile) -> Int {
+        let first = tile.range.lowerBound / 8, own = kept + first
+        tile.kernels.bits(ofNonzero: entries, into: own, count: tile.count)
+        if let taken { for byte in 0..<(tile.count + 7) / 8 { taken[first + byte] |= own[byte] } }
+        return tile.kernels.countBits(own, count: tile.count)
+    }
+
+    /// A flag for each of the tile's entries that an earlier task keeps.
+    func taken(in tile: Tile) -> UnsafeMutablePointer<UInt8> {
+        let flags = SelectionBuffer.ofNone(in: tile)
+        guard let taken else { return flags }
+        let own = taken + tile.range.lowerBound / 8
+        for index in 0..<tile.count { flags[index] = own[index / 8] >> (index % 8) & 1 }
+        return flags
+    }
+}
+
+/// Flags for the selection in a tile.
+final class SelectionBuffer {
+    fileprivate let taken = UnsafeMutablePointer<UInt8>.allocate(capacity: FixedTree.tileElements)
+    fileprivate let keep = UnsafeMutablePointer<UInt8>.allocate(capacity: FixedTree.tileElements)
+
+    /// The tile's flags of taken entries, none of which is set.
+    static func ofNone(in tile: Tile) -> UnsafeMutablePointer<UInt8> {
+        let flags = tile.workspace { SelectionBuffer() }.taken
+        flags.update(repeating: 0, count: tile.count)
+        return flags
     }
 
     deinit {

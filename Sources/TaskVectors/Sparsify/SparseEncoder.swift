@@ -1,6 +1,5 @@
 import Core
 import Operators
-import Synchronization
 import TensorKernels
 
 /// Stores task vectors of which few entries are kept: a bitmap, and the values of the kept entries.
@@ -21,14 +20,17 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
 
     var formats: [StorageFormat] { kept.map { .sparse(kept: $0, values) } }
 
-    /// The passes of the selection and for ranges, one to count, one for the bitmaps, and those for the values.
-    var passes: Int {
-        let forTask = selection.isDisjoint ? kept.count : 1
-        return selection.passes + (needsRanges ? 1 : 0) + 2 + forTask
+    /// The passes of the selection and for ranges, and for each task one that selects, one for the bitmap and one for the values.
+    var passes: Int { selection.passes + (needsRanges ? 1 : 0) + 3 }
+
+    /// The memory of the selection and of the bitmaps.
+    func memory(count: Int) -> MemoryNeed {
+        selectionMemory(count: count)
+            + MemoryNeed(shared: SelectionBitmaps.byteCount(count: count, isDisjoint: selection.isDisjoint))
     }
 
-    /// The memory of the selection.
-    func memory(count: Int) -> MemoryNeed {
+    /// The memory of the selection alone.
+    func selectionMemory(count: Int) -> MemoryNeed {
         if case .largest(let kept) = selection { MagnitudeTrim.memory(models: kept.count, count: count) } else { MemoryNeed() }
     }
 
@@ -41,78 +43,93 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
     /// - Returns: for each task, the number of entries that were selected and are not zero.
     func countKept(in tensor: TensorPasses) throws -> [Int] {
         let selector = try Selector(selection, in: tensor)
-        return try counts(selector, in: tensor, isLast: true).map { $0.reduce(0, +) }
-    }
-
-    private func counts(_ selector: Selector, in tensor: TensorPasses, isLast: Bool = false) throws -> [[Int]] {
-        try tensor.counts(kept.count, isLast: isLast) { tile, counts in
-            try selector.forEach(kept.indices, in: tile) { task, entries in
-                counts[task] = tile.kernels.countNonzero(entries, count: tile.count)
+        let counts = try tensor.counts(kept.count, isLast: true) { tile, counts in
+            let taken = SelectionBuffer.ofNone(in: tile)
+            for task in kept.indices {
+                counts[task] = tile.kernels.countNonzero(
+                    try selector.select(task, in: tile, taken: taken), count: tile.count)
             }
         }
+        return counts.map { $0.reduce(0, +) }
     }
 
+    /// Encodes one task after the other: what a task's entries are selected from depends only on the bitmap of what the tasks
+    /// before it took, so that each tile of each task is selected once.
+    ///
     /// - Returns: the error of each task's stored vector.
     func encode(_ tensor: TensorPasses) throws -> [VectorError] {
         let selector = try Selector(selection, in: tensor)
-        let before = try counts(selector, in: tensor).map { $0.reduce(into: [0]) { $0.append(($0.last ?? 0) + $1) } }
-        for (task, before) in before.enumerated() where before.last ?? 0 > kept[task] {
+        let bitmaps = SelectionBitmaps(count: tensor.count, isDisjoint: selection.isDisjoint)
+        var errors: [VectorError] = [], firstOutput = 0
+        for task in kept.indices {
+            let before = try mark(task, selector, bitmaps, in: tensor)
+            let coder = try coder(of: task, selector, bitmaps, in: tensor)
+            errors.append(try writeBitmap(of: task, to: firstOutput, coder, selector, bitmaps, in: tensor))
+            try writeValues(of: task, to: firstOutput + 1, coder, selector, bitmaps, before, in: tensor)
+            firstOutput += formats[task].tensors(shape: tensor.shape).count
+        }
+        tensor.release(0..<tensor.count)
+        return errors
+    }
+
+    /// Selects a task's entries.
+    ///
+    /// - Returns: the number of values before each tile, and of all.
+    private func mark(
+        _ task: Int, _ selector: Selector, _ bitmaps: SelectionBitmaps, in tensor: TensorPasses
+    ) throws -> [Int] {
+        let counts = try tensor.counts(1) { tile, counts in
+            let entries = try selector.select(task, in: tile, taken: bitmaps.taken(in: tile))
+            counts[0] = bitmaps.mark(entries, in: tile)
+        }
+        let before = counts[0].reduce(into: [0]) { $0.append(($0.last ?? 0) + $1) }
+        guard before.last ?? 0 <= kept[task] else {
             throw TesseraError(
                 .badData, "changed while it was being read: \(before.last ?? 0) entries were selected, and \(kept[task]) earlier")
         }
-        let coders = try coders(selector, in: tensor)
-
-        var rates: [ChunkRate?] = [], first: [Int] = []
-        for format in formats {
-            first.append(rates.count)
-            rates += format.tensors(shape: tensor.shape).map(\.rate)
-        }
-        let writers = zip(coders, first).map { FormatWriter($0, firstOutput: $1 + 1, shape: tensor.shape) }
-        let starts = first
-        let sums = try tensor.emit(rates, terms: 2 * kept.count, isLast: false) { tile, buffer, sums in
-            // Energies first, because selecting changes the vectors.
-            for task in kept.indices {
-                let vector = try tile.taskVector(task + 1)
-                sums[2 * task + 1] = tile.kernels.dot(vector, vector, count: tile.count)
-                guard sums[2 * task + 1].isFinite else { throw NotFinite.error }
-            }
-            try selector.forEach(kept.indices, in: tile) { task, entries in
-                let mask = buffer.place(in: starts[task]), decoded = tile.scratch(0)
-                tile.kernels.bits(ofNonzero: entries, into: mask, count: tile.count)
-                writers[task].writeScales(entries, of: tile, buffer: buffer, decoded: decoded)
-                tile.kernels.apply(mask, first: 0, to: decoded, count: tile.count)
-                // The error is against the unselected vector, which is computed again.
-                let whole = tile.scratch(1)
-                try tile.difference(task + 1, into: whole)
-                sums[2 * task] = tile.kernels.squaredError(whole, decoded, count: tile.count)
-            }
-        }
-        for task in kept.indices {
-            try writers[task].writeKnown(of: tensor)
-            try writeValues(of: task, to: first[task] + 1, coders[task], selector, before[task], in: tensor)
-        }
-        tensor.release(0..<tensor.count)
-        return kept.indices.map { VectorError(error: sums[2 * $0], energy: sums[2 * $0 + 1]) }
+        return before
     }
 
     /// Values are encoded in place, among zeros, so that a grid's groups are groups of the tensor.
-    private func coders(_ selector: Selector, in tensor: TensorPasses) throws -> [FormatCoder] {
-        let format = StorageFormat.dense(values)
-        guard let grid, needsRanges else { return kept.map { _ in FormatCoder(format, ranges: []) } }
-        let ranges = try ValueRange.find(grid, of: kept.count, in: tensor) { tile, task in
-            var found: UnsafePointer<Float>?
-            try selector.forEach(task..<task + 1, in: tile) { found = UnsafePointer($1) }
-            guard let found else { throw TesseraError(.internal, "a task without entries") }
-            return found
+    private func coder(
+        of task: Int, _ selector: Selector, _ bitmaps: SelectionBitmaps, in tensor: TensorPasses
+    ) throws -> FormatCoder {
+        guard let grid, needsRanges else { return FormatCoder(.dense(values), ranges: []) }
+        let ranges = try ValueRange.find(grid, of: 1, in: tensor) { tile, _ in
+            UnsafePointer(try selector.selected(task, by: bitmaps, in: tile))
         }
-        return ranges.map { FormatCoder(format, ranges: $0) }
+        return FormatCoder(.dense(values), ranges: ranges[0])
+    }
+
+    /// Writes a task's bitmap, and the scales of its values.
+    private func writeBitmap(
+        of task: Int, to output: Int, _ coder: FormatCoder, _ selector: Selector, _ bitmaps: SelectionBitmaps,
+        in tensor: TensorPasses
+    ) throws -> VectorError {
+        let writer = FormatWriter(coder, firstOutput: output + 1, shape: tensor.shape)
+        let rates = Array(repeating: nil, count: output) + formats[task].tensors(shape: tensor.shape).map(\.rate)
+        let sums = try tensor.emit(rates, terms: 2, isLast: false) { tile, buffer, sums in
+            let vector = try tile.taskVector(task + 1), selected = tile.scratch(1), decoded = tile.scratch(0)
+            sums[1] = tile.kernels.dot(vector, vector, count: tile.count)
+            guard sums[1].isFinite else { throw NotFinite.error }
+            selected.update(from: vector, count: tile.count)
+            selector.keep(bitmaps, of: selected, in: tile)
+            let bitmap = bitmaps.kept(in: tile)
+            buffer.place(in: output).copyMemory(from: bitmap, byteCount: (tile.count + 7) / 8)
+            writer.writeScales(selected, of: tile, buffer: buffer, decoded: decoded)
+            tile.kernels.apply(bitmap, first: 0, to: decoded, count: tile.count)
+            sums[0] = tile.kernels.squaredError(vector, decoded, count: tile.count)
+        }
+        try writer.writeKnown(of: tensor)
+        return VectorError(error: sums[0], energy: sums[1])
     }
 
     // MARK: Values
 
     /// Writes a task's values block by block. The counts before each tile tell which tiles a block's values come from.
     private func writeValues(
-        of task: Int, to output: Int, _ coder: FormatCoder, _ selector: Selector, _ before: [Int], in tensor: TensorPasses
+        of task: Int, to output: Int, _ coder: FormatCoder, _ selector: Selector, _ bitmaps: SelectionBitmaps, _ before: [Int],
+        in tensor: TensorPasses
     ) throws {
         let format = formats[task].tensors(shape: tensor.shape)[1]
         let bits = grid?.bits ?? format.dtype.bitWidth
@@ -124,9 +141,8 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
             try tensor.tiles.with { tile in
                 while index < before.count - 1, before[index] < wanted.upperBound {
                     tile.take(tensor.tileRange(index))
-                    try selector.forEach(task..<task + 1, in: tile) { _, entries in
-                        packed.append(entries, of: tile, coder, skipping: max(0, wanted.lowerBound - before[index]))
-                    }
+                    let entries = try selector.selected(task, by: bitmaps, in: tile)
+                    packed.append(entries, of: tile, coder, skipping: max(0, wanted.lowerBound - before[index]))
                     index += 1
                 }
             }

@@ -23,7 +23,7 @@ package struct VerifyCommand: ParsableCommand {
     package init() {}
 
     package func run() throws {
-        let report = try Verification(directory: directory, sample: sample?.value).run(threads: threads)
+        let report = try Verification(directory: directory, in: LocalFiles(), sample: sample?.value).run(threads: threads)
         if json {
             try printJSON(report)
         } else {

@@ -70,7 +70,7 @@ extension SourceReference {
     var operations: Double {
         switch self {
         case .stored: 0
-        case .lowRank(let matrix, let update): matrix.operations + 2 * Double(update.rank) * Double(shape.reduce(1, *))
+        case .lowRank(let matrix, let update): matrix.operations + 2 * Double(update.rank) * Double(Shape.count(shape))
         case .packed(let base, _): base.operations
         case .aligned(let matrices, _): matrices.reduce(0) { $0 + $1.operations }
         }

@@ -25,7 +25,7 @@ package struct StoredReference: Sendable, Hashable, Codable {
         shape = try container.decodeShape(forKey: .shape)
     }
 
-    package var elementCount: Int { shape.reduce(1, *) }
+    package var elementCount: Int { Shape.count(shape) }
     package var byteCount: Int { elementCount * dtype.bitWidth / 8 }
 
     mutating func renumberFiles(_ number: (Int) -> Int) { file = number(file) }

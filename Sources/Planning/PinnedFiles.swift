@@ -1,0 +1,32 @@
+import Core
+import Synchronization
+
+/// Input files that note which files planning has opened, and which contents each of them had.
+final class PinnedFiles: InputFiles {
+    private let files: any InputFiles
+    private let noted = Mutex<[String: String]>([:])
+
+    init(_ files: any InputFiles) { self.files = files }
+
+    /// `FileStatus.identity` of every file that was opened, by its path.
+    var identities: [String: String] { noted.withLock { $0 } }
+
+    func list(_ directory: String) throws(TesseraError) -> [String] { try files.list(directory) }
+
+    func status(of path: String) throws(TesseraError) -> FileStatus? { try files.status(of: path) }
+
+    func canonicalPath(of path: String) throws(TesseraError) -> String? { try files.canonicalPath(of: path) }
+
+    func localPath(of path: String) -> String? { files.localPath(of: path) }
+
+    /// - Throws: `badData` for a file that was another when planning opened it before.
+    func open(_ path: String) throws(TesseraError) -> any ByteSource {
+        let source = try files.open(path)
+        let earlier = noted.withLock { noted in
+            defer { noted[path] = noted[path] ?? source.identity }
+            return noted[path]
+        }
+        guard earlier ?? source.identity == source.identity else { throw PlanRequest.changed(path) }
+        return source
+    }
+}
