@@ -54,10 +54,11 @@ let package = Package(
         .target(name: "CTensorKernels"),
         module("Core", uses: ["CLibCrypto", "CLinux"]),
         module("TensorKernels", uses: ["CTensorKernels", "Core"]),
+        module("LinearAlgebra", uses: ["Core", "TensorKernels"]),
         module("Checkpoints", uses: ["Core"]),
-        module("Operators", uses: ["Core", "TensorKernels"]),
+        module("Operators", uses: ["Core", "TensorKernels", "LinearAlgebra"]),
         module("TaskVectors", uses: ["Core", "TensorKernels", "Checkpoints", "Operators"]),
-        module("Work", uses: ["Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors"]),
+        module("Work", uses: ["Core", "TensorKernels", "LinearAlgebra", "Checkpoints", "Operators", "TaskVectors"]),
         module("Protocol", uses: ["CLZ4", "Core", "TensorKernels", "TaskVectors", "Work", nioCore]),
         module("Transport", uses: ["Core", "Protocol", nioCore, nioPosix]),
         module(
@@ -71,7 +72,10 @@ let package = Package(
         module("Tokenizers", uses: ["Core", "Checkpoints", "Operators", "Recipes"]),
         module(
             "Planning",
-            uses: ["Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Tokenizers"]),
+            uses: [
+                "Core", "TensorKernels", "LinearAlgebra", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes",
+                "Tokenizers",
+            ]),
         module(
             "Coordinator",
             uses: [
@@ -96,7 +100,8 @@ let package = Package(
             "Demo", uses: ["Core", "Checkpoints", "Protocol", "Engine", "TesseraCLI", argumentParser],
             resources: [.copy("Resources/digits")]),
         .executableTarget(
-            name: "tessera", dependencies: ["Core", "Engine", "TesseraCLI", "Demo", argumentParser], swiftSettings: strict),
+            name: "tessera", dependencies: ["Core", "LinearAlgebra", "Engine", "TesseraCLI", "Demo", argumentParser],
+            swiftSettings: strict),
 
         .target(
             name: "TestSupport",
@@ -109,7 +114,8 @@ let package = Package(
         tests(of: "Core", uses: ["Core", "TestSupport"]),
         tests(of: "Checkpoints", uses: ["Core", "Checkpoints", "TestSupport"], exclude: ["Fixtures"]),
         tests(of: "TensorKernels", uses: ["Core", "TensorKernels", "TestSupport"]),
-        tests(of: "Operators", uses: ["Core", "TensorKernels", "Operators", "TestSupport"]),
+        tests(of: "LinearAlgebra", uses: ["Core", "LinearAlgebra", "Operators", "TestSupport"]),
+        tests(of: "Operators", uses: ["Core", "TensorKernels", "LinearAlgebra", "Operators", "TestSupport"]),
         tests(of: "TaskVectors", uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "TestSupport"]),
         tests(of: "Work", uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "TestSupport"]),
         tests(

@@ -1,5 +1,6 @@
 import Checkpoints
 import Core
+import LinearAlgebra
 import Operators
 import Recipes
 import TensorKernels
@@ -16,12 +17,15 @@ struct PlannedTensor {
     let base: Int?
     let sources: [SourceReference]
     let randomKey: UInt64?
+    let linearAlgebra: String?
 
     func work(part: Int, entry: TensorEntry) -> TensorWork {
         TensorWork(
             name: name, shape: shape,
             operation: .merge(
-                MergeOperation(method: method, values: values, base: base, randomKey: randomKey, codec: .rounding(to: outputType))
+                MergeOperation(
+                    method: method, values: values, base: base, randomKey: randomKey, linearAlgebra: linearAlgebra,
+                    codec: .rounding(to: outputType))
             ), sources: sources,
             outputs: [
                 OutputTensor(
@@ -155,15 +159,19 @@ struct TensorPlanner {
         }
         if aligned != nil || !isTakenOver(found, by: method, values) { try checkScales(of: found) }
         let base = method.inputs.givesBaseARole ? spec.base : nil
-        let randomKey: UInt64?
+        let randomKey: UInt64?, linearAlgebra: String?
         do throws(TesseraError) {
             randomKey = method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil
+            linearAlgebra = method.usesLinearAlgebra ? try LinearAlgebra.identity() : nil
+            try method.init(values, inputs: TensorInputs(count: found.sources.count, base: base)).check(shape)
         } catch {
-            throw Problems([error])
+            throw Problems([
+                TesseraError(error.code, error.problem, file: recipe.file, tensor: spec.name, advice: error.advice)
+            ])
         }
         return PlannedTensor(
             name: spec.name, outputType: isCopy ? types[0] : outputType(of: types), shape: shape, method: method.name,
-            values: values, base: base, sources: aligned ?? found.sources, randomKey: randomKey)
+            values: values, base: base, sources: aligned ?? found.sources, randomKey: randomKey, linearAlgebra: linearAlgebra)
     }
 
     /// Whether the output gets the bytes of the only source, and those of its scales if it has any.
