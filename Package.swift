@@ -58,10 +58,11 @@ let package = Package(
         .target(name: "CTensorKernels"),
         module("Core", uses: ["CLibCrypto", "CLinux"]),
         module("TensorKernels", uses: ["CTensorKernels", "Core"]),
+        module("LinearAlgebra", uses: ["Core", "TensorKernels"]),
         module("Checkpoints", uses: ["Core"]),
-        module("Operators", uses: ["Core", "TensorKernels"]),
+        module("Operators", uses: ["Core", "TensorKernels", "LinearAlgebra"]),
         module("TaskVectors", uses: ["Core", "TensorKernels", "Checkpoints", "Operators"]),
-        module("Work", uses: ["Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors"]),
+        module("Work", uses: ["Core", "TensorKernels", "LinearAlgebra", "Checkpoints", "Operators", "TaskVectors"]),
         module("Protocol", uses: ["CLZ4", "Core", "TensorKernels", "TaskVectors", "Work", nioCore]),
         module("Transport", uses: ["Core", "Protocol", nioCore, nioPosix, nioSSL, nioTLS]),
         module(
@@ -76,7 +77,8 @@ let package = Package(
         module(
             "Planning",
             uses: [
-                "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Tokenizers", heaps,
+                "Core", "TensorKernels", "LinearAlgebra", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes",
+                "Tokenizers", heaps,
             ]),
         module(
             "Coordinator",
@@ -102,7 +104,8 @@ let package = Package(
             "Demo", uses: ["Core", "Checkpoints", "Protocol", "Engine", "TesseraCLI", argumentParser],
             resources: [.copy("Resources/digits")]),
         .executableTarget(
-            name: "tessera", dependencies: ["Core", "Engine", "TesseraCLI", "Demo", argumentParser], swiftSettings: strict),
+            name: "tessera", dependencies: ["Core", "LinearAlgebra", "Engine", "TesseraCLI", "Demo", argumentParser],
+            swiftSettings: strict),
 
         .target(
             name: "TestSupport",
@@ -115,7 +118,8 @@ let package = Package(
         tests(of: "Core", uses: ["Core", "TestSupport"]),
         tests(of: "Checkpoints", uses: ["Core", "Checkpoints", "TestSupport"], exclude: ["Fixtures"]),
         tests(of: "TensorKernels", uses: ["Core", "TensorKernels", "TestSupport"]),
-        tests(of: "Operators", uses: ["Core", "TensorKernels", "Operators", "TestSupport"]),
+        tests(of: "LinearAlgebra", uses: ["Core", "LinearAlgebra", "Operators", "TestSupport"]),
+        tests(of: "Operators", uses: ["Core", "TensorKernels", "LinearAlgebra", "Operators", "TestSupport"]),
         tests(of: "TaskVectors", uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "TestSupport"]),
         tests(of: "Work", uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "TestSupport"]),
         tests(

@@ -1,4 +1,4 @@
-package import Operators
+package import Planning
 package import Work
 
 extension JobManager {
@@ -8,7 +8,7 @@ extension JobManager {
         package var outputRoot: String?
         package var policy: SchedulerPolicy
         /// Refuses what no worker will ever have the memory for, where all workers are known.
-        package var checkMemory: @Sendable (MemoryNeed, _ recipe: String) throws -> Void = { _, _ in }
+        package var checkMemory: @Sendable (Plan) throws -> Void = { _ in }
         /// Version named in the manifest and to peers.
         package var build: String
         /// Part of every attempt; another number each time the coordinator starts.

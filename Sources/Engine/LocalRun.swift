@@ -1,6 +1,7 @@
 package import Coordinator
 import Core
 package import Logging
+import Planning
 package import Protocol
 import Work
 import Worker
@@ -18,14 +19,14 @@ package struct LocalRun: Sendable {
         policy.lease = .seconds(365 * 86_400)
         var settings = JobManager.Settings(inputRoots: .wholeMachine, policy: policy, build: tesseraVersion, incarnation: 1)
         let memory = WorkerMemory(total: memory, threads: threads, isConnected: false)
-        settings.checkMemory = { (need, recipe) throws(TesseraError) in
-            let least = WorkerMemory.least(for: need, threads: threads)
+        settings.checkMemory = { (plan) throws(TesseraError) in
+            let least = WorkerMemory.least(for: plan.largestNeed, threads: threads)
             guard least > memory.total else { return }
             throw TesseraError(
                 .usage,
                 "the job needs \(Quantity.bytes(least)) of memory with \(threads) threads, but --memory is "
                     + Quantity.bytes(memory.total),
-                file: recipe, advice: "raise --memory or lower --threads")
+                file: plan.recipeName, tensor: plan.largestTensor, advice: "raise --memory or lower --threads")
         }
         manager = JobManager(settings: settings, log: log)
         pool = ComputePool(threads: threads, memory: memory.tensors)

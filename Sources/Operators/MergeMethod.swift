@@ -43,7 +43,7 @@ package struct OperatorCost: Sendable, Hashable {
     /// Arithmetic operations, apart from the few per element and pass that take no longer than reading: a factorization, fits,
     /// adapters.
     package let operations: Double
-    /// The number of float32 elements in the matrices that the operation holds at the same time (`TensorPasses.matrix`).
+    /// The number of float64 elements in the matrices that the operation holds at the same time (`TensorPasses.matrix`).
     package let matrixElements: Int
     /// Bytes besides the tiles, including the matrices.
     package let memory: MemoryNeed
@@ -53,7 +53,7 @@ package struct OperatorCost: Sendable, Hashable {
         self.passes = passes
         self.operations = operations
         self.matrixElements = matrixElements
-        self.memory = memory + MemoryNeed(shared: matrixElements * MemoryLayout<Float>.stride)
+        self.memory = memory + MemoryNeed(shared: Self.matrixBytes(matrixElements))
     }
 
     /// This cost plus the given amounts.
@@ -63,7 +63,13 @@ package struct OperatorCost: Sendable, Hashable {
             memory: self.memory - matrixNeed + memory)
     }
 
-    private var matrixNeed: MemoryNeed { MemoryNeed(shared: matrixElements * MemoryLayout<Float>.stride) }
+    /// `Int.max` for more than there can be.
+    private static func matrixBytes(_ elements: Int) -> Int {
+        let (bytes, overflows) = elements.multipliedReportingOverflow(by: MemoryLayout<Double>.stride)
+        return overflows ? .max : bytes
+    }
+
+    private var matrixNeed: MemoryNeed { MemoryNeed(shared: Self.matrixBytes(matrixElements)) }
 
     /// The throughput assumed for one thread.
     private static let bytesPerSecond = 2e9, operationsPerSecond = 4e9
@@ -95,8 +101,15 @@ package protocol MergeMethod: Sendable {
 
     /// Whether the result depends on the job's seed.
     static var isRandom: Bool { get }
+    /// Whether results depend on the linear algebra library (`LinearAlgebra.identity`).
+    static var usesLinearAlgebra: Bool { get }
     /// What to do with an optional tensor that too few models have.
     static var whenIncomplete: IncompleteTensor { get }
+
+    /// Asked in the plan.
+    ///
+    /// - Throws: `badData` for a shape that the method cannot work with.
+    func check(_ shape: [Int]) throws(TesseraError)
 
     /// What the method needs for a tensor of the given shape.
     func cost(of shape: [Int]) -> OperatorCost
@@ -107,7 +120,10 @@ package protocol MergeMethod: Sendable {
 
 extension MergeMethod {
     package static var isRandom: Bool { false }
+    package static var usesLinearAlgebra: Bool { false }
     package static var whenIncomplete: IncompleteTensor { .refuse }
+
+    package func check(_ shape: [Int]) {}
 }
 
 /// The roles of a tensor's sources.
@@ -140,7 +156,10 @@ package enum MergeMethods {
     package static let all: [any MergeMethod.Type] = [
         Linear.self, Slerp.self, NuSlerp.self, MultiSlerp.self, Karcher.self, TaskArithmetic.self, Ties.self, DareLinear.self,
         DareTies.self, DellaLinear.self, Della.self, Breadcrumbs.self, BreadcrumbsTies.self, ModelStock.self, Nearswap.self,
-        ArceeFusion.self, SCE.self, RAM.self, RAMPlus.self, Passthrough.self,
+        ArceeFusion.self, SCE.self, RAM.self, RAMPlus.self, Passthrough.self, TSV.self,
+        IsoC.self, IsoCTS.self, WUDI.self, SubspaceBoosting.self, SVC.self, ACTMat.self, TACT.self, ACE.self, DCMerge.self,
+        STAR.self,
+        CART.self,
     ]
 
     private static let byName = Dictionary(uniqueKeysWithValues: (all + [Identical.self]).map { ($0.name, $0) })

@@ -4,6 +4,7 @@ package import Core
 package enum ParameterValue: Sendable, Hashable {
     case number(Double)
     case flag(Bool)
+    case text(String)
 }
 
 extension ParameterValue: Codable {
@@ -11,6 +12,8 @@ extension ParameterValue: Codable {
         let container = try decoder.singleValueContainer()
         if let flag = try? container.decode(Bool.self) {
             self = .flag(flag)
+        } else if let text = try? container.decode(String.self) {
+            self = .text(text)
         } else {
             self = .number(try container.decode(Double.self))
         }
@@ -21,6 +24,7 @@ extension ParameterValue: Codable {
         switch self {
         case .number(let value): try container.encode(value)
         case .flag(let value): try container.encode(value)
+        case .text(let value): try container.encode(value)
         }
     }
 }
@@ -41,6 +45,10 @@ package struct Parameter: Sendable {
         /// A whole number.
         case integer
         case flag
+        /// One of some words.
+        case choice([String])
+        /// Parts of tensor names. The value for a tensor is a flag: whether its name contains one of them.
+        case tensorNames
     }
 
     package let name: String
@@ -110,6 +118,8 @@ package struct Parameter: Sendable {
     package var advice: String {
         let isBounded = range.lowerBound > -Double.greatestFiniteMagnitude && range.upperBound < Double.greatestFiniteMagnitude
         switch kind {
+        case .choice(let words): return "write one of \(words.joined(separator: ", "))"
+        case .tensorNames: return "write a list of parts of tensor names, such as '\(name): [embed_tokens, lm_head]'"
         case .flag: return "write '\(name): true' or '\(name): false'"
         case .integer: return "write an integer, such as '\(name): \(Self.text(max(1, range.lowerBound)))'"
         case .number where isBounded:
@@ -118,6 +128,15 @@ package struct Parameter: Sendable {
         case .number where range.lowerBound == 0: return "write 0 or a greater number"
         case .number: return "write a number, such as '\(name): 0.5', or a list of numbers"
         }
+    }
+
+    package static func choice(_ name: String, of words: [String], default value: String?, _ summary: String) -> Parameter {
+        Parameter(
+            name, .shared, .choice(words), value.map(ParameterValue.text), isRequired: false, range: anyNumber, summary)
+    }
+
+    package static func tensorNames(_ name: String, _ summary: String) -> Parameter {
+        Parameter(name, .shared, .tensorNames, .flag(false), isRequired: false, range: anyNumber, summary)
     }
 
     package static func flag(_ name: String, default value: Bool, _ summary: String) -> Parameter {
@@ -139,6 +158,23 @@ package struct ParameterValues: Sendable, Hashable, Codable {
     /// - Throws: `badData` if the plan has no such number.
     package func number(_ name: String) throws(TesseraError) -> Double {
         guard case .number(let value)? = shared[name] else { throw Self.lacking(name) }
+        return value
+    }
+
+    /// - Returns: `nil` if the recipe does not set the parameter and it has no default.
+    func optionalNumber(_ name: String) -> Double? {
+        guard case .number(let value)? = shared[name] else { return nil }
+        return value
+    }
+
+    /// - Returns: as `optionalNumber`.
+    func optionalText(_ name: String) -> String? {
+        guard case .text(let value)? = shared[name] else { return nil }
+        return value
+    }
+
+    func text(_ name: String) throws(TesseraError) -> String {
+        guard let value = optionalText(name) else { throw Self.lacking(name) }
         return value
     }
 

@@ -1,4 +1,5 @@
 import Core
+import LinearAlgebra
 import Synchronization
 package import TensorKernels
 
@@ -56,7 +57,7 @@ package struct TensorPasses: Sendable {
     /// One for each output tensor.
     package let sinks: [any BlockSink]
     package let tiles: TilePool
-    let matrices: MatrixAllowance
+    let matrices: MatrixSpace
     let reported = ReportedStatistics()
     let readAhead: ReadAhead
 
@@ -78,7 +79,7 @@ package struct TensorPasses: Sendable {
         self.runner = runner
         self.memory = memory
         self.sinks = sinks
-        matrices = MatrixAllowance(elements: matrixElements)
+        matrices = MatrixSpace(elements: matrixElements)
         let readAhead = ReadAhead(sources, count: Shape.count(shape))
         self.readAhead = readAhead
         tiles = TilePool {

@@ -10,6 +10,16 @@ extension Parameter {
                 return .failure(Complaint("'\(name)' is \(value.shown); it must be true or false"))
             }
             return .success(.flag(flag))
+        case .choice(let words):
+            guard case .string(let word) = value, words.contains(word) else {
+                return .failure(Complaint("'\(name)' is \(value.shown); it must be one of \(words.joined(separator: ", "))"))
+            }
+            return .success(.text(word))
+        case .tensorNames:
+            guard case .string(let part) = value, !part.isEmpty else {
+                return .failure(Complaint("'\(name)' names \(value.shown); it must name parts of tensor names"))
+            }
+            return .success(.text(part))
         case .number, .integer:
             guard let number = value.asDouble, number.isFinite else {
                 return .failure(Complaint("'\(name)' is \(value.shown); it must be a number"))

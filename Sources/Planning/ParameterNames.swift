@@ -44,7 +44,7 @@ struct ParameterNames {
 
     /// Every filter of the method's parameters, wherever it is written.
     var conditions: [ParameterSetting.Condition] {
-        scopes.flatMap { scope in method.parameters.flatMap { scope.settings[$0.name]?.value.conditions ?? [] } }
+        scopes.flatMap { scope in method.parameters.flatMap { scope.settings[$0.name]?.conditions(of: $0) ?? [] } }
     }
 
     private var sources: [ParameterScope] { recipe.modules.flatMap(\.body.sources).map(\.parameters) }
@@ -83,5 +83,13 @@ struct ParameterNames {
 
     private func told(_ problem: String, _ line: Int, _ advice: String) -> TesseraError {
         TesseraError(.badData, problem, file: recipe.file, line: line, advice: advice)
+    }
+}
+
+extension Located<ParameterSetting> {
+    /// The filters of a setting; for a parameter that lists parts of tensor names, those.
+    func conditions(of parameter: Parameter) -> [ParameterSetting.Condition] {
+        guard parameter.kind == .tensorNames else { return value.conditions }
+        return value.scalars.map { ParameterSetting.Condition(filter: "\($0)", values: .scalar($0), line: line) }
     }
 }

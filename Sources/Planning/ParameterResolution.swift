@@ -56,6 +56,9 @@ struct ParameterResolution {
         var problems: [TesseraError] = []
         for parameter in method.parameters {
             switch parameter.scope {
+            case .shared where parameter.kind == .tensorNames:
+                let setting = spec.scopes.lazy.compactMap { $0.settings[parameter.name] }.first
+                values.shared[parameter.name] = .flag(setting?.conditions(of: parameter).contains { $0.fits(spec.name) } ?? false)
             case .shared:
                 values.shared[parameter.name] = check(spec.value(parameter.name), parameter, spec, nil, &problems)
             case .perModel, .perInput:

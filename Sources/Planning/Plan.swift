@@ -58,11 +58,16 @@ package struct PlannedShard: Sendable, Hashable {
 package struct ShardEstimate: Sendable, Hashable {
     /// What is enough for any of its tensors, which are worked on one after the other.
     package private(set) var memory = MemoryNeed()
+    /// The tensor that needs most on one thread, and how many bytes that is.
+    package private(set) var largestTensor = ""
+    private(set) var largestByteCount = 0
     /// Seconds of one thread, roughly.
     package private(set) var seconds = 0.0
 
     fileprivate mutating func add(_ cost: OperatorCost, of tensor: TensorWork) {
         memory = memory.union(cost.memory)
+        let byteCount = cost.memory.byteCount(threads: 1)
+        if byteCount > largestByteCount { (largestTensor, largestByteCount) = (tensor.name, byteCount) }
         seconds += tensor.estimatedSeconds(cost)
     }
 }
@@ -135,6 +140,9 @@ package struct Plan: Sendable {
 
     /// What is enough for any of its tensors.
     package var largestNeed: MemoryNeed { estimates.joined().reduce(MemoryNeed()) { $0.union($1.memory) } }
+
+    /// The tensor that needs most memory on one thread.
+    package var largestTensor: String? { estimates.joined().max { $0.largestByteCount < $1.largestByteCount }?.largestTensor }
 
     package var bytesWritten: Int { layout.parts.reduce(0) { $0 + $1.fileSize } }
     package var tensorCount: Int { layout.parts.reduce(0) { $0 + $1.tensors.count } }

@@ -22,10 +22,10 @@ import Work
 /// shape       = integer*
 /// output      = text name, type, integer byteCount, integer part, integer offset, integer blockSize
 ///
-/// operation   = 0 merge | 1 encoding
+/// operation   = 0 merge | 1 encoding | 2 merge, text linearAlgebra
 /// merge       = text method, value map shared, (value map)* perInput, integer? base, integer? randomKey,
 ///               text codec, type
-/// value       = 0 number | 1 flag
+/// value       = 0 number | 1 flag | 2 text
 ///
 /// source      = 0 stored | 1 source, lowRank | 2 source base, vector | 3 source* matrices, aligned
 /// stored      = integer file, integer offset, type, shape             files are counted over all inputs
@@ -142,8 +142,9 @@ struct PlanEncoding: ~Copyable {
         integers(tensor.shape)
         switch tensor.operation {
         case .merge(let merge):
-            tag(0)
+            tag(merge.linearAlgebra == nil ? 0 : 2)
             self.merge(merge)
+            if let library = merge.linearAlgebra { text(library) }
         case .encode(let encoding):
             tag(1)
             self.encoding(encoding)
@@ -178,6 +179,9 @@ struct PlanEncoding: ~Copyable {
             case .flag(let flag):
                 encoding.tag(1)
                 encoding.flag(flag)
+            case .text(let text):
+                encoding.tag(2)
+                encoding.text(text)
             }
         }
     }

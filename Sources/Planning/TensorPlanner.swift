@@ -1,5 +1,6 @@
 import Checkpoints
 import Core
+import LinearAlgebra
 import Operators
 import Recipes
 import TensorKernels
@@ -15,12 +16,16 @@ struct PlannedTensor {
     let base: Int?
     let sources: [SourceReference]
     let randomKey: UInt64?
+    /// `LinearAlgebra.identity()` of the host that planned; `nil` for methods without matrices.
+    let linearAlgebra: String?
     let codec: CodecReference
     /// What the codec makes of the tensor.
     let outputs: [EncodedTensor]
 
     func work(outputs: [OutputTensor]) -> TensorWork {
-        let merge = MergeOperation(method: method, values: values, base: base, randomKey: randomKey, codec: codec)
+        let merge = MergeOperation(
+            method: method, values: values, base: base, randomKey: randomKey,
+            linearAlgebra: linearAlgebra, codec: codec)
         return TensorWork(name: name, shape: shape, operation: .merge(merge), sources: sources, outputs: outputs)
     }
 }
@@ -171,13 +176,17 @@ struct TensorPlanner {
         let base = method.inputs.givesBaseARole ? spec.base : nil
         let codec = CodecReference.rounding(to: isCopy ? types[0] : outputType(of: types))
         do throws(TesseraError) {
+            let identity = method.usesLinearAlgebra ? try LinearAlgebra.identity() : nil
+            try method.init(values, inputs: TensorInputs(count: found.sources.count, base: base)).check(shape)
             return PlannedTensor(
                 name: spec.name, shape: shape, method: method.name, values: values, base: base,
                 sources: aligned ?? found.sources,
-                randomKey: method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil, codec: codec,
-                outputs: try outputs.of(codec, shape: shape))
+                randomKey: method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil,
+                linearAlgebra: identity, codec: codec, outputs: try outputs.of(codec, shape: shape))
         } catch {
-            throw Problems([error])
+            throw Problems([
+                TesseraError(error.code, error.problem, file: recipe.file, tensor: spec.name, advice: error.advice)
+            ])
         }
     }
 

@@ -48,6 +48,11 @@ package struct MagnitudeBand: Sendable, Hashable {
         self.from = from
         self.to = to
     }
+
+    package func contains(_ value: Float) -> Bool {
+        let magnitude = value.magnitude.bitPattern
+        return from <= magnitude && magnitude <= to
+    }
 }
 
 extension Kernels {

@@ -74,14 +74,20 @@ package struct MergeOperation: Sendable, Hashable, Codable {
     package let base: Int?
     /// The key of the tensor's random numbers; `nil` for methods that use none, so that the seed does not affect their plans.
     package let randomKey: UInt64?
+    /// The library that the result depends on (`LinearAlgebra.identity`); `nil` for methods that need none.
+    package let linearAlgebra: String?
     /// How the values are stored.
     package let codec: CodecReference
 
-    package init(method: String, values: ParameterValues, base: Int?, randomKey: UInt64? = nil, codec: CodecReference) {
+    package init(
+        method: String, values: ParameterValues, base: Int?, randomKey: UInt64? = nil, linearAlgebra: String? = nil,
+        codec: CodecReference
+    ) {
         self.method = method
         self.values = values
         self.base = base
         self.randomKey = randomKey
+        self.linearAlgebra = linearAlgebra
         self.codec = codec
     }
 }

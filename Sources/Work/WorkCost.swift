@@ -1,13 +1,23 @@
 package import Core
+import LinearAlgebra
 package import Operators
 import TaskVectors
 
 extension MergeOperation {
     /// - Throws: `protocolMismatch` for a method that this build does not have, `badData` for values that the method does not
-    ///   accept.
+    ///   accept, `inputMissing` without the linear algebra library that it needs, `temporary` where another host may have the
+    ///   library of the plan.
     package func method(sources: Int) throws(TesseraError) -> any MergeMethod {
         guard let method = MergeMethods.named(method) else {
             throw TesseraError(.protocolMismatch, "this build has no method '\(method)'")
+        }
+        if method.usesLinearAlgebra {
+            let own = try LinearAlgebra.identity()
+            guard own == linearAlgebra else {
+                throw TesseraError(
+                    .temporary, "computes with \(own), but the job was planned with \(linearAlgebra ?? "no library")",
+                    advice: "install the same version of OpenBLAS on all hosts, and submit the job again")
+            }
         }
         return try method.init(values, inputs: inputs(count: sources))
     }
@@ -36,8 +46,9 @@ extension TensorWork {
         let cost: OperatorCost
         switch operation {
         case .merge(let merge):
-            let method = try merge.method(sources: sources.count).cost(of: shape)
-            cost = try merge.codec.codec().adding(to: method, shape: shape)
+            let method = try merge.method(sources: sources.count)
+            try method.check(shape)
+            cost = try merge.codec.codec().adding(to: method.cost(of: shape), shape: shape)
         case .encode(let encoding): cost = encoding.cost(of: shape, sources: sources.count)
         }
         let alignments = sources.filter { if case .aligned = $0 { true } else { false } }

@@ -3,6 +3,7 @@ import Core
 import Demo
 import Engine
 import Glibc
+import LinearAlgebra
 import TesseraCLI
 
 @main
@@ -26,6 +27,7 @@ struct TesseraCommand: AsyncParsableCommand {
         // Broken pipes and file size limits should fail the write, not kill the process.
         signal(SIGPIPE, SIG_IGN)
         signal(SIGXFSZ, SIG_IGN)
+        LinearAlgebra.prepare()
         do {
             var command = try parseAsRoot()
             if var asynchronous = command as? any AsyncParsableCommand {

@@ -16,8 +16,12 @@ enum Tessera {
         } ?? "tessera"
 
     /// Runs the command to its end.
-    static func run(_ arguments: [String], in directory: String = Repository.golden) async throws -> Outcome {
-        let running = try RunningTessera(arguments, in: directory)
+    ///
+    /// - Parameter environment: variables besides this process's own.
+    static func run(
+        _ arguments: [String], in directory: String = Repository.golden, environment: [String: String] = [:]
+    ) async throws -> Outcome {
+        let running = try RunningTessera(arguments, in: directory, environment: environment)
         let code = await running.exitCode()
         return Outcome(exitCode: code, output: running.output, errors: running.errors)
     }
@@ -29,11 +33,14 @@ final class RunningTessera: Sendable {
     private let logs: TemporaryDirectory
     private let ending: AsyncStream<Int32>
 
-    init(_ arguments: [String], in directory: String = Repository.golden) throws {
+    init(_ arguments: [String], in directory: String = Repository.golden, environment: [String: String] = [:]) throws {
         let process = Process(), logs = try TemporaryDirectory()
         process.executableURL = URL(fileURLWithPath: Tessera.path)
         process.arguments = arguments
         process.currentDirectoryURL = URL(fileURLWithPath: directory)
+        if !environment.isEmpty {
+            process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
+        }
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = try FileHandle(forWritingTo: URL(fileURLWithPath: try logs.write("", to: "stdout")))
         process.standardError = try FileHandle(forWritingTo: URL(fileURLWithPath: try logs.write("", to: "stderr")))

@@ -4,8 +4,9 @@ import Testing
 @Suite struct ImportTests {
     /// A module may import what stands before it, never what stands after.
     private static let order = [
-        "CTensorKernels", "CLibCrypto", "CLZ4", "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors",
-        "Work", "Protocol", "Transport", "Worker", "Recipes", "Tokenizers", "Planning", "Coordinator", "Engine", "TesseraCLI",
+        "CTensorKernels", "CLibCrypto", "CLZ4", "CLinux", "Core", "TensorKernels", "LinearAlgebra", "Checkpoints", "Operators",
+        "TaskVectors", "Work", "Protocol", "Transport", "Worker", "Recipes", "Tokenizers", "Planning", "Coordinator", "Engine",
+        "TesseraCLI",
         "Demo", "tessera",
     ]
 

@@ -108,8 +108,9 @@ import Testing
         },
     ]
 
+    /// The methods on whole matrices have their golden results in float32.
     @Test func everyMethodIsThere() {
-        #expect(Set(Self.cases.map { $0.method.name }) == Set(MergeMethods.all.map { $0.name }))
+        #expect(Set(Self.cases.map { $0.method.name }) == Set(MergeMethods.all.filter { !$0.usesLinearAlgebra }.map { $0.name }))
     }
 
     @Test(arguments: cases)

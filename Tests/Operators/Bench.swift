@@ -45,10 +45,11 @@ struct Bench {
             try StoredTensor(Memory(bytes: $0.bytes), offset: 0, dtype: $0.dtype, count: shape.reduce(1, *))
         }
         let outputs = codec.outputs(shape: shape), sinks = outputs.map { _ in Collector() }
-        try method.init(values, inputs: inputs).merge(
+        let bound = try method.init(values, inputs: inputs)
+        try bound.merge(
             TensorPasses(
                 shape: shape, codec: codec, sources: stored, inputs: inputs, kernels: kernels, runner: runner,
-                memory: MemoryBudget(bytes: memory), sinks: sinks))
+                memory: MemoryBudget(bytes: memory), matrixElements: bound.cost(of: shape).matrixElements, sinks: sinks))
         return try zip(outputs, sinks).map { try $1.bytes(count: $0.byteCount) }
     }
 }

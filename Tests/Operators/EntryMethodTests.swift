@@ -121,7 +121,8 @@ import Testing
     @Test(arguments: [[0], [3, 0], [0, 3], [], [1], [1, 1], [2, 3], [1, 9_000]])
     func tensorsOfAnySizeWithoutChange(shape: [Int]) throws {
         let base = TestTensor((0..<shape.reduce(1, *)).map { Float($0 % 13) / 8 }, shape: shape)
-        for method in Self.baseMethods {
+        // Some methods on whole matrices take the square of the columns, which is too much here.
+        for method in Self.baseMethods where !method.usesLinearAlgebra || shape.allSatisfy({ $0 < 1_000 }) {
             let models = method.inputs.models.upperBound == 1 ? 1 : 2
             let (shared, model) = values(method)
             let found = try Bench(sources: Array(repeating: base, count: models + 1), base: 0, randomKey: 5).run(
@@ -130,13 +131,13 @@ import Testing
         }
     }
 
-    /// NaN is data like any other: it may spread, it must not stop anything.
+    /// NaN is data like any other: it may spread, it must not stop anything but methods on whole matrices (`MatrixMethodTests`).
     @Test func notANumberStopsNothing() throws {
         let shape = [30, 500]
         let (base, tunes) = MethodTests.family(15_000, models: 2)
         var odd = tunes[0]
         for index in stride(from: 0, to: odd.count, by: 701) { odd[index] = index % 2 == 0 ? .nan : .infinity }
-        for method in MergeMethods.all {
+        for method in MergeMethods.all where !method.usesLinearAlgebra {
             let (shared, model) = values(method)
             let least = max(1, method.inputs.models.lowerBound), hasBase = method.inputs.givesBaseARole
             let all = [odd, tunes[1]].prefix(least) + (hasBase ? [base] : [])

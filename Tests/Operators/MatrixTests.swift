@@ -1,4 +1,5 @@
 import Core
+import LinearAlgebra
 import Operators
 import Synchronization
 import TensorKernels
@@ -33,10 +34,9 @@ import Testing
                     for k in 0..<x.columns { result[i, k] += gram[i, j] * x[j, k] }
                 }
             }
-            tensor.report("trace", [(0..<x.rows).reduce(0) { $0 + Double(gram[$1, $1]) }])
+            tensor.report("trace", [(0..<x.rows).reduce(0) { $0 + gram[$1, $1] }])
             try tensor.emit { tile, out in
-                guard let first = result.elements.baseAddress else { return }
-                out.update(from: first + tile.range.lowerBound, count: tile.count)
+                for index in 0..<tile.count { out[index] = Float(result.elements[tile.range.lowerBound + index]) }
             }
         }
     }

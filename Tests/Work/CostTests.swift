@@ -55,9 +55,9 @@ import Work
 
     @Test func matricesArePartOfTheMemory() {
         let cost = OperatorCost(passes: 1, matrixElements: 1000, memory: MemoryNeed(shared: 24, perThread: 8))
-        #expect(cost.memory == MemoryNeed(shared: 4024, perThread: 8))
+        #expect(cost.memory == MemoryNeed(shared: 8024, perThread: 8))
         let more = cost.adding(passes: 1, operations: 5, memory: MemoryNeed(shared: 1, perThread: 1))
-        #expect(more.memory == MemoryNeed(shared: 4025, perThread: 9))
+        #expect(more.memory == MemoryNeed(shared: 8025, perThread: 9))
         #expect(more.matrixElements == 1000 && more.passes == 2 && more.operations == 5)
     }
 

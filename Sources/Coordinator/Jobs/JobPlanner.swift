@@ -24,7 +24,7 @@ struct JobPlanner: Sendable {
             roots: settings.inputRoots, maxPartBytes: options.maxPartBytes, shardBytes: options.shardBytes,
             strict: options.strict, seed: options.seed ?? 0)
         let plan = try Planner.plan(request)
-        try settings.checkMemory(plan.largestNeed, plan.recipeName)
+        try settings.checkMemory(plan)
         let output = try outputs.begin(name, job: "\(id)", overwrite: options.overwrite)
         try layOut(plan, in: output)
         request.pinnedFiles = plan.pinnedFiles
@@ -37,7 +37,7 @@ struct JobPlanner: Sendable {
         guard job.plan.hasMoreStages else { return nil }
         let statistics = try job.allStatistics()
         let plan = try Planner.plan(job.request, after: statistics)
-        try settings.checkMemory(plan.largestNeed, plan.recipeName)
+        try settings.checkMemory(plan)
         try layOut(plan, in: job.output)
         return PlannedStages(plan, request: job.request, after: statistics)
     }

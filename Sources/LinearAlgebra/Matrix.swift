@@ -1,0 +1,97 @@
+package import Core
+import Synchronization
+
+/// A matrix of float64 in memory, row after row.
+package final class Matrix: @unchecked Sendable {
+    // Unchecked: no two threads write the same element.
+    package let rows: Int
+    package let columns: Int
+    package let elements: UnsafeMutableBufferPointer<Double>
+    let space: MatrixSpace
+
+    fileprivate init(rows: Int, columns: Int, in space: MatrixSpace) {
+        self.rows = rows
+        self.columns = columns
+        self.space = space
+        elements = .allocate(capacity: max(1, rows * columns))
+        elements.initialize(repeating: 0)
+    }
+
+    deinit {
+        elements.deallocate()
+        space.release(rows * columns)
+    }
+
+    package subscript(row: Int, column: Int) -> Double {
+        get { elements[row * columns + column] }
+        set { elements[row * columns + column] = newValue }
+    }
+
+    /// `Σ xᵢⱼ²`, in the order of the elements.
+    package var squaredNorm: Double { elements.reduce(0) { $0 + $1 * $1 } }
+
+    /// A copy in the same space.
+    package func copy() throws(TesseraError) -> Matrix {
+        let copy = try space.matrix(rows: rows, columns: columns)
+        _ = copy.elements.update(fromContentsOf: elements)
+        return copy
+    }
+
+    /// Adds `scale · other`.
+    package func add(_ other: Matrix, scale: Double = 1) {
+        for index in 0..<rows * columns { elements[index] += scale * other.elements[index] }
+    }
+
+    package func scaleColumn(_ column: Int, by factor: Double) {
+        for row in 0..<rows { elements[row * columns + column] *= factor }
+    }
+}
+
+/// The number of float64 elements that an operation may hold in matrices at the same time.
+package final class MatrixSpace: Sendable {
+    private let left: Atomic<Int>
+
+    package init(elements: Int) { left = Atomic(elements) }
+
+    /// A matrix of zeros.
+    ///
+    /// - Throws: `internal` when the matrices would hold more elements than the space has.
+    package func matrix(rows: Int, columns: Int) throws(TesseraError) -> Matrix {
+        guard let count = Shape.elementCount([rows, columns]) else {
+            throw TesseraError(.internal, "a matrix of \(rows) times \(columns) elements")
+        }
+        guard left.wrappingSubtract(count, ordering: .relaxed).newValue >= 0 else {
+            release(count)
+            throw TesseraError(.internal, "the operation holds more elements in matrices than its cost says")
+        }
+        return Matrix(rows: rows, columns: columns, in: self)
+    }
+
+    fileprivate func release(_ count: Int) { left.wrappingAdd(count, ordering: .relaxed) }
+}
+
+/// A rectangle of a matrix, or of its transpose, that a product reads.
+package struct Submatrix {
+    let matrix: Matrix
+    package let rows: Int
+    package let columns: Int
+    /// Of the first element.
+    let offset: Int
+    let isTransposed: Bool
+
+    package var transposed: Submatrix {
+        Submatrix(matrix: matrix, rows: columns, columns: rows, offset: offset, isTransposed: !isTransposed)
+    }
+}
+
+extension Matrix {
+    /// All of it, or some of its rows and columns, which must be within the matrix.
+    package func view(rows: Range<Int>? = nil, columns: Range<Int>? = nil) -> Submatrix {
+        let rows = rows ?? 0..<self.rows, columns = columns ?? 0..<self.columns
+        return Submatrix(
+            matrix: self, rows: rows.count, columns: columns.count, offset: rows.lowerBound * self.columns + columns.lowerBound,
+            isTransposed: false)
+    }
+
+    package var transposed: Submatrix { view().transposed }
+}

@@ -1,0 +1,194 @@
+import Core
+import LinearAlgebra
+import TensorKernels
+
+/// A tensor as a matrix, of which each task has one.
+struct MatrixSize: Sendable, Hashable {
+    let rows: Int
+    let columns: Int
+    let tasks: Int
+
+    /// The first axis makes the rows, all others together the columns.
+    init(_ shape: [Int], tasks: Int) {
+        rows = shape.first ?? 1
+        columns = shape.dropFirst().reduce(1, *)
+        self.tasks = tasks
+    }
+
+    var rank: Int { min(rows, columns) }
+    var area: Int { rows * columns }
+    /// Elements of the left and right vectors of a decomposition.
+    var factors: Int { rank * (rows + columns) }
+    /// Elements that a decomposition works with.
+    var work: Int { LinearAlgebra.singularValueWork(rows, columns) }
+
+    /// Operations of one decomposition into singular values, of one product of the matrix with a square of its columns, and of
+    /// the eigenvalues of such a square.
+    var decomposition: Double { 16 * Double(area) * Double(rank) }
+    var gram: Double { 2 * Double(area) * Double(columns) }
+    var eigenvalues: Double { 9 * Double(columns) * Double(columns) * Double(columns) }
+}
+
+/// What the update of a matrix takes.
+struct MatrixNeed: Sendable {
+    /// Float64 elements in matrices at the same time.
+    var elements: Int
+    /// Arithmetic operations.
+    var operations: Double
+    var passes = 1
+    /// Besides the matrices.
+    var memory = MemoryNeed()
+}
+
+/// What all methods on whole matrices have in common: the scale, and which tensors are not merged as matrices.
+struct MatrixRole: Sendable {
+    /// The update of a tensor that is not merged as a matrix, before the scale: of its task vectors, or none.
+    enum Others: String, CaseIterable {
+        case mean, sum, base
+    }
+
+    let base: Int
+    let models: [Int]
+    let lambda: Double
+    private let others: Others
+    /// Whether the recipe excludes the tensor from what is done to matrices.
+    let isExcluded: Bool
+
+    /// - Parameters:
+    ///   - others: the default; `nil` where it depends on another parameter.
+    ///   - lambda: as `others`.
+    static func parameters(_ own: [Parameter] = [], others: Others? = .mean, lambda: Double? = 1) -> [Parameter] {
+        own + [
+            .number("lambda", .shared, default: lambda, "Scales the update."),
+            .choice(
+                "others", of: Others.allCases.map(\.rawValue), default: others?.rawValue,
+                "The update of tensors that are no matrices: the mean of the task vectors, their sum, or none."),
+            .tensorNames("mean_only", "Parts of the names of matrices that get the mean of their task vectors."),
+            .tensorNames("exclude", "Parts of the names of matrices that are treated as tensors that are no matrices."),
+        ]
+    }
+
+    init(
+        _ values: ParameterValues, inputs: TensorInputs, others: Others = .mean, lambda: Double = 1
+    ) throws(TesseraError) {
+        base = try inputs.requiredBase()
+        models = inputs.models
+        self.lambda = values.optionalNumber("lambda") ?? lambda
+        let isMean = try values.flag("mean_only")
+        self.others = isMean ? .mean : values.optionalText("others").flatMap(Others.init) ?? others
+        let isLeftAlone = try values.flag("exclude")
+        isExcluded = isMean || isLeftAlone
+    }
+
+    /// `out = b + λ·u`, with `u` the mean or the sum of the task vectors, or 0.
+    func mergeOther(_ tensor: TensorPasses) throws {
+        let scale =
+            switch others {
+            case .mean: lambda / Double(models.count)
+            case .sum: lambda
+            case .base: 0.0
+            }
+        try tensor.emit { tile, out in
+            var sums = [Double](repeating: 0, count: tile.count)
+            for model in scale == 0 ? [] : models {
+                let vector = try tile.taskVector(model)
+                for index in 0..<tile.count { sums[index] += Double(vector[index]) }
+            }
+            let base = try tile.source(base)
+            for index in 0..<tile.count { out[index] = Float(Double(base[index]) + scale * sums[index]) }
+        }
+    }
+}
+
+/// A merge method that computes the update `m` of a whole matrix from its task vectors `τ₁ … τ_T`, in float64: `out = b + λ·m`.
+protocol MatrixMethod: MergeMethod {
+    var role: MatrixRole { get }
+
+    /// Whether a tensor of this size is merged as a matrix, if it has two axes.
+    func applies(to size: MatrixSize) -> Bool
+    /// The largest number of axes of a tensor that is merged as a matrix.
+    static var largestAxisCount: Int { get }
+    /// The rows of the largest square matrix that is factored.
+    func order(_ size: MatrixSize) -> Int
+    func need(_ size: MatrixSize) -> MatrixNeed
+    /// `m`, without the scale.
+    func update(_ tasks: TaskMatrices) throws -> Matrix
+}
+
+extension MatrixMethod {
+    package static var inputs: InputContract { InputContract(base: .required, models: 1...Int.max) }
+    package static var usesLinearAlgebra: Bool { true }
+    static var largestAxisCount: Int { 2 }
+
+    func applies(to size: MatrixSize) -> Bool { true }
+    func order(_ size: MatrixSize) -> Int { size.rank }
+
+    /// The tensor's size if it is merged as a matrix.
+    private func matrixSize(_ shape: [Int]) -> MatrixSize? {
+        let size = MatrixSize(shape, tasks: role.models.count)
+        let isMatrix = shape.count >= 2 && shape.count <= Self.largestAxisCount && !shape.contains(0)
+        return isMatrix && !role.isExcluded && applies(to: size) ? size : nil
+    }
+
+    package func check(_ shape: [Int]) throws(TesseraError) {
+        guard let size = matrixSize(shape) else { return }
+        guard order(size) <= LinearAlgebra.limit, max(size.rows, size.columns) <= Int(Int32.max) else {
+            throw TesseraError(
+                .badData,
+                "\(Self.name) factors a matrix of \(order(size)) rows for the shape \(shape), and at most \(LinearAlgebra.limit) "
+                    + "are possible", advice: "list a part of the tensor's name under 'mean_only' or 'exclude'")
+        }
+    }
+
+    package func cost(of shape: [Int]) -> OperatorCost {
+        guard let size = matrixSize(shape) else { return OperatorCost(passes: 1) }
+        let need = need(size)
+        return OperatorCost(
+            passes: need.passes + 1, operations: need.operations, matrixElements: need.elements,
+            memory: MemoryNeed(shared: LinearAlgebra.bufferBytes) + need.memory)
+    }
+
+    package func merge(_ tensor: TensorPasses) throws {
+        guard let size = matrixSize(tensor.shape) else { return try role.mergeOther(tensor) }
+        let found = try update(TaskMatrices(tensor: tensor, models: role.models, size: size))
+        let base = role.base, lambda = role.lambda
+        try tensor.emit { tile, out in
+            let values = try tile.source(base), start = tile.range.lowerBound
+            for index in 0..<tile.count { out[index] = Float(Double(values[index]) + lambda * found.elements[start + index]) }
+        }
+    }
+}
+
+/// The task vectors of one matrix.
+struct TaskMatrices {
+    let tensor: TensorPasses
+    let models: [Int]
+    let size: MatrixSize
+
+    var count: Int { models.count }
+
+    /// The task vector of the `index`-th model.
+    ///
+    /// - Throws: `badData` for a value that is not finite.
+    func vector(_ index: Int) throws -> Matrix {
+        try tensor.checkCancellation()
+        let vector = try tensor.taskMatrix(models[index], columns: size.columns)
+        do throws(TesseraError) {
+            try vector.checkFinite()
+        } catch {
+            var error = error
+            error.problem = "the task vector of model \(index + 1) " + error.problem
+            throw error
+        }
+        return vector
+    }
+
+    /// `Σ τₜ`.
+    func sum() throws -> Matrix {
+        let sum = try zeros()
+        for index in 0..<count { sum.add(try vector(index)) }
+        return sum
+    }
+
+    func zeros() throws(TesseraError) -> Matrix { try tensor.matrix(rows: size.rows, columns: size.columns) }
+}

@@ -1,0 +1,71 @@
+package import Core
+import LinearAlgebra
+
+/// A merge inside the basis that the tasks share (DC-Merge, arXiv 2603.06242), for full weights.
+///
+/// `Ũ` and `Ṽ` are made of the first `d = ⌊r/T⌋` singular vectors of every task as in `tsv`, `τ̂ₜ` is `τₜ` cut to those. Of each
+/// core `Mₜ = Ũᵀ·τ̂ₜ·Ṽᵀ`, the entries with at least the `q`-th largest magnitude stay, `q = max(1, ⌊density·r²⌋)`. The cores are
+/// merged by sign election and mean, blocks of `d` off the diagonal are dropped, and `m = Ũ·M·Ṽ`.
+package struct DCMerge: MatrixMethod {
+    package static let name = "dc_merge"
+    package static let summary = "Elects signs and averages inside the basis of all tasks' leading singular vectors."
+    package static let parameters = MatrixRole.parameters([
+        .number("density", .shared, default: 0.001, in: 0...1, "Share of the largest entries of each core that is kept.")
+    ])
+
+    let role: MatrixRole
+    private let density: Double
+
+    package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
+        role = try MatrixRole(values, inputs: inputs)
+        density = try values.number("density")
+    }
+
+    func applies(to size: MatrixSize) -> Bool { size.rank >= size.tasks }
+
+    func need(_ size: MatrixSize) -> MatrixNeed {
+        var need = size.stackingNeed
+        need.elements += 2 * size.factors + (size.tasks + 4) * size.rank * size.rank
+        return need
+    }
+
+    func update(_ tasks: TaskMatrices) throws -> Matrix {
+        let rank = tasks.size.rank, share = rank / tasks.count
+        var basis = try StackedTriplets(share * tasks.count, of: tasks)
+        for index in 0..<tasks.count { basis.append(try tasks.vector(index).singularValues(), first: share) }
+        let own = (left: try basis.left.copy(), right: try basis.right.copy())
+        for (column, value) in basis.values.enumerated() { own.left.scaleColumn(column, by: value) }
+        try basis.orthogonalize()
+        let kept = max(1, Int(density * Double(rank) * Double(rank)))
+        let cores = try (0..<tasks.count).map { index in
+            try tasks.tensor.checkCancellation()
+            let triplets = index * share..<(index + 1) * share
+            let left = try basis.left.transposed.times(own.left.view(columns: triplets))
+            let core = try left.view().times(own.right.view(rows: triplets).times(basis.right.transposed).view())
+            core.keepLargest(kept)
+            return core
+        }
+        let core = try tasks.tensor.matrix(rows: share * tasks.count, columns: share * tasks.count)
+        for row in 0..<core.rows {
+            for column in row / share * share..<(row / share + 1) * share {
+                core[row, column] = Self.elected(cores.lazy.map { $0[row, column] })
+            }
+        }
+        return try basis.left.view().times(core.view()).view().times(basis.right.view())
+    }
+
+    /// The mean of the values that have the sign of the sum; 0 where that is 0.
+    private static func elected(_ values: some Sequence<Double>) -> Double {
+        let sum = values.reduce(0, +), agreeing = values.filter { $0 * sum > 0 }
+        return agreeing.isEmpty ? 0 : agreeing.reduce(0, +) / Double(agreeing.count)
+    }
+}
+
+extension Matrix {
+    /// Sets entries to 0 whose magnitude is below the `count`-th largest.
+    fileprivate func keepLargest(_ count: Int) {
+        guard count < elements.count else { return }
+        let least = elements.map(\.magnitude).sorted(by: >)[count - 1]
+        for element in elements.indices where elements[element].magnitude < least { elements[element] = 0 }
+    }
+}

@@ -1,0 +1,104 @@
+import Core
+import LinearAlgebra
+
+/// Singular triplets of several matrices side by side: the left vectors are columns, the right vectors rows.
+struct StackedTriplets {
+    private(set) var values: [Double] = []
+    /// m × k.
+    private(set) var left: Matrix
+    /// k × n.
+    private(set) var right: Matrix
+
+    init(_ count: Int, of tasks: TaskMatrices) throws(TesseraError) {
+        left = try tasks.tensor.matrix(rows: tasks.size.rows, columns: count)
+        right = try tasks.tensor.matrix(rows: count, columns: tasks.size.columns)
+    }
+
+    /// Appends the first triplets. A value that is only rounding has no vectors of its own, so zeros take their place.
+    mutating func append(_ found: SingularValues, first count: Int) {
+        for index in 0..<count {
+            let place = values.count, hasVectors = found.values[index] > found.negligible
+            values.append(hasVectors ? found.values[index] : 0)
+            guard hasVectors else { continue }
+            for row in 0..<left.rows { left[row, place] = found.left[row, index] }
+            for column in 0..<right.columns { right[place, column] = found.right[index, column] }
+        }
+    }
+
+    /// Replaces both sets of vectors by their nearest orthonormal ones.
+    mutating func orthogonalize() throws(TesseraError) {
+        left = try left.polar()
+        right = try right.polar()
+    }
+
+    /// `left · diag(values) · right` with the given values. Changes `left`.
+    func product(_ values: [Double]) throws(TesseraError) -> Matrix {
+        for (column, value) in values.enumerated() { left.scaleColumn(column, by: value) }
+        return try left.view().times(right.view())
+    }
+}
+
+extension MatrixSize {
+    /// What one decomposition after another takes, with triplets stacked and orthogonalized.
+    var stackingNeed: MatrixNeed {
+        MatrixNeed(
+            elements: 2 * area + 4 * factors + rank * rank + work, operations: Double(tasks + 2) * decomposition)
+    }
+}
+
+extension Matrix {
+    /// The matrix with all its singular values replaced by their mean. Those below 10⁻⁵ of the largest stay 0, because their
+    /// vectors are undefined. The elements of the matrix are lost.
+    func isotropic() throws(TesseraError) -> Matrix {
+        let found = try singularValues(), least = 1e-5 * (found.values.first ?? 0)
+        let mean = found.values.reduce(0, +) / Double(max(1, found.values.count))
+        return try found.rebuilt(with: found.values.map { $0 > least ? mean : 0 })
+    }
+}
+
+/// `C = Σ Gₜ` and `D = Σ τₜGₜ`, where `Gₜ` stands for the second moments of what flows into the matrix of task `t`, and `Σ τₜ`.
+struct GramSums {
+    private let gram: Matrix
+    private let target: Matrix
+    private let sum: Matrix
+
+    /// - Parameter moments: of a task vector: a matrix whose Gram matrix is taken, and the weight of that.
+    init(_ tasks: TaskMatrices, _ moments: (Int, Matrix) throws -> (matrix: Matrix, weight: Double)) throws {
+        let size = tasks.size
+        gram = try tasks.tensor.matrix(rows: size.columns, columns: size.columns)
+        target = try tasks.zeros()
+        sum = try tasks.zeros()
+        for index in 0..<tasks.count {
+            let vector = try tasks.vector(index), (matrix, weight) = try moments(index, vector)
+            let own = try matrix.transposed.times(matrix.view())
+            for element in own.elements.indices { own.elements[element] *= weight }
+            gram.add(own)
+            try target.assign(vector.view(), times: own.view(), adding: true)
+            sum.add(vector)
+        }
+    }
+
+    /// With the eigenvectors `q` of `C`: `Σ (a·D·q + b·Σ τₜ·q)·qᵀ`.
+    ///
+    /// - Parameter factors: `a` and `b` for an eigenvalue and its index; values at or below `negligible` are rounding.
+    consuming func solve(_ factors: (_ index: Int, _ value: Double, _ negligible: Double) -> (a: Double, b: Double))
+        throws(TesseraError) -> Matrix
+    {
+        let found = try gram.eigenvalues(), negligible = Double(gram.rows) * Double.ulpOfOne * max(0, found.values.first ?? 0)
+        let solved = try target.view().times(found.vectors.view()), rest = try sum.view().times(found.vectors.view())
+        for (index, value) in found.values.enumerated() {
+            let (a, b) = factors(index, value, negligible)
+            for row in 0..<solved.rows { solved[row, index] = a * solved[row, index] + b * rest[row, index] }
+        }
+        return try solved.view().times(found.vectors.transposed)
+    }
+}
+
+extension MatrixSize {
+    /// What `GramSums` take.
+    var gramNeed: MatrixNeed {
+        MatrixNeed(
+            elements: 7 * area + 2 * columns * columns + LinearAlgebra.eigenvalueWork(columns),
+            operations: 2 * Double(tasks + 2) * gram + eigenvalues)
+    }
+}

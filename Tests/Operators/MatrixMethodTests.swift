@@ -1,0 +1,213 @@
+import Core
+import LinearAlgebra
+import Operators
+import TestSupport
+import Testing
+
+/// What the theory of the methods on whole matrices says about their updates. Golden results are in `Tests/EndToEnd`.
+@Suite struct MatrixMethodTests {
+    static let methods = MergeMethods.all.filter { $0.usesLinearAlgebra }
+    private static let names = methods.map { $0.name }
+
+    private static let shape = [12, 9]
+
+    static func models(
+        _ count: Int, shape: [Int] = shape, scale: Float = 1, seed: UInt64 = 1
+    ) -> [[Float]] {
+        var random = SplitMix(seed: seed)
+        return (0..<count).map { _ in
+            (0..<shape.reduce(1, *)).map { _ in Float.random(in: -1...1, using: &random) * scale }
+        }
+    }
+
+    private static func sum(_ vectors: [[Float]]) -> [Double] {
+        var sum = [Double](repeating: 0, count: vectors[0].count)
+        for vector in vectors {
+            for (index, value) in vector.enumerated() { sum[index] += Double(value) }
+        }
+        return sum
+    }
+
+    private func method(_ name: String) throws -> any MergeMethod.Type { try #require(MergeMethods.named(name)) }
+
+    /// The update that a method makes of task vectors: the base is zero.
+    private func update(
+        _ name: String, _ vectors: [[Float]], shape: [Int] = shape, _ shared: [String: ParameterValue] = [:]
+    ) throws -> [Double] {
+        let base = [Float](repeating: 0, count: shape.reduce(1, *))
+        return try Bench(sources: ([base] + vectors).map { TestTensor($0, shape: shape) }, base: 0).run(
+            method(name), shared: shared
+        ).values
+    }
+
+    private func expectEqual(_ found: [Double], _ expected: [Double], _ what: String) {
+        let largest = expected.reduce(0) { max($0, $1.magnitude) }
+        let worst = zip(found, expected).reduce(0) { max($0, ($1.0 - $1.1).magnitude) }
+        #expect(found.count == expected.count && worst <= 1e-5 * largest, "\(what): \(worst) of \(largest)")
+    }
+
+    @Test func thereAreMethods() { #expect(Self.methods.count >= 12) }
+
+    /// One task at scale 1 and nothing left out: the task.
+    @Test(
+        arguments: [
+            ("tsv", [:]), ("wudi", [:]), ("actmat", [:]), ("tact", ["density": .number(1)]), ("star", ["eta": .number(100)]),
+            ("cart", [:]), ("dc_merge", ["density": .number(1)]),
+            ("subspace_boosting", ["beta": .number(1), "lambda": .number(1)]),
+            ("svc", ["lambda": .number(1)]), ("svc", ["of": .text("tsv")]), ("svc", ["of": .text("wudi")]),
+        ] as [(String, [String: ParameterValue])])
+    func oneTaskIsReturned(name: String, shared: [String: ParameterValue]) throws {
+        for shape in [[12, 9], [9, 12], [7, 1], [1, 7], [40, 33]] {
+            let vector = Self.models(1, shape: shape)[0]
+            expectEqual(try update(name, [vector], shape: shape, shared), vector.map(Double.init), "\(name) \(shape)")
+        }
+    }
+
+    @Test(arguments: names)
+    func theOrderOfModelsDoesNotMatter(name: String) throws {
+        let vectors = Self.models(3), found = try update(name, vectors)
+        expectEqual(try update(name, [vectors[2], vectors[0], vectors[1]]), found, name)
+        #expect(found.contains { $0 != 0 })
+    }
+
+    /// Every method but `ace`, whose epsilon is absolute, is homogeneous of degree 1: the unit of the weights does not matter.
+    @Test(arguments: names.filter { $0 != "ace" }, [Float(0x1p-100), 0x1p100])
+    func updatesScaleWithTheTaskVectors(name: String, scale: Float) throws {
+        let vectors = Self.models(3), scaled = vectors.map { $0.map { $0 * scale } }
+        expectEqual(try update(name, scaled), try update(name, vectors).map { $0 * Double(scale) }, name)
+    }
+
+    /// A matrix and its transpose have the same singular vectors, with sides exchanged.
+    @Test(arguments: ["tsv", "iso_c", "subspace_boosting", "star", "cart", "dc_merge"])
+    func theSidesAreEqual(name: String) throws {
+        func transposed<Value>(_ values: [Value], _ columns: Int) -> [Value] {
+            let rows = values.count / columns
+            return (0..<values.count).map { values[$0 % rows * columns + $0 / rows] }
+        }
+        let vectors = Self.models(3), found = try update(name, vectors)
+        let other = try update(name, vectors.map { transposed($0, 9) }, shape: [9, 12])
+        expectEqual(transposed(other, 12), found, name)
+    }
+
+    @Test func isotropicUpdatesAreOrthogonal() throws {
+        for (name, shared) in [("iso_c", [:]), ("iso_cts", [:]), ("tsv", ["isotropic": .flag(true)])]
+            as [(String, [String: ParameterValue])]
+        {
+            let found = try update(name, Self.models(3), shared)
+            var products = [[Double]](repeating: [Double](repeating: 0, count: 9), count: 9)
+            for row in 0..<12 {
+                for i in 0..<9 {
+                    for j in 0..<9 { products[i][j] += found[row * 9 + i] * found[row * 9 + j] }
+                }
+            }
+            for i in 0..<9 {
+                for j in 0..<9 where i != j {
+                    #expect(products[i][j].magnitude < 1e-5 * products[0][0], "\(name)")
+                }
+                #expect((products[i][i] / products[0][0] - 1).magnitude < 1e-5, "\(name)")
+            }
+        }
+    }
+
+    /// Tasks with nothing in common do not disturb each other.
+    @Test(arguments: ["tsv", "wudi", "actmat"])
+    func disjointTasksAreAdded(name: String) throws {
+        var vectors = [[Float]](repeating: [Float](repeating: 0, count: 100), count: 2)
+        for index in 0..<5 {
+            vectors[0][index * 10 + index] = Float(index + 1)
+            vectors[1][(index + 5) * 10 + index + 5] = Float(index + 2)
+        }
+        let sum = zip(vectors[0], vectors[1]).map { Double($0 + $1) }
+        expectEqual(try update(name, vectors, shape: [10, 10]), sum, name)
+    }
+
+    /// A task that did not move takes its share of the directions and changes nothing else; identical tasks agree.
+    @Test func tasksWithoutDirectionsAddNone() throws {
+        let vector = Self.models(1)[0], zero = vector.map { _ in Float(0) }
+        let half = try update("tsv", [vector, zero])
+        #expect(half.allSatisfy(\.isFinite) && half.contains { $0 != 0 })
+        expectEqual(try update("tsv", [vector, vector]), half, "tsv of equal tasks")
+        expectEqual(try update("actmat", [vector, vector]), vector.map(Double.init), "actmat of equal tasks")
+    }
+
+    // MARK: Which tensors
+
+    @Test(arguments: names)
+    func otherTensorsGetWhatTheRecipeSays(name: String) throws {
+        let vectors = Self.models(3), sum = Self.sum(vectors)
+        let isMatrix: [(String, [String: ParameterValue], Double)] = [
+            ("mean_only", ["mean_only": .flag(true)], 0.5 / 3), ("base", ["exclude": .flag(true), "others": .text("base")], 0),
+            ("mean", ["exclude": .flag(true), "others": .text("mean")], 0.5 / 3),
+            ("sum", ["exclude": .flag(true), "others": .text("sum")], 0.5),
+        ]
+        for (what, shared, factor) in isMatrix {
+            let found = try update(name, vectors, shared.merging(["lambda": .number(0.5)]) { own, _ in own })
+            expectEqual(found, sum.map { factor * $0 }, "\(name), \(what)")
+        }
+        // A vector is no matrix.
+        let bias = try update(name, vectors, shape: [108], ["others": .text("sum"), "lambda": .number(0.5)])
+        expectEqual(bias, sum.map { 0.5 * $0 }, "\(name), vector")
+        #expect(try update(name, vectors, ["others": .text("base")]).contains { $0 != 0 }, "a matrix is merged")
+    }
+
+    @Test func moreTasksThanDirectionsMakeAMean() throws {
+        let vectors = Self.models(3, shape: [2, 5]), sum = Self.sum(vectors)
+        for name in ["tsv", "iso_cts", "dc_merge"] {
+            expectEqual(try update(name, vectors, shape: [2, 5]), sum.map { $0 / 3 }, name)
+        }
+    }
+
+    // MARK: Hostile matrices
+
+    private static let hostile: [(String, [Int], @Sendable ([Int], UInt64) -> [Float])] = [
+        ("zero", [6, 5], { shape, _ in [Float](repeating: 0, count: shape.reduce(1, *)) }),
+        ("rank one", [6, 5], { shape, seed in (0..<30).map { Float($0 / 5 + Int(seed)) * Float($0 % 5 - 2) } }),
+        ("one row", [1, 50], { shape, seed in models(1, shape: shape, seed: seed)[0] }),
+        ("one column", [50, 1], { shape, seed in models(1, shape: shape, seed: seed)[0] }),
+        ("tiny", [6, 5], { shape, seed in models(1, shape: shape, scale: 1e-30, seed: seed)[0] }),
+        ("huge", [6, 5], { shape, seed in models(1, shape: shape, scale: 1e30, seed: seed)[0] }),
+        ("subnormal", [6, 5], { shape, seed in models(1, shape: shape, scale: 0x1p-140, seed: seed)[0] }),
+        ("equal singular values", [6, 6], { _, seed in (0..<36).map { $0 % 7 == 0 ? Float(seed) : 0 } }),
+        ("identical", [6, 5], { shape, _ in models(1, shape: shape)[0] }),
+        ("one element", [1, 1], { _, seed in [Float(seed)] }),
+    ]
+
+    @Test(arguments: names, hostile.map(\.0))
+    func hostileMatricesHaveAnAnswer(name: String, kind: String) throws {
+        let (_, shape, make) = try #require(Self.hostile.first { $0.0 == kind })
+        for count in [1, 2, 3] {
+            let vectors = (0..<count).map { make(shape, UInt64($0) + 1) }
+            let found = try update(name, vectors, shape: shape)
+            let bound = vectors.joined().reduce(0) { max($0, Double($1.magnitude)) } * Double(1000 * count)
+            #expect(found.allSatisfy { $0.isFinite && $0.magnitude <= bound }, "\(count) tasks")
+            #expect(try update(name, vectors, shape: shape) == found)
+        }
+    }
+
+    @Test(arguments: names, [Float.nan, .infinity, -.infinity])
+    func valuesThatAreNotFiniteAreNamed(name: String, value: Float) throws {
+        var vectors = Self.models(2)
+        vectors[1][40] = value
+        let error = #expect(throws: TesseraError.self) { try update(name, vectors) }
+        #expect(error?.code == .badData)
+        #expect(error?.problem.hasPrefix("the task vector of model 2 has values that are infinite or not a number") == true)
+        // A tensor that is no matrix passes them on, as element-wise methods do.
+        #expect(try update(name, vectors, shape: [108], ["others": .text("sum")]).contains { !$0.isFinite })
+    }
+
+    /// Sizes are judged without looking at data.
+    @Test(arguments: names)
+    func sizesAreBoundedInThePlan(name: String) throws {
+        let method = try method(name)
+        var values = ParameterValues(perInput: [[:], [:], [:]])
+        for parameter in method.parameters { values.shared[parameter.name] = parameter.defaultValue }
+        let bound = try method.init(values, inputs: TensorInputs(count: 3, base: 0))
+        try bound.check([60_000, 4_096])
+        #expect(bound.cost(of: [60_000, 4_096]).memory.byteCount(threads: 1) > 60_000 * 4_096 * 8)
+        for shape in [[30_000, 30_000], [1 << 24, 1 << 24], [4, 1 << 44], [1 << 44, 4]] {
+            let error = #expect(throws: TesseraError.self, "\(shape)") { try bound.check(shape) }
+            #expect(error?.advice?.contains("'mean_only'") == true)
+        }
+        try bound.check([30_000])
+    }
+}
