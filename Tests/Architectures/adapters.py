@@ -36,9 +36,12 @@ TOKENS = {"input_ids": torch.arange(3, 15)[None]}
 class Architecture:
     """A tiny model, and which of its modules adapters change."""
 
-    def __init__(self, kind, auto, config, linear, inputs=None, embedding="embed_tokens", conv=None, experts=None, last="norm"):
+    def __init__(self, kind, auto, config, linear, inputs=None, embedding="embed_tokens", conv=None, experts=None, last="norm",
+                 renamed=False):
         self.kind, self.auto, self.config, self.linear = kind, auto, config, linear
         self.inputs, self.embedding, self.conv, self.experts, self.last = inputs or TOKENS, embedding, conv, experts, last
+        # Whether transformers gives the modules other names than the checkpoint has, so that PEFT's names are not found there.
+        self.renamed = renamed
 
     def make(self):
         config = AutoConfig.for_model(self.kind, **self.config)
@@ -112,7 +115,7 @@ ARCHITECTURES = {
         "vit", "AutoModelForImageClassification",
         dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, image_size=16, patch_size=4),
         ["q_proj", "v_proj"], {"pixel_values": torch.linspace(-1, 1, 768).reshape(1, 3, 16, 16)}, embedding=None,
-        conv=["projection"], last="classifier"),
+        conv=["projection"], last="classifier", renamed=True),
     "whisper": Architecture(
         "whisper", "AutoModelForSpeechSeq2Seq",
         dict(vocab_size=VOCABULARY, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
@@ -179,7 +182,7 @@ def weights(model):
 
 
 def compare(architecture, kind, config, tessera, folder):
-    """Returns "ok", "refused" with Tessera's words, or what is wrong."""
+    """Returns "ok", "refused" for what Tessera is meant to refuse, or what is wrong."""
     torch.manual_seed(7)
     base, adapter, output = folder / "base", folder / "adapter", folder / "out"
     dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
@@ -191,7 +194,8 @@ def compare(architecture, kind, config, tessera, folder):
     tuned = get_peft_model(model, config)
     tuned.base_model.model.name_or_path = config.base_model_name_or_path = str(base)
     randomise(tuned)
-    tuned.save_pretrained(adapter)
+    # PEFT does not see that tokens were added where the vocabulary's size stands in a section of the config.
+    tuned.save_pretrained(adapter, save_embedding_layers=True if kind == "added-tokens" else "auto")
 
     fresh = architecture.load(base)
     if kind == "added-tokens":
@@ -201,7 +205,9 @@ def compare(architecture, kind, config, tessera, folder):
     recipe = folder / "recipe.yml"
     recipe.write_text(f"merge_method: passthrough\nmodels:\n- model: {base}+{adapter}\n")
     run = subprocess.run([tessera, "run", recipe, output], capture_output=True, text=True)
-    if run.returncode == 65 and "cannot be folded" in run.stderr or "were changed when training" in run.stderr:
+    if run.returncode == 65 and kind in ("pissa", "olora") and "were changed when training" in run.stderr:
+        return "refused"
+    if run.returncode == 65 and architecture.renamed and "the model has no tensor" in run.stderr:
         return "refused"
     if run.returncode:
         return f"failed: {run.stderr.strip()[-300:]}"

@@ -68,6 +68,23 @@ import Work
         #expect(problem().contains("the model has no tensor '\(names.adapter).weight'"))
     }
 
+    // MARK: The plan's digest
+
+    /// Every part of a description has a place in the plan's encoding.
+    @Test func descriptionsDifferInThePlansDigest() throws {
+        let q = Self.factors("q", inputs: 2, outputs: 2), magnitudes = [("q.lora_magnitude_vector", [2])]
+        let bias = [("q.lora_B.bias", [2])]
+        var digests: [Digest] = []
+        for (adapter, config) in [
+            (q, "{}"), (q, #"{"fan_in_fan_out": true}"#), (q, #"{"lora_alpha": 3}"#), (q + magnitudes, "{}"),
+            (q + magnitudes, #"{"fan_in_fan_out": true}"#), (q + bias, "{}"),
+        ] {
+            write([("q.weight", [2, 2]), ("q.bias", [2])], adapter, config)
+            digests.append(try family.plan("merge_method: passthrough\nmodels:\n- model: m+l\n").digest)
+        }
+        #expect(Set(digests).count == digests.count)
+    }
+
     // MARK: Shapes
 
     @Test func factorsMustFitInThePlan() {
@@ -95,6 +112,18 @@ import Work
             [("h.0.square.weight", [2, 2])], Self.factors("h.0.square", inputs: 2, outputs: 2),
             #"{"fan_in_fan_out": \#(isFlagged)}"#)
         #expect(try plan()["h.0.square.weight"]?.sources[0].lowRank?.isTransposed == isFlagged)
+    }
+
+    @Test func emptyFactors() {
+        write([("q.weight", [3, 2])], [("q.lora_A.weight", [0, 2]), ("q.lora_B.weight", [3, 0])], #"{"r": 0}"#)
+        #expect(problem().contains("has no elements: it was saved before its parts were gathered"))
+    }
+
+    /// An adapter of weight 0 changes nothing; PEFT's default stands where the config has no alpha.
+    @Test(arguments: [(#"{"lora_alpha": 0}"#, 0.0), ("{}", 8)])
+    func alphas(config: String, scale: Double) throws {
+        write([("q.weight", [3, 2])], Self.factors("q", inputs: 2, outputs: 3), config)
+        #expect(try plan()["q.weight"]?.sources[0].lowRank?.scale == scale)
     }
 
     @Test func convolutions() throws {

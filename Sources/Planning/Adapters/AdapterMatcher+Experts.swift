@@ -32,8 +32,7 @@ extension AdapterMatcher {
         for (module, own) in modules.sorted(by: { $0.key.precedesInBytes($1.key) }) {
             let parameters = parameters(of: module, experts)
             guard !parameters.isEmpty else {
-                throw problem(
-                    "the model has no tensor '\(module).weight' for it", own[0].factors.a, advice: Self.otherModel)
+                throw missing("\(module).weight", for: own[0].factors.a)
             }
             // Wrappers lie one around the other in the order of the parameters. Shapes decide where they can.
             let fitting = own.map { item in

@@ -167,7 +167,7 @@ struct AdapterMatcher {
 
     private func owner(_ module: String, _ leaf: String, of entry: TensorEntry) throws(TesseraError) -> Owner {
         guard let owner = owner(module, leaf) else {
-            throw problem("the model has no tensor '\(module).\(leaf)' for it", entry, advice: Self.otherModel)
+            throw missing("\(module).\(leaf)", for: entry)
         }
         return owner
     }
@@ -200,6 +200,11 @@ struct AdapterMatcher {
     /// - Returns: `nil` for a module without factors.
     private func factors(of group: Group) throws(TesseraError) -> Factors? {
         guard let first = group.a ?? group.b ?? group.entries[.magnitudes] ?? group.entries[.bias] else { return nil }
+        if let empty = [group.a, group.b].compactMap(\.self).first(where: { $0.elementCount == 0 }) {
+            throw problem(
+                "has no elements: it was saved before its parts were gathered", empty,
+                advice: "save the adapter again, with the parameters gathered (DeepSpeed ZeRO-3, FSDP)")
+        }
         guard let a = group.a, let b = group.b, a.shape.count > 1, b.shape.count > 1, a.shape[0] > 0,
             b.shape.dropFirst().reduce(1, *) == a.shape[0]
         else { throw problem("has no second factor with the same rank", first) }
@@ -298,6 +303,13 @@ struct AdapterMatcher {
 
     func problem(_ problem: String, _ tensor: TensorEntry?, advice: String? = nil) -> TesseraError {
         TesseraError(.badData, problem, file: file, tensor: tensor?.name, advice: advice)
+    }
+
+    func missing(_ name: String, for entry: TensorEntry) -> TesseraError {
+        problem(
+            "the model has no tensor '\(name)' for it", entry,
+            advice: "\(Self.otherModel); transformers renames the modules of some architectures when it loads them: merge such "
+                + "an adapter into its model with PEFT's merge_and_unload(), and name the result")
     }
 
     static let otherModel = "check that the adapter belongs to this model"
