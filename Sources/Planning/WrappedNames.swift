@@ -9,7 +9,7 @@ import Recipes
 struct WrappedNames {
     private static let wrappers: Set<Substring> = ["base_model", "model", "transformer", "language_model"]
     /// Modules that went by another name in earlier versions of transformers.
-    private static let formerNames: [Substring: Substring] = ["block_sparse_moe": "mlp", "embed_out": "lm_head"]
+    private static let formerNames = ["block_sparse_moe": "mlp", "embed_out": "lm_head"]
     /// First steps of a name that say which part of the model a tensor belongs to.
     private static let roles: Set<Substring> = [
         "blocks", "decoder", "embeddings", "encoder", "h", "layer", "layers", "shared", "text_model", "vision_model",
@@ -33,13 +33,19 @@ struct WrappedNames {
 
     /// What stands behind the known wrappers.
     static func core(of name: String) -> String {
-        var steps = name.split(separator: ".", omittingEmptySubsequences: false)
-        let start = steps.firstIndex { !wrappers.contains($0) } ?? 0
-        steps.removeFirst(start)
-        return steps.map { formerNames[$0] ?? $0 }.joined(separator: ".")
+        var core = name[...]
+        while let dot = core.utf8.firstIndex(of: UInt8(ascii: ".")), wrappers.contains(core[..<dot]) {
+            core = core[core.utf8.index(after: dot)...]
+        }
+        // Few names have such a step.
+        guard formerNames.keys.contains(where: { name.holds($0) }) else { return String(core) }
+        return core.split(separator: ".", omittingEmptySubsequences: false).map { formerNames[String($0)] ?? String($0) }
+            .joined(separator: ".")
     }
 
-    private static func firstStep(of core: String) -> Substring { core.prefix { $0 != "." } }
+    private static func firstStep(of core: String) -> Substring {
+        Substring(core.utf8.prefix { $0 != UInt8(ascii: ".") })
+    }
 
     private static func commonStep(of names: [String]) -> Substring? {
         var common: Substring?
