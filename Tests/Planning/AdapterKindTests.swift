@@ -1,3 +1,4 @@
+import Checkpoints
 import Core
 import Operators
 import Planning
@@ -288,6 +289,21 @@ import Work
         #expect(try plan()["lm_head.weight"]?.shape == [8, 2])
         write(model, [("model.embed_tokens.weight", [8, 2])], "{}")
         #expect(problem().contains("gives lm_head.weight 6 rows and model.embed_tokens.weight 8 rows"))
+    }
+
+    /// The output gets the adapter's tokenizer if it is a whole one.
+    @Test func tokenizers() throws {
+        write([("q.weight", [3, 2])], Self.factors("q", inputs: 2, outputs: 3), "{}")
+        func source() throws -> String? {
+            let plan = try family.plan("merge_method: passthrough\nmodels:\n- model: m+l\n")
+            return plan.sidecars.first { $0.name == "tokenizer.json" }?.copiedFrom
+        }
+        for file in ["m/tokenizer.json", "m/tokenizer_config.json"] { family.write("{}", to: file) }
+        #expect(try source() == "/models/m/tokenizer.json")
+        family.write(#"{"model": {}}"#, to: "l/tokenizer.json")
+        #expect(try source() == "/models/m/tokenizer.json")
+        family.write("{}", to: "l/tokenizer_config.json")
+        #expect(try source() == "/models/l/tokenizer.json")
     }
 
     // MARK: Patterns

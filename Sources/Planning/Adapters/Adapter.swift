@@ -47,8 +47,11 @@ struct Adapter {
         untiedHead = matcher.untiedHead
         rowCount = try matcher.rowCount()
         var hasTokenizer = false
-        for name in [Tokenizer.fastName, "tokenizer.model", "vocab.json", "vocab.txt"] {
-            if try files.exists("\(directory)/\(name)") { hasTokenizer = true }
+        // A vocabulary alone is not what transformers saves: the other files would be missing.
+        if try files.exists("\(directory)/\(Tokenizer.configName)") {
+            for name in [Tokenizer.fastName, "tokenizer.model", "vocab.json", "vocab.txt"] {
+                if try files.exists("\(directory)/\(name)") { hasTokenizer = true }
+            }
         }
         self.hasTokenizer = hasTokenizer
     }
