@@ -2,74 +2,144 @@ package import Core
 import Synchronization
 package import TensorKernels
 
-/// A matrix with a low-rank adapter folded into it: `W + s·L·R`, with `L` of shape `[rows, rank]` and `R` of `[rank, columns]`.
+/// Which part of the factors of a mixture of experts belongs to a tensor.
+///
+/// PEFT keeps the factors of `n` experts in one pair: `A` is `[n·rank, in]`, with the rows of an expert together, and `B` is
+/// `[out, rank·n]`, with the experts of one rank together.
+package struct ExpertFactors: Sendable, Hashable, Codable {
+    /// The number of experts that the factors hold.
+    package let count: Int
+    /// The expert that the tensor belongs to; `nil` for a tensor of all experts.
+    package let expert: Int?
+    /// The row of `B` that updates the first row of the tensor, where the tensor is one of several that the model's library
+    /// stacks (`gate_proj` and `up_proj`).
+    package let firstRow: Int
+
+    package init(count: Int, expert: Int? = nil, firstRow: Int = 0) {
+        self.count = count
+        self.expert = expert
+        self.firstRow = firstRow
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        count = try container.decodeInteger(in: 1...Int(Int32.max), forKey: .count)
+        expert = try container.contains(.expert) ? container.decodeInteger(in: 0...count - 1, forKey: .expert) : nil
+        firstRow = try container.decodeInteger(in: 0...Int(Int32.max), forKey: .firstRow)
+    }
+}
+
+/// A tensor with a low-rank adapter folded into it: `W + s·L·R`, with `L` of shape `[rows, rank]` and `R` of `[rank, columns]`.
 ///
 /// LoRA (arXiv 2106.09685): `L = B` and `R = A` as PEFT stores them, or both transposed where the matrix is (`fan_in_fan_out`,
-/// embeddings). The product is summed over the rank in ascending order in float32, scaled, then added.
+/// embeddings). The product is summed over the rank in ascending order in float32, scaled, then added. The columns of a
+/// convolution are all its dimensions but the first. A tensor of several experts is as many matrices.
 package final class LowRankUpdate: ElementSource {
     package var dtype: DType { matrix.dtype }
     package var count: Int { matrix.count }
 
     private let matrix: any ElementSource
-    private let a: StoredTensor
+    private let a: StoredTensor?
     private let b: StoredTensor
-    private let rank: Int
     private let scale: Float
-    private let rows: Int
-    private let columns: Int
-    private let isTransposed: Bool
+    private let layout: Layout
     /// Decoded by the first thread that needs them.
     private let decoded = Mutex<Factors?>(nil)
 
+    /// How the factors and the matrices of the tensor lie.
+    private struct Layout {
+        let rank: Int
+        /// Matrices of the tensor, and the shape of each.
+        let blocks: Int
+        let rows: Int
+        let columns: Int
+        let isTransposed: Bool
+        let experts: ExpertFactors
+
+        var inputs: Int { isTransposed ? rows : columns }
+        var outputs: Int { isTransposed ? columns : rows }
+    }
+
     private struct Factors: Sendable {
-        /// `[rows, rank]`
+        /// `[blocks, rows, rank]`
         let left: [Float]
-        /// `[rank, columns]`
+        /// `[blocks, rank, columns]`
         let right: [Float]
     }
 
     /// - Parameters:
-    ///   - shape: `[rows, columns]` of the matrix.
-    ///   - a: of shape `[rank, columns]`, or `[rank, rows]` if transposed.
+    ///   - shape: of the tensor: `[rows, …]`, or `[experts, rows, columns]` for all experts in one.
+    ///   - a: of shape `[rank, columns]`, or `[rank, rows]` if transposed; `nil` for the number 1, which makes `b` the update of
+    ///     a bias.
     ///   - b: of shape `[rows, rank]`, or `[columns, rank]` if transposed.
-    /// - Throws: `badData` unless the factors fit the matrix.
+    ///   - experts: where the factors belong to a mixture of experts.
+    /// - Throws: `badData` unless the factors fit the tensor.
     package init(
-        _ matrix: any ElementSource, shape: [Int], a: StoredTensor, b: StoredTensor, rank: Int, scale: Double, isTransposed: Bool
+        _ matrix: any ElementSource, shape: [Int], a: StoredTensor?, b: StoredTensor, rank: Int, scale: Double,
+        isTransposed: Bool,
+        experts: ExpertFactors? = nil
     ) throws(TesseraError) {
-        guard shape.count == 2, rank > 0, matrix.dtype.isArithmetic, a.dtype.isArithmetic, b.dtype.isArithmetic,
-            Shape.elementCount([rank, isTransposed ? shape[0] : shape[1]]) == a.count,
-            Shape.elementCount([isTransposed ? shape[1] : shape[0], rank]) == b.count, Shape.elementCount(shape) == matrix.count
+        guard
+            let layout = Self.layout(
+                shape: shape, a: a?.count ?? 1, b: b.count, rank: rank, isTransposed: isTransposed, experts: experts),
+            matrix.dtype.isArithmetic, a?.dtype.isArithmetic ?? true, b.dtype.isArithmetic,
+            Shape.elementCount(shape) == matrix.count
         else {
             throw TesseraError(
-                .badData, "an adapter of rank \(rank) with \(a.count) and \(b.count) elements does not fit the shape \(shape)")
+                .badData,
+                "an adapter of rank \(rank) with \(a?.count ?? 1) and \(b.count) elements does not fit the shape \(shape)")
         }
         self.matrix = matrix
         self.a = a
         self.b = b
-        self.rank = rank
         self.scale = Float(scale)
-        rows = shape[0]
-        columns = shape[1]
-        self.isTransposed = isTransposed
+        self.layout = layout
+    }
+
+    /// - Parameters:
+    ///   - a: elements of the factor.
+    ///   - b: the same.
+    /// - Returns: `nil` unless the factors fit the tensor.
+    private static func layout(
+        shape: [Int], a: Int, b: Int, rank: Int, isTransposed: Bool, experts: ExpertFactors?
+    ) -> Layout? {
+        guard rank > 0, let first = shape.first, let count = Shape.elementCount(shape) else { return nil }
+        let parts = experts ?? ExpertFactors(count: 1, expert: 0), isOneExpert = parts.expert != nil
+        guard isOneExpert || (shape.count == 3 && first == parts.count) else { return nil }
+        let rows = isOneExpert ? first : shape[1], blocks = isOneExpert ? 1 : first
+        let matrices = blocks.multipliedReportingOverflow(by: rows)
+        guard !matrices.overflow else { return nil }
+        let layout = Layout(
+            rank: rank, blocks: blocks, rows: rows, columns: matrices.partialValue > 0 ? count / matrices.partialValue : 0,
+            isTransposed: isTransposed, experts: parts)
+        let outputs = parts.firstRow + layout.outputs
+        guard Shape.elementCount([parts.count, rank, layout.inputs]) == a, let width = Shape.elementCount([parts.count, rank]),
+            let needed = Shape.elementCount([outputs, parts.count, rank])
+        else { return nil }
+        // Only a part of the rows belongs to a tensor that the library stacks with others.
+        let fits = experts?.expert == nil ? needed == b : needed <= b && b % width == 0 && !isTransposed
+        return fits ? layout : nil
     }
 
     package func load(
         _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {
         try matrix.load(range, into: target, scratch: scratch, kernels: kernels)
+        let columns = layout.columns, rank = layout.rank
         guard columns > 0, !range.isEmpty else { return }
         let factors = try factors(kernels)
         let buffer = scratch.bindMemory(to: Float.self)
         guard let sum = buffer.baseAddress else { return }
         var next = range.lowerBound
         while next < range.upperBound {
-            let row = next / columns, column = next % columns
+            let row = next / columns, column = next % columns, block = row / layout.rows
             let length = min(range.upperBound - next, columns - column, buffer.count)
             sum.update(repeating: 0, count: length)
             factors.right.withUnsafeBufferPointer { right in
                 guard let first = right.baseAddress else { return }
                 for k in 0..<rank {
-                    kernels.axpy(factors.left[row * rank + k], first + k * columns + column, into: sum, count: length)
+                    kernels.axpy(
+                        factors.left[row * rank + k], first + (block * rank + k) * columns + column, into: sum, count: length)
                 }
             }
             kernels.axpy(scale, sum, into: target + (next - range.lowerBound), count: length)
@@ -80,7 +150,7 @@ package final class LowRankUpdate: ElementSource {
     package func prefetch(_ range: Range<Int>) {
         matrix.prefetch(range)
         guard range.lowerBound == 0 else { return }
-        for factor in [a, b] { factor.prefetch(0..<factor.count) }
+        for factor in [a, b].compactMap(\.self) { factor.prefetch(0..<factor.count) }
     }
 
     /// The factors are released when they are decoded.
@@ -91,33 +161,59 @@ package final class LowRankUpdate: ElementSource {
         try copyRounded(byteRange, to: target)
     }
 
+    // MARK: Factors
+
     private func factors(_ kernels: Kernels) throws -> Factors {
         try decoded.withLock { decoded in
             if let factors = decoded { return factors }
-            let a = try decode(a, kernels), b = try decode(b, kernels)
-            let factors =
-                isTransposed
-                ? Factors(left: Self.transposed(a, rows: rank), right: Self.transposed(b, rows: columns))
-                : Factors(left: b, right: a)
+            let a = try a.map { try $0.decoded(kernels) } ?? [1], b = try b.decoded(kernels)
+            let factors = arranged(a, b)
             decoded = factors
             return factors
         }
     }
 
-    private func decode(_ tensor: StoredTensor, _ kernels: Kernels) throws -> [Float] {
-        defer { tensor.release(0..<tensor.count) }
-        var values = [Float](repeating: 0, count: tensor.count)
-        try withUnsafeTemporaryAllocation(byteCount: tensor.count * 8, alignment: 64) { scratch in
+    /// The factors in the order in which `load` reads them.
+    private func arranged(_ a: [Float], _ b: [Float]) -> Factors {
+        let layout = layout, rank = layout.rank, experts = layout.experts
+        var left = [Float](repeating: 0, count: layout.blocks * layout.rows * rank)
+        var right = [Float](repeating: 0, count: layout.blocks * rank * layout.columns)
+        for block in 0..<layout.blocks {
+            let expert = experts.expert ?? block
+            for k in 0..<rank {
+                for input in 0..<layout.inputs {
+                    let value = a[(expert * rank + k) * layout.inputs + input]
+                    if layout.isTransposed {
+                        left[(block * layout.rows + input) * rank + k] = value
+                    } else {
+                        right[(block * rank + k) * layout.columns + input] = value
+                    }
+                }
+                for output in 0..<layout.outputs {
+                    let value = b[((experts.firstRow + output) * rank + k) * experts.count + expert]
+                    if layout.isTransposed {
+                        right[(block * rank + k) * layout.columns + output] = value
+                    } else {
+                        left[(block * layout.rows + output) * rank + k] = value
+                    }
+                }
+            }
+        }
+        return Factors(left: left, right: right)
+    }
+}
+
+extension StoredTensor {
+    /// All elements as float32. The stored bytes are released.
+    func decoded(_ kernels: Kernels) throws -> [Float] {
+        defer { release(0..<count) }
+        var values = [Float](repeating: 0, count: count)
+        try withUnsafeTemporaryAllocation(byteCount: count * 8, alignment: 64) { scratch in
             try values.withUnsafeMutableBufferPointer { values in
                 guard let first = values.baseAddress else { return }
-                try tensor.load(0..<tensor.count, into: first, scratch: scratch, kernels: kernels)
+                try load(0..<count, into: first, scratch: scratch, kernels: kernels)
             }
         }
         return values
-    }
-
-    private static func transposed(_ values: [Float], rows: Int) -> [Float] {
-        let columns = values.count / max(1, rows)
-        return (0..<values.count).map { values[$0 % rows * columns + $0 / rows] }
     }
 }

@@ -16,9 +16,11 @@ struct InputSet {
         let files: [PlannedFile]
         /// The number of its first file when the files of all inputs are counted in order.
         let firstFile: Int
-        let layers: LayerStacks
         /// Whether any of the checkpoint's tensors may hold scaled float8 numbers.
         let holdsFloat8: Bool
+        /// What the recipe's models call the tensors.
+        private(set) var names: InputNames
+        private(set) var layers: LayerStacks
 
         /// What the hub calls it, if it lies in the hub's cache.
         var repository: String? {
@@ -26,27 +28,44 @@ struct InputSet {
             return checkpoint.directory.contains(cached) ? reference.path : nil
         }
 
+        /// Where its tokenizer lies.
+        var tokenizerDirectory: String {
+            adapter.flatMap { $0.hasTokenizer ? $0.directory : nil } ?? checkpoint.directory
+        }
+
+        /// The names of all tensors, in byte order.
+        var tensorNames: [String] { names.all }
+
+        func has(_ name: String) -> Bool {
+            let own = names.own(name)
+            return checkpoint.tensor(named: own) != nil || own == adapter?.untiedHead?.name
+        }
+
         /// The tensor as this model has it, its adapter folded in; `nil` when there is none of that name.
-        func tensor(named name: String) -> (source: SourceReference, shape: [Int])? {
-            guard let (part, entry) = checkpoint.tensor(named: name) else { return nil }
-            let own = SourceReference.stored(StoredReference(entry, inFile: firstFile + part))
+        func tensor(named name: String) -> InputTensor? {
+            let own = names.own(name)
+            let head = adapter?.untiedHead.flatMap { $0.name == own ? $0 : nil }
+            guard let (part, entry) = checkpoint.tensor(named: head?.embedding ?? own) else { return nil }
+            let stored = SourceReference.stored(StoredReference(entry, inFile: firstFile + part))
+            var tensor = InputTensor(source: stored, shape: entry.shape, dtype: entry.dtype)
             let addedFile = firstFile + checkpoint.parts.count
-            if let vector = task?.vector(of: name, firstFile: addedFile) { return (.packed(base: own, vector), entry.shape) }
-            switch adapter?.changes[ExactText(name)] {
-            case nil: return (own, entry.shape)
-            case .replacement(let entry)?: return (.stored(StoredReference(entry, inFile: addedFile)), entry.shape)
-            case .lowRank(let a, let b, let scale, let isTransposed)?:
-                let update = LowRankReference(
-                    a: StoredReference(a, inFile: addedFile), b: StoredReference(b, inFile: addedFile), rank: a.shape[0],
-                    scale: scale, isTransposed: isTransposed)
-                return (.lowRank(own, update), entry.shape)
+            if let vector = task?.vector(of: own, firstFile: addedFile) { tensor.source = .packed(base: stored, vector) }
+            for change in head?.changes ?? adapter?.changes[ExactText(own)] ?? [] {
+                tensor = change.applied(to: tensor, file: addedFile)
             }
+            return tensor
         }
 
         /// Whether the source is a tensor of the checkpoint itself, which no adapter and no task vector changes.
         func hasStored(_ source: SourceReference) -> Bool {
             guard case .stored(let stored) = source else { return false }
             return stored.file < firstFile + checkpoint.parts.count
+        }
+
+        /// Takes names that differ from its own.
+        mutating func rename(_ names: InputNames) {
+            self.names = names
+            layers = LayerStacks(names: names.all)
         }
     }
 
@@ -125,6 +144,8 @@ struct InputSet {
         }
         guard problems.isEmpty else { throw Problems(problems) }
         try checkSize(of: inputs, in: recipeFile)
+        let shared = InputNames.shared(inputs.map(\.names), primary: base.flatMap { indices[$0.value] } ?? 0)
+        for (index, names) in shared { inputs[index].rename(names) }
         return InputSet(inputs: inputs, base: base.flatMap { indices[$0.value] }, tokenizerModels: opened, indices: indices)
     }
 
@@ -205,12 +226,12 @@ struct InputSet {
             guard let store = task?.store, let header = store.headers[name] else { continue }
             files.append(try pin(header, name, in: store.directory, locator.roots))
         }
+        let names = InputNames(checkpoint.tensorNames.mergedByBytes(adapter?.untiedHead.map { [$0.name] } ?? []))
         return Input(
             reference: reference, checkpoint: checkpoint, adapter: adapter, task: task, files: files, firstFile: firstFile,
-            layers: LayerStacks(names: checkpoint.tensorNames),
             holdsFloat8: checkpoint.parts.contains { part in
                 part.header.tensors.contains { $0.dtype.isArithmetic && $0.dtype.bitWidth == 8 }
-            })
+            }, names: names, layers: LayerStacks(names: names.all))
     }
 
     /// - Throws: `notAllowed` for a link to somewhere outside the roots; links inside, as in the hub's cache, are followed.

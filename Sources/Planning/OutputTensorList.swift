@@ -52,7 +52,7 @@ struct OutputTensorList {
     ///
     /// - Throws: `Problems`: unknown modules, layers that a model does not have, slices that break the method's contract.
     mutating func specs() throws -> [OutputTensorSpec] {
-        let names = inputs.inputs.reduce([]) { $1.checkpoint.tensorNames.mergedByBytes($0) }
+        let names = inputs.inputs.reduce([]) { $1.tensorNames.mergedByBytes($0) }
         var specs: [OutputTensorSpec] = []
         if recipe.modules.contains(where: { $0.name != nil }) {
             let modules = ModuleNames.modules(of: names)
@@ -215,7 +215,7 @@ struct OutputTensorList {
         layerOrigins[prefix] = origins
         for name in names where TensorName(name).layer == nil {
             guard let slice = TensorName(name).standsBeforeLayers ? slices.first : slices.last else { continue }
-            let has = slice.sources.contains { inputs.inputs[$0.model].checkpoint.tensor(named: name) != nil }
+            let has = slice.sources.contains { inputs.inputs[$0.model].has(name) }
             guard has else { continue }
             specs.append(
                 OutputTensorSpec(
@@ -240,7 +240,7 @@ struct OutputTensorList {
                     line: source.line, advice: "END is exclusive and must be at most \(count)")
                 continue
             }
-            for name in input.checkpoint.tensorNames {
+            for name in input.tensorNames {
                 guard let layer = TensorName(name).layer, layer.prefix == prefix, layers.contains(layer.index) else { continue }
                 rests.insert(ExactText(String(Substring(name.utf8.dropFirst("\(prefix).\(layer.index).".utf8.count)))))
             }

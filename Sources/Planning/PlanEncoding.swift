@@ -194,13 +194,23 @@ struct PlanEncoding: ~Copyable {
             tag(0)
             self.stored(stored)
         case .lowRank(let matrix, let update):
-            tag(1)
+            tag(update.experts != nil ? 4 : update.a == nil ? 5 : 1)
             self.source(matrix)
-            stored(update.a)
+            if let experts = update.experts {
+                integer(experts.count)
+                optional(experts.expert) { $0.integer($1) }
+                integer(experts.firstRow)
+            }
+            if let a = update.a { stored(a) }
             stored(update.b)
             integer(update.rank)
             number(update.scale)
             flag(update.isTransposed)
+        case .rescaled(let matrix, let magnitudes):
+            tag(6)
+            self.source(matrix)
+            stored(magnitudes.magnitudes)
+            flag(magnitudes.axis == .rows)
         case .packed(let base, let vector):
             tag(2)
             self.source(base)

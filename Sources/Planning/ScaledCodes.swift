@@ -13,6 +13,7 @@ extension InputSet.Input {
     /// A complaint about a float8 tensor whose elements are values only together with scales, on which nothing can be computed as
     /// they are; `nil` for any other.
     func scaledCodes(_ name: String) -> (problem: String, advice: String)? {
+        let name = names.own(name)
         guard holdsFloat8, let dtype = checkpoint.tensor(named: name)?.entry.dtype, dtype.isArithmetic, dtype.bitWidth == 8 else {
             return nil
         }

@@ -49,9 +49,9 @@ struct Sidecars {
         var template: String?
         if let setting = recipe.chatTemplate {
             template = try ChatTemplates.template(
-                setting.value, directories: inputs.inputs.map(\.checkpoint.directory), in: roots.files)
+                setting.value, directories: inputs.inputs.map(\.tokenizerDirectory), in: roots.files)
         }
-        let directory = vocabulary.map(\.primaryDirectory).flatMap { $0.isEmpty ? nil : $0 } ?? primary.directory
+        let directory = vocabulary.map(\.primaryDirectory).flatMap { $0.isEmpty ? nil : $0 } ?? inputs.primary.tokenizerDirectory
         return try TokenizerFiles(
             directory: directory, changes: vocabulary?.changes ?? TokenizerChanges(), template: template, in: roots.files
         ).make()
@@ -97,7 +97,11 @@ struct Sidecars {
                 }
             }
         }
-        vocabulary?.resize(&config)
+        if let vocabulary {
+            vocabulary.resize(&config)
+        } else if let rows = inputs.primary.adapter?.rowCount, let key = VocabularyModel.sizeKey(in: config) {
+            config.replace(key, withJSON: "\(rows)")
+        }
         let hasHead = layout.parts.contains { $0.tensors.contains { TensorName($0.name).isHead } }
         if hasHead, config.flag([Self.tieKey]) == true {
             config.replace([Self.tieKey], withJSON: "false")

@@ -84,10 +84,12 @@ struct TensorPlanner {
     private struct Found {
         /// With the sources that are there.
         let spec: OutputTensorSpec
-        let sources: [SourceReference]
-        let shapes: [[Int]]
+        let tensors: [InputTensor]
         /// What merges them; `nil` when the tensor is left out.
         let method: (any MergeMethod.Type)?
+
+        var sources: [SourceReference] { tensors.map(\.source) }
+        var shapes: [[Int]] { tensors.map(\.shape) }
     }
 
     /// Looks the sources up.
@@ -95,19 +97,18 @@ struct TensorPlanner {
     /// A head that a model ties to its embedding is that embedding; biases and buffers may be missing in some models; anything
     /// else may not.
     private func find(_ spec: OutputTensorSpec) throws(Problems) -> Found {
-        var present: [OutputTensorSpec.Source] = [], sources: [SourceReference] = [], shapes: [[Int]] = []
+        var present: [OutputTensorSpec.Source] = [], found: [InputTensor] = []
         var lacking: [String] = []
         var base: Int?
         for (index, source) in spec.sources.enumerated() {
             let input = inputs.inputs[source.model]
-            guard let found = input.tensor(named: storedName(of: source.name, in: input)) else {
+            guard let tensor = input.tensor(named: storedName(of: source.name, in: input)) else {
                 lacking.append("\(input.reference)")
                 continue
             }
             if index == spec.base { base = present.count }
             present.append(source)
-            sources.append(found.source)
-            shapes.append(found.shape)
+            found.append(tensor)
         }
         let reduced = OutputTensorSpec(
             slice: spec.slice, name: spec.name, sources: present, base: base, scopes: spec.scopes, position: spec.position)
@@ -116,7 +117,7 @@ struct TensorPlanner {
             guard TensorName(spec.name).isOptional, let substitute = substitute(for: reduced) else {
                 throw problem(
                     spec.name,
-                    "missing in \(list(lacking)), present in \(sources.count) of \(spec.sources.count) models",
+                    "missing in \(list(lacking)), present in \(found.count) of \(spec.sources.count) models",
                     advice: "merge models with the same architecture")
             }
             method = substitute.method
@@ -124,10 +125,10 @@ struct TensorPlanner {
                 let alone = OutputTensorSpec(
                     slice: spec.slice, name: spec.name, sources: [present[base]], base: nil, scopes: spec.scopes,
                     position: spec.position)
-                return Found(spec: alone, sources: [sources[base]], shapes: [shapes[base]], method: method)
+                return Found(spec: alone, tensors: [found[base]], method: method)
             }
         }
-        return Found(spec: reduced, sources: sources, shapes: shapes, method: method)
+        return Found(spec: reduced, tensors: found, method: method)
     }
 
     /// What is done with an optional tensor that some models lack: by the method if its contract still holds, else as the method
@@ -146,15 +147,15 @@ struct TensorPlanner {
 
     /// The tensor's own name, or that of the embedding that the model ties it to.
     private func storedName(of name: String, in input: InputSet.Input) -> String {
-        guard TensorName(name).isHead, input.checkpoint.tensor(named: name) == nil else { return name }
-        return input.checkpoint.tensorNames.first { TensorName($0).isTokenEmbedding } ?? name
+        guard TensorName(name).isHead, !input.has(name) else { return name }
+        return input.tensorNames.first { TensorName($0).isTokenEmbedding } ?? name
     }
 
     /// - Parameter resolution: of the recipe's own method.
     private func plan(
         _ found: Found, by wanted: any MergeMethod.Type, _ resolution: inout ParameterResolution, _ outputs: inout KnownOutputs
     ) throws(Problems) -> PlannedTensor {
-        let spec = found.spec, types = found.sources.map(\.dtype)
+        let spec = found.spec, types = found.tensors.map(\.dtype)
         let aligned = try alignedSources(of: found)
         let shape = aligned.map { _ in [vocabulary?.rowCount ?? 0] + found.shapes[0].dropFirst() } ?? found.shapes[0]
         if aligned == nil { try checkShapes(of: spec, found.shapes) }

@@ -32,7 +32,10 @@ struct Vocabularies {
     private func models() throws(TesseraError) -> [VocabularyModel] {
         var models: [VocabularyModel] = []
         for input in inputs.inputs {
-            models.append(try VocabularyModel(reference: input.reference, checkpoint: input.checkpoint, in: files))
+            models.append(
+                try VocabularyModel(
+                    reference: input.reference, checkpoint: input.checkpoint, tokenizerDirectory: input.tokenizerDirectory,
+                    rowCount: input.adapter?.rowCount, in: files))
         }
         for tokenizerModel in inputs.tokenizerModels {
             models.append(
@@ -48,13 +51,15 @@ struct Vocabularies {
         for input in inputs.inputs {
             var found: [[UInt8]?] = []
             for name in [Tokenizer.fastName, Tokenizer.addedName, "vocab.json", "vocab.txt"] {
-                let path = "\(input.checkpoint.directory)/\(name)"
+                let path = "\(input.tokenizerDirectory)/\(name)"
                 found.append(try files.exists(path) ? try files.read(path, maxBytes: Tokenizer.byteLimit) : nil)
             }
             guard found.contains(where: { $0 != nil }) else { continue }
-            let size = input.checkpoint.config.flatMap { config in
-                VocabularyModel.sizeKey(in: config).flatMap { config.integer($0) }
-            }
+            let size =
+                input.adapter?.rowCount
+                ?? input.checkpoint.config.flatMap { config in
+                    VocabularyModel.sizeKey(in: config).flatMap { config.integer($0) }
+                }
             found.append(size.map { Array("\($0)".utf8) })
             guard first == nil || first == found else { return false }
             first = found

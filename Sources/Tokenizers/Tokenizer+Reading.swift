@@ -2,7 +2,7 @@ package import Core
 
 extension Tokenizer {
     package static let fastName = "tokenizer.json"
-    static let configName = "tokenizer_config.json"
+    package static let configName = "tokenizer_config.json"
     package static let addedName = "added_tokens.json"
     private static let vocabularyNames = ["vocab.json", "vocab.txt"]
 

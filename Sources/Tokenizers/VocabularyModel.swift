@@ -21,13 +21,17 @@ package struct VocabularyModel: Sendable {
 
     /// Reads the tokenizer beside the checkpoint's weights, and the vocabulary size from the config.
     ///
+    /// - Parameters:
+    ///   - tokenizerDirectory: where an adapter of the checkpoint has its own tokenizer.
+    ///   - rowCount: the vocabulary size where an adapter changes it.
     /// - Throws: like `Tokenizer.read`.
     package init(
-        reference: ModelReference, checkpoint: Checkpoint, isInput: Bool = true, in files: any InputFiles
+        reference: ModelReference, checkpoint: Checkpoint, tokenizerDirectory: String? = nil, rowCount: Int? = nil,
+        isInput: Bool = true, in files: any InputFiles
     ) throws(TesseraError) {
-        let size = checkpoint.config.flatMap { config in Self.sizeKey(in: config).flatMap { config.integer($0) } }
+        let size = rowCount ?? checkpoint.config.flatMap { config in Self.sizeKey(in: config).flatMap { config.integer($0) } }
         self.init(
-            reference: reference, tokenizer: try Tokenizer.read(checkpoint.directory, in: files),
+            reference: reference, tokenizer: try Tokenizer.read(tokenizerDirectory ?? checkpoint.directory, in: files),
             vocabularySize: size.flatMap { $0 > 0 ? $0 : nil }, isInput: isInput)
     }
 

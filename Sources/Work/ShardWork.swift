@@ -152,13 +152,17 @@ package struct TensorWork: Sendable, Hashable, Codable {
     package var sourceByteCount: Int { separateSources.reduce(0) { $0 + $1.byteCount } }
 
     /// The sources, with aligned ones replaced by the matrices that they read, each once.
-    var separateSources: [SourceReference] {
+    var separateSources: [SourceReference] { nestedSources.filter { if case .aligned = $0 { false } else { true } } }
+
+    /// The sources, and behind each aligned one the matrices that it reads, each once.
+    var nestedSources: [SourceReference] {
         guard sources.contains(where: { if case .aligned = $0 { true } else { false } }) else { return sources }
         var seen: Set<SourceReference> = []
-        return sources.flatMap { source in
+        func nested(_ source: SourceReference) -> [SourceReference] {
             guard case .aligned(let matrices, _) = source else { return [source] }
-            return matrices.filter { seen.insert($0).inserted }
+            return [source] + matrices.filter { seen.insert($0).inserted }.flatMap { nested($0) }
         }
+        return sources.flatMap { nested($0) }
     }
 }
 

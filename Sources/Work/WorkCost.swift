@@ -51,8 +51,7 @@ extension TensorWork {
             cost = try merge.codec.codec().adding(to: method.cost(of: shape), shape: shape)
         case .encode(let encoding): cost = encoding.cost(of: shape, sources: sources.count)
         }
-        let alignments = sources.filter { if case .aligned = $0 { true } else { false } }
-        let open = (alignments + separateSources).reduce(0) { $0 + $1.memory }
+        let open = nestedSources.reduce(0) { $0 + $1.memory }
         return cost.adding(
             operations: Double(cost.passes) * separateSources.reduce(0) { $0 + $1.operations },
             memory: MemoryNeed(shared: open, perThread: Tile.byteCount(sources: sources.count)))

@@ -26,7 +26,7 @@ struct SourceTree {
     }
 
     /// Recipes, configurations and tensors that other tools wrote are data, not sources.
-    private static let data = ["Tests/Golden/cases", "Tests/Golden/seed-cases", "Tests/Golden/models"]
+    private static let data = ["Tests/Golden/adapters", "Tests/Golden/cases", "Tests/Golden/seed-cases", "Tests/Golden/models"]
     private static let extensions: Set = ["swift", "c", "h", "py", "sh", "md"]
 
     static let files: [File] =

@@ -63,6 +63,71 @@ import Testing
         #expect(bytes != TestTensor(w).bytes, "a copy has the adapter in it too")
     }
 
+    private func load(_ update: LowRankUpdate) throws -> [Float] {
+        var found = [Float](repeating: 0, count: update.count)
+        try withUnsafeTemporaryAllocation(byteCount: 8 * max(64, update.count), alignment: 64) { scratch in
+            try found.withUnsafeMutableBufferPointer {
+                try update.load(0..<$0.count, into: try #require($0.baseAddress), scratch: scratch, kernels: .best)
+            }
+        }
+        return found
+    }
+
+    /// `einsum("o r e, e r i -> e o i", B, A)`, as PEFT reshapes the factors, or `"… -> e i o"` in models that transpose.
+    @Test(arguments: [false, true])
+    func factorsOfAllExperts(isTransposed: Bool) throws {
+        let experts = 3, rank = 2, inputs = 4, outputs = 5
+        let shape = [experts] + (isTransposed ? [inputs, outputs] : [outputs, inputs]), count = experts * inputs * outputs
+        let w = random(count, seed: 1), a = random(experts * rank * inputs, seed: 2),
+            b = random(outputs * rank * experts, seed: 3)
+        let found = try load(
+            LowRankUpdate(
+                try stored(w), shape: shape, a: try stored(a), b: try stored(b), rank: rank, scale: 0.5,
+                isTransposed: isTransposed, experts: ExpertFactors(count: experts)))
+        for e in 0..<experts {
+            for o in 0..<outputs {
+                for i in 0..<inputs {
+                    let index = (e * shape[1] + (isTransposed ? i : o)) * shape[2] + (isTransposed ? o : i)
+                    let product = (0..<rank).reduce(0.0) { sum, k in
+                        sum + Double(b[o * rank * experts + k * experts + e]) * Double(a[(e * rank + k) * inputs + i])
+                    }
+                    #expect(abs(Double(found[index]) - (Double(w[index]) + 0.5 * product)) < 1e-5)
+                }
+            }
+        }
+    }
+
+    /// The second half of what a library stacks, of one expert, is that part of the whole.
+    @Test func factorsOfOneExpert() throws {
+        let experts = 3, rank = 2, inputs = 4, rows = 2, zeros = [Float](repeating: 0, count: 4 * rows * experts * inputs)
+        let a = try stored(random(experts * rank * inputs, seed: 2)), b = try stored(random(2 * rows * rank * experts, seed: 3))
+        let all = try load(
+            LowRankUpdate(
+                try stored(Array(zeros.prefix(experts * 2 * rows * inputs))), shape: [experts, 2 * rows, inputs], a: a, b: b,
+                rank: rank, scale: 1, isTransposed: false, experts: ExpertFactors(count: experts)))
+        func one(expert: Int, firstRow: Int) throws -> LowRankUpdate {
+            try LowRankUpdate(
+                try stored(Array(zeros.prefix(rows * inputs))), shape: [rows, inputs], a: a, b: b, rank: rank, scale: 1,
+                isTransposed: false, experts: ExpertFactors(count: experts, expert: expert, firstRow: firstRow))
+        }
+        let start = (1 * 2 * rows + rows) * inputs
+        #expect(try load(one(expert: 1, firstRow: rows)) == Array(all[start..<start + rows * inputs]))
+        #expect(throws: TesseraError.self) { try one(expert: 1, firstRow: rows + 1) }
+    }
+
+    /// The kernel of a convolution is a matrix whose columns are all dimensions but the first; a bias is a column.
+    @Test func convolutionsAndBiases() throws {
+        let w = random(24, seed: 1), a = random(24, seed: 2), b = random(4, seed: 3)
+        func update(_ shape: [Int]) throws -> LowRankUpdate {
+            try LowRankUpdate(
+                try stored(w), shape: shape, a: try stored(a), b: try stored(b), rank: 2, scale: 2, isTransposed: false)
+        }
+        #expect(try load(update([2, 3, 2, 2])) == load(update([2, 12])))
+        let bias = try LowRankUpdate(
+            try stored([1, 2, 3]), shape: [3], a: nil, b: try stored([10, 20, 30]), rank: 1, scale: 0.5, isTransposed: false)
+        #expect(try load(bias) == [6, 12, 18])
+    }
+
     @Test func factorsThatDoNotFitAreRefused() throws {
         let w = try stored(random(6, seed: 1)), a = try stored(random(2, seed: 2)), b = try stored(random(3, seed: 3))
         _ = try LowRankUpdate(w, shape: [3, 2], a: a, b: b, rank: 1, scale: 1, isTransposed: false)

@@ -91,8 +91,15 @@ import Work
     }
 
     @Test(arguments: [
-        (#"{"peft_type": "IA3"}"#, "a IA3 adapter"), (#"{"lora_alpha": 1, "use_dora": true}"#, "DoRA"), ("{}", "no 'lora_alpha'"),
-        ("[", "not a valid adapter config"), (#"{"lora_alpha": 1, "alpha_pattern": {"(": 2}}"#, "not a valid regular expression"),
+        (#"{"peft_type": "IA3"}"#, "an (IA)³ adapter"), (#"{"lora_alpha": 1, "use_dora": true}"#, "has no magnitudes"),
+        (#"{"peft_type": "PROMPT_TUNING"}"#, "a prompt tuning adapter"), (#"{"peft_type": "NEWER"}"#, "a NEWER adapter"),
+        (#"{"lora_alpha": null}"#, "'lora_alpha' is null, not a number"), ("[", "of the JSON"),
+        (#"{"layer_replication": [[0, 2], [1, 3]]}"#, "stack the layers with 'slices' first"),
+        (#"{"alora_invocation_tokens": [1, 2]}"#, "aLoRA"), (#"{"init_lora_weights": "pissa_niter_16"}"#, "PiSSA"),
+        (#"{"init_lora_weights": "olora"}"#, "an OLoRA adapter"), (#"{"init_lora_weights": "loftq"}"#, "LoftQ"),
+        (#"{"alpha_pattern": {"(": 2}}"#, "has a '(' without ')'"), (#"{"alpha_pattern": {"q*{": 2, "a**": 2}}"#, "repeats"),
+        (#"{"alpha_pattern": {"(?!q)": 2}}"#, "has a group '(?…'"), (#"{"alpha_pattern": {"(q)\\1": 2}}"#, "is not understood"),
+        (#"{"alpha_pattern": {"q{9,2}": 2}}"#, "out of order"), (#"{"alpha_pattern": {"q": "much"}}"#, "not a number"),
     ])
     func configsThatCannotBeFolded(config: String, words: String) throws {
         try writeAdapter(config, Self.q)
@@ -102,7 +109,11 @@ import Work
 
     @Test func adaptersOfOtherModels() throws {
         try writeAdapter(
-            #"{"lora_alpha": 1}"#, [("base_model.model.other.lora_A.weight", TestTensor([1, 1], shape: [1, 2]))])
+            #"{"lora_alpha": 1}"#,
+            [
+                ("base_model.model.other.lora_A.weight", TestTensor([1, 1], shape: [1, 2])),
+                ("base_model.model.other.lora_B.weight", TestTensor([1, 1], shape: [2, 1])),
+            ])
         #expect(problem()?.problem == "the model has no tensor 'other.weight' for it")
         try writeAdapter(#"{"lora_alpha": 1}"#, [Self.q[0]])
         #expect(problem()?.problem == "has no second factor with the same rank")

@@ -46,6 +46,24 @@ import Work
         #expect(try seconds(work([Self.stored(0), Self.adapted(1, rank: 256)])) > 2 * adapted)
     }
 
+    /// Magnitudes take a pass over the matrix, and memory for the norms; so does an adapter below a vocabulary's rows.
+    @Test func adaptersAreTimeAndMemory() throws {
+        let adapted = Self.adapted(1, rank: 64), base = Self.stored(0)
+        let magnitudes = StoredReference(file: 9, offset: 0, dtype: .f32, shape: [4096])
+        let rescaled = SourceReference.rescaled(adapted, MagnitudeReference(magnitudes, axis: .rows))
+        let plain = try work([base, adapted]).cost(), longer = try work([base, rescaled]).cost()
+        #expect(longer.operations > 1.9 * plain.operations)
+        #expect(longer.memory.shared >= plain.memory.shared + 4096 * 16)
+        var map = RowMap()
+        map.append(.stored(RowMap.SourceRow(source: 0, row: 0)), count: 4096)
+        func aligned(_ source: SourceReference) -> SourceReference {
+            .aligned([source], AlignmentReference(rowLength: 4096, map: map))
+        }
+        let nested = try work([base, aligned(aligned(adapted))]).cost()
+        #expect(nested.memory.shared >= plain.memory.shared + 2 * 4 * 4096)
+        #expect(nested.operations == plain.operations)
+    }
+
     /// A factorization of a matrix takes longer than many passes over it.
     @Test func operationsAreTime() {
         let bytes = 2 * 4096 * 4096, cube = 4096.0 * 4096 * 4096

@@ -13,7 +13,9 @@ import Work
     private static let shape = [2, 20_000]
 
     enum Kind: CaseIterable {
-        case stored, lowRank, denseGroups, denseRows, wholeGrid, sparse, sparseGroups, masked, aligned, alignedLowRank
+        case stored, lowRank, experts, rescaledRows, rescaledColumns, denseGroups, denseRows, wholeGrid, sparse, sparseGroups,
+            masked, aligned, alignedLowRank,
+            trainedRows
     }
 
     private static let grid = Grid(bits: 3, granularity: .group(128))
@@ -31,6 +33,11 @@ import Work
                 LowRankReference(
                     a: bench.add([2, shape[1]]), b: bench.add([shape[0], 2]), rank: 2, scale: 0.5, isTransposed: false))
         }
+        func rescaled(_ axis: RescaledMatrix.Axis) -> SourceReference {
+            .rescaled(
+                lowRank(.stored(bench.add(shape, seed: 2))),
+                MagnitudeReference(bench.add([axis == .rows ? shape[0] : shape[1]]), axis: axis))
+        }
         func aligned(_ matrices: [SourceReference]) -> [SourceReference] {
             // Between them the maps name every row.
             let row = { RowMap.SourceRow(source: $0, row: $1) }
@@ -46,6 +53,13 @@ import Work
         switch kind {
         case .stored: return [.stored(base), .stored(bench.add(shape, seed: 2))]
         case .lowRank: return [.stored(base), lowRank(.stored(bench.add(shape, seed: 2)))]
+        case .experts:
+            let update = LowRankReference(
+                a: bench.add([6, shape[1]]), b: bench.add([shape[0] + 1, 6]), rank: 2, scale: 0.5, isTransposed: false,
+                experts: ExpertFactors(count: 3, expert: 1, firstRow: 1))
+            return [.stored(base), .lowRank(.stored(bench.add(shape, seed: 2)), update)]
+        case .rescaledRows: return [.stored(base), rescaled(.rows)]
+        case .rescaledColumns: return [.stored(base), rescaled(.columns)]
         case .denseGroups: return try packed(.dense(.grid(grid)))
         case .denseRows: return try packed(.dense(.grid(Grid(bits: 4, granularity: .row))), shared: .dense(.grid(grid)))
         case .wholeGrid: return try packed(.dense(.grid(Grid(bits: 2, granularity: .tensor))))
@@ -54,6 +68,13 @@ import Work
         case .masked: return try packed(.mask, shared: .dense(.raw(.bf16)))
         case .aligned: return aligned([.stored(base), .stored(bench.add(shape, seed: 2))])
         case .alignedLowRank: return aligned([.stored(base), lowRank(.stored(bench.add(shape, seed: 2)))])
+        case .trainedRows:
+            // Rows of an adapter's tensor, in the order of another vocabulary.
+            var map = RowMap()
+            map.append(.stored(RowMap.SourceRow(source: 0, row: 0)))
+            map.append(.mean([RowMap.SourceRow(source: 0, row: 1), RowMap.SourceRow(source: 1, row: 0)]))
+            let matrices = [lowRank(.stored(bench.add(shape, seed: 2))), .stored(bench.add([1, shape[1]], seed: 3))]
+            return aligned([.stored(base), .aligned(matrices, AlignmentReference(rowLength: shape[1], map: map))])
         }
     }
 
@@ -95,7 +116,7 @@ import Work
             throw TesseraError(.internal, "not what was asked for")
         }
         let reads = try bench.merge(sources, shape: shape).notes.reads
-        #expect(reads.count { $0.lowerBound == update.a.offset } == 1)
+        #expect(reads.count { $0.lowerBound == update.a?.offset } == 1)
     }
 
     /// Kinds nest: a task vector on a matrix with an adapter, aligned.

@@ -34,7 +34,7 @@ enum StoreTensors {
             problems.add([TesseraError(.badData, problem, file: recipe.file, tensor: tensor, advice: advice)])
         }
         var tensors: [StoreTensor] = []
-        for name in base.checkpoint.tensorNames {
+        for name in base.tensorNames {
             guard let own = base.tensor(named: name) else { continue }
             if let scaled = base.scaledCodes(name) { complain(scaled.problem, name, advice: scaled.advice) }
             var sources = [own.source]
@@ -48,11 +48,11 @@ enum StoreTensors {
                     complain(
                         "has shape \(own.shape) in the base and \(found.shape) in \(model.reference)", name,
                         advice: "a task vector needs equal shapes; name the base that the model was fine-tuned from")
-                } else if found.source.dtype != own.source.dtype,
-                    !(found.source.dtype.isArithmetic && own.source.dtype.isArithmetic)
+                } else if found.dtype != own.dtype,
+                    !(found.dtype.isArithmetic && own.dtype.isArithmetic)
                 {
                     complain(
-                        "is \(own.source.dtype.rawValue) in the base and \(found.source.dtype.rawValue) in \(model.reference)",
+                        "is \(own.dtype.rawValue) in the base and \(found.dtype.rawValue) in \(model.reference)",
                         name,
                         advice: "a task vector needs types that can be subtracted")
                 }
@@ -60,11 +60,11 @@ enum StoreTensors {
             }
             tensors.append(
                 StoreTensor(
-                    name: name, dtype: own.source.dtype, shape: own.shape, sources: sources,
-                    isEncoded: own.source.dtype.isArithmetic && recipe.filter.takes(name, rank: own.shape.count)))
+                    name: name, dtype: own.dtype, shape: own.shape, sources: sources,
+                    isEncoded: own.dtype.isArithmetic && recipe.filter.takes(name, rank: own.shape.count)))
         }
         for model in models.map({ inputs.inputs[$0] }) {
-            for name in model.checkpoint.tensorNames where base.checkpoint.tensor(named: name) == nil {
+            for name in model.tensorNames where !base.has(name) {
                 complain(
                     "is in \(model.reference) but not in the base", name,
                     advice: "name the base that the model was fine-tuned from")

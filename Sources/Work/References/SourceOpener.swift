@@ -22,6 +22,8 @@ private struct SourceOpener {
         switch reference {
         case .stored(let stored): source = try stored.open(in: files)
         case .lowRank(let matrix, let update): source = try update.open(open(matrix), shape: matrix.shape, in: files)
+        case .rescaled(let matrix, let magnitudes):
+            source = try magnitudes.open(open(matrix), shape: matrix.shape, in: files)
         case .packed(let origin, let vector):
             source = try vector.open(on: open(origin), isOnMethodsBase: origin == base, in: files, kernels: kernels)
         case .aligned(let matrices, let alignment):

@@ -7,8 +7,10 @@ import Operators
 package indirect enum SourceReference: Sendable, Hashable, Codable {
     /// A tensor as it is stored in a file.
     case stored(StoredReference)
-    /// A matrix to which a low-rank update is added.
+    /// A tensor to which a low-rank update is added.
     case lowRank(SourceReference, LowRankReference)
+    /// A matrix whose vectors get other lengths.
+    case rescaled(SourceReference, MagnitudeReference)
     /// A tensor to which a task vector of a store is added.
     case packed(base: SourceReference, VectorReference)
     /// Rows of matrices, in the order of the output's vocabulary.
@@ -20,7 +22,7 @@ extension SourceReference {
     package var dtype: DType {
         switch self {
         case .stored(let stored): stored.dtype
-        case .lowRank(let matrix, _): matrix.dtype
+        case .lowRank(let matrix, _), .rescaled(let matrix, _): matrix.dtype
         case .packed(let base, _): base.dtype
         case .aligned: .f32
         }
@@ -30,7 +32,7 @@ extension SourceReference {
     var shape: [Int] {
         switch self {
         case .stored(let stored): stored.shape
-        case .lowRank(let matrix, _): matrix.shape
+        case .lowRank(let matrix, _), .rescaled(let matrix, _): matrix.shape
         case .packed(let base, _): base.shape
         case .aligned(_, let alignment): [alignment.map.rowCount, alignment.rowLength]
         }
@@ -46,6 +48,10 @@ extension SourceReference {
             matrix.renumberFiles(number)
             update.renumberFiles(number)
             self = .lowRank(matrix, update)
+        case .rescaled(var matrix, var magnitudes):
+            matrix.renumberFiles(number)
+            magnitudes.renumberFiles(number)
+            self = .rescaled(matrix, magnitudes)
         case .packed(var base, var vector):
             base.renumberFiles(number)
             vector.renumberFiles(number)
@@ -56,11 +62,11 @@ extension SourceReference {
         }
     }
 
-    /// Stored bytes of all tensors that the source is made of, except for the factors of low-rank updates.
+    /// Stored bytes of all tensors that the source is made of, except for the factors of adapters.
     var byteCount: Int {
         switch self {
         case .stored(let stored): stored.byteCount
-        case .lowRank(let matrix, _): matrix.byteCount
+        case .lowRank(let matrix, _), .rescaled(let matrix, _): matrix.byteCount
         case .packed(let base, let vector): base.byteCount + vector.byteCount
         case .aligned(let matrices, _): matrices.reduce(0) { $0 + $1.byteCount }
         }
@@ -71,16 +77,19 @@ extension SourceReference {
         switch self {
         case .stored: 0
         case .lowRank(let matrix, let update): matrix.operations + 2 * Double(update.rank) * Double(Shape.count(shape))
+        case .rescaled(let matrix, _): 2 * matrix.operations + 3 * Double(Shape.count(shape))
         case .packed(let base, _): base.operations
         case .aligned(let matrices, _): matrices.reduce(0) { $0 + $1.operations }
         }
     }
 
-    /// Bytes of memory of the open source, without the matrices of aligned rows, which several sources share.
+    /// Bytes of memory of the open source, without the matrices of aligned rows, which several sources share
+    /// (`TensorWork.nestedSources`).
     var memory: Int {
         switch self {
         case .stored: 0
         case .lowRank(let matrix, let update): matrix.memory + update.memory
+        case .rescaled(let matrix, let magnitudes): matrix.memory + magnitudes.memory
         case .packed(let base, _): base.memory
         case .aligned(_, let alignment): alignment.memory
         }

@@ -1,0 +1,57 @@
+import Checkpoints
+import Core
+import Operators
+import Work
+
+/// What an adapter does to one tensor of a model. A tensor may undergo several changes, in this order.
+enum AdapterChange {
+    /// The tensor was trained whole.
+    case replaced(TensorEntry)
+    /// Factors are multiplied and added; `a` is `nil` where `b` updates a bias.
+    case lowRank(a: TensorEntry?, b: TensorEntry, rank: Int, scale: Double, isTransposed: Bool, experts: ExpertFactors?)
+    /// The tensor's vectors get other lengths.
+    case rescaled(TensorEntry, axis: RescaledMatrix.Axis)
+    /// Rows were trained: row `i` of the entry is row `indices[i]` of the tensor.
+    case rows(TensorEntry, indices: [Int])
+
+    /// - Parameter file: the adapter's.
+    func applied(to tensor: InputTensor, file: Int) -> InputTensor {
+        var changed = tensor
+        switch self {
+        case .replaced(let entry):
+            changed.source = .stored(StoredReference(entry, inFile: file))
+            changed.shape = entry.shape
+            changed.dtype = entry.dtype
+        case .lowRank(let a, let b, let rank, let scale, let isTransposed, let experts):
+            changed.source = .lowRank(
+                tensor.source,
+                LowRankReference(
+                    a: a.map { StoredReference($0, inFile: file) }, b: StoredReference(b, inFile: file), rank: rank, scale: scale,
+                    isTransposed: isTransposed, experts: experts))
+        case .rescaled(let magnitudes, let axis):
+            changed.source = .rescaled(
+                tensor.source, MagnitudeReference(StoredReference(magnitudes, inFile: file), axis: axis))
+        case .rows(let entry, let indices):
+            let trained = Dictionary(zip(indices, indices.indices), uniquingKeysWith: { first, _ in first })
+            var map = RowMap(), next = 0
+            for row in trained.keys.sorted() {
+                map.append(.stored(RowMap.SourceRow(source: 0, row: next)), count: row - next)
+                map.append(.stored(RowMap.SourceRow(source: 1, row: trained[row] ?? 0)))
+                next = row + 1
+            }
+            map.append(.stored(RowMap.SourceRow(source: 0, row: next)), count: tensor.shape[0] - next)
+            changed.source = .aligned(
+                [tensor.source, .stored(StoredReference(entry, inFile: file))],
+                AlignmentReference(rowLength: max(1, tensor.shape.dropFirst().reduce(1, *)), map: map))
+        }
+        return changed
+    }
+}
+
+/// A tensor as a model has it.
+struct InputTensor {
+    var source: SourceReference
+    var shape: [Int]
+    /// The type that it is stored in. Rows that an adapter replaces are read as float32.
+    var dtype: DType
+}
