@@ -30,9 +30,11 @@ package enum Planner {
         try throwIfStrict()
         let inputs = try InputSet.open(recipe, request: request, problems: parameters.problems())
         try request.check(inputs.planned)
+        let quantized = Quantization.problems(recipe, method: method, inputs: inputs)
+        guard quantized.isEmpty else { throw Problems(quantized) }
         var list = OutputTensorList(recipe: recipe, method: method, inputs: inputs)
         let specs = try list.specs()
-        warnings += parameters.uselessFilters(specs)
+        warnings += parameters.uselessFilters(specs) + ModelDifferences.warnings(recipe, inputs: inputs)
         try throwIfStrict()
         let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs, files: request.files).plan()
         let planner = TensorPlanner(
@@ -59,8 +61,8 @@ package enum Planner {
         return try Plan(
             recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
-            sidecars: sidecars.files,
-            remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + remarks + sidecars.remarks
+            sidecars: sidecars.files, leftOut: sidecars.leftOut,
+            remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + list.remarks + remarks + sidecars.remarks
                 + MergekitDifferences.remarks(recipe: recipe, tensors: tensors))
     }
 
