@@ -37,12 +37,43 @@ package struct Checkpoint: Sendable {
         }
         if try files.exists("\(path)/\(indexName)") {
             let index = try WeightMap(path: "\(path)/\(indexName)", files: files)
+            let present = Set(try files.list(path)), missing = index.fileNames.filter { !present.contains($0) }
+            guard missing.isEmpty else { throw missingParts(missing.sortedByBytes(), in: path) }
             return try Checkpoint(directory: path, fileNames: index.fileNames, index: index, files: files)
         }
         if try files.exists("\(path)/\(singlePartName)") {
             return try Checkpoint(directory: path, fileNames: [singlePartName], index: nil, files: files)
         }
+        if let names = try numberedParts(in: path, files) {
+            return try Checkpoint(directory: path, fileNames: names, index: nil, files: files)
+        }
         throw try noParts(in: path, files)
+    }
+
+    /// The parts of a checkpoint without an index, by their numbering: `NAME-00001-of-00003.safetensors`.
+    ///
+    /// - Returns: `nil` when there are none, or those of several checkpoints.
+    /// - Throws: `inputMissing` naming the parts that are not there.
+    private static func numberedParts(in path: String, _ files: any InputFiles) throws(TesseraError) -> [String]? {
+        let pattern = /(.+)-([0-9]{5})-of-([0-9]{5})\.safetensors/
+        let numbered = try files.list(path).compactMap { name in name.wholeMatch(of: pattern).map { (name, $0.output) } }
+        let sets = Set(numbered.map { "\($0.1.1)/\($0.1.3)" })
+        guard sets.count == 1, let (_, first) = numbered.first, let count = Int(first.3), count > 0 else { return nil }
+        let found = Set(numbered.map(\.0))
+        let names = (1...count).map { number in
+            let digits = "\(number)"
+            return "\(first.1)-\(String(repeating: "0", count: 5 - digits.count))\(digits)-of-\(first.3).safetensors"
+        }
+        let missing = names.filter { !found.contains($0) }
+        guard missing.isEmpty else { throw missingParts(missing, in: path) }
+        return names
+    }
+
+    private static func missingParts(_ names: [String], in path: String) -> TesseraError {
+        let rest = names.count > 1 ? " and \(names.count - 1) more" : ""
+        return TesseraError(
+            .inputMissing, "this part of the checkpoint\(rest) is missing", file: "\(path)/\(names.first ?? "")",
+            advice: "download \(names.count > 1 ? "them" : "it"), or the whole model again")
     }
 
     private init(
@@ -91,6 +122,11 @@ package struct Checkpoint: Sendable {
 
     private static func noParts(in path: String, _ files: any InputFiles) throws(TesseraError) -> TesseraError {
         let names = try files.list(path)
+        if let name = names.first(where: { $0.hasSuffix(".incomplete") || $0.hasSuffix(".part") || $0.hasSuffix(".aria2") }) {
+            return TesseraError(
+                .inputMissing, "its download was not finished: there is \(name), but no safetensors checkpoint", file: path,
+                advice: "finish the download")
+        }
         if names.contains(where: { $0.hasPrefix("pytorch_model") && $0.hasSuffix(".bin") }) {
             return TesseraError(
                 .badData, "is a PyTorch checkpoint: pickle files can run code; only safetensors is read", file: path,
@@ -114,7 +150,9 @@ private struct WeightMap {
 
     init(path: String, files: any InputFiles) throws(TesseraError) {
         self.path = path
-        var scanner = JSONScanner(try files.read(path, maxBytes: Checkpoint.smallFileLimit), file: path)
+        let bytes = try files.read(path, maxBytes: Checkpoint.smallFileLimit)
+        try BrokenDownload.check(bytes, isText: true, file: path)
+        var scanner = JSONScanner(bytes, file: path)
         var fileNames: [String] = [], positions: [ExactText: Int] = [:], entries: [(tensor: ExactText, part: Int)] = []
         try scanner.object { scanner, key throws(TesseraError) in
             guard key == "weight_map" else {

@@ -54,11 +54,12 @@ package struct SafetensorsHeader: Sendable, Hashable {
             throw TesseraError(
                 .badData, "has \(file.size) bytes; a file may have at most \(SizeLimit.file)", file: path)
         }
+        let beginning = try file.bytes(0..<min(file.size, BrokenDownload.prefixBytes))
+        try BrokenDownload.check(beginning, isText: false, file: path)
         guard file.size >= prefixBytes else {
             throw TesseraError(.badData, "is not a safetensors file: \(file.size) bytes is too short for a header", file: path)
         }
-        let prefix = try file.bytes(0..<prefixBytes)
-        let length = prefix.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        let length = beginning.prefix(prefixBytes).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
         guard length <= UInt64(jsonLimit) else {
             throw TesseraError(
                 .badData, "the header length is \(length) bytes; safetensors allows at most \(jsonLimit)", file: path,

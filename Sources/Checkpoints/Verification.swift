@@ -175,7 +175,7 @@ package struct Verification: Sendable {
     /// Some readers would load parts that the manifest does not list.
     private func checkNames() throws(TesseraError) -> [VerifyReport.Finding] {
         let known = Set(manifest.parts.map(\.file) + manifest.files.map(\.file)).union(Manifest.unlistedFiles)
-        return try files.list(directory).filter { !known.contains($0) }
+        return try files.below(directory).filter { !known.contains($0) }
             .map { .init(kind: .extra, file: $0, message: "is not in the manifest") }
     }
 

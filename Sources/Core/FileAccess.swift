@@ -148,6 +148,28 @@ package func listDirectory(_ path: String) throws(TesseraError) -> [String] {
     return names.sortedByBytes()
 }
 
+/// The paths of all files below a directory, relative to it, sorted by their bytes. Links are files.
+package func filesBelow(_ path: String) throws(TesseraError) -> [String] { try entries(below: path).files.sortedByBytes() }
+
+/// The paths of all folders below a directory, relative to it, the innermost first. Links are no folders.
+func foldersBelow(_ path: String) throws(TesseraError) -> [String] { try entries(below: path).folders.sortedByBytes().reversed() }
+
+private func entries(below path: String) throws(TesseraError) -> (files: [String], folders: [String]) {
+    var files: [String] = [], folders: [String] = [], next = [""]
+    while let folder = next.popLast() {
+        for entry in try listDirectory("\(path)/\(folder)") {
+            var status = stat()
+            guard lstat("\(path)/\(folder)\(entry)", &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
+                files.append(folder + entry)
+                continue
+            }
+            folders.append(folder + entry)
+            next.append("\(folder)\(entry)/")
+        }
+    }
+    return (files, folders)
+}
+
 /// The kind of file system that a file is on.
 enum FileSystem {
     case local

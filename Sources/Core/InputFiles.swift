@@ -53,6 +53,25 @@ extension InputFiles {
 
     package func isDirectory(_ path: String) throws(TesseraError) -> Bool { try status(of: path)?.kind == .directory }
 
+    /// The paths of all files below a directory, relative to it, sorted by their bytes.
+    ///
+    /// - Throws: `badData` for folders nested more than 32 deep, as links in a circle are, and what listing throws.
+    package func below(_ directory: String) throws(TesseraError) -> [String] {
+        var found: [String] = [], next = [(folder: "", depth: 0)]
+        while let (folder, depth) = next.popLast() {
+            guard depth <= 32 else { throw TesseraError(.badData, "has folders nested more than 32 deep", file: directory) }
+            for name in try list(folder.isEmpty ? directory : FilePath.join(directory, folder)) {
+                let path = folder.isEmpty ? name : "\(folder)/\(name)"
+                if try isDirectory(FilePath.join(directory, path)) {
+                    next.append((path, depth + 1))
+                } else {
+                    found.append(path)
+                }
+            }
+        }
+        return found.sortedByBytes()
+    }
+
     /// The whole file.
     ///
     /// - Throws: `badData` when it is larger than `maxBytes`, and what `open` and reading throw.

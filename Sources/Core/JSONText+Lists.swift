@@ -25,6 +25,11 @@ extension JSONText {
         (try? list(at: path, opening: "["))?.children.map { String(decoding: bytes[$0.value], as: UTF8.self) }
     }
 
+    /// The members of the object at `path`; `nil` if there is no object.
+    package func members(_ path: [String]) -> [Child]? {
+        (try? list(at: path, opening: "{"))?.children.map { Child(key: $0.key, value: Array(bytes[$0.value])) }
+    }
+
     /// Replaces the value at `path`, if it exists.
     ///
     /// - Returns: whether the value existed.

@@ -9,6 +9,7 @@ package struct JSONText: Sendable, Hashable {
     package init(_ bytes: [UInt8], file: String? = nil) throws(TesseraError) {
         self.bytes = bytes
         self.file = file
+        try BrokenDownload.check(bytes, isText: true, file: file)
         var scanner = JSONScanner(bytes, file: file)
         try scanner.object { scanner, _ throws(TesseraError) in try scanner.value() }
         scanner.skipSpace()

@@ -76,7 +76,7 @@ package struct DirectoryCalls: Sendable {
     package var rename: @Sendable (String, String) -> Int32
     /// Exchanges the names of two directories in one step; returns 0 or an error number.
     package var exchange: @Sendable (String, String) -> Int32
-    /// Removes a directory of plain files; what cannot be removed stays.
+    /// Removes a directory of plain files and folders of such; what cannot be removed stays.
     package var remove: @Sendable (String) -> Void
 
     package static let system = DirectoryCalls(
@@ -87,7 +87,8 @@ package struct DirectoryCalls: Sendable {
         rename: { rename_noreplace($0, $1) == 0 ? 0 : errno },
         exchange: { rename_exchange($0, $1) == 0 ? 0 : errno },
         remove: { directory in
-            for name in (try? listDirectory(directory)) ?? [] { unlink("\(directory)/\(name)") }
+            for name in (try? filesBelow(directory)) ?? [] { unlink("\(directory)/\(name)") }
+            for name in (try? foldersBelow(directory)) ?? [] { rmdir("\(directory)/\(name)") }
             rmdir(directory)
         })
 }
@@ -152,10 +153,15 @@ private final class LocalOutput: OutputTransaction {
     }
 
     func putFile(_ name: String, _ bytes: [UInt8]) throws(TesseraError) {
+        var folder = directory
+        for step in name.split(separator: "/").dropLast() {
+            folder += "/\(step)"
+            guard mkdir(folder, 0o777) == 0 || errno == EEXIST else { throw .system(errno, "create", folder) }
+        }
         try writeFile("\(directory)/\(name)", bytes, sync: true)
     }
 
-    func fileNames() throws(TesseraError) -> [String] { try listDirectory(directory) }
+    func fileNames() throws(TesseraError) -> [String] { try filesBelow(directory) }
 
     func open(_ name: String) throws(TesseraError) -> any ByteSource {
         PreadSource(try ReadableFile("\(directory)/\(name)"))
@@ -169,6 +175,7 @@ private final class LocalOutput: OutputTransaction {
         }
         do throws(TesseraError) {
             for part in parts { try part.sync() }
+            for folder in try foldersBelow(directory) { try calls.sync("\(directory)/\(folder)") }
             try calls.sync(directory)
             try giveName()
         } catch {

@@ -8,7 +8,7 @@ struct OutputTensorList {
     let recipe: Recipe
     let method: any MergeMethod.Type
     let inputs: InputSet
-    private var problems: [TesseraError] = []
+    private(set) var problems: [TesseraError] = []
 
     init(recipe: Recipe, method: any MergeMethod.Type, inputs: InputSet) {
         self.recipe = recipe
@@ -17,7 +17,7 @@ struct OutputTensorList {
     }
 
     /// A slice with its models found.
-    private struct Slice {
+    struct Slice {
         struct Source {
             let model: Int
             let layers: Range<Int>?
@@ -46,7 +46,9 @@ struct OutputTensorList {
 
     /// Where the recipe chooses the layers, by the text before their number: for each layer of the output, that of its first
     /// source.
-    private(set) var layerOrigins: [ExactText: [LayerOrigin]] = [:]
+    var layerOrigins: [ExactText: [LayerOrigin]] = [:]
+    /// What the user should know about the layers.
+    var remarks: [String] = []
 
     /// The tensors in byte order of their names, the order in which they are packed into parts.
     ///
@@ -68,7 +70,7 @@ struct OutputTensorList {
         return specs.sorted { $0.name.precedesInBytes($1.name) }
     }
 
-    private mutating func complain(_ problem: String, line: Int, advice: String? = nil) {
+    mutating func complain(_ problem: String, line: Int, advice: String? = nil) {
         problems.append(TesseraError(.badData, problem, file: recipe.file, line: line, advice: advice))
     }
 
@@ -176,75 +178,5 @@ struct OutputTensorList {
                 },
                 base: slice.base, scopes: slice.scopes, position: layers.position(of: name))
         }
-    }
-
-    /// Layers one on top of the other. What lies before the first layer comes from the first slice's models, what lies behind
-    /// from the last's.
-    private mutating func stacked(_ slices: [Slice], names: [String], line: Int) -> [OutputTensorSpec] {
-        let prefixes = LayerStacks(names: names).counts.keys.sorted()
-        guard let prefix = prefixes.first, prefixes.count == 1 else {
-            complain(
-                prefixes.isEmpty
-                    ? "the models have no numbered layers to slice"
-                    : "the models have several stacks of layers: \(prefixes.map(\.string).joined(separator: ", "))", line: line,
-                advice: prefixes.isEmpty ? "use 'models:'" : "use 'modules:', with slices in each module")
-            return []
-        }
-        var specs: [OutputTensorSpec] = []
-        var origins: [LayerOrigin] = []
-        for slice in slices {
-            let count = slice.sources.first?.layers?.count ?? 0
-            let rests = layerTensors(of: slice, prefix: prefix)
-            for k in 0..<count {
-                for rest in rests {
-                    specs.append(
-                        OutputTensorSpec(
-                            slice: slice.number, name: "\(prefix).\(origins.count + k).\(rest)",
-                            sources: slice.sources.map { source in
-                                let name = "\(prefix).\((source.layers?.lowerBound ?? 0) + k).\(rest)"
-                                return OutputTensorSpec.Source(
-                                    model: source.model, name: name, parameters: source.parameters, line: source.line)
-                            },
-                            base: slice.base, scopes: slice.scopes, position: LayerStacks.position(of: k, in: count)))
-                }
-            }
-            if let first = slice.sources.first, let layers = first.layers {
-                origins += layers.map { LayerOrigin(model: first.model, layer: $0) }
-            }
-        }
-        layerOrigins[prefix] = origins
-        for name in names where TensorName(name).layer == nil {
-            guard let slice = TensorName(name).standsBeforeLayers ? slices.first : slices.last else { continue }
-            let has = slice.sources.contains { inputs.inputs[$0.model].has(name) }
-            guard has else { continue }
-            specs.append(
-                OutputTensorSpec(
-                    slice: slice.number, name: name,
-                    sources: slice.sources.map {
-                        OutputTensorSpec.Source(model: $0.model, name: name, parameters: $0.parameters, line: $0.line)
-                    },
-                    base: slice.base, scopes: slice.scopes, position: 0))
-        }
-        return specs
-    }
-
-    /// The names behind the layer's number, over the layers that the slice takes; complains about layers that are not there.
-    private mutating func layerTensors(of slice: Slice, prefix: ExactText) -> [String] {
-        var rests: Set<ExactText> = []
-        for source in slice.sources {
-            let input = inputs.inputs[source.model], count = input.layers.counts[prefix] ?? 0
-            guard let layers = source.layers, layers.upperBound <= count else {
-                complain(
-                    "'\(input.reference)' has \(count) layers; the recipe asks for "
-                        + "[\(source.layers?.lowerBound ?? 0), \(source.layers?.upperBound ?? 0)]",
-                    line: source.line, advice: "END is exclusive and must be at most \(count)")
-                continue
-            }
-            for name in input.tensorNames {
-                guard let layer = TensorName(name).layer, layer.prefix == prefix, layers.contains(layer.index) else { continue }
-                rests.insert(ExactText(String(Substring(name.utf8.dropFirst("\(prefix).\(layer.index).".utf8.count)))))
-            }
-        }
-        return rests.sorted().map(\.string)
     }
 }

@@ -113,6 +113,8 @@ package struct Plan: Sendable {
     package let stages: [[PlannedShard]]
     /// The files that go beside the weights, such as config.json and the tokenizer's.
     package let sidecars: [SidecarFile]
+    /// What the primary model has beside its weights and the output does not get.
+    package let leftOut: [LeftOutFile]
     /// What the user should know before the work begins.
     package let remarks: [String]
     /// Bytes that the sources are read in all passes together.
@@ -149,7 +151,7 @@ package struct Plan: Sendable {
 
     init(
         recipeText: String, recipeName: String, method: String, inputs: [PlannedInput], layout: CheckpointLayout,
-        stages: [[PlannedShard]], sidecars: [SidecarFile], remarks: [String],
+        stages: [[PlannedShard]], sidecars: [SidecarFile], leftOut: [LeftOutFile] = [], remarks: [String],
         reused: [ReusedPart] = [], derived: [DerivedFile] = [], hasMoreStages: Bool = false
     ) throws(TesseraError) {
         self.recipeText = recipeText
@@ -162,6 +164,7 @@ package struct Plan: Sendable {
         self.layout = layout
         self.stages = stages
         self.sidecars = sidecars
+        self.leftOut = leftOut
         self.remarks = remarks
         var bytesRead = 0, estimates = stages.map { $0.map { _ in ShardEstimate() } }
         for (stage, shards) in stages.enumerated() {

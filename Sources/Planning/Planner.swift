@@ -44,9 +44,11 @@ package enum Planner {
         }
         try throwIfStrict()
         let inputs = try InputSet.open(recipe, request: request, problems: parameters.problems())
+        let quantized = Quantization.problems(recipe, method: method, inputs: inputs)
+        guard quantized.isEmpty else { throw Problems(quantized) }
         var list = OutputTensorList(recipe: recipe, method: method, inputs: inputs)
         let specs = try list.specs()
-        warnings += parameters.uselessFilters(specs)
+        warnings += parameters.uselessFilters(specs) + ModelDifferences.warnings(recipe, inputs: inputs)
         try throwIfStrict()
         let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs, files: request.files).plan()
         let planner = TensorPlanner(
@@ -64,8 +66,9 @@ package enum Planner {
         return try Plan(
             recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
-            sidecars: sidecars.files,
-            remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + remarks + sidecars.remarks + differences)
+            sidecars: sidecars.files, leftOut: sidecars.leftOut,
+            remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + list.remarks + remarks + sidecars.remarks
+                + differences)
     }
 
     private static func floatingType(of tensors: [PlannedTensor]) -> DType? {

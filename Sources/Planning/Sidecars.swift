@@ -19,20 +19,22 @@ struct Sidecars {
 
     private var primary: Checkpoint { inputs.primary.checkpoint }
 
-    /// What is copied as it is, when the primary has it, beside the tokenizer's files.
-    private static let copiedNames = [
+    /// Copied even from beside a lone file of weights, and before any other.
+    private static let firstNames = [
         "generation_config.json", "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
     ]
 
-    /// - Returns: the files, and what the user should know of them.
+    /// - Returns: the files, those of the primary that are left out, and what the user should know of them.
     /// - Throws: `notAllowed` for a file that is a link to somewhere outside the roots, `badData` for one that cannot be changed
     ///   as it must.
-    func make() throws(TesseraError) -> (files: [SidecarFile], remarks: [String]) {
+    func make() throws(TesseraError) -> (files: [SidecarFile], leftOut: [LeftOutFile], remarks: [String]) {
         let (config, configRemarks) = config()
         var files = config.map { [SidecarFile(name: Checkpoint.configName, bytes: $0)] } ?? []
-        for name in Self.copiedNames where try roots.files.exists("\(primary.directory)/\(name)") {
-            files.append(SidecarFile(name: name, copyOf: "\(primary.directory)/\(name)"))
-        }
+        let companions = try CompanionFiles(of: inputs.primary, in: roots.files)
+        var copied: [String] = []
+        for name in Self.firstNames where try roots.files.exists("\(primary.directory)/\(name)") { copied.append(name) }
+        copied += companions.copied.filter { !Self.firstNames.contains($0) }
+        files += copied.map { SidecarFile(name: $0, copyOf: "\(primary.directory)/\($0)") }
         let tokenizer = try tokenizerFiles()
         files += tokenizer.files
         for file in files {
@@ -42,7 +44,7 @@ struct Sidecars {
         files.append(SidecarFile(name: "recipe.yml", bytes: Array(recipe.text.utf8)))
         let card = ModelCard(recipe: recipe, repositories: inputs.inputs.compactMap(\.repository))
         files.append(SidecarFile(name: "README.md", bytes: Array(card.text.utf8)))
-        return (files, configRemarks + tokenizer.remarks)
+        return (files, companions.leftOut, configRemarks + companions.remarks + tokenizer.remarks)
     }
 
     private func tokenizerFiles() throws(TesseraError) -> (files: [SidecarFile], remarks: [String]) {
@@ -52,31 +54,17 @@ struct Sidecars {
                 setting.value, directories: inputs.inputs.map(\.tokenizerDirectory), in: roots.files)
         }
         let directory = vocabulary.map(\.primaryDirectory).flatMap { $0.isEmpty ? nil : $0 } ?? inputs.primary.tokenizerDirectory
+        // A lone file of weights lies among files of any kind.
+        let isModel = primary.config != nil || directory != primary.directory
+        let others = isModel ? try roots.files.list(directory).filter { ModelFiles.kind(of: $0) == .tokenizer } : []
         return try TokenizerFiles(
-            directory: directory, changes: vocabulary?.changes ?? TokenizerChanges(), template: template, in: roots.files
+            directory: directory, others: others, changes: vocabulary?.changes ?? TokenizerChanges(), template: template,
+            in: roots.files
         ).make()
     }
 
     // MARK: config.json
 
-    /// What kind of layer each is, where a config lists them one by one.
-    private static let layerTypesKey = "layer_types"
-
-    /// The entries of the models' own lists; `nil` unless each has one that is long enough.
-    private func layerTypes(_ origins: [OutputTensorList.LayerOrigin], at path: [String]) -> [String]? {
-        var lists: [Int: [String]] = [:]
-        for model in Set(origins.map(\.model)) {
-            guard let list = inputs.inputs[model].checkpoint.config?.elements(path) else { return nil }
-            lists[model] = list
-        }
-        let types = origins.compactMap { origin in
-            lists[origin.model].flatMap { $0.indices.contains(origin.layer) ? $0[origin.layer] : nil }
-        }
-        return types.count == origins.count ? types : nil
-    }
-
-    /// What configs call the number of layers; a model of several parts has it in the part's own section.
-    private static let layerCountKeys = ["num_hidden_layers", "n_layer", "n_layers", "num_layers"]
     private static let tieKey = "tie_word_embeddings"
 
     /// The primary's config with the output's dtype under whichever of its two names the config uses, number of layers and rows,
@@ -88,15 +76,7 @@ struct Sidecars {
             let keys = ["dtype", "torch_dtype"].filter { config.has([$0]) }
             for key in keys.isEmpty ? ["torch_dtype"] : keys { config.set(key, to: name) }
         }
-        if let origins = layerOrigins.values.first, layerOrigins.count == 1 {
-            let paths = Self.layerCountKeys.flatMap { [[$0], ["text_config", $0]] }
-            for path in paths where config.integer(path) != nil { config.replace(path, withJSON: "\(origins.count)") }
-            for path in [[Self.layerTypesKey], ["text_config", Self.layerTypesKey]] {
-                if let types = layerTypes(origins, at: path) {
-                    config.replace(path, withJSON: "[\(types.joined(separator: ", "))]")
-                }
-            }
-        }
+        remarks += ConfigLayers(inputs: inputs, primary: inputs.base ?? 0, origins: layerOrigins).follow(in: &config)
         if let vocabulary {
             vocabulary.resize(&config)
         } else if let rows = inputs.primary.adapter?.rowCount, let key = VocabularyModel.sizeKey(in: config) {

@@ -62,22 +62,25 @@ struct TensorPlanner {
     func plan(_ specs: [OutputTensorSpec]) throws -> (tensors: [PlannedTensor], remarks: [String]) {
         var tensors: [PlannedTensor] = []
         var problems = ProblemList(file: recipe.file)
-        var incomplete: [String] = []
+        var incomplete: [(name: String, outcome: String)] = []
         var resolution = ParameterResolution(recipe: recipe, method: method, inputs: inputs)
         var outputs = KnownOutputs()
         for spec in specs {
             do throws(Problems) {
                 let found = try find(spec)
-                if found.sources.count < spec.sources.count { incomplete.append(spec.name) }
+                if found.isIncomplete { incomplete.append((spec.name, found.outcome)) }
                 if let method = found.method { tensors.append(try plan(found, by: method, &resolution, &outputs)) }
             } catch {
                 problems.add(error.all)
             }
         }
         try problems.throwIfAny()
-        guard let first = incomplete.first else { return (tensors, []) }
-        let rest = incomplete.count > 1 ? " and \(incomplete.count - 1) more" : ""
-        return (tensors, ["not every model has \(first)\(rest); merged from the models that do"])
+        let remarks = ["merged from the models that do", "taken from the base", "left out"].compactMap { outcome in
+            let names = incomplete.filter { $0.outcome == outcome }.map(\.name)
+            let rest = names.count > 1 ? " and \(names.count - 1) more" : ""
+            return names.first.map { "not every model has \($0)\(rest); \(outcome)" }
+        }
+        return (tensors, remarks)
     }
 
     /// What there is of a spec.
@@ -87,9 +90,16 @@ struct TensorPlanner {
         let tensors: [InputTensor]
         /// What merges them; `nil` when the tensor is left out.
         let method: (any MergeMethod.Type)?
+        /// Whether some models lack the tensor.
+        var isIncomplete = false
+        /// Whether only the base's is taken.
+        var isBaseAlone = false
 
         var sources: [SourceReference] { tensors.map(\.source) }
         var shapes: [[Int]] { tensors.map(\.shape) }
+        var outcome: String {
+            method == nil ? "left out" : isBaseAlone ? "taken from the base" : "merged from the models that do"
+        }
     }
 
     /// Looks the sources up.
@@ -114,26 +124,44 @@ struct TensorPlanner {
             slice: spec.slice, name: spec.name, sources: present, base: base, scopes: spec.scopes, position: spec.position)
         var method: (any MergeMethod.Type)? = self.method
         if !lacking.isEmpty {
-            guard TensorName(spec.name).isOptional, let substitute = substitute(for: reduced) else {
+            let choice = recipe.missing(spec.name, at: spec.position)
+            guard let substitute = substitute(for: reduced, as: choice) else {
                 throw problem(
                     spec.name,
-                    "missing in \(list(lacking)), present in \(found.count) of \(spec.sources.count) models",
-                    advice: "merge models with the same architecture")
+                    "missing in \(list(lacking)), present in \(found.count) of \(spec.sources.count) models"
+                        + (choice == .base ? "; the base is not one of them" : ""),
+                    advice: choice == nil
+                        ? "merge models with the same architecture, or say 'missing: base', 'present' or 'omit'"
+                        : "say 'missing: present' or 'omit' for it, or merge models that have it")
             }
             method = substitute.method
             if substitute.isBaseAlone, let base {
                 let alone = OutputTensorSpec(
                     slice: spec.slice, name: spec.name, sources: [present[base]], base: nil, scopes: spec.scopes,
                     position: spec.position)
-                return Found(spec: alone, tensors: [found[base]], method: method)
+                return Found(spec: alone, tensors: [found[base]], method: method, isIncomplete: true, isBaseAlone: true)
             }
         }
-        return Found(spec: reduced, tensors: found, method: method)
+        return Found(spec: reduced, tensors: found, method: method, isIncomplete: !lacking.isEmpty)
     }
 
-    /// What is done with an optional tensor that some models lack: by the method if its contract still holds, else as the method
-    /// says.
-    private func substitute(for spec: OutputTensorSpec) -> (method: (any MergeMethod.Type)?, isBaseAlone: Bool)? {
+    /// What is done with a tensor that some models lack, as the recipe says. Where it says nothing, optional tensors are merged
+    /// from the models that have them.
+    ///
+    /// - Returns: `nil` when the recipe is refused.
+    private func substitute(
+        for spec: OutputTensorSpec, as choice: MissingTensors?
+    ) -> (method: (any MergeMethod.Type)?, isBaseAlone: Bool)? {
+        switch choice ?? (TensorName(spec.name).isOptional ? .present : .refuse) {
+        case .refuse: nil
+        case .omit: (nil, false)
+        case .base: spec.base == nil ? nil : (Passthrough.self, true)
+        case .present: merged(spec) ?? (choice == nil || spec.sources.count != 1 ? nil : (Passthrough.self, false))
+        }
+    }
+
+    /// By the method if its contract still holds, else as the method says.
+    private func merged(_ spec: OutputTensorSpec) -> (method: (any MergeMethod.Type)?, isBaseAlone: Bool)? {
         let hasBase = spec.base != nil, contract = method.inputs
         let models = spec.sources.count - (contract.givesBaseARole && hasBase ? 1 : 0)
         if contract.models.contains(models), contract.base != .required || hasBase { return (method, false) }

@@ -25,7 +25,7 @@ struct MergeKeys {
 
     private mutating func resolve(_ mapping: Node.Mapping) -> Node.Mapping? {
         var own: [(Node, Node)] = [], merged: [(Node, Node)] = []
-        for (key, value) in mapping {
+        for (key, value) in mapping where !RepeatedKeys.isIgnored(key) {
             guard let value = resolve(value) else { return nil }
             guard key.isMergeKey else {
                 own.append((key, value))
@@ -49,6 +49,6 @@ struct MergeKeys {
 extension Node {
     fileprivate var isMergeKey: Bool {
         guard case .scalar(let scalar) = self else { return false }
-        return scalar.string == "<<" && (scalar.style == .plain || scalar.style == .any)
+        return scalar.string.hasPrefix("<<") && (scalar.style == .plain || scalar.style == .any)
     }
 }

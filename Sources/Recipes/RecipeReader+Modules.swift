@@ -91,7 +91,7 @@ extension RecipeReader {
                 advice: "give every source of the slice the same number of layers")
         }
         return Recipe.Slice(
-            sources: sources, baseModel: mapping["base_model"].flatMap { readReference($0) },
+            sources: sources, baseModel: mapping["base_model"].flatMap { $0.isNull ? nil : readReference($0) },
             parameters: readParameters(mapping["parameters"]), line: node.line)
     }
 
@@ -126,7 +126,7 @@ extension RecipeReader {
             return nil
         }
         let bounds = list.compactMap { $0.scalarValue?.asDouble }.compactMap { Int(exactly: $0) }
-        guard bounds.count == 2, bounds[0] >= 0, bounds[1] > bounds[0] else {
+        guard bounds.count == 2, bounds[0] >= 0, bounds[1] >= bounds[0] else {
             complain("'layer_range' is not a valid range of layers", at: node.line, advice: advice)
             return nil
         }

@@ -34,7 +34,8 @@ struct RecipeReader {
 
     // MARK: YAML
 
-    private func compose() throws(Problems) -> Node.Mapping {
+    private mutating func compose() throws(Problems) -> Node.Mapping {
+        let file = file
         func problem(_ text: String, line: Int?, advice: String) -> Problems {
             Problems([TesseraError(.badData, text, file: file, line: line, advice: advice)])
         }
@@ -45,10 +46,12 @@ struct RecipeReader {
         }
         var documents: [Node] = []
         do {
-            var sequence = try Yams.compose_all(yaml: text)
-            while let document = sequence.next() { documents.append(document) }
-            // The sequence ends at an error without throwing.
-            if let error = sequence.error { throw error }
+            documents = try RepeatedKeys.compose(text) { key, line in
+                warnings.append(
+                    TesseraError(
+                        .badData, "the key '\(key)' occurs twice; the last one counts", file: file, line: line,
+                        advice: "keep one of them"))
+            }
         } catch YamlError.scanner(_, let what, let mark, _), YamlError.parser(_, let what, let mark, _), YamlError.composer(
             _, let what, let mark, _)
         {
@@ -60,8 +63,7 @@ struct RecipeReader {
             throw problem("is not valid YAML: \(what)", line: mark.line, advice: advice)
         } catch YamlError.duplicatedKeysInMapping(let keys, let context) {
             let names = keys.joined(separator: ", ")
-            let line = secondLine(of: keys.first ?? "", from: context.mark.line) ?? context.mark.line
-            throw problem("the key '\(names)' occurs twice", line: line, advice: "keep one of them")
+            throw problem("the key '\(names)' occurs twice", line: context.mark.line, advice: "keep one of them")
         } catch {
             throw problem("is not valid YAML: \(error)", line: nil, advice: "write 'key: value' lines")
         }
@@ -86,17 +88,10 @@ struct RecipeReader {
         return mapping
     }
 
-    /// The line of the second occurrence of a key, found by text search. The parser reports only where the map begins.
-    private func secondLine(of key: String, from first: Int) -> Int? {
-        let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
-        return lines.indices.dropFirst(first - 1)
-            .filter { lines[$0].trimmingPrefix { " -\"'{".contains($0) }.hasPrefix(key) }.dropFirst().first.map { $0 + 1 }
-    }
-
     // MARK: The recipe
 
     private mutating func readRecipe(_ root: Node.Mapping) -> Recipe? {
-        checkKeys(of: root, known: Self.topLevelKeys + Self.tokenizerKeys, place: "a recipe")
+        checkKeys(of: root, known: Self.topLevelKeys + Self.tokenizerKeys + [Self.missingKey], place: "a recipe")
         var method: Located<String>?
         if let node = root["merge_method"] {
             if let name = node.plainText {
@@ -109,15 +104,16 @@ struct RecipeReader {
         } else {
             complain("has no 'merge_method'", at: 1, advice: "add a line such as 'merge_method: linear'")
         }
-        let base = root["base_model"].flatMap { readReference($0) }
+        let base = root["base_model"].flatMap { $0.isNull ? nil : readReference($0) }
         let modules = readModules(root)
         let parameters = readParameters(root["parameters"])
         let dtype = readDtype(root, "dtype"), outDtype = readDtype(root, "out_dtype")
-        let tokenizer = readTokenizer(root), chatTemplate = readChatTemplate(root)
+        let tokenizer = readTokenizer(root), chatTemplate = readChatTemplate(root), missing = readMissing(root)
         guard let method else { return nil }
         return Recipe(
             text: text, file: file, method: method, modules: modules, baseModel: base, parameters: parameters, dtype: dtype,
-            outDtype: outDtype, tokenizer: tokenizer, chatTemplate: chatTemplate, warnings: warnings)
+            outDtype: outDtype, tokenizer: tokenizer, chatTemplate: chatTemplate, missing: missing,
+            warnings: warnings)
     }
 
     mutating func readReference(_ node: Node) -> Located<ModelReference>? {
@@ -180,7 +176,7 @@ struct RecipeReader {
         return ParameterScope(settings)
     }
 
-    private mutating func readSetting(_ node: Node, name: String) -> ParameterSetting? {
+    mutating func readSetting(_ node: Node, name: String) -> ParameterSetting? {
         switch node {
         case .sequence(let sequence) where sequence.contains { $0.isMapping }:
             if let plain = sequence.first(where: { !$0.isMapping }) {

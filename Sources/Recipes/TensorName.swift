@@ -39,8 +39,12 @@ package struct TensorName: Sendable, Hashable {
     /// Whether a tensor outside the layers is used before them, like embeddings. Heads and final norms are used after them.
     package var standsBeforeLayers: Bool {
         guard !text.holds("embed_out") else { return false }
-        return ["embed", "wte", "wpe", "word_emb", "tok_emb"].contains { text.holds($0) }
+        return Self.beforeLayers.contains { text.holds($0) }
     }
+
+    private static let beforeLayers = [
+        "embed", "wte", "wpe", "word_emb", "tok_emb", "feature_extractor", "feature_projection",
+    ]
 
     /// Whether this is an output head, which may be missing if it is tied to the embedding.
     package var isHead: Bool { isOne(of: Self.heads) }

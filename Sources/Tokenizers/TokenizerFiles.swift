@@ -5,7 +5,7 @@ package import Core
 ///
 /// Edits change only the affected entries; all other bytes stay the same.
 package struct TokenizerFiles: Sendable {
-    /// All files decided here; nothing else in Tessera writes them to the output.
+    /// The files that are looked for in every model; nothing else in Tessera writes them to the output.
     package static let names = [
         configName, Tokenizer.fastName, "tokenizer.model", "special_tokens_map.json", Tokenizer.addedName, "merges.txt",
         "vocab.json",
@@ -14,19 +14,24 @@ package struct TokenizerFiles: Sendable {
     private static let configName = Tokenizer.configName
 
     private let directory: String
+    /// Files of the tokenizer by other names, such as `spiece.model`.
+    private let others: [String]
     private let changes: TokenizerChanges
     private let template: String?
     private let files: any InputFiles
 
     /// - Parameters:
     ///   - directory: the directory of the primary model.
+    ///   - others: further files of its tokenizer.
     ///   - changes: from the vocabulary plan; empty if the recipe only sets a chat template.
     ///   - template: replaces the primary model's chat template.
     ///   - files: where the primary's are read.
     package init(
-        directory: String, changes: TokenizerChanges = TokenizerChanges(), template: String? = nil, in files: any InputFiles
+        directory: String, others: [String] = [], changes: TokenizerChanges = TokenizerChanges(), template: String? = nil,
+        in files: any InputFiles
     ) {
         self.directory = directory
+        self.others = others.filter { !Self.names.contains($0) }
         self.files = files
         self.changes = changes
         self.template = template
@@ -43,11 +48,16 @@ package struct TokenizerFiles: Sendable {
             case Tokenizer.fastName where !changes.isEmpty: made.append(SidecarFile(name: name, bytes: try fastTokenizer()))
             case Self.configName: made.append(try config())
             case Tokenizer.addedName where !changes.isEmpty: made.append(SidecarFile(name: name, bytes: try addedTokens()))
-            case "tokenizer.model" where !changes.isEmpty:
-                remarks.append(
-                    "tokenizer.model is left out, because it does not contain the merged vocabulary; tokenizer.json does")
+            case "tokenizer.model" where !changes.isEmpty: remarks.append(Self.leftOut(name))
             case ChatTemplates.fileName where template != nil, ChatTemplates.legacyName where template != nil: break
             default: made.append(SidecarFile(name: name, copyOf: path(name)))
+            }
+        }
+        for name in others {
+            if changes.isEmpty {
+                made.append(SidecarFile(name: name, copyOf: path(name)))
+            } else {
+                remarks.append(Self.leftOut(name))
             }
         }
         if let template { made.append(SidecarFile(name: ChatTemplates.fileName, bytes: Array(template.utf8))) }
@@ -58,6 +68,10 @@ package struct TokenizerFiles: Sendable {
                 advice: "load its tokenizer with transformers and save it beside the weights")
         }
         return (made, remarks)
+    }
+
+    private static func leftOut(_ name: String) -> String {
+        "\(name) is left out, because it does not contain the merged vocabulary; \(Tokenizer.fastName) does"
     }
 
     private func path(_ name: String) -> String { "\(directory)/\(name)" }

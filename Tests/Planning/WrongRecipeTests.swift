@@ -64,10 +64,6 @@ import Testing
         Wrong(
             "an open bracket", "merge_method: linear\nmodels: [{model: a}\ndtype: float32\n", 3,
             "is not valid YAML: did not find expected ',' or ']'", "unclosed bracket"),
-        Wrong("a key twice", linear + "merge_method: ties\n", 6, "'merge_method' occurs twice", "keep one"),
-        Wrong(
-            "a key twice at a model", two + "  parameters:\n    weight: 1\n    weight: 2\n", 7, "'weight' occurs twice",
-            "keep one"),
         Wrong("two documents", linear + "---\n" + linear, 7, "contains 2 YAML documents", "its own file"),
     ]
 

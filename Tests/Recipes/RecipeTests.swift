@@ -123,7 +123,6 @@ import Testing
         Bad("- a\n- b\n", (1, "not a recipe")),
         Bad("merge_method: linear\nmodels: [\n", (3, "is not valid YAML")),
         Bad("merge_method: linear\n\tmodels: x\n", (2, "is not valid YAML")),
-        Bad("merge_method: linear\nmerge_method: ties\n\(models)", (2, "'merge_method' occurs twice")),
         Bad("merge_method: linear\n\(models)---\nmerge_method: ties\n", (6, "contains 2 YAML documents")),
         Bad(models, (1, "has no 'merge_method'")),
         Bad("merge_method: [linear]\n\(models)", (1, "must be the name of one method")),

@@ -24,6 +24,10 @@ struct StorePlanner: Sendable {
     ) throws -> Plan {
         let opened = try InputSet.open(
             [recipe.baseModel] + recipe.tasks.map(\.model), base: recipe.baseModel, recipeFile: recipe.file, request: request)
+        let quantized = opened.inputs.compactMap { input in
+            input.quantization.map { Quantization.problem(input.reference, $0, recipe.file, line: recipe.baseModel.line) }
+        }
+        guard quantized.isEmpty else { throw Problems(quantized) }
         var inputs = opened.planned
         let extended = try ExtendedStore(
             recipe, base: opened, locator: ModelLocator(request),

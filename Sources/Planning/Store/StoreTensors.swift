@@ -36,6 +36,10 @@ enum StoreTensors {
         var tensors: [StoreTensor] = []
         for name in base.tensorNames {
             guard let own = base.tensor(named: name) else { continue }
+            // Integers are no part of a task vector: a fine-tune may lack them, and what is rebuilt has the base's.
+            if !own.source.dtype.isArithmetic, models.contains(where: { inputs.inputs[$0].tensor(named: name) == nil }) {
+                continue
+            }
             if let scaled = base.scaledCodes(name) { complain(scaled.problem, name, advice: scaled.advice) }
             var sources = [own.source]
             for model in models.map({ inputs.inputs[$0] }) {
@@ -65,6 +69,7 @@ enum StoreTensors {
         }
         for model in models.map({ inputs.inputs[$0] }) {
             for name in model.tensorNames where !base.has(name) {
+                if model.tensor(named: name)?.dtype.isArithmetic == false { continue }
                 complain(
                     "is in \(model.reference) but not in the base", name,
                     advice: "name the base that the model was fine-tuned from")

@@ -41,13 +41,19 @@ struct StoredTask {
             guard let entry = base.tensor(named: tensor.name)?.entry else { return true }
             return entry.shape != tensor.shape || entry.dtype != tensor.dtype
         }
-        guard let unknown = unknown?.name ?? (base.tensorNames.count == store.index.tensors.count ? nil : base.tensorNames.first)
-        else {
-            return
-        }
+        guard let unknown = unknown?.name ?? unstored(in: base) else { return }
         throw TesseraError(
             .badData, "'\(reference)' is not the base of the store: their tensors differ", file: store.directory, tensor: unknown,
             advice: "set 'base_model' to the store's base, '\(store.index.base.model)'")
+    }
+
+    /// A tensor of the base that the store should have. Integers that a fine-tune lacked are in no store.
+    private func unstored(in base: Checkpoint) -> String? {
+        guard base.tensorNames.count != store.index.tensors.count else { return nil }
+        let stored = Set(store.index.tensors.map { ExactText($0.name) })
+        return base.tensorNames.first { name in
+            !stored.contains(ExactText(name)) && base.tensor(named: name)?.entry.dtype.isArithmetic == true
+        }
     }
 
     /// What is added to the base's tensor.

@@ -61,10 +61,20 @@ struct PlanSummary: Encodable {
         let bytesOutput: Int
     }
 
+    struct File: Encodable {
+        let file: String
+        /// "made", "copied" or "left out".
+        let fate: String
+        /// Why it is left out.
+        let reason: String?
+    }
+
     let plan: Digest
     let method: String
     let inputs: [Input]
     let parts: [Part]
+    /// What stands beside the weights, and what does not come along.
+    let files: [File]
     let stages: [[Shard]]
     let tensors: Int
     /// Input bytes counted once, and input bytes counted once per read.
@@ -81,6 +91,9 @@ struct PlanSummary: Encodable {
         method = plan.method
         inputs = plan.inputs.map { Input(model: $0.reference, parts: $0.parts.count, bytes: $0.byteCount) }
         parts = plan.layout.parts.map { Part(file: $0.fileName, tensors: $0.tensors.count, bytes: $0.fileSize) }
+        files =
+            plan.sidecars.map { File(file: $0.name, fate: $0.copiedFrom == nil ? "made" : "copied", reason: nil) }
+            + plan.leftOut.map { File(file: $0.name, fate: "left out", reason: $0.reason) }
         stages = plan.stages.map { stage in
             stage.map {
                 Shard(label: $0.label, tensors: $0.tensors.count, bytesInput: $0.sourceByteCount, bytesOutput: $0.byteCount)
@@ -114,6 +127,12 @@ struct PlanSummary: Encodable {
             }
             lines += table.lines
             if stage.count > Self.listedShards { lines.append("and \(stage.count - Self.listedShards) more") }
+        }
+        for fate in ["made", "copied", "left out"] {
+            let names = files.filter { $0.fate == fate }.map { file in file.file + (file.reason.map { " (\($0))" } ?? "") }
+            if !names.isEmpty {
+                lines += [fate == "made" ? "" : nil, "\(fate): \(names.joined(separator: ", "))"].compactMap(\.self)
+            }
         }
         let passes = bytesInput > 0 ? Quantity.decimal(Double(bytesRead) / Double(bytesInput), places: 1) : "0"
         lines += [
