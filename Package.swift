@@ -32,6 +32,7 @@ let unixSignals = Target.Dependency.product(name: "UnixSignals", package: "swift
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
 let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 
 let package = Package(
@@ -46,6 +47,7 @@ let package = Package(
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
     ],
     targets: [
         .systemLibrary(name: "CLibCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
@@ -72,25 +74,24 @@ let package = Package(
         module(
             "Planning",
             uses: ["Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Tokenizers"]),
+        module("Journal", uses: ["Core", "Work", "Protocol", "Planning", grdb]),
         module(
             "Coordinator",
             uses: [
                 "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport",
-                "Planning", nioCore, nioPosix, logging, hummingbird, httpTypes, lifecycle, heaps,
+                "Planning", "Journal", nioCore, nioPosix, logging, hummingbird, httpTypes, lifecycle, heaps,
             ]),
         module(
             "Engine",
             uses: [
                 "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "Work", "Protocol", "Transport", "Worker",
-                "Planning",
-                "Coordinator", logging,
+                "Planning", "Journal", "Coordinator", logging,
             ]),
         module(
             "TesseraCLI",
             uses: [
                 "CLinux", "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Worker", "Planning",
-                "Coordinator",
-                "Engine", logging, lifecycle, unixSignals, argumentParser,
+                "Journal", "Coordinator", "Engine", logging, lifecycle, unixSignals, argumentParser,
             ]),
         module(
             "Demo", uses: ["Core", "Checkpoints", "Protocol", "Engine", "TesseraCLI", argumentParser],
@@ -101,7 +102,8 @@ let package = Package(
         .target(
             name: "TestSupport",
             dependencies: [
-                "Core", "TensorKernels", "Operators", "Recipes", "Protocol", "Transport", logging, nioCore, nioEmbedded,
+                "Core", "TensorKernels", "Operators", "Recipes", "Protocol", "Transport", "Journal", logging, nioCore,
+                nioEmbedded,
             ],
             path: "Tests/Support",
             swiftSettings: strict),
@@ -131,13 +133,18 @@ let package = Package(
                 "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Planning", "TestSupport",
             ]),
         tests(
+            of: "Journal", uses: ["Core", "Operators", "TaskVectors", "Work", "Protocol", "Planning", "Journal", "TestSupport"],
+            exclude: ["Fixtures"]),
+        tests(
             of: "Coordinator",
             uses: [
-                "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport", "Planning", "Coordinator",
+                "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport", "Planning", "Journal",
+                "Coordinator",
                 "TestSupport", logging, nioCore,
             ]),
         tests(of: "Simulation", uses: ["Core", "Operators", "Protocol", "Coordinator", "TestSupport"]),
         tests(
-            of: "EndToEnd", uses: ["Core", "Protocol", "TestSupport", "tessera", nioCore], exclude: ["RecordedOutputs.json"]),
+            of: "EndToEnd", uses: ["Core", "Protocol", "Journal", "TestSupport", "tessera", nioCore],
+            exclude: ["RecordedOutputs.json"]),
     ]
 )
