@@ -134,10 +134,17 @@ package actor JobManager {
 
     private func remove(_ id: JobID) async {
         guard let record = state.jobs[id], let output = record.job?.output else { return }
+        guard !isKept(record) else { return perform(state.removed(id, at: time.now())) }
         // First, so that no later coordinator goes on with a job that has been given up.
         if let status = record.status(at: time.now(), isFinal: true), status.state.isEnd { await keep(status) }
         try? await pools.publishing.run { output.abort() }
         perform(state.removed(id, at: time.now()))
+    }
+
+    /// Whether the job's work stays although it has failed: it is of use to a process that goes on with it.
+    private func isKept(_ record: JobRecord) -> Bool {
+        guard journal.keepsJobs, case .ending(.failed, let error?) = record.phase else { return false }
+        return settings.keepsJob(error) && record.progress.shards.committed > 0
     }
 
     // MARK: Jobs

@@ -33,6 +33,8 @@ package struct LocalRun: Sendable {
                 file: recipe, advice: "raise --memory or lower --threads")
         }
         self.state = state
+        // The disk may have space later, and a file system may come back.
+        settings.keepsJob = { $0.code.isTransient }
         manager = JobManager(settings: settings, log: log, journal: state?.journal ?? NoJournal())
         pool = ComputePool(threads: threads, memory: memory.tensors)
         self.memory = memory
@@ -77,7 +79,12 @@ package struct LocalRun: Sendable {
                 try? await manager.cancel(submitted.job, reason: "cancelled")
                 status = await Task { await manager.end(of: submitted.job) }.value
             }
-            guard let status else { throw TesseraError(.internal, "the job \(submitted.job) is gone") }
+            guard var status else { throw TesseraError(.internal, "the job \(submitted.job) is gone") }
+            if let error = status.error, state?.holds(submitted.job) == true {
+                let kept =
+                    "\(status.shards.committed) of \(status.shards.total) shards are kept: the same command goes on with them"
+                status.error?.advice = error.advice.map { "\($0); \(kept)" } ?? kept
+            }
             return status
         }
     }

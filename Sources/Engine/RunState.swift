@@ -1,6 +1,7 @@
 import Checkpoints
 package import Core
 import Journal
+import Protocol
 
 /// What `tessera run` keeps beside OUT while it works, so that the same command goes on where an earlier one was killed.
 package struct RunState: Sendable {
@@ -14,6 +15,9 @@ package struct RunState: Sendable {
         let path = try store.resolve(output, workingDirectory: workingDirectory)
         journal = try SQLiteJournal(directory: "\(path).partial-state", build: tesseraVersion, now: time.wallClock())
     }
+
+    /// Whether the job's work is there for another process.
+    func holds(_ job: JobID) -> Bool { (try? journal.load())?.jobs.contains { $0.id == job } ?? false }
 
     /// Removes everything, unless it holds a job that may go on.
     func removeIfDone() {

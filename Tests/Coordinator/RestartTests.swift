@@ -19,18 +19,20 @@ import Work
 
     init() throws { jobs = try TestJobs() }
 
-    private func manager(incarnation: UInt32) -> JobManager {
-        JobManager(
-            settings: .init(inputRoots: .wholeMachine, build: "test", incarnation: incarnation),
+    private func manager(incarnation: UInt32, keepsFailed: Bool = false) -> JobManager {
+        var settings = JobManager.Settings(inputRoots: .wholeMachine, build: "test", incarnation: incarnation)
+        settings.keepsJob = { keepsFailed && $0.code.isTransient }
+        return JobManager(
+            settings: settings,
             log: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }), time: clock.source, outputs: store,
             journal: journal)
     }
 
     /// One life of a coordinator, from its start to its sudden end.
     private func life<Result: Sendable>(
-        _ incarnation: UInt32, _ body: (JobManager, [Resumption]) async throws -> Result
+        _ incarnation: UInt32, keepsFailed: Bool = false, _ body: (JobManager, [Resumption]) async throws -> Result
     ) async throws -> Result {
-        let manager = manager(incarnation: incarnation)
+        let manager = manager(incarnation: incarnation, keepsFailed: keepsFailed)
         let resumed = try await manager.resume()
         let run = Task { await manager.run() }
         let result: Swift.Result<Result, any Error>
@@ -166,6 +168,34 @@ import Work
             }
         }
         #expect(Set(done.all) == [0, 1, 2] && done.all.count > 3)
+    }
+
+    /// Where the same submission comes again, a job that fails for a reason that may pass loses nothing.
+    @Test(arguments: [true, false])
+    func aFailedJobMayBeKept(isKept: Bool) async throws {
+        let done = Done()
+        let id = try await life(1, keepsFailed: isKept) { manager, _ in
+            let id = try await manager.submit(jobs.submission()).job
+            let worker = await work(1, for: manager, shards: done)
+            defer { worker.cancel() }
+            try await eventually("a shard") {
+                await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first?.shards.committed == 1
+            }
+            await manager.abandon(id, error: TesseraError(.io, "the disk is full"))
+            #expect(await manager.end(of: id)?.state == .failed)
+            return id
+        }
+        #expect(store.unfinished == (isKept ? ["/out.partial-\(id)"] : []))
+        #expect(journal.contents.jobs.map(\.shards.count) == (isKept ? [1] : []))
+        try await life(2) { manager, resumed in
+            #expect(resumed.map(\.job) == (isKept ? [id] : []))
+            let worker = await work(3, for: manager, shards: done)
+            defer { worker.cancel() }
+            let again = try await manager.submit(jobs.submission()).job
+            #expect((again == id) == isKept)
+            #expect(await manager.end(of: again)?.state == .done)
+        }
+        #expect(done.all.count == (isKept ? 3 : 4) && store.unfinished == [])
     }
 
     /// After a failed sync nobody knows which bytes are lost: the job fails.
