@@ -35,6 +35,7 @@ let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummi
 let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: "hummingbird")
 let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 
 let package = Package(
@@ -50,6 +51,7 @@ let package = Package(
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
     ],
     targets: [
         .systemLibrary(name: "CLibCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
@@ -80,25 +82,24 @@ let package = Package(
                 "Core", "TensorKernels", "LinearAlgebra", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes",
                 "Tokenizers", heaps,
             ]),
+        module("Journal", uses: ["Core", "Work", "Protocol", grdb]),
         module(
             "Coordinator",
             uses: [
                 "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport",
-                "Planning", nioCore, nioPosix, logging, hummingbird, hummingbirdTLS, httpTypes, lifecycle, heaps,
+                "Planning", "Journal", nioCore, nioPosix, logging, hummingbird, hummingbirdTLS, httpTypes, lifecycle, heaps,
             ]),
         module(
             "Engine",
             uses: [
                 "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "Work", "Protocol", "Transport", "Worker",
-                "Planning",
-                "Coordinator", logging,
+                "Planning", "Journal", "Coordinator", logging,
             ]),
         module(
             "TesseraCLI",
             uses: [
                 "CLinux", "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Worker", "Planning",
-                "Coordinator",
-                "Engine", logging, lifecycle, unixSignals, argumentParser,
+                "Journal", "Coordinator", "Engine", logging, lifecycle, unixSignals, argumentParser,
             ]),
         module(
             "Demo", uses: ["Core", "Checkpoints", "Protocol", "Engine", "TesseraCLI", argumentParser],
@@ -110,7 +111,8 @@ let package = Package(
         .target(
             name: "TestSupport",
             dependencies: [
-                "Core", "TensorKernels", "Operators", "Recipes", "Protocol", "Transport", logging, nioCore, nioEmbedded,
+                "Core", "TensorKernels", "Operators", "Recipes", "Protocol", "Transport", "Journal", logging, nioCore,
+                nioEmbedded,
             ],
             path: "Tests/Support",
             swiftSettings: strict),
@@ -141,13 +143,18 @@ let package = Package(
                 "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Planning", "TestSupport",
             ]),
         tests(
+            of: "Journal", uses: ["Core", "Operators", "TaskVectors", "Work", "Protocol", "Journal", "TestSupport"],
+            exclude: ["Fixtures"]),
+        tests(
             of: "Coordinator",
             uses: [
-                "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport", "Planning", "Coordinator",
+                "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport", "Planning", "Journal",
+                "Coordinator",
                 "TestSupport", logging, nioCore,
             ]),
         tests(of: "Simulation", uses: ["Core", "Operators", "Protocol", "Coordinator", "TestSupport"]),
         tests(
-            of: "EndToEnd", uses: ["Core", "Protocol", "TestSupport", "tessera", nioCore], exclude: ["RecordedOutputs.json"]),
+            of: "EndToEnd", uses: ["Core", "Protocol", "Journal", "TestSupport", "tessera", nioCore],
+            exclude: ["RecordedOutputs.json"]),
     ]
 )

@@ -13,6 +13,11 @@ package struct BlockingPools: Sendable {
     /// Ranges of inputs for workers that do not have them. Four, as for blocks.
     package let reading = BlockingPool(threads: 4)
 
+    /// The journal. One, for its writes come one after the other anyway.
+    let journal = BlockingPool(threads: 1)
+    /// Outputs that are made durable shard by shard. One: while it waits, further results gather for its next turn.
+    let syncing = BlockingPool(threads: 1)
+
     package init() {}
 }
 

@@ -58,12 +58,28 @@ struct ClusterState {
     // MARK: Jobs
 
     mutating func add(
-        _ id: JobID, _ job: Job, output: String, stages: PlannedStages, submittedAt: Double, at now: Duration
+        _ id: JobID, _ job: Job, key: String, output: String, stages: PlannedStages, submittedAt: Double, at now: Duration
     ) -> [Effect] {
-        jobs.add(id, output: output, job: job, startedAt: now, submittedAt: submittedAt)
+        resume(
+            id, ResumedJob(job: job, plans: [stages], kept: []), key: key, output: output, submittedAt: submittedAt,
+            startedAt: now, at: now)
+    }
+
+    /// Goes on with a job where an earlier coordinator stopped.
+    ///
+    /// - Parameter startedAt: when it was submitted, on this coordinator's clock.
+    mutating func resume(
+        _ id: JobID, _ resumed: ResumedJob, key: String, output: String, submittedAt: Double, startedAt: Duration,
+        at now: Duration
+    ) -> [Effect] {
+        jobs.add(id, key: key, output: output, job: resumed.job, startedAt: startedAt, submittedAt: submittedAt)
         happened(.added(id, output: output))
-        happened(.planned(id, stages.summary))
-        feed(.jobAdded(id, stages: stages.costs, hasMoreStages: stages.hasMoreStages), at: now)
+        for stages in resumed.plans { happened(.planned(id, stages.summary)) }
+        if !resumed.kept.isEmpty { happened(.kept(id, resumed.kept)) }
+        feed(
+            .jobAdded(
+                id, stages: resumed.plans.flatMap(\.costs), hasMoreStages: resumed.plans.last?.hasMoreStages ?? false,
+                committed: Set(resumed.kept.map(\.shard))), at: now)
         return takeEffects()
     }
 

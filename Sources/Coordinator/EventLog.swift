@@ -10,6 +10,8 @@ extension Logger {
         case .added(let id, let output): info("job added", metadata: ["job": "\(id)", "output": "\(output)"])
         case .planned(let id, let plan):
             info("job planned", metadata: ["job": "\(id)", "method": "\(plan.method)", "shards": "\(plan.shards.count)"])
+        case .kept(let id, let shards):
+            info("job resumed", metadata: ["job": "\(id)", "committed shards kept": "\(shards.count)"])
         case .failed(let attempt, let worker, let error):
             warning(
                 "attempt failed",
@@ -23,9 +25,12 @@ extension Logger {
                     "job": "\(attempt.job)", "shard": "\(attempt.shard)", "worker": "\(worker.name)", "reason": "\(reason)",
                 ])
         case .stale(let attempt, let worker):
-            debug(
-                "stale result",
-                metadata: ["worker": "\(worker.name)", "shard": "\(attempt.shard)", "epoch": "\(attempt.epoch)"])
+            info(
+                "a result came too late and is dropped",
+                metadata: [
+                    "worker": "\(worker.name)", "job": "\(attempt.job)", "shard": "\(attempt.shard)",
+                    "epoch": "\(attempt.epoch)", "incarnation": "\(attempt.incarnation)",
+                ])
         case .ended(let id, let state, let error):
             info(
                 "job ended",

@@ -39,6 +39,13 @@ package struct PlanSummary: Sendable, Hashable {
     }
 }
 
+/// A shard that is not done again.
+package struct KeptShard: Sendable, Hashable {
+    package let shard: Int
+    /// The name of the worker that did it.
+    package let worker: String
+}
+
 /// Everything that happens to jobs and workers, said once, where a decision has been carried out.
 ///
 /// Counters, status, the log and whoever waits for a job read these events and nothing else.
@@ -46,6 +53,8 @@ package enum JobEvent: Sendable, Hashable {
     case added(JobID, output: String)
     /// A plan is laid out and its shards wait for workers; jobs with analysis stages are planned more than once.
     case planned(JobID, PlanSummary)
+    /// Shards that an earlier coordinator committed, as the journal names them and their workers.
+    case kept(JobID, [KeptShard])
     case leased(Attempt, WorkerReference)
     /// Bytes of the shard, as progress counts them.
     case progressed(Attempt, bytesDone: Int)
@@ -65,7 +74,7 @@ package enum JobEvent: Sendable, Hashable {
     /// `nil` for workers that come and go.
     package var job: JobID? {
         switch self {
-        case .added(let id, _), .planned(let id, _), .ended(let id, _, _): id
+        case .added(let id, _), .planned(let id, _), .kept(let id, _), .ended(let id, _, _): id
         case .leased(let attempt, _), .progressed(let attempt, _), .committed(let attempt, _, _, _),
             .failed(let attempt, _, _), .revoked(let attempt, _, _), .stale(let attempt, _):
             attempt.job

@@ -1,3 +1,4 @@
+package import Core
 package import Planning
 package import Work
 
@@ -9,6 +10,9 @@ extension JobManager {
         package var policy: SchedulerPolicy
         /// Refuses what no worker will ever have the memory for, where all workers are known.
         package var checkMemory: @Sendable (Plan) throws -> Void = { _ in }
+        /// Whether the journal keeps a failed job with all that is done, for another process that goes on with it. Only where the
+        /// same submission comes to that process, as with `tessera run`.
+        package var keepsJob: @Sendable (_ after: TesseraError) -> Bool = { _ in false }
         /// Version named in the manifest and to peers.
         package var build: String
         /// Part of every attempt; another number each time the coordinator starts.

@@ -1,5 +1,6 @@
 import Checkpoints
 package import Core
+package import Journal
 package import Logging
 import Planning
 package import Protocol
@@ -14,15 +15,20 @@ package actor JobManager {
     package typealias WorkerID = Scheduler.WorkerID
 
     private let settings: Settings
-    private let log: Logger
-    private let time: TimeSource
-    private let commits: any CommitLog
-    private let planner: JobPlanner
+    let log: Logger
+    let time: TimeSource
+    let journal: any JobJournal
+    let planner: JobPlanner
     /// Threads for what blocks, also for the connections.
     package nonisolated let pools = BlockingPools()
     /// What happens to jobs and workers.
     package nonisolated let events = JobEventStream()
-    private var state: ClusterState
+    var state: ClusterState
+    /// Results that wait until the ones before them are committed.
+    var waitingCommits: [CommitRecord] = []
+    var isCommitting = false
+    /// Jobs whose output is being begun, by their keys.
+    private var beginning: [String: Task<Submitted, any Error>] = [:]
     private var waiters = JobWaiters()
     private var isDraining = false
     private let (steps, stepInput) = AsyncStream<ClusterState.Step>.makeStream()
@@ -32,19 +38,21 @@ package actor JobManager {
 
     package init(
         settings: Settings, log: Logger, time: TimeSource = .system, outputs: (any OutputStore)? = nil,
-        commits: any CommitLog = WrittenOutput()
+        journal: any JobJournal = NoJournal()
     ) {
         self.settings = settings
         self.log = log
         self.time = time
-        self.commits = commits
+        self.journal = journal
         planner = JobPlanner(
-            settings: settings, outputs: outputs ?? LocalOutputStore(root: settings.outputRoot, marker: Manifest.fileName))
+            settings: settings, outputs: outputs ?? LocalOutputStore(root: settings.outputRoot, marker: Manifest.fileName),
+            journal: journal)
         state = ClusterState(
             policy: settings.policy, incarnation: settings.incarnation, machine: kernelIdentity())
     }
 
-    /// Keeps time and takes the steps of jobs, until cancelled; then nothing of unfinished jobs stays.
+    /// Keeps time and takes the steps of jobs, until cancelled. Then nothing of unfinished jobs stays, unless the journal keeps
+    /// them.
     package func run() async {
         await withDiscardingTaskGroup { group in
             group.addTask { await self.keepTime() }
@@ -52,6 +60,15 @@ package actor JobManager {
             group.cancelAll()
         }
         isDraining = true
+        guard !journal.keepsJobs else {
+            if !state.jobs.active.isEmpty { log.notice("\(state.jobs.active.count) unfinished jobs are kept for the next start") }
+            return
+        }
+        await interrupt()
+    }
+
+    /// Ends all jobs at once and removes what they have made.
+    package func interrupt() async {
         let error = TesseraError(.cancelled, "the coordinator was interrupted")
         for id in state.jobs.active {
             perform(state.interrupt(id, as: .cancelled, error, at: time.now()))
@@ -63,7 +80,7 @@ package actor JobManager {
         while (try? await time.sleep(Self.tickInterval)) != nil { perform(state.tick(at: time.now())) }
     }
 
-    private func perform(_ effects: [ClusterState.Effect]) {
+    func perform(_ effects: [ClusterState.Effect]) {
         for effect in effects {
             switch effect {
             case .send(let message, let send): send(message)
@@ -80,16 +97,14 @@ package actor JobManager {
 
     private func take(_ step: ClusterState.Step) async {
         switch step {
-        case .commit(let record):
-            let error = await failure { try await commits.commit(record) }
-            perform(state.committed(record, error: error, at: time.now()))
+        case .commit(let record): await commit(record)
         case .plan(let id): await continueJob(id)
         case .publish(let id): await publish(id)
         case .remove(let id): await remove(id)
         }
     }
 
-    private func failure(of body: () async throws -> Void) async -> TesseraError? {
+    func failure(of body: () async throws -> Void) async -> TesseraError? {
         do { try await body() } catch { return TesseraError(wrapping: error) }
         return nil
     }
@@ -98,7 +113,7 @@ package actor JobManager {
         guard let job = state.jobs[id]?.job else { return }
         do {
             let planner = planner
-            guard let stages = try await pools.planning.run({ try planner.next(after: job) }) else { return }
+            guard let stages = try await pools.planning.run({ try planner.next(after: job, id: id) }) else { return }
             perform(state.extend(id, with: stages, at: time.now()))
         } catch {
             perform(state.abandon(id, TesseraError(wrapping: error), at: time.now()))
@@ -110,13 +125,26 @@ package actor JobManager {
         let publisher = Publisher(output: job.output, inputs: settings.inputRoots.files, build: settings.build)
         let report = job.report(of: record, seconds: (time.now() - record.startedAt).seconds)
         let error = await failure { try await pools.publishing.run { try publisher.publish(job, report: report) } }
+        if error == nil, var status = record.status(at: time.now()) {
+            status.state = .done
+            await keep(status)
+        }
         perform(state.published(id, error: error, at: time.now()))
     }
 
     private func remove(_ id: JobID) async {
-        guard let output = state.jobs[id]?.job?.output else { return }
+        guard let record = state.jobs[id], let output = record.job?.output else { return }
+        guard !isKept(record) else { return perform(state.removed(id, at: time.now())) }
+        // First, so that no later coordinator goes on with a job that has been given up.
+        if let status = record.status(at: time.now(), isFinal: true), status.state.isEnd { await keep(status) }
         try? await pools.publishing.run { output.abort() }
         perform(state.removed(id, at: time.now()))
+    }
+
+    /// Whether the job's work stays although it has failed: it is of use to a process that goes on with it.
+    private func isKept(_ record: JobRecord) -> Bool {
+        guard journal.keepsJobs, case .ending(.failed, let error?) = record.phase else { return false }
+        return settings.keepsJob(error) && record.progress.shards.committed > 0
     }
 
     // MARK: Jobs
@@ -124,18 +152,72 @@ package actor JobManager {
     /// Plans the job and queues its shards.
     ///
     /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs, or `TesseraError` for the output.
+    ///
+    /// A job that is there already is not made twice: see `Submit.idempotencyKey`.
     package func submit(_ submission: Submit) async throws -> Submitted {
         guard !isDraining else { throw Self.shuttingDown }
-        let id = JobID.random(), planner = planner
-        let (job, output, stages) = try await pools.planning.run { try planner.plan(submission, id: id) }
-        guard !isDraining, !Task.isCancelled else {
-            try await pools.publishing.run { job.output.abort() }
-            try Task.checkCancellation()
-            throw Self.shuttingDown
+        let planner = planner
+        let planned = try await pools.planning.run { try planner.plan(submission) }
+        while let other = beginning[planned.key] {
+            if case .success(let submitted) = await other.result { return submitted }
         }
-        perform(
-            state.add(id, job, output: output, stages: stages, submittedAt: time.wallClock(), at: time.now()))
-        return Submitted(job: id, remarks: stages.plan.remarks)
+        if let same = await sameJob(planned) {
+            let shards = same.progress.shards
+            let remark =
+                same.hasEnded
+                ? "this output was made by the job \(same.id)"
+                : "goes on as the job \(same.id), which has \(shards.committed) of \(shards.total) shards"
+            return Submitted(job: same.id, remarks: planned.stages.plan.remarks + [remark])
+        }
+        // A task of its own, so that a second submission can wait for it.
+        let task = Task {
+            defer { beginning[planned.key] = nil }
+            return try await begin(planned)
+        }
+        beginning[planned.key] = task
+        return try await withTaskCancellationHandler {
+            try await task.value
+        } onCancel: {
+            task.cancel()
+        }
+    }
+
+    private func begin(_ planned: PlannedJob) async throws -> Submitted {
+        let id = JobID.random(), planner = planner, journal = journal, submittedAt = time.wallClock()
+        let journaled = JournaledJob(
+            id: id, key: planned.key, submission: planned.submission, output: planned.output, submittedAt: submittedAt)
+        do {
+            let job = try await pools.planning.run {
+                try journal.add(journaled)
+                return try planner.begin(planned, id: id)
+            }
+            guard !isDraining, !Task.isCancelled else {
+                try await pools.publishing.run { job.output.abort() }
+                try Task.checkCancellation()
+                throw Self.shuttingDown
+            }
+            perform(
+                state.add(
+                    id, job, key: planned.key, output: planned.output, stages: planned.stages, submittedAt: submittedAt,
+                    at: time.now()))
+            return Submitted(job: id, remarks: planned.stages.plan.remarks)
+        } catch {
+            try? await pools.journal.run { try journal.remove(id) }
+            throw error
+        }
+    }
+
+    /// The job that the submission asks for, if it is there already.
+    private func sameJob(_ planned: PlannedJob) async -> JobRecord? {
+        guard let record = state.jobs.last(withKey: planned.key) else { return nil }
+        if record.isRunning || record.isPublishing { return record }
+        guard record.state == .done else { return nil }
+        if planned.submission.idempotencyKey != nil { return record }
+        // Without a key of its own, a finished job is meant only where its output is still there and is not to be replaced.
+        guard !planned.submission.options.overwrite else { return nil }
+        let planner = planner, id = record.id
+        let isThere = try? await pools.planning.run { planner.isPublished(id, output: planned.output) }
+        return isThere == true ? record : nil
     }
 
     private static let shuttingDown = TesseraError(.temporary, "the coordinator is shutting down and takes no more jobs")

@@ -4,6 +4,11 @@ package struct Digest: Sendable, Hashable {
 
     package static let byteCount = 32
 
+    /// Of nothing: all its bytes are 0.
+    package static let none = Digest(words: (0, 0, 0, 0))
+
+    private init(words: (UInt64, UInt64, UInt64, UInt64)) { self.words = words }
+
     /// - Returns: `nil` unless `bytes` has exactly 32 bytes.
     package init?(bytes: some Collection<UInt8>) {
         guard bytes.count == Self.byteCount else { return nil }

@@ -36,17 +36,44 @@ package struct LocalOutputStore: OutputStore {
     }
 
     package func begin(_ output: String, job: String, overwrite: Bool) throws(TesseraError) -> any OutputTransaction {
-        let replaces = try replaces(output, overwrite: overwrite), directory = "\(output).partial-\(job)"
+        let replaces = try replaces(output, overwrite: overwrite)
+        let directory = Self.partialDirectory(output, job: job)
         guard mkdir(directory, 0o777) == 0 else {
             throw TesseraError(
                 .cannotCreate, "cannot create the output directory: \(String(cString: strerror(errno)))", file: directory,
                 advice: "check that the directory above it exists and can be written")
         }
+        return transaction(output, directory: directory, replaces: replaces)
+    }
+
+    private func transaction(_ output: String, directory: String, replaces: Bool) -> any OutputTransaction {
         let relative = root.flatMap { FilePath.relative(directory, to: $0) }
         return LocalOutput(
             output: output, location: OutputLocation(directory: directory, relative: relative), replacesExisting: replaces,
             calls: calls)
     }
+
+    package func resume(_ output: String, job: String, overwrite: Bool) throws(TesseraError) -> (any OutputTransaction)? {
+        let directory = Self.partialDirectory(output, job: job)
+        var status = stat()
+        guard lstat(directory, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else { return nil }
+        return transaction(output, directory: directory, replaces: try replaces(output, overwrite: overwrite))
+    }
+
+    package func discard(_ output: String, job: String) {
+        let directory = Self.partialDirectory(output, job: job)
+        var status = stat()
+        guard lstat(directory, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else { return }
+        calls.remove(directory)
+    }
+
+    package func file(_ name: String, of output: String) throws(TesseraError) -> [UInt8]? {
+        let path = "\(output)/\(name)"
+        guard access(path, F_OK) == 0 else { return nil }
+        return try LocalFiles().read(path, maxBytes: 64 << 20)
+    }
+
+    private static func partialDirectory(_ output: String, job: String) -> String { "\(output).partial-\(job)" }
 
     /// Whether `commit` will replace an existing directory.
     private func replaces(_ output: String, overwrite: Bool) throws(TesseraError) -> Bool {
@@ -102,6 +129,8 @@ private final class LocalOutput: OutputTransaction {
     private struct State {
         var phase = Phase.open
         var parts: [OutputFile] = []
+        /// Whether a crash would leave the directory and its files where they are.
+        var hasDurableNames = false
     }
 
     private let output: String
@@ -135,12 +164,40 @@ private final class LocalOutput: OutputTransaction {
                     state.parts.append(file)
                 }
                 for file in files { try linkOrCopy(file, to: "\(directory)/\(file.name)") }
+                state.hasDurableNames = false
             } catch {
                 state = State(phase: .aborted)
                 remove()
                 throw error
             }
         }
+    }
+
+    func reopen(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError) {
+        try state.withLock { state throws(TesseraError) in
+            guard state.phase == .open else { throw Self.givenUp }
+            let names = Set(parts.map(\.name))
+            for name in try listDirectory(directory) where !names.contains(name) { unlink("\(directory)/\(name)") }
+            for part in parts {
+                let file = try OutputFile(existing: "\(directory)/\(part.name)", size: part.size)
+                // Nobody made the header durable.
+                try file.write(part.header)
+                state.parts.append(file)
+            }
+            for file in files { try linkOrCopy(file.path, to: "\(directory)/\(file.name)") }
+        }
+    }
+
+    func sync(_ parts: Set<Int>) throws(TesseraError) {
+        let (files, hasDurableNames) = try state.withLock { state throws(TesseraError) in
+            guard state.phase == .open else { throw Self.givenUp }
+            return (parts.sorted().compactMap { state.parts.indices.contains($0) ? state.parts[$0] : nil }, state.hasDurableNames)
+        }
+        for file in files { try file.sync() }
+        guard !hasDurableNames else { return }
+        try calls.sync(directory)
+        try calls.sync(parent)
+        state.withLock { $0.hasDurableNames = true }
     }
 
     func put(_ bytes: UnsafeRawBufferPointer, part: Int, at offset: Int) throws(TesseraError) {

@@ -85,6 +85,18 @@ package protocol OutputStore: Sendable {
     ///   - overwrite: whether an existing output that Tessera wrote may be replaced.
     /// - Throws: `cannotCreate` when the output exists or cannot be created.
     func begin(_ output: String, job: String, overwrite: Bool) throws(TesseraError) -> any OutputTransaction
+
+    /// Takes up an output that another process began for the same job; `reopen` comes next.
+    ///
+    /// - Returns: `nil` when there is no such unfinished output.
+    /// - Throws: as `begin`.
+    func resume(_ output: String, job: String, overwrite: Bool) throws(TesseraError) -> (any OutputTransaction)?
+
+    /// Removes what a process that ended too soon left of a job's unfinished output.
+    func discard(_ output: String, job: String)
+
+    /// A small file of the finished output of that name; `nil` when there is none.
+    func file(_ name: String, of output: String) throws(TesseraError) -> [UInt8]?
 }
 
 /// One output in the making. It ends with `commit` or `abort`.
@@ -101,9 +113,19 @@ package protocol OutputTransaction: Sendable {
     /// - Throws: `io` when there is too little space, `cancelled` after `abort`. Either way nothing of the output stays.
     func layOut(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError)
 
+    /// As `layOut`, for parts that another process laid out. Their bytes stay; files that are neither parts nor adopted go.
+    ///
+    /// - Throws: `badData` for a part that has another size, `inputMissing` for one that is not there.
+    func reopen(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError)
+
+    /// Makes durable what has been written into the parts, and that they are there, still without a name for the output.
+    ///
+    /// After an error nobody knows which bytes are lost: the output cannot be finished.
+    func sync(_ parts: Set<Int>) throws(TesseraError)
+
     /// Writes bytes into a part. Blocks may come in any order, and more than once.
     ///
-    /// On return the bytes can be read by everybody who sees the store; they are durable only after `commit`.
+    /// On return the bytes can be read by everybody who sees the store; they are durable only after `sync` or `commit`.
     ///
     /// - Parameter offset: bytes from the beginning of the part.
     func put(_ bytes: UnsafeRawBufferPointer, part: Int, at offset: Int) throws(TesseraError)

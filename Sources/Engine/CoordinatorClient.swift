@@ -43,6 +43,43 @@ package struct CoordinatorClient {
         }
     }
 
+    /// How long a coordinator that was there may be away.
+    private static let patience = Duration.seconds(600)
+
+    /// As `connect`, but calls `body` again with a new connection each time that one ends before its time. The first attempt has
+    /// to succeed.
+    ///
+    /// - Parameter remark: tells the user that the coordinator is away.
+    package static func reconnecting<Result: Sendable>(
+        to coordinator: CoordinatorAddress, time: TimeSource = .system, remark: (String) -> Void,
+        _ body: (inout CoordinatorClient) async throws -> Result
+    ) async throws -> Result {
+        var backoff = ReconnectBackoff(), lost: Duration?, wasThere = false
+        while true {
+            do {
+                return try await connect(to: coordinator, time: time) { client in
+                    (wasThere, lost) = (true, nil)
+                    backoff.succeeded()
+                    return try await body(&client)
+                }
+            } catch let error as TesseraError where error.code == .unreachable && wasThere {
+                if lost == nil { remark("lost the coordinator, and waits for it: \(error.problem)") }
+                let since = lost ?? time.now()
+                guard time.now() - since < patience else { throw error }
+                lost = since
+                try await time.sleep(backoff.next(random: .random(in: 0..<1)))
+            }
+        }
+    }
+
+    /// - Throws: `Problems` when the coordinator does not take the job.
+    package mutating func submit(_ submission: Submit) async throws -> Submitted {
+        guard case .submitted(let submitted) = try await ask(.submit(submission)) else {
+            throw TesseraError(.protocolMismatch, "the coordinator did not accept the job")
+        }
+        return submitted
+    }
+
     private mutating func greet(_ coordinator: CoordinatorAddress, _ time: TimeSource) async throws {
         // A peer that accepts connections but never answers must not hold the command.
         let connection = connection

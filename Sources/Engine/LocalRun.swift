@@ -1,5 +1,6 @@
 package import Coordinator
 import Core
+import Journal
 package import Logging
 import Planning
 package import Protocol
@@ -9,15 +10,19 @@ import Worker
 /// A job on this machine: the coordinator's job manager and a worker in one process, without a port between them.
 package struct LocalRun: Sendable {
     let manager: JobManager
+    private let state: RunState?
     private let pool: ComputePool
     private let memory: WorkerMemory
 
-    package init(threads: Int, memory: Int, log: Logger) {
+    /// - Parameter state: keeps the job until it has ended; `nil` for one that is not worth that.
+    package init(threads: Int, memory: Int, state: RunState? = nil, log: Logger) {
         var policy = SchedulerPolicy()
         // With one worker there is no other host to try, and nobody to renew leases for.
         policy.hostLimit = 1
         policy.lease = .seconds(365 * 86_400)
-        var settings = JobManager.Settings(inputRoots: .wholeMachine, policy: policy, build: tesseraVersion, incarnation: 1)
+        var settings = JobManager.Settings(
+            inputRoots: .wholeMachine, policy: policy, build: tesseraVersion,
+            incarnation: state?.journal.incarnation ?? 1)
         let memory = WorkerMemory(total: memory, threads: threads, isConnected: false)
         settings.checkMemory = { (plan) throws(TesseraError) in
             let least = WorkerMemory.least(for: plan.largestNeed, threads: threads)
@@ -28,19 +33,35 @@ package struct LocalRun: Sendable {
                     + Quantity.bytes(memory.total),
                 file: plan.recipeName, tensor: plan.largestTensor, advice: "raise --memory or lower --threads")
         }
-        manager = JobManager(settings: settings, log: log)
+        self.state = state
+        // The disk may have space later, and a file system may come back.
+        settings.keepsJob = { $0.code.isTransient }
+        manager = JobManager(settings: settings, log: log, journal: state?.journal ?? NoJournal())
         pool = ComputePool(threads: threads, memory: memory.tensors)
         self.memory = memory
     }
 
-    /// Runs one job to its end.
+    /// Runs one job to its end, or goes on with it where an earlier process was killed.
     ///
     /// - Parameter watch: looks at the job while it runs; ends when cancelled.
     package func run(_ submission: Submit, watch: @escaping @Sendable (JobManager, Submitted) async -> Void) async throws
         -> JobStatus
     {
-        try await withThrowingTaskGroup(of: Void.self) { group in
+        defer { state?.removeIfDone() }
+        let earlier = try await manager.resume()
+        return try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await manager.run() }
+            let answer: Submitted
+            do {
+                answer = try await manager.submit(submission)
+            } catch {
+                // What an earlier run did is kept when the recipe has a mistake, but not when the user has had enough.
+                guard Task.isCancelled else { throw error }
+                await manager.interrupt()
+                throw CancellationError()
+            }
+            let submitted = Submitted(
+                job: answer.job, remarks: answer.remarks + (await giveUp(earlier.filter { $0.job != answer.job })))
             let (messages, input) = AsyncStream<Message>.makeStream()
             let worker = await manager.attach(
                 WorkerDescription(
@@ -52,7 +73,6 @@ package struct LocalRun: Sendable {
                 input.finish()
                 group.cancelAll()
             }
-            let submitted = try await manager.submit(submission)
             group.addTask { await watch(manager, submitted) }
             var status = await manager.end(of: submitted.job)
             if status?.state.isEnd == false {
@@ -60,8 +80,26 @@ package struct LocalRun: Sendable {
                 try? await manager.cancel(submitted.job, reason: "cancelled")
                 status = await Task { await manager.end(of: submitted.job) }.value
             }
-            guard let status else { throw TesseraError(.internal, "the job \(submitted.job) is gone") }
+            guard var status else { throw TesseraError(.internal, "the job \(submitted.job) is gone") }
+            if let error = status.error, state?.holds(submitted.job) == true {
+                let kept =
+                    "\(status.shards.committed) of \(status.shards.total) shards are kept: the same command goes on with them"
+                status.error?.advice = error.advice.map { "\($0); \(kept)" } ?? kept
+            }
             return status
+        }
+    }
+
+    /// Removes what earlier processes made of other jobs with the same output.
+    ///
+    /// - Returns: remarks about them.
+    private func giveUp(_ others: [Resumption]) async -> [String] {
+        for other in others where other.error == nil {
+            try? await manager.cancel(other.job, reason: "another job takes its place")
+        }
+        return others.map { other in
+            "begins anew: the unfinished output of an earlier run was of no use, "
+                + (other.error.map { "\($0)" } ?? "since recipe, inputs or options were others")
         }
     }
 

@@ -5,7 +5,7 @@ import TaskVectors
 package import Work
 
 /// A model of the recipe as the plan found it.
-package struct PlannedInput: Sendable, Hashable {
+package struct PlannedInput: Sendable, Hashable, Codable {
     /// The reference as the recipe has it.
     package let reference: String
     package let parts: [ManifestInput.Part]

@@ -36,6 +36,11 @@ struct JobArguments: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
+            "Submissions with the same key are one job. The default is a key of plan, OUT and options.", valueName: "key"))
+    var idempotencyKey: String?
+
+    @Option(
+        help: ArgumentHelp(
             "How to show progress: \(ProgressStyle.allCases.map(\.rawValue).joined(separator: ", ")).", valueName: "style"))
     var progress = ProgressStyle.auto
 
@@ -47,7 +52,7 @@ struct JobArguments: ParsableArguments {
             recipe: try readText(recipe), recipeName: recipe, workingDirectory: currentDirectory(), output: output,
             options: JobOptions(
                 overwrite: overwrite, sha256Sums: sha256Sums, strict: strict, maxPartBytes: maxPartSize.bytes,
-                shardBytes: shardSize?.bytes, seed: seed))
+                shardBytes: shardSize?.bytes, seed: seed), idempotencyKey: idempotencyKey)
     }
 }
 

@@ -1,9 +1,9 @@
 import Glibc
 import UnixSignals
 
-/// Runs `body` until it returns, or until SIGINT or SIGTERM cancels it.
+/// Runs `body` until it returns, or until SIGINT, SIGTERM or SIGHUP cancels it.
 package func cancelledBySignals<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async throws -> Result {
-    let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm)
+    let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm, .sighup)
     return try await withThrowingTaskGroup(of: Result?.self) { group in
         group.addTask { try await body() }
         group.addTask {

@@ -37,7 +37,7 @@ import Testing
 
     private func add(_ id: JobID = id, to cluster: inout ClusterState) throws -> Outcome {
         let job = Job(stages, output: try store.begin("/\(id)", job: "", overwrite: false), options: JobOptions())
-        return Outcome(cluster.add(id, job, output: "/\(id)", stages: stages, submittedAt: 0, at: .zero))
+        return Outcome(cluster.add(id, job, key: "\(id)", output: "/\(id)", stages: stages, submittedAt: 0, at: .zero))
     }
 
     /// A cluster with one worker of three slots, all three shards of a job leased.
@@ -147,7 +147,7 @@ import Testing
             now += .seconds(1)
             let id = JobID(high: 9, low: UInt64(number))
             let job = Job(stages, output: Untouched(), options: JobOptions())
-            let leases = Outcome(cluster.add(id, job, output: "/out", stages: stages, submittedAt: 0, at: now)).leases
+            let leases = Outcome(cluster.add(id, job, key: "", output: "/out", stages: stages, submittedAt: 0, at: now)).leases
             #expect(leases.count == count)
             if number % 10 == 0 {
                 _ = try cluster.cancel(id, reason: "test", at: now)
@@ -177,6 +177,8 @@ import Testing
         var location: OutputLocation? { nil }
         func layOut(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError) {}
         func put(_ bytes: UnsafeRawBufferPointer, part: Int, at offset: Int) throws(TesseraError) {}
+        func reopen(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError) {}
+        func sync(_ parts: Set<Int>) throws(TesseraError) {}
         func putFile(_ name: String, _ bytes: [UInt8]) throws(TesseraError) {}
         func fileNames() throws(TesseraError) -> [String] { [] }
         func open(_ name: String) throws(TesseraError) -> any ByteSource { throw TesseraError(.internal, "unused") }

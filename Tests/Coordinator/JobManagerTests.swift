@@ -1,5 +1,6 @@
 import Core
 import Dispatch
+import Journal
 import Logging
 import Protocol
 import Synchronization
@@ -22,30 +23,12 @@ import Work
     }
 
     private static func manager(
-        _ clock: HandClock, _ store: MemoryOutputStore, commits: any CommitLog = WrittenOutput()
+        _ clock: HandClock, _ store: MemoryOutputStore, journal: any JobJournal = NoJournal()
     ) -> JobManager {
         JobManager(
             settings: .init(inputRoots: .wholeMachine, build: "test", incarnation: 1),
             log: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }), time: clock.source, outputs: store,
-            commits: commits)
-    }
-
-    /// Answers when it is told to.
-    private final class SlowCommits: CommitLog {
-        private let waiting = Mutex<[CheckedContinuation<Void, any Error>]>([])
-
-        var count: Int { waiting.withLock { $0.count } }
-
-        func commit(_ record: CommitRecord) async throws {
-            try await withCheckedThrowingContinuation { continuation in waiting.withLock { $0.append(continuation) } }
-        }
-
-        func answer(_ result: Result<Void, any Error>) {
-            for continuation in waiting.withLock({ waiting in
-                defer { waiting = [] }
-                return waiting
-            }) { continuation.resume(with: result) }
-        }
+            journal: journal)
     }
 
     /// Runs the manager while `body` runs.
@@ -101,22 +84,31 @@ import Work
     /// A job is cancelled while its results are being committed; the answer, good or bad, changes nothing any more.
     @Test(arguments: [false, true])
     func anAnswerToACommitMayComeTooLate(fails: Bool) async throws {
-        let commits = SlowCommits(), manager = Self.manager(clock, store, commits: commits)
+        let journal = MemoryJournal(), manager = Self.manager(clock, store, journal: journal)
+        let begun = DispatchSemaphore(value: 0), goOn = DispatchSemaphore(value: 0)
+        journal.beforeCommits {
+            begun.signal()
+            goOn.wait()
+        }
+        if fails { journal.failCommits(with: TesseraError(.io, "late")) }
         let run = Task { await manager.run() }
         let (leases, input) = AsyncStream<Lease>.makeStream()
         let worker = await manager.attach(.test(threads: 3)) { if case .lease(let lease) = $0 { input.yield(lease) } }
         let id = try await manager.submit(jobs.submission()).job
         var iterator = leases.makeAsyncIterator()
         for _ in 0..<3 { await manager.finished(try #require(await iterator.next()).done(), by: worker) }
-        while commits.count < 3 { await Task.yield() }
+        await onOwnThread { begun.wait() }
         #expect(await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first?.shards.leased == 3)
-        try await manager.cancel(id, reason: "test")
-        commits.answer(fails ? .failure(TesseraError(.io, "late")) : .success(()))
+        let cancel = Task { try await manager.cancel(id, reason: "test") }
+        while await manager.state.jobs[id]?.isRunning == true { await Task.yield() }
+        for _ in 0..<9 { goOn.signal() }
+        try await cancel.value
         run.cancel()
         await run.value
         let job = try #require(await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first)
         #expect(job.state == .cancelled && job.shards.committed == 0)
         #expect(store.unfinished == [] && store.outputs.isEmpty)
+        #expect(journal.contents.jobs.isEmpty && journal.contents.ended.map(\.status.state) == [.cancelled])
     }
 
     @Test func aCancelledJobLeavesNothing() async throws {

@@ -63,7 +63,8 @@ import Testing
         for number in 0..<450 {
             let job = Job(stages, output: try store.begin("/\(number)", job: "", overwrite: false), options: JobOptions())
             _ = cluster.add(
-                JobID(high: UInt64(number) << 48, low: 0), job, output: "/\(number)", stages: stages, submittedAt: 0, at: .zero)
+                JobID(high: UInt64(number) << 48, low: 0), job, key: "", output: "/\(number)", stages: stages, submittedAt: 0,
+                at: .zero)
         }
         for _ in 0..<1200 {
             let name = String(repeating: "\u{1}", count: 5000)
@@ -100,7 +101,7 @@ import Testing
 extension ClusterState {
     /// A job whose shards are known to status, but not to the scheduler.
     fileprivate mutating func add(_ id: JobID, _ job: Job, output: String, summary: PlanSummary) {
-        jobs.add(id, output: output, job: job, startedAt: .zero, submittedAt: 0)
+        jobs.add(id, key: "", output: output, job: job, startedAt: .zero, submittedAt: 0)
         jobs.apply(.planned(id, summary))
     }
 }

@@ -1,4 +1,5 @@
 import Core
+import Foundation
 import Planning
 import Protocol
 import TaskVectors
@@ -21,6 +22,18 @@ struct TestJobs {
             let tensors = (0..<3).map { ("layers.\($0).w", TestTensor([value, value, value, value])) }
             try TestTensor.writeCheckpoint("\(directory.path)/\(model)", tensors)
         }
+    }
+
+    var path: String { directory.path }
+
+    /// Writes a model anew, with the same bytes.
+    func touch(_ model: String) throws {
+        let file = URL(fileURLWithPath: "\(path)/\(model)/model.safetensors")
+        try Data(contentsOf: file).write(to: file, options: .atomic)
+    }
+
+    func rename(_ model: String, to name: String) throws {
+        try FileManager.default.moveItem(atPath: "\(path)/\(model)", toPath: "\(path)/\(name)")
     }
 
     func submission(_ recipe: String = linear, output: String = "/out") -> Submit {

@@ -109,6 +109,50 @@ import Testing
         #expect(directory.names == ["out"])
     }
 
+    /// Another process goes on with what one left: parts stay as they are, all else is cleared away.
+    @Test func anUnfinishedOutputIsResumed() throws {
+        #expect(try store().resume(out, job: "j", overwrite: false) == nil, "nothing was begun")
+        do {
+            let first = try begin(store())
+            try first.layOut(Self.parts, adopting: [])
+            try [7, 8].withUnsafeBytes { try first.put(UnsafeRawBufferPointer(rebasing: $0[..<2]), part: 1, at: 4) }
+            try first.putFile("config", [9])
+        }
+        // The header may not have become durable.
+        try Data([0, 0, 0, 0, 7, 8, 0, 0]).write(to: URL(fileURLWithPath: "\(out).partial-j/part1"))
+        let adopted = try directory.write("from another output", to: "adopted")
+        let journal = Journal()
+        let output = try #require(try store(journal.calls).resume(out, job: "j", overwrite: false))
+        try output.reopen(Self.parts, adopting: [AdoptedFile(path: adopted, name: "taken")])
+        #expect(try output.fileNames() == ["part0", "part1", "part2", "taken"])
+        #expect(try output.open("part1").bytes(0..<8) == [1, 2, 0, 0, 7, 8, 0, 0])
+        try output.sync([1])
+        try output.sync([0, 1, 9])
+        #expect(journal.lines.withLock { $0 } == ["sync out.partial-j", "sync parent"], "names are made durable once")
+        try output.commit()
+        #expect(directory.names == ["adopted", "out"])
+    }
+
+    @Test func aPartOfAnotherSizeIsNotResumed() throws {
+        do { try begin(store()).layOut(Self.parts, adopting: []) }
+        try directory.write("short", to: "out.partial-j/part2")
+        let output = try #require(try store().resume(out, job: "j", overwrite: false))
+        let error = #expect(throws: TesseraError.self) { try output.reopen(Self.parts, adopting: []) }
+        #expect(error?.code == .badData && error?.file?.hasSuffix("part2") == true)
+        // Another job's directory is nobody else's business.
+        try directory.write("x", to: "out.partial-k")
+        store().discard(out, job: "j")
+        store().discard(out, job: "k")
+        #expect(directory.names == ["out.partial-k"])
+        #expect(try store().file("mark", of: out) == nil)
+        try writeOld()
+        #expect(try store().file("mark", of: out) == Array("old".utf8))
+        #expect(throws: TesseraError.self) {
+            try FileManager.default.createDirectory(atPath: "\(out).partial-l", withIntermediateDirectories: false)
+            _ = try store().resume(out, job: "l", overwrite: false)
+        }
+    }
+
     /// The old output is removed only once the exchange of the names cannot be undone by a crash.
     @Test func theOldOutputIsRemovedAfterTheExchangeIsDurable() throws {
         try writeOld()

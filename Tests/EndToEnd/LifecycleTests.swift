@@ -119,7 +119,7 @@ import Testing
         try await eventually("the end") { try await cluster.job(id).state == "done" }
     }
 
-    @Test(arguments: [SIGINT, SIGTERM])
+    @Test(arguments: [SIGINT, SIGTERM, SIGHUP])
     func aRunThatIsInterruptedLeavesNothing(signal: Int32) async throws {
         // Large enough to be interrupted, made of zeros that take no time to write.
         let count = 64 << 20

@@ -5,9 +5,8 @@ import Testing
     /// A module may import what stands before it, never what stands after.
     private static let order = [
         "CTensorKernels", "CLibCrypto", "CLZ4", "CLinux", "Core", "TensorKernels", "LinearAlgebra", "Checkpoints", "Operators",
-        "TaskVectors", "Work", "Protocol", "Transport", "Worker", "Recipes", "Tokenizers", "Planning", "Coordinator", "Engine",
-        "TesseraCLI",
-        "Demo", "tessera",
+        "TaskVectors", "Work", "Protocol", "Transport", "Worker", "Recipes", "Tokenizers", "Planning", "Journal", "Coordinator",
+        "Engine", "TesseraCLI", "Demo", "tessera",
     ]
 
     /// Pairs that the order alone would allow, but that meet elsewhere.

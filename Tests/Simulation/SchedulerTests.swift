@@ -41,6 +41,24 @@ import Testing
         #expect(scheduler.handle(.jobAdded(Self.job, stages: [[], []]), at: .zero) == [.jobFinished(Self.job)])
     }
 
+    /// A job that another coordinator began: what is committed is not leased, and stages open as if it had been done here.
+    @Test(arguments: [Set<Int>(), [0], [0, 1], [0, 1, 2], [0, 1, 2, 3]])
+    func committedShardsAreNotDoneAgain(committed: Set<Int>) throws {
+        var scheduler = Scheduler()
+        _ = scheduler.handle(.workerJoined(1, host: "h", slots: 9), at: .zero)
+        let stage = [ShardCost(label: "a", cost: 1), ShardCost(label: "b", cost: 1)]
+        var actions = scheduler.handle(.jobAdded(Self.job, stages: [stage, stage], committed: committed), at: .zero)
+        var done = committed, waiting = leases(actions)
+        #expect(Set(waiting.map(\.attempt.shard)) == (committed.count < 2 ? Set([0, 1]) : [2, 3]).subtracting(committed))
+        while let lease = waiting.popLast() {
+            #expect(done.insert(lease.attempt.shard).inserted)
+            _ = scheduler.handle(.shardFinished(lease.worker, lease.attempt), at: .zero)
+            actions = scheduler.handle(.shardCommitted(lease.attempt), at: .zero)
+            waiting += leases(actions)
+        }
+        #expect(done == [0, 1, 2, 3] && actions.contains(.jobFinished(Self.job)))
+    }
+
     @Test func theLargestShardsGoFirstAndLoadIsSpread() {
         let (_, actions) = scheduler(shards: [1, 9, 5, 7], workers: 2, slots: 1)
         #expect(leases(actions).map(\.attempt.shard) == [1, 3])

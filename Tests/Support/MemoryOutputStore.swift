@@ -4,7 +4,7 @@ import Synchronization
 /// Outputs in memory. The store can be told to fail, to be slow and to be full, and it keeps a journal of what it was asked.
 package final class MemoryOutputStore: OutputStore {
     package enum Operation: String, Sendable, Hashable {
-        case begin, layOut, put, putFile, commit, abort
+        case begin, resume, layOut, reopen, sync, put, putFile, commit, abort
     }
 
     fileprivate struct State {
@@ -68,6 +68,21 @@ package final class MemoryOutputStore: OutputStore {
         return Transaction(store: self, output: output, name: name)
     }
 
+    package func resume(_ output: String, job: String, overwrite: Bool) throws(TesseraError) -> (any OutputTransaction)? {
+        try enter(.resume, output)
+        let name = "\(output).partial-\(job)"
+        guard state.withLock({ $0.unfinished[name] != nil }) else { return nil }
+        return Transaction(store: self, output: output, name: name)
+    }
+
+    package func discard(_ output: String, job: String) {
+        state.withLock { $0.unfinished["\(output).partial-\(job)"] = nil }
+    }
+
+    package func file(_ name: String, of output: String) throws(TesseraError) -> [UInt8]? {
+        state.withLock { $0.outputs[output]?[name] }
+    }
+
     private final class Transaction: OutputTransaction {
         private let store: MemoryOutputStore
         private let output: String
@@ -113,6 +128,23 @@ package final class MemoryOutputStore: OutputStore {
                 throw error
             }
             self.parts.withLock { $0 = parts.map(\.name) }
+        }
+
+        func reopen(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError) {
+            try store.enter(.reopen, output)
+            try change { contents throws(TesseraError) in
+                for part in parts where contents[part.name]?.count != part.size {
+                    throw TesseraError(.badData, "another size", file: part.name)
+                }
+                let kept = contents.filter { name, _ in parts.contains { $0.name == name } }
+                contents = kept.merging(files.map { ($0.name, Array($0.path.utf8)) }) { $1 }
+            }
+            self.parts.withLock { $0 = parts.map(\.name) }
+        }
+
+        func sync(_ parts: Set<Int>) throws(TesseraError) {
+            try store.enter(.sync, output)
+            try change { _ in }
         }
 
         func put(_ bytes: UnsafeRawBufferPointer, part: Int, at offset: Int) throws(TesseraError) {

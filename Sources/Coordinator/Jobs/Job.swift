@@ -1,5 +1,6 @@
 import Checkpoints
 package import Core
+import Journal
 import Planning
 import Protocol
 import TaskVectors
@@ -17,6 +18,13 @@ struct PlannedStages: Sendable {
     let costs: [[ShardCost]]
     let summary: PlanSummary
     let files: Set<InputFile>
+
+    /// What the journal keeps of the plan.
+    var journaled: JournaledPlan {
+        JournaledPlan(
+            digest: plan.digest, method: plan.method, shardCount: shards.count, bytesInput: summary.bytesInput,
+            bytesOutput: summary.bytesOutput, pinnedFiles: plan.pinnedFiles)
+    }
 
     init(_ plan: Plan, request: PlanRequest, after earlierStatistics: [[ExactText: TensorStatistics]] = []) {
         self.plan = plan
@@ -129,11 +137,7 @@ struct Job: Sendable {
         guard let planned = shard(attempt.shard) else {
             throw TesseraError(.protocolMismatch, "a result for shard \(attempt.shard), which the plan does not have")
         }
-        guard result.digests.map(\.count) == planned.outputs.map(\.blockCount),
-            result.statistics.isEmpty || result.statistics.count == planned.tensors.count
-        else {
-            throw TesseraError(.protocolMismatch, "the result for \(planned.label) has digests for other blocks than the plan's")
-        }
+        try Self.check(result, of: planned)
         let blocks = arrived[attempt.shard]?[attempt.epoch]?.count ?? 0, expected = result.digests.reduce(0) { $0 + $1.count }
         guard delivery == .direct || blocks == expected else {
             throw TesseraError(.temporary, "the result for \(planned.label) came with \(blocks) of \(expected) blocks")
@@ -144,7 +148,9 @@ struct Job: Sendable {
     /// The reported result of an attempt; `nil` when there is none.
     func record(of attempt: Attempt, by worker: WorkerReference) -> CommitRecord? {
         guard let report = reported[attempt.shard], report.epoch == attempt.epoch else { return nil }
-        return CommitRecord(attempt: attempt, worker: worker, result: report.result, delivery: report.delivery)
+        let parts = Set((shard(attempt.shard)?.outputs ?? []).map(\.part))
+        return CommitRecord(
+            attempt: attempt, worker: worker, result: report.result, delivery: report.delivery, parts: parts)
     }
 
     /// Where a block of a leased shard belongs.
@@ -167,16 +173,38 @@ struct Job: Sendable {
     ///
     /// - Returns: bytes of the shard's output.
     mutating func commit(_ record: CommitRecord) -> Int {
-        let number = record.attempt.shard
-        guard let planned = shard(number) else { return 0 }
-        results[number - firstShard] = record.result
-        reported[number] = nil
-        arrived[number] = nil
+        reported[record.attempt.shard] = nil
+        arrived[record.attempt.shard] = nil
+        return take(record.journaled)
+    }
+
+    /// Takes the results of shards of the plan in hand that an earlier coordinator committed.
+    ///
+    /// - Throws: `protocolMismatch` for a result that does not fit the plan.
+    mutating func keep(_ kept: [JournaledShard]) throws(TesseraError) {
+        for entry in kept {
+            guard let planned = shard(entry.attempt.shard) else { continue }
+            try Self.check(entry.result, of: planned)
+            _ = take(entry)
+        }
+    }
+
+    private mutating func take(_ committed: JournaledShard) -> Int {
+        guard let planned = shard(committed.attempt.shard) else { return 0 }
+        results[committed.attempt.shard - firstShard] = committed.result
         bytesWritten += planned.byteCount
         bytesRead += planned.sourceByteCount
-        let name = record.worker.name
-        shares[name, default: RunReport.Worker(name: name)].add(bytes: planned.byteCount, record.delivery)
+        let name = committed.worker
+        shares[name, default: RunReport.Worker(name: name)].add(bytes: planned.byteCount, committed.delivery)
         return planned.byteCount
+    }
+
+    private static func check(_ result: ShardResult, of planned: PlannedShard) throws(TesseraError) {
+        guard result.digests.map(\.count) == planned.outputs.map(\.blockCount),
+            result.statistics.isEmpty || result.statistics.count == planned.tensors.count
+        else {
+            throw TesseraError(.protocolMismatch, "the result for \(planned.label) has digests for other blocks than the plan's")
+        }
     }
 
     /// The plan's blocks by part and position in the part, once every shard is committed.
@@ -198,9 +226,22 @@ struct Job: Sendable {
 
     /// The statistics of each tensor of the plan in hand, by the models' name for it, once every shard is committed.
     func statistics() throws(TesseraError) -> [ExactText: TensorStatistics] {
+        try Self.statistics(of: shards, Array(zip(shards.indices, try committedResults())))
+    }
+
+    /// The statistics of each tensor of some shards, whose results are given with their positions.
+    ///
+    /// - Throws: `internal` when a result is missing.
+    static func statistics(
+        of shards: [PlannedShard], _ results: [(index: Int, result: ShardResult)]
+    ) throws(TesseraError) -> [ExactText: TensorStatistics] {
         var statistics: [ExactText: TensorStatistics] = [:]
-        for (shard, result) in zip(shards, try committedResults()) {
-            for (tensor, found) in zip(shard.tensors, result.statistics) { statistics[ExactText(tensor.name)] = found }
+        guard results.map(\.index) == Array(shards.indices) else {
+            throw TesseraError(.internal, "\(results.count) of \(shards.count) shards have a result")
+        }
+        for (shard, entry) in zip(shards, results) {
+            try check(entry.result, of: shard)
+            for (tensor, found) in zip(shard.tensors, entry.result.statistics) { statistics[ExactText(tensor.name)] = found }
         }
         return statistics
     }

@@ -1,53 +1,180 @@
 import Checkpoints
 import Core
+import FoundationEssentials
+import Journal
 import Planning
 import Protocol
 import Work
+
+/// A submission that makes sense, before anything is created.
+struct PlannedJob: Sendable {
+    let submission: Submit
+    /// As the output store names the output.
+    let output: String
+    let stages: PlannedStages
+    /// What a second submission of the same job has in common with the first.
+    let key: String
+}
+
+/// A job that an earlier coordinator began.
+struct ResumedJob: Sendable {
+    let job: Job
+    /// All plans so far.
+    let plans: [PlannedStages]
+    /// Shards that are not done again.
+    let kept: [KeptShard]
+}
 
 /// Plans jobs and lays out their output. Waits for disks.
 struct JobPlanner: Sendable {
     private let settings: JobManager.Settings
     private let outputs: any OutputStore
+    private let journal: any JobJournal
 
-    init(settings: JobManager.Settings, outputs: any OutputStore) {
+    init(settings: JobManager.Settings, outputs: any OutputStore, journal: any JobJournal) {
         self.settings = settings
         self.outputs = outputs
+        self.journal = journal
     }
 
-    /// - Returns: the job, the name of its output, and what the scheduler has to know.
     /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs, or `TesseraError` for the output.
-    func plan(_ submission: Submit, id: JobID) throws -> (job: Job, output: String, stages: PlannedStages) {
+    func plan(_ submission: Submit) throws -> PlannedJob {
+        let output = try outputs.resolve(submission.output, workingDirectory: submission.workingDirectory)
+        let request = request(submission)
+        let plan = try Planner.plan(request)
+        return PlannedJob(
+            submission: submission, output: output, stages: try stages(plan, request),
+            key: try Self.key(of: submission, plan: plan.digest, output: output))
+    }
+
+    private func request(_ submission: Submit) -> PlanRequest {
         let options = submission.options
-        let name = try outputs.resolve(submission.output, workingDirectory: submission.workingDirectory)
-        var request = PlanRequest(
+        return PlanRequest(
             recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
             roots: settings.inputRoots, maxPartBytes: options.maxPartBytes, shardBytes: options.shardBytes,
             strict: options.strict, seed: options.seed ?? 0)
-        let plan = try Planner.plan(request)
+    }
+
+    /// - Parameter request: without pinned files for a job's first plan.
+    private func stages(
+        _ plan: Plan, _ request: PlanRequest, after statistics: [[ExactText: TensorStatistics]] = []
+    ) throws -> PlannedStages {
         try settings.checkMemory(plan)
-        let output = try outputs.begin(name, job: "\(id)", overwrite: options.overwrite)
-        try layOut(plan, in: output)
-        request.pinnedFiles = plan.pinnedFiles
-        let stages = PlannedStages(plan, request: request)
-        return (Job(stages, output: output, options: options), name, stages)
+        var request = request
+        request.pinnedFiles = request.pinnedFiles ?? plan.pinnedFiles
+        return PlannedStages(plan, request: request, after: statistics)
+    }
+
+    /// Jobs are the same if they make the same output in the same place with the same options, unless the submitter says
+    /// otherwise.
+    private static func key(of submission: Submit, plan: Digest, output: String) throws -> String {
+        if let key = submission.idempotencyKey { return "key \(key)" }
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .sortedKeys
+        let options = try encoder.encode(submission.options)
+        return "plan \(try Digest.sha256(of: Array("\(plan) \(output) ".utf8) + options))"
+    }
+
+    /// Begins the output.
+    func begin(_ planned: PlannedJob, id: JobID) throws -> Job {
+        let options = planned.submission.options
+        let output = try outputs.begin(planned.output, job: "\(id)", overwrite: options.overwrite)
+        try layOut(planned.stages, of: id, in: output)
+        return Job(planned.stages, output: output, options: options)
     }
 
     /// The plan that follows from the statistics of the job's shards, all of which are committed.
-    func next(after job: Job) throws -> PlannedStages? {
+    func next(after job: Job, id: JobID) throws -> PlannedStages? {
         guard job.plan.hasMoreStages else { return nil }
         let statistics = try job.allStatistics()
-        let plan = try Planner.plan(job.request, after: statistics)
-        try settings.checkMemory(plan)
-        try layOut(plan, in: job.output)
-        return PlannedStages(plan, request: job.request, after: statistics)
+        let stages = try stages(Planner.plan(job.request, after: statistics), job.request, after: statistics)
+        try layOut(stages, of: id, in: job.output)
+        return stages
     }
 
     /// An analysis stage has no parts: its output is laid out by a later plan.
-    private func layOut(_ plan: Plan, in output: any OutputTransaction) throws(TesseraError) {
-        try output.layOut(
-            plan.layout.parts.map { OutputPart(name: $0.fileName, size: $0.fileSize, header: $0.header) },
-            adopting: plan.reused.map {
-                AdoptedFile(path: $0.path, in: settings.inputRoots.files, size: $0.part.size, name: $0.part.file)
-            })
+    private func layOut(_ stages: PlannedStages, of id: JobID, in output: any OutputTransaction) throws {
+        try output.layOut(stages.plan.parts, adopting: adopted(stages.plan))
+        do {
+            try journal.add(stages.journaled, of: id)
+        } catch {
+            output.abort()
+            throw error
+        }
+    }
+
+    private func adopted(_ plan: Plan) -> [AdoptedFile] {
+        plan.reused.map {
+            AdoptedFile(path: $0.path, in: settings.inputRoots.files, size: $0.part.size, name: $0.part.file)
+        }
+    }
+
+    // MARK: Restarts
+
+    /// Whether the job's output has its name, although the coordinator stopped before it said so.
+    func isPublished(_ id: JobID, output: String) -> Bool {
+        guard let bytes = try? outputs.file(RunReport.fileName, of: output),
+            let report = try? JSONDecoder().decode(RunReport.self, from: Data(bytes))
+        else { return false }
+        return report.job == id.description
+    }
+
+    /// Removes what is left of the unfinished output of a job that is over.
+    func discard(_ id: JobID, output: String) { outputs.discard(output, job: "\(id)") }
+
+    /// Goes on with a job where an earlier coordinator stopped. Where its output is not there any more, the job begins again.
+    ///
+    /// - Throws: as `plan`; `badData` naming the file when an input is another than it was.
+    func resume(_ journaled: JournaledJob) throws -> ResumedJob {
+        if let resumed = try takeUp(journaled) { return resumed }
+        outputs.discard(journaled.output, job: "\(journaled.id)")
+        try journal.restart(journaled.id)
+        let planned = try plan(journaled.submission)
+        return ResumedJob(job: try begin(planned, id: journaled.id), plans: [planned.stages], kept: [])
+    }
+
+    /// - Returns: `nil` when the output is not as the journal has it.
+    private func takeUp(_ journaled: JournaledJob) throws -> ResumedJob? {
+        guard !journaled.plans.isEmpty else { return nil }
+        let plans = try replan(journaled)
+        let options = journaled.submission.options
+        guard let output = try outputs.resume(journaled.output, job: "\(journaled.id)", overwrite: options.overwrite),
+            let last = plans.last, (try? output.reopen(last.plan.parts, adopting: adopted(last.plan))) != nil
+        else { return nil }
+        var job = Job(plans[0], output: output, options: options)
+        for stages in plans.dropFirst() { job.take(stages) }
+        try job.keep(journaled.shards)
+        let count = plans.reduce(0) { $0 + $1.shards.count }
+        let kept = journaled.shards.filter { $0.attempt.shard < count }
+        return ResumedJob(job: job, plans: plans, kept: kept.map { KeptShard(shard: $0.attempt.shard, worker: $0.worker) })
+    }
+
+    /// Makes the job's plans again, each from the statistics of the shards before it.
+    private func replan(_ journaled: JournaledJob) throws -> [PlannedStages] {
+        var request = request(journaled.submission), plans: [PlannedStages] = []
+        request.pinnedFiles = journaled.plans.first?.pinnedFiles
+        var statistics: [[ExactText: TensorStatistics]] = [], first = 0
+        for expected in journaled.plans {
+            if let last = plans.last {
+                let kept = journaled.shards.filter { (first..<first + last.shards.count).contains($0.attempt.shard) }
+                statistics.append(try Job.statistics(of: last.shards, kept.map { ($0.attempt.shard - first, $0.result) }))
+                first += last.shards.count
+            }
+            let plan = try Planner.plan(request, after: statistics)
+            guard plan.digest == expected.digest else {
+                throw TesseraError(
+                    .badData, "the plan is not the one that the job was begun with, although its inputs are the same",
+                    file: journaled.submission.recipeName,
+                    advice: "this version of Tessera plans the recipe in another way; submit the job again")
+            }
+            plans.append(try stages(plan, request, after: statistics))
+        }
+        return plans
+    }
+}
+
+extension Plan {
+    fileprivate var parts: [OutputPart] {
+        layout.parts.map { OutputPart(name: $0.fileName, size: $0.fileSize, header: $0.header) }
     }
 }

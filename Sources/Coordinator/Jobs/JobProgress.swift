@@ -46,6 +46,12 @@ struct JobProgress: Sendable {
             rows += plan.shards.map { Row(shard: $0) }
             total += plan.shards.count
             bytesTotal += plan.shards.reduce(0) { $0 + $1.byteCount }
+        case .kept(_, let kept):
+            for entry in kept where rows.indices.contains(entry.shard) {
+                attempts += 1
+                rows[entry.shard].attempts += 1
+                commit(entry.shard, by: entry.worker)
+            }
         case .leased(let attempt, let worker):
             attempts += 1
             rows[attempt.shard].attempts += 1
@@ -53,9 +59,7 @@ struct JobProgress: Sendable {
         case .progressed(let attempt, let bytes): progressed(attempt, min(max(0, bytes), rows[attempt.shard].shard.byteCount))
         case .committed(let attempt, let worker, _, _):
             remove(attempt.shard) { _ in true }
-            committed += 1
-            bytesCommitted += rows[attempt.shard].shard.byteCount
-            rows[attempt.shard].committer = index(of: worker.name)
+            commit(attempt.shard, by: worker.name)
         case .failed(let attempt, _, _), .revoked(let attempt, _, _):
             remove(attempt.shard) { $0.epoch == attempt.epoch }
         case .ended:
@@ -63,6 +67,12 @@ struct JobProgress: Sendable {
             bytesRunning = 0
         case .added, .stale, .workerJoined, .workerLeft: break
         }
+    }
+
+    private mutating func commit(_ shard: Int, by worker: String) {
+        committed += 1
+        bytesCommitted += rows[shard].shard.byteCount
+        rows[shard].committer = index(of: worker)
     }
 
     private mutating func progressed(_ attempt: Attempt, _ bytes: Int) {

@@ -14,6 +14,8 @@ struct JobRecord: Sendable {
     let id: JobID
     /// Jobs in order of submission have rising numbers.
     let number: Int
+    /// What a second submission of the same job has in common with the first.
+    let key: String
     let output: String
     let startedAt: Duration
     /// Seconds since 1970.
@@ -25,14 +27,26 @@ struct JobRecord: Sendable {
     /// The last plan.
     private var plan: PlanSummary?
     private var bytesOutput = 0
+    /// How a job ended that an earlier coordinator worked on.
+    private var journaled: JobStatus?
 
-    init(id: JobID, number: Int, output: String, job: Job?, startedAt: Duration, submittedAt: Double) {
+    init(id: JobID, number: Int, key: String, output: String, job: Job?, startedAt: Duration, submittedAt: Double) {
         self.id = id
         self.number = number
+        self.key = key
         self.output = output
         self.job = job
         self.startedAt = startedAt
         self.submittedAt = submittedAt
+    }
+
+    /// A job that has ended, as an earlier coordinator left it.
+    init(ended status: JobStatus, number: Int, key: String, at now: Duration) {
+        self.init(
+            id: status.id, number: number, key: key, output: status.output, job: nil, startedAt: now,
+            submittedAt: status.submittedAt)
+        phase = .ended(status.state, status.error, at: now)
+        journaled = status
     }
 
     /// What status messages call the phase. A job that is ending is still running for those who wait for its end.
@@ -60,10 +74,19 @@ struct JobRecord: Sendable {
     mutating func dropRows() { progress.dropRows() }
 
     /// Costs the same for every number of shards.
-    func status(at now: Duration, blockedReason: String? = nil, shards: [ShardStatus]? = nil) -> JobStatus? {
+    ///
+    /// - Parameter isFinal: whether a job that is ending is described as it will be when it has ended.
+    func status(
+        at now: Duration, blockedReason: String? = nil, shards: [ShardStatus]? = nil, isFinal: Bool = false
+    ) -> JobStatus? {
+        if let journaled { return journaled }
         guard let plan else { return nil }
-        var error: TesseraError?, end = now
-        if case .ended(_, let problem, let moment) = phase { (error, end) = (problem, moment) }
+        var error: TesseraError?, end = now, state = state
+        switch phase {
+        case .ended(_, let problem, let moment): (error, end) = (problem, moment)
+        case .ending(let final, let problem) where isFinal: (state, error) = (final, problem)
+        case .running, .publishing, .ending: break
+        }
         return JobStatus(
             id: id, state: state, method: plan.method, output: output, plan: plan.digest, shards: progress.shards,
             bytesDone: progress.bytesDone, bytesTotal: progress.bytesTotal, bytesOutput: bytesOutput, bytesInput: plan.bytesInput,

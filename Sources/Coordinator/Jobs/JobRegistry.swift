@@ -35,12 +35,28 @@ struct JobRegistry: Sendable {
     /// Records, and rows of their shards.
     var entryCount: Int { records.count + records.values.reduce(0) { $0 + $1.progress.rowCount } }
 
-    mutating func add(_ id: JobID, output: String, job: Job?, startedAt: Duration, submittedAt: Double) {
-        records[id] = JobRecord(
-            id: id, number: nextNumber, output: output, job: job, startedAt: startedAt, submittedAt: submittedAt)
-        order.append((nextNumber, id))
-        active.insert(id)
+    mutating func add(_ id: JobID, key: String, output: String, job: Job?, startedAt: Duration, submittedAt: Double) {
+        add(
+            JobRecord(
+                id: id, number: nextNumber, key: key, output: output, job: job, startedAt: startedAt, submittedAt: submittedAt))
+    }
+
+    /// Lists a job that an earlier coordinator ended.
+    mutating func add(ended status: JobStatus, key: String, at now: Duration) {
+        add(JobRecord(ended: status, number: nextNumber, key: key, at: now))
+        retire(status.id)
+    }
+
+    private mutating func add(_ record: JobRecord) {
+        records[record.id] = record
+        order.append((record.number, record.id))
+        active.insert(record.id)
         nextNumber += 1
+    }
+
+    /// The last job that was submitted with that key.
+    func last(withKey key: String) -> JobRecord? {
+        order.reversed().lazy.compactMap { records[$0.id] }.first { $0.key == key }
     }
 
     mutating func apply(_ event: JobEvent) {

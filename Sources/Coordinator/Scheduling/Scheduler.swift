@@ -34,7 +34,8 @@ package struct Scheduler: Sendable {
         /// - Parameters:
         ///   - stages: the shards of each stage; shards are numbered through all stages.
         ///   - hasMoreStages: whether the job asks for more stages when these are committed.
-        case jobAdded(JobID, stages: [[ShardCost]], hasMoreStages: Bool = false)
+        ///   - committed: shards that are committed already, for a job that an earlier coordinator began.
+        case jobAdded(JobID, stages: [[ShardCost]], hasMoreStages: Bool = false, committed: Set<Int> = [])
         /// The answer to `jobContinues`.
         case stagesAdded(JobID, stages: [[ShardCost]], hasMoreStages: Bool)
         case jobCancelled(JobID)
@@ -117,9 +118,10 @@ package struct Scheduler: Sendable {
     package mutating func handle(_ event: Event, at now: Duration) -> [Action] {
         var actions: [Action] = []
         switch event {
-        case .jobAdded(let id, let stages, let hasMoreStages):
+        case .jobAdded(let id, let stages, let hasMoreStages, let committed):
             guard jobs[id] == nil else { break }
-            jobs[id] = SchedulerJob(number: nextNumber, stages: stages, hasMoreStages: hasMoreStages)
+            jobs[id] = SchedulerJob(
+                number: nextNumber, stages: stages, hasMoreStages: hasMoreStages, committed: committed)
             nextNumber += 1
             actions += advance(id)
         case .stagesAdded(let id, let stages, let hasMoreStages):

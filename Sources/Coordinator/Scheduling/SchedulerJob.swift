@@ -92,10 +92,14 @@ struct SchedulerJob: Sendable {
         case end
     }
 
-    init(number: Int, stages: [[ShardCost]], hasMoreStages: Bool) {
+    init(number: Int, stages: [[ShardCost]], hasMoreStages: Bool, committed: Set<Int>) {
         self.number = number
         self.hasMoreStages = hasMoreStages
         add(stages, hasMoreStages: hasMoreStages)
+        for shard in committed where shards.indices.contains(shard) {
+            shards[shard].state = .committed
+            committedCount += 1
+        }
     }
 
     mutating func add(_ stages: [[ShardCost]], hasMoreStages: Bool) {
@@ -107,16 +111,17 @@ struct SchedulerJob: Sendable {
         self.hasMoreStages = hasMoreStages
     }
 
-    /// Opens the next stage with shards once all open ones are committed. Says `unknown` once for each time that stages were
-    /// added.
+    /// Opens the next stage with shards to do once all open ones are committed. Says `unknown` once for each time that stages
+    /// were added.
     mutating func advance() -> Advance {
-        while committedCount == openCount, !asksForStages {
+        // Above, where an earlier coordinator committed shards of stages that are not open yet.
+        while committedCount >= openCount, !asksForStages {
             guard openStages < stages.count else {
                 asksForStages = hasMoreStages
                 return hasMoreStages ? .unknown : .end
             }
             openCount += stages[openStages].count
-            for shard in stages[openStages] { makeReady(shard) }
+            for shard in stages[openStages] where shards[shard].isPending { makeReady(shard) }
             openStages += 1
         }
         return .stage

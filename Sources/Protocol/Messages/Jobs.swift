@@ -38,8 +38,14 @@ package struct Submit: Sendable, Hashable, Codable {
     package let workingDirectory: String
     package let output: String
     package let options: JobOptions
+    /// Submissions with the same key are one job; `nil` for a key of plan, output and options.
+    package let idempotencyKey: String?
 
-    package init(recipe: String, recipeName: String, workingDirectory: String, output: String, options: JobOptions) {
+    package init(
+        recipe: String, recipeName: String, workingDirectory: String, output: String, options: JobOptions,
+        idempotencyKey: String? = nil
+    ) {
+        self.idempotencyKey = idempotencyKey
         self.recipe = recipe
         self.recipeName = recipeName
         self.workingDirectory = workingDirectory
@@ -53,6 +59,7 @@ extension Submit {
         try bounds.path(recipeName, "recipeName")
         try bounds.path(workingDirectory, "workingDirectory")
         try bounds.path(output, "output")
+        if let idempotencyKey { try bounds.name(idempotencyKey, "idempotencyKey") }
         if let bytes = options.maxPartBytes { try bounds.number(bytes, "maxPartBytes", 1...Limits.byteCount) }
         if let bytes = options.shardBytes { try bounds.number(bytes, "shardBytes", 1...Limits.byteCount) }
     }

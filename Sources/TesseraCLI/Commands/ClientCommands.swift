@@ -35,15 +35,18 @@ package struct SubmitCommand: AsyncParsableCommand {
         let (wait, json, style) = (wait, job.json, job.progress)
         let address = try target.address()
         try await cancelledBySignals {
-            try await CoordinatorClient.connect(to: address) { client in
-                guard case .submitted(let submitted) = try await client.ask(.submit(submission)) else {
-                    throw TesseraError(.protocolMismatch, "the coordinator did not accept the job")
+            var job: JobID?
+            // Asking again is safe: the same submission is the same job.
+            let status = try await CoordinatorClient.reconnecting(to: address, remark: Terminal.remark) { client in
+                if job == nil {
+                    let submitted = try await client.submit(submission)
+                    for remark in submitted.remarks { Terminal.remark(remark) }
+                    job = submitted.job
                 }
-                for remark in submitted.remarks { Terminal.remark(remark) }
-                guard wait else { return print(submitted.job) }
-                let status = try await Self.follow(submitted.job, style: style, &client)
-                try JobOutcome(status).report(json: json)
+                guard wait, let job else { return JobStatus?.none }
+                return try await Self.follow(job, style: style, &client)
             }
+            if let status { try JobOutcome(status).report(json: json) } else if let job { print(job) }
         }
     }
 

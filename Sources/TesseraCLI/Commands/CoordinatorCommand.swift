@@ -3,6 +3,7 @@ import Coordinator
 import Core
 import Engine
 import FoundationEssentials
+import Journal
 import Logging
 import Protocol
 import ServiceLifecycle
@@ -15,6 +16,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         commandName: "coordinator", abstract: "Accept jobs, lease their shards to workers and assemble the outputs.",
         discussion: """
             On SIGTERM, the coordinator accepts no more jobs and exits when all jobs have ended; on SIGINT, it exits at once. \
+            With --state, unfinished jobs outlive it: the same command goes on with them. \
             A job port that other hosts can reach needs TLS with certificates or tokens, or --insecure.
             """)
 
@@ -35,6 +37,12 @@ package struct CoordinatorCommand: AsyncParsableCommand {
 
     @Option(help: ArgumentHelp("The directory that all outputs are written under.", valueName: "dir"))
     var outputRoot: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "A directory that keeps the jobs, so that they outlive the coordinator. It is created if necessary.",
+            valueName: "dir"))
+    var state: String?
 
     @Option(help: ArgumentHelp("Seconds until a lease that is not renewed goes to another worker.", valueName: "seconds"))
     var leaseSeconds = 30.0
@@ -71,10 +79,14 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         let log = logging.logger("tessera.coordinator")
         var policy = SchedulerPolicy()
         policy.lease = .seconds(leaseSeconds)
+        let journal = try state.map { path throws(TesseraError) in
+            try SQLiteJournal(directory: path, build: tesseraVersion, now: TimeSource.system.wallClock())
+        }
         let settings = JobManager.Settings(
             inputRoots: root.isEmpty ? .wholeMachine : try Roots(root), outputRoot: try outputRoot.map(canonicalDirectory),
-            policy: policy, build: tesseraVersion, incarnation: .random(in: 1...UInt32.max))
-        let manager = JobManager(settings: settings, log: log)
+            policy: policy, build: tesseraVersion, incarnation: journal?.incarnation ?? .random(in: 1...UInt32.max))
+        let manager = JobManager(settings: settings, log: log, journal: journal ?? NoJournal())
+        try await manager.resume()
         let ready = ReadyLine()
         let server = JobServer(
             manager: manager, settings: settings, address: listen, heartbeat: .seconds(heartbeatSeconds), security: security,

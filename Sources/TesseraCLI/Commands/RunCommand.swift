@@ -7,7 +7,10 @@ import Protocol
 package struct RunCommand: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(
         commandName: "run", abstract: "Merge on this machine.",
-        discussion: "Relative paths in the recipe start at the working directory. OUT appears only when it is complete.")
+        discussion: """
+            Relative paths in the recipe start at the working directory. OUT appears only when it is complete. If the process is \
+            killed, the same command goes on where it was.
+            """)
 
     @OptionGroup var job: JobArguments
     @OptionGroup var machine: MachineArguments
@@ -16,10 +19,11 @@ package struct RunCommand: AsyncParsableCommand {
 
     package func run() async throws {
         let submission = try job.submission()
-        let local = LocalRun(threads: machine.threads, memory: machine.memory.bytes, log: quietLog)
-        let style = job.progress
+        let (style, threads, memory) = (job.progress, machine.threads, machine.memory.bytes)
         let status = try await cancelledBySignals {
-            try await local.run(submission) { manager, submitted in
+            let state = try RunState(beside: submission.output, workingDirectory: submission.workingDirectory)
+            let local = LocalRun(threads: threads, memory: memory, state: state, log: quietLog)
+            return try await local.run(submission) { manager, submitted in
                 for remark in submitted.remarks { Terminal.remark(remark) }
                 await watch(submitted.job, in: manager, style: style)
             }

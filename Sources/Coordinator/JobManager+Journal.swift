@@ -1,0 +1,144 @@
+package import Core
+import Journal
+import Logging
+package import Protocol
+
+/// What outlives the coordinator: results are committed through the journal, and jobs are resumed from it.
+extension JobManager {
+    /// Results that become durable together at most. One that waits longer only makes the next turn larger.
+    private static let commitLimit = 1000
+
+    // MARK: Commits
+
+    /// Makes a result count. Results that come while others are made durable wait and follow them in one turn.
+    func commit(_ record: CommitRecord) async {
+        waitingCommits.append(record)
+        guard !isCommitting else { return }
+        isCommitting = true
+        defer { isCommitting = false }
+        while !waitingCommits.isEmpty {
+            let turn = Array(waitingCommits.prefix(Self.commitLimit))
+            waitingCommits.removeFirst(turn.count)
+            await commit(turn)
+        }
+    }
+
+    /// First the bytes are durable, then the journal says so, then the shards count. Without a journal they count at once, since
+    /// their blocks are written: nobody goes on with the job after a crash.
+    private func commit(_ turn: [CommitRecord]) async {
+        var error: TesseraError?, durable = turn
+        if journal.keepsJobs {
+            durable = await makeDurable(turn)
+            let journal = journal, shards = durable.map(\.journaled)
+            error = await failure { try await pools.journal.run { try journal.commit(shards) } }
+        }
+        for record in durable { perform(state.committed(record, error: error, at: time.now())) }
+    }
+
+    /// - Returns: the results whose bytes are durable; the jobs of the others have failed.
+    private func makeDurable(_ records: [CommitRecord]) async -> [CommitRecord] {
+        var durable: [CommitRecord] = []
+        for (id, records) in Dictionary(grouping: records, by: \.attempt.job) {
+            // Of a job that has ended meanwhile, nothing counts any more.
+            guard let output = state.jobs[id]?.job?.output, state.jobs[id]?.isRunning == true else { continue }
+            let parts = records.reduce(into: Set<Int>()) { $0.formUnion($1.parts) }
+            if let error = await failure(of: { try await pools.syncing.run { try output.sync(parts) } }) {
+                perform(state.abandon(id, error, at: time.now()))
+            } else {
+                durable += records
+            }
+        }
+        return durable
+    }
+
+    /// Keeps how a job ended.
+    func keep(_ status: JobStatus) async {
+        guard journal.keepsJobs else { return }
+        let journal = journal
+        if let error = await failure(of: { try await pools.journal.run { try journal.end(status) } }) {
+            log.error("the journal does not know that the job has ended", metadata: ["job": "\(status.id)", "error": "\(error)"])
+        }
+    }
+
+    // MARK: Restarts
+
+    /// Takes up what an earlier process left in the journal: unfinished jobs go on, and what is left of the outputs of others is
+    /// removed. To be called once, before anybody asks for anything.
+    ///
+    /// - Returns: what became of each job that had not ended.
+    /// - Throws: when the journal cannot be read.
+    @discardableResult
+    package func resume() async throws -> [Resumption] {
+        guard journal.keepsJobs else { return [] }
+        let journal = journal, planner = planner
+        let contents = try await pools.journal.run { try journal.load() }
+        for ended in contents.ended {
+            let status = ended.status
+            state.jobs.add(ended: status, key: ended.key, at: time.now())
+            try? await pools.publishing.run { planner.discard(status.id, output: status.output) }
+        }
+        var resumptions: [Resumption] = []
+        for job in contents.jobs { resumptions.append(Resumption(job: job.id, error: await resume(job))) }
+        return resumptions
+    }
+
+    /// - Returns: why the job cannot go on; `nil` when it does, or is done.
+    private func resume(_ journaled: JournaledJob) async -> TesseraError? {
+        let planner = planner, id = journaled.id
+        do {
+            let resumed = try await pools.planning.run { () -> ResumedJob? in
+                if planner.isPublished(id, output: journaled.output) { return nil }
+                return try planner.resume(journaled)
+            }
+            guard let resumed else {
+                await end(journaled, as: .done, nil)
+                return nil
+            }
+            let age = Duration.seconds(max(0, time.wallClock() - journaled.submittedAt))
+            perform(
+                state.resume(
+                    id, resumed, key: journaled.key, output: journaled.output, submittedAt: journaled.submittedAt,
+                    startedAt: time.now() - age, at: time.now()))
+            return nil
+        } catch {
+            let error = (error as? Problems)?.all.first ?? TesseraError(wrapping: error)
+            log.error("the job cannot go on", metadata: ["job": "\(id)", "error": "\(error)"])
+            await end(journaled, as: .failed, error)
+            return error
+        }
+    }
+
+    /// Ends a job that is not worked on any more. One that fails for a reason that may pass, such as a file system that is not
+    /// mounted, stays in the journal with all that is done, for the next start.
+    private func end(_ journaled: JournaledJob, as end: JobState, _ error: TesseraError?) async {
+        var status = journaled.status(as: end, at: time.wallClock())
+        status.error = error
+        state.jobs.add(ended: status, key: journaled.key, at: time.now())
+        guard error?.code.isTransient != true else { return }
+        await keep(status)
+        let planner = planner
+        try? await pools.publishing.run { planner.discard(journaled.id, output: journaled.output) }
+    }
+}
+
+/// What became of a job that an earlier process left.
+package struct Resumption: Sendable {
+    package let job: JobID
+    /// Why it does not go on.
+    package let error: TesseraError?
+}
+
+extension JournaledJob {
+    /// What is known of the job without its plans.
+    fileprivate func status(as state: JobState, at now: Double) -> JobStatus {
+        let total = plans.reduce(0) { $0 + $1.shardCount }, committed = state == .done ? total : min(total, shards.count)
+        let bytes = plans.reduce(0) { $0 + $1.bytesOutput }
+        return JobStatus(
+            id: id, state: state, method: plans.last?.method ?? "unknown", output: output,
+            plan: plans.last?.digest ?? .none,
+            shards: .init(total: total, pending: total - committed, leased: 0, committed: committed),
+            bytesDone: state == .done ? bytes : 0, bytesTotal: bytes, bytesOutput: bytes,
+            bytesInput: plans.last?.bytesInput ?? 0, attempts: committed, submittedAt: submittedAt,
+            seconds: max(0, now - submittedAt), error: nil, shardDetails: nil)
+    }
+}

@@ -1,0 +1,206 @@
+import Core
+import Foundation
+import Journal
+import Protocol
+import TestSupport
+import Testing
+
+/// Processes are killed, and the same command goes on where they were.
+@Suite(.serialized) struct RestartTests {
+    private let directory: TemporaryDirectory
+    private var state: String { "\(directory.path)/state" }
+    private var output: String { "\(directory.path)/out" }
+    private static let recipe = "cases/ties/recipe.yml"
+    /// A shard of every few tensors, each of which takes a tenth of a second.
+    private static let slow = ["--pause-milliseconds", "100"]
+    private static let shards = ["--shard-size", "10kB"]
+
+    init() throws { directory = try TemporaryDirectory() }
+
+    /// The shards that a journal holds as committed, of the job that has not ended.
+    private func committed(_ path: String) throws -> Set<Int> {
+        let contents = try SQLiteJournal(directory: path, build: "test", now: 0).load()
+        return Set(contents.jobs.flatMap(\.shards).map(\.attempt.shard))
+    }
+
+    private func reference() async throws -> [String: Data] {
+        let path = "\(directory.path)/reference"
+        let outcome = try await Tessera.run(["run", Self.recipe, path] + Self.shards)
+        try #require(outcome.exitCode == 0, "\(outcome.errors)")
+        return try outputFiles(path)
+    }
+
+    // MARK: The coordinator
+
+    /// Killed again and again, each time when so many more shards are committed, while two workers go on.
+    @Test(arguments: [0, 1, 3])
+    func aCoordinatorThatIsKilledGoesOn(after step: Int) async throws {
+        let reference = try await reference()
+        let first = try await Cluster(workers: 2, coordinator: ["--state", state], worker: Self.slow)
+        let outcome = try await first.submit(Self.recipe, output, Self.shards)
+        let id = outcome.output.trimmingCharacters(in: .whitespacesAndNewlines)
+        var cluster = first, kept: Set<Int> = []
+        for round in 0..<3 {
+            let before = kept.count
+            var seen = 0
+            try await eventually("\(before + step) shards") {
+                let job = try await cluster.job(id)
+                seen = job.shards.committed
+                return seen >= before + step || job.state != "running"
+            }
+            cluster.coordinator.signal(SIGKILL)
+            #expect(await cluster.coordinator.exitCode() == 128 + SIGKILL)
+            let now = try committed(state)
+            #expect(now.isSuperset(of: kept) || now.isEmpty, "round \(round): what was kept stays")
+            #expect(now.count >= seen || now.isEmpty, "what was said to be committed is kept")
+            kept = now
+            cluster = try await Cluster(coordinator: ["--listen", first.jobs, "--state", state])
+        }
+        try await eventually("the end") { try await cluster.job(id).state == "done" }
+        #expect(try outputFiles(output) == reference)
+        let job = try await cluster.job(id)
+        #expect(job.shards.committed == job.shards.total)
+        for (number, shard) in (job.shardDetails ?? []).enumerated() where kept.contains(number) {
+            #expect(shard.attempts == 1, "\(shard.label) was done again although the journal had it")
+        }
+        #expect(directory.names == ["out", "reference", "state"])
+        // The job is still known to the next one.
+        cluster.coordinator.signal(SIGKILL)
+        _ = await cluster.coordinator.exitCode()
+        let last = try await Cluster(coordinator: ["--state", state])
+        #expect(try await last.job(id).state == "done")
+    }
+
+    @Test func twoCoordinatorsNeverShareAState() async throws {
+        let cluster = try await Cluster(coordinator: ["--state", state])
+        let second = try await Tessera.run(
+            ["coordinator", "--listen", "127.0.0.1:0", "--status", "127.0.0.1:0", "--state", state])
+        #expect(second.exitCode == 75)
+        #expect(second.errors.contains("\(state): the state directory is in use by process "), "\(second.errors)")
+        #expect(cluster.coordinator.isRunning)
+    }
+
+    /// With a state, an interrupted coordinator ends at once and loses nothing.
+    @Test func anInterruptedCoordinatorKeepsItsJobs() async throws {
+        let first = try await Cluster(coordinator: ["--state", state])
+        let id = try await first.submit(Self.recipe, output, Self.shards).output.trimmingCharacters(in: .whitespacesAndNewlines)
+        first.coordinator.signal(SIGINT)
+        #expect(await first.coordinator.exitCode() == 130)
+        #expect(first.coordinator.errors.contains("1 unfinished jobs are kept"), "\(first.coordinator.errors)")
+        #expect(directory.names == ["out.partial-\(id)", "state"])
+        let second = try await Cluster(workers: 1, coordinator: ["--state", state])
+        try await eventually("the end") { try await second.job(id).state == "done" }
+    }
+
+    @Test func whoWaitsOutlivesTheCoordinator() async throws {
+        let first = try await Cluster(workers: 1, coordinator: ["--state", state], worker: Self.slow)
+        let submit = try RunningTessera(
+            ["submit", Self.recipe, output, "--wait", "--coordinator", first.jobs] + Self.shards)
+        try await eventually("work") {
+            try await first.get("/api/v1/jobs", as: [Cluster.Job].self).contains { $0.shards.committed > 0 }
+        }
+        first.coordinator.signal(SIGKILL)
+        _ = await first.coordinator.exitCode()
+        try await eventually("a remark") { submit.errors.contains("lost the coordinator") }
+        let second = try await Cluster(coordinator: ["--listen", first.jobs, "--state", state])
+        #expect(await submit.exitCode() == 0, "\(submit.errors)")
+        #expect(submit.output.contains("by ties in"))
+        // Who asks again gets the same job.
+        let again = try await second.submit(Self.recipe, output, Self.shards)
+        #expect(again.exitCode == 0 && again.errors.contains("this output was made by the job"), "\(again.errors)")
+    }
+
+    // MARK: tessera run
+
+    /// Zeros that take no time to write, and some seconds to merge.
+    private func writeFamily() throws {
+        for model in ["a", "b"] {
+            try FileManager.default.createDirectory(atPath: "\(directory.path)/\(model)", withIntermediateDirectories: true)
+            let size = 4 << 20
+            let entries = (0..<24).map { index in
+                let offsets = "\(index * size),\((index + 1) * size)"
+                return "\"layers.\(index).w\":{\"dtype\":\"F32\",\"shape\":[\(size / 4)],\"data_offsets\":[\(offsets)]}"
+            }
+            let header = Array("{\(entries.joined(separator: ","))}".utf8)
+            let url = URL(fileURLWithPath: "\(directory.path)/\(model)/model.safetensors")
+            try Data((0..<8).map { UInt8(truncatingIfNeeded: header.count >> (8 * $0)) } + header).write(to: url)
+            let handle = try FileHandle(forWritingTo: url)
+            try handle.truncate(atOffset: UInt64(8 + header.count + 24 * size))
+            try handle.close()
+        }
+        try directory.write(
+            "merge_method: ties\nbase_model: a\nmodels:\n- model: b\nparameters: {weight: 1, density: 0.5}\n", to: "r.yml")
+    }
+
+    private static let run = ["--threads", "1", "--shard-size", "4MB"]
+
+    /// Starts the command and kills it in the middle.
+    ///
+    /// - Returns: the shards that are kept.
+    private func killedRun() async throws -> Set<Int> {
+        for milliseconds in [500, 1000, 2000, 4000, 8000] {
+            let run = try RunningTessera(["run", "r.yml", "out"] + Self.run, in: directory.path)
+            try await eventually("the partial output") { directory.names.contains { $0.hasPrefix("out.partial-") } }
+            try await Task.sleep(for: .milliseconds(milliseconds))
+            run.signal(SIGKILL)
+            try #require(await run.exitCode() == 128 + SIGKILL, "killed in time")
+            let kept = try committed("\(output).partial-state")
+            if !kept.isEmpty { return kept }
+        }
+        return []
+    }
+
+    @Test func aRunThatIsKilledGoesOn() async throws {
+        try writeFamily()
+        let kept = try await killedRun()
+        try #require(!kept.isEmpty)
+        let outcome = try await Tessera.run(["run", "r.yml", "out", "--json"] + Self.run, in: directory.path)
+        #expect(outcome.exitCode == 0 && outcome.errors.contains("has \(kept.count) of 24 shards"), "\(outcome.errors)")
+        struct Report: Decodable { let shards, attempts: Int }
+        let report = try JSONDecoder().decode(
+            Report.self, from: Data(contentsOf: URL(fileURLWithPath: "\(output)/tessera.report.json")))
+        #expect(report.shards == 24 && report.attempts == 24, "no shard was done twice")
+        #expect(directory.names == ["a", "b", "out", "r.yml"])
+        #expect(try await Tessera.run(["verify", output]).exitCode == 0)
+        let whole = try await Tessera.run(["run", "r.yml", "whole"] + Self.run, in: directory.path)
+        #expect(try whole.exitCode == 0 && outputFiles(output) == outputFiles("\(directory.path)/whole"))
+    }
+
+    /// Another recipe for the same output begins anew, and says so; nothing of the first stays.
+    @Test func anotherRecipeBeginsAnew() async throws {
+        try writeFamily()
+        try #require(try await !killedRun().isEmpty)
+        try directory.write("merge_method: passthrough\nmodels:\n- model: b\n", to: "r.yml")
+        let outcome = try await Tessera.run(["run", "r.yml", "out"] + Self.run, in: directory.path)
+        #expect(outcome.exitCode == 0 && outcome.errors.contains("begins anew"), "\(outcome.errors)")
+        #expect(directory.names == ["a", "b", "out", "r.yml"])
+    }
+
+    /// An input that was written meanwhile would give an output of two halves.
+    @Test func changedInputsBeginAnew() async throws {
+        try writeFamily()
+        try #require(try await !killedRun().isEmpty)
+        let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: "\(directory.path)/b/model.safetensors"))
+        try handle.seekToEnd()
+        try handle.seek(toOffset: try handle.offset() - 4)
+        try handle.write(contentsOf: [0, 0, 0x80, 0x3f])
+        try handle.close()
+        let outcome = try await Tessera.run(["run", "r.yml", "out"] + Self.run, in: directory.path)
+        #expect(outcome.exitCode == 0, "\(outcome.errors)")
+        #expect(outcome.errors.contains("begins anew") && outcome.errors.contains("b/model.safetensors"), "\(outcome.errors)")
+        #expect(directory.names == ["a", "b", "out", "r.yml"])
+        #expect(try await Tessera.run(["verify", output]).exitCode == 0)
+    }
+
+    /// Nobody takes an output from a process that still makes it.
+    @Test func twoRunsNeverMakeOneOutput() async throws {
+        try writeFamily()
+        let first = try RunningTessera(["run", "r.yml", "out"] + Self.run, in: directory.path)
+        try await eventually("the partial output") { directory.names.contains { $0.count > 30 } }
+        let second = try await Tessera.run(["run", "r.yml", "out"] + Self.run, in: directory.path)
+        #expect(second.exitCode == 75 && second.errors.contains("is in use by process"), "\(second.errors)")
+        first.signal(SIGINT)
+        #expect(await first.exitCode() == 130)
+        #expect(directory.names == ["a", "b", "r.yml"])
+    }
+}
