@@ -15,12 +15,14 @@ package enum Planner {
     ///   since the first stage; `internal` for statistics that are not those of the recipe's stages.
     package static func plan(_ request: PlanRequest, after statistics: [[ExactText: TensorStatistics]] = []) throws -> Plan {
         switch try JobRecipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict) {
-        case .merge(let recipe): try plan(recipe, request)
+        case .merge(let recipe): try plan(recipe, request, after: statistics)
         case .store(let recipe): try StorePlanner.plan(recipe, request: request, after: statistics)
         }
     }
 
-    private static func plan(_ recipe: Recipe, _ request: PlanRequest) throws -> Plan {
+    private static func plan(
+        _ recipe: Recipe, _ request: PlanRequest, after statistics: [[ExactText: TensorStatistics]]
+    ) throws -> Plan {
         let method = try mergeMethod(of: recipe)
         let parameters = ParameterNames(recipe: recipe, method: method)
         var warnings = recipe.warnings + parameters.warnings()
@@ -35,9 +37,17 @@ package enum Planner {
         warnings += parameters.uselessFilters(specs)
         try throwIfStrict()
         let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs, files: request.files).plan()
-        let planner = TensorPlanner(
+        var planner = TensorPlanner(
             recipe: recipe, method: method, inputs: inputs, vocabulary: vocabulary, seed: request.seed)
-        let (tensors, remarks) = try planner.plan(specs)
+        var (tensors, remarks) = try planner.plan(specs)
+        if !method.modelSums.isEmpty {
+            let measured = tensors.filter { $0.method == method.name }
+            guard let found = statistics.first else {
+                return try analysisStage(of: recipe, method, inputs, measured, request: request)
+            }
+            planner.sums = try ModelSums(planner, specs, measured: Set(measured.map { ExactText($0.name) }), statistics: found)
+            (tensors, remarks) = try planner.plan(specs)
+        }
 
         let layout = try CheckpointLayout(
             tensors: tensors.map { NewTensor(name: $0.name, dtype: $0.outputType, shape: $0.shape) },
@@ -62,6 +72,18 @@ package enum Planner {
             sidecars: sidecars.files,
             remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + remarks + sidecars.remarks
                 + MergekitDifferences.remarks(recipe: recipe, tensors: tensors))
+    }
+
+    /// A plan that only measures what the method needs to know about the whole model.
+    private static func analysisStage(
+        of recipe: Recipe, _ method: any MergeMethod.Type, _ inputs: InputSet, _ measured: [PlannedTensor], request: PlanRequest
+    ) throws -> Plan {
+        return try Plan(
+            recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned,
+            layout: CheckpointLayout(groups: [], maxPartBytes: request.maxPartBytes),
+            stages: [ShardCutter(targetBytes: request.shardBytes).cut(measured.map(\.measurement))], sidecars: [],
+            remarks: ["\(method.name): coefficients depend on the whole models, which a first stage measures"],
+            hasMoreStages: true)
     }
 
     private static func floatingType(of tensors: [PlannedTensor]) -> DType? {

@@ -19,6 +19,13 @@ struct PlannedTensor {
     let randomKey: UInt64?
     let linearAlgebra: String?
 
+    /// The look at the tensor from which it is planned.
+    var measurement: TensorWork {
+        TensorWork(
+            name: name, shape: shape, operation: .measure(MergeMeasurement(method: method, base: base)), sources: sources,
+            outputs: [])
+    }
+
     func work(part: Int, entry: TensorEntry) -> TensorWork {
         TensorWork(
             name: name, shape: shape,
@@ -43,13 +50,15 @@ struct TensorPlanner {
     let vocabulary: VocabularyPlan?
     /// What random methods draw from.
     let seed: UInt64
+    /// What an analysis stage found, for methods that have one.
+    var sums: ModelSums?
 
     /// - Returns: the tensors in the order of the specs, and what the user should know about some of them.
     func plan(_ specs: [OutputTensorSpec]) throws -> (tensors: [PlannedTensor], remarks: [String]) {
         var tensors: [PlannedTensor] = []
         var problems = ProblemList(file: recipe.file)
         var incomplete: [String] = []
-        var resolution = ParameterResolution(recipe: recipe, method: method, inputs: inputs)
+        var resolution = ParameterResolution(recipe: recipe, method: method, inputs: inputs, sums: sums)
         for spec in specs {
             do throws(Problems) {
                 let found = try find(spec)
@@ -66,7 +75,7 @@ struct TensorPlanner {
     }
 
     /// What there is of a spec.
-    private struct Found {
+    struct Found {
         /// With the sources that are there.
         let spec: OutputTensorSpec
         let sources: [SourceReference]
@@ -79,7 +88,7 @@ struct TensorPlanner {
     ///
     /// A head that a model ties to its embedding is that embedding; biases and buffers may be missing in some models; anything
     /// else may not.
-    private func find(_ spec: OutputTensorSpec) throws(Problems) -> Found {
+    func find(_ spec: OutputTensorSpec) throws(Problems) -> Found {
         var present: [OutputTensorSpec.Source] = [], sources: [SourceReference] = [], shapes: [[Int]] = []
         var lacking: [String] = []
         var base: Int?

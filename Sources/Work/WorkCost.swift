@@ -35,6 +35,7 @@ extension TensorWork {
                 try merge.codec.codec().outputs(shape: shape).map { ($0.dtype, $0.byteCount, $0.blockSize) }
             case .encode(let encoding):
                 encoding.formats.flatMap { $0.tensors(shape: shape) }.map { ($0.dtype, $0.byteCount, $0.blockSize) }
+            case .measure: []
             }
         guard written.count == outputs.count,
             zip(written, outputs).allSatisfy({ $0 == ($1.dtype, $1.byteCount, $1.blockSize) })
@@ -50,6 +51,7 @@ extension TensorWork {
             try method.check(shape)
             cost = try merge.codec.codec().adding(to: method.cost(of: shape), shape: shape)
         case .encode(let encoding): cost = encoding.cost(of: shape, sources: sources.count)
+        case .measure: cost = OperatorCost(passes: 1)
         }
         let alignments = sources.filter { if case .aligned = $0 { true } else { false } }
         let open = (alignments + separateSources).reduce(0) { $0 + $1.memory }
