@@ -106,6 +106,12 @@ package protocol MergeMethod: Sendable {
     /// What to do with an optional tensor that too few models have.
     static var whenIncomplete: IncompleteTensor { get }
 
+    /// Numbers of each source that `measure` finds in a tensor. Their sums over the whole model are values of each source, by
+    /// these names, when the method merges. While they are being measured, the values are 0.
+    static var modelSums: [String] { get }
+    /// Reports `modelSums` of one tensor, a number for each source.
+    static func measure(_ tensor: TensorPasses) throws
+
     /// Asked in the plan.
     ///
     /// - Throws: `badData` for a shape that the method cannot work with.
@@ -121,7 +127,10 @@ package protocol MergeMethod: Sendable {
 extension MergeMethod {
     package static var isRandom: Bool { false }
     package static var usesLinearAlgebra: Bool { false }
+    package static var modelSums: [String] { [] }
     package static var whenIncomplete: IncompleteTensor { .refuse }
+
+    package static func measure(_ tensor: TensorPasses) {}
 
     package func check(_ shape: [Int]) {}
 }
@@ -156,10 +165,9 @@ package enum MergeMethods {
     package static let all: [any MergeMethod.Type] = [
         Linear.self, Slerp.self, NuSlerp.self, MultiSlerp.self, Karcher.self, TaskArithmetic.self, Ties.self, DareLinear.self,
         DareTies.self, DellaLinear.self, Della.self, Breadcrumbs.self, BreadcrumbsTies.self, ModelStock.self, Nearswap.self,
-        ArceeFusion.self, SCE.self, RAM.self, RAMPlus.self, Passthrough.self, TSV.self,
-        IsoC.self, IsoCTS.self, WUDI.self, SubspaceBoosting.self, SVC.self, ACTMat.self, TACT.self, ACE.self, DCMerge.self,
-        STAR.self,
-        CART.self,
+        ArceeFusion.self, SCE.self, RAM.self, RAMPlus.self, Passthrough.self, MetaGPT.self, MagMax.self,
+        Consensus.self, TSV.self, IsoC.self, IsoCTS.self, WUDI.self, SubspaceBoosting.self, SVC.self, ACTMat.self, TACT.self,
+        ACE.self, DCMerge.self, STAR.self, CART.self,
     ]
 
     private static let byName = Dictionary(uniqueKeysWithValues: (all + [Identical.self]).map { ($0.name, $0) })

@@ -7,6 +7,7 @@ struct ParameterResolution {
     private let recipe: Recipe
     private let method: any MergeMethod.Type
     private let inputs: InputSet
+    private let sums: ModelSums?
     private let filters: [ParameterSetting.Condition]
     /// Many tensors have the same values.
     private var known: [Key: ParameterValues] = [:]
@@ -20,10 +21,11 @@ struct ParameterResolution {
         let fits: [Bool]
     }
 
-    init(recipe: Recipe, method: any MergeMethod.Type, inputs: InputSet) {
+    init(recipe: Recipe, method: any MergeMethod.Type, inputs: InputSet, sums: ModelSums? = nil) {
         self.recipe = recipe
         self.method = method
         self.inputs = inputs
+        self.sums = sums
         filters = ParameterNames(recipe: recipe, method: method).conditions
     }
 
@@ -69,6 +71,11 @@ struct ParameterResolution {
             }
         }
         guard problems.isEmpty else { throw Problems(problems) }
+        for name in method.modelSums {
+            for (index, source) in spec.sources.enumerated() {
+                values.perInput[index][name] = .number(sums?.value(name, ofModel: source.model) ?? 0)
+            }
+        }
         return values
     }
 

@@ -22,7 +22,7 @@ import Work
 /// shape       = integer*
 /// output      = text name, type, integer byteCount, integer part, integer offset, integer blockSize
 ///
-/// operation   = 0 merge | 1 encoding | 2 merge, text linearAlgebra
+/// operation   = 0 merge | 1 encoding | 2 merge, text linearAlgebra | 3 text method, integer? base
 /// merge       = text method, value map shared, (value map)* perInput, integer? base, integer? randomKey,
 ///               text codec, type
 /// value       = 0 number | 1 flag | 2 text
@@ -148,6 +148,10 @@ struct PlanEncoding: ~Copyable {
         case .encode(let encoding):
             tag(1)
             self.encoding(encoding)
+        case .measure(let measurement):
+            tag(3)
+            text(measurement.method)
+            optional(measurement.base) { $0.integer($1) }
         }
         list(tensor.sources) { $0.source($1) }
         list(tensor.outputs) { $0.output($1) }

@@ -30,12 +30,14 @@ package enum Planner {
         var request = request
         request.roots = request.roots.reading(files)
         return switch try JobRecipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict) {
-        case .merge(let recipe): try plan(recipe, request)
+        case .merge(let recipe): try plan(recipe, request, after: statistics)
         case .store(let recipe): try StorePlanner.plan(recipe, request: request, after: statistics)
         }
     }
 
-    private static func plan(_ recipe: Recipe, _ request: PlanRequest) throws -> Plan {
+    private static func plan(
+        _ recipe: Recipe, _ request: PlanRequest, after statistics: [[ExactText: TensorStatistics]]
+    ) throws -> Plan {
         let method = try mergeMethod(of: recipe)
         let parameters = ParameterNames(recipe: recipe, method: method)
         var warnings = recipe.warnings + parameters.warnings()
@@ -51,24 +53,44 @@ package enum Planner {
         warnings += parameters.uselessFilters(specs) + ModelDifferences.warnings(recipe, inputs: inputs)
         try throwIfStrict()
         let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs, files: request.files).plan()
-        let planner = TensorPlanner(
+        var planner = TensorPlanner(
             recipe: recipe, method: method, inputs: inputs, vocabulary: vocabulary, seed: request.seed)
-        let (tensors, remarks) = try planner.plan(specs)
-        let differences = MergekitDifferences.remarks(recipe: recipe, tensors: tensors), dtype = floatingType(of: tensors)
+        var (tensors, remarks) = try planner.plan(specs)
 
         let merged = try MergedOutputs(tensors.map { ($0.name, $0.outputs) }, maxPartBytes: request.maxPartBytes)
         let layout = merged.layout
-        let work = zip(tensors, merged.outputs).map { $0.work(outputs: $1) }
         let sidecars = try Sidecars(
             recipe: recipe, inputs: inputs, roots: request.roots, layout: layout, vocabulary: vocabulary,
-            dtype: dtype, layerOrigins: list.layerOrigins
+            dtype: floatingType(of: tensors), layerOrigins: list.layerOrigins
         ).make()
+        // Every stage looks at every file, so that none can change in between.
+        if !method.modelSums.isEmpty {
+            let measured = tensors.filter { $0.method == method.name }
+            guard let found = statistics.first else {
+                return try analysisStage(of: recipe, method, inputs, measured, request: request)
+            }
+            planner.sums = try ModelSums(planner, specs, measured: Set(measured.map { ExactText($0.name) }), statistics: found)
+            (tensors, remarks) = try planner.plan(specs)
+        }
+        let work = zip(tensors, merged.outputs).map { $0.work(outputs: $1) }
         return try Plan(
             recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
             sidecars: sidecars.files, leftOut: sidecars.leftOut,
             remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + list.remarks + remarks + sidecars.remarks
-                + differences)
+                + MergekitDifferences.remarks(recipe: recipe, tensors: tensors))
+    }
+
+    /// A plan that only measures what the method needs to know about the whole model.
+    private static func analysisStage(
+        of recipe: Recipe, _ method: any MergeMethod.Type, _ inputs: InputSet, _ measured: [PlannedTensor], request: PlanRequest
+    ) throws -> Plan {
+        return try Plan(
+            recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned,
+            layout: CheckpointLayout(groups: [], maxPartBytes: request.maxPartBytes),
+            stages: [ShardCutter(targetBytes: request.shardBytes).cut(measured.map(\.measurement))], sidecars: [],
+            remarks: ["\(method.name): coefficients depend on the whole models, which a first stage measures"],
+            hasMoreStages: true)
     }
 
     private static func floatingType(of tensors: [PlannedTensor]) -> DType? {

@@ -22,6 +22,13 @@ struct PlannedTensor {
     /// What the codec makes of the tensor.
     let outputs: [EncodedTensor]
 
+    /// The look at the tensor from which it is planned.
+    var measurement: TensorWork {
+        TensorWork(
+            name: name, shape: shape, operation: .measure(MergeMeasurement(method: method, base: base)), sources: sources,
+            outputs: [])
+    }
+
     func work(outputs: [OutputTensor]) -> TensorWork {
         let merge = MergeOperation(
             method: method, values: values, base: base, randomKey: randomKey,
@@ -57,13 +64,15 @@ struct TensorPlanner {
     let vocabulary: VocabularyPlan?
     /// What random methods draw from.
     let seed: UInt64
+    /// What an analysis stage found, for methods that have one.
+    var sums: ModelSums?
 
     /// - Returns: the tensors in the order of the specs, and what the user should know about some of them.
     func plan(_ specs: [OutputTensorSpec]) throws -> (tensors: [PlannedTensor], remarks: [String]) {
         var tensors: [PlannedTensor] = []
         var problems = ProblemList(file: recipe.file)
         var incomplete: [(name: String, outcome: String)] = []
-        var resolution = ParameterResolution(recipe: recipe, method: method, inputs: inputs)
+        var resolution = ParameterResolution(recipe: recipe, method: method, inputs: inputs, sums: sums)
         var outputs = KnownOutputs()
         for spec in specs {
             do throws(Problems) {
@@ -84,7 +93,7 @@ struct TensorPlanner {
     }
 
     /// What there is of a spec.
-    private struct Found {
+    struct Found {
         /// With the sources that are there.
         let spec: OutputTensorSpec
         let tensors: [InputTensor]
@@ -106,7 +115,7 @@ struct TensorPlanner {
     ///
     /// A head that a model ties to its embedding is that embedding; biases and buffers may be missing in some models; anything
     /// else may not.
-    private func find(_ spec: OutputTensorSpec) throws(Problems) -> Found {
+    func find(_ spec: OutputTensorSpec) throws(Problems) -> Found {
         var present: [OutputTensorSpec.Source] = [], found: [InputTensor] = []
         var lacking: [String] = []
         var base: Int?

@@ -28,6 +28,10 @@ package enum TensorStatistics: Sendable, Hashable, Codable {
         }
     }
 
+    package var merge: MergeStatistics? {
+        if case .merge(let statistics) = self { statistics } else { nil }
+    }
+
     package var encoding: EncodingStatistics? {
         if case .encoding(let statistics) = self { statistics } else { nil }
     }

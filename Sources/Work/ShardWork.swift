@@ -64,6 +64,20 @@ package enum TensorOperation: Sendable, Hashable, Codable {
     case merge(MergeOperation)
     /// Task vectors are stored in a store's formats, or measured for that. The first source is the base.
     case encode(Encoding)
+    /// A merge method's numbers are found, from which it is planned (`MergeMethod.modelSums`). There is no output.
+    case measure(MergeMeasurement)
+}
+
+/// A merge method that looks at a tensor before it is planned.
+package struct MergeMeasurement: Sendable, Hashable, Codable {
+    package let method: String
+    /// The index of the base (`TensorInputs.base`).
+    package let base: Int?
+
+    package init(method: String, base: Int?) {
+        self.method = method
+        self.base = base
+    }
 }
 
 /// A merge method with its parameter values.
@@ -121,7 +135,7 @@ package struct TensorWork: Sendable, Hashable, Codable {
     package let shape: [Int]
     package let operation: TensorOperation
     package var sources: [SourceReference]
-    /// For a merge, those of its codec; for an encoding, those of its formats, or none if it only measures.
+    /// For a merge, those of its codec; for an encoding, those of its formats; none for what only measures.
     package let outputs: [OutputTensor]
 
     package init(

@@ -35,6 +35,7 @@ extension TensorWork {
                 try merge.codec.codec().outputs(shape: shape).map { ($0.dtype, $0.byteCount, $0.blockSize) }
             case .encode(let encoding):
                 encoding.outputs(shape: shape).joined().map { ($0.dtype, $0.byteCount, $0.blockSize) }
+            case .measure: []
             }
         guard written.count == outputs.count,
             zip(written, outputs).allSatisfy({ $0 == ($1.dtype, $1.byteCount, $1.blockSize) })
@@ -50,6 +51,7 @@ extension TensorWork {
             try method.check(shape)
             cost = try merge.codec.codec().adding(to: method.cost(of: shape), shape: shape)
         case .encode(let encoding): cost = encoding.cost(of: shape, sources: sources.count)
+        case .measure: cost = OperatorCost(passes: 1)
         }
         let open = nestedSources.reduce(0) { $0 + $1.memory }
         return cost.adding(

@@ -145,6 +145,19 @@ package struct ShardExecutor: Sendable {
         return sources
     }
 
+    /// What a method reported.
+    ///
+    /// - Throws: `badData` for numbers that are not finite.
+    private func statistics(of passes: TensorPasses) throws(TesseraError) -> TensorStatistics? {
+        guard let found = passes.statistics else { return nil }
+        guard found.numbers.values.allSatisfy({ $0.allSatisfy(\.isFinite) }) else {
+            throw TesseraError(
+                .badData, "what the method found out about the tensor is not finite",
+                advice: "look for values that are infinite or not a number in the models")
+        }
+        return .merge(found)
+    }
+
     private func compute(
         _ tensor: TensorWork, sources: [any ElementSource], sinks: [HashingSink], progress: ShardProgress
     ) throws -> TensorStatistics? {
@@ -162,11 +175,14 @@ package struct ShardExecutor: Sendable {
         case .merge(let merge):
             let passes = try passes(merge.inputs(count: sources.count), codec: merge.codec.codec())
             try merge.method(sources: sources.count).merge(passes)
-            guard let found = passes.statistics else { return nil }
-            guard found.numbers.values.allSatisfy({ $0.allSatisfy(\.isFinite) }) else {
-                throw TesseraError(.badData, "what the method found out about the tensor is not finite")
+            return try statistics(of: passes)
+        case .measure(let measurement):
+            guard let method = MergeMethods.named(measurement.method) else {
+                throw TesseraError(.protocolMismatch, "this build has no method '\(measurement.method)'")
             }
-            return .merge(found)
+            let passes = try passes(TensorInputs(count: sources.count, base: measurement.base))
+            try method.measure(passes)
+            return try statistics(of: passes)
         case .encode(let encoding):
             return .encoding(try encoding.encode(passes(TensorInputs(count: sources.count, base: 0))))
         }

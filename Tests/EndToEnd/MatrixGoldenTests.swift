@@ -12,7 +12,7 @@ import Testing
         return recipe?.hasPrefix("merge_method:") ?? false
     }
 
-    @Test func thereAreCases() { #expect(Self.cases.count >= 16) }
+    @Test func thereAreCases() { #expect(Self.cases.count >= 21) }
 
     @Test(arguments: cases)
     func matches(name: String) async throws {
@@ -70,8 +70,8 @@ import Testing
         }
         let plain = try await merged((0..<3).map { "\(models)/tune-\($0)" })
         let decoded = try await merged((0..<3).map { "'\(store)#tune-\($0)'" })
-        // Eight bits change the task vectors by less than a percent, and this method's update changes as little.
-        #expect(Comparison.differences(decoded, from: plain, rtol: 1e-2) == [])
+        // Eight bits change the task vectors by about a percent, and with this method the update by as little.
+        #expect(Comparison.differences(decoded, from: plain, rtol: 3e-2) == [])
         #expect(decoded != plain)
     }
 

@@ -103,6 +103,22 @@ import Testing
         Case(method: RAMPlus.self, models: 3) { base, models, _ in
             Reference.ram(base: base, models, epsilon: Double(Float(1e-5)), growth: 0.1, largest: 0.2)
         },
+        Case(method: MetaGPT.self, models: 3, model: ["squared_norm": .number(2)]) { base, models, _ in
+            Reference.taskArithmetic(base: base, models, weights: [1, 1, 1], lambda: 1, normalize: true)
+        },
+        Case(method: MagMax.self, models: 3, shared: ["lambda": .number(0.8)]) { base, models, _ in
+            base.indices.map { index in
+                let entries = models.map { $0[index] - base[index] }
+                return base[index] + 0.8 * entries.reduce(0) { $1.magnitude >= $0.magnitude ? $1 : $0 }
+            }
+        },
+        Case(method: Consensus.self, models: 3, shared: ["mask_lambda": .number(0.5)], allowedShare: 0.002) { base, models, _ in
+            base.indices.map { index in
+                let entries = models.map { $0[index] - base[index] }, sum = entries.reduce(0, +)
+                let users = entries.count { $0.magnitude > 0.5 * (sum - $0).magnitude }
+                return base[index] + (users >= 2 ? 0.3 * sum : 0)
+            }
+        },
         Case(method: Passthrough.self, models: 1, hasBase: false, model: ["scale": .number(0.7)]) { _, models, _ in
             models[0].map { 0.7 * $0 }
         },

@@ -110,6 +110,7 @@ import Testing
         var model = Dictionary(
             uniqueKeysWithValues: required.filter { $0.scope != .shared }.map { ($0.name, ParameterValue.number(0.5)) })
         if method.parameters.contains(where: { $0.name == "density" }) { model["density"] = .number(0.5) }
+        for name in method.modelSums { model[name] = .number(2) }
         return (
             Dictionary(
                 uniqueKeysWithValues: required.filter { $0.scope == .shared }.map { ($0.name, ParameterValue.number(0.5)) }),

@@ -1,5 +1,6 @@
 import Checkpoints
 import Core
+import Operators
 import Planning
 import TaskVectors
 import TestSupport
@@ -79,6 +80,46 @@ import Work
         let error = #expect(throws: TesseraError.self) { try Planner.plan(request, after: [statistics]) }
         #expect(error?.code == .internal && error?.tensor == "model.norm.weight")
         #expect(#expect(throws: TesseraError.self) { try Planner.plan(request, after: [[:]]) }?.code == .internal)
+    }
+
+    private static let metagpt = "merge_method: metagpt\nbase_model: base\nmodels:\n- model: a\n- model: b\n"
+
+    /// The models' own sums over all tensors travel in the values of each.
+    @Test func sumsOverTheModelsArePlannedInTwoStages() throws {
+        let request = family.request(Self.metagpt), first = try Planner.plan(request)
+        #expect(first.hasMoreStages && first.layout.parts.isEmpty && first.sidecars.isEmpty)
+        #expect(first.tensors.allSatisfy { $0.operation == .measure(MergeMeasurement(method: "metagpt", base: 2)) })
+        let statistics = Dictionary(
+            uniqueKeysWithValues: first.tensors.map { tensor in
+                (
+                    ExactText(tensor.name),
+                    TensorStatistics.merge(MergeStatistics(["squared_norm": [1, Double(tensor.shape[0]), 0]]))
+                )
+            })
+        let second = try Planner.plan(request, after: [statistics])
+        #expect(!second.hasMoreStages && !second.layout.parts.isEmpty && second.digest != first.digest)
+        #expect(try Planner.plan(request, after: [statistics]).digest == second.digest)
+        let rows = first.tensors.reduce(0) { $0 + $1.shape[0] }
+        let expected: [ParameterValue] = [.number(Double(first.tensors.count)), .number(Double(rows)), .number(0)]
+        #expect(second.tensors.count == first.tensors.count)
+        for tensor in second.tensors { #expect(tensor.values.perInput.map { $0["squared_norm"] } == expected) }
+        var another = statistics
+        another[ExactText("model.norm.weight")] = .merge(MergeStatistics(["squared_norm": [2, 2, 0]]))
+        #expect(try Planner.plan(request, after: [another]).digest != second.digest)
+    }
+
+    @Test(arguments: [[-1, 0, 0], [.nan, 0, 0], [.infinity, 0, 0], [1, 1], []])
+    func impossibleSumsAreRefused(numbers: [Double]) throws {
+        let request = family.request(Self.metagpt)
+        var statistics: [ExactText: TensorStatistics] = [:]
+        for tensor in try Planner.plan(request).tensors {
+            let found = tensor.name == "model.norm.weight" ? numbers : [1, 1, 0]
+            statistics[ExactText(tensor.name)] = .merge(MergeStatistics(["squared_norm": found]))
+        }
+        for wrong in [statistics, statistics.filter { $0.key != ExactText("model.norm.weight") }] {
+            let error = #expect(throws: TesseraError.self) { try Planner.plan(request, after: [wrong]) }
+            #expect(error?.code == .internal && error?.tensor == "model.norm.weight")
+        }
     }
 
     /// Whatever planning reads: weights, configs, adapters, an index, sensitivities. The same bytes in another file are another

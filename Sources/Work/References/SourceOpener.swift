@@ -58,6 +58,7 @@ extension TensorWork {
         switch operation {
         case .merge(let merge): index = merge.base
         case .encode: index = 0
+        case .measure(let measurement): index = measurement.base
         }
         return index.flatMap { sources.indices.contains($0) ? sources[$0] : nil }
     }

@@ -1,0 +1,54 @@
+package import Core
+import TensorKernels
+
+/// The entries that several tasks use (Consensus merging with TALL masks, arXiv 2405.07813), on task arithmetic.
+///
+/// Task `t` uses an entry where `|dₜ| > mask_lambda·|Σ d − dₜ|`. With `c` 1 where at least `agreement` tasks use the entry, and
+/// else 0: `out = b + λ·c·Σ d`.
+package struct Consensus: MergeMethod {
+    package static let name = "consensus"
+    package static let summary = "Adds the sum of the task vectors where several tasks use it."
+    package static let inputs = InputContract(base: .required, models: 1...Int.max)
+    package static let parameters: [Parameter] = [
+        .number("mask_lambda", .shared, default: 0.4, in: 0...1e6, "How far a task's entry must stand out to be used by it."),
+        .integer("agreement", .shared, default: 2, in: 0...1_000_000, "The least number of tasks that use an entry that stays."),
+        .number("lambda", .shared, default: 0.3, "Scales the merged task vector."),
+    ]
+
+    private let base: Int
+    private let models: [Int]
+    private let maskLambda: Double
+    private let agreement: Int
+    private let lambda: Double
+
+    package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
+        base = try inputs.requiredBase()
+        models = inputs.models
+        maskLambda = try values.number("mask_lambda")
+        agreement = try values.integer("agreement")
+        lambda = try values.number("lambda")
+    }
+
+    package func cost(of shape: [Int]) -> OperatorCost {
+        OperatorCost(passes: 1, memory: MemoryNeed(perThread: FixedTree.tileElements * MemoryLayout<Double>.stride))
+    }
+
+    package func merge(_ tensor: TensorPasses) throws {
+        try tensor.emit { tile, out in
+            var sums = [Double](repeating: 0, count: tile.count), users = [Int32](repeating: 0, count: tile.count)
+            let vectors = try models.map { try tile.taskVector($0) }, base = try tile.source(base)
+            for vector in vectors {
+                for index in 0..<tile.count { sums[index] += Double(vector[index]) }
+            }
+            for vector in vectors {
+                for index in 0..<tile.count {
+                    let entry = Double(vector[index])
+                    if entry.magnitude > maskLambda * (sums[index] - entry).magnitude { users[index] += 1 }
+                }
+            }
+            for index in 0..<tile.count {
+                out[index] = Float(Double(base[index]) + (users[index] >= agreement ? lambda * sums[index] : 0))
+            }
+        }
+    }
+}
