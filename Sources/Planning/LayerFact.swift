@@ -13,6 +13,12 @@ enum LayerFact {
     case cycle
     /// A list of layers' numbers.
     case numbers
+    /// The names of what a vision backbone has: its stem, then a stage for each layer.
+    case stages
+    /// A list of such names.
+    case stageNames
+    /// A list of their numbers, of which the first layer's is 1.
+    case stageNumbers
     /// An object whose keys are layers' numbers.
     case numbered
     /// How many layers at the beginning are different.
@@ -57,7 +63,15 @@ enum LayerFact {
         let isAboutLayers = !aboutLayers.isDisjoint(with: words)
         let key = words.joined(separator: "_")
         // Numbers of layers that are not there do nothing.
-        if areAscending, words.last.map(numbering.contains) == true || numberKeys.contains(key) { return .numbers }
+        if areAscending, key != "out_indices", words.last.map(numbering.contains) == true || numberKeys.contains(key) {
+            return .numbers
+        }
+        switch key {
+        case "stage_names": return list.count == layers + 1 ? .stages : nil
+        case "out_features": return list.allSatisfy((1...max(layers, 1)).map(stage).contains) ? .stageNames : nil
+        case "out_indices": return areAscending && numbers.allSatisfy { (1...max(layers, 1)).contains($0) } ? .stageNumbers : nil
+        default: break
+        }
         if list.count == layers {
             // 0, 1, 2, ... to the last are all layers' numbers.
             if areNumbers, layers > 2, isAboutLayers { return .numbers }
@@ -114,6 +128,13 @@ enum LayerFact {
         case .runs: list = Self.elements(json).flatMap(Self.runs)
         case .cycle:
             list = Self.elements(json).flatMap { list in list.isEmpty ? nil : (0..<layers).map { list[$0 % list.count] } }
+        case .stages: list = Self.elements(json).map { Array($0.dropFirst()) }
+        case .stageNames:
+            let names = Self.elements(json) ?? []
+            list = Self.flags(layers) { names.contains(Self.stage($0 + 1)) }
+        case .stageNumbers:
+            let numbers = Set((Self.elements(json) ?? []).compactMap { Int($0) })
+            list = Self.flags(layers) { numbers.contains($0 + 1) }
         case .numbers:
             let numbers = Set((Self.elements(json) ?? []).compactMap { Int($0) })
             list = Self.flags(layers) { numbers.contains($0) }
@@ -150,6 +171,14 @@ enum LayerFact {
             guard !entries.dropFirst(count).contains(Self.set) else { return nil }
             // More than there are means all of them.
             return count == entries.count && Int(old) ?? 0 >= count ? old : "\(count)"
+        case .stages:
+            let stem = Self.elements(old)?.first
+            return stem.map { "[\(([$0] + entries.indices.map { Self.stage($0 + 1) }).joined(separator: ", "))]" }
+        case .stageNames, .stageNumbers:
+            let set = entries.indices.filter { entries[$0] == Self.set }
+            // Whoever reads the stages expects as many.
+            guard set.count == Self.elements(old)?.count else { return nil }
+            return "[\(set.map { self == .stageNames ? Self.stage($0 + 1) : "\($0 + 1)" }.joined(separator: ", "))]"
         case .numbered:
             let members = entries.enumerated().filter { !$1.isEmpty }.map { "\(JSONText.quoted("\($0)")): \($1)" }
             return "{\(members.joined(separator: ", "))}"
@@ -168,6 +197,8 @@ enum LayerFact {
     }
 
     private static let set = "1"
+
+    private static func stage(_ number: Int) -> String { "\"stage\(number)\"" }
 
     private static func flags(_ layers: Int, _ isSet: (Int) -> Bool) -> [String] {
         (0..<layers).map { isSet($0) ? set : "0" }

@@ -10,7 +10,9 @@ import Testing
     private let layout: CheckpointLayout
     /// Bytes of the blocks of the small tensor: it has blocks of its own size.
     private static let smallBlock = 256
-    private static let sidecars = ["config.json": #"{"model_type": "x"}"#, "recipe.yml": "merge_method: linear\n"]
+    private static let sidecars = [
+        "config.json": #"{"model_type": "x"}"#, "recipe.yml": "merge_method: linear\n", "1_Pooling/config.json": #"{"a": 1}"#,
+    ]
 
     init() throws {
         directory = try TemporaryDirectory()
@@ -38,6 +40,7 @@ import Testing
         var files = try Self.sidecars.map {
             ManifestFile(file: $0, size: $1.utf8.count, digest: try .sha256(of: Array($1.utf8)))
         }
+        try FileManager.default.createDirectory(atPath: "\(directory.path)/1_Pooling", withIntermediateDirectories: false)
         for (name, text) in Self.sidecars { try directory.write(text, to: name) }
         let index = try #require(layout.index)
         try Data(index).write(to: URL(fileURLWithPath: "\(directory.path)/\(Checkpoint.indexName)"))
@@ -46,7 +49,7 @@ import Testing
         let manifest = Manifest(
             tessera: "test", numericsVersion: 1, recipe: zero, plan: zero, inputs: [], parts: parts, files: files)
         try Data(try manifest.encoded()).write(to: URL(fileURLWithPath: "\(directory.path)/\(Manifest.fileName)"))
-        let sums = try SHA256Sums.text(of: listDirectory(directory.path)) { (name) throws(TesseraError) in
+        let sums = try SHA256Sums.text(of: filesBelow(directory.path)) { (name) throws(TesseraError) in
             PreadSource(try ReadableFile("\(directory.path)/\(name)"))
         }
         try Data(sums.utf8).write(to: URL(fileURLWithPath: "\(directory.path)/\(SHA256Sums.fileName)"))
@@ -68,6 +71,11 @@ import Testing
         #expect(report.findings == [])
         #expect(report.tensors == 3)
         #expect(report.checkedBytes > 2 * TreeDigest.blockSize)
+    }
+
+    @Test func findsWhatJoinedAFolder() throws {
+        try directory.write("", to: "1_Pooling/x.safetensors")
+        #expect(try findings().map { "\($0.kind) \($0.file)" } == ["extra 1_Pooling/x.safetensors"])
     }
 
     /// One flipped bit anywhere: each lands in a tensor and block, or in a header, and is named there.

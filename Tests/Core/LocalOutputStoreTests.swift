@@ -28,6 +28,29 @@ import Testing
         try directory.write("old", to: "out/mark")
     }
 
+    /// Folders of sentence-transformers.
+    @Test(arguments: [true, false])
+    func filesInFolders(isCommitted: Bool) throws {
+        let output = try begin(store())
+        try output.putFile("1_Pooling/deep/config.json", [1])
+        try output.putFile("1_Pooling/x", [2])
+        try output.putFile("mark", [3])
+        #expect(try output.fileNames() == ["1_Pooling/deep/config.json", "1_Pooling/x", "mark"])
+        guard isCommitted else {
+            output.abort()
+            #expect(directory.names == [])
+            return
+        }
+        try output.commit()
+        #expect(FileManager.default.contents(atPath: "\(out)/1_Pooling/deep/config.json") == Data([1]))
+        // The next output replaces all of it.
+        let other = try begin(store(), overwrite: true)
+        try other.putFile("mark", [4])
+        try other.commit()
+        #expect(directory.names == ["out"])
+        #expect(try filesBelow(out) == ["mark"])
+    }
+
     /// Calls that write down their order.
     private final class Journal: Sendable {
         let lines = Mutex<[String]>([])

@@ -169,6 +169,10 @@ import Work
         (#""hybrid_override_pattern": "M-*E""#, #""hybrid_override_pattern":"M*E""#),
         (#""attention_types": [[["global", "local"], 2]]"#, #""attention_types":[[["global","global","local"],1]]"#),
         (#""per_layer_config": {"0": {"n": 0}, "3": {"n": 3}}"#, #""per_layer_config":{"0":{"n":0},"2":{"n":3}}"#),
+        (
+            #""stage_names": ["stem", "stage1", "stage2", "stage3", "stage4"], "out_features": ["stage4"], "out_indices": [4]"#,
+            #""stage_names":["stem","stage1","stage2","stage3"],"out_features":["stage3"],"out_indices":[3]"#
+        ),
         (#""moe_layer_start_index": 2"#, #""moe_layer_start_index":1"#),
         (#""moe_layer_end_index": 2"#, #""moe_layer_end_index":1"#),
         (#""moe_layer_end_index": -1"#, #""moe_layer_end_index":-1"#),
@@ -188,6 +192,7 @@ import Work
 
     @Test(arguments: [
         (#""attn_layer_period": 2"#, "does not describe the order"), (#""moe_layer_freq": 3"#, "does not describe the order"),
+        (#""out_features": ["stage2"]"#, "does not describe the order"),
         (#""scales": [1, 2, 3, 5]"#, "as many as model.layers had layers"),
     ])
     func whatCannotFollowIsTold(member: String, words: String) throws {
