@@ -177,14 +177,15 @@ private final class LocalOutput: OutputTransaction {
         try state.withLock { state throws(TesseraError) in
             guard state.phase == .open else { throw Self.givenUp }
             let names = Set(parts.map(\.name))
-            for name in try listDirectory(directory) where !names.contains(name) { unlink("\(directory)/\(name)") }
+            for name in try filesBelow(directory) where !names.contains(name) { unlink("\(directory)/\(name)") }
+            for name in try foldersBelow(directory) { rmdir("\(directory)/\(name)") }
             for part in parts {
                 let file = try OutputFile(existing: "\(directory)/\(part.name)", size: part.size)
                 // Nobody made the header durable.
                 try file.write(part.header)
                 state.parts.append(file)
             }
-            for file in files { try linkOrCopy(file.path, to: "\(directory)/\(file.name)") }
+            for file in files { try linkOrCopy(file, to: "\(directory)/\(file.name)") }
         }
     }
 
@@ -211,7 +212,7 @@ private final class LocalOutput: OutputTransaction {
 
     func putFile(_ name: String, _ bytes: [UInt8]) throws(TesseraError) {
         var folder = directory
-        for step in name.split(separator: "/").dropLast() {
+        for step in FilePath.components(of: name).dropLast() {
             folder += "/\(step)"
             guard mkdir(folder, 0o777) == 0 || errno == EEXIST else { throw .system(errno, "create", folder) }
         }
