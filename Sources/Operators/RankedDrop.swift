@@ -24,11 +24,12 @@ struct RankedDrop: Sparsifier {
         random = models.map { CounterRandom(key: inputs.randomKey, stream: UInt32(truncatingIfNeeded: $0)) }
         for (density, epsilon) in zip(densities, epsilons) where density > 0 && density < 1 {
             guard density - epsilon > 0, density + epsilon < 1 else {
+                let limit = (min(density, 1 - density) * 1e6).rounded() / 1e6
                 throw TesseraError(
                     .badData,
                     "density \(density) with epsilon \(epsilon): density - epsilon and density + epsilon must lie strictly "
                         + "between 0 and 1",
-                    advice: "lower 'epsilon', or choose another density; density 0 and 1 need no epsilon")
+                    advice: "set 'epsilon' below \(limit), or choose another density; density 0 and 1 need no epsilon")
             }
         }
     }

@@ -15,7 +15,7 @@ import Testing
     }
 
     private func writeIndex(_ map: [String: String]) throws {
-        let entries = map.map { "\"\($0)\": \"\($1)\"" }.joined(separator: ", ")
+        let entries = map.sorted { $0.key < $1.key }.map { "\"\($0)\": \"\($1)\"" }.joined(separator: ", ")
         try directory.write(
             "{\"metadata\": {\"total_size\": 16}, \"weight_map\": {\(entries)}}", to: "model.safetensors.index.json")
     }

@@ -74,7 +74,7 @@ import Testing
         #expect(found?.tensor == "t" && found?.problem.contains("has 3 digests for") == true)
     }
 
-    @Test(arguments: ["../config.json", "/etc/passwd", ".hidden", "a/b", ".."])
+    @Test(arguments: ["../config.json", "/etc/passwd", ".hidden", "a//b", "a/../b", "a/.hidden", ".."])
     func namesOfFilesElsewhere(name: String) throws {
         #expect(try problem("config.json", name)?.problem.contains("which is not a file beside it") == true)
     }

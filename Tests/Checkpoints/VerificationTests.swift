@@ -154,7 +154,7 @@ import Testing
     /// The directory may lie in any store of files.
     @Test func readsWhatTheStoreHas() throws {
         let local = LocalFiles(), files = MemoryFiles()
-        for name in try local.list(directory.path) {
+        for name in try local.below(directory.path) {
             files.write(try local.read("\(directory.path)/\(name)", maxBytes: .max), to: "/out/\(name)")
         }
         func findings() throws -> [VerifyReport.Finding] {

@@ -132,7 +132,7 @@ import Work
 
     @Test func aClientThatAsksNothingIsClosed() async throws {
         let (client, serving) = try await client()
-        try await passTime(Limits.idleClient + .seconds(1))
+        try await passTime(Limits.idleClient + .milliseconds(250))
         #expect(await client.messagesToEnd() == [.goodbye("no request for a long time")])
         await serving.value
     }

@@ -146,7 +146,7 @@ import Testing
         let adopted = try directory.write("from another output", to: "adopted")
         let journal = Journal()
         let output = try #require(try store(journal.calls).resume(out, job: "j", overwrite: false))
-        try output.reopen(Self.parts, adopting: [AdoptedFile(path: adopted, name: "taken")])
+        try output.reopen(Self.parts, adopting: [AdoptedFile(path: adopted, in: LocalFiles(), size: 19, name: "taken")])
         #expect(try output.fileNames() == ["part0", "part1", "part2", "taken"])
         #expect(try output.open("part1").bytes(0..<8) == [1, 2, 0, 0, 7, 8, 0, 0])
         try output.sync([1])

@@ -93,7 +93,8 @@ import Testing
     }
 
     @Test func whoWaitsOutlivesTheCoordinator() async throws {
-        let first = try await Cluster(workers: 1, coordinator: ["--state", state], worker: Self.slow)
+        // Slow enough that the job does not end before the coordinator, on a busy machine either.
+        let first = try await Cluster(workers: 1, coordinator: ["--state", state], worker: ["--pause-milliseconds", "500"])
         let submit = try RunningTessera(
             ["submit", Self.recipe, output, "--wait", "--coordinator", first.jobs] + Self.shards)
         try await eventually("work") {

@@ -249,11 +249,11 @@ import Testing
             "greater than 0", "greater than 0"),
         Wrong(
             "density and epsilon", ties.replacing("ties", with: "della") + "parameters:\n  weight: 1\n  density: 0.9\n", 8,
-            "density 0.9 with epsilon 0.15", "lower 'epsilon'"),
+            "density 0.9 with epsilon 0.15", "set 'epsilon' below"),
         Wrong(
             "density and epsilon in a gradient",
             ties.replacing("ties", with: "della") + "parameters: {weight: 1, density: [0.9, 0.95]}\n",
-            6, "must lie strictly between", "lower 'epsilon'"),
+            6, "must lie strictly between", "set 'epsilon' below"),
         Wrong(
             "weights that cancel",
             "merge_method: linear\nmodels:\n- {model: a, parameters: {weight: 1}}\n"

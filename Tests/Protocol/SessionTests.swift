@@ -111,9 +111,13 @@ import Work
         #expect(closes(session.tick(at: .seconds(61), bytesReceived: 0), "no sign of life"))
     }
 
-    @Test func aSilentClientIsLeftAlone() {
+    @Test func aClientMayBeSilentForSomeMinutes() {
         var session = welcomed(.client)
-        #expect(session.tick(at: .seconds(100_000), bytesReceived: 0) == [])
+        #expect(session.tick(at: Limits.idleClient, bytesReceived: 0) == [])
+        let request = Message.statusRequest(StatusRequest())
+        #expect(session.received(request, at: Limits.idleClient) == [.request(request)])
+        #expect(session.tick(at: Limits.idleClient * 2, bytesReceived: 0) == [])
+        #expect(closes(session.tick(at: Limits.idleClient * 2 + .seconds(1), bytesReceived: 0), "no request for a long time"))
     }
 
     @Test func creditIsGivenBackAndMayNotBeOverdrawn() {
