@@ -103,6 +103,12 @@ package struct Manifest: Sendable, Hashable, Codable, VersionedFile {
     package static let fileName = "tessera.manifest.json"
     /// Output files that the manifest does not list: itself, the run report, and the plain checksums.
     package static let unlistedFiles: Set<String> = [fileName, "tessera.report.json", SHA256Sums.fileName]
+
+    /// The files of an output, by their paths in it; `nil` for a directory without a readable manifest.
+    package static func files(ofOutput directory: String) -> Set<String>? {
+        guard let manifest = try? Manifest.read(directory: directory, in: LocalFiles()) else { return nil }
+        return unlistedFiles.union(manifest.parts.map(\.file)).union(manifest.files.map(\.file))
+    }
     package static let formatName = "tessera.manifest"
     package static let formatVersion = 1
     package static let title = "a Tessera manifest"

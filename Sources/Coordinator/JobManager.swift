@@ -45,7 +45,8 @@ package actor JobManager {
         self.time = time
         self.journal = journal
         planner = JobPlanner(
-            settings: settings, outputs: outputs ?? LocalOutputStore(root: settings.outputRoot, marker: Manifest.fileName),
+            settings: settings,
+            outputs: outputs ?? LocalOutputStore(root: settings.outputRoot, ownFiles: Manifest.files(ofOutput:)),
             journal: journal)
         state = ClusterState(
             policy: settings.policy, incarnation: settings.incarnation, machine: kernelIdentity())

@@ -5,15 +5,18 @@ import Synchronization
 /// Outputs as directories on this host: `OUT.partial-<job>` beside OUT until it is committed.
 package struct LocalOutputStore: OutputStore {
     private let root: String?
-    private let marker: String
+    private let ownFiles: OwnFiles
     private let calls: DirectoryCalls
+
+    /// The files that Tessera wrote into a directory, by their paths relative to it; `nil` for a directory that is no output.
+    package typealias OwnFiles = @Sendable (_ directory: String) -> Set<String>?
 
     /// - Parameters:
     ///   - root: absolute path that every output must lie under; `nil` allows any.
-    ///   - marker: the name of a file that only directories written by Tessera have.
-    package init(root: String? = nil, marker: String, calls: DirectoryCalls = .system) {
+    ///   - ownFiles: tells outputs that may be replaced from directories of users.
+    package init(root: String? = nil, ownFiles: @escaping OwnFiles, calls: DirectoryCalls = .system) {
         self.root = root
-        self.marker = marker
+        self.ownFiles = ownFiles
         self.calls = calls
     }
 
@@ -36,20 +39,22 @@ package struct LocalOutputStore: OutputStore {
     }
 
     package func begin(_ output: String, job: String, overwrite: Bool) throws(TesseraError) -> any OutputTransaction {
-        let replaces = try replaces(output, overwrite: overwrite)
+        let replaced = try replaced(output, overwrite: overwrite)
         let directory = Self.partialDirectory(output, job: job)
         guard mkdir(directory, 0o777) == 0 else {
             throw TesseraError(
                 .cannotCreate, "cannot create the output directory: \(String(cString: strerror(errno)))", file: directory,
                 advice: "check that the directory above it exists and can be written")
         }
-        return transaction(output, directory: directory, replaces: replaces)
+        return transaction(output, directory: directory, replaced: replaced)
     }
 
-    private func transaction(_ output: String, directory: String, replaces: Bool) -> any OutputTransaction {
+    private func transaction(
+        _ output: String, directory: String, replaced: ReplacedDirectory?
+    ) -> any OutputTransaction {
         let relative = root.flatMap { FilePath.relative(directory, to: $0) }
         return LocalOutput(
-            output: output, location: OutputLocation(directory: directory, relative: relative), replacesExisting: replaces,
+            output: output, location: OutputLocation(directory: directory, relative: relative), replaced: replaced,
             calls: calls)
     }
 
@@ -57,7 +62,7 @@ package struct LocalOutputStore: OutputStore {
         let directory = Self.partialDirectory(output, job: job)
         var status = stat()
         guard lstat(directory, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else { return nil }
-        return transaction(output, directory: directory, replaces: try replaces(output, overwrite: overwrite))
+        return transaction(output, directory: directory, replaced: try replaced(output, overwrite: overwrite))
     }
 
     package func discard(_ output: String, job: String) {
@@ -75,20 +80,46 @@ package struct LocalOutputStore: OutputStore {
 
     private static func partialDirectory(_ output: String, job: String) -> String { "\(output).partial-\(job)" }
 
-    /// Whether `commit` will replace an existing directory.
-    private func replaces(_ output: String, overwrite: Bool) throws(TesseraError) -> Bool {
+    /// The existing output that `commit` will replace.
+    private func replaced(_ output: String, overwrite: Bool) throws(TesseraError) -> ReplacedDirectory? {
         var status = stat()
-        guard lstat(output, &status) == 0 else { return false }
+        guard lstat(output, &status) == 0 else { return nil }
         guard overwrite else {
             throw TesseraError(
                 .cannotCreate, "the output exists", file: output, advice: "choose another path, or add --overwrite to replace it")
         }
-        guard status.st_mode & S_IFMT == S_IFDIR, access("\(output)/\(marker)", F_OK) == 0 else {
-            throw TesseraError(
-                .cannotCreate, "the output exists and was not written by Tessera, so it is not replaced", file: output,
-                advice: "remove it yourself, or choose another path")
+        let replaced = ReplacedDirectory(device: status.st_dev, inode: status.st_ino, ownFiles: ownFiles)
+        guard status.st_mode & S_IFMT == S_IFDIR else { throw ReplacedDirectory.stranger(output) }
+        try replaced.check(output, as: output)
+        return replaced
+    }
+}
+
+/// An output that another one will replace.
+private struct ReplacedDirectory: Sendable {
+    let device: dev_t
+    let inode: ino_t
+    let ownFiles: LocalOutputStore.OwnFiles
+
+    static func stranger(_ output: String) -> TesseraError {
+        TesseraError(
+            .cannotCreate, "the output exists and was not written by Tessera, so it is not replaced", file: output,
+            advice: "remove it yourself, or choose another path")
+    }
+
+    /// - Parameter output: the output's name for users; `path` may be another name by now.
+    /// - Throws: `cannotCreate` if another directory is at `path`, or holds files that Tessera did not write.
+    func check(_ path: String, as output: String) throws(TesseraError) {
+        var status = stat()
+        guard lstat(path, &status) == 0, status.st_dev == device, status.st_ino == inode else {
+            throw TesseraError(.cannotCreate, "the output was replaced by others while the job ran", file: output)
         }
-        return true
+        guard let own = ownFiles(path) else { throw Self.stranger(output) }
+        if let name = try filesBelow(path).first(where: { !own.contains($0) }) {
+            throw TesseraError(
+                .cannotCreate, "the output holds '\(name)', which Tessera did not write, so it is not replaced", file: output,
+                advice: "move the file away, or choose another path")
+        }
     }
 }
 
@@ -136,18 +167,18 @@ private final class LocalOutput: OutputTransaction {
     private let output: String
     private let directory: String
     let location: OutputLocation?
-    private let replacesExisting: Bool
+    private let replaced: ReplacedDirectory?
     private let calls: DirectoryCalls
     /// Held while parts are created: whoever gives the output up waits for that, and nothing is created later.
     private let state = Mutex(State())
     /// Whether everything is removed. Held while it is, apart from `state`, so that only those wait who want it gone.
     private let isRemoved = Mutex(false)
 
-    init(output: String, location: OutputLocation, replacesExisting: Bool, calls: DirectoryCalls) {
+    init(output: String, location: OutputLocation, replaced: ReplacedDirectory?, calls: DirectoryCalls) {
         self.output = output
         self.location = location
         directory = location.directory
-        self.replacesExisting = replacesExisting
+        self.replaced = replaced
         self.calls = calls
     }
 
@@ -244,14 +275,21 @@ private final class LocalOutput: OutputTransaction {
         state.withLock { $0.phase = .committed }
         try calls.sync(parent)
         // Only now: a crash before the exchange is durable may bring the old names back, and the replaced directory with them.
-        if replacesExisting { calls.remove(directory) }
+        if replaced != nil { calls.remove(directory) }
     }
 
     private func giveName() throws(TesseraError) {
-        if replacesExisting {
+        if let replaced {
             // In one step, so that the output is the old directory or the new one at every moment.
             let number = calls.exchange(directory, output)
             guard number == 0 else { throw .system(number, "replace", output) }
+            do throws(TesseraError) {
+                // Only now nobody finds the old output by its name any more and adds to it.
+                try replaced.check(directory, as: output)
+            } catch {
+                _ = calls.exchange(directory, output)
+                throw error
+            }
         } else {
             let number = calls.rename(directory, output)
             guard number == 0 else {

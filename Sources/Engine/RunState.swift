@@ -11,7 +11,7 @@ package struct RunState: Sendable {
     ///
     /// - Throws: `temporary` when another process makes the same output, `cannotCreate` when there is no place for it.
     package init(beside output: String, workingDirectory: String, time: TimeSource = .system) throws(TesseraError) {
-        let store = LocalOutputStore(marker: Manifest.fileName)
+        let store = LocalOutputStore(ownFiles: Manifest.files(ofOutput:))
         let path = try store.resolve(output, workingDirectory: workingDirectory)
         journal = try SQLiteJournal(directory: "\(path).partial-state", build: tesseraVersion, now: time.wallClock())
     }

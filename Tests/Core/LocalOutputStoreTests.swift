@@ -16,7 +16,13 @@ import Testing
     }
 
     private func store(_ calls: DirectoryCalls = .system, root: String? = nil) -> LocalOutputStore {
-        LocalOutputStore(root: root, marker: "mark", calls: calls)
+        LocalOutputStore(root: root, ownFiles: Self.ownFiles, calls: calls)
+    }
+
+    /// Outputs have a file named `mark`; the user's files are named `mine`.
+    private static let ownFiles: LocalOutputStore.OwnFiles = { directory in
+        guard let names = try? filesBelow(directory), names.contains("mark") else { return nil }
+        return Set(names).subtracting(["mine"])
     }
 
     private func begin(_ store: LocalOutputStore, overwrite: Bool = false) throws -> any OutputTransaction {
@@ -49,6 +55,34 @@ import Testing
         try other.commit()
         #expect(directory.names == ["out"])
         #expect(try filesBelow(out) == ["mark"])
+    }
+
+    @Test func aDirectoryThatTookTheOutputsPlaceIsNotRemoved() throws {
+        try writeOld()
+        let output = try begin(store(), overwrite: true)
+        try output.putFile("mark", [1])
+        // The old inode stays in use, so that the new directory has another.
+        try FileManager.default.moveItem(atPath: out, toPath: "\(directory.path)/elsewhere")
+        try writeOld()
+        let error = #expect(throws: TesseraError.self) { try output.commit() }
+        #expect(error?.code == .cannotCreate && error?.problem == "the output was replaced by others while the job ran")
+        output.abort()
+        #expect(directory.names == ["elsewhere", "out"])
+        #expect(FileManager.default.contents(atPath: "\(out)/mark") == Data("old".utf8))
+    }
+
+    @Test func filesOfOthersInAnOutputAreNotRemoved() throws {
+        try writeOld()
+        let output = try begin(store(), overwrite: true)
+        try output.putFile("mark", [1])
+        try directory.write("precious", to: "out/mine")
+        for body in [{ try output.commit() }, { _ = try begin(store(), overwrite: true) }] {
+            let error = #expect(throws: TesseraError.self) { try body() }
+            #expect(error?.problem == "the output holds 'mine', which Tessera did not write, so it is not replaced")
+        }
+        output.abort()
+        #expect(directory.names == ["out"])
+        #expect(FileManager.default.contents(atPath: "\(out)/mine") == Data("precious".utf8))
     }
 
     /// Calls that write down their order.
