@@ -127,6 +127,7 @@ let package = Package(
         tests(
             of: "Protocol",
             uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "Protocol", "TestSupport", nioCore]),
+        tests(of: "TesseraCLI", uses: ["Core", "TesseraCLI", "TestSupport", argumentParser]),
         tests(of: "Transport", uses: ["Core", "Protocol", "Transport", "TestSupport", nioCore, nioPosix]),
         tests(
             of: "Worker",

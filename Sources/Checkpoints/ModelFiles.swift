@@ -9,7 +9,7 @@ package enum ModelFiles {
         /// Of the tokenizer: it goes with the output's vocabulary.
         case tokenizer
         /// Copied as it is: generation config, processors, prompts, settings of a library.
-        case companion
+        case sidecar
         /// Python that configs may name.
         case code
         /// Left out, with the reason.
@@ -46,7 +46,7 @@ package enum ModelFiles {
         if parts.dropFirst().contains(where: tokenizerEndings.contains) { return .tokenizer }
         let isTold = tokenizerWords.contains { lower.contains($0) }
         switch ending {
-        case "json", "jinja", "yaml", "yml", "toml": return isTold ? .tokenizer : .companion
+        case "json", "jinja", "yaml", "yml", "toml": return isTold ? .tokenizer : .sidecar
         case "txt" where isTold: return .tokenizer
         default: return .foreign(documents.contains(ending) ? "about its own model" : "not known to belong to a model")
         }

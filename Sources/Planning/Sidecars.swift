@@ -30,10 +30,10 @@ struct Sidecars {
     func make() throws(TesseraError) -> (files: [SidecarFile], leftOut: [LeftOutFile], remarks: [String]) {
         let (config, configRemarks) = config()
         var files = config.map { [SidecarFile(name: Checkpoint.configName, bytes: $0)] } ?? []
-        let companions = try CompanionFiles(of: inputs.primary, in: roots.files)
+        let own = try ModelSidecars(of: inputs.primary, in: roots.files)
         var copied: [String] = []
         for name in Self.firstNames where try roots.files.exists("\(primary.directory)/\(name)") { copied.append(name) }
-        copied += companions.copied.filter { !Self.firstNames.contains($0) }
+        copied += own.copied.filter { !Self.firstNames.contains($0) }
         files += copied.map { SidecarFile(name: $0, copyOf: "\(primary.directory)/\($0)") }
         let tokenizer = try tokenizerFiles()
         files += tokenizer.files
@@ -44,7 +44,7 @@ struct Sidecars {
         files.append(SidecarFile(name: "recipe.yml", bytes: Array(recipe.text.utf8)))
         let card = ModelCard(recipe: recipe, repositories: inputs.inputs.compactMap(\.repository))
         files.append(SidecarFile(name: "README.md", bytes: Array(card.text.utf8)))
-        return (files, companions.leftOut, configRemarks + companions.remarks + tokenizer.remarks)
+        return (files, own.leftOut, configRemarks + own.remarks + tokenizer.remarks)
     }
 
     private func tokenizerFiles() throws(TesseraError) -> (files: [SidecarFile], remarks: [String]) {

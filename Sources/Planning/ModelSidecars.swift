@@ -10,7 +10,7 @@ package struct LeftOutFile: Sendable, Hashable, Encodable {
 
 /// The files of a model that come along with what is merged from it, tokenizers aside: `ModelFiles` says which, configs say
 /// whether code and folders belong to them.
-struct CompanionFiles {
+struct ModelSidecars {
     /// Relative to the model's directory.
     private(set) var copied: [String] = []
     private(set) var leftOut: [LeftOutFile] = []
@@ -49,7 +49,7 @@ struct CompanionFiles {
                 continue
             }
             switch ModelFiles.kind(of: name) {
-            case .companion: copied.append(name)
+            case .sidecar: copied.append(name)
             case .code where hasCode: copied.append(name)
             case .code: leftOut.append(LeftOutFile(name: name, reason: "no config names code"))
             case .foreign(let reason): leftOut.append(LeftOutFile(name: name, reason: reason))
