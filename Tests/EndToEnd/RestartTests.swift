@@ -198,9 +198,12 @@ import Testing
         try writeFamily()
         let first = try RunningTessera(["run", "r.yml", "out"] + Self.run, in: directory.path)
         try await eventually("the partial output") { directory.names.contains { $0.count > 30 } }
+        // Stopped, so that it does not end before the second has begun, however busy the machine is.
+        first.signal(SIGSTOP)
         let second = try await Tessera.run(["run", "r.yml", "out"] + Self.run, in: directory.path)
         #expect(second.exitCode == 75 && second.errors.contains("is in use by process"), "\(second.errors)")
         first.signal(SIGINT)
+        first.signal(SIGCONT)
         #expect(await first.exitCode() == 130)
         #expect(directory.names == ["a", "b", "r.yml"])
     }
