@@ -169,8 +169,7 @@ package struct Manifest: Sendable, Hashable, Codable, VersionedFile {
         }
         var left = SizeLimit.total
         for (name, size) in parts.map({ ($0.file, $0.size) }) + files.map({ ($0.file, $0.size) }) {
-            guard name.split(separator: "/", omittingEmptySubsequences: false).allSatisfy({ !$0.isEmpty && $0.first != "." })
-            else { throw damaged("names the file '\(name)', which is not a file beside it") }
+            guard FilePath.isPlain(name) else { throw damaged("names the file '\(name)', which is not a file beside it") }
             guard (0...left).contains(size) else { throw damaged("says that \(name) has \(size) bytes") }
             left -= size
         }

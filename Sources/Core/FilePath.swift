@@ -31,6 +31,13 @@ package enum FilePath {
         !name.isEmpty && name != "." && name != ".." && !name.utf8.contains { $0 == slash || $0 == 0 }
     }
 
+    /// Whether the path stays below the directory that it is relative to, and names no hidden file: no step is empty or begins
+    /// with a dot.
+    package static func isPlain(_ path: String) -> Bool {
+        path.utf8.split(separator: slash, omittingEmptySubsequences: false)
+            .allSatisfy { !$0.isEmpty && $0.first != UInt8(ascii: ".") }
+    }
+
     /// The part of `path` below `directory`, both without links and double slashes; `.` for the directory itself.
     ///
     /// - Returns: `nil` if the path lies elsewhere.

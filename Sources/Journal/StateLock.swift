@@ -1,4 +1,5 @@
 import Core
+import FoundationEssentials
 import Glibc
 
 /// The right of one process to a state directory. It ends with the value, or with the process.
@@ -30,7 +31,7 @@ final class StateLock: Sendable {
                 .temporary, "the state directory is in use by \(holder)", file: directory,
                 advice: "stop that process, or use another directory")
         }
-        let text = Array("process \(getpid()) on \(Self.hostName())\n".utf8)
+        let text = Array("process \(getpid()) on \(ProcessInfo.processInfo.hostName)\n".utf8)
         // For people only: without it the lock holds as well.
         if ftruncate(descriptor, 0) == 0 { _ = pwrite(descriptor, text, text.count, 0) }
     }
@@ -42,13 +43,5 @@ final class StateLock: Sendable {
         let count = pread(descriptor, &bytes, bytes.count, 0)
         let line = String(decoding: bytes.prefix(max(0, count)).prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self)
         return line.hasPrefix("process ") ? line : "another process"
-    }
-
-    private static func hostName() -> String {
-        var name = [UInt8](repeating: 0, count: 256)
-        let result = name.withUnsafeMutableBytes { bytes in
-            bytes.withMemoryRebound(to: CChar.self) { name in name.baseAddress.map { gethostname($0, name.count - 1) } ?? -1 }
-        }
-        return result == 0 ? String(decoding: name.prefix { $0 != 0 }, as: UTF8.self) : "this host"
     }
 }

@@ -4,6 +4,24 @@ import Core
 import Protocol
 import Transport
 
+/// This side's own certificate.
+struct CertificateArguments: ParsableArguments {
+    @Option(
+        name: .customLong("tls-cert"),
+        help: ArgumentHelp("This side's certificate, followed by its chain (PEM).", valueName: "file"))
+    var certificate: String?
+
+    @Option(name: .customLong("tls-key"), help: ArgumentHelp("The key of --tls-cert (PEM, mode 600).", valueName: "file"))
+    var key: String?
+
+    func validate() throws {
+        guard (certificate == nil) == (key == nil) else { throw ValidationError("--tls-cert and --tls-key belong together.") }
+    }
+
+    /// - Returns: `nil` for a side without a certificate.
+    var files: TLSFiles? { certificate.flatMap { certificate in key.map { TLSFiles(certificate: certificate, key: $0) } } }
+}
+
 /// How a worker or client proves who it is, and checks the coordinator.
 struct CredentialArguments: ParsableArguments {
     @Option(
@@ -16,13 +34,7 @@ struct CredentialArguments: ParsableArguments {
         help: ArgumentHelp("Use TLS; the coordinator's certificate must be exactly this one (PEM).", valueName: "file"))
     var pin: String?
 
-    @Option(
-        name: .customLong("tls-cert"),
-        help: ArgumentHelp("The certificate to present to the coordinator (PEM).", valueName: "file"))
-    var certificate: String?
-
-    @Option(name: .customLong("tls-key"), help: ArgumentHelp("The key of --tls-cert (PEM, mode 600).", valueName: "file"))
-    var key: String?
+    @OptionGroup var own: CertificateArguments
 
     @Option(
         name: .customLong("token"),
@@ -31,17 +43,15 @@ struct CredentialArguments: ParsableArguments {
 
     func validate() throws {
         guard authority == nil || pin == nil else { throw ValidationError("Give --tls-ca or --tls-pin, not both.") }
-        guard (certificate == nil) == (key == nil) else { throw ValidationError("--tls-cert and --tls-key belong together.") }
-        guard authority != nil || pin != nil || (certificate == nil && tokenFile == nil) else {
+        guard authority != nil || pin != nil || (own.certificate == nil && tokenFile == nil) else {
             throw ValidationError("--tls-cert and --token need --tls-ca or --tls-pin, which say whom to trust.")
         }
     }
 
     /// - Returns: `nil` for a connection without TLS.
     func tls() throws -> ClientTLS? {
-        let files = certificate.flatMap { certificate in key.map { TLSFiles(certificate: certificate, key: $0) } }
-        if let authority { return ClientTLS(trust: .authority(authority), files: files) }
-        return pin.map { ClientTLS(trust: .pinned($0), files: files) }
+        if let authority { return ClientTLS(trust: .authority(authority), files: own.files) }
+        return pin.map { ClientTLS(trust: .pinned($0), files: own.files) }
     }
 
     func accessToken() throws -> AccessToken? {
@@ -58,13 +68,7 @@ struct CredentialArguments: ParsableArguments {
 
 /// How a coordinator proves who it is, and admits peers.
 struct JobPortArguments: ParsableArguments {
-    @Option(
-        name: .customLong("tls-cert"),
-        help: ArgumentHelp("Use TLS with this certificate, followed by its chain (PEM).", valueName: "file"))
-    var certificate: String?
-
-    @Option(name: .customLong("tls-key"), help: ArgumentHelp("The key of --tls-cert (PEM, mode 600).", valueName: "file"))
-    var key: String?
+    @OptionGroup var own: CertificateArguments
 
     @Option(
         name: .customLong("tls-ca"),
@@ -78,22 +82,21 @@ struct JobPortArguments: ParsableArguments {
     var tokenFile: String?
 
     func validate() throws {
-        guard (certificate == nil) == (key == nil) else { throw ValidationError("--tls-cert and --tls-key belong together.") }
         guard authority == nil || tokenFile == nil else {
             throw ValidationError("Peers are admitted by certificate (--tls-ca) or by token (--token), not both.")
         }
-        guard certificate != nil || (authority == nil && tokenFile == nil) else {
+        guard own.certificate != nil || (authority == nil && tokenFile == nil) else {
             throw ValidationError("--tls-ca and --token need --tls-cert and --tls-key.")
         }
-        guard certificate == nil || authority != nil || tokenFile != nil else {
+        guard own.certificate == nil || authority != nil || tokenFile != nil else {
             throw ValidationError("--tls-cert needs --tls-ca or --token, which say whom to admit.")
         }
     }
 
     /// - Throws: what is wrong with one of the files.
     func security() throws -> JobPortSecurity {
-        guard let certificate, let key else { return .open }
-        let tls = try ServerTLS(files: TLSFiles(certificate: certificate, key: key), authority: authority)
+        guard let files = own.files else { return .open }
+        let tls = try ServerTLS(files: files, authority: authority)
         guard let tokenFile else { return .certificates(tls) }
         let text = String(decoding: try readSecret(tokenFile), as: UTF8.self)
         return .tokens(try AccessTokens(parsing: text, path: tokenFile), tls)

@@ -24,6 +24,12 @@ import Testing
         #expect(FilePath.relative(path, to: directory).map { Array($0.utf8) } == relative.map { Array($0.utf8) })
     }
 
+    @Test(arguments: [
+        ("a", true), ("a/b.c", true), ("a/\u{301}b", true), ("", false), ("/a", false), ("a/", false), ("a//b", false),
+        ("a/../b", false), (".a", false), ("a/.b", false),
+    ])
+    func plainPathsStayBelowTheirDirectory(path: String, isPlain: Bool) { #expect(FilePath.isPlain(path) == isPlain) }
+
     @Test(arguments: [("a", true), ("", false), (".", false), ("..", false), ("a/b", false), ("a\0", false), ("...", true)])
     func namesAreSingleComponents(name: String, isName: Bool) { #expect(FilePath.isName(name) == isName) }
 }

@@ -114,13 +114,13 @@ package struct CoordinatorCommand: AsyncParsableCommand {
     /// Beyond loopback, every permission must be given explicitly.
     private func checkExposure() throws {
         if !insecure {
-            if !listen.isLoopback, port.certificate == nil {
+            if !listen.isLoopback, port.own.certificate == nil {
                 throw TesseraError(
                     .notAllowed, "listening on \(listen) would let every host that can reach it submit jobs, unencrypted",
                     advice: "use TLS (--tls-cert, with --tls-ca or --token; Deploy/tls makes certificates), listen on 127.0.0.1, "
                         + "or add --insecure on a trusted network")
             }
-            if !status.isLoopback, port.certificate == nil {
+            if !status.isLoopback, port.own.certificate == nil {
                 throw TesseraError(
                     .notAllowed,
                     "the status port \(status) would show the jobs and the paths of their files to every host that "
