@@ -110,9 +110,10 @@ extension Matrix {
     }
 
     /// The nearest matrix whose columns, or rows if there are fewer of them, are orthonormal: `P·Qᵀ` of `P·Σ·Qᵀ`. Directions
-    /// that the matrix does not have are left out. Its elements are lost.
+    /// with less than 10⁻¹⁰ of the largest singular value are left out: between vectors that are equal but for rounding, they are
+    /// arbitrary. The elements of the matrix are lost.
     package func polar() throws(TesseraError) -> Matrix {
-        let found = try singularValues(), least = found.negligible
+        let found = try singularValues(), least = 1e-10 * (found.values.first ?? 0)
         return try found.rebuilt(with: found.values.map { $0 > least ? 1 : 0 })
     }
 

@@ -13,6 +13,11 @@ struct OpenBLAS: Sendable {
             _ order: Int32, _ transposeA: Int32, _ transposeB: Int32, _ m: Int32, _ n: Int32, _ k: Int32, _ alpha: Double,
             UnsafePointer<Double>, Int32, UnsafePointer<Double>, Int32, _ beta: Double, UnsafeMutablePointer<Double>, Int32
         ) -> Void
+    typealias Syrk =
+        @Sendable @convention(c) (
+            _ order: Int32, _ triangle: Int32, _ transpose: Int32, _ n: Int32, _ k: Int32, _ alpha: Double, UnsafePointer<Double>,
+            Int32, _ beta: Double, UnsafeMutablePointer<Double>, Int32
+        ) -> Void
     typealias Integer = UnsafeMutablePointer<Int32>
     typealias Numbers = UnsafeMutablePointer<Double>
     typealias Letter = UnsafePointer<CChar>
@@ -29,6 +34,7 @@ struct OpenBLAS: Sendable {
     typealias Gesv = @Sendable @convention(c) (Integer, Integer, Numbers, Integer, Integer, Numbers, Integer, Integer) -> Void
 
     let gemm: Gemm
+    let syrk: Syrk
     let gesdd: Gesdd
     let syevd: Syevd
     let gesv: Gesv
@@ -70,6 +76,7 @@ struct OpenBLAS: Sendable {
             return unsafeBitCast(symbol, to: type)
         }
         gemm = try find("cblas_dgemm", Gemm.self)
+        syrk = try find("cblas_dsyrk", Syrk.self)
         gesdd = try find("dgesdd_", Gesdd.self)
         syevd = try find("dsyevd_", Syevd.self)
         gesv = try find("dgesv_", Gesv.self)

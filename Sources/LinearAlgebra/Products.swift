@@ -31,4 +31,19 @@ extension Matrix {
             101, a.isTransposed ? 112 : 111, b.isTransposed ? 112 : 111, m, n, k, 1, left + a.offset, strideA, right + b.offset,
             strideB, adding ? 1 : 0, first, n)
     }
+
+    /// Adds `aᵀ · a`, computed once for each pair of columns. The matrix must be symmetric before.
+    ///
+    /// - Throws: as `assign`.
+    package func addGram(of a: Matrix) throws(TesseraError) {
+        guard rows == columns, a.columns == rows, let n = Int32(exactly: rows), let k = Int32(exactly: a.rows) else {
+            throw TesseraError(.internal, "the Gram matrix of \(a.rows) x \(a.columns) elements")
+        }
+        guard n > 0, k > 0, let first = elements.baseAddress, let values = a.elements.baseAddress else { return }
+        // 101: row after row; 121: the upper triangle; 112: of the transpose.
+        try OpenBLAS.loaded.get().syrk(101, 121, 112, n, k, 1, values, n, 1, first, n)
+        for row in 1..<max(1, rows) {
+            for column in 0..<row { self[row, column] = self[column, row] }
+        }
+    }
 }

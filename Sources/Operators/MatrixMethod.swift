@@ -111,6 +111,11 @@ protocol MatrixMethod: MergeMethod {
     /// The rows of the largest square matrix that is factored.
     func order(_ size: MatrixSize) -> Int
     func need(_ size: MatrixSize) -> MatrixNeed
+    /// What multiplies `m`.
+    var scale: Double { get }
+    /// Whether `m(Q·τ₁ … Q·τ_T) = Q·m(τ₁ … τ_T)` for every `Q` with orthonormal columns. A method that looks at single entries is
+    /// not equivariant.
+    static var isEquivariant: Bool { get }
     /// `m`, without the scale.
     func update(_ tasks: TaskMatrices) throws -> Matrix
 }
@@ -119,7 +124,9 @@ extension MatrixMethod {
     package static var inputs: InputContract { InputContract(base: .required, models: 1...Int.max) }
     package static var usesLinearAlgebra: Bool { true }
     static var largestAxisCount: Int { 2 }
+    static var isEquivariant: Bool { false }
 
+    var scale: Double { role.lambda }
     func applies(to size: MatrixSize) -> Bool { true }
     func order(_ size: MatrixSize) -> Int { size.rank }
 
@@ -130,9 +137,12 @@ extension MatrixMethod {
         return isMatrix && !role.isExcluded && applies(to: size) ? size : nil
     }
 
+    /// The matrix, if fewer rows do in its place.
+    private func tall(_ size: MatrixSize) -> TallMatrix? { Self.isEquivariant ? TallMatrix(size) : nil }
+
     package func check(_ shape: [Int]) throws(TesseraError) {
         guard let size = matrixSize(shape) else { return }
-        guard order(size) <= LinearAlgebra.limit, max(size.rows, size.columns) <= Int(Int32.max) else {
+        guard order(tall(size)?.reduced ?? size) <= LinearAlgebra.limit, max(size.rows, size.columns) <= Int(Int32.max) else {
             throw TesseraError(
                 .badData,
                 "\(Self.name) factors a matrix of \(order(size)) rows for the shape \(shape), and at most \(LinearAlgebra.limit) "
@@ -142,7 +152,7 @@ extension MatrixMethod {
 
     package func cost(of shape: [Int]) -> OperatorCost {
         guard let size = matrixSize(shape) else { return OperatorCost(passes: 1) }
-        let need = need(size)
+        let tall = tall(size), need = tall.map { $0.need(self.need($0.reduced)) } ?? self.need(size)
         return OperatorCost(
             passes: need.passes + 1, operations: need.operations, matrixElements: need.elements,
             memory: MemoryNeed(shared: LinearAlgebra.bufferBytes) + need.memory)
@@ -150,12 +160,35 @@ extension MatrixMethod {
 
     package func merge(_ tensor: TensorPasses) throws {
         guard let size = matrixSize(tensor.shape) else { return try role.mergeOther(tensor) }
-        let found = try update(TaskMatrices(tensor: tensor, models: role.models, size: size))
-        let base = role.base, lambda = role.lambda
+        let updates = try tall(size)?.update(tensor, models: role.models, update) ?? wholeUpdate(tensor, size)
+        let base = role.base, scale = scale
         try tensor.emit { tile, out in
-            let values = try tile.source(base), start = tile.range.lowerBound
-            for index in 0..<tile.count { out[index] = Float(Double(values[index]) + lambda * found.elements[start + index]) }
+            let update = try updates(tile), values = try tile.source(base)
+            for index in 0..<tile.count { out[index] = Float(Double(values[index]) + scale * update[index]) }
         }
+    }
+
+    /// - Returns: the update of the elements of a tile.
+    private func wholeUpdate(
+        _ tensor: TensorPasses, _ size: MatrixSize
+    ) throws -> @Sendable (Tile) throws -> UnsafePointer<Double> {
+        let found = try update(TaskMatrices(tensor: tensor, models: role.models, size: size))
+        guard found.rows == size.rows, found.columns == size.columns, let first = found.elements.baseAddress else {
+            throw TesseraError(.internal, "\(Self.name) made an update of \(found.rows) x \(found.columns) elements")
+        }
+        return { [found = Held(found, first)] tile in UnsafePointer(found.first + tile.range.lowerBound) }
+    }
+}
+
+/// Keeps a matrix for as long as a pointer to its elements is in use.
+private struct Held: @unchecked Sendable {
+    // Unchecked: the elements are only read.
+    let first: UnsafeMutablePointer<Double>
+    private let matrix: Matrix
+
+    init(_ matrix: Matrix, _ first: UnsafeMutablePointer<Double>) {
+        self.matrix = matrix
+        self.first = first
     }
 }
 
@@ -164,6 +197,15 @@ struct TaskMatrices {
     let tensor: TensorPasses
     let models: [Int]
     let size: MatrixSize
+    /// What takes the place of the task vectors of a tall matrix.
+    private let factors: [Matrix]?
+
+    init(tensor: TensorPasses, models: [Int], size: MatrixSize, factors: [Matrix]? = nil) {
+        self.tensor = tensor
+        self.models = models
+        self.size = size
+        self.factors = factors
+    }
 
     var count: Int { models.count }
 
@@ -172,13 +214,12 @@ struct TaskMatrices {
     /// - Throws: `badData` for a value that is not finite.
     func vector(_ index: Int) throws -> Matrix {
         try tensor.checkCancellation()
+        if let factors { return try factors[index].copy() }
         let vector = try tensor.taskMatrix(models[index], columns: size.columns)
         do throws(TesseraError) {
             try vector.checkFinite()
         } catch {
-            var error = error
-            error.problem = "the task vector of model \(index + 1) " + error.problem
-            throw error
+            throw error.ofModel(index)
         }
         return vector
     }

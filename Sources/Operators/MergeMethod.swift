@@ -167,7 +167,7 @@ package enum MergeMethods {
         DareTies.self, DellaLinear.self, Della.self, Breadcrumbs.self, BreadcrumbsTies.self, ModelStock.self, Nearswap.self,
         ArceeFusion.self, SCE.self, RAM.self, RAMPlus.self, Passthrough.self, MetaGPT.self, MagMax.self,
         Consensus.self, TSV.self, IsoC.self, IsoCTS.self, WUDI.self, SubspaceBoosting.self, SVC.self, ACTMat.self, TACT.self,
-        ACE.self, DCMerge.self, STAR.self, CART.self,
+        ACE.self, AnchoredRegression.self, DCMerge.self, STAR.self, CART.self,
     ]
 
     private static let byName = Dictionary(uniqueKeysWithValues: (all + [Identical.self]).map { ($0.name, $0) })

@@ -78,14 +78,17 @@ struct GramSums {
         }
     }
 
-    /// With the eigenvectors `q` of `C`: `Σ (a·D·q + b·Σ τₜ·q)·qᵀ`.
+    /// With the eigenvectors `q` of `C`: `Σ (a·D·q + b·S·q)·qᵀ`.
     ///
-    /// - Parameter factors: `a` and `b` for an eigenvalue and its index; values at or below `negligible` are rounding.
-    consuming func solve(_ factors: (_ index: Int, _ value: Double, _ negligible: Double) -> (a: Double, b: Double))
-        throws(TesseraError) -> Matrix
-    {
+    /// - Parameters:
+    ///   - other: `S`; `Σ τₜ` if there is none.
+    ///   - factors: `a` and `b` for an eigenvalue and its index; values at or below `negligible` are rounding.
+    consuming func solve(
+        beside other: Matrix? = nil, _ factors: (_ index: Int, _ value: Double, _ negligible: Double) -> (a: Double, b: Double)
+    ) throws(TesseraError) -> Matrix {
         let found = try gram.eigenvalues(), negligible = Double(gram.rows) * Double.ulpOfOne * max(0, found.values.first ?? 0)
-        let solved = try target.view().times(found.vectors.view()), rest = try sum.view().times(found.vectors.view())
+        let solved = try target.view().times(found.vectors.view())
+        let rest = try (other ?? sum).view().times(found.vectors.view())
         for (index, value) in found.values.enumerated() {
             let (a, b) = factors(index, value, negligible)
             for row in 0..<solved.rows { solved[row, index] = a * solved[row, index] + b * rest[row, index] }
@@ -95,6 +98,10 @@ struct GramSums {
 }
 
 extension MatrixSize {
+    /// Whether the larger side is below 20,000. The release of ACTMat and TACT leaves larger matrices, which are vocabularies', to
+    /// the mean.
+    var isWithinReleasedLimit: Bool { max(rows, columns) < 20_000 }
+
     /// What `GramSums` take.
     var gramNeed: MatrixNeed {
         MatrixNeed(

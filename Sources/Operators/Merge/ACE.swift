@@ -28,6 +28,8 @@ package struct ACE: MatrixMethod {
         restoresMean = try values.flag("restore_mean")
     }
 
+    func applies(to size: MatrixSize) -> Bool { size.isWithinReleasedLimit }
+
     func order(_ size: MatrixSize) -> Int { size.columns }
 
     func need(_ size: MatrixSize) -> MatrixNeed {

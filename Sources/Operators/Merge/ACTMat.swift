@@ -15,7 +15,11 @@ package struct ACTMat: MatrixMethod {
         role = try MatrixRole(values, inputs: inputs)
     }
 
+    func applies(to size: MatrixSize) -> Bool { size.isWithinReleasedLimit }
+
     func order(_ size: MatrixSize) -> Int { size.columns }
+
+    static var isEquivariant: Bool { true }
 
     func need(_ size: MatrixSize) -> MatrixNeed { size.gramNeed }
 

@@ -23,6 +23,8 @@ package struct CART: MatrixMethod {
         inner = try values.number("inner")
     }
 
+    static var isEquivariant: Bool { true }
+
     func need(_ size: MatrixSize) -> MatrixNeed {
         MatrixNeed(
             elements: 3 * size.area + size.factors + size.work, operations: Double(size.tasks) * size.decomposition, passes: 2)

@@ -23,6 +23,8 @@ package struct DCMerge: MatrixMethod {
 
     func applies(to size: MatrixSize) -> Bool { size.rank >= size.tasks }
 
+    static var isEquivariant: Bool { true }
+
     func need(_ size: MatrixSize) -> MatrixNeed {
         var need = size.stackingNeed
         need.elements += 2 * size.factors + (size.tasks + 4) * size.rank * size.rank

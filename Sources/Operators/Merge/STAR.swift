@@ -21,6 +21,8 @@ package struct STAR: MatrixMethod {
         eta = try values.number("eta")
     }
 
+    static var isEquivariant: Bool { true }
+
     func need(_ size: MatrixSize) -> MatrixNeed {
         MatrixNeed(
             elements: 2 * size.area + size.factors + size.work, operations: Double(size.tasks) * size.decomposition)

@@ -10,9 +10,7 @@ package struct SVC: MatrixMethod {
     package static let summary = "Scales each direction of another method's update to how the tasks use it."
     package static let parameters = MatrixRole.parameters(
         [
-            .choice(
-                "of", of: ["task_arithmetic", TSV.name, WUDI.name], default: "task_arithmetic",
-                "The method whose update is calibrated."),
+            InnerMethod.parameter("The method whose update is calibrated."),
             .number(
                 "alpha", .shared, default: nil, in: Double.leastNonzeroMagnitude...1000,
                 "The least answer of a task: 0.1 for task_arithmetic, 1 for others."),
@@ -20,32 +18,22 @@ package struct SVC: MatrixMethod {
 
     let role: MatrixRole
     private let alpha: Double
-    /// `nil` for task arithmetic.
-    private let method: (any MatrixMethod)?
+    private let inner: InnerMethod
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
-        let kinds: [any MatrixMethod.Type] = [TSV.self, WUDI.self], of = try values.text("of")
-        let kind = kinds.first { $0.name == of }
-        var complete = values
-        for parameter in kind?.parameters ?? [] where complete.shared[parameter.name] == nil {
-            complete.shared[parameter.name] = parameter.defaultValue
-        }
-        method = try kind?.init(complete, inputs: inputs)
-        role =
-            if kind == nil {
-                try MatrixRole(values, inputs: inputs, others: .sum, lambda: 0.3)
-            } else {
-                try MatrixRole(values, inputs: inputs)
-            }
-        alpha = values.optionalNumber("alpha") ?? (kind == nil ? 0.1 : 1)
+        inner = try InnerMethod(values, inputs: inputs)
+        role = try inner.role(values, inputs: inputs)
+        alpha = values.optionalNumber("alpha") ?? (inner.isTaskArithmetic ? 0.1 : 1)
     }
 
-    func applies(to size: MatrixSize) -> Bool { method?.applies(to: size) ?? true }
+    static var isEquivariant: Bool { true }
 
-    func order(_ size: MatrixSize) -> Int { method?.order(size) ?? size.rank }
+    func applies(to size: MatrixSize) -> Bool { inner.applies(to: size) }
+
+    func order(_ size: MatrixSize) -> Int { max(size.rank, inner.order(size)) }
 
     func need(_ size: MatrixSize) -> MatrixNeed {
-        let other = method?.need(size) ?? MatrixNeed(elements: 0, operations: 0)
+        let other = inner.need(size)
         return MatrixNeed(
             elements: max(other.elements, 3 * size.area + 2 * size.factors + size.work),
             operations: other.operations + size.decomposition + 2 * Double(size.tasks * size.rank) * Double(size.area),
@@ -53,7 +41,7 @@ package struct SVC: MatrixMethod {
     }
 
     func update(_ tasks: TaskMatrices) throws -> Matrix {
-        let found = try (method?.update(tasks) ?? tasks.sum()).singularValues()
+        let found = try inner.update(tasks).singularValues()
         var sums = [Double](repeating: 0, count: found.values.count)
         for index in 0..<tasks.count {
             let answers = try found.left.transposed.times(tasks.vector(index).view())

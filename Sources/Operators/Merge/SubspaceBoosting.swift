@@ -20,6 +20,8 @@ package struct SubspaceBoosting: MatrixMethod {
         beta = try values.number("beta")
     }
 
+    static var isEquivariant: Bool { true }
+
     func need(_ size: MatrixSize) -> MatrixNeed {
         MatrixNeed(elements: 2 * size.area + size.factors + size.work, operations: size.decomposition)
     }

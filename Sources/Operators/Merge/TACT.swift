@@ -21,6 +21,8 @@ package struct TACT: MatrixMethod {
         density = try values.number("density")
     }
 
+    func applies(to size: MatrixSize) -> Bool { size.isWithinReleasedLimit }
+
     func order(_ size: MatrixSize) -> Int { size.columns }
 
     func need(_ size: MatrixSize) -> MatrixNeed {

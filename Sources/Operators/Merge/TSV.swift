@@ -23,6 +23,8 @@ package struct TSV: MatrixMethod {
 
     func applies(to size: MatrixSize) -> Bool { size.rank >= size.tasks }
 
+    static var isEquivariant: Bool { true }
+
     func need(_ size: MatrixSize) -> MatrixNeed { size.stackingNeed }
 
     func update(_ tasks: TaskMatrices) throws -> Matrix {

@@ -30,6 +30,8 @@ package struct WUDI: MatrixMethod {
 
     func order(_ size: MatrixSize) -> Int { size.columns }
 
+    static var isEquivariant: Bool { true }
+
     func need(_ size: MatrixSize) -> MatrixNeed { size.gramNeed }
 
     func update(_ tasks: TaskMatrices) throws -> Matrix {
