@@ -5,7 +5,7 @@ import Testing
 
 /// The methods that mask task vectors, against their definitions.
 @Suite struct MaskMethodTests {
-    private static let sizes = [1, 5, 1_000, 20_011]
+    private static let sizes = [1, 5, 1_000, 9_001]
 
     private func expect(_ found: TestTensor, _ expected: [Double], _ what: String) {
         let worst = zip(found.values, expected).reduce(0) { max($0, ($1.0 - $1.1).magnitude) }
@@ -104,11 +104,12 @@ import Testing
         let (base, models) = MethodTests.family(size, models: 3), vectors = vectors(base, models)
         for task in 0..<3 {
             let found = try run(
-                TallMask.self, base, models, ["task": .number(Double(task + 1)), "mask_lambda": .number(lambda)])
+                TallMask.self, base, models, ["task": .number(Double(task + 1)), "mask_lambda": .number(lambda)]
+            ).values
             let misses = (0..<size).count { index in
                 let sum = Self.sum(vectors, at: index), own = Double(vectors[task][index])
                 let isKept = own.magnitude > lambda * (sum - own).magnitude
-                return (found.values[index] - Double(base[index]) - (isKept ? sum : 0)).magnitude > 1e-6
+                return (found[index] - Double(base[index]) - (isKept ? sum : 0)).magnitude > 1e-6
             }
             // The comparison is made in float32.
             #expect(misses <= size / 1_000, "\(misses) of \(size)")

@@ -14,7 +14,7 @@ package struct RegMean: MergeMethod {
     package static let parameters: [Parameter] = [
         .tensors(gram, .perModel, of: .columnSquares, "The file of Gram matrices of the inputs of this model's layers."),
         .number("off_diagonal", .shared, default: 0.9, in: 0...1, "Scales what is off the diagonal of each Gram matrix."),
-        .number("ridge", .shared, default: 1e-6, in: 0...1, "Added to the diagonal, as a share of its mean."),
+        .number("ridge", .shared, default: 1e-8, in: 0...1, "Added to the diagonal, as a share of its mean."),
     ]
     package static let usesLinearAlgebra = true
 
