@@ -123,7 +123,7 @@ let package = Package(
         tests(of: "LinearAlgebra", uses: ["Core", "LinearAlgebra", "Operators", "TestSupport"]),
         tests(of: "Operators", uses: ["Core", "TensorKernels", "LinearAlgebra", "Operators", "TestSupport"]),
         tests(of: "TaskVectors", uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "TestSupport"]),
-        tests(of: "Work", uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "TestSupport"]),
+        tests(of: "Work", uses: ["Core", "TensorKernels", "LinearAlgebra", "Operators", "TaskVectors", "Work", "TestSupport"]),
         tests(
             of: "Protocol",
             uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "Protocol", "TestSupport", nioCore]),
@@ -155,7 +155,7 @@ let package = Package(
             ]),
         tests(of: "Simulation", uses: ["Core", "Operators", "Protocol", "Coordinator", "TestSupport"]),
         tests(
-            of: "EndToEnd", uses: ["Core", "Protocol", "Journal", "TestSupport", "tessera", nioCore],
+            of: "EndToEnd", uses: ["Core", "Operators", "Protocol", "Journal", "TestSupport", "tessera", nioCore],
             exclude: ["RecordedOutputs.json"]),
     ]
 )

@@ -129,6 +129,15 @@ package struct JSONScanner {
     }
 
     /// A number without sign, fraction or exponent.
+    /// A finite number.
+    package mutating func number() throws(TesseraError) -> Double {
+        let range = try value()
+        guard let number = Double(String(decoding: bytes[range], as: UTF8.self)), number.isFinite else {
+            throw error("expected a finite number")
+        }
+        return number
+    }
+
     package mutating func natural() throws(TesseraError) -> Int {
         skipSpace()
         let start = position

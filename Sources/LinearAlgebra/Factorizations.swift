@@ -109,6 +109,27 @@ extension Matrix {
         return info == 0
     }
 
+    /// The `X` with `X · self = right`, which becomes `X`, for a symmetric positive definite matrix: by its Cholesky factor
+    /// (LAPACK's posv). The elements of this matrix are lost.
+    ///
+    /// - Throws: as `singularValues`; `badData` for a matrix that is not positive definite.
+    package func solvePositiveDefinite(into right: Matrix) throws(TesseraError) {
+        try checkFinite()
+        guard rows == columns, right.columns == rows, var n = Int32(exactly: rows), var count = Int32(exactly: right.rows),
+            let a = elements.baseAddress, let b = right.elements.baseAddress
+        else { throw TesseraError(.internal, "a system of \(rows) x \(columns) elements") }
+        guard n > 0, count > 0 else { return }
+        // Column by column, LAPACK sees both transposed. The matrix is its own transpose.
+        var info: Int32 = 0, stride = n, rightStride = n
+        try OpenBLAS.loaded.get().posv("L", &n, &count, a, &stride, b, &rightStride, &info, 1)
+        guard info >= 0 else { throw TesseraError(.internal, "the solver refuses argument \(-info)") }
+        guard info == 0 else {
+            throw TesseraError(
+                .badData, "is not positive definite: the determinant of its first \(info) of \(n) rows and columns is not above 0"
+            )
+        }
+    }
+
     /// The nearest matrix whose columns, or rows if there are fewer of them, are orthonormal: `P·Qᵀ` of `P·Σ·Qᵀ`. Directions
     /// with less than 10⁻¹⁰ of the largest singular value are left out: between vectors that are equal but for rounding, they are
     /// arbitrary. The elements of the matrix are lost.

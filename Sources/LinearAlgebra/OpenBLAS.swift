@@ -33,11 +33,15 @@ struct OpenBLAS: Sendable {
         ) -> Void
     typealias Gesv = @Sendable @convention(c) (Integer, Integer, Numbers, Integer, Integer, Numbers, Integer, Integer) -> Void
 
+    typealias Posv =
+        @Sendable @convention(c) (Letter, Integer, Integer, Numbers, Integer, Numbers, Integer, Integer, Int) -> Void
+
     let gemm: Gemm
     let syrk: Syrk
     let gesdd: Gesdd
     let syevd: Syevd
     let gesv: Gesv
+    let posv: Posv
     /// Names everything that decides the bits of a result: library, version and loops.
     let identity: String
 
@@ -80,6 +84,7 @@ struct OpenBLAS: Sendable {
         gesdd = try find("dgesdd_", Gesdd.self)
         syevd = try find("dsyevd_", Syevd.self)
         gesv = try find("dgesv_", Gesv.self)
+        posv = try find("dposv_", Posv.self)
         typealias Text = @convention(c) () -> UnsafePointer<CChar>?
         let core = try find("openblas_get_corename", Text.self)().map { String(cString: $0) } ?? "unknown"
         let config = try find("openblas_get_config", Text.self)().map { String(cString: $0) } ?? "unknown"

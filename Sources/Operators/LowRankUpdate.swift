@@ -43,6 +43,8 @@ package final class LowRankUpdate: ElementSource {
     private let b: StoredTensor
     private let scale: Float
     private let layout: Layout
+    /// Whether the matrix is the tensor that the method takes differences from, so that the product is the whole difference.
+    let isOnMethodsBase: Bool
     /// Decoded by the first thread that needs them.
     private let decoded = Mutex<Factors?>(nil)
 
@@ -76,8 +78,7 @@ package final class LowRankUpdate: ElementSource {
     /// - Throws: `badData` unless the factors fit the tensor.
     package init(
         _ matrix: any ElementSource, shape: [Int], a: StoredTensor?, b: StoredTensor, rank: Int, scale: Double,
-        isTransposed: Bool,
-        experts: ExpertFactors? = nil
+        isTransposed: Bool, experts: ExpertFactors? = nil, isOnMethodsBase: Bool = false
     ) throws(TesseraError) {
         guard
             let layout = Self.layout(
@@ -93,6 +94,7 @@ package final class LowRankUpdate: ElementSource {
         self.a = a
         self.b = b
         self.scale = Float(scale)
+        self.isOnMethodsBase = isOnMethodsBase
         self.layout = layout
     }
 
@@ -125,6 +127,13 @@ package final class LowRankUpdate: ElementSource {
         _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {
         try matrix.load(range, into: target, scratch: scratch, kernels: kernels)
+        try addProduct(range, to: target, scratch: scratch, kernels: kernels)
+    }
+
+    /// Adds `s·L·R` without the matrix.
+    func addProduct(
+        _ range: Range<Int>, to target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
+    ) throws {
         let columns = layout.columns, rank = layout.rank
         guard columns > 0, !range.isEmpty else { return }
         let factors = try factors(kernels)

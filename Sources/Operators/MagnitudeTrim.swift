@@ -29,8 +29,15 @@ package struct MagnitudeTrim: Sparsifier {
         OrderStatistics.memory(queries: models * queries, count: count)
     }
 
-    /// Takes the passes of `OrderStatistics.find`, and reads one span more for each threshold that cuts through equal entries.
+    /// Trims task vectors.
     package init(_ shares: [Share], of models: [Int], in tensor: TensorPasses) throws {
+        try self.init(shares, in: tensor) { tile, index in UnsafePointer(try tile.taskVector(models[index])) }
+    }
+
+    /// Takes the passes of `OrderStatistics.find`, and reads one span more for each threshold that cuts through equal entries.
+    ///
+    /// - Parameter entries: what the magnitudes of each share are taken of.
+    init(_ shares: [Share], in tensor: TensorPasses, entries: @escaping OrderStatistics.Entries) throws {
         let total = tensor.count
         var rules: [Rule] = []
         var queries: [OrderStatistics.Query] = []
@@ -44,7 +51,6 @@ package struct MagnitudeTrim: Sparsifier {
                 queries.append(.init(stream: index, rank: share.outliers + share.kept))
             }
         }
-        let entries: OrderStatistics.Entries = { tile, index in UnsafePointer(try tile.taskVector(models[index])) }
         var found = try OrderStatistics.find(queries, in: tensor, entries)[...]
 
         var cuts: [OrderStatistics.EqualEntries] = []
@@ -77,6 +83,23 @@ package struct MagnitudeTrim: Sparsifier {
             }
         }
         self.rules = rules
+    }
+
+    /// Sets the entries of the tile that the `index`-th share does not keep to 0.
+    ///
+    /// - Parameter scores: what was ranked; may be the entries themselves.
+    package func keep(
+        _ index: Int, of entries: UnsafeMutablePointer<Float>, scores: UnsafePointer<Float>, in tile: Tile
+    ) {
+        var start = tile.range.lowerBound
+        while start < tile.range.upperBound {
+            let (band, limit) = band(index, from: start), end = min(limit, tile.range.upperBound)
+            for place in start - tile.range.lowerBound..<end - tile.range.lowerBound {
+                let pattern = scores[place].magnitude.bitPattern
+                entries[place] = pattern >= band.from && pattern <= band.to ? entries[place] : 0
+            }
+            start = end
+        }
     }
 
     package func band(_ index: Int, from start: Int) -> (MagnitudeBand, end: Int) {

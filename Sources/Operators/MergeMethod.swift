@@ -143,11 +143,14 @@ package struct TensorInputs: Sendable, Hashable {
     package let base: Int?
     /// The key of the tensor's random numbers (`CounterRandom.key`); 0 if the method uses none.
     package let randomKey: UInt64
+    /// The roles of the tensors that the recipe gives beside the sources, in their order.
+    package let given: [GivenTensor.Role]
 
-    package init(count: Int, base: Int? = nil, randomKey: UInt64 = 0) {
+    package init(count: Int, base: Int? = nil, randomKey: UInt64 = 0, given: [GivenTensor.Role] = []) {
         self.count = count
         self.base = base
         self.randomKey = randomKey
+        self.given = given
     }
 
     /// The sources that are not the base, in recipe order.
@@ -167,7 +170,8 @@ package enum MergeMethods {
         DareTies.self, DellaLinear.self, Della.self, Breadcrumbs.self, BreadcrumbsTies.self, ModelStock.self, Nearswap.self,
         ArceeFusion.self, SCE.self, RAM.self, RAMPlus.self, Passthrough.self, MetaGPT.self, MagMax.self,
         Consensus.self, TSV.self, IsoC.self, IsoCTS.self, WUDI.self, SubspaceBoosting.self, SVC.self, ACTMat.self, TACT.self,
-        ACE.self, AnchoredRegression.self, DCMerge.self, STAR.self, CART.self,
+        ACE.self, AnchoredRegression.self, DCMerge.self, STAR.self, CART.self, Fisher.self, RegMean.self, Concrete.self,
+        Atlas.self, CABS.self, TallMask.self, EMR.self, LwPTV.self, LoraSum.self,
     ]
 
     private static let byName = Dictionary(uniqueKeysWithValues: (all + [Identical.self]).map { ($0.name, $0) })

@@ -5,6 +5,7 @@ package enum ParameterValue: Sendable, Hashable {
     case number(Double)
     case flag(Bool)
     case text(String)
+    case numbers([Double])
 }
 
 extension ParameterValue: Codable {
@@ -14,8 +15,10 @@ extension ParameterValue: Codable {
             self = .flag(flag)
         } else if let text = try? container.decode(String.self) {
             self = .text(text)
+        } else if let number = try? container.decode(Double.self) {
+            self = .number(number)
         } else {
-            self = .number(try container.decode(Double.self))
+            self = .numbers(try container.decode([Double].self))
         }
     }
 
@@ -25,6 +28,7 @@ extension ParameterValue: Codable {
         case .number(let value): try container.encode(value)
         case .flag(let value): try container.encode(value)
         case .text(let value): try container.encode(value)
+        case .numbers(let values): try container.encode(values)
         }
     }
 }
@@ -49,6 +53,21 @@ package struct Parameter: Sendable {
         case choice([String])
         /// Parts of tensor names. The value for a tensor is a flag: whether its name contains one of them.
         case tensorNames
+        /// The path of a checkpoint whose tensors the method is given beside the models (`GivenTensor`).
+        case tensors(GivenTensors)
+        /// The path of a JSON file with coefficients of each model for each tensor, which are the values of the inputs.
+        case coefficients
+    }
+
+    /// What a file must hold, by the models' names of the tensors.
+    package enum GivenTensors: Sendable, Hashable {
+        /// For every tensor one of floating-point numbers and of the same shape.
+        case everyTensor
+        /// For every matrix, or for some of them, a square of floating-point numbers with its number of columns.
+        case columnSquares
+        /// For the tensors that need it one of integers and of the same shape: under its name, or for all tensors of a shape
+        /// under the shape, such as `64x32`.
+        case partitions
     }
 
     package let name: String
@@ -88,17 +107,26 @@ package struct Parameter: Sendable {
         Parameter(name, scope, .number, value.map(ParameterValue.number), isRequired: false, range: range, summary)
     }
 
+    /// Required if there is no default.
     package static func integer(
-        _ name: String, _ scope: Scope, default value: Int, in range: ClosedRange<Int>, _ summary: String
+        _ name: String, _ scope: Scope, default value: Int?, in range: ClosedRange<Int>, _ summary: String
     ) -> Parameter {
         Parameter(
-            name, scope, .integer, .number(Double(value)), isRequired: false,
+            name, scope, .integer, value.map { .number(Double($0)) }, isRequired: value == nil,
             range: Double(range.lowerBound)...Double(range.upperBound), summary)
     }
 
     /// A number greater than zero.
     package static func positive(_ name: String, _ scope: Scope, default value: Double, _ summary: String) -> Parameter {
         number(name, scope, default: value, in: Double.leastNonzeroMagnitude...Double.greatestFiniteMagnitude, summary)
+    }
+
+    /// Whether values are paths of files.
+    package var isFile: Bool {
+        switch kind {
+        case .tensors, .coefficients: true
+        case .number, .integer, .flag, .choice, .tensorNames: false
+        }
     }
 
     /// The message for a number outside the range.
@@ -120,6 +148,8 @@ package struct Parameter: Sendable {
         switch kind {
         case .choice(let words): return "write one of \(words.joined(separator: ", "))"
         case .tensorNames: return "write a list of parts of tensor names, such as '\(name): [embed_tokens, lm_head]'"
+        case .tensors: return "write the path of a safetensors file, or of a directory with its parts"
+        case .coefficients: return "write the path of a JSON file"
         case .flag: return "write '\(name): true' or '\(name): false'"
         case .integer: return "write an integer, such as '\(name): \(Self.text(max(1, range.lowerBound)))'"
         case .number where isBounded:
@@ -137,6 +167,15 @@ package struct Parameter: Sendable {
 
     package static func tensorNames(_ name: String, _ summary: String) -> Parameter {
         Parameter(name, .shared, .tensorNames, .flag(false), isRequired: false, range: anyNumber, summary)
+    }
+
+    /// A file of tensors. Files of `partitions` are optional.
+    package static func tensors(_ name: String, _ scope: Scope, of kind: GivenTensors, _ summary: String) -> Parameter {
+        Parameter(name, scope, .tensors(kind), nil, isRequired: kind != .partitions, range: anyNumber, summary)
+    }
+
+    package static func coefficients(_ name: String, _ summary: String) -> Parameter {
+        Parameter(name, .shared, .coefficients, nil, isRequired: true, range: anyNumber, summary)
     }
 
     package static func flag(_ name: String, default value: Bool, _ summary: String) -> Parameter {
@@ -198,6 +237,13 @@ package struct ParameterValues: Sendable, Hashable, Codable {
         guard perInput.indices.contains(index) else { throw Self.lacking(name) }
         guard case .number(let value)? = perInput[index][name] else { return nil }
         return value
+    }
+
+    /// - Returns: `nil` if the recipe does not set the parameter.
+    func optionalNumbers(_ name: String, ofInput index: Int) throws(TesseraError) -> [Double]? {
+        guard perInput.indices.contains(index) else { throw Self.lacking(name) }
+        guard case .numbers(let values)? = perInput[index][name] else { return nil }
+        return values
     }
 
     private static func lacking(_ name: String) -> TesseraError {

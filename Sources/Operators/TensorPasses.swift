@@ -48,6 +48,8 @@ package struct TensorPasses: Sendable {
     package let shape: [Int]
     package let inputs: TensorInputs
     package let sources: [any ElementSource]
+    /// What the recipe gives beside the sources, in the order of `TensorInputs.given`.
+    let given: [GivenTensor]
     package let kernels: Kernels
     package let runner: any ParallelRunner
     /// Memory beyond what was reserved for the tensor.
@@ -60,6 +62,8 @@ package struct TensorPasses: Sendable {
     let matrices: MatrixSpace
     let reported = ReportedStatistics()
     let readAhead: ReadAhead
+    /// What passes read tile by tile: the sources, and given tensors of the same shape.
+    private let streamed: [any ElementSource]
 
     /// The number of tiles that a thread takes at a time.
     private static let tilesPerSpan = 128
@@ -68,10 +72,12 @@ package struct TensorPasses: Sendable {
     ///   - memory: what the tensor may use beyond what was reserved for it.
     ///   - matrixElements: as in the operation's cost.
     package init(
-        shape: [Int], codec: (any ElementCodec)? = nil, sources: [any ElementSource], inputs: TensorInputs, kernels: Kernels,
-        runner: any ParallelRunner, memory: MemoryBudget, matrixElements: Int = 0, sinks: [any BlockSink]
+        shape: [Int], codec: (any ElementCodec)? = nil, sources: [any ElementSource], given: [GivenTensor] = [],
+        inputs: TensorInputs, kernels: Kernels, runner: any ParallelRunner, memory: MemoryBudget, matrixElements: Int = 0,
+        sinks: [any BlockSink]
     ) {
         self.shape = shape
+        self.given = given
         self.codec = codec
         self.sources = sources
         self.inputs = inputs
@@ -80,10 +86,12 @@ package struct TensorPasses: Sendable {
         self.memory = memory
         self.sinks = sinks
         matrices = MatrixSpace(elements: matrixElements)
-        let readAhead = ReadAhead(sources, count: Shape.count(shape))
+        let count = Shape.count(shape)
+        streamed = sources + given.map(\.tensor).filter { $0.count == count }
+        let readAhead = ReadAhead(streamed, count: count)
         self.readAhead = readAhead
         tiles = TilePool {
-            Tile(shape: shape, sources: sources, inputs: inputs, readAhead: readAhead, kernels: kernels)
+            Tile(shape: shape, sources: sources, given: given, inputs: inputs, readAhead: readAhead, kernels: kernels)
         }
     }
 
@@ -299,7 +307,7 @@ package struct TensorPasses: Sendable {
 
     /// Releases elements of every source, which no pass reads again.
     package func release(_ elements: Range<Int>) {
-        for source in sources { source.release(elements) }
+        for source in streamed { source.release(elements) }
     }
 
     package func tileRange(_ index: Int) -> Range<Int> {

@@ -13,6 +13,7 @@ package final class Tile {
     package let shape: [Int]
 
     private let sources: [any ElementSource]
+    private let given: [GivenTensor]
     private let inputs: TensorInputs
     private let readAhead: ReadAhead
     private let slab: UnsafeMutablePointer<Float>
@@ -33,9 +34,13 @@ package final class Tile {
     private static let widestElement = 8
     private static let alignment = 64
 
-    init(shape: [Int], sources: [any ElementSource], inputs: TensorInputs, readAhead: ReadAhead, kernels: Kernels) {
+    init(
+        shape: [Int], sources: [any ElementSource], given: [GivenTensor], inputs: TensorInputs, readAhead: ReadAhead,
+        kernels: Kernels
+    ) {
         self.shape = shape
         self.sources = sources
+        self.given = given
         self.inputs = inputs
         self.readAhead = readAhead
         self.kernels = kernels
@@ -99,6 +104,19 @@ package final class Tile {
         return target
     }
 
+    /// Source `index` minus the base, in the slot of the source. Where the source is the base with a low-rank update, that is the
+    /// product of the factors, which has not been rounded among the base's numbers. A tile may be asked for this or for
+    /// `taskVector`, not for both.
+    func lowRankVector(_ index: Int) throws -> UnsafeMutablePointer<Float> {
+        guard let update = sources[index] as? LowRankUpdate, update.isOnMethodsBase else { return try taskVector(index) }
+        let target = slab + index * FixedTree.tileElements
+        guard contents[index] != .taskVector else { return target }
+        target.update(repeating: 0, count: count)
+        try update.addProduct(range, to: target, scratch: bytes, kernels: kernels)
+        contents[index] = .taskVector
+        return target
+    }
+
     /// Whether source `index` is stored as a difference from the method's base, so that nothing need be subtracted.
     func holdsTaskVector(_ index: Int) -> Bool { rebuilt[index] != nil }
 
@@ -111,6 +129,16 @@ package final class Tile {
         guard let base = inputs.base else { return }
         kernels.difference(StoredVector(target, .f32), try stored(base), into: target, count: count)
     }
+
+    /// A given tensor of the tensor's own shape as float32, in `scratch(1)`.
+    func given(_ index: Int) throws -> UnsafeMutablePointer<Float> {
+        let target = scratch(1)
+        try given[index].tensor.load(range, into: target, scratch: bytes, kernels: kernels)
+        return target
+    }
+
+    /// The integers of a given tensor of the tensor's own shape.
+    func givenIntegers(_ index: Int) throws -> [Int] { try given[index].integers(range) }
 
     /// Decodes source `index` into a method's own memory.
     package func load(_ index: Int, into target: UnsafeMutablePointer<Float>) throws {

@@ -93,6 +93,9 @@ struct InputSet {
         }
     }
 
+    /// The number of files of all inputs.
+    var fileCount: Int { inputs.last.map { $0.firstFile + $0.files.count } ?? 0 }
+
     /// The model whose config and tokenizer the output gets: the base, else the first.
     var primary: Input { inputs[base ?? 0] }
 
@@ -235,7 +238,7 @@ struct InputSet {
     }
 
     /// - Throws: `notAllowed` for a link to somewhere outside the roots; links inside, as in the hub's cache, are followed.
-    private static func pin(
+    static func pin(
         _ header: SafetensorsHeader, _ name: String, in directory: String, _ roots: Roots
     ) throws(TesseraError) -> PlannedFile {
         let path = try roots.relativePath(of: "\(directory)/\(name)", workingDirectory: nil)

@@ -20,6 +20,11 @@ extension Parameter {
                 return .failure(Complaint("'\(name)' names \(value.shown); it must name parts of tensor names"))
             }
             return .success(.text(part))
+        case .tensors, .coefficients:
+            guard case .string(let path) = value, !path.isEmpty else {
+                return .failure(Complaint("'\(name)' is \(value.shown); it must be the path of a file"))
+            }
+            return .success(.text(path))
         case .number, .integer:
             guard let number = value.asDouble, number.isFinite else {
                 return .failure(Complaint("'\(name)' is \(value.shown); it must be a number"))

@@ -47,6 +47,16 @@ struct ParameterNames {
         scopes.flatMap { scope in method.parameters.flatMap { scope.settings[$0.name]?.conditions(of: $0) ?? [] } }
     }
 
+    /// The paths that the recipe writes for parameters that are files, in the order of their lines.
+    var files: [(parameter: Parameter, path: Located<String>)] {
+        let found = method.parameters.filter(\.isFile).flatMap { parameter in
+            scopes.compactMap { $0.settings[parameter.name] }.flatMap { setting in
+                setting.value.scalars.map { (parameter, Located("\($0)", line: setting.line)) }
+            }
+        }
+        return found.sorted { ($0.1.line, $0.1.value) < ($1.1.line, $1.1.value) }
+    }
+
     private var sources: [ParameterScope] { recipe.modules.flatMap(\.body.sources).map(\.parameters) }
 
     private var scopes: [ParameterScope] {

@@ -108,7 +108,10 @@ package struct Plan: Sendable {
     /// What messages call the recipe.
     package let recipeName: String
     package let method: String
+    /// The models, and behind them the files that the recipe gives the method.
     package let inputs: [PlannedInput]
+    /// How many of the inputs are no models.
+    package let givenCount: Int
     package let layout: CheckpointLayout
     package let stages: [[PlannedShard]]
     /// The files that go beside the weights, such as config.json and the tokenizer's.
@@ -150,8 +153,9 @@ package struct Plan: Sendable {
     package var tensorCount: Int { layout.parts.reduce(0) { $0 + $1.tensors.count } }
 
     init(
-        recipeText: String, recipeName: String, method: String, inputs: [PlannedInput], layout: CheckpointLayout,
-        stages: [[PlannedShard]], sidecars: [SidecarFile], leftOut: [LeftOutFile] = [], remarks: [String],
+        recipeText: String, recipeName: String, method: String, inputs: [PlannedInput], given: [PlannedInput] = [],
+        layout: CheckpointLayout, stages: [[PlannedShard]], sidecars: [SidecarFile], leftOut: [LeftOutFile] = [],
+        remarks: [String],
         reused: [ReusedPart] = [], derived: [DerivedFile] = [], hasMoreStages: Bool = false
     ) throws(TesseraError) {
         self.recipeText = recipeText
@@ -160,7 +164,9 @@ package struct Plan: Sendable {
         self.derived = derived
         self.hasMoreStages = hasMoreStages
         self.method = method
+        let inputs = inputs + given
         self.inputs = inputs
+        givenCount = given.count
         self.layout = layout
         self.stages = stages
         self.sidecars = sidecars
@@ -195,17 +201,17 @@ package struct Plan: Sendable {
     package func work(of planned: PlannedShard) -> ShardWork {
         var used: [Int: Int] = [:]
         var files: [InputFile] = []
+        func number(_ file: Int) -> Int {
+            let file = firstOccurrences[file]
+            if let position = used[file] { return position }
+            used[file] = files.count
+            files.append(allFiles[file])
+            return files.count - 1
+        }
         let tensors = planned.tensors.map { tensor in
             var tensor = tensor
-            for index in tensor.sources.indices {
-                tensor.sources[index].renumberFiles { file in
-                    let file = firstOccurrences[file]
-                    if let position = used[file] { return position }
-                    used[file] = files.count
-                    files.append(allFiles[file])
-                    return files.count - 1
-                }
-            }
+            for index in tensor.sources.indices { tensor.sources[index].renumberFiles(number) }
+            for index in tensor.given.indices { tensor.given[index].renumberFiles(number) }
             return tensor
         }
         return ShardWork(label: planned.label, files: files, tensors: tensors)

@@ -23,9 +23,11 @@ import Work
 /// output      = text name, type, integer byteCount, integer part, integer offset, integer blockSize
 ///
 /// operation   = 0 merge | 1 encoding | 2 merge, text linearAlgebra | 3 text method, integer? base
+///               16 is added to the tag where a tensor ends with given*
+/// given       = text parameter, integer? input, stored
 /// merge       = text method, value map shared, (value map)* perInput, integer? base, integer? randomKey,
 ///               text codec, type
-/// value       = 0 number | 1 flag | 2 text
+/// value       = 0 number | 1 flag | 2 text | 3 number*
 ///
 /// source      = 0 stored | 1 source, lowRank | 2 source base, vector | 3 source* matrices, aligned
 /// stored      = integer file, integer offset, type, shape             files are counted over all inputs
@@ -140,21 +142,28 @@ struct PlanEncoding: ~Copyable {
     private mutating func tensor(_ tensor: TensorWork) {
         text(tensor.name)
         integers(tensor.shape)
+        let offset: UInt8 = tensor.given.isEmpty ? 0 : 16
         switch tensor.operation {
         case .merge(let merge):
-            tag(merge.linearAlgebra == nil ? 0 : 2)
+            tag(offset + (merge.linearAlgebra == nil ? 0 : 2))
             self.merge(merge)
             if let library = merge.linearAlgebra { text(library) }
         case .encode(let encoding):
             tag(1)
             self.encoding(encoding)
         case .measure(let measurement):
-            tag(3)
+            tag(offset + 3)
             text(measurement.method)
             optional(measurement.base) { $0.integer($1) }
         }
         list(tensor.sources) { $0.source($1) }
         list(tensor.outputs) { $0.output($1) }
+        guard !tensor.given.isEmpty else { return }
+        list(tensor.given) { encoding, given in
+            encoding.text(given.role.parameter)
+            encoding.optional(given.role.input) { $0.integer($1) }
+            encoding.stored(given.stored)
+        }
     }
 
     private mutating func output(_ output: OutputTensor) {
@@ -186,6 +195,9 @@ struct PlanEncoding: ~Copyable {
             case .text(let text):
                 encoding.tag(2)
                 encoding.text(text)
+            case .numbers(let numbers):
+                encoding.tag(3)
+                encoding.list(numbers) { $0.number($1) }
             }
         }
     }

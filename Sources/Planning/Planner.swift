@@ -48,13 +48,14 @@ package enum Planner {
         let inputs = try InputSet.open(recipe, request: request, problems: parameters.problems())
         let quantized = Quantization.problems(recipe, method: method, inputs: inputs)
         guard quantized.isEmpty else { throw Problems(quantized) }
+        let given = try GivenFiles.open(recipe, method: method, inputs: inputs, request: request)
         var list = OutputTensorList(recipe: recipe, method: method, inputs: inputs)
         let specs = try list.specs()
         warnings += parameters.uselessFilters(specs) + ModelDifferences.warnings(recipe, inputs: inputs)
         try throwIfStrict()
         let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs, files: request.files).plan()
         var planner = TensorPlanner(
-            recipe: recipe, method: method, inputs: inputs, vocabulary: vocabulary, seed: request.seed)
+            recipe: recipe, method: method, inputs: inputs, given: given, vocabulary: vocabulary, seed: request.seed)
         var (tensors, remarks) = try planner.plan(specs)
 
         let merged = try MergedOutputs(tensors.map { ($0.name, $0.outputs) }, maxPartBytes: request.maxPartBytes)
@@ -67,15 +68,15 @@ package enum Planner {
         if !method.modelSums.isEmpty {
             let measured = tensors.filter { $0.method == method.name }
             guard let found = statistics.first else {
-                return try analysisStage(of: recipe, method, inputs, measured, request: request)
+                return try analysisStage(of: planner, measured, request: request)
             }
             planner.sums = try ModelSums(planner, specs, measured: Set(measured.map { ExactText($0.name) }), statistics: found)
             (tensors, remarks) = try planner.plan(specs)
         }
         let work = zip(tensors, merged.outputs).map { $0.work(outputs: $1) }
         return try Plan(
-            recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned, layout: layout,
-            stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
+            recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned,
+            given: given.planned, layout: layout, stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
             sidecars: sidecars.files, leftOut: sidecars.leftOut,
             remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + list.remarks + remarks + sidecars.remarks
                 + MergekitDifferences.remarks(recipe: recipe, tensors: tensors))
@@ -83,10 +84,12 @@ package enum Planner {
 
     /// A plan that only measures what the method needs to know about the whole model.
     private static func analysisStage(
-        of recipe: Recipe, _ method: any MergeMethod.Type, _ inputs: InputSet, _ measured: [PlannedTensor], request: PlanRequest
+        of planner: TensorPlanner, _ measured: [PlannedTensor], request: PlanRequest
     ) throws -> Plan {
+        let recipe = planner.recipe, method = planner.method
         return try Plan(
-            recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned,
+            recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: planner.inputs.planned,
+            given: planner.given.planned,
             layout: CheckpointLayout(groups: [], maxPartBytes: request.maxPartBytes),
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(measured.map(\.measurement))], sidecars: [],
             remarks: ["\(method.name): coefficients depend on the whole models, which a first stage measures"],

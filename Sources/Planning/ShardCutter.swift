@@ -41,13 +41,13 @@ struct ShardCutter {
         var bytes = 0, parts = 0
         for tensor in tensors {
             bytes += tensor.measure
-            parts += tensor.sources.count + tensor.outputs.count
+            parts += tensor.partCount
             if !runs.isEmpty, bytes <= targetBytes, parts <= Self.partLimit {
                 runs[runs.count - 1].append(tensor)
             } else {
                 runs.append([tensor])
                 bytes = tensor.measure
-                parts = tensor.sources.count + tensor.outputs.count
+                parts = tensor.partCount
             }
         }
         return runs.enumerated().map { index, run in
@@ -58,6 +58,9 @@ struct ShardCutter {
 }
 
 extension TensorWork {
+    /// What a lease lists of the tensor.
+    fileprivate var partCount: Int { sources.count + given.count + outputs.count }
+
     /// Bytes of the output, or of one source where that is more, as it is where task vectors are packed.
     fileprivate var measure: Int {
         if case .merge = operation { byteCount } else { max(byteCount, sourceByteCount / max(1, sources.count)) }

@@ -15,6 +15,8 @@ struct PlannedTensor {
     let values: ParameterValues
     let base: Int?
     let sources: [SourceReference]
+    /// What the method is given beside the sources.
+    let given: [GivenReference]
     let randomKey: UInt64?
     /// `LinearAlgebra.identity()` of the host that planned; `nil` for methods without matrices.
     let linearAlgebra: String?
@@ -26,14 +28,14 @@ struct PlannedTensor {
     var measurement: TensorWork {
         TensorWork(
             name: name, shape: shape, operation: .measure(MergeMeasurement(method: method, base: base)), sources: sources,
-            outputs: [])
+            given: given, outputs: [])
     }
 
     func work(outputs: [OutputTensor]) -> TensorWork {
         let merge = MergeOperation(
             method: method, values: values, base: base, randomKey: randomKey,
             linearAlgebra: linearAlgebra, codec: codec)
-        return TensorWork(name: name, shape: shape, operation: .merge(merge), sources: sources, outputs: outputs)
+        return TensorWork(name: name, shape: shape, operation: .merge(merge), sources: sources, given: given, outputs: outputs)
     }
 }
 
@@ -60,6 +62,8 @@ struct TensorPlanner {
     let recipe: Recipe
     let method: any MergeMethod.Type
     let inputs: InputSet
+    /// What the recipe gives the method beside the models.
+    let given: GivenFiles
     /// Where the recipe chooses the output's vocabulary; counts models as `inputs` does.
     let vocabulary: VocabularyPlan?
     /// What random methods draw from.
@@ -203,9 +207,16 @@ struct TensorPlanner {
                 spec.name, "the models have it in types that cannot be merged: \(list(types.map(\.rawValue)))")
         }
         let method: any MergeMethod.Type = isCopy ? Identical.self : wanted
-        let values: ParameterValues
+        var values: ParameterValues, given: [GivenReference] = []
         if method == self.method {
             values = try resolution.boundValues(for: spec)
+            (given, values) = try self.given.resolve(
+                spec, shape: shape, method: method, inputs: inputs, values: values, names: givenNames)
+            guard aligned == nil || given.isEmpty else {
+                throw problem(
+                    spec.name, "has rows that the recipe reorders, and a file that the method is given has them as they were",
+                    advice: "remove 'tokenizer', or bring the vocabularies together before")
+            }
         } else {
             var other = ParameterResolution(recipe: recipe, method: method, inputs: inputs)
             values = try other.boundValues(for: spec)
@@ -215,10 +226,11 @@ struct TensorPlanner {
         let codec = CodecReference.rounding(to: isCopy ? types[0] : outputType(of: types))
         do throws(TesseraError) {
             let identity = method.usesLinearAlgebra ? try LinearAlgebra.identity() : nil
-            try method.init(values, inputs: TensorInputs(count: found.sources.count, base: base)).check(shape)
+            try method.init(values, inputs: TensorInputs(count: found.sources.count, base: base, given: given.map(\.role))).check(
+                shape)
             return PlannedTensor(
                 name: spec.name, shape: shape, method: method.name, values: values, base: base,
-                sources: aligned ?? found.sources,
+                sources: aligned ?? found.sources, given: given,
                 randomKey: method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil,
                 linearAlgebra: identity, codec: codec, outputs: try outputs.of(codec, shape: shape))
         } catch {
@@ -226,6 +238,12 @@ struct TensorPlanner {
                 TesseraError(error.code, error.problem, file: recipe.file, tensor: spec.name, advice: error.advice)
             ])
         }
+    }
+
+    /// What a file that belongs to a source may call its tensor: as the model does, or as the recipe's models do together.
+    private func givenNames(of source: OutputTensorSpec.Source) -> [String] {
+        let input = inputs.inputs[source.model]
+        return [source.name, storedName(of: source.name, in: input)].flatMap { [input.names.own($0), $0] }
     }
 
     /// Whether the output gets the bytes of the only source, and those of its scales if it has any.

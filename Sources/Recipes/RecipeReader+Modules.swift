@@ -103,16 +103,34 @@ extension RecipeReader {
         for (key, _) in mapping where Self.misplacedParameters.contains(key.plainText ?? "") {
             complain("'\(key.plainText ?? "")' is not under 'parameters:'", at: key.line, advice: "move it under 'parameters:'")
         }
-        let known = ["model", "parameters"] + (isSlice ? ["layer_range"] : [])
+        let known = ["model", "adapter", "parameters"] + (isSlice ? ["layer_range"] : [])
         checkKeys(of: mapping, known: known + Self.misplacedParameters, place: isSlice ? "a source" : "a model")
-        guard let referenceNode = mapping["model"] else {
-            complain("the model has no path", at: node.line, advice: "write '- model: PATH'")
-            return nil
-        }
-        guard let reference = readReference(referenceNode) else { return nil }
+        guard let reference = readModel(mapping, line: node.line) else { return nil }
         let layers = isSlice ? readLayers(mapping["layer_range"], of: reference.value, line: node.line) : nil
         if isSlice, layers == nil { return nil }
         return Recipe.Source(model: reference, layers: layers, parameters: readParameters(mapping["parameters"]))
+    }
+
+    /// `model: PATH`, with `adapter: PATH` beside it or in its place, where the adapter is the base's.
+    private mutating func readModel(_ mapping: Node.Mapping, line: Int) -> Located<ModelReference>? {
+        let model = mapping["model"].flatMap { readReference($0) }
+        guard let node = mapping["adapter"] else {
+            if mapping["model"] == nil { complain("the model has no path", at: line, advice: "write '- model: PATH'") }
+            return model
+        }
+        if mapping["model"] != nil, model == nil { return nil }
+        guard let owner = model?.value ?? baseModel, owner.adapter == nil, owner.task == nil else {
+            complain(
+                "the adapter has no model that it could be folded into", at: node.line,
+                advice: "write '- model: PATH' beside it, or 'base_model: PATH' at the top, each without an adapter")
+            return nil
+        }
+        let adapter = node.plainText.map { ModelReference.Source(parsing: $0) } ?? readPath(node)
+        guard let adapter else {
+            complain("'adapter' must be a path", at: node.line, advice: "write PATH, PATH@REVISION, or a map with 'path'")
+            return nil
+        }
+        return Located(ModelReference(model: owner.model, adapter: adapter), line: node.line)
     }
 
     private mutating func readLayers(_ node: Node?, of model: ModelReference, line: Int) -> Located<Range<Int>>? {

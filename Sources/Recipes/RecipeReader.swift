@@ -7,6 +7,8 @@ struct RecipeReader {
     let file: String
     private var problems: [TesseraError] = []
     private(set) var warnings: [TesseraError] = []
+    /// What adapters without a model of their own are folded into.
+    private(set) var baseModel: ModelReference?
 
     private static let byteLimit = 1 << 20
     private static let topLevelKeys = [
@@ -105,6 +107,7 @@ struct RecipeReader {
             complain("has no 'merge_method'", at: 1, advice: "add a line such as 'merge_method: linear'")
         }
         let base = root["base_model"].flatMap { $0.isNull ? nil : readReference($0) }
+        baseModel = base?.value
         let modules = readModules(root)
         let parameters = readParameters(root["parameters"])
         let dtype = readDtype(root, "dtype"), outDtype = readDtype(root, "out_dtype")
@@ -136,7 +139,7 @@ struct RecipeReader {
         return Located(ModelReference(model: model, adapter: mapping["lora"].flatMap { readPath($0) }), line: node.line)
     }
 
-    private mutating func readPath(_ node: Node) -> ModelReference.Source? {
+    mutating func readPath(_ node: Node) -> ModelReference.Source? {
         if let text = node.plainText { return ModelReference.Source(path: text) }
         guard case .mapping(let mapping) = node, let path = mapping["path"]?.plainText else {
             complain("the model reference has no 'path'", at: node.line, advice: "write {path: PATH, revision: REVISION}")

@@ -8,12 +8,17 @@ package enum Exponential {
         guard x >= 0.25 else {
             return (1...14).reversed().reduce(1.0) { sum, step in 1 - x / Double(step + 1) * sum } * x
         }
-        guard x < 40 else { return 1 }
+        return x < 40 ? 1 - decay(x) : 1
+    }
+
+    /// `e⁻ˣ` for `x ≥ 0`.
+    package static func decay(_ x: Double) -> Double {
+        guard x < 745 else { return 0 }
         let halvings = (x / (ln2.high + ln2.low)).rounded()
         let rest = (x - halvings * ln2.high) - halvings * ln2.low
         // e⁻ˣ = 2⁻ⁿ · e⁻ʳ with |r| at most ln 2 / 2.
         let power = (1...16).reversed().reduce(1.0) { sum, step in 1 - rest / Double(step) * sum }
-        return 1 - Double(sign: .plus, exponent: -Int(halvings), significand: power)
+        return Double(sign: .plus, exponent: -Int(halvings), significand: power)
     }
 
     /// The natural logarithm of a positive, finite number.

@@ -135,16 +135,20 @@ package struct TensorWork: Sendable, Hashable, Codable {
     package let shape: [Int]
     package let operation: TensorOperation
     package var sources: [SourceReference]
+    /// What the method is given beside the sources.
+    package var given: [GivenReference]
     /// For a merge, those of its codec; for an encoding, those of its formats; none for what only measures.
     package let outputs: [OutputTensor]
 
     package init(
-        name: String, shape: [Int], operation: TensorOperation, sources: [SourceReference], outputs: [OutputTensor]
+        name: String, shape: [Int], operation: TensorOperation, sources: [SourceReference], given: [GivenReference] = [],
+        outputs: [OutputTensor]
     ) {
         self.name = name
         self.shape = shape
         self.operation = operation
         self.sources = sources
+        self.given = given
         self.outputs = outputs
     }
 
@@ -154,7 +158,23 @@ package struct TensorWork: Sendable, Hashable, Codable {
         shape = try container.decodeShape(forKey: .shape)
         operation = try container.decode(TensorOperation.self, forKey: .operation)
         sources = try container.decode([SourceReference].self, forKey: .sources)
+        given = try container.decodeIfPresent([GivenReference].self, forKey: .given) ?? []
         outputs = try container.decode([OutputTensor].self, forKey: .outputs)
+    }
+
+    private enum CodingKeys: CodingKey {
+        case name, shape, operation, sources, given, outputs
+    }
+
+    package func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(name, forKey: .name)
+        try container.encode(shape, forKey: .shape)
+        try container.encode(operation, forKey: .operation)
+        try container.encode(sources, forKey: .sources)
+        // Few methods are given anything.
+        if !given.isEmpty { try container.encode(given, forKey: .given) }
+        try container.encode(outputs, forKey: .outputs)
     }
 
     package var elementCount: Int { Shape.count(shape) }
@@ -162,8 +182,10 @@ package struct TensorWork: Sendable, Hashable, Codable {
     package var byteCount: Int { outputs.reduce(0) { $0 + $1.byteCount } }
     /// Bytes that progress counts: those of the outputs, or of the sources if there is no output.
     package var progressByteCount: Int { outputs.isEmpty ? sourceByteCount : byteCount }
-    /// Bytes of all sources. A matrix that several aligned sources read counts once.
-    package var sourceByteCount: Int { separateSources.reduce(0) { $0 + $1.byteCount } }
+    /// Bytes of all sources and of what is given beside them. A matrix that several aligned sources read counts once.
+    package var sourceByteCount: Int {
+        separateSources.reduce(0) { $0 + $1.byteCount } + given.reduce(0) { $0 + $1.stored.byteCount }
+    }
 
     /// The sources, with aligned ones replaced by the matrices that they read, each once.
     var separateSources: [SourceReference] { nestedSources.filter { if case .aligned = $0 { false } else { true } } }

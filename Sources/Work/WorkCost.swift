@@ -7,7 +7,7 @@ extension MergeOperation {
     /// - Throws: `protocolMismatch` for a method that this build does not have, `badData` for values that the method does not
     ///   accept, `inputMissing` without the linear algebra library that it needs, `temporary` where another host may have the
     ///   library of the plan.
-    package func method(sources: Int) throws(TesseraError) -> any MergeMethod {
+    package func method(sources: Int, given: [GivenReference] = []) throws(TesseraError) -> any MergeMethod {
         guard let method = MergeMethods.named(method) else {
             throw TesseraError(.protocolMismatch, "this build has no method '\(method)'")
         }
@@ -19,11 +19,13 @@ extension MergeOperation {
                     advice: "install the same version of OpenBLAS on all hosts, and submit the job again")
             }
         }
-        return try method.init(values, inputs: inputs(count: sources))
+        return try method.init(values, inputs: inputs(count: sources, given: given))
     }
 
-    /// The roles of `count` sources.
-    package func inputs(count: Int) -> TensorInputs { TensorInputs(count: count, base: base, randomKey: randomKey ?? 0) }
+    /// The roles of `count` sources, and of what is given beside them.
+    package func inputs(count: Int, given: [GivenReference] = []) -> TensorInputs {
+        TensorInputs(count: count, base: base, randomKey: randomKey ?? 0, given: given.map(\.role))
+    }
 }
 
 extension TensorWork {
@@ -47,7 +49,7 @@ extension TensorWork {
         let cost: OperatorCost
         switch operation {
         case .merge(let merge):
-            let method = try merge.method(sources: sources.count)
+            let method = try merge.method(sources: sources.count, given: given)
             try method.check(shape)
             cost = try merge.codec.codec().adding(to: method.cost(of: shape), shape: shape)
         case .encode(let encoding): cost = encoding.cost(of: shape, sources: sources.count)

@@ -110,7 +110,9 @@ package struct ShardExecutor: Sendable {
                 }
                 let sources = try upcoming ?? tensor.openSources(in: files, kernels: kernels)
                 upcoming = index + 1 < work.tensors.count ? prepared(work.tensors[index + 1], in: files) : nil
-                shard.statistics.append(try compute(tensor, sources: sources, sinks: sinks, progress: progress))
+                shard.statistics.append(
+                    try compute(
+                        tensor, sources: sources, given: tensor.openGiven(in: files), sinks: sinks, progress: progress))
                 shard.digests += try sinks.map { try $0.finish() }
                 if sinks.isEmpty { progress.add(tensor.progressByteCount) }
             } catch var error as TesseraError {
@@ -159,28 +161,32 @@ package struct ShardExecutor: Sendable {
     }
 
     private func compute(
-        _ tensor: TensorWork, sources: [any ElementSource], sinks: [HashingSink], progress: ShardProgress
+        _ tensor: TensorWork, sources: [any ElementSource], given: [GivenTensor], sinks: [HashingSink], progress: ShardProgress
     ) throws -> TensorStatistics? {
         func passes(_ inputs: TensorInputs, codec: (any ElementCodec)? = nil) throws(TesseraError) -> TensorPasses {
             guard inputs.base.map(sources.indices.contains) ?? true, !sources.isEmpty else {
                 throw TesseraError(.badData, "the shard names a base that is none of its \(sources.count) sources")
             }
             return TensorPasses(
-                shape: tensor.shape, codec: codec, sources: sources, inputs: inputs, kernels: kernels,
-                runner: pool.loops { progress.isCancelled }, memory: pool.memory, matrixElements: matrixElements, sinks: sinks)
+                shape: tensor.shape, codec: codec, sources: sources, given: given, inputs: inputs,
+                kernels: kernels, runner: pool.loops { progress.isCancelled }, memory: pool.memory,
+                matrixElements: matrixElements, sinks: sinks)
         }
         try tensor.checkOutputs()
         let matrixElements = try tensor.cost().matrixElements
         switch tensor.operation {
         case .merge(let merge):
-            let passes = try passes(merge.inputs(count: sources.count), codec: merge.codec.codec())
-            try merge.method(sources: sources.count).merge(passes)
+            let passes = try passes(
+                merge.inputs(count: sources.count, given: tensor.given), codec: merge.codec.codec())
+            try merge.method(sources: sources.count, given: tensor.given).merge(passes)
             return try statistics(of: passes)
         case .measure(let measurement):
             guard let method = MergeMethods.named(measurement.method) else {
                 throw TesseraError(.protocolMismatch, "this build has no method '\(measurement.method)'")
             }
-            let passes = try passes(TensorInputs(count: sources.count, base: measurement.base))
+            let passes = try passes(
+                TensorInputs(
+                    count: sources.count, base: measurement.base, given: tensor.given.map(\.role)))
             try method.measure(passes)
             return try statistics(of: passes)
         case .encode(let encoding):

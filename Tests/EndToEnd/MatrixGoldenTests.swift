@@ -12,7 +12,7 @@ import Testing
         return recipe?.hasPrefix("merge_method:") ?? false
     }
 
-    @Test func thereAreCases() { #expect(Self.cases.count >= 21) }
+    @Test func thereAreCases() { #expect(Self.cases.count >= 32) }
 
     @Test(arguments: cases)
     func matches(name: String) async throws {

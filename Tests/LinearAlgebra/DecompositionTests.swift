@@ -66,6 +66,19 @@ import Testing
         #expect(try !singular.solve(into: Self.random([1, 2])))
     }
 
+    @Test func aPositiveDefiniteSystemIsSolvedFromTheRight() throws {
+        let factor = try Self.random([12, 9]), system = try factor.transposed.times(factor.view())
+        let wanted = try Self.random([4, 9], seed: 2), right = try wanted.view().times(system.view())
+        try system.copy().solvePositiveDefinite(into: right)
+        expectEqual(right, wanted, 1e-10)
+        // Rank 2, and one negative eigenvalue.
+        for column in 0..<9 { system[3, column] = system[2, column] }
+        for row in 0..<9 { system[row, 3] = system[row, 2] }
+        system[3, 3] = system[2, 2] - 1
+        let error = #expect(throws: TesseraError.self) { try system.solvePositiveDefinite(into: Self.random([4, 9])) }
+        #expect(error?.problem.contains("is not positive definite: the determinant of its first 4 of 9 rows") == true)
+    }
+
     @Test(arguments: shapes)
     func polarIsTheNearestOrthonormalMatrix(shape: [Int]) throws {
         let found = try Self.random(shape).polar()
@@ -92,7 +105,7 @@ import Testing
         matrix[2, 3] = value
         let attempts: [(Matrix) throws -> Void] = [
             { _ = try $0.singularValues() }, { _ = try $0.eigenvalues() }, { _ = try $0.polar() },
-            { _ = try $0.solve(into: Self.random([6, 6])) },
+            { _ = try $0.solve(into: Self.random([6, 6])) }, { try $0.solvePositiveDefinite(into: Self.random([6, 6])) },
         ]
         for attempt in attempts {
             let error = #expect(throws: TesseraError.self) { try attempt(matrix.copy()) }

@@ -13,6 +13,21 @@ struct Bench {
     /// Bytes beside what the tensor needs.
     var memory = 1 << 30
     var randomKey: UInt64 = 0
+    /// What the method is given beside the sources. If nothing is said: ones, and Gram matrices of which no two are the same.
+    var given: [Given]?
+
+    struct Given {
+        let parameter: String
+        /// `nil` for all sources.
+        let source: Int?
+        let tensor: TestTensor
+
+        init(_ parameter: String, ofSource source: Int? = nil, _ tensor: TestTensor) {
+            self.parameter = parameter
+            self.source = source
+            self.tensor = tensor
+        }
+    }
 
     /// The output. Every block is written exactly once, or this throws.
     func run(_ method: any MergeMethod.Type, shared: [String: ParameterValue] = [:], perInput: [[String: ParameterValue]] = [])
@@ -28,7 +43,15 @@ struct Bench {
         perInput: [[String: ParameterValue]] = []
     ) throws -> [[UInt8]] {
         let shape = sources[0].shape
-        let inputs = TensorInputs(count: sources.count, base: base, randomKey: randomKey)
+        let given = try (given ?? standard(of: method)).map { given in
+            GivenTensor(
+                .init(parameter: given.parameter, input: given.source, file: "\(given.parameter)-\(given.source ?? 0)"),
+                shape: given.tensor.shape,
+                tensor: try StoredTensor(
+                    Memory(bytes: given.tensor.bytes), offset: 0, dtype: given.tensor.dtype,
+                    count: given.tensor.shape.reduce(1, *)))
+        }
+        let inputs = TensorInputs(count: sources.count, base: base, randomKey: randomKey, given: given.map(\.role))
         var values = ParameterValues(shared: shared, perInput: perInput)
         while values.perInput.count < sources.count { values.perInput.append([:]) }
         for parameter in method.parameters {
@@ -48,8 +71,54 @@ struct Bench {
         let bound = try method.init(values, inputs: inputs)
         try bound.merge(
             TensorPasses(
-                shape: shape, codec: codec, sources: stored, inputs: inputs, kernels: kernels, runner: runner,
+                shape: shape, codec: codec, sources: stored, given: given, inputs: inputs, kernels: kernels, runner: runner,
                 memory: MemoryBudget(bytes: memory), matrixElements: bound.cost(of: shape).matrixElements, sinks: sinks))
         return try zip(outputs, sinks).map { try $1.bytes(count: $0.byteCount) }
+    }
+
+    private func standard(of method: any MergeMethod.Type) -> [Given] {
+        let shape = sources[0].shape
+        return method.parameters.flatMap { parameter -> [Given] in
+            guard case .tensors(let kind) = parameter.kind else { return [] }
+            let owners = parameter.scope == .shared ? [nil] : sources.indices.filter { $0 != base }.map { Optional($0) }
+            return owners.compactMap { owner in
+                switch kind {
+                case .everyTensor:
+                    return Given(
+                        parameter.name, ofSource: owner,
+                        TestTensor([Float](repeating: 1, count: shape.reduce(1, *)), shape: shape))
+                case .columnSquares:
+                    guard shape.count == 2 else { return nil }
+                    let size = shape[1]
+                    let values = (0..<size * size).map { index in
+                        let (row, column) = (index / size, index % size)
+                        return row == column ? Float(size + (owner ?? 0)) : 1 / Float(1 + row + column + (owner ?? 0))
+                    }
+                    return Given(parameter.name, ofSource: owner, TestTensor(values, shape: [size, size]))
+                case .partitions: return nil
+                }
+            }
+        }
+    }
+}
+
+extension MergeMethod {
+    /// Values of the required parameters, and what stages before find of the whole model.
+    static func testValues(_ number: Double) -> (shared: [String: ParameterValue], model: [String: ParameterValue]) {
+        var shared: [String: ParameterValue] = [:], model: [String: ParameterValue] = [:]
+        for parameter in parameters where parameter.isRequired {
+            let value: ParameterValue
+            switch parameter.kind {
+            case .integer: value = .number(1)
+            case .tensors: value = .text(parameter.name)
+            case .coefficients:
+                value = .text(parameter.name)
+                model[parameter.name] = .numbers([number])
+            default: value = .number(number)
+            }
+            if parameter.scope == .shared { shared[parameter.name] = value } else { model[parameter.name] = value }
+        }
+        for name in modelSums { model[name] = .number(2) }
+        return (shared, model)
     }
 }

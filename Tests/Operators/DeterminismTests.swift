@@ -81,7 +81,7 @@ import Testing
         let sources = (0...models).prefix(base == nil ? models : models + 1).map { model in
             TestTensor((0..<count).map { Float(($0 &* 31 &+ model &* 7) % 1_009) / 512 }, shape: shape)
         }
-        var shared: [String: ParameterValue] = [:], own: [String: ParameterValue] = [:]
+        var (shared, own) = method.testValues(0.4)
         for parameter in method.parameters {
             switch parameter.name {
             case "weight", "t", "density", "select_topk", "scale":
@@ -95,7 +95,6 @@ import Testing
             default: break
             }
         }
-        for name in method.modelSums { own[name] = .number(2) }
         var bench = Bench(sources: sources, base: base, kernels: .portable, randomKey: 11)
         let expected = try bench.run(method, shared: shared, perInput: sources.map { _ in own }).bytes
         let runners: [any ParallelRunner] = [Backwards(), AtOnce(), InOrder()]

@@ -106,16 +106,10 @@ import Testing
     private static let baseMethods: [any MergeMethod.Type] = MergeMethods.all.filter { $0.inputs.base == .required }
 
     private func values(_ method: any MergeMethod.Type) -> (shared: [String: ParameterValue], model: [String: ParameterValue]) {
-        let required = method.parameters.filter(\.isRequired)
-        var model = Dictionary(
-            uniqueKeysWithValues: required.filter { $0.scope != .shared }.map { ($0.name, ParameterValue.number(0.5)) })
-        if method.parameters.contains(where: { $0.name == "density" }) { model["density"] = .number(0.5) }
-        for name in method.modelSums { model[name] = .number(2) }
-        return (
-            Dictionary(
-                uniqueKeysWithValues: required.filter { $0.scope == .shared }.map { ($0.name, ParameterValue.number(0.5)) }),
-            model
-        )
+        let (shared, required) = method.testValues(0.5)
+        var model = required
+        if method.parameters.contains(where: { $0.name == "density" && $0.scope != .shared }) { model["density"] = .number(0.5) }
+        return (shared, model)
     }
 
     /// Every method that has a base gives it back where no model changed anything, and has an answer for tensors of any size.

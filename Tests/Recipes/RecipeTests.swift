@@ -9,6 +9,23 @@ import Testing
 
     private static let models = "models:\n- model: a\n- model: b\n"
 
+    @Test func anAdapterIsFoldedIntoItsModelOrTheBase() throws {
+        let head = "merge_method: lora_sum\nbase_model: base@main\nmodels:\n"
+        let recipe = try parse(head + "- adapter: one\n- {adapter: two@v1}\n- {model: m, adapter: {path: a+b}}\n", strict: true)
+        let adapters = recipe.models.map { $0.adapter?.path }, models = recipe.models.map(\.path)
+        #expect(adapters == ["one", "two", "a+b"] && models == ["base", "base", "m"])
+        #expect(recipe.models[0].model.revision == "main" && recipe.models[1].adapter?.revision == "v1")
+        for (text, problem) in [
+            ("merge_method: lora_sum\nmodels:\n- adapter: one\n", "no model that it could be folded into"),
+            (head + "- {model: m+x, adapter: one}\n", "no model that it could be folded into"),
+            (head + "- {model: 's#t', adapter: one}\n", "no model that it could be folded into"),
+            (head + "- adapter: [one]\n", "'adapter' must be a path"), (head + "- parameters: {}\n", "has no path"),
+        ] {
+            let found = #expect(throws: Problems.self) { try parse(text) }?.all ?? []
+            #expect(found.contains { $0.problem.contains(problem) }, "\(text): \(found)")
+        }
+    }
+
     @Test func readsEverythingOfARecipe() throws {
         let recipe = try parse(
             """

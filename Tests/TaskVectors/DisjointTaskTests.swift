@@ -10,7 +10,7 @@ import Testing
     private static let count = 40_000
 
     private static func encoder(tasks: Int, values: ValueFormat) -> SparseEncoder {
-        let kept = Selection.kept(n: 1, m: 8, tail: .drop, of: count)
+        let kept = EntryBlocks(kept: 1, size: 8, tail: .drop).kept(of: count)
         return SparseEncoder(
             selection: .blocks(n: 1, m: 8, tail: .drop, isDisjoint: true), values: values,
             kept: Array(repeating: kept, count: tasks))

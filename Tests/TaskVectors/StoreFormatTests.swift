@@ -300,7 +300,7 @@ import Testing
                 .sparsify(
                     SparseEncoder(
                         selection: .blocks(n: 3, m: 8, tail: .prorate, isDisjoint: true), values: .raw(.f32),
-                        kept: [Int](repeating: Selection.kept(n: 3, m: 8, tail: .prorate, of: count), count: 2))),
+                        kept: [Int](repeating: EntryBlocks(kept: 3, size: 8, tail: .prorate).kept(of: count), count: 2))),
                 .mask(TaskMasks(rule: .emr, shared: .grid(Grid(bits: 4, granularity: .tensor)), taskCount: 2)),
                 .measureGrids(
                     GridMeasurement(shared: [.zero, grid(.group(128))], formats: [grid(.group(64)), .dense(.raw(.bf16))])),

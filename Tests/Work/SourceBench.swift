@@ -1,4 +1,5 @@
 import Core
+import LinearAlgebra
 import Operators
 import TaskVectors
 import TensorKernels
@@ -51,24 +52,30 @@ struct SourceBench {
 
     /// Merges the sources and says what became of the file, and the output as float32.
     func merge(
-        _ sources: [SourceReference], shape: [Int], by method: String = "linear", base: Int? = nil, isDirect: Bool = true
+        _ sources: [SourceReference], given: [GivenReference] = [], shape: [Int], by method: String = "linear", base: Int? = nil,
+        isDirect: Bool = true
     ) throws -> (notes: RecordingBytes.Notes, output: [UInt8]) {
         let count = shape.reduce(1, *), file = file(isDirect: isDirect), sink = Collector()
         let merge = MergeOperation(
             method: method,
             values: ParameterValues(
-                shared: ["normalize": .flag(true), "rescale": .flag(true), "lambda": .number(1)],
-                perInput: sources.map { _ in ["weight": .number(0.5), "density": .number(0.5)] }), base: base,
+                shared: [
+                    "normalize": .flag(true), "rescale": .flag(true), "lambda": .number(1), "epsilon": .number(1),
+                    "ridge": .number(0), "off_diagonal": .number(1),
+                ],
+                perInput: sources.map { _ in
+                    ["weight": .number(0.5), "density": .number(0.5), "normalize": .flag(true), "squared_fisher": .number(1)]
+                }), base: base, linearAlgebra: try LinearAlgebra.identity(),
             codec: .rounding(to: .f32))
         let work = TensorWork(
             name: "t", shape: shape, operation: .merge(merge), sources: sources,
-            outputs: [OutputTensor(name: "t", dtype: .f32, byteCount: 4 * count, part: 0, offset: 0)])
+            given: given, outputs: [OutputTensor(name: "t", dtype: .f32, byteCount: 4 * count, part: 0, offset: 0)])
         let opened = try work.openSources(in: [file], kernels: .best)
-        try merge.method(sources: sources.count).merge(
+        try merge.method(sources: sources.count, given: given).merge(
             TensorPasses(
-                shape: shape, codec: try merge.codec.codec(), sources: opened, inputs: merge.inputs(count: sources.count),
-                kernels: .best,
-                runner: AtOnce(), memory: MemoryBudget(bytes: 1 << 20), sinks: [sink]))
+                shape: shape, codec: try merge.codec.codec(), sources: opened, given: try work.openGiven(in: [file]),
+                inputs: merge.inputs(count: sources.count, given: given), kernels: .best, runner: AtOnce(),
+                memory: MemoryBudget(bytes: 1 << 20), matrixElements: work.cost().matrixElements, sinks: [sink]))
         return (file.notes, try sink.bytes(count: 4 * count))
     }
 }

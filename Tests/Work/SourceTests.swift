@@ -99,6 +99,22 @@ import Work
         #expect(notes.prefetched.isSubset(of: bench.ranges))
     }
 
+    /// What a method is given beside its sources, tile by tile or as a matrix, is treated as they are.
+    @Test(arguments: ["fisher", "regmean"], [true, false])
+    func givenTensorsArePrefetchedAndReleased(method: String, isDirect: Bool) throws {
+        var bench = SourceBench()
+        let shape = [200, 70], isSquare = method == "regmean"
+        let identity = TestTensor((0..<70 * 70).map { $0 % 71 == 0 ? 1 : 0 }, shape: [70, 70])
+        let sources = [bench.add(shape), bench.add(shape, seed: 2)].map { SourceReference.stored($0) }
+        let given = [0, 1].map { input in
+            GivenReference(
+                .init(parameter: isSquare ? "gram" : "fisher", input: input, file: "file"),
+                isSquare ? bench.add(identity) : bench.add(shape, seed: 3 + input))
+        }
+        let notes = try bench.merge(sources, given: given, shape: shape, by: method, isDirect: isDirect).notes
+        #expect(notes.mapped.isEmpty && notes.released == bench.ranges && notes.prefetched == bench.ranges)
+    }
+
     /// A file that is read piece by piece gives the bytes of one that is mapped.
     @Test(arguments: Kind.allCases)
     func anyFileGivesTheSameBytes(kind: Kind) throws {

@@ -1,4 +1,5 @@
 import Core
+import Operators
 import Recipes
 import TaskVectors
 import TensorKernels
@@ -33,12 +34,12 @@ struct SparsePlanner: Sendable {
         case .blocks(let n, let m, let prorates, let isDisjoint):
             return try planner.write { tensor in
                 guard tensor.isEncoded else { return planner.raw(tensor) }
-                let tail = prorates ? Selection.Tail.prorate : .drop
+                let tail = prorates ? EntryBlocks.Tail.prorate : .drop
+                let kept = EntryBlocks(kept: n, size: m, tail: tail).kept(of: tensor.elementCount)
                 return .sparsify(
                     SparseEncoder(
                         selection: .blocks(n: n, m: m, tail: tail, isDisjoint: isDisjoint), values: format(in: tensor),
-                        kept: Array(repeating: Selection.kept(n: n, m: m, tail: tail, of: tensor.elementCount), count: taskCount))
-                )
+                        kept: Array(repeating: kept, count: taskCount)))
             }
         case .tall(let lambdas): return try masks(.tall(lambdas))
         case .emr: return try masks(.emr)

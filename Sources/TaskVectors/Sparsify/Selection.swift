@@ -1,4 +1,4 @@
-import Operators
+package import Operators
 import TensorKernels
 
 /// Which entries of a task vector are kept.
@@ -9,15 +9,7 @@ package enum Selection: Sendable, Hashable, Codable {
     case random(density: Double, keys: [UInt64])
     /// In every `m` consecutive entries, the `n` largest magnitudes. If `isDisjoint`, not those that an earlier task keeps,
     /// unless too few others are left (CABS, arXiv 2503.01874).
-    case blocks(n: Int, m: Int, tail: Tail, isDisjoint: Bool)
-
-    /// What happens to the last entries of a tensor if they are fewer than `m`.
-    package enum Tail: String, Sendable, Hashable, Codable, CaseIterable {
-        /// They are dropped, as in the paper's script.
-        case drop
-        /// `⌈n · length / m⌉` of them are kept.
-        case prorate
-    }
+    case blocks(n: Int, m: Int, tail: EntryBlocks.Tail, isDisjoint: Bool)
 
     var isDisjoint: Bool {
         if case .blocks(_, _, _, true) = self { true } else { false }
@@ -26,15 +18,6 @@ package enum Selection: Sendable, Hashable, Codable {
     /// The number of passes before entries can be selected.
     var passes: Int {
         if case .largest = self { 1 } else { 0 }
-    }
-
-    /// The largest number of entries that are kept of `count`.
-    package static func kept(n: Int, m: Int, tail: Tail, of count: Int) -> Int {
-        count / m * n + keptOfTail(n: n, m: m, tail: tail, length: count % m)
-    }
-
-    static func keptOfTail(n: Int, m: Int, tail: Tail, length: Int) -> Int {
-        tail == .drop ? 0 : (n * length + m - 1) / m
     }
 }
 
@@ -61,7 +44,7 @@ struct Selector: Sendable {
     ) throws -> UnsafeMutablePointer<Float> {
         let entries = try tile.taskVector(task + 1), keep = tile.workspace { SelectionBuffer() }.keep
         switch selection {
-        case .largest: keepLargest(task, entries, of: tile)
+        case .largest: trim?.keep(task, of: entries, scores: entries, in: tile)
         case .random(let density, let keys):
             guard density < 1 else { break }
             CounterRandom(key: keys[task], stream: 0).flag(
@@ -70,9 +53,8 @@ struct Selector: Sendable {
             rescale(entries, in: tile)
         case .blocks(let n, let m, let tail, let isDisjoint):
             if !isDisjoint { taken.update(repeating: 0, count: tile.count) }
-            let lastKept = Selection.keptOfTail(n: n, m: m, tail: tail, length: tile.count % m)
-            tile.kernels.keepLargest(
-                n, ofEach: m, keptAtEnd: lastKept, entries, taken: taken, into: keep, count: tile.count)
+            EntryBlocks(kept: n, size: m, tail: tail).flag(
+                entries, taken: taken, into: keep, count: tile.count, kernels: tile.kernels)
             for index in 0..<tile.count {
                 entries[index] = keep[index] == 0 ? 0 : entries[index]
                 taken[index] |= keep[index]
@@ -97,21 +79,6 @@ struct Selector: Sendable {
     private func rescale(_ entries: UnsafeMutablePointer<Float>, in tile: Tile) {
         guard case .random(let density, _) = selection, density < 1 else { return }
         tile.kernels.scale(entries, by: Float(1 / density), into: entries, count: tile.count)
-    }
-}
-
-extension Selector {
-    private func keepLargest(_ task: Int, _ entries: UnsafeMutablePointer<Float>, of tile: Tile) {
-        guard let trim else { return }
-        var start = tile.range.lowerBound
-        while start < tile.range.upperBound {
-            let (band, limit) = trim.band(task, from: start), end = min(limit, tile.range.upperBound)
-            for index in start - tile.range.lowerBound..<end - tile.range.lowerBound {
-                let pattern = entries[index].magnitude.bitPattern
-                entries[index] = pattern >= band.from && pattern <= band.to ? entries[index] : 0
-            }
-            start = end
-        }
     }
 }
 

@@ -1,11 +1,8 @@
 import Operators
 import TensorKernels
 
-/// Stores one vector for all tasks, and for each task one bit per element.
-///
-/// TALL-masks (arXiv 2405.07813): the shared vector is `τ = Σ τₜ`; task `t` keeps the elements with `|τₜ| > λₜ · |τ − τₜ|`.
-/// EMR (arXiv 2405.17461): the shared vector has at each element the sign of `Σ τₜ` (minus for zero) and the largest magnitude of
-/// the `τₜ` that agree with it; task `t` keeps the elements where its own sign agrees, times a factor for the whole model.
+/// Stores one vector for all tasks, and for each task one bit per element (`SharedVector`). EMR has also a factor for each task
+/// and the whole model.
 package struct TaskMasks: Sendable, Hashable, Codable {
     package enum Rule: Sendable, Hashable, Codable {
         /// `λₜ` of each task.
@@ -33,18 +30,18 @@ package struct TaskMasks: Sendable, Hashable, Codable {
         let ranges =
             format.needsRanges
             ? try format.grid.map { grid in
-                try ValueRange.find(grid, of: 1, in: tensor) { tile, _ in UnsafePointer(try sharedVector(in: tile)) }
+                try ValueRange.find(grid, of: 1, in: tensor) { tile, _ in UnsafePointer(try sharedVector.vector(in: tile)) }
             } : nil
         let coder = FormatCoder(format, ranges: ranges?.first ?? [])
         let writer = FormatWriter(coder, firstOutput: 0, shape: tensor.shape)
         let rates = writer.rates + Array(repeating: ChunkRate(bits: 1), count: taskCount)
         let width = MaskSums.count
         let sums = try tensor.emit(rates, terms: width * taskCount) { tile, buffer, sums in
-            let vector = try sharedVector(in: tile), decoded = tile.workspace { MaskBuffer() }.decoded
+            let vector = try sharedVector.vector(in: tile), decoded = tile.workspace { MaskBuffer() }.decoded
             writer.write(vector, of: tile, buffer: buffer, decoded: decoded)
             for task in 0..<taskCount {
                 let own = try tile.taskVector(task + 1), mask = buffer.place(in: writer.nextOutput + task)
-                mark(own, of: vector, task: task, into: mask, in: tile)
+                sharedVector.mark(own, of: vector, lambda: lambda(task), into: mask, in: tile)
                 let masked = tile.scratch(1), kernels = tile.kernels, count = tile.count
                 masked.update(from: decoded, count: count)
                 kernels.apply(mask, first: 0, to: masked, count: count)
@@ -62,38 +59,13 @@ package struct TaskMasks: Sendable, Hashable, Codable {
         return (0..<taskCount).map { MaskSums(sums[$0 * width..<($0 + 1) * width]) }
     }
 
-    /// In `tile.scratch(0)`. Overwrites `tile.scratch(1)`.
-    private func sharedVector(in tile: Tile) throws -> UnsafeMutablePointer<Float> {
-        let sum = tile.scratch(0), kernels = tile.kernels
-        sum.update(repeating: 0, count: tile.count)
-        for task in 0..<taskCount { kernels.add(try tile.taskVector(task + 1), to: sum, count: tile.count) }
-        guard case .emr = rule else { return sum }
-        let unified = tile.scratch(1)
-        unified.update(repeating: 0, count: tile.count)
-        for task in 0..<taskCount {
-            let own = try tile.taskVector(task + 1)
-            for index in 0..<tile.count {
-                let isPlus = sum[index] > 0
-                if isPlus ? own[index] > unified[index] : own[index] < unified[index] { unified[index] = own[index] }
-            }
-        }
-        sum.update(from: unified, count: tile.count)
-        return sum
+    private var sharedVector: SharedVector {
+        let rule: SharedVector.Rule = if case .tall = self.rule { .tall } else { .emr }
+        return SharedVector(rule, of: (0..<taskCount).map { $0 + 1 })
     }
 
-    /// Sets the bits of the elements that the task keeps. Overwrites `tile.scratch(1)`.
-    private func mark(
-        _ own: UnsafePointer<Float>, of shared: UnsafePointer<Float>, task: Int, into mask: UnsafeMutableRawPointer,
-        in tile: Tile
-    ) {
-        switch rule {
-        case .tall(let lambdas):
-            let others = tile.scratch(1)
-            tile.kernels.subtract(shared, own, into: others, count: tile.count)
-            tile.kernels.bits(of: own, above: Float(lambdas[task]), times: others, into: mask, count: tile.count)
-        case .emr: tile.kernels.bits(of: own, agreeingWith: shared, into: mask, count: tile.count)
-        }
-    }
+    /// `λₜ` of a task; 0 where the rule has none.
+    private func lambda(_ task: Int) -> Double { if case .tall(let lambdas) = rule { lambdas[task] } else { 0 } }
 }
 
 private final class MaskBuffer {

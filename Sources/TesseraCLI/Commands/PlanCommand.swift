@@ -46,6 +46,8 @@ struct PlanSummary: Encodable {
         let model: String
         let parts: Int
         let bytes: Int
+        /// Whether the method is given it beside the models.
+        let isGiven: Bool
     }
 
     struct Part: Encodable {
@@ -89,7 +91,10 @@ struct PlanSummary: Encodable {
     init(_ plan: Plan) {
         self.plan = plan.digest
         method = plan.method
-        inputs = plan.inputs.map { Input(model: $0.reference, parts: $0.parts.count, bytes: $0.byteCount) }
+        let models = plan.inputs.count - plan.givenCount
+        inputs = plan.inputs.enumerated().map { index, input in
+            Input(model: input.reference, parts: input.parts.count, bytes: input.byteCount, isGiven: index >= models)
+        }
         parts = plan.layout.parts.map { Part(file: $0.fileName, tensors: $0.tensors.count, bytes: $0.fileSize) }
         files =
             plan.sidecars.map { File(file: $0.name, fate: $0.copiedFrom == nil ? "made" : "copied", reason: nil) }
@@ -112,7 +117,8 @@ struct PlanSummary: Encodable {
     private static let listedShards = 40
 
     var text: String {
-        var lines = ["\(method) of \(inputs.count) \(inputs.count == 1 ? "model" : "models"), plan \(plan.hex.prefix(12))", ""]
+        let count = inputs.count { !$0.isGiven }
+        var lines = ["\(method) of \(count) \(count == 1 ? "model" : "models"), plan \(plan.hex.prefix(12))", ""]
         var models = TextTable([("INPUT", .left), ("PARTS", .right), ("SIZE", .right)])
         for input in inputs { models.add([input.model, "\(input.parts)", Quantity.bytes(input.bytes)]) }
         lines += models.lines + [""]

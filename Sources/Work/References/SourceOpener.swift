@@ -21,7 +21,8 @@ private struct SourceOpener {
         let source: any ElementSource
         switch reference {
         case .stored(let stored): source = try stored.open(in: files)
-        case .lowRank(let matrix, let update): source = try update.open(open(matrix), shape: matrix.shape, in: files)
+        case .lowRank(let matrix, let update):
+            source = try update.open(open(matrix), shape: matrix.shape, isOnMethodsBase: matrix == base, in: files)
         case .rescaled(let matrix, let magnitudes):
             source = try magnitudes.open(open(matrix), shape: matrix.shape, in: files)
         case .packed(let origin, let vector):
