@@ -15,7 +15,8 @@ import Work
 /// the names. A case of several begins with its tag, one byte.
 ///
 /// ```
-/// plan        = version: one byte, integer numericsVersion, input*, part*, tensor*
+/// plan        = version: one byte, integer numericsVersion, input*, part*, tensor*, folder*?       the last only for a sweep
+/// folder      = text name
 /// input       = text reference, (text file, integer size, digest header)*
 /// part        = digest header: the header says where each tensor lies, and what it is
 /// tensor      = text name, shape, operation, source*, output*         in the order of stages and shards
@@ -25,7 +26,7 @@ import Work
 /// operation   = 0 merge | 1 encoding | 2 merge, text linearAlgebra | 3 text method, integer? base
 /// merge       = text method, value map shared, (value map)* perInput, integer? base, integer? randomKey,
 ///               text codec, type
-/// value       = 0 number | 1 flag | 2 text
+/// value       = 0 number | 1 flag | 2 text | 3 number*
 ///
 /// source      = 0 stored | 1 source, lowRank | 2 source base, vector | 3 source* matrices, aligned
 /// stored      = integer file, integer offset, type, shape             files are counted over all inputs
@@ -59,9 +60,10 @@ struct PlanEncoding: ~Copyable {
 
     /// The digest of a plan.
     ///
+    /// - Parameter folders: of the checkpoints of a sweep.
     /// - Throws: `internal` when libcrypto cannot compute it.
     static func digest(
-        of inputs: [PlannedInput], layout: CheckpointLayout, stages: [[PlannedShard]]
+        of inputs: [PlannedInput], layout: CheckpointLayout, stages: [[PlannedShard]], folders: [String] = []
     ) throws(TesseraError) -> Digest {
         var encoding = try PlanEncoding()
         encoding.tag(version)
@@ -71,6 +73,7 @@ struct PlanEncoding: ~Copyable {
         // Not put together in one list: a plan may have very many tensors.
         encoding.integer(stages.joined().reduce(0) { $0 + $1.tensors.count })
         for shard in stages.joined() { for tensor in shard.tensors { encoding.tensor(tensor) } }
+        if !folders.isEmpty { encoding.list(folders) { $0.text($1) } }
         return try encoding.finalize()
     }
 
@@ -186,6 +189,9 @@ struct PlanEncoding: ~Copyable {
             case .text(let text):
                 encoding.tag(2)
                 encoding.text(text)
+            case .numbers(let numbers):
+                encoding.tag(3)
+                encoding.list(numbers) { $0.number($1) }
             }
         }
     }

@@ -12,7 +12,7 @@ struct PlannedTensor {
     let name: String
     let shape: [Int]
     let method: String
-    let values: ParameterValues
+    var values: ParameterValues
     let base: Int?
     let sources: [SourceReference]
     let randomKey: UInt64?

@@ -135,7 +135,8 @@ package struct TensorWork: Sendable, Hashable, Codable {
     package let shape: [Int]
     package let operation: TensorOperation
     package var sources: [SourceReference]
-    /// For a merge, those of its codec; for an encoding, those of its formats; none for what only measures.
+    /// For a merge, those of its codec for each value of its scale; for an encoding, those of its formats; none for what only
+    /// measures.
     package let outputs: [OutputTensor]
 
     package init(
