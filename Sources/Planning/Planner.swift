@@ -52,7 +52,9 @@ package enum Planner {
         let quantized = Quantization.problems(recipe, method: method, inputs: inputs)
         guard quantized.isEmpty else { throw Problems(quantized) }
         var lists = recipes.map { OutputTensorList(recipe: $0, method: method, inputs: inputs) }
-        let specs = try lists.indices.map { try lists[$0].specs() }
+        let first = try lists[0].specs()
+        try sweep?.check(tensors: first.count)
+        let specs = try [first] + lists.indices.dropFirst().map { try lists[$0].specs() }
         warnings += unique(zip(parameters, specs).flatMap { $0.uselessFilters($1) })
         warnings += ModelDifferences.warnings(recipe, inputs: inputs)
         try throwIfStrict()
@@ -62,15 +64,15 @@ package enum Planner {
         }
         var planned = try zip(planners, specs).map { try $0.plan($1) }
 
-        let first = planned[0].tensors
-        let merged = try MergedOutputs(first.map { ($0.name, $0.outputs) }, maxPartBytes: request.maxPartBytes)
+        let one = planned[0].tensors
+        let merged = try MergedOutputs(one.map { ($0.name, $0.outputs) }, maxPartBytes: request.maxPartBytes)
         let files = Sidecars(
             recipe: recipe, inputs: inputs, roots: request.roots, layout: merged.layout, vocabulary: vocabulary,
-            dtype: floatingType(of: first), layerOrigins: lists[0].layerOrigins)
+            dtype: floatingType(of: one), layerOrigins: lists[0].layerOrigins)
         let sidecars = try files.make()
         // Every stage looks at every file, so that none can change in between.
         if !method.modelSums.isEmpty {
-            let measured = first.filter { $0.method == method.name }
+            let measured = one.filter { $0.method == method.name }
             guard let found = statistics.first else {
                 return try analysisStage(of: recipe, method, inputs, measured, request: request)
             }

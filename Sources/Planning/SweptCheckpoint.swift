@@ -1,4 +1,5 @@
 package import Checkpoints
+import Core
 import Recipes
 import Work
 
@@ -12,6 +13,21 @@ package struct SweptCheckpoint: Sendable {
 }
 
 extension Sweep {
+    /// The most tensors in all checkpoints together: each is planned by itself.
+    private static let tensorLimit = 200_000
+
+    /// - Parameter tensors: of one checkpoint.
+    /// - Throws: a problem for more than can be planned at once.
+    func check(tensors: Int) throws(Problems) {
+        guard tensors * points.count > Self.tensorLimit else { return }
+        throw Problems([
+            TesseraError(
+                .badData,
+                "the sweep makes \(points.count) checkpoints of \(tensors) tensors, and at most \(Self.tensorLimit) tensors are "
+                    + "possible", file: file, advice: "list fewer values, and the others in another recipe")
+        ])
+    }
+
     /// What stands beside the folders.
     var files: [SidecarFile] {
         [SidecarFile(name: "recipe.yml", bytes: Array(text.utf8)), SidecarFile(name: "README.md", bytes: Array(card.utf8))]

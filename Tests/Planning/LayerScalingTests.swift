@@ -2,6 +2,7 @@ import Checkpoints
 import Core
 import Operators
 import Planning
+import TestSupport
 import Testing
 import Work
 
@@ -94,6 +95,16 @@ import Work
         let found = scales(plan, "lambda")
         #expect(found["model.norm.weight"] == .numbers([1, 2]))
         #expect(found["model.embed_tokens.weight"] == .numbers([3, 3]))
+    }
+
+    @Test func tooManyTensorsAreRefused() {
+        for model in ["base", "a", "b"] {
+            family.write(model, (0..<2_001).map { ("t.\($0)", TestTensor([1])) })
+        }
+        let values = (1...100).map { "\($0)" }.joined(separator: ", ")
+        #expect {
+            _ = try plan("ties", "weight: 1, lambda: {sweep: [\(values)]}")
+        } throws: { "\($0)".contains("makes 100 checkpoints of 2001 tensors, and at most 200000") }
     }
 
     @Test func foldersAreAPartOfThePlansIdentity() throws {
