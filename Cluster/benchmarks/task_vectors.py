@@ -157,8 +157,6 @@ def evaluator(digits: Path) -> ModuleType:
     specification = importlib.util.spec_from_file_location("evaluate", digits / "evaluate.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    exact = module.erf
-    module.erf = lambda x: exact(x.astype(np.float32))  # or else all that follows is float64, at twice the time
     return module
 
 

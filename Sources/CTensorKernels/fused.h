@@ -120,6 +120,10 @@ INLINE void trimmed_tile(
     } else if (how->divisor != 1) {
         for (size_t j = 0; j < n; j++) merged[j] /= how->divisor;
     }
+    if (how->unscaled) {
+        memcpy(target + at, merged, n * sizeof *merged);
+        return;
+    }
     const float lambda = how->lambda;
     for (size_t j = 0; j < n; j++) target[at + j] = lambda * merged[j] + b[j];
 }

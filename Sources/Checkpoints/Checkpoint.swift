@@ -137,6 +137,11 @@ package struct Checkpoint: Sendable {
                 .inputMissing, "contains neither \(singlePartName) nor \(indexName)", file: path,
                 advice: "to use a single file, name it: \(path)/\(name)")
         }
+        for name in names.sortedByBytes() where try files.exists("\(path)/\(name)/\(Manifest.fileName)") {
+            return TesseraError(
+                .inputMissing, "is a directory of checkpoints, such as a sweep makes", file: path,
+                advice: "name one of them: \(path)/\(name)")
+        }
         return TesseraError(.inputMissing, "contains no safetensors checkpoint", file: path)
     }
 }

@@ -2,7 +2,7 @@ package import Core
 
 /// The position of every byte of a part, decided before the part exists.
 package struct PartLayout: Sendable, Hashable {
-    package let fileName: String
+    package private(set) var fileName: String
     /// The bytes of the file before the tensor data.
     package let header: [UInt8]
     /// SHA-256 of `header`.
@@ -61,6 +61,13 @@ package struct PartLayout: Sendable, Hashable {
         }
         self.fileName = fileName
         fileSize = start + end
+    }
+
+    /// The same part in a folder.
+    fileprivate func below(_ folder: String) -> PartLayout {
+        var part = self
+        part.fileName = "\(folder)/\(fileName)"
+        return part
     }
 }
 
@@ -154,6 +161,16 @@ package struct CheckpointLayout: Sendable, Hashable {
         self.parts = parts
         self.places = places
         self.groups = names
+        index = nil
+    }
+
+    /// Copies of a layout, each in a folder of its own, one after the other. Their indices are in none of them.
+    package init(copiesOf layout: CheckpointLayout, in folders: [String]) {
+        parts = folders.flatMap { folder in layout.parts.map { $0.below(folder) } }
+        places = folders.indices.flatMap { copy in
+            layout.places.map { TensorPlace(part: copy * layout.parts.count + $0.part, position: $0.position) }
+        }
+        groups = []
         index = nil
     }
 

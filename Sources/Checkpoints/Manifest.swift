@@ -53,7 +53,7 @@ package struct TensorBlocks: Sendable, Hashable {
 
 /// An output part.
 package struct ManifestPart: Sendable, Hashable, Codable {
-    package let file: String
+    package private(set) var file: String
     /// Bytes.
     package let size: Int
     package let headerDigest: Digest
@@ -77,6 +77,13 @@ package struct ManifestPart: Sendable, Hashable, Codable {
         headerDigest = layout.headerDigest
         digest = try TreeDigest.part(header: layout.headerDigest, tensors: tensors.map(\.digest))
         self.tensors = tensors
+    }
+
+    /// The part as a manifest in the part's own folder has it.
+    package var besideManifest: ManifestPart {
+        var part = self
+        part.file = FilePath.components(of: file).last ?? file
+        return part
     }
 }
 

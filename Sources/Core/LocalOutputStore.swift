@@ -190,6 +190,7 @@ private final class LocalOutput: OutputTransaction {
             do throws(TesseraError) {
                 let reserves = try Self.reserves(parts.reduce(0) { $0 + $1.size }, in: directory)
                 for part in parts {
+                    try createFolders(of: part.name)
                     let file = try calls.create("\(directory)/\(part.name)", part.size, reserves)
                     try file.write(part.header)
                     state.parts.append(file)
@@ -227,6 +228,7 @@ private final class LocalOutput: OutputTransaction {
         }
         for file in files { try file.sync() }
         guard !hasDurableNames else { return }
+        for folder in try foldersBelow(directory) { try calls.sync("\(directory)/\(folder)") }
         try calls.sync(directory)
         try calls.sync(parent)
         state.withLock { $0.hasDurableNames = true }
@@ -242,12 +244,17 @@ private final class LocalOutput: OutputTransaction {
     }
 
     func putFile(_ name: String, _ bytes: [UInt8]) throws(TesseraError) {
+        try createFolders(of: name)
+        try writeFile("\(directory)/\(name)", bytes, sync: true)
+    }
+
+    /// Creates the folders that a file's name leads through.
+    private func createFolders(of name: String) throws(TesseraError) {
         var folder = directory
         for step in FilePath.components(of: name).dropLast() {
             folder += "/\(step)"
             guard mkdir(folder, 0o777) == 0 || errno == EEXIST else { throw .system(errno, "create", folder) }
         }
-        try writeFile("\(directory)/\(name)", bytes, sync: true)
     }
 
     func fileNames() throws(TesseraError) -> [String] { try filesBelow(directory) }

@@ -1,6 +1,6 @@
 /// A file of an output that holds tensors, as it is before the first of them arrives.
 package struct OutputPart: Sendable, Hashable {
-    /// The file's name in the output.
+    /// The file's name in the output; may lead through folders.
     package let name: String
     /// Bytes of the whole file.
     package let size: Int

@@ -47,9 +47,12 @@ struct MatrixRole: Sendable {
         case mean, sum, base
     }
 
+    static let scale = "lambda"
+
     let base: Int
     let models: [Int]
-    let lambda: Double
+    /// One for each output.
+    let lambdas: [Double]
     private let others: Others
     /// Whether the recipe excludes the tensor from what is done to matrices.
     let isExcluded: Bool
@@ -59,7 +62,7 @@ struct MatrixRole: Sendable {
     ///   - lambda: as `others`.
     static func parameters(_ own: [Parameter] = [], others: Others? = .mean, lambda: Double? = 1) -> [Parameter] {
         own + [
-            .number("lambda", .shared, default: lambda, "Scales the update."),
+            .number(scale, .shared, default: lambda, "Scales the update."),
             .choice(
                 "others", of: Others.allCases.map(\.rawValue), default: others?.rawValue,
                 "The update of tensors that are no matrices: the mean of the task vectors, their sum, or none."),
@@ -73,7 +76,7 @@ struct MatrixRole: Sendable {
     ) throws(TesseraError) {
         base = try inputs.requiredBase()
         models = inputs.models
-        self.lambda = values.optionalNumber("lambda") ?? lambda
+        lambdas = values.optionalNumbers(Self.scale) ?? [lambda]
         let isMean = try values.flag("mean_only")
         self.others = isMean ? .mean : values.optionalText("others").flatMap(Others.init) ?? others
         let isLeftAlone = try values.flag("exclude")
@@ -82,13 +85,15 @@ struct MatrixRole: Sendable {
 
     /// `out = b + λ·u`, with `u` the mean or the sum of the task vectors, or 0.
     func mergeOther(_ tensor: TensorPasses) throws {
-        let scale =
+        let scales = lambdas.map { lambda in
             switch others {
             case .mean: lambda / Double(models.count)
             case .sum: lambda
             case .base: 0.0
             }
-        try tensor.emit { tile, out in
+        }
+        try tensor.emit(scales.count) { tile, output, out in
+            let scale = scales[output]
             var sums = [Double](repeating: 0, count: tile.count)
             for model in scale == 0 ? [] : models {
                 let vector = try tile.taskVector(model)
@@ -111,22 +116,23 @@ protocol MatrixMethod: MergeMethod {
     /// The rows of the largest square matrix that is factored.
     func order(_ size: MatrixSize) -> Int
     func need(_ size: MatrixSize) -> MatrixNeed
-    /// What multiplies `m`.
-    var scale: Double { get }
+    /// What multiplies `m`, for each output; the same for all methods but those whose `m` contains the scale.
+    var scales: [Double] { get }
     /// Whether `m(Q·τ₁ … Q·τ_T) = Q·m(τ₁ … τ_T)` for every `Q` with orthonormal columns. A method that looks at single entries is
     /// not equivariant.
     static var isEquivariant: Bool { get }
-    /// `m`, without the scale.
+    /// `m`, without the scale. A method whose `m` depends on the scale has no `MergeMethod.scale`.
     func update(_ tasks: TaskMatrices) throws -> Matrix
 }
 
 extension MatrixMethod {
     package static var inputs: InputContract { InputContract(base: .required, models: 1...Int.max) }
     package static var usesLinearAlgebra: Bool { true }
+    package static var scale: String? { MatrixRole.scale }
     static var largestAxisCount: Int { 2 }
     static var isEquivariant: Bool { false }
 
-    var scale: Double { role.lambda }
+    var scales: [Double] { role.lambdas }
     func applies(to size: MatrixSize) -> Bool { true }
     func order(_ size: MatrixSize) -> Int { size.rank }
 
@@ -161,9 +167,9 @@ extension MatrixMethod {
     package func merge(_ tensor: TensorPasses) throws {
         guard let size = matrixSize(tensor.shape) else { return try role.mergeOther(tensor) }
         let updates = try tall(size)?.update(tensor, models: role.models, update) ?? wholeUpdate(tensor, size)
-        let base = role.base, scale = scale
-        try tensor.emit { tile, out in
-            let update = try updates(tile), values = try tile.source(base)
+        let base = role.base, scales = scales
+        try tensor.emit(scales.count) { tile, output, out in
+            let update = try updates(tile), values = try tile.source(base), scale = scales[output]
             for index in 0..<tile.count { out[index] = Float(Double(values[index]) + scale * update[index]) }
         }
     }

@@ -106,6 +106,10 @@ package protocol MergeMethod: Sendable {
     /// What to do with an optional tensor that too few models have.
     static var whenIncomplete: IncompleteTensor { get }
 
+    /// The shared number by which the method scales what it has merged, if nothing else depends on that number. A sweep over it
+    /// merges once: such a method takes several values (`ParameterValues.numbers`) and makes an output for each.
+    static var scale: String? { get }
+
     /// Numbers of each source that `measure` finds in a tensor. Their sums over the whole model are values of each source, by
     /// these names, when the method merges. While they are being measured, the values are 0.
     static var modelSums: [String] { get }
@@ -120,13 +124,15 @@ package protocol MergeMethod: Sendable {
     /// What the method needs for a tensor of the given shape.
     func cost(of shape: [Int]) -> OperatorCost
 
-    /// Computes one output tensor, and stores it by exactly one call of `emit` or `emitBytes`. May `report` statistics.
+    /// Computes the output tensor, or one for each value of the scale, and stores all by exactly one call of `emit` or
+    /// `emitBytes`. May `report` statistics.
     func merge(_ tensor: TensorPasses) throws
 }
 
 extension MergeMethod {
     package static var isRandom: Bool { false }
     package static var usesLinearAlgebra: Bool { false }
+    package static var scale: String? { nil }
     package static var modelSums: [String] { [] }
     package static var whenIncomplete: IncompleteTensor { .refuse }
 
@@ -171,7 +177,7 @@ package enum MergeMethods {
         ArceeFusion.self, SCE.self, RAM.self, RAMPlus.self, Passthrough.self, MetaGPT.self, MagMax.self,
         Consensus.self, TSV.self, IsoC.self, IsoCTS.self, WUDI.self, SubspaceBoosting.self, SVC.self, ACTMat.self, TACT.self,
         ACE.self, AnchoredRegression.self, DCMerge.self, STAR.self, CART.self, Fisher.self, RegMean.self, Concrete.self,
-        Atlas.self, CABS.self, TallMask.self, EMR.self, LwPTV.self, LoraSum.self,
+        Atlas.self, CABS.self, TallMask.self, EMR.self, LwPTV.self, LoraSum.self, SelfPositioning.self,
     ]
 
     private static let byName = Dictionary(uniqueKeysWithValues: (all + [Identical.self]).map { ($0.name, $0) })

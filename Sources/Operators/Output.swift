@@ -4,35 +4,85 @@ import TensorKernels
 extension TensorPasses {
     /// Computes and stores all values of the tensor, in one pass over the sources, which must be the last. `values` computes a
     /// tile of float32, and the codec encodes it.
-    package func emit(_ values: @escaping TileValues) throws {
-        guard let codec = try codec?.prepared(for: values, in: self) else {
-            throw TesseraError(.internal, "an operation without a codec stores values")
+    package func emit(_ values: @escaping TileValues) throws { try emit(1) { tile, _, out in try values(tile, out) } }
+
+    /// As `emit`, for several outputs of the same shape.
+    ///
+    /// - Parameters:
+    ///   - merged: what all outputs have in common. It is computed once, and given to `values` in the buffer for each output.
+    ///   - values: gets the number of the output.
+    package func emit(
+        _ count: Int, merged: TileValues? = nil,
+        _ values: @escaping @Sendable (Tile, Int, UnsafeMutablePointer<Float>) throws -> Void
+    ) throws {
+        let writers = try writers(count) { output in
+            { tile, out in
+                try merged?(tile, out)
+                try values(tile, output, out)
+            }
         }
-        let outputs = codec.outputs(shape: shape)
-        guard outputs.count == sinks.count else {
-            throw TesseraError(.internal, "the codec makes \(outputs.count) tensors, the plan has \(sinks.count)")
+        guard let only = writers.first?.codec.outputs(shape: shape), only.count == 1,
+            let blocks = ElementBlocks(of: only[0], count: self.count)
+        else {
+            for (index, writer) in writers.enumerated() { try writer.emitChunks(isLast: index == count - 1) }
+            return
         }
-        guard let only = outputs.first, let blocks = ElementBlocks(of: only, count: count), outputs.count == 1 else {
+        try forEachBlock(blocks) { block, byteRange in
+            let elements = blocks.elements(in: byteRange)
+            let kept = try count > 1 ? merged.map { try BlockValues(elements, $0, tiles) } : nil
+            for (output, writer) in writers.enumerated() {
+                try writer.write(block, byteRange, of: blocks) { tile, result in
+                    guard let kept else { return try writer.values(tile, result) }
+                    kept.copy(tile.range, to: result)
+                    try values(tile, output, result)
+                }
+            }
+        }
+    }
+
+    /// One of several outputs.
+    private struct OutputWriter: Sendable {
+        /// With the sinks of this output.
+        let tensor: TensorPasses
+        let codec: any ElementCodec
+        let values: TileValues
+
+        func emitChunks(isLast: Bool) throws {
+            let outputs = codec.outputs(shape: tensor.shape)
             guard outputs.allSatisfy({ $0.rate.map(\.blockSize) ?? $0.blockSize == $0.blockSize }) else {
                 throw TesseraError(.internal, "the codec's blocks are not chunks")
             }
-            _ = try emit(outputs.map(\.rate), terms: 0) { tile, buffer, _ in
+            _ = try tensor.emit(outputs.map(\.rate), terms: 0, isLast: isLast) { tile, buffer, _ in
                 let result = tile.scratch(0)
                 try values(tile, result)
                 try codec.encode(result, of: tile, into: .chunk(buffer))
             }
-            return
         }
-        try forEachBlock(blocks) { sink, index, byteRange in
-            try tiles.with { tile in
-                try sink.writeBlock(index, byteRange: byteRange, step: blocks.byteCount(ofElements: FixedTree.tileElements)) {
-                    bytes, target in
+
+        func write(_ block: Int, _ byteRange: Range<Int>, of blocks: ElementBlocks, _ values: TileValues) throws {
+            let step = blocks.byteCount(ofElements: FixedTree.tileElements)
+            try tensor.tiles.with { tile in
+                try tensor.sinks[0].writeBlock(block, byteRange: byteRange, step: step) { bytes, target in
                     tile.take(blocks.elements(in: bytes))
                     let result = tile.scratch(0)
                     try values(tile, result)
                     try codec.encode(result, of: tile, into: .block(target))
                 }
             }
+        }
+    }
+
+    private func writers(_ count: Int, _ values: (Int) -> TileValues) throws -> [OutputWriter] {
+        guard let codec else { throw TesseraError(.internal, "an operation without a codec stores values") }
+        let width = codec.outputs(shape: shape).count
+        guard count * width == sinks.count else {
+            throw TesseraError(.internal, "\(count) times the codec makes \(width) tensors, the plan has \(sinks.count)")
+        }
+        return try (0..<count).map { output in
+            var tensor = self
+            tensor.sinks = Array(sinks[output * width..<(output + 1) * width])
+            let own = values(output)
+            return OutputWriter(tensor: tensor, codec: try codec.prepared(for: own, in: tensor), values: own)
         }
     }
 
@@ -49,7 +99,10 @@ extension TensorPasses {
         else {
             throw TesseraError(.badData, "a tensor of type \(source.dtype.rawValue) cannot be copied into the output")
         }
-        try forEachBlock(blocks) { sink, block, byteRange in
+        guard let sink = sinks.first, sinks.count == 1 else {
+            throw TesseraError(.internal, "a copy makes one tensor, the plan has \(sinks.count)")
+        }
+        try forEachBlock(blocks) { block, byteRange in
             if let bytes = source.direct(byteRange) {
                 return try sink.storeBlock(
                     block, offset: byteRange.lowerBound, UnsafeRawBufferPointer(start: bytes, count: byteRange.count))
@@ -61,18 +114,49 @@ extension TensorPasses {
     }
 
     private func forEachBlock(
-        _ blocks: ElementBlocks, _ body: @escaping @Sendable (any BlockSink, Int, Range<Int>) throws -> Void
+        _ blocks: ElementBlocks, _ body: @escaping @Sendable (Int, Range<Int>) throws -> Void
     ) throws {
-        guard let sink = sinks.first, sinks.count == 1 else {
-            throw TesseraError(.internal, "the codec makes one tensor, the plan has \(sinks.count)")
-        }
         try runner.forEach(TreeDigest.blockCount(ofBytes: blocks.byteCount, blockSize: blocks.size)) { index in
             let byteRange = index * blocks.size..<min(blocks.byteCount, (index + 1) * blocks.size)
             let elements = blocks.elements(in: byteRange)
             readAhead.advance(to: elements.lowerBound)
-            try body(sink, index, byteRange)
+            try body(index, byteRange)
             release(elements)
         }
+    }
+}
+
+/// What several outputs have in common, for the elements of one block.
+private final class BlockValues: @unchecked Sendable {
+    // Unchecked: written while it is made, and only read afterwards.
+    private let elements: Range<Int>
+    private let buffer: UnsafeMutablePointer<Float>
+
+    init(_ elements: Range<Int>, _ values: TileValues, _ tiles: TilePool) throws {
+        self.elements = elements
+        buffer = .allocate(capacity: max(1, elements.count))
+        try tiles.with { tile in
+            for start in stride(from: elements.lowerBound, to: elements.upperBound, by: FixedTree.tileElements) {
+                tile.take(start..<min(elements.upperBound, start + FixedTree.tileElements))
+                let result = tile.scratch(0)
+                try values(tile, result)
+                (buffer + (start - elements.lowerBound)).update(from: result, count: tile.count)
+            }
+        }
+    }
+
+    deinit { buffer.deallocate() }
+
+    func copy(_ range: Range<Int>, to target: UnsafeMutablePointer<Float>) {
+        target.update(from: buffer + (range.lowerBound - elements.lowerBound), count: range.count)
+    }
+}
+
+extension EncodedTensor {
+    /// Bytes that the values of one block take in float32, if the elements of the output are filled in place.
+    func blockValuesByteCount(elements count: Int) -> Int {
+        guard let blocks = ElementBlocks(of: self, count: count) else { return 0 }
+        return min(count, blocks.elementsPerBlock) * MemoryLayout<Float>.stride
     }
 }
 
@@ -96,6 +180,8 @@ private struct ElementBlocks {
     }
 
     func byteCount(ofElements elements: Int) -> Int { elements * bits / 8 }
+
+    var elementsPerBlock: Int { size * 8 / bits }
 
     func elements(in bytes: Range<Int>) -> Range<Int> {
         bytes.lowerBound * 8 / bits..<min(count, bytes.upperBound * 8 / bits)

@@ -3,9 +3,10 @@ package import Core
 /// The value of a parameter in a plan.
 package enum ParameterValue: Sendable, Hashable {
     case number(Double)
+    /// A number for each of several outputs, which differ in nothing else (`MergeMethod.scale`).
+    case numbers([Double])
     case flag(Bool)
     case text(String)
-    case numbers([Double])
 }
 
 extension ParameterValue: Codable {
@@ -26,9 +27,9 @@ extension ParameterValue: Codable {
         var container = encoder.singleValueContainer()
         switch self {
         case .number(let value): try container.encode(value)
+        case .numbers(let values): try container.encode(values)
         case .flag(let value): try container.encode(value)
         case .text(let value): try container.encode(value)
-        case .numbers(let values): try container.encode(values)
         }
     }
 }
@@ -192,6 +193,28 @@ package struct ParameterValues: Sendable, Hashable, Codable {
     package init(shared: [String: ParameterValue] = [:], perInput: [[String: ParameterValue]] = []) {
         self.shared = shared
         self.perInput = perInput
+    }
+
+    /// The number of outputs that the values are for.
+    package var outputCount: Int {
+        shared.values.reduce(1) { if case .numbers(let numbers) = $1 { max($0, numbers.count) } else { $0 } }
+    }
+
+    /// The values of a method's scale, one for each output.
+    ///
+    /// - Throws: `badData` if the plan has no such number.
+    package func numbers(_ name: String) throws(TesseraError) -> [Double] {
+        guard let numbers = optionalNumbers(name) else { throw Self.lacking(name) }
+        return numbers
+    }
+
+    /// - Returns: as `optionalNumber`.
+    func optionalNumbers(_ name: String) -> [Double]? {
+        switch shared[name] {
+        case .number(let number): [number]
+        case .numbers(let numbers) where !numbers.isEmpty: numbers
+        default: nil
+        }
     }
 
     /// - Throws: `badData` if the plan has no such number.

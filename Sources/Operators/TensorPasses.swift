@@ -57,7 +57,7 @@ package struct TensorPasses: Sendable {
     /// How a merge stores its values; `nil` for encodings of task vectors, which write their outputs themselves.
     let codec: (any ElementCodec)?
     /// One for each output tensor.
-    package let sinks: [any BlockSink]
+    package internal(set) var sinks: [any BlockSink]
     package let tiles: TilePool
     let matrices: MatrixSpace
     let reported = ReportedStatistics()

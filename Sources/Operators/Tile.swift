@@ -117,6 +117,12 @@ package final class Tile {
         return target
     }
 
+    /// `target = base + factor · target`, every operation rounded.
+    func addBase(_ base: Int, to target: UnsafeMutablePointer<Float>, scaledBy factor: Float) throws {
+        kernels.scale(target, by: factor, into: target, count: count)
+        kernels.add(try source(base), to: target, count: count)
+    }
+
     /// Whether source `index` is stored as a difference from the method's base, so that nothing need be subtracted.
     func holdsTaskVector(_ index: Int) -> Bool { rebuilt[index] != nil }
 

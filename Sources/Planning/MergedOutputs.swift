@@ -40,6 +40,17 @@ package struct MergedOutputs: Sendable {
     }
 }
 
+extension OutputTensor {
+    /// The same tensor in one of several copies of its layout.
+    ///
+    /// - Parameter copy: its number.
+    func inCopy(_ copy: Int, of layout: CheckpointLayout) -> OutputTensor {
+        OutputTensor(
+            name: name, dtype: dtype, byteCount: byteCount, part: copy * layout.parts.count + part, offset: offset,
+            blockSize: blockSize)
+    }
+}
+
 extension NewTensor {
     /// An output of a codec or a storage format.
     init(_ output: EncodedTensor, of tensor: String) {

@@ -16,7 +16,7 @@ struct ParameterNames {
     func problems() -> [TesseraError] {
         sorted(
             scopes.flatMap { scope in
-                method.parameters.compactMap { parameter -> TesseraError? in
+                method.recipeParameters.compactMap { parameter -> TesseraError? in
                     guard let setting = scope.settings[parameter.name] else { return nil }
                     for value in setting.value.scalars {
                         if case .failure(let complaint) = parameter.convert(value) {
@@ -44,7 +44,7 @@ struct ParameterNames {
 
     /// Every filter of the method's parameters, wherever it is written.
     var conditions: [ParameterSetting.Condition] {
-        scopes.flatMap { scope in method.parameters.flatMap { scope.settings[$0.name]?.conditions(of: $0) ?? [] } }
+        scopes.flatMap { scope in method.recipeParameters.flatMap { scope.settings[$0.name]?.conditions(of: $0) ?? [] } }
     }
 
     /// The paths that the recipe writes for parameters that are files, in the order of their lines.
@@ -71,7 +71,7 @@ struct ParameterNames {
     }
 
     private func unknown(in scope: ParameterScope) -> [TesseraError] {
-        let known = method.parameters.map(\.name)
+        let known = method.recipeParameters.map(\.name)
         return scope.settings.filter { !known.contains($0.key) }.map { name, setting in
             let advice =
                 Suggestion.closest(to: name, in: known).map { "did you mean '\($0)'?" }
@@ -82,7 +82,7 @@ struct ParameterNames {
 
     /// One value for a whole tensor cannot come from one of its models.
     private func misplaced(in scope: ParameterScope) -> [TesseraError] {
-        method.parameters.filter { $0.scope == .shared }.compactMap { parameter in
+        method.recipeParameters.filter { $0.scope == .shared }.compactMap { parameter in
             scope.settings[parameter.name].map {
                 told(
                     "'\(parameter.name)' is shared by all models; setting it for one model has no effect", $0.line,

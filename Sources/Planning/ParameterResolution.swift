@@ -45,7 +45,7 @@ struct ParameterResolution {
             throw Problems([
                 TesseraError(
                     .badData, error.problem, file: recipe.file,
-                    line: spec.lastLine(of: method.parameters) ?? recipe.method.line, advice: error.advice)
+                    line: spec.lastLine(of: method.recipeParameters) ?? recipe.method.line, advice: error.advice)
             ])
         }
         known[key] = values
@@ -56,7 +56,7 @@ struct ParameterResolution {
     private func values(for spec: OutputTensorSpec) throws(Problems) -> ParameterValues {
         var values = ParameterValues(perInput: Array(repeating: [:], count: spec.sources.count))
         var problems: [TesseraError] = []
-        for parameter in method.parameters {
+        for parameter in method.recipeParameters {
             switch parameter.scope {
             case .shared where parameter.kind == .tensorNames:
                 let setting = spec.scopes.lazy.compactMap { $0.settings[parameter.name] }.first
@@ -69,6 +69,10 @@ struct ParameterResolution {
                     values.perInput[index][parameter.name] = check(found, parameter, spec, source, &problems)
                 }
             }
+        }
+        if problems.isEmpty, let found = LayerScaling.apply(to: &values, of: method, at: spec.position) {
+            let line = spec.value(LayerScale.alpha)?.line ?? spec.value(LayerScale.beta)?.line
+            problems.append(TesseraError(.badData, found.problem, file: recipe.file, line: line, advice: found.advice))
         }
         guard problems.isEmpty else { throw Problems(problems) }
         for name in method.modelSums {
@@ -105,7 +109,7 @@ struct ParameterResolution {
             TesseraError(.badData, text, file: recipe.file, line: line, advice: advice)
         }
         let needs = "the method '\(method.name)' needs a value for '\(name)'"
-        let known = method.parameters.map(\.name)
+        let known = method.recipeParameters.map(\.name)
         let slips = scopes.flatMap(\.settings).filter { word, _ in
             !known.contains(word) && Suggestion.closest(to: word, in: known) == name
         }

@@ -128,6 +128,8 @@ package struct Plan: Sendable {
     package let reused: [ReusedPart]
     /// The files that are made of statistics when the output is published.
     package let derived: [DerivedFile]
+    /// The checkpoints of a sweep, each with equally many of the layout's parts, in order; empty for one checkpoint.
+    package let swept: [SweptCheckpoint]
     /// Whether this is an analysis stage, which another plan follows.
     package let hasMoreStages: Bool
     /// `FileStatus.identity` of every file that the plan was made of, by its path on the host that planned. Not part of the
@@ -155,13 +157,14 @@ package struct Plan: Sendable {
     init(
         recipeText: String, recipeName: String, method: String, inputs: [PlannedInput], given: [PlannedInput] = [],
         layout: CheckpointLayout, stages: [[PlannedShard]], sidecars: [SidecarFile], leftOut: [LeftOutFile] = [],
-        remarks: [String],
-        reused: [ReusedPart] = [], derived: [DerivedFile] = [], hasMoreStages: Bool = false
+        remarks: [String], reused: [ReusedPart] = [], derived: [DerivedFile] = [], swept: [SweptCheckpoint] = [],
+        hasMoreStages: Bool = false
     ) throws(TesseraError) {
         self.recipeText = recipeText
         self.recipeName = recipeName
         self.reused = reused
         self.derived = derived
+        self.swept = swept
         self.hasMoreStages = hasMoreStages
         self.method = method
         let inputs = inputs + given
@@ -184,7 +187,8 @@ package struct Plan: Sendable {
         }
         self.bytesRead = bytesRead
         self.estimates = estimates
-        digest = try PlanEncoding.digest(of: inputs, layout: layout, stages: stages)
+        digest = try PlanEncoding.digest(
+            of: inputs, layout: layout, stages: stages, folders: swept.map(\.folder))
         allFiles = inputs.flatMap(\.files)
         var positions: [InputFile: Int] = [:]
         firstOccurrences = allFiles.enumerated().map { position, file in

@@ -15,7 +15,8 @@ import Work
 /// the names. A case of several begins with its tag, one byte.
 ///
 /// ```
-/// plan        = version: one byte, integer numericsVersion, input*, part*, tensor*
+/// plan        = version: one byte, integer numericsVersion, input*, part*, tensor*, folder*?       the last only for a sweep
+/// folder      = text name
 /// input       = text reference, (text file, integer size, digest header)*
 /// part        = digest header: the header says where each tensor lies, and what it is
 /// tensor      = text name, shape, operation, source*, output*         in the order of stages and shards
@@ -61,9 +62,10 @@ struct PlanEncoding: ~Copyable {
 
     /// The digest of a plan.
     ///
+    /// - Parameter folders: of the checkpoints of a sweep.
     /// - Throws: `internal` when libcrypto cannot compute it.
     static func digest(
-        of inputs: [PlannedInput], layout: CheckpointLayout, stages: [[PlannedShard]]
+        of inputs: [PlannedInput], layout: CheckpointLayout, stages: [[PlannedShard]], folders: [String] = []
     ) throws(TesseraError) -> Digest {
         var encoding = try PlanEncoding()
         encoding.tag(version)
@@ -73,6 +75,7 @@ struct PlanEncoding: ~Copyable {
         // Not put together in one list: a plan may have very many tensors.
         encoding.integer(stages.joined().reduce(0) { $0 + $1.tensors.count })
         for shard in stages.joined() { for tensor in shard.tensors { encoding.tensor(tensor) } }
+        if !folders.isEmpty { encoding.list(folders) { $0.text($1) } }
         return try encoding.finalize()
     }
 

@@ -30,56 +30,84 @@ package enum Planner {
         var request = request
         request.roots = request.roots.reading(files)
         return switch try JobRecipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict) {
-        case .merge(let recipe): try plan(recipe, request, after: statistics)
+        case .merge(let recipe): try plan([recipe], request, after: statistics)
+        case .sweep(let sweep): try plan(sweep.points.map(\.recipe), of: sweep, request, after: statistics)
         case .store(let recipe): try StorePlanner.plan(recipe, request: request, after: statistics)
         }
     }
 
+    /// - Parameter recipes: one, or those of a sweep, which differ in parameters alone.
     private static func plan(
-        _ recipe: Recipe, _ request: PlanRequest, after statistics: [[ExactText: TensorStatistics]]
+        _ recipes: [Recipe], of sweep: Sweep? = nil, _ request: PlanRequest, after statistics: [[ExactText: TensorStatistics]]
     ) throws -> Plan {
+        let recipe = recipes[0]
         let method = try mergeMethod(of: recipe)
-        let parameters = ParameterNames(recipe: recipe, method: method)
-        var warnings = recipe.warnings + parameters.warnings()
+        let parameters = recipes.map { ParameterNames(recipe: $0, method: method) }
+        var warnings = unique(zip(recipes, parameters).flatMap { $0.warnings + $1.warnings() })
         func throwIfStrict() throws(Problems) {
             if request.strict, !warnings.isEmpty { throw Problems(warnings) }
         }
         try throwIfStrict()
-        let inputs = try InputSet.open(recipe, request: request, problems: parameters.problems())
+        let inputs = try InputSet.open(recipe, request: request, problems: unique(parameters.flatMap { $0.problems() }))
         let quantized = Quantization.problems(recipe, method: method, inputs: inputs)
         guard quantized.isEmpty else { throw Problems(quantized) }
         let given = try GivenFiles.open(recipe, method: method, inputs: inputs, request: request)
-        var list = OutputTensorList(recipe: recipe, method: method, inputs: inputs)
-        let specs = try list.specs()
-        warnings += parameters.uselessFilters(specs) + ModelDifferences.warnings(recipe, inputs: inputs)
+        var lists = recipes.map { OutputTensorList(recipe: $0, method: method, inputs: inputs) }
+        let first = try lists[0].specs()
+        try sweep?.check(tensors: first.count)
+        let specs = try [first] + lists.indices.dropFirst().map { try lists[$0].specs() }
+        warnings += unique(zip(parameters, specs).flatMap { $0.uselessFilters($1) })
+        warnings += ModelDifferences.warnings(recipe, inputs: inputs)
         try throwIfStrict()
         let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs, files: request.files).plan()
-        var planner = TensorPlanner(
-            recipe: recipe, method: method, inputs: inputs, given: given, vocabulary: vocabulary, seed: request.seed)
-        var (tensors, remarks) = try planner.plan(specs)
+        var planners = recipes.map {
+            TensorPlanner(
+                recipe: $0, method: method, inputs: inputs, given: given, vocabulary: vocabulary, seed: request.seed)
+        }
+        var planned = try zip(planners, specs).map { try $0.plan($1) }
 
-        let merged = try MergedOutputs(tensors.map { ($0.name, $0.outputs) }, maxPartBytes: request.maxPartBytes)
-        let layout = merged.layout
-        let sidecars = try Sidecars(
-            recipe: recipe, inputs: inputs, roots: request.roots, layout: layout, vocabulary: vocabulary,
-            dtype: floatingType(of: tensors), layerOrigins: list.layerOrigins
-        ).make()
+        let one = planned[0].tensors
+        let merged = try MergedOutputs(one.map { ($0.name, $0.outputs) }, maxPartBytes: request.maxPartBytes)
+        let files = Sidecars(
+            recipe: recipe, inputs: inputs, roots: request.roots, layout: merged.layout, vocabulary: vocabulary,
+            dtype: floatingType(of: one), layerOrigins: lists[0].layerOrigins)
+        let sidecars = try files.make()
         // Every stage looks at every file, so that none can change in between.
         if !method.modelSums.isEmpty {
-            let measured = tensors.filter { $0.method == method.name }
+            let measured = one.filter { $0.method == method.name }
             guard let found = statistics.first else {
                 return try analysisStage(of: planner, measured, request: request)
             }
-            planner.sums = try ModelSums(planner, specs, measured: Set(measured.map { ExactText($0.name) }), statistics: found)
-            (tensors, remarks) = try planner.plan(specs)
+            let sums = try ModelSums(
+                planners[0], specs[0], measured: Set(measured.map { ExactText($0.name) }), statistics: found)
+            for index in planners.indices { planners[index].sums = sums }
+            planned = try zip(planners, specs).map { try $0.plan($1) }
         }
-        let work = zip(tensors, merged.outputs).map { $0.work(outputs: $1) }
+        let points = planned.map(\.tensors)
+        let work = merged.outputs.indices.flatMap { tensor in
+            SweptTensor(points: points.map { $0[tensor] }).work(
+                outputs: points.indices.map { copy in merged.outputs[tensor].map { $0.inCopy(copy, of: merged.layout) } })
+        }
+        let remarks =
+            warnings.map(\.description) + (vocabulary?.remarks ?? []) + lists[0].remarks + planned[0].remarks + sidecars.remarks
+            + MergekitDifferences.remarks(recipe: recipe, tensors: points[0])
+        let checkpoints = sweep?.points.map { point in
+            SweptCheckpoint(
+                folder: point.name, recipeText: point.recipe.text, sidecars: sidecars.files + files.about(point.recipe))
+        }
         return try Plan(
-            recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned,
-            given: given.planned, layout: layout, stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
-            sidecars: sidecars.files, leftOut: sidecars.leftOut,
-            remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + list.remarks + remarks + sidecars.remarks
-                + MergekitDifferences.remarks(recipe: recipe, tensors: tensors))
+            recipeText: sweep?.text ?? recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned,
+            given: given.planned,
+            layout: sweep.map { CheckpointLayout(copiesOf: merged.layout, in: $0.points.map(\.name)) } ?? merged.layout,
+            stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
+            sidecars: sweep?.files ?? sidecars.files + files.about(recipe), leftOut: sidecars.leftOut,
+            remarks: remarks + (sweep?.remarks(of: work, tensors: merged.outputs.count) ?? []), swept: checkpoints ?? [])
+    }
+
+    /// The points of a sweep have most problems in common.
+    private static func unique(_ problems: [TesseraError]) -> [TesseraError] {
+        var seen: Set<TesseraError> = []
+        return problems.filter { seen.insert($0).inserted }
     }
 
     /// A plan that only measures what the method needs to know about the whole model.

@@ -24,7 +24,8 @@ struct Sidecars {
         "generation_config.json", "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
     ]
 
-    /// - Returns: the files, those of the primary that are left out, and what the user should know of them.
+    /// - Returns: the files without those of `about`, those of the primary that are left out, and what the user should know of
+    ///   them.
     /// - Throws: `notAllowed` for a file that is a link to somewhere outside the roots, `badData` for one that cannot be changed
     ///   as it must.
     func make() throws(TesseraError) -> (files: [SidecarFile], leftOut: [LeftOutFile], remarks: [String]) {
@@ -41,10 +42,16 @@ struct Sidecars {
             if let source = file.copiedFrom { _ = try roots.relativePath(of: source, workingDirectory: nil) }
         }
         if let index = layout.index { files.append(SidecarFile(name: Checkpoint.indexName, bytes: index)) }
-        files.append(SidecarFile(name: "recipe.yml", bytes: Array(recipe.text.utf8)))
-        let card = ModelCard(recipe: recipe, repositories: inputs.inputs.compactMap(\.repository))
-        files.append(SidecarFile(name: "README.md", bytes: Array(card.text.utf8)))
         return (files, own.leftOut, configRemarks + own.remarks + tokenizer.remarks)
+    }
+
+    /// What says how a recipe made the output: this one, or another that differs in parameters alone.
+    func about(_ recipe: Recipe) -> [SidecarFile] {
+        let card = ModelCard(recipe: recipe, repositories: inputs.inputs.compactMap(\.repository))
+        return [
+            SidecarFile(name: "recipe.yml", bytes: Array(recipe.text.utf8)),
+            SidecarFile(name: "README.md", bytes: Array(card.text.utf8)),
+        ]
     }
 
     private func tokenizerFiles() throws(TesseraError) -> (files: [SidecarFile], remarks: [String]) {

@@ -12,7 +12,7 @@ struct PlannedTensor {
     let name: String
     let shape: [Int]
     let method: String
-    let values: ParameterValues
+    var values: ParameterValues
     let base: Int?
     let sources: [SourceReference]
     /// What the method is given beside the sources.

@@ -71,10 +71,11 @@ package struct Recipe: Sendable {
 
     /// Parses a recipe that must describe a merge.
     package static func parse(text: String, file: String, strict: Bool = false) throws(Problems) -> Recipe {
-        guard case .merge(let recipe) = try JobRecipe.parse(text: text, file: file, strict: strict) else {
-            throw Problems([TesseraError(.badData, "describes a task-vector store, not a merge", file: file)])
+        switch try JobRecipe.parse(text: text, file: file, strict: strict) {
+        case .merge(let recipe): return recipe
+        case .sweep: throw Problems([TesseraError(.badData, "describes a sweep, not one merge", file: file)])
+        case .store: throw Problems([TesseraError(.badData, "describes a task-vector store, not a merge", file: file)])
         }
-        return recipe
     }
 
     /// The types that a recipe may name, by their PyTorch names.

@@ -23,7 +23,13 @@ struct RecipeReader {
     mutating func readJob(strict: Bool) throws(Problems) -> JobRecipe {
         let root = try compose()
         let recipe: JobRecipe? =
-            Self.makesStore(root) ? readStore(root).map { .store($0) } : readRecipe(root).map { .merge($0) }
+            if Self.makesStore(root) {
+                readStore(root).map { .store($0) }
+            } else if let sweep = readSweep(root) {
+                .sweep(sweep)
+            } else {
+                hasProblems ? nil : readRecipe(root).map { .merge($0) }
+            }
         if strict { problems += warnings }
         guard let recipe, problems.isEmpty else { throw Problems(problems) }
         return recipe
@@ -32,6 +38,19 @@ struct RecipeReader {
     /// - Parameter advice: how to fix the problem.
     mutating func complain(_ problem: String, at line: Int, advice: String) {
         problems.append(TesseraError(.badData, problem, file: file, line: line, advice: advice))
+    }
+
+    var hasProblems: Bool { !problems.isEmpty }
+
+    /// Reads one merge of a sweep, by a reader of its own that goes on from this one's warnings.
+    ///
+    /// - Parameter text: of the recipe with the values of this merge.
+    mutating func readPoint(_ root: Node.Mapping, text: String) -> Recipe? {
+        var reader = RecipeReader(text: text, file: file)
+        reader.warnings = warnings
+        let recipe = reader.readRecipe(root)
+        problems += reader.problems
+        return reader.hasProblems ? nil : recipe
     }
 
     // MARK: YAML
@@ -173,6 +192,16 @@ struct RecipeReader {
         }
         var settings: [String: Located<ParameterSetting>] = [:]
         for (key, value) in mapping {
+            if key.plainText == LayerScale.name {
+                guard value.isMapping else {
+                    complain(
+                        "'lines' must have the keys 'alpha' and 'beta'", at: key.line,
+                        advice: "write, for example, 'lines: {alpha: 0.125, beta: 0.5}'")
+                    continue
+                }
+                settings.merge(readParameters(value).settings.map { ("\(LayerScale.name).\($0)", $1) }) { $1 }
+                continue
+            }
             guard let name = key.plainText, let setting = readSetting(value, name: name) else { continue }
             settings[name] = Located(setting, line: key.line)
         }

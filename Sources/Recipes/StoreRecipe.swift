@@ -107,9 +107,10 @@ package struct StoreRecipe: Sendable {
     package let warnings: [TesseraError]
 }
 
-/// A recipe of either kind.
+/// A recipe of any kind.
 package enum JobRecipe: Sendable {
     case merge(Recipe)
+    case sweep(Sweep)
     case store(StoreRecipe)
 
     /// - Parameter strict: whether to treat warnings as problems.

@@ -171,12 +171,14 @@ extension Kernels {
         ///   - isConsensus: by elected sign, else by sum.
         ///   - normalize: of a consensus: divide by the sum of the agreeing weights.
         ///   - divisor: of a sum.
+        ///   - lambda: `nil` for what is merged alone, without the base.
         package init(
-            weights: [Float], factors: [Float], isConsensus: Bool, normalize: Bool, divisor: Float, lambda: Float
+            weights: [Float], factors: [Float], isConsensus: Bool, normalize: Bool, divisor: Float, lambda: Float?
         ) {
             self.weights = weights
             self.factors = factors
-            combination = tk_combination(consensus: isConsensus, normalize: normalize, divisor: divisor, lambda: lambda)
+            combination = tk_combination(
+                consensus: isConsensus, normalize: normalize, divisor: divisor, lambda: lambda ?? 1, unscaled: lambda == nil)
         }
 
         /// Merges the elements of `range`, counted from the vectors' beginning, into `target`, counted likewise.

@@ -137,7 +137,8 @@ package struct TensorWork: Sendable, Hashable, Codable {
     package var sources: [SourceReference]
     /// What the method is given beside the sources.
     package var given: [GivenReference]
-    /// For a merge, those of its codec; for an encoding, those of its formats; none for what only measures.
+    /// For a merge, those of its codec for each value of its scale; for an encoding, those of its formats; none for what only
+    /// measures.
     package let outputs: [OutputTensor]
 
     package init(

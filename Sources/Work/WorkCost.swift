@@ -34,7 +34,8 @@ extension TensorWork {
         let written: [(dtype: DType, byteCount: Int, blockSize: Int)] =
             switch operation {
             case .merge(let merge):
-                try merge.codec.codec().outputs(shape: shape).map { ($0.dtype, $0.byteCount, $0.blockSize) }
+                try Array(repeating: merge.codec.codec().outputs(shape: shape), count: merge.values.outputCount).joined()
+                    .map { ($0.dtype, $0.byteCount, $0.blockSize) }
             case .encode(let encoding):
                 encoding.outputs(shape: shape).joined().map { ($0.dtype, $0.byteCount, $0.blockSize) }
             case .measure: []
@@ -51,7 +52,8 @@ extension TensorWork {
         case .merge(let merge):
             let method = try merge.method(sources: sources.count, given: given)
             try method.check(shape)
-            cost = try merge.codec.codec().adding(to: method.cost(of: shape), shape: shape)
+            cost = try merge.codec.codec().adding(
+                to: method.cost(of: shape), shape: shape, outputs: merge.values.outputCount)
         case .encode(let encoding): cost = encoding.cost(of: shape, sources: sources.count)
         case .measure: cost = OperatorCost(passes: 1)
         }

@@ -36,7 +36,7 @@ package struct LocalOutputs: Sendable {
             let directory = try directory(of: place, job: lease.attempt.job)
             var files: [Int: OutputFile] = [:]
             for part in place.parts {
-                guard FilePath.isName(part.name) else { throw Self.suspicious(part.name) }
+                guard FilePath.isPlain(part.name) else { throw Self.suspicious(part.name) }
                 let file = try OutputFile(existing: "\(directory)/\(part.name)", size: part.size)
                 // On other file systems, neighbouring bytes that another host writes could be lost.
                 guard mode == .direct || isSameKernel || file.isShareable else { return nil }

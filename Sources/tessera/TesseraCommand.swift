@@ -17,7 +17,8 @@ struct TesseraCommand: AsyncParsableCommand {
             """,
         version: tesseraVersion,
         subcommands: [
-            RunCommand.self, PlanCommand.self, CoordinatorCommand.self, WorkerCommand.self, SubmitCommand.self,
+            RunCommand.self, PlanCommand.self, MethodsCommand.self, CoordinatorCommand.self, WorkerCommand.self,
+            SubmitCommand.self,
             StatusCommand.self,
             CancelCommand.self, VerifyCommand.self, InspectCommand.self, CompareCommand.self, DemoCommand.self,
         ])

@@ -95,7 +95,8 @@ import Testing
 
     @Test func everyCommandHasHelp() async throws {
         for command in [
-            "run", "plan", "coordinator", "worker", "submit", "status", "cancel", "verify", "inspect", "compare", "demo",
+            "run", "plan", "methods", "coordinator", "worker", "submit", "status", "cancel", "verify", "inspect", "compare",
+            "demo",
         ] {
             let outcome = try await Tessera.run([command, "--help"])
             #expect(outcome.exitCode == 0 && outcome.output.contains("USAGE: tessera \(command)"), "\(command)")
@@ -108,5 +109,25 @@ import Testing
         for words in ["was killed during a shard", "✓ verified", "made the same bytes", "Try next"] {
             #expect(outcome.output.contains(words), "\(outcome.output)")
         }
+        // Where Python can run the models, the merge is worth more than the base on the mean of the domains.
+        guard let mean = outcome.output.split(separator: "\n").first(where: { $0.hasPrefix("mean") }) else { return }
+        let shares = mean.split(separator: " ").compactMap { Double($0) }
+        #expect(shares.count == 3 && shares[1] > shares[0] + 3, "\(mean)")
+    }
+
+    @Test func methodsAreListed() async throws {
+        let all = try await Tessera.run(["methods"])
+        #expect(all.exitCode == 0, "\(all.errors)")
+        for name in ["linear", "tsv", "self_positioning"] { #expect(all.output.contains("\n\(name) ")) }
+        let one = try await Tessera.run(["methods", "ties"])
+        for words in ["base: required; models: 0 or more", "a sweep over 'lambda' merges once", "density    model   1"] {
+            #expect(one.output.contains(words), "\(one.output)")
+        }
+        #expect(try await Tessera.run(["methods", "tie"]).exitCode == 64)
+        let json = try await Tessera.run(["methods", "--json"])
+        let list = try #require(try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [[String: Any]])
+        // One line for each method, and one for the head of the table.
+        #expect(list.count == all.output.split(separator: "\n").count - 1)
+        #expect(list.contains { $0["name"] as? String == "tsv" && $0["scale"] as? String == "lambda" })
     }
 }

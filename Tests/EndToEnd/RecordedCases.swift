@@ -336,7 +336,7 @@ extension RecordedCase {
             }
     }()
 
-    /// As `tessera demo` merges them.
+    /// Trained weights.
     private static let demo = [
         RecordedCase(
             "digits/ties",

@@ -119,6 +119,11 @@ import Testing
                 return base[index] + (users >= 2 ? 0.3 * sum : 0)
             }
         },
+        Case(
+            method: SelfPositioning.self, models: 3, model: ["weight": .number(0.5)], shared: ["size": .number(2)]
+        ) { base, models, _ in
+            Reference.taskArithmetic(base: base, models, weights: [1, 1, 1], lambda: 2, normalize: true)
+        },
         Case(method: Passthrough.self, models: 1, hasBase: false, model: ["scale": .number(0.7)]) { _, models, _ in
             models[0].map { 0.7 * $0 }
         },

@@ -37,7 +37,7 @@ struct Bench {
         return TestTensor(output, sources[0].shape, bytes: bytes[0])
     }
 
-    /// The bytes of all of a codec's outputs.
+    /// The bytes of all of a codec's outputs, for each value of the method's scale.
     func outputs(
         _ method: any MergeMethod.Type, codec: any ElementCodec, shared: [String: ParameterValue] = [:],
         perInput: [[String: ParameterValue]] = []
@@ -67,7 +67,8 @@ struct Bench {
         let stored = try sources.map {
             try StoredTensor(Memory(bytes: $0.bytes), offset: 0, dtype: $0.dtype, count: shape.reduce(1, *))
         }
-        let outputs = codec.outputs(shape: shape), sinks = outputs.map { _ in Collector() }
+        let outputs = Array(Array(repeating: codec.outputs(shape: shape), count: values.outputCount).joined())
+        let sinks = outputs.map { _ in Collector() }
         let bound = try method.init(values, inputs: inputs)
         try bound.merge(
             TensorPasses(

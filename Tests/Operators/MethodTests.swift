@@ -56,6 +56,39 @@ import Testing
             "task arithmetic")
     }
 
+    /// Shares of the weights, or of the exponentials of learned numbers, whatever is added to all of those.
+    @Test(arguments: sizes, [false, true])
+    func selfPositioning(size: Int, softmax: Bool) throws {
+        let (base, tunes) = Self.family(size, models: 3)
+        let weights = softmax ? [0.5, -1, 300] : [0.5, 0, 1.5]
+        let shares = softmax ? [0, 0, 1] : [0.25, 0, 0.75]
+        func run(_ weights: [Double], softmax: Bool) throws -> TestTensor {
+            try Bench(sources: ([base] + tunes).map { TestTensor($0) }, base: 0).run(
+                SelfPositioning.self, shared: ["size": .number(1.5), "softmax": .flag(softmax)],
+                perInput: [[:]] + weights.map { ["weight": .number($0)] })
+        }
+        expect(
+            try run(weights, softmax: softmax),
+            Reference.taskArithmetic(base: doubles(base), tunes.map(doubles), weights: shares, lambda: 1.5, normalize: false),
+            "self positioning")
+        let learned = [0.3, 0.1, -0.2]
+        #expect(try run(learned, softmax: true) == run(learned.map { $0 + 0.25 }, softmax: true))
+        #expect(try run([1, 2, 1], softmax: false) == run([2, 4, 2], softmax: false))
+        // One model alone has all.
+        #expect(try run([0, 7, 0], softmax: false) == run([-1e5, 1e5, -1e5], softmax: true))
+    }
+
+    @Test(arguments: [[0, 0, 0], [1, -0.5, 1], [-1, -1, -1]])
+    func weightsThatGiveNoSharesAreRefused(weights: [Double]) {
+        #expect {
+            try SelfPositioning(
+                ParameterValues(
+                    shared: ["size": .number(1), "softmax": .flag(false)],
+                    perInput: [[:]] + weights.map { ["weight": .number($0)] }),
+                inputs: TensorInputs(count: 4, base: 0))
+        } throws: { ($0 as? TesseraError)?.problem.contains("gives no shares") ?? false }
+    }
+
     struct TiesCase: Sendable {
         var densities = [0.2, 0.5, 1.0]
         var weights = [1.0, 0.5, 0.8]

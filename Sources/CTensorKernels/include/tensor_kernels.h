@@ -68,6 +68,8 @@ typedef struct tk_combination {
     /* Without consensus: divide the sum by this; 1 to leave the sum as it is. */
     float divisor;
     float lambda;
+    /* Leave lambda and the base out: target = the combination alone. */
+    bool unscaled;
 } tk_combination;
 
 /* All loops, compiled for one instruction set. `n` counts elements. */

@@ -97,10 +97,15 @@ package enum ElementCodecs {
 
 extension ElementCodec {
     /// The cost of a merge including the codec.
-    package func adding(to merge: OperatorCost, shape: [Int]) -> OperatorCost {
+    ///
+    /// - Parameter count: how many outputs the merge makes, each of which the codec encodes.
+    package func adding(to merge: OperatorCost, shape: [Int], outputs count: Int = 1) -> OperatorCost {
         let outputs = outputs(shape: shape)
         // A plain output needs no chunk buffer.
         let chunks = plainType == nil ? ChunkBuffer.byteCount(outputs.compactMap(\.rate)) : 0
-        return merge.adding(passes: passes, memory: memory(shape: shape) + MemoryNeed(perThread: chunks))
+        let elements = Shape.count(shape)
+        let kept = count > 1 ? outputs.first?.blockValuesByteCount(elements: elements) ?? 0 : 0
+        return merge.adding(
+            passes: count * passes, memory: memory(shape: shape) + MemoryNeed(perThread: chunks + kept))
     }
 }

@@ -17,20 +17,23 @@ package struct AnchoredRegression: MatrixMethod {
                 "How strongly the anchor pulls, relative to the mean of the eigenvalues."),
         ], others: nil, lambda: nil)
 
+    /// The scale is the anchor's.
+    package static let scale: String? = nil
+    static let isEquivariant = true
+
     let role: MatrixRole
     private let inner: InnerMethod
+    private let lambda: Double
     private let ridge: Double
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         inner = try InnerMethod(values, inputs: inputs)
         role = try inner.role(values, inputs: inputs)
+        lambda = role.lambdas[0]
         ridge = try values.number("ridge")
     }
 
-    static var isEquivariant: Bool { true }
-
-    /// The scale is the anchor's.
-    var scale: Double { 1 }
+    var scales: [Double] { [1] }
 
     func applies(to size: MatrixSize) -> Bool { inner.applies(to: size) }
 
@@ -47,7 +50,7 @@ package struct AnchoredRegression: MatrixMethod {
 
     func update(_ tasks: TaskMatrices) throws -> Matrix {
         let anchor = try inner.update(tasks)
-        for element in anchor.elements.indices { anchor.elements[element] *= role.lambda }
+        for element in anchor.elements.indices { anchor.elements[element] *= lambda }
         var moved = 0.0
         let sums = try GramSums(tasks) { _, vector in
             let norm = vector.squaredNorm

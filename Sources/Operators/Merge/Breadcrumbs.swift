@@ -8,6 +8,7 @@ package struct Breadcrumbs: MergeMethod {
     package static let summary = "Drops each task vector's outliers and small entries, and adds up the rest."
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
     package static let parameters = TaskVectorSum.parameters(normalize: false, rescale: false) + [BreadcrumbShares.gamma]
+    package static let scale: String? = TaskVectorSum.scale
 
     private let vectors: TaskVectorSum
     private let shares: BreadcrumbShares

@@ -10,6 +10,7 @@ package struct BreadcrumbsTies: MergeMethod {
         "Drops each task vector's outliers and small entries, elects a sign per entry and merges what agrees."
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
     package static let parameters = TaskVectorSum.parameters(normalize: false, rescale: false) + [BreadcrumbShares.gamma]
+    package static let scale: String? = TaskVectorSum.scale
 
     private let vectors: TaskVectorSum
     private let shares: BreadcrumbShares

@@ -14,19 +14,20 @@ package struct Consensus: MergeMethod {
         .integer("agreement", .shared, default: 2, in: 0...1_000_000, "The least number of tasks that use an entry that stays."),
         .number("lambda", .shared, default: 0.3, "Scales the merged task vector."),
     ]
+    package static let scale: String? = "lambda"
 
     private let base: Int
     private let models: [Int]
     private let maskLambda: Double
     private let agreement: Int
-    private let lambda: Double
+    private let lambdas: [Double]
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         base = try inputs.requiredBase()
         models = inputs.models
         maskLambda = try values.number("mask_lambda")
         agreement = try values.integer("agreement")
-        lambda = try values.number("lambda")
+        lambdas = try values.numbers("lambda")
     }
 
     package func cost(of shape: [Int]) -> OperatorCost {
@@ -34,7 +35,7 @@ package struct Consensus: MergeMethod {
     }
 
     package func merge(_ tensor: TensorPasses) throws {
-        try tensor.emit { tile, out in
+        try tensor.emit(lambdas.count) { tile, output, out in
             var sums = [Double](repeating: 0, count: tile.count), users = [Int32](repeating: 0, count: tile.count)
             let vectors = try models.map { try tile.taskVector($0) }, base = try tile.source(base)
             for vector in vectors {
@@ -47,7 +48,7 @@ package struct Consensus: MergeMethod {
                 }
             }
             for index in 0..<tile.count {
-                out[index] = Float(Double(base[index]) + (users[index] >= agreement ? lambda * sums[index] : 0))
+                out[index] = Float(Double(base[index]) + (users[index] >= agreement ? lambdas[output] * sums[index] : 0))
             }
         }
     }

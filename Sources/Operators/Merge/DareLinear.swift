@@ -9,6 +9,7 @@ package struct DareLinear: MergeMethod {
     package static let summary = "Drops entries of each task vector at random, rescales the rest and adds them up."
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
     package static let parameters = TaskVectorSum.parameters(normalize: false, rescale: true)
+    package static let scale: String? = TaskVectorSum.scale
     package static let isRandom = true
 
     private let vectors: TaskVectorSum

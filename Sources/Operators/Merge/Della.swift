@@ -9,6 +9,7 @@ package struct Della: MergeMethod {
         "Drops small entries of each row more likely than large ones, rescales the rest and merges what agrees in sign."
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
     package static let parameters = TaskVectorSum.parameters(normalize: true, rescale: true) + [RankedDrop.epsilon]
+    package static let scale: String? = TaskVectorSum.scale
     package static let isRandom = true
 
     private let vectors: TaskVectorSum

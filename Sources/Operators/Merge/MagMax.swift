@@ -7,21 +7,22 @@ package struct MagMax: MergeMethod {
     package static let summary = "Takes each entry from the task vector in which it is largest."
     package static let inputs = InputContract(base: .required, models: 1...Int.max)
     package static let parameters: [Parameter] = [.number("lambda", .shared, default: 0.5, "Scales the merged task vector.")]
+    package static let scale: String? = "lambda"
 
     private let base: Int
     private let models: [Int]
-    private let lambda: Float
+    private let lambdas: [Float]
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         base = try inputs.requiredBase()
         models = inputs.models
-        lambda = Float(try values.number("lambda"))
+        lambdas = try values.numbers("lambda").map { Float($0) }
     }
 
     package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: 1) }
 
     package func merge(_ tensor: TensorPasses) throws {
-        try tensor.emit { tile, out in
+        let merged: TileValues = { tile, out in
             out.update(repeating: 0, count: tile.count)
             for model in models {
                 let vector = try tile.taskVector(model)
@@ -30,8 +31,9 @@ package struct MagMax: MergeMethod {
                     out[index] = vector[index]
                 }
             }
-            let base = try tile.source(base)
-            for index in 0..<tile.count { out[index] = base[index] + lambda * out[index] }
+        }
+        try tensor.emit(lambdas.count, merged: merged) { tile, output, out in
+            try tile.addBase(base, to: out, scaledBy: lambdas[output])
         }
     }
 }

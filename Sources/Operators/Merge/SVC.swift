@@ -16,13 +16,18 @@ package struct SVC: MatrixMethod {
                 "The least answer of a task: 0.1 for task_arithmetic, 1 for others."),
         ], others: nil, lambda: nil)
 
+    /// The scale is part of what is calibrated.
+    package static let scale: String? = nil
+
     let role: MatrixRole
+    private let lambda: Double
     private let alpha: Double
     private let inner: InnerMethod
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         inner = try InnerMethod(values, inputs: inputs)
         role = try inner.role(values, inputs: inputs)
+        lambda = role.lambdas[0]
         alpha = values.optionalNumber("alpha") ?? (inner.isTaskArithmetic ? 0.1 : 1)
     }
 
@@ -51,8 +56,8 @@ package struct SVC: MatrixMethod {
                     product += found.right[row, column] * answers[row, column]
                     norm += answers[row, column] * answers[row, column]
                 }
-                // The scale of the update is part of what is calibrated, and drops out where no answer is below alpha.
-                sums[row] += norm == 0 ? alpha : max(alpha, role.lambda * found.values[row] * product / norm)
+                // The scale drops out where no answer is below alpha.
+                sums[row] += norm == 0 ? alpha : max(alpha, lambda * found.values[row] * product / norm)
             }
         }
         return try found.rebuilt(with: zip(found.values, sums).map { $0 * Double(tasks.count) / $1 })

@@ -6,6 +6,7 @@ package struct TaskArithmetic: MergeMethod {
     package static let summary = "Adds the weighted task vectors to the base."
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
     package static let parameters = TaskVectorSum.parameters(normalize: false, rescale: false)
+    package static let scale: String? = TaskVectorSum.scale
 
     private let vectors: TaskVectorSum
 

@@ -43,7 +43,10 @@ struct TaskVectorSum: Sendable {
     let densities: [Double]
     private let normalize: Bool
     let rescale: Bool
-    private let lambda: Float
+    /// One for each output.
+    private let lambdas: [Float]
+
+    static let scale = "lambda"
 
     static func parameters(normalize: Bool, rescale: Bool) -> [Parameter] {
         [
@@ -51,7 +54,7 @@ struct TaskVectorSum: Sendable {
             .number("density", .perModel, default: 1, in: 0...1, "Share of the task vector's entries that are kept."),
             .flag("normalize", default: normalize, "Divide by the sum of the weights that take part."),
             .flag("rescale", default: rescale, "Scale what is kept so that the sum of magnitudes stays as it was."),
-            .number("lambda", .shared, default: 1, "Scales the merged task vector."),
+            .number(scale, .shared, default: 1, "Scales the merged task vector."),
             .flag("int8_mask", default: false, "Accepted for mergekit's sake; it never had an effect on the result."),
         ]
     }
@@ -63,7 +66,18 @@ struct TaskVectorSum: Sendable {
         densities = try models.map { (model) throws(TesseraError) in try values.number("density", ofInput: model) }
         normalize = try values.flag("normalize")
         rescale = try values.flag("rescale")
-        lambda = Float(try values.number("lambda"))
+        lambdas = try values.numbers(Self.scale).map { Float($0) }
+    }
+
+    /// A plain sum of whole task vectors.
+    init(base: Int, models: [Int], weights: [Float], lambdas: [Float]) {
+        self.base = base
+        self.models = models
+        self.weights = weights
+        densities = models.map { _ in 1 }
+        normalize = false
+        rescale = false
+        self.lambdas = lambdas
     }
 
     /// Whether anything is dropped at all.
@@ -85,8 +99,9 @@ struct TaskVectorSum: Sendable {
         let divisor: Float? = normalize && abs(total) >= 1e-8 ? total : nil
         let merge = Kernels.TaskVectorMerge(
             weights: weights, factors: factors ?? Array(repeating: 1, count: models.count),
-            isConsensus: combination == .consensus, normalize: normalize, divisor: divisor ?? 1, lambda: lambda)
-        try tensor.emit { tile, out in
+            isConsensus: combination == .consensus, normalize: normalize, divisor: divisor ?? 1,
+            lambda: lambdas.count == 1 ? lambdas[0] : nil)
+        let merged: TileValues = { tile, out in
             let vectors = try models.indices.map { index in
                 try taskVector(index, of: tile, sparsifier.isFlagging(index)) { flags in
                     if notes?.recall(index, flags, of: tile) != true { try sparsifier.flag(index, flags, of: tile) }
@@ -96,6 +111,10 @@ struct TaskVectorSum: Sendable {
             segments(of: tile, models.indices, sparsifier) { range, bands in
                 merge.apply(range, of: vectors, base: base, bands: bands, into: out, kernels: tile.kernels)
             }
+        }
+        guard lambdas.count > 1 else { return try tensor.emit(merged) }
+        try tensor.emit(lambdas.count, merged: merged) { tile, output, out in
+            try tile.addBase(base, to: out, scaledBy: lambdas[output])
         }
     }
 

@@ -9,6 +9,7 @@ package struct Ties: MergeMethod {
     package static let summary = "Trims each task vector by magnitude, elects a sign per entry and merges what agrees."
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
     package static let parameters = TaskVectorSum.parameters(normalize: true, rescale: false)
+    package static let scale: String? = TaskVectorSum.scale
 
     private let vectors: TaskVectorSum
 

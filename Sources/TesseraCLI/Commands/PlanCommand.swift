@@ -97,7 +97,8 @@ struct PlanSummary: Encodable {
         }
         parts = plan.layout.parts.map { Part(file: $0.fileName, tensors: $0.tensors.count, bytes: $0.fileSize) }
         files =
-            plan.sidecars.map { File(file: $0.name, fate: $0.copiedFrom == nil ? "made" : "copied", reason: nil) }
+            (plan.swept.first?.sidecars ?? plan.sidecars)
+            .map { File(file: $0.name, fate: $0.copiedFrom == nil ? "made" : "copied", reason: nil) }
             + plan.leftOut.map { File(file: $0.name, fate: "left out", reason: $0.reason) }
         stages = plan.stages.map { stage in
             stage.map {

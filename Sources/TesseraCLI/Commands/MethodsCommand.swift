@@ -1,0 +1,128 @@
+package import ArgumentParser
+import Core
+import Operators
+
+package struct MethodsCommand: ParsableCommand {
+    package static let configuration = CommandConfiguration(
+        commandName: "methods", abstract: "List the merge methods and their parameters.",
+        discussion: "docs/methods.md says what each computes, and when to choose it.")
+
+    @Argument(help: "Show the parameters of this method.")
+    var name: String?
+
+    @Flag(help: "Print methods and parameters as JSON.")
+    var json = false
+
+    package init() {}
+
+    package func run() throws {
+        let methods = MergeMethods.all.filter { name == nil || $0.name == name }.map(MethodSummary.init)
+        guard let first = methods.first else {
+            throw TesseraError(
+                .usage, "there is no merge method '\(name ?? "")'", advice: "'tessera methods' lists the methods")
+        }
+        if json {
+            try printJSON(methods)
+        } else if name != nil {
+            print(first.text)
+        } else {
+            var table = TextTable([("METHOD", .left), ("WHAT IT DOES", .left)])
+            for method in methods { table.add([method.name, method.summary]) }
+            print(table.lines.joined(separator: "\n"))
+        }
+    }
+}
+
+/// A method as shown to the user.
+struct MethodSummary: Encodable {
+    struct Setting: Encodable {
+        let name: String
+        /// "tensor", "model" or "input", as in docs/methods.md.
+        let scope: String
+        /// What a value is, such as "number" or the words that are possible.
+        let kind: String
+        /// As recipes write it; `nil` for none.
+        let standard: String?
+        let isRequired: Bool
+        let summary: String
+
+        enum CodingKeys: String, CodingKey {
+            case name, scope, kind, summary
+            case standard = "default"
+            case isRequired = "required"
+        }
+
+        init(_ parameter: Parameter) {
+            name = parameter.name
+            scope =
+                switch parameter.scope {
+                case .shared: "tensor"
+                case .perModel: "model"
+                case .perInput: "input"
+                }
+            kind =
+                switch parameter.kind {
+                case .number: "number"
+                case .integer: "integer"
+                case .flag: "true or false"
+                case .choice(let words): words.joined(separator: ", ")
+                case .tensorNames: "parts of tensor names"
+                }
+            standard = parameter.kind == .tensorNames ? nil : parameter.defaultValue.map(Self.text)
+            isRequired = parameter.isRequired
+            summary = parameter.summary
+        }
+
+        private static func text(_ value: ParameterValue) -> String {
+            switch value {
+            case .number(let number): Int(exactly: number).map { "\($0)" } ?? "\(number)"
+            case .numbers(let numbers): "\(numbers)"
+            case .flag(let flag): "\(flag)"
+            case .text(let text): text
+            }
+        }
+    }
+
+    let name: String
+    let summary: String
+    /// "required", "optional", or "input" where a base counts as any other model.
+    let base: String
+    let leastModels: Int
+    /// `nil` for any number.
+    let mostModels: Int?
+    let parameters: [Setting]
+    /// Whether results depend on `--seed`.
+    let random: Bool
+    /// The parameter whose values a sweep computes in one merge, if any.
+    let scale: String?
+
+    init(_ method: any MergeMethod.Type) {
+        name = method.name
+        summary = method.summary
+        base =
+            switch method.inputs.base {
+            case .required: "required"
+            case .optional: "optional"
+            case .plainInput: "input"
+            }
+        leastModels = method.inputs.models.lowerBound
+        mostModels = method.inputs.models.upperBound == .max ? nil : method.inputs.models.upperBound
+        parameters = method.parameters.map(Setting.init)
+        random = method.isRandom
+        scale = method.scale
+    }
+
+    var text: String {
+        let most = mostModels.map { $0 == leastModels ? "" : " to \($0)" } ?? " or more"
+        var table = TextTable([("PARAMETER", .left), ("SCOPE", .left), ("DEFAULT", .left), ("VALUES", .left), ("MEANING", .left)])
+        for parameter in parameters {
+            let standard = parameter.standard ?? (parameter.isRequired ? "required" : "none")
+            table.add([parameter.name, parameter.scope, standard, parameter.kind, parameter.summary])
+        }
+        return [
+            "\(name): \(summary)", "base: \(base); models: \(leastModels)\(most)",
+            scale.map { "a sweep over '\($0)' merges once" }, parameters.isEmpty ? nil : "",
+            parameters.isEmpty ? nil : table.lines.joined(separator: "\n"),
+        ].compactMap(\.self).joined(separator: "\n")
+    }
+}
