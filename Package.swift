@@ -1,15 +1,19 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
+/// libFuzzer's library, for which Tests/Fuzzing/run builds; `nil` in every other build.
+let fuzzer = Context.environment["TESSERA_FUZZER"]
+
 /// Every Swift target of ours is built this way: Swift 6 language mode, explicit imports, warnings are errors.
-let strict: [SwiftSetting] = [
-    .enableUpcomingFeature("ExistentialAny"),
-    .enableUpcomingFeature("InternalImportsByDefault"),
-    .enableUpcomingFeature("MemberImportVisibility"),
-    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
-    .treatAllWarnings(as: .error),
-    .treatWarning("DeprecatedDeclaration", as: .warning),
-]
+let strict: [SwiftSetting] =
+    [
+        .enableUpcomingFeature("ExistentialAny"),
+        .enableUpcomingFeature("InternalImportsByDefault"),
+        .enableUpcomingFeature("MemberImportVisibility"),
+        .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+        .treatAllWarnings(as: .error),
+        .treatWarning("DeprecatedDeclaration", as: .warning),
+    ] + (fuzzer == nil ? [] : [.unsafeFlags(["-sanitize=fuzzer"])])
 
 /// A module of the house. `uses` may only name modules that stand above it (Tests/House checks the imports themselves).
 func module(_ name: String, uses: [Target.Dependency], resources: [Resource] = []) -> Target {
@@ -111,11 +115,18 @@ let package = Package(
         .target(
             name: "TestSupport",
             dependencies: [
-                "Core", "TensorKernels", "Operators", "Recipes", "Protocol", "Transport", "Journal", logging, nioCore,
-                nioEmbedded,
+                "Core", "TensorKernels", "Checkpoints", "Operators", "Recipes", "Protocol", "Transport", "Journal", logging,
+                nioCore, nioEmbedded,
             ],
             path: "Tests/Support",
             swiftSettings: strict),
+        .target(
+            name: "FuzzTargets",
+            dependencies: [
+                "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Recipes", "Tokenizers",
+                "Planning", nioCore,
+            ],
+            path: "Tests/Fuzzing/Targets", swiftSettings: strict),
         tests(of: "House", uses: ["TestSupport"]),
         tests(of: "Core", uses: ["Core", "TestSupport"]),
         tests(of: "Checkpoints", uses: ["Core", "Checkpoints", "TestSupport"], exclude: ["Fixtures"]),
@@ -157,5 +168,16 @@ let package = Package(
         tests(
             of: "EndToEnd", uses: ["Core", "Operators", "Protocol", "Journal", "TestSupport", "tessera", nioCore],
             exclude: ["RecordedOutputs.json"]),
+        tests(
+            of: "Fuzzing", uses: ["FuzzTargets", "TestSupport"],
+            exclude: ["CFuzzer", "Driver", "Models", "Seeds", "Targets", "make_seeds.py", "run"]),
     ]
+        + (fuzzer.map { library in
+            [
+                .systemLibrary(name: "CFuzzer", path: "Tests/Fuzzing/CFuzzer"),
+                .executableTarget(
+                    name: "Fuzz", dependencies: ["CFuzzer", "FuzzTargets"], path: "Tests/Fuzzing/Driver", swiftSettings: strict,
+                    linkerSettings: [.unsafeFlags([library, "-lstdc++", "-lm"])]),
+            ]
+        } ?? [])
 )

@@ -1,5 +1,4 @@
 package import Core
-import FoundationEssentials
 
 /// An input checkpoint as pinned by the plan and the manifest.
 package struct ManifestInput: Sendable, Hashable, Codable {
@@ -108,8 +107,10 @@ package struct ManifestFile: Sendable, Hashable, Codable {
 /// recipe itself names.
 package struct Manifest: Sendable, Hashable, Codable, VersionedFile {
     package static let fileName = "tessera.manifest.json"
-    /// Output files that the manifest does not list: itself, the run report, and the plain checksums.
-    package static let unlistedFiles: Set<String> = [fileName, "tessera.report.json", SHA256Sums.fileName]
+    /// Output files that the manifest does not list: itself, the run report, and what is made of the whole output.
+    package static let unlistedFiles: Set<String> = [
+        fileName, "tessera.report.json", Provenance.fileName, SHA256Sums.fileName, ModelSignature.fileName,
+    ]
 
     /// The files of an output, by their paths in it; `nil` for a directory without a readable manifest.
     package static func files(ofOutput directory: String) -> Set<String>? {
@@ -147,15 +148,7 @@ package struct Manifest: Sendable, Hashable, Codable, VersionedFile {
         self.files = files.sorted { $0.file.precedesInBytes($1.file) }
     }
 
-    package func encoded() throws(TesseraError) -> [UInt8] {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-        do {
-            return Array(try encoder.encode(self)) + [UInt8(ascii: "\n")]
-        } catch {
-            throw TesseraError(.internal, "the manifest cannot be encoded: \(error)")
-        }
-    }
+    package func encoded() throws(TesseraError) -> [UInt8] { try stableJSON(self) }
 
     /// - Throws: `inputMissing` if the directory has no manifest, `badData` if it is damaged or has a newer format.
     package static func read(directory: String, in store: any InputFiles) throws(TesseraError) -> Manifest {

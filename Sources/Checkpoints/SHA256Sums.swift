@@ -1,4 +1,4 @@
-package import Core
+import Core
 
 /// `SHA256SUMS`: digests of whole files, as read by `sha256sum -c` and used by the Hugging Face Hub.
 package enum SHA256Sums {
@@ -7,16 +7,8 @@ package enum SHA256Sums {
     private static let byteLimit = 64 << 20
 
     /// The sums of every file but `SHA256SUMS` itself and the report of the run, which differs from run to run.
-    ///
-    /// - Parameter open: opens one of the files by its name.
-    package static func text(
-        of names: [String], open: (String) throws(TesseraError) -> any ByteSource
-    ) throws(TesseraError) -> String {
-        var text = ""
-        for name in names where name != fileName && name != "tessera.report.json" {
-            text += "\(try digest(of: try open(name)))  \(name)\n"
-        }
-        return text
+    package static func text(of files: [FileDigest]) -> String {
+        files.filter { $0.name != fileName && $0.name != "tessera.report.json" }.map { "\($0.digest)  \($0.name)\n" }.joined()
     }
 
     /// The file name and digest of every line.

@@ -23,7 +23,19 @@ package struct VerifyReport: Sendable, Hashable, Codable {
     package let totalBytes: Int
     /// Less than `totalBytes` if only a sample of the blocks was read.
     package let checkedBytes: Int
-    package let findings: [Finding]
+    package private(set) var findings: [Finding]
+    /// Files that a signature covers; `nil` where none was checked.
+    package private(set) var signedFiles: Int?
+}
+
+extension VerifyReport {
+    /// Of a directory without a manifest.
+    package init() { self.init(tensors: 0, files: 0, totalBytes: 0, checkedBytes: 0, findings: []) }
+
+    package mutating func add(_ findings: [Finding], signedFiles: Int) {
+        self.findings += findings
+        self.signedFiles = signedFiles
+    }
 }
 
 /// Checks an output directory against its manifest.

@@ -16,7 +16,8 @@ package final class FetchSource: Sendable {
     ///   planned, which no worker can mend.
     func read(_ file: InputFile, _ range: Range<Int>) throws(TesseraError) -> [UInt8] { try open(file).bytes(range) }
 
-    private func open(_ file: InputFile) throws(TesseraError) -> any ByteSource {
+    /// - Throws: as `read`.
+    func open(_ file: InputFile) throws(TesseraError) -> any ByteSource {
         if let source = opened.withLock({ $0[file] }) { return source }
         let path: String?
         do throws(TesseraError) {

@@ -13,6 +13,8 @@ extension JobManager {
         /// Whether the journal keeps a failed job with all that is done, for another process that goes on with it. Only where the
         /// same submission comes to that process, as with `tessera run`.
         package var keepsJob: @Sendable (_ after: TesseraError) -> Bool = { _ in false }
+        /// Signs every output; `nil` for outputs without a signature.
+        package var signingKey: SigningKey?
         /// Version named in the manifest and to peers.
         package var build: String
         /// Part of every attempt; another number each time the coordinator starts.

@@ -123,9 +123,10 @@ package actor JobManager {
 
     private func publish(_ id: JobID) async {
         guard let record = state.jobs[id], let job = record.job else { return }
-        let publisher = Publisher(output: job.output, inputs: settings.inputRoots.files, build: settings.build)
+        let publisher = Publisher(output: job.output, settings: settings)
+        let name = FilePath.components(of: record.output).last ?? record.output
         let report = job.report(of: record, seconds: (time.now() - record.startedAt).seconds)
-        let error = await failure { try await pools.publishing.run { try publisher.publish(job, report: report) } }
+        let error = await failure { try await pools.publishing.run { try publisher.publish(job, named: name, report: report) } }
         if error == nil, var status = record.status(at: time.now()) {
             status.state = .done
             await keep(status)

@@ -1,5 +1,5 @@
 package import Coordinator
-import Core
+package import Core
 import Journal
 package import Logging
 import Planning
@@ -14,8 +14,10 @@ package struct LocalRun: Sendable {
     private let pool: ComputePool
     private let memory: WorkerMemory
 
-    /// - Parameter state: keeps the job until it has ended; `nil` for one that is not worth that.
-    package init(threads: Int, memory: Int, state: RunState? = nil, log: Logger) {
+    /// - Parameters:
+    ///   - signingKey: signs the output; `nil` for one that is not signed.
+    ///   - state: keeps the job until it has ended; `nil` for one that is not worth that.
+    package init(threads: Int, memory: Int, signingKey: SigningKey? = nil, state: RunState? = nil, log: Logger) {
         var policy = SchedulerPolicy()
         // With one worker there is no other host to try, and nobody to renew leases for.
         policy.hostLimit = 1
@@ -23,6 +25,7 @@ package struct LocalRun: Sendable {
         var settings = JobManager.Settings(
             inputRoots: .wholeMachine, policy: policy, build: tesseraVersion,
             incarnation: state?.journal.incarnation ?? 1)
+        settings.signingKey = signingKey
         let memory = WorkerMemory(total: memory, threads: threads, isConnected: false)
         settings.checkMemory = { (plan) throws(TesseraError) in
             let least = WorkerMemory.least(for: plan.largestNeed, threads: threads)

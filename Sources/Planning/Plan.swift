@@ -16,7 +16,7 @@ package struct PlannedInput: Sendable, Hashable, Codable {
     /// Bytes of all parts.
     package var byteCount: Int { parts.reduce(0) { $0 + $1.size } }
 
-    var files: [InputFile] {
+    package var files: [InputFile] {
         parts.indices.map { index in
             InputFile(
                 path: paths[index], size: parts[index].size, headerDigest: parts[index].headerDigest, version: versions[index])

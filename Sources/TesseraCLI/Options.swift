@@ -20,6 +20,13 @@ struct JobArguments: ParsableArguments {
     @Flag(name: .customLong("sha256sums"), help: "Also write SHA256SUMS, for sha256sum -c.")
     var sha256Sums = false
 
+    @Flag(
+        help: """
+            Also write tessera.provenance.json, a SLSA provenance that names the digest of every input and output file. It \
+            takes one more reading of them.
+            """)
+    var provenance = false
+
     @Flag(help: "Reject a recipe with unknown or unused keys.")
     var strict = false
 
@@ -52,7 +59,22 @@ struct JobArguments: ParsableArguments {
             recipe: try readText(recipe), recipeName: recipe, workingDirectory: currentDirectory(), output: output,
             options: JobOptions(
                 overwrite: overwrite, sha256Sums: sha256Sums, strict: strict, maxPartBytes: maxPartSize.bytes,
-                shardBytes: shardSize?.bytes, seed: seed), idempotencyKey: idempotencyKey)
+                shardBytes: shardSize?.bytes, seed: seed, provenance: provenance ? true : nil), idempotencyKey: idempotencyKey)
+    }
+}
+
+/// Who signs outputs. The key stays with the process that publishes them.
+struct SigningArguments: ParsableArguments {
+    @Option(
+        name: .customLong("sign-key"),
+        help: ArgumentHelp(
+            "Sign every file of an output with this private key (PEM, P-256, P-384 or P-521, mode 600), into model.sig.",
+            valueName: "file"))
+    var file: String?
+
+    func key() throws(TesseraError) -> SigningKey? {
+        guard let file else { return nil }
+        return try SigningKey(path: file)
     }
 }
 

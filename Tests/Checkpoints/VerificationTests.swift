@@ -49,9 +49,7 @@ import Testing
         let manifest = Manifest(
             tessera: "test", numericsVersion: 1, recipe: zero, plan: zero, inputs: [], parts: parts, files: files)
         try Data(try manifest.encoded()).write(to: URL(fileURLWithPath: "\(directory.path)/\(Manifest.fileName)"))
-        let sums = try SHA256Sums.text(of: filesBelow(directory.path)) { (name) throws(TesseraError) in
-            PreadSource(try ReadableFile("\(directory.path)/\(name)"))
-        }
+        let sums = SHA256Sums.text(of: try directory.digests())
         try Data(sums.utf8).write(to: URL(fileURLWithPath: "\(directory.path)/\(SHA256Sums.fileName)"))
     }
 

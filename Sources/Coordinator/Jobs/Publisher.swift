@@ -1,26 +1,24 @@
 import Checkpoints
 import Core
-import FoundationEssentials
 import Planning
 import Protocol
 import TensorKernels
+import Work
 
 /// Puts everything beside the weights into an output, and gives the output its name.
 struct Publisher {
     private let output: any OutputTransaction
-    /// Where sidecar files are read.
-    private let inputs: any InputFiles
-    /// The version that the manifest names.
-    private let build: String
+    private let settings: JobManager.Settings
 
-    init(output: any OutputTransaction, inputs: any InputFiles, build: String) {
+    init(output: any OutputTransaction, settings: JobManager.Settings) {
         self.output = output
-        self.inputs = inputs
-        self.build = build
+        self.settings = settings
     }
 
-    /// Writes config, tokenizer, index, recipe, model card, manifest and report, and commits the output.
-    func publish(_ job: Job, report: RunReport) throws {
+    /// Writes config, tokenizer, index, recipe, model card, manifest, report and proofs, and commits the output.
+    ///
+    /// - Parameter name: what the output's signature calls it.
+    func publish(_ job: Job, named name: String, report: RunReport) throws {
         let plan = job.plan
         var parts = plan.reused.map(\.part)
         parts += try zip(plan.layout.parts, job.blocksByPart()).map { try ManifestPart(layout: $0, blocks: $1) }
@@ -36,20 +34,18 @@ struct Publisher {
         }
         files += try put(plan.sidecars)
         files += try put(plan.derived.map { SidecarFile(name: $0.name, bytes: try $0.contents(job.statistics())) })
-        try output.putFile(
-            Manifest.fileName, try manifest(plan, recipe: plan.recipeText, parts: parts, files: files).encoded())
-        try output.putFile(RunReport.fileName, try report.encoded())
-        if job.options.sha256Sums {
-            let sums = try SHA256Sums.text(of: output.fileNames()) { (name) throws(TesseraError) in try output.open(name) }
-            try output.putFile(SHA256Sums.fileName, Array(sums.utf8))
-        }
+        let manifest = try manifest(plan, recipe: plan.recipeText, parts: parts, files: files)
+        try output.putFile(Manifest.fileName, try manifest.encoded())
+        try output.putFile(RunReport.fileName, try stableJSON(report))
+        try OutputProofs(output: output, inputs: settings.inputRoots, key: settings.signingKey)
+            .write(for: job, manifest: manifest, name: name)
         try output.commit()
     }
 
     /// - Returns: the files by their own names.
     private func put(_ sidecars: [SidecarFile], below folder: String = "") throws -> [ManifestFile] {
         try sidecars.map { sidecar in
-            let bytes = try sidecar.contents(from: inputs)
+            let bytes = try sidecar.contents(from: settings.inputRoots.files)
             try output.putFile(folder + sidecar.name, bytes)
             return ManifestFile(file: sidecar.name, size: bytes.count, digest: try .sha256(of: bytes))
         }
@@ -57,7 +53,7 @@ struct Publisher {
 
     private func manifest(_ plan: Plan, recipe: String, parts: [ManifestPart], files: [ManifestFile]) throws -> Manifest {
         Manifest(
-            tessera: build, numericsVersion: numericsVersion, recipe: try .sha256(of: Array(recipe.utf8)), plan: plan.digest,
+            tessera: settings.build, numericsVersion: numericsVersion, recipe: try .sha256(of: Array(recipe.utf8)), plan: plan.digest,
             inputs: plan.inputs.map { ManifestInput(model: $0.reference, parts: $0.parts) }, parts: parts, files: files)
     }
 }

@@ -1,4 +1,3 @@
-import FoundationEssentials
 import Protocol
 
 /// `tessera.report.json`: how this run went. The only file of an output that differs between runs of one plan.
@@ -31,10 +30,4 @@ package struct RunReport: Codable, Sendable {
     package let bytesRead: Int
     package let bytesWritten: Int
     package let workers: [Worker]
-
-    func encoded() throws -> [UInt8] {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-        return Array(try encoder.encode(self)) + [UInt8(ascii: "\n")]
-    }
 }

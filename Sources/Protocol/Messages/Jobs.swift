@@ -14,10 +14,12 @@ package struct JobOptions: Sendable, Hashable, Codable {
     package var shardBytes: Int?
     /// The seed of random methods; `nil` for the default, 0.
     package var seed: UInt64?
+    /// Also write `tessera.provenance.json`; `nil` for no.
+    package var provenance: Bool?
 
     package init(
         overwrite: Bool = false, sha256Sums: Bool = false, strict: Bool = false, maxPartBytes: Int? = nil, shardBytes: Int? = nil,
-        seed: UInt64? = nil
+        seed: UInt64? = nil, provenance: Bool? = nil
     ) {
         self.overwrite = overwrite
         self.sha256Sums = sha256Sums
@@ -25,6 +27,7 @@ package struct JobOptions: Sendable, Hashable, Codable {
         self.maxPartBytes = maxPartBytes
         self.shardBytes = shardBytes
         self.seed = seed
+        self.provenance = provenance
     }
 }
 

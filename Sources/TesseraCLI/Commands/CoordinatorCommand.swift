@@ -59,6 +59,8 @@ package struct CoordinatorCommand: AsyncParsableCommand {
 
     @OptionGroup var port: JobPortArguments
 
+    @OptionGroup var signing: SigningArguments
+
     @OptionGroup var logging: LogArguments
 
     package init() {}
@@ -82,9 +84,10 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         let journal = try state.map { path throws(TesseraError) in
             try SQLiteJournal(directory: path, build: tesseraVersion, now: TimeSource.system.wallClock())
         }
-        let settings = JobManager.Settings(
+        var settings = JobManager.Settings(
             inputRoots: root.isEmpty ? .wholeMachine : try Roots(root), outputRoot: try outputRoot.map(canonicalDirectory),
             policy: policy, build: tesseraVersion, incarnation: journal?.incarnation ?? .random(in: 1...UInt32.max))
+        settings.signingKey = try signing.key()
         let manager = JobManager(settings: settings, log: log, journal: journal ?? NoJournal())
         try await manager.resume()
         let ready = ReadyLine()

@@ -5,14 +5,23 @@ import Synchronization
 
 package struct VerifyCommand: ParsableCommand {
     package static let configuration = CommandConfiguration(
-        commandName: "verify", abstract: "Check every byte against the manifest.",
-        discussion: "Exit code 1 means that something differs; each finding names the file, tensor and block.")
+        commandName: "verify", abstract: "Check every byte against the manifest, or against a signature.",
+        discussion: """
+            Exit code 1 means that something differs; each finding names the file, tensor and block. With --key, every file \
+            must be as the holder of the key has signed it, with Tessera or with the model-signing tool.
+            """)
 
-    @Argument(help: "An output directory written by Tessera.")
+    @Argument(help: "An output directory written by Tessera, or with --key any directory of a model.")
     var directory: String
 
     @Option(help: ArgumentHelp("Read only this share of the blocks, such as 5%.", valueName: "share"))
     var sample: Share?
+
+    @Option(help: ArgumentHelp("Check the signature too, by this public key (PEM).", valueName: "file"))
+    var key: String?
+
+    @Option(help: ArgumentHelp("The signature, if it is not the directory's model.sig.", valueName: "file"))
+    var signature: String?
 
     @Option(help: ArgumentHelp("Number of threads to read and hash with.", valueName: "n"))
     var threads = availableProcessors()
@@ -22,27 +31,46 @@ package struct VerifyCommand: ParsableCommand {
 
     package init() {}
 
-    package func run() throws {
-        let report = try Verification(directory: directory, in: LocalFiles(), sample: sample?.value).run(threads: threads)
-        if json {
-            try printJSON(report)
-        } else {
-            for finding in report.findings { print(Self.line(finding)) }
-            if report.findings.isEmpty {
-                let amount =
-                    report.checkedBytes < report.totalBytes - (1 << 20) ? "\(Quantity.bytes(report.checkedBytes)) of " : ""
-                print(
-                    "\(directory): \(report.tensors) tensors in \(report.files) files match the manifest "
-                        + "(\(amount)\(Quantity.bytes(report.totalBytes)) checked)"
-                )
-            }
+    package func validate() throws {
+        guard key != nil || signature == nil else { throw ValidationError("--signature needs --key.") }
+        guard key == nil || sample == nil else {
+            throw ValidationError("A signature covers whole files: --sample and --key exclude each other.")
         }
+    }
+
+    package func run() throws {
+        let files = LocalFiles()
+        let check = try key.map { key throws(TesseraError) in
+            try SignatureCheck(
+                directory: directory, signature: signature, by: try VerificationKey(path: key), in: files)
+        }
+        // What others have signed has no manifest.
+        let hasManifest = try check == nil || files.exists(FilePath.join(directory, Manifest.fileName))
+        var report =
+            try hasManifest
+            ? Verification(directory: directory, in: files, sample: sample?.value).run(threads: threads) : VerifyReport()
+        if let check { report.add(try check.findings(), signedFiles: check.fileCount) }
+        if json { try printJSON(report) } else { show(report) }
         guard report.findings.isEmpty else {
             throw TesseraError(
                 .difference,
-                "\(report.findings.count) \(report.findings.count == 1 ? "difference" : "differences") from the manifest",
+                "\(report.findings.count) \(report.findings.count == 1 ? "difference" : "differences") from the "
+                    + (check == nil ? "manifest" : "signature or the manifest"),
                 file: directory)
         }
+    }
+
+    private func show(_ report: VerifyReport) {
+        for finding in report.findings { print(Self.line(finding)) }
+        guard report.findings.isEmpty else { return }
+        if report.files > 0 {
+            let amount = report.checkedBytes < report.totalBytes - (1 << 20) ? "\(Quantity.bytes(report.checkedBytes)) of " : ""
+            print(
+                "\(directory): \(report.tensors) tensors in \(report.files) files match the manifest "
+                    + "(\(amount)\(Quantity.bytes(report.totalBytes)) checked)"
+            )
+        }
+        if let count = report.signedFiles { print("\(directory): \(count) files are as the holder of the key has signed them") }
     }
 
     private static func line(_ finding: VerifyReport.Finding) -> String {

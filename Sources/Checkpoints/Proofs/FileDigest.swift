@@ -1,0 +1,46 @@
+package import Core
+import Dispatch
+import Synchronization
+
+/// A file, by its path in a directory, and SHA-256 of the whole of it.
+package struct FileDigest: Sendable, Hashable {
+    package let name: String
+    package let digest: Digest
+
+    package init(name: String, digest: Digest) {
+        self.name = name
+        self.digest = digest
+    }
+
+    /// Computes the digest of each file, on all processors, one file on each.
+    ///
+    /// - Parameter open: opens one of the files by its name; called from several threads.
+    /// - Throws: what opening and reading throw, for the first name that has a problem.
+    package static func of(
+        _ names: [String], open: @Sendable (String) throws(TesseraError) -> any ByteSource
+    ) throws(TesseraError) -> [FileDigest] {
+        var files: [FileDigest] = []
+        for (name, result) in zip(names, results(of: names, open: open)) {
+            files.append(FileDigest(name: name, digest: try result.get()))
+        }
+        return files
+    }
+
+    /// The digest of each file, or why there is none, in the order of `names`.
+    static func results(
+        of names: [String], open: @Sendable (String) throws(TesseraError) -> any ByteSource
+    ) -> [Result<Digest, TesseraError>] {
+        let found = Mutex<[Int: Result<Digest, TesseraError>]>([:])
+        DispatchQueue.concurrentPerform(iterations: names.count) { index in
+            let result: Result<Digest, TesseraError>
+            do throws(TesseraError) {
+                result = .success(try SHA256Sums.digest(of: try open(names[index])))
+            } catch {
+                result = .failure(error)
+            }
+            found.withLock { $0[index] = result }
+        }
+        let all = found.withLock { $0 }
+        return names.indices.map { all[$0] ?? .failure(TesseraError(.internal, "was not read", file: names[$0])) }
+    }
+}

@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Makes Models/ and Seeds/, the inputs that fuzzing starts from: make_seeds.py TESSERA
+
+TESSERA is a built executable. The files are committed; run this after a change to a format. Seeds that people or the fuzzer
+have added under other names stay.
+"""
+import json
+import os
+import pathlib
+import random
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+SEPARATOR = b"\n%%%%\n"
+
+
+def safetensors(tensors):
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, shape, values in sorted(tensors):
+        raw = struct.pack("<%df" % len(values), *values)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def tensor(name, shape, source):
+    count = 1
+    for length in shape:
+        count *= length
+    return name, list(shape), [round(source.uniform(-1, 1), 3) for _ in range(count)]
+
+
+def model(seed):
+    source = random.Random(seed)
+    tensors = [tensor("model.embed_tokens.weight", [7, 4], source), tensor("lm_head.weight", [7, 4], source),
+               tensor("model.norm.weight", [4], source)]
+    for layer in range(2):
+        tensors.append(tensor(f"model.layers.{layer}.mlp.up_proj.weight", [6, 4], source))
+        tensors.append(tensor(f"model.layers.{layer}.input_layernorm.weight", [4], source))
+    return safetensors(tensors)
+
+
+def tokenizer(vocabulary, added):
+    flags = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+    return json.dumps({
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [dict(id=number, content=text, **flags) for number, text in added],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": False,
+                  "vocab": {text: number for number, text in enumerate(vocabulary)}, "merges": ["a b"]},
+    }, indent=1).encode()
+
+
+def write(path, *parts):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(SEPARATOR.join(parts))
+
+
+def main():
+    tessera = pathlib.Path(sys.argv[1]).resolve()
+    models, seeds = HERE / "Models", HERE / "Seeds"
+    config = json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 4,
+                         "vocab_size": 7, "tie_word_embeddings": False, "torch_dtype": "float32"}, indent=2).encode()
+    settings = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "pad_token": "<pad>"}).encode()
+    tokenizers = {"a": tokenizer(["a", "b", "c", "ab", "\u0120"], [(5, "<s>"), (6, "<pad>")]),
+                  "b": tokenizer(["a", "b", "d", "ab", "\u0120"], [(5, "<s>"), (6, "c")])}
+    for number, name in enumerate(["a", "b"]):
+        write(models / name / "model.safetensors", model(number))
+        write(models / name / "config.json", config)
+        write(models / name / "tokenizer.json", tokenizers[name])
+    write(models / "a/tokenizer_config.json", settings)
+    source = random.Random(3)
+    factors = []
+    for layer in range(2):
+        path = f"base_model.model.model.layers.{layer}.mlp.up_proj.lora_"
+        factors += [tensor(path + "A.weight", [2, 4], source), tensor(path + "B.weight", [6, 2], source)]
+    adapter = json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["up_proj"], "bias": "none",
+                          "fan_in_fan_out": False, "alpha_pattern": {"layers.0.mlp.up_proj": 8, "^.*[01]\\.(mlp|x)+": 2},
+                          "rank_pattern": {}}, indent=1).encode()
+    write(models / "adapter/adapter_config.json", adapter)
+    write(models / "adapter/adapter_model.safetensors", safetensors(factors))
+
+    write(seeds / "header/model", model(0))
+    write(seeds / "header/types", (ROOT / "Tests/Checkpoints/Fixtures/every-type.safetensors").read_bytes())
+    names = [name for name, _, _ in sorted(
+        [("model.embed_tokens.weight", 0, 0), ("lm_head.weight", 0, 0), ("model.norm.weight", 0, 0)]
+        + [(f"model.layers.{layer}.{part}.weight", 0, 0) for layer in range(2) for part in ("mlp.up_proj", "input_layernorm")])]
+    write(seeds / "checkpoint/index",
+          json.dumps({"metadata": {"total_size": 464}, "weight_map": {name: "model.safetensors" for name in names}}).encode(),
+          config)
+    write(seeds / "adapter/lora", adapter, safetensors(factors))
+    write(seeds / "tokenizer/fast", tokenizers["b"], settings)
+    write(seeds / "tokenizer/vocabulary", b"", settings, b'{"a": 0, "b": 1, "<unk>": 2}', b'{"<s>": 3}', b'{"bos_token": "<s>"}')
+
+    recipes = sorted((ROOT / "docs/examples").glob("*.yml")) + sorted((ROOT / "Tests/Golden/cases").glob("*/recipe.yml"))
+    for number, path in enumerate(recipes):
+        write(seeds / f"recipe/{number:02}", path.read_bytes())
+    two = "models: [{model: a}, {model: b}]\n"
+    plans = {
+        "linear": "merge_method: linear\n" + two + "parameters: {weight: [0.2, {filter: mlp, value: 0.5}, 0.8]}\ndtype: bfloat16\n",
+        "slices": "merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [0, 2]}]\n"
+                  "- sources: [{model: b, layer_range: [1, 2]}]\n",
+        "ties": "merge_method: ties\nbase_model: a\nmodels: [{model: b, parameters: {weight: 1, density: 0.5}}]\n",
+        "union": "merge_method: linear\n" + two + "parameters: {weight: 1}\ntokenizer: {source: union, tokens: {<x>: {source: a}}}\n",
+        "lora": "merge_method: dare_ties\nbase_model: a\nmodels: [{model: a+adapter, parameters: {weight: 1, density: 0.5}}]\n",
+        "store": "quantize: {budget: 3 bits}\nbase_model: a\nmodels: [{model: b}]\n",
+        "modules": "merge_method: slerp\nmodules:\n  model:\n    slices:\n    - sources: [{model: a, layer_range: [0, 1]}, "
+                   "{model: b, layer_range: [0, 1]}]\nbase_model: a\nparameters: {t: 0.5}\n",
+    }
+    for name, text in plans.items():
+        write(seeds / f"plan/{name}", text.encode(), config)
+
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        forms = ["quantize: {budget: 4 bits}", "quantize: {scheme: tvq, bits: 4}", "sparsify: {method: dare, density: 0.5}",
+                 "sparsify: {method: emr}"]
+        for number, form in enumerate(forms):
+            recipe = folder / "recipe.yml"
+            recipe.write_text(f"{form}\nbase_model: a\nmodels:\n- {{model: b}}\n")
+            out = folder / f"store-{number}"
+            subprocess.run([tessera, "run", recipe, out, "--progress", "none"], cwd=models, check=True, stdout=subprocess.DEVNULL)
+            shared = out / "shared.safetensors"
+            write(seeds / f"store/{number}", (out / "task-vectors.json").read_bytes(), (out / "b.safetensors").read_bytes(),
+                  shared.read_bytes() if shared.exists() else b"")
+        recipe = folder / "merge.yml"
+        recipe.write_text("merge_method: passthrough\nmodels: [{model: a}]\n")
+        subprocess.run([tessera, "run", recipe, folder / "out", "--sha256sums", "--progress", "none"], cwd=models, check=True,
+                       stdout=subprocess.DEVNULL)
+        write(seeds / "manifest/output", (folder / "out/tessera.manifest.json").read_bytes(),
+              (folder / "out/SHA256SUMS").read_bytes())
+
+    signed = ROOT / "Tests/Checkpoints/Fixtures/signed/P-256/model/model.sig"
+    write(seeds / "signature/bundle", signed.read_bytes())
+
+    # Every message of the protocol's page, and conversations of them.
+    examples = []
+    for block in re.findall(r"```json\n(.*?)```", (ROOT / "docs/protocol.md").read_text(), re.S):
+        depth, text = 0, ""
+        for character in block.replace("...", ""):
+            depth += {"{": 1, "}": -1}.get(character, 0)
+            text += character
+            if depth == 0 and text.strip():
+                try:
+                    examples.append(json.loads(" ".join(text.split())))
+                except json.JSONDecodeError:
+                    pass
+                text = ""
+    messages = [json.dumps(example, separators=(",", ":")).encode() for example in examples if "type" in example]
+    named = {example["type"]: json.dumps(example, separators=(",", ":")).encode() for example in examples if "type" in example}
+    client = dict(json.loads(named["hello"]))
+    client["content"] = dict(client["content"], role="client")
+    client = json.dumps(client, separators=(",", ":")).encode()
+    for number, message in enumerate(messages):
+        for name, opening in (("worker", named["hello"]), ("client", client), ("coordinator", named["welcome"])):
+            write(seeds / f"messages/{name}-{number:02}", opening, message)
+    for name, opening in (("worker", named["hello"]), ("coordinator", named["welcome"])):
+        write(seeds / f"messages/{name}-all", opening, *messages[:60])
+    write(seeds / "frames/worker", b"\xf1\x00" + named["hello"], b"\x00" + named["drain"] if "drain" in named else b"\x00",
+          b"\x01" + struct.pack("<IIQIBBH", 0, 0, 0, 8, 0, 4, 0) + bytes(8))
+    write(seeds / "frames/coordinator", b"\xf1\x00" + named["welcome"], b"\x02" + bytes(16))
+    write(seeds / "frames/flipped", b"\xf3\x00" + named["hello"])
+    write(seeds / "frames/raw", b"\xf0" + bytes.fromhex(
+        "54535241020002000000000009aadc3607000000c2047e19030000004433221100000000000000000102030405060708"
+        "090a0b0c0d0e0f10050000000000000074657373657261"))
+    print({folder.name: len(list(folder.iterdir())) for folder in sorted(seeds.iterdir())}, len(messages), "messages")
+
+
+main()
