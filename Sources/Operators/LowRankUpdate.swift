@@ -43,6 +43,8 @@ package final class LowRankUpdate: ElementSource {
     private let b: StoredTensor
     private let scale: Float
     private let layout: Layout
+    /// Whether the method takes differences from the same matrix.
+    private let isOnMethodsBase: Bool
     /// Decoded by the first thread that needs them.
     private let decoded = Mutex<Factors?>(nil)
 
@@ -76,8 +78,7 @@ package final class LowRankUpdate: ElementSource {
     /// - Throws: `badData` unless the factors fit the tensor.
     package init(
         _ matrix: any ElementSource, shape: [Int], a: StoredTensor?, b: StoredTensor, rank: Int, scale: Double,
-        isTransposed: Bool,
-        experts: ExpertFactors? = nil
+        isTransposed: Bool, experts: ExpertFactors? = nil, isOnMethodsBase: Bool = false
     ) throws(TesseraError) {
         guard
             let layout = Self.layout(
@@ -94,6 +95,7 @@ package final class LowRankUpdate: ElementSource {
         self.b = b
         self.scale = Float(scale)
         self.layout = layout
+        self.isOnMethodsBase = isOnMethodsBase
     }
 
     /// - Parameters:
@@ -162,6 +164,14 @@ package final class LowRankUpdate: ElementSource {
     }
 
     // MARK: Factors
+
+    /// The task vector on the method's base, `scale · left · right` of shapes `[rows, rank]` and `[rank, columns]`; `nil` where
+    /// the update is of another matrix, or of several.
+    func factorsOnBase(_ kernels: Kernels) throws -> (left: [Float], right: [Float], rank: Int, scale: Double)? {
+        guard isOnMethodsBase, layout.blocks == 1 else { return nil }
+        let own = try factors(kernels)
+        return (own.left, own.right, layout.rank, Double(scale))
+    }
 
     private func factors(_ kernels: Kernels) throws -> Factors {
         try decoded.withLock { decoded in

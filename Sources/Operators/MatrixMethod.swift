@@ -49,10 +49,12 @@ struct MatrixRole: Sendable {
 
     let base: Int
     let models: [Int]
-    let lambda: Double
+    private(set) var lambda: Double
     private let others: Others
     /// Whether the recipe excludes the tensor from what is done to matrices.
     let isExcluded: Bool
+    /// Of each model: `TensorInputs.ranks`.
+    let ranks: [Int?]
 
     /// - Parameters:
     ///   - others: the default; `nil` where it depends on another parameter.
@@ -73,11 +75,41 @@ struct MatrixRole: Sendable {
     ) throws(TesseraError) {
         base = try inputs.requiredBase()
         models = inputs.models
+        ranks = models.map { inputs.ranks[$0] }
         self.lambda = values.optionalNumber("lambda") ?? lambda
         let isMean = try values.flag("mean_only")
         self.others = isMean ? .mean : values.optionalText("others").flatMap(Others.init) ?? others
         let isLeftAlone = try values.flag("exclude")
         isExcluded = isMean || isLeftAlone
+    }
+
+    /// The role with all updates multiplied.
+    func scaled(by factor: Double) -> MatrixRole {
+        var role = self
+        role.lambda *= factor
+        return role
+    }
+
+    /// Of the sum of the task vectors in `u`: the mean or the sum of the task vectors, or 0.
+    private var shareOfSum: Double {
+        switch others {
+        case .mean: 1 / Double(models.count)
+        case .sum: 1
+        case .base: 0
+        }
+    }
+
+    /// `‖u‖²`.
+    func squaredNormOfOther(_ tensor: TensorPasses) throws -> Double {
+        let share = shareOfSum
+        return try tensor.sums(1) { tile, norm in
+            var sums = [Double](repeating: 0, count: tile.count)
+            for model in share == 0 ? [] : models {
+                let vector = try tile.taskVector(model)
+                for index in 0..<tile.count { sums[index] += Double(vector[index]) }
+            }
+            norm[0] = share * share * sums.reduce(0) { $0 + $1 * $1 }
+        }[0]
     }
 
     /// `out = b + λ·u`, with `u` the mean or the sum of the task vectors, or 0.
@@ -124,7 +156,7 @@ extension MatrixMethod {
     func order(_ size: MatrixSize) -> Int { size.rank }
 
     /// The tensor's size if it is merged as a matrix.
-    private func matrixSize(_ shape: [Int]) -> MatrixSize? {
+    func matrixSize(_ shape: [Int]) -> MatrixSize? {
         let size = MatrixSize(shape, tasks: role.models.count)
         let isMatrix = shape.count >= 2 && shape.count <= Self.largestAxisCount && !shape.contains(0)
         return isMatrix && !role.isExcluded && applies(to: size) ? size : nil
@@ -148,7 +180,9 @@ extension MatrixMethod {
             memory: MemoryNeed(shared: LinearAlgebra.bufferBytes) + need.memory)
     }
 
-    package func merge(_ tensor: TensorPasses) throws {
+    package func merge(_ tensor: TensorPasses) throws { try mergeMatrix(tensor) }
+
+    func mergeMatrix(_ tensor: TensorPasses) throws {
         guard let size = matrixSize(tensor.shape) else { return try role.mergeOther(tensor) }
         let found = try update(TaskMatrices(tensor: tensor, models: role.models, size: size))
         let base = role.base, lambda = role.lambda
@@ -173,14 +207,19 @@ struct TaskMatrices {
     func vector(_ index: Int) throws -> Matrix {
         try tensor.checkCancellation()
         let vector = try tensor.taskMatrix(models[index], columns: size.columns)
+        try checkFinite(vector, of: index)
+        return vector
+    }
+
+    /// - Throws: `badData` that names the model, for a value that is not finite.
+    func checkFinite(_ matrix: Matrix, of index: Int) throws(TesseraError) {
         do throws(TesseraError) {
-            try vector.checkFinite()
+            try matrix.checkFinite()
         } catch {
             var error = error
             error.problem = "the task vector of model \(index + 1) " + error.problem
             throw error
         }
-        return vector
     }
 
     /// `Σ τₜ`.

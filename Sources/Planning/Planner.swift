@@ -53,24 +53,21 @@ package enum Planner {
         warnings += parameters.uselessFilters(specs) + ModelDifferences.warnings(recipe, inputs: inputs)
         try throwIfStrict()
         let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs, files: request.files).plan()
-        var planner = TensorPlanner(
+        let planner = TensorPlanner(
             recipe: recipe, method: method, inputs: inputs, vocabulary: vocabulary, seed: request.seed)
-        var (tensors, remarks) = try planner.plan(specs)
+        let (planned, remarks) = try planner.plan(specs)
 
-        let merged = try MergedOutputs(tensors.map { ($0.name, $0.outputs) }, maxPartBytes: request.maxPartBytes)
+        let merged = try MergedOutputs(planned.map { ($0.name, $0.outputs) }, maxPartBytes: request.maxPartBytes)
         let layout = merged.layout
         let sidecars = try Sidecars(
             recipe: recipe, inputs: inputs, roots: request.roots, layout: layout, vocabulary: vocabulary,
-            dtype: floatingType(of: tensors), layerOrigins: list.layerOrigins
+            dtype: floatingType(of: planned), layerOrigins: list.layerOrigins
         ).make()
         // Every stage looks at every file, so that none can change in between.
-        if !method.modelSums.isEmpty {
-            let measured = tensors.filter { $0.method == method.name }
-            guard let found = statistics.first else {
-                return try analysisStage(of: recipe, method, inputs, measured, request: request)
-            }
-            planner.sums = try ModelSums(planner, specs, measured: Set(measured.map { ExactText($0.name) }), statistics: found)
-            (tensors, remarks) = try planner.plan(specs)
+        let tensors: [PlannedTensor]
+        switch try ModelStages.next(planned, method, after: statistics) {
+        case .merge(let measured): tensors = measured
+        case .measure(let work): return try analysisStage(of: recipe, method, inputs, work, request: request)
         }
         let work = zip(tensors, merged.outputs).map { $0.work(outputs: $1) }
         return try Plan(
@@ -83,13 +80,13 @@ package enum Planner {
 
     /// A plan that only measures what the method needs to know about the whole model.
     private static func analysisStage(
-        of recipe: Recipe, _ method: any MergeMethod.Type, _ inputs: InputSet, _ measured: [PlannedTensor], request: PlanRequest
+        of recipe: Recipe, _ method: any MergeMethod.Type, _ inputs: InputSet, _ work: [TensorWork], request: PlanRequest
     ) throws -> Plan {
         return try Plan(
             recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned,
             layout: CheckpointLayout(groups: [], maxPartBytes: request.maxPartBytes),
-            stages: [ShardCutter(targetBytes: request.shardBytes).cut(measured.map(\.measurement))], sidecars: [],
-            remarks: ["\(method.name): coefficients depend on the whole models, which a first stage measures"],
+            stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)], sidecars: [],
+            remarks: ["\(method.name): depends on the models as wholes, which are measured first"],
             hasMoreStages: true)
     }
 

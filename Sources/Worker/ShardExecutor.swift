@@ -173,15 +173,12 @@ package struct ShardExecutor: Sendable {
         let matrixElements = try tensor.cost().matrixElements
         switch tensor.operation {
         case .merge(let merge):
-            let passes = try passes(merge.inputs(count: sources.count), codec: merge.codec.codec())
-            try merge.method(sources: sources.count).merge(passes)
+            let passes = try passes(merge.inputs(tensor.sources), codec: merge.codec.codec())
+            try merge.method(tensor.sources).merge(passes)
             return try statistics(of: passes)
-        case .measure(let measurement):
-            guard let method = MergeMethods.named(measurement.method) else {
-                throw TesseraError(.protocolMismatch, "this build has no method '\(measurement.method)'")
-            }
-            let passes = try passes(TensorInputs(count: sources.count, base: measurement.base))
-            try method.measure(passes)
+        case .measure(let merge, let stage):
+            let passes = try passes(merge.inputs(tensor.sources))
+            try merge.method(tensor.sources).measure(stage, in: passes)
             return try statistics(of: passes)
         case .encode(let encoding):
             return .encoding(try encoding.encode(passes(TensorInputs(count: sources.count, base: 0))))

@@ -92,10 +92,10 @@ import Testing
                 }
             case "rescale", "filter_wise", "nuslerp_row_wise": shared[parameter.name] = .flag(true)
             case "nuslerp_flatten": shared[parameter.name] = .flag(false)
+            case "steps": shared[parameter.name] = .number(20)
             default: break
             }
         }
-        for name in method.modelSums { own[name] = .number(2) }
         var bench = Bench(sources: sources, base: base, kernels: .portable, randomKey: 11)
         let expected = try bench.run(method, shared: shared, perInput: sources.map { _ in own }).bytes
         let runners: [any ParallelRunner] = [Backwards(), AtOnce(), InOrder()]

@@ -64,9 +64,9 @@ struct SourceBench {
             name: "t", shape: shape, operation: .merge(merge), sources: sources,
             outputs: [OutputTensor(name: "t", dtype: .f32, byteCount: 4 * count, part: 0, offset: 0)])
         let opened = try work.openSources(in: [file], kernels: .best)
-        try merge.method(sources: sources.count).merge(
+        try merge.method(sources).merge(
             TensorPasses(
-                shape: shape, codec: try merge.codec.codec(), sources: opened, inputs: merge.inputs(count: sources.count),
+                shape: shape, codec: try merge.codec.codec(), sources: opened, inputs: merge.inputs(sources),
                 kernels: .best,
                 runner: AtOnce(), memory: MemoryBudget(bytes: 1 << 20), sinks: [sink]))
         return (file.notes, try sink.bytes(count: 4 * count))

@@ -21,7 +21,8 @@ private struct SourceOpener {
         let source: any ElementSource
         switch reference {
         case .stored(let stored): source = try stored.open(in: files)
-        case .lowRank(let matrix, let update): source = try update.open(open(matrix), shape: matrix.shape, in: files)
+        case .lowRank(let matrix, let update):
+            source = try update.open(open(matrix), shape: matrix.shape, isOnMethodsBase: matrix == base, in: files)
         case .rescaled(let matrix, let magnitudes):
             source = try magnitudes.open(open(matrix), shape: matrix.shape, in: files)
         case .packed(let origin, let vector):
@@ -56,9 +57,8 @@ extension TensorWork {
     private var base: SourceReference? {
         let index: Int?
         switch operation {
-        case .merge(let merge): index = merge.base
+        case .merge(let merge), .measure(let merge, _): index = merge.base
         case .encode: index = 0
-        case .measure(let measurement): index = measurement.base
         }
         return index.flatMap { sources.indices.contains($0) ? sources[$0] : nil }
     }
