@@ -37,6 +37,22 @@ package final class Matrix: @unchecked Sendable {
         return copy
     }
 
+    /// A copy of the first rows, in the same space.
+    package func firstRows(_ count: Int) throws(TesseraError) -> Matrix {
+        let part = try space.matrix(rows: count, columns: columns)
+        for place in 0..<count * columns { part.elements[place] = elements[place] }
+        return part
+    }
+
+    /// A copy of the first columns, in the same space.
+    package func firstColumns(_ count: Int) throws(TesseraError) -> Matrix {
+        let part = try space.matrix(rows: rows, columns: count)
+        for row in 0..<rows {
+            for column in 0..<count { part[row, column] = self[row, column] }
+        }
+        return part
+    }
+
     /// Adds `scale · other`.
     package func add(_ other: Matrix, scale: Double = 1) {
         for index in 0..<rows * columns { elements[index] += scale * other.elements[index] }

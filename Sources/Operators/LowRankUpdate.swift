@@ -172,6 +172,14 @@ package final class LowRankUpdate: ElementSource {
 
     // MARK: Factors
 
+    /// The task vector on the method's base, `scale · left · right` of shapes `[rows, rank]` and `[rank, columns]`; `nil` where
+    /// the update is of another matrix, or of several.
+    func factorsOnBase(_ kernels: Kernels) throws -> (left: [Float], right: [Float], rank: Int, scale: Double)? {
+        guard isOnMethodsBase, layout.blocks == 1 else { return nil }
+        let own = try factors(kernels)
+        return (own.left, own.right, layout.rank, Double(scale))
+    }
+
     private func factors(_ kernels: Kernels) throws -> Factors {
         try decoded.withLock { decoded in
             if let factors = decoded { return factors }

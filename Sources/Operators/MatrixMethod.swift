@@ -52,10 +52,12 @@ struct MatrixRole: Sendable {
     let base: Int
     let models: [Int]
     /// One for each output.
-    let lambdas: [Double]
+    private(set) var lambdas: [Double]
     private let others: Others
     /// Whether the recipe excludes the tensor from what is done to matrices.
     let isExcluded: Bool
+    /// Of each model: `TensorInputs.ranks`.
+    let ranks: [Int?]
 
     /// - Parameters:
     ///   - others: the default; `nil` where it depends on another parameter.
@@ -76,6 +78,7 @@ struct MatrixRole: Sendable {
     ) throws(TesseraError) {
         base = try inputs.requiredBase()
         models = inputs.models
+        ranks = models.map { inputs.ranks[$0] }
         lambdas = values.optionalNumbers(Self.scale) ?? [lambda]
         let isMean = try values.flag("mean_only")
         self.others = isMean ? .mean : values.optionalText("others").flatMap(Others.init) ?? others
@@ -83,15 +86,38 @@ struct MatrixRole: Sendable {
         isExcluded = isMean || isLeftAlone
     }
 
+    /// The role with all updates multiplied.
+    func scaled(by factor: Double) -> MatrixRole {
+        var role = self
+        role.lambdas = lambdas.map { $0 * factor }
+        return role
+    }
+
+    /// Of the sum of the task vectors in `u`: the mean or the sum of the task vectors, or 0.
+    private var shareOfSum: Double {
+        switch others {
+        case .mean: 1 / Double(models.count)
+        case .sum: 1
+        case .base: 0
+        }
+    }
+
+    /// `‖u‖²`.
+    func squaredNormOfOther(_ tensor: TensorPasses) throws -> Double {
+        let share = shareOfSum
+        return try tensor.sums(1) { tile, norm in
+            var sums = [Double](repeating: 0, count: tile.count)
+            for model in share == 0 ? [] : models {
+                let vector = try tile.taskVector(model)
+                for index in 0..<tile.count { sums[index] += Double(vector[index]) }
+            }
+            norm[0] = share * share * sums.reduce(0) { $0 + $1 * $1 }
+        }[0]
+    }
+
     /// `out = b + λ·u`, with `u` the mean or the sum of the task vectors, or 0.
     func mergeOther(_ tensor: TensorPasses) throws {
-        let scales = lambdas.map { lambda in
-            switch others {
-            case .mean: lambda / Double(models.count)
-            case .sum: lambda
-            case .base: 0.0
-            }
-        }
+        let scales = lambdas.map { $0 * shareOfSum }
         try tensor.emit(scales.count) { tile, output, out in
             let scale = scales[output]
             var sums = [Double](repeating: 0, count: tile.count)
@@ -137,7 +163,7 @@ extension MatrixMethod {
     func order(_ size: MatrixSize) -> Int { size.rank }
 
     /// The tensor's size if it is merged as a matrix.
-    private func matrixSize(_ shape: [Int]) -> MatrixSize? {
+    func matrixSize(_ shape: [Int]) -> MatrixSize? {
         let size = MatrixSize(shape, tasks: role.models.count)
         let isMatrix = shape.count >= 2 && shape.count <= Self.largestAxisCount && !shape.contains(0)
         return isMatrix && !role.isExcluded && applies(to: size) ? size : nil
@@ -164,7 +190,9 @@ extension MatrixMethod {
             memory: MemoryNeed(shared: LinearAlgebra.bufferBytes) + need.memory)
     }
 
-    package func merge(_ tensor: TensorPasses) throws {
+    package func merge(_ tensor: TensorPasses) throws { try mergeMatrix(tensor) }
+
+    func mergeMatrix(_ tensor: TensorPasses) throws {
         guard let size = matrixSize(tensor.shape) else { return try role.mergeOther(tensor) }
         let updates = try tall(size)?.update(tensor, models: role.models, update) ?? wholeUpdate(tensor, size)
         let base = role.base, scales = scales
@@ -222,12 +250,17 @@ struct TaskMatrices {
         try tensor.checkCancellation()
         if let factors { return try factors[index].copy() }
         let vector = try tensor.taskMatrix(models[index], columns: size.columns)
+        try checkFinite(vector, of: index)
+        return vector
+    }
+
+    /// - Throws: `badData` that names the model, for a value that is not finite.
+    func checkFinite(_ matrix: Matrix, of index: Int) throws(TesseraError) {
         do throws(TesseraError) {
-            try vector.checkFinite()
+            try matrix.checkFinite()
         } catch {
             throw error.ofModel(index)
         }
-        return vector
     }
 
     /// `Σ τₜ`.

@@ -110,11 +110,18 @@ package protocol MergeMethod: Sendable {
     /// merges once: such a method takes several values (`ParameterValues.numbers`) and makes an output for each.
     static var scale: String? { get }
 
-    /// Numbers of each source that `measure` finds in a tensor. Their sums over the whole model are values of each source, by
-    /// these names, when the method merges. While they are being measured, the values are 0.
-    static var modelSums: [String] { get }
-    /// Reports `modelSums` of one tensor, a number for each source.
-    static func measure(_ tensor: TensorPasses) throws
+    /// What the method must know about the models as wholes before it merges a tensor of the given shape: statistics that are
+    /// found one round after the other. Each is a value of every source, by the statistic's name, in later rounds and when the
+    /// method merges. No tensor may depend on more than its own parameters here: later rounds' values are not known yet.
+    func modelRounds(of shape: [Int]) -> [[ModelStatistic]]
+    /// Reports the sums and extremes of one round and tensor, a number for each source.
+    func measure(round: Int, _ tensor: TensorPasses) throws
+    /// The numbers in the tile whose magnitudes are counted for a statistic and source. Good until the next call.
+    func entries(of statistic: String, _ source: Int, _ tile: Tile) throws -> UnsafePointer<Float>
+    /// Counts the magnitudes of the statistics in one tensor, from `entries` unless the method says otherwise.
+    func count(_ statistics: [String], of tensor: TensorPasses, in counters: MagnitudeCounters) throws -> MagnitudeCounters
+    /// What one stage of a round needs for a tensor, without its histograms.
+    func measuringCost(of shape: [Int], round: Int) -> OperatorCost
 
     /// Asked in the plan.
     ///
@@ -133,10 +140,14 @@ extension MergeMethod {
     package static var isRandom: Bool { false }
     package static var usesLinearAlgebra: Bool { false }
     package static var scale: String? { nil }
-    package static var modelSums: [String] { [] }
     package static var whenIncomplete: IncompleteTensor { .refuse }
 
-    package static func measure(_ tensor: TensorPasses) {}
+    package func modelRounds(of shape: [Int]) -> [[ModelStatistic]] { [] }
+    package func measure(round: Int, _ tensor: TensorPasses) {}
+    package func entries(of statistic: String, _ source: Int, _ tile: Tile) throws -> UnsafePointer<Float> {
+        UnsafePointer(try tile.taskVector(source))
+    }
+    package func measuringCost(of shape: [Int], round: Int) -> OperatorCost { OperatorCost(passes: 1) }
 
     package func check(_ shape: [Int]) {}
 }
@@ -151,12 +162,17 @@ package struct TensorInputs: Sendable, Hashable {
     package let randomKey: UInt64
     /// The roles of the tensors that the recipe gives beside the sources, in their order.
     package let given: [GivenTensor.Role]
+    /// The rank of each source that is the base with an adapter on it; `nil` for all others, and where nobody knows yet.
+    let ranks: [Int?]
 
-    package init(count: Int, base: Int? = nil, randomKey: UInt64 = 0, given: [GivenTensor.Role] = []) {
+    package init(
+        count: Int, base: Int? = nil, randomKey: UInt64 = 0, given: [GivenTensor.Role] = [], ranks: [Int?]? = nil
+    ) {
         self.count = count
         self.base = base
         self.randomKey = randomKey
         self.given = given
+        self.ranks = ranks ?? Array(repeating: nil, count: count)
     }
 
     /// The sources that are not the base, in recipe order.
@@ -177,7 +193,8 @@ package enum MergeMethods {
         ArceeFusion.self, SCE.self, RAM.self, RAMPlus.self, Passthrough.self, MetaGPT.self, MagMax.self,
         Consensus.self, TSV.self, IsoC.self, IsoCTS.self, WUDI.self, SubspaceBoosting.self, SVC.self, ACTMat.self, TACT.self,
         ACE.self, AnchoredRegression.self, DCMerge.self, STAR.self, CART.self, Fisher.self, RegMean.self, Concrete.self,
-        Atlas.self, CABS.self, TallMask.self, EMR.self, LwPTV.self, LoraSum.self, SelfPositioning.self,
+        Atlas.self, CABS.self, TallMask.self, EMR.self, LwPTV.self, LoraSum.self, SelfPositioning.self, PCB.self, DOGE.self,
+        OPCM.self, CoreSpace.self, KnOTS.self,
     ]
 
     private static let byName = Dictionary(uniqueKeysWithValues: (all + [Identical.self]).map { ($0.name, $0) })

@@ -69,8 +69,7 @@ package struct OrderStatistics: Sendable {
     package static func find(_ queries: [Query], in tensor: TensorPasses, _ entries: @escaping Entries) throws -> [Found] {
         guard !queries.isEmpty else { return [] }
         guard tensor.count <= MagnitudeHistogram.countLimit else {
-            throw TesseraError(
-                .badData, "has \(tensor.count) elements; at most \(MagnitudeHistogram.countLimit) can be ranked")
+            throw tooMany(tensor.count)
         }
         let noteBuffer = tensor.memory.reserve(upTo: Self.noteBytes * min(noteLimit, queries.count * tensor.count))
         defer { noteBuffer.release() }
@@ -100,6 +99,10 @@ package struct OrderStatistics: Sendable {
             guard let found else { throw changed }
             return found
         }
+    }
+
+    static func tooMany(_ count: Int) -> TesseraError {
+        TesseraError(.badData, "has \(count) elements; at most \(MagnitudeHistogram.countLimit) can be ranked")
     }
 
     private static var changed: TesseraError {

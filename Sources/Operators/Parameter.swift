@@ -52,7 +52,8 @@ package struct Parameter: Sendable {
         case flag
         /// One of some words.
         case choice([String])
-        /// Parts of tensor names. The value for a tensor is a flag: whether its name contains one of them.
+        /// Parts of tensor names, in which `*` stands for anything. The value for a tensor is a flag: whether its name contains
+        /// one of them.
         case tensorNames
         /// The path of a checkpoint whose tensors the method is given beside the models (`GivenTensor`).
         case tensors(GivenTensors)
@@ -166,8 +167,9 @@ package struct Parameter: Sendable {
             name, .shared, .choice(words), value.map(ParameterValue.text), isRequired: false, range: anyNumber, summary)
     }
 
-    package static func tensorNames(_ name: String, _ summary: String) -> Parameter {
-        Parameter(name, .shared, .tensorNames, .flag(false), isRequired: false, range: anyNumber, summary)
+    /// - Parameter value: for every tensor, where the recipe lists no names.
+    package static func tensorNames(_ name: String, default value: Bool = false, _ summary: String) -> Parameter {
+        Parameter(name, .shared, .tensorNames, .flag(value), isRequired: false, range: anyNumber, summary)
     }
 
     /// A file of tensors. Files of `partitions` are optional.

@@ -7,7 +7,6 @@ struct ParameterResolution {
     private let recipe: Recipe
     private let method: any MergeMethod.Type
     private let inputs: InputSet
-    private let sums: ModelSums?
     private let filters: [ParameterSetting.Condition]
     /// Many tensors have the same values.
     private var known: [Key: ParameterValues] = [:]
@@ -21,11 +20,10 @@ struct ParameterResolution {
         let fits: [Bool]
     }
 
-    init(recipe: Recipe, method: any MergeMethod.Type, inputs: InputSet, sums: ModelSums? = nil) {
+    init(recipe: Recipe, method: any MergeMethod.Type, inputs: InputSet) {
         self.recipe = recipe
         self.method = method
         self.inputs = inputs
-        self.sums = sums
         filters = ParameterNames(recipe: recipe, method: method).conditions
     }
 
@@ -60,7 +58,8 @@ struct ParameterResolution {
             switch parameter.scope {
             case .shared where parameter.kind == .tensorNames:
                 let setting = spec.scopes.lazy.compactMap { $0.settings[parameter.name] }.first
-                values.shared[parameter.name] = .flag(setting?.conditions(of: parameter).contains { $0.fits(spec.name) } ?? false)
+                values.shared[parameter.name] =
+                    setting.map { .flag($0.conditions(of: parameter).contains { $0.fits(spec.name) }) } ?? parameter.defaultValue
             case .shared:
                 values.shared[parameter.name] = check(spec.value(parameter.name), parameter, spec, nil, &problems)
             case .perModel, .perInput:
@@ -75,11 +74,6 @@ struct ParameterResolution {
             problems.append(TesseraError(.badData, found.problem, file: recipe.file, line: line, advice: found.advice))
         }
         guard problems.isEmpty else { throw Problems(problems) }
-        for name in method.modelSums {
-            for (index, source) in spec.sources.enumerated() {
-                values.perInput[index][name] = .number(sums?.value(name, ofModel: source.model) ?? 0)
-            }
-        }
         return values
     }
 

@@ -175,11 +175,19 @@ package struct Plan: Sendable {
         self.sidecars = sidecars
         self.leftOut = leftOut
         self.remarks = remarks
+        allFiles = inputs.flatMap(\.files)
+        var positions: [InputFile: Int] = [:]
+        let firstOccurrences = allFiles.enumerated().map { position, file in
+            if let first = positions[file] { return first }
+            positions[file] = position
+            return position
+        }
+        self.firstOccurrences = firstOccurrences
         var bytesRead = 0, estimates = stages.map { $0.map { _ in ShardEstimate() } }
         for (stage, shards) in stages.enumerated() {
             for (shard, planned) in shards.enumerated() {
                 for tensor in planned.tensors {
-                    let cost = try tensor.cost()
+                    let cost = try tensor.located { firstOccurrences[$0] }.cost()
                     bytesRead += cost.passes * tensor.sourceByteCount
                     estimates[stage][shard].add(cost, of: tensor)
                 }
@@ -189,13 +197,6 @@ package struct Plan: Sendable {
         self.estimates = estimates
         digest = try PlanEncoding.digest(
             of: inputs, layout: layout, stages: stages, folders: swept.map(\.folder))
-        allFiles = inputs.flatMap(\.files)
-        var positions: [InputFile: Int] = [:]
-        firstOccurrences = allFiles.enumerated().map { position, file in
-            if let first = positions[file] { return first }
-            positions[file] = position
-            return position
-        }
     }
 
     /// Every input file.
@@ -219,5 +220,15 @@ package struct Plan: Sendable {
             return tensor
         }
         return ShardWork(label: planned.label, files: files, tensors: tensors)
+    }
+}
+
+extension TensorWork {
+    /// With other numbers of files: what is costly depends on which sources are the same.
+    fileprivate func located(_ number: (Int) -> Int) -> TensorWork {
+        guard sources.contains(where: { if case .lowRank = $0 { true } else { false } }) else { return self }
+        var located = self
+        for index in located.sources.indices { located.sources[index].renumberFiles(number) }
+        return located
     }
 }

@@ -23,9 +23,10 @@ import Work
 /// shape       = integer*
 /// output      = text name, type, integer byteCount, integer part, integer offset, integer blockSize
 ///
-/// operation   = 0 merge | 1 encoding | 2 merge, text linearAlgebra | 3 text method, integer? base
+/// operation   = 0 merge | 1 encoding | 2 merge, text linearAlgebra | 4 merge, text? linearAlgebra, stage
 ///               16 is added to the tag where a tensor ends with given*
 /// given       = text parameter, integer? input, stored
+/// stage       = integer round, integer known, integer width, (text name, integer?* prefixes)*     in byte order of the names
 /// merge       = text method, value map shared, (value map)* perInput, integer? base, integer? randomKey,
 ///               text codec, type
 /// value       = 0 number | 1 flag | 2 text | 3 number*
@@ -154,10 +155,11 @@ struct PlanEncoding: ~Copyable {
         case .encode(let encoding):
             tag(1)
             self.encoding(encoding)
-        case .measure(let measurement):
-            tag(offset + 3)
-            text(measurement.method)
-            optional(measurement.base) { $0.integer($1) }
+        case .measure(let merge, let stage):
+            tag(offset + 4)
+            self.merge(merge)
+            optional(merge.linearAlgebra) { $0.text($1) }
+            self.stage(stage)
         }
         list(tensor.sources) { $0.source($1) }
         list(tensor.outputs) { $0.output($1) }
@@ -183,6 +185,14 @@ struct PlanEncoding: ~Copyable {
         optional(merge.randomKey) { $0.bits($1) }
         text(merge.codec.name)
         type(merge.codec.dtype)
+    }
+
+    private mutating func stage(_ stage: ModelStage) {
+        for number in [stage.round, stage.known, stage.width] { integer(number) }
+        list(stage.prefixes.sorted { $0.key.precedesInBytes($1.key) }) { encoding, statistic in
+            encoding.text(statistic.key)
+            encoding.list(statistic.value) { encoding, prefix in encoding.optional(prefix) { $0.integer(Int($1)) } }
+        }
     }
 
     private mutating func values(_ values: [String: ParameterValue]) {

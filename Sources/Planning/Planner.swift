@@ -60,11 +60,11 @@ package enum Planner {
         warnings += ModelDifferences.warnings(recipe, inputs: inputs)
         try throwIfStrict()
         let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs, files: request.files).plan()
-        var planners = recipes.map {
+        let planners = recipes.map {
             TensorPlanner(
                 recipe: $0, method: method, inputs: inputs, given: given, vocabulary: vocabulary, seed: request.seed)
         }
-        var planned = try zip(planners, specs).map { try $0.plan($1) }
+        let planned = try zip(planners, specs).map { try $0.plan($1) }
 
         let one = planned[0].tensors
         let merged = try MergedOutputs(one.map { ($0.name, $0.outputs) }, maxPartBytes: request.maxPartBytes)
@@ -73,17 +73,11 @@ package enum Planner {
             dtype: floatingType(of: one), layerOrigins: lists[0].layerOrigins)
         let sidecars = try files.make()
         // Every stage looks at every file, so that none can change in between.
-        if !method.modelSums.isEmpty {
-            let measured = one.filter { $0.method == method.name }
-            guard let found = statistics.first else {
-                return try analysisStage(of: planner, measured, request: request)
-            }
-            let sums = try ModelSums(
-                planners[0], specs[0], measured: Set(measured.map { ExactText($0.name) }), statistics: found)
-            for index in planners.indices { planners[index].sums = sums }
-            planned = try zip(planners, specs).map { try $0.plan($1) }
+        let points: [[PlannedTensor]]
+        switch try ModelStages.next(planned.map(\.tensors), method, after: statistics) {
+        case .merge(let measured): points = measured
+        case .measure(let work): return try analysisStage(of: planners[0], work, request: request)
         }
-        let points = planned.map(\.tensors)
         let work = merged.outputs.indices.flatMap { tensor in
             SweptTensor(points: points.map { $0[tensor] }).work(
                 outputs: points.indices.map { copy in merged.outputs[tensor].map { $0.inCopy(copy, of: merged.layout) } })
@@ -112,15 +106,15 @@ package enum Planner {
 
     /// A plan that only measures what the method needs to know about the whole model.
     private static func analysisStage(
-        of planner: TensorPlanner, _ measured: [PlannedTensor], request: PlanRequest
+        of planner: TensorPlanner, _ work: [TensorWork], request: PlanRequest
     ) throws -> Plan {
         let recipe = planner.recipe, method = planner.method
         return try Plan(
             recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: planner.inputs.planned,
             given: planner.given.planned,
             layout: CheckpointLayout(groups: [], maxPartBytes: request.maxPartBytes),
-            stages: [ShardCutter(targetBytes: request.shardBytes).cut(measured.map(\.measurement))], sidecars: [],
-            remarks: ["\(method.name): coefficients depend on the whole models, which a first stage measures"],
+            stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)], sidecars: [],
+            remarks: ["\(method.name): depends on the models as wholes, which are measured first"],
             hasMoreStages: true)
     }
 

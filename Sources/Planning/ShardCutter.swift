@@ -1,5 +1,7 @@
 import Core
+import Operators
 import Recipes
+import TaskVectors
 import Work
 
 /// Cuts a job layer-wise into shards.
@@ -13,6 +15,9 @@ struct ShardCutter {
 
     /// Sources and outputs of one shard at most, so that a lease stays a small message.
     private static let partLimit = 8192
+
+    /// Bytes of histograms that workers report for one shard at most, so that a result stays a small message.
+    private static let statisticsLimit = 3 << 20
 
     let targetBytes: Int
 
@@ -38,16 +43,18 @@ struct ShardCutter {
 
     private func cut(_ tensors: [TensorWork], layer: TensorName.Layer?) -> [PlannedShard] {
         var runs: [[TensorWork]] = []
-        var bytes = 0, parts = 0
+        var bytes = 0, parts = 0, statistics = 0
         for tensor in tensors {
             bytes += tensor.measure
             parts += tensor.partCount
-            if !runs.isEmpty, bytes <= targetBytes, parts <= Self.partLimit {
+            statistics += tensor.statisticsBytes
+            if !runs.isEmpty, bytes <= targetBytes, parts <= Self.partLimit, statistics <= Self.statisticsLimit {
                 runs[runs.count - 1].append(tensor)
             } else {
                 runs.append([tensor])
                 bytes = tensor.measure
                 parts = tensor.partCount
+                statistics = tensor.statisticsBytes
             }
         }
         return runs.enumerated().map { index, run in
@@ -64,5 +71,18 @@ extension TensorWork {
     /// Bytes of the output, or of one source where that is more, as it is where task vectors are packed.
     fileprivate var measure: Int {
         if case .merge = operation { byteCount } else { max(byteCount, sourceByteCount / max(1, sources.count)) }
+    }
+
+    /// Bytes of the histograms that a look at the tensor reports.
+    fileprivate var statisticsBytes: Int {
+        let histograms: Int
+        let bins: Int
+        switch operation {
+        case .measure(_, let stage): (histograms, bins) = (stage.histogramCount, 1 << stage.width)
+        case .encode(.measureMagnitudes(let measurement)):
+            (histograms, bins) = (measurement.bins.count, MagnitudeCounts.binLimit)
+        case .encode, .merge: return 0
+        }
+        return histograms * min(elementCount, bins) * MagnitudeCounts.bytesPerBin
     }
 }

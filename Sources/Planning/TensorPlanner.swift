@@ -14,6 +14,8 @@ struct PlannedTensor {
     let method: String
     var values: ParameterValues
     let base: Int?
+    /// The model that each source comes from, as a number of the recipe's inputs.
+    let models: [Int]
     let sources: [SourceReference]
     /// What the method is given beside the sources.
     let given: [GivenReference]
@@ -24,18 +26,19 @@ struct PlannedTensor {
     /// What the codec makes of the tensor.
     let outputs: [EncodedTensor]
 
-    /// The look at the tensor from which it is planned.
-    var measurement: TensorWork {
+    /// A look at the tensor, from which it is planned.
+    func measurement(_ stage: ModelStage) -> TensorWork {
         TensorWork(
-            name: name, shape: shape, operation: .measure(MergeMeasurement(method: method, base: base)), sources: sources,
-            given: given, outputs: [])
+            name: name, shape: shape, operation: .measure(merge, stage), sources: sources, given: given, outputs: [])
     }
 
     func work(outputs: [OutputTensor]) -> TensorWork {
-        let merge = MergeOperation(
-            method: method, values: values, base: base, randomKey: randomKey,
-            linearAlgebra: linearAlgebra, codec: codec)
-        return TensorWork(name: name, shape: shape, operation: .merge(merge), sources: sources, given: given, outputs: outputs)
+        TensorWork(name: name, shape: shape, operation: .merge(merge), sources: sources, given: given, outputs: outputs)
+    }
+
+    private var merge: MergeOperation {
+        MergeOperation(
+            method: method, values: values, base: base, randomKey: randomKey, linearAlgebra: linearAlgebra, codec: codec)
     }
 }
 
@@ -68,15 +71,13 @@ struct TensorPlanner {
     let vocabulary: VocabularyPlan?
     /// What random methods draw from.
     let seed: UInt64
-    /// What an analysis stage found, for methods that have one.
-    var sums: ModelSums?
 
     /// - Returns: the tensors in the order of the specs, and what the user should know about some of them.
     func plan(_ specs: [OutputTensorSpec]) throws -> (tensors: [PlannedTensor], remarks: [String]) {
         var tensors: [PlannedTensor] = []
         var problems = ProblemList(file: recipe.file)
         var incomplete: [(name: String, outcome: String)] = []
-        var resolution = ParameterResolution(recipe: recipe, method: method, inputs: inputs, sums: sums)
+        var resolution = ParameterResolution(recipe: recipe, method: method, inputs: inputs)
         var outputs = KnownOutputs()
         for spec in specs {
             do throws(Problems) {
@@ -230,7 +231,7 @@ struct TensorPlanner {
                 shape)
             return PlannedTensor(
                 name: spec.name, shape: shape, method: method.name, values: values, base: base,
-                sources: aligned ?? found.sources, given: given,
+                models: spec.sources.map(\.model), sources: aligned ?? found.sources, given: given,
                 randomKey: method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil,
                 linearAlgebra: identity, codec: codec, outputs: try outputs.of(codec, shape: shape))
         } catch {

@@ -14,7 +14,7 @@ package enum ParameterSetting: Sendable, Hashable {
     }
 
     package struct Condition: Sendable, Hashable {
-        /// A substring of the tensor's name; `nil` and `*` match every tensor.
+        /// A part of the tensor's name, in which `*` stands for anything; `nil` matches every tensor.
         package let filter: String?
         package let values: Values
         /// The line in the recipe.
@@ -27,8 +27,14 @@ package enum ParameterSetting: Sendable, Hashable {
         }
 
         package func fits(_ tensor: String) -> Bool {
-            guard let filter, filter != "*" else { return true }
-            return tensor.holds(filter)
+            guard let filter else { return true }
+            guard filter.utf8.contains(UInt8(ascii: "*")) else { return tensor.holds(filter) }
+            var rest = Array(tensor.utf8)[...]
+            for part in filter.utf8.split(separator: UInt8(ascii: "*")) {
+                guard let place = rest.firstRange(of: Array(part)) else { return false }
+                rest = rest[place.upperBound...]
+            }
+            return true
         }
     }
 

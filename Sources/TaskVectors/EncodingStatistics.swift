@@ -1,3 +1,5 @@
+package import Operators
+
 /// What an encoding reports about one tensor. Lists have one entry per task, in order.
 package enum EncodingStatistics: Sendable, Hashable, Codable {
     /// Each task's vector was stored.
@@ -7,7 +9,7 @@ package enum EncodingStatistics: Sendable, Hashable, Codable {
     /// Whether the tensor, which has a type without arithmetic, differs from the base's.
     case comparison(base: BaseIdentity, [Bool])
     case grids([GridErrors])
-    case magnitudes([[MagnitudeCount]])
+    case magnitudes([MagnitudeCounts])
     /// The number of entries that were selected and are not zero.
     case kept([Int])
 
@@ -27,7 +29,7 @@ package enum EncodingStatistics: Sendable, Hashable, Codable {
             tasks.flatMap { [$0.error, $0.energy, $0.product, $0.masked, $0.magnitudes, $0.maskedMagnitudes] }
         case .comparison: []
         case .grids(let tasks): tasks.flatMap { [$0.energy] + $0.errors.joined() }
-        case .magnitudes(let tasks): tasks.joined().map { Double($0.count) }
+        case .magnitudes(let tasks): tasks.flatMap(\.entries).map { Double($0.count) }
         case .kept(let counts): counts.map(Double.init)
         }
     }
@@ -96,16 +98,5 @@ package struct GridErrors: Sendable, Hashable, Codable {
     package init(energy: Double, errors: [[Double]]) {
         self.energy = energy
         self.errors = errors
-    }
-}
-
-/// The number of elements in one bin of a `MagnitudeHistogram`.
-package struct MagnitudeCount: Sendable, Hashable, Codable {
-    package let bin: UInt32
-    package let count: Int
-
-    package init(bin: UInt32, count: Int) {
-        self.bin = bin
-        self.count = count
     }
 }

@@ -21,6 +21,16 @@ package enum Exponential {
         return Double(sign: .plus, exponent: -Int(halvings), significand: power)
     }
 
+    /// Exact to some last bits for small `x` too.
+    package static func hyperbolicTangent(_ x: Double) -> Double {
+        let size = x.magnitude, square = x * x
+        if size < 0x1p-6 {
+            return x * (1 - square * (1 / 3.0 - square * (2 / 15.0 - square * (17 / 315.0 - square * (62 / 2835.0)))))
+        }
+        let part = saturation(2 * size), value = part / (2 - part)
+        return x < 0 ? -value : value
+    }
+
     /// The natural logarithm of a positive, finite number.
     package static func logarithm(_ x: Double) -> Double {
         var exponent = Double(x.exponent), part = x.significand

@@ -22,6 +22,9 @@ package struct MagnitudeHistogram: Sendable, Hashable {
     /// The second round, for a bin of the first.
     package static func fine(inBin high: UInt32) -> MagnitudeHistogram { MagnitudeHistogram(bins: Int(TK_LOW_BINS), high: high) }
 
+    /// Bits of a magnitude, of which the first round counts the high ones and the second the low ones.
+    package static let bitCount = 31, highBitCount = 15, lowBitCount = 16
+
     /// Bytes of both rounds' bins.
     package static let byteCount = (coarseTables * coarseBins + Int(TK_LOW_BINS)) * MemoryLayout<UInt32>.stride
 

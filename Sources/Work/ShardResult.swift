@@ -23,7 +23,7 @@ package enum TensorStatistics: Sendable, Hashable, Codable {
     /// Every number that a worker names in the statistics, to be bounded.
     package var numbers: [Double] {
         switch self {
-        case .merge(let statistics): Array(statistics.numbers.values.joined())
+        case .merge(let statistics): statistics.all
         case .encoding(let statistics): statistics.numbers
         }
     }

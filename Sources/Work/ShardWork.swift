@@ -64,20 +64,8 @@ package enum TensorOperation: Sendable, Hashable, Codable {
     case merge(MergeOperation)
     /// Task vectors are stored in a store's formats, or measured for that. The first source is the base.
     case encode(Encoding)
-    /// A merge method's numbers are found, from which it is planned (`MergeMethod.modelSums`). There is no output.
-    case measure(MergeMeasurement)
-}
-
-/// A merge method that looks at a tensor before it is planned.
-package struct MergeMeasurement: Sendable, Hashable, Codable {
-    package let method: String
-    /// The index of the base (`TensorInputs.base`).
-    package let base: Int?
-
-    package init(method: String, base: Int?) {
-        self.method = method
-        self.base = base
-    }
+    /// What the merge method must know about the models as wholes is measured (`MergeMethod.modelRounds`). There is no output.
+    case measure(MergeOperation, ModelStage)
 }
 
 /// A merge method with its parameter values.

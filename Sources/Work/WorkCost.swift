@@ -7,7 +7,7 @@ extension MergeOperation {
     /// - Throws: `protocolMismatch` for a method that this build does not have, `badData` for values that the method does not
     ///   accept, `inputMissing` without the linear algebra library that it needs, `temporary` where another host may have the
     ///   library of the plan.
-    package func method(sources: Int, given: [GivenReference] = []) throws(TesseraError) -> any MergeMethod {
+    package func method(_ sources: [SourceReference], given: [GivenReference] = []) throws(TesseraError) -> any MergeMethod {
         guard let method = MergeMethods.named(method) else {
             throw TesseraError(.protocolMismatch, "this build has no method '\(method)'")
         }
@@ -19,12 +19,17 @@ extension MergeOperation {
                     advice: "install the same version of OpenBLAS on all hosts, and submit the job again")
             }
         }
-        return try method.init(values, inputs: inputs(count: sources, given: given))
+        return try method.init(values, inputs: inputs(sources, given: given))
     }
 
-    /// The roles of `count` sources, and of what is given beside them.
-    package func inputs(count: Int, given: [GivenReference] = []) -> TensorInputs {
-        TensorInputs(count: count, base: base, randomKey: randomKey ?? 0, given: given.map(\.role))
+    /// The roles of the sources, and of what is given beside them.
+    package func inputs(_ sources: [SourceReference], given: [GivenReference] = []) -> TensorInputs {
+        let origin = base.flatMap { sources.indices.contains($0) ? sources[$0] : nil }
+        let ranks = sources.map { source -> Int? in
+            if case .lowRank(let matrix, let update) = source, matrix == origin { update.rankOfMatrix } else { nil }
+        }
+        return TensorInputs(
+            count: sources.count, base: base, randomKey: randomKey ?? 0, given: given.map(\.role), ranks: ranks)
     }
 }
 
@@ -50,12 +55,15 @@ extension TensorWork {
         let cost: OperatorCost
         switch operation {
         case .merge(let merge):
-            let method = try merge.method(sources: sources.count, given: given)
+            let method = try merge.method(sources, given: given)
             try method.check(shape)
             cost = try merge.codec.codec().adding(
                 to: method.cost(of: shape), shape: shape, outputs: merge.values.outputCount)
         case .encode(let encoding): cost = encoding.cost(of: shape, sources: sources.count)
-        case .measure: cost = OperatorCost(passes: 1)
+        case .measure(let merge, let stage):
+            let method = try merge.method(sources, given: given)
+            try method.check(shape)
+            cost = method.cost(of: shape, measuring: stage)
         }
         let open = nestedSources.reduce(0) { $0 + $1.memory }
         return cost.adding(

@@ -176,18 +176,12 @@ package struct ShardExecutor: Sendable {
         let matrixElements = try tensor.cost().matrixElements
         switch tensor.operation {
         case .merge(let merge):
-            let passes = try passes(
-                merge.inputs(count: sources.count, given: tensor.given), codec: merge.codec.codec())
-            try merge.method(sources: sources.count, given: tensor.given).merge(passes)
+            let passes = try passes(merge.inputs(tensor.sources, given: tensor.given), codec: merge.codec.codec())
+            try merge.method(tensor.sources, given: tensor.given).merge(passes)
             return try statistics(of: passes)
-        case .measure(let measurement):
-            guard let method = MergeMethods.named(measurement.method) else {
-                throw TesseraError(.protocolMismatch, "this build has no method '\(measurement.method)'")
-            }
-            let passes = try passes(
-                TensorInputs(
-                    count: sources.count, base: measurement.base, given: tensor.given.map(\.role)))
-            try method.measure(passes)
+        case .measure(let merge, let stage):
+            let passes = try passes(merge.inputs(tensor.sources, given: tensor.given))
+            try merge.method(tensor.sources, given: tensor.given).measure(stage, in: passes)
             return try statistics(of: passes)
         case .encode(let encoding):
             return .encoding(try encoding.encode(passes(TensorInputs(count: sources.count, base: 0))))

@@ -12,7 +12,7 @@ import Testing
         return recipe?.hasPrefix("merge_method:") ?? false
     }
 
-    @Test func thereAreCases() { #expect(Self.cases.count >= 32) }
+    @Test func thereAreCases() { #expect(Self.cases.count >= 35) }
 
     @Test(arguments: cases)
     func matches(name: String) async throws {
@@ -20,7 +20,11 @@ import Testing
         let outcome = try await Tessera.run(["run", "seed-cases/\(name)/recipe.yml", output, "--strict"])
         #expect(outcome.exitCode == 0, "\(outcome.errors)")
         let expected = try TestTensor.read("\(Self.directory)/\(name)/expected.safetensors")
-        #expect(Comparison.differences(try TestTensor.read(output), from: expected, rtol: 2e-6) == [])
+        // Hundreds of steps of a descent add up rounding; where a threshold of the whole model cuts, a few entries may fall on
+        // the other side.
+        let rtol = name == "doge" ? 1e-4 : 2e-6, share = ["pcb", "ties-model-wide"].contains(name) ? 0.002 : 0
+        #expect(
+            Comparison.differences(try TestTensor.read(output), from: expected, rtol: rtol, allowedShare: share) == [])
     }
 
     @Test func theSameBytesThroughThreeWorkers() async throws {

@@ -67,13 +67,32 @@ struct Bench {
         let stored = try sources.map {
             try StoredTensor(Memory(bytes: $0.bytes), offset: 0, dtype: $0.dtype, count: shape.reduce(1, *))
         }
+        func passes(_ cost: OperatorCost, _ codec: (any ElementCodec)?, _ sinks: [any BlockSink]) -> TensorPasses {
+            TensorPasses(
+                shape: shape, codec: codec, sources: stored, given: given, inputs: inputs, kernels: kernels, runner: runner,
+                memory: MemoryBudget(bytes: memory), matrixElements: cost.matrixElements, sinks: sinks)
+        }
+        let rounds = try method.init(values, inputs: inputs).modelRounds(of: shape)
+        for (round, statistics) in rounds.enumerated() {
+            // The tensor is the whole model.
+            let bound = try method.init(values, inputs: inputs)
+            let part = ModelFold.Part(
+                name: "t", shape: shape, models: Array(sources.indices), base: base, statistics: statistics)
+            var fold = ModelFold(round: round, [part])
+            while let stage = fold.stage(of: part) {
+                let passes = passes(bound.cost(of: shape, measuring: stage), nil, [])
+                try bound.measure(stage, in: passes)
+                let found = passes.statistics
+                try fold.fold { _ in found }
+            }
+            for (name, numbers) in fold.numbers {
+                for (source, number) in numbers { values.perInput[source][name] = .number(number) }
+            }
+        }
         let outputs = Array(Array(repeating: codec.outputs(shape: shape), count: values.outputCount).joined())
         let sinks = outputs.map { _ in Collector() }
         let bound = try method.init(values, inputs: inputs)
-        try bound.merge(
-            TensorPasses(
-                shape: shape, codec: codec, sources: stored, given: given, inputs: inputs, kernels: kernels, runner: runner,
-                memory: MemoryBudget(bytes: memory), matrixElements: bound.cost(of: shape).matrixElements, sinks: sinks))
+        try bound.merge(passes(bound.cost(of: shape), codec, sinks))
         return try zip(outputs, sinks).map { try $1.bytes(count: $0.byteCount) }
     }
 
@@ -119,7 +138,6 @@ extension MergeMethod {
             }
             if parameter.scope == .shared { shared[parameter.name] = value } else { model[parameter.name] = value }
         }
-        for name in modelSums { model[name] = .number(2) }
         return (shared, model)
     }
 }

@@ -92,6 +92,7 @@ import Testing
                 }
             case "rescale", "filter_wise", "nuslerp_row_wise": shared[parameter.name] = .flag(true)
             case "nuslerp_flatten": shared[parameter.name] = .flag(false)
+            case "steps": shared[parameter.name] = .number(20)
             default: break
             }
         }

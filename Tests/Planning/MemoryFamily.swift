@@ -83,9 +83,11 @@ extension Plan {
         case .measureMagnitudes:
             .magnitudes(
                 tasks.map { numbers in
-                    stride(from: 0, to: numbers.count - 1, by: 2).map {
-                        MagnitudeCount(bin: UInt32(exactly: numbers[$0]) ?? 0, count: Int(exactly: numbers[$0 + 1]) ?? .max)
-                    }
+                    MagnitudeCounts(
+                        stride(from: 0, to: numbers.count - 1, by: 2).map {
+                            MagnitudeCount(
+                                bin: UInt32(exactly: numbers[$0]) ?? 0, count: Int(exactly: numbers[$0 + 1]) ?? .max)
+                        })
                 })
         case .countKept: .kept(tasks.map { Int(exactly: $0.first ?? .nan) ?? .max })
         case .mask: nil

@@ -88,7 +88,13 @@ import Work
     @Test func sumsOverTheModelsArePlannedInTwoStages() throws {
         let request = family.request(Self.metagpt), first = try Planner.plan(request)
         #expect(first.hasMoreStages && first.layout.parts.isEmpty && first.sidecars.isEmpty)
-        #expect(first.tensors.allSatisfy { $0.operation == .measure(MergeMeasurement(method: "metagpt", base: 2)) })
+        for tensor in first.tensors {
+            guard case .measure(let merge, let stage) = tensor.operation else {
+                Issue.record("\(tensor.name) is not measured")
+                continue
+            }
+            #expect(merge.method == "metagpt" && merge.base == 2 && stage == ModelStage(round: 0))
+        }
         let statistics = Dictionary(
             uniqueKeysWithValues: first.tensors.map { tensor in
                 (
@@ -181,5 +187,93 @@ import Work
         request.pinnedFiles = first.pinnedFiles
         family.files.remove("/models/b/config.json")
         expectChange(of: "/models/b/config.json", request, [statistics])
+    }
+}
+
+extension StageTests {
+    private static let ties = "merge_method: ties\nbase_model: base\nmodels:\n- model: a\n- model: b\n"
+
+    /// What workers would count of the tensors' own values: all magnitudes of a model in one bin.
+    private func counted(_ plan: Plan) -> [ExactText: TensorStatistics] {
+        var statistics: [ExactText: TensorStatistics] = [:]
+        for tensor in plan.tensors {
+            guard case .measure(_, let stage) = tensor.operation else { continue }
+            let all = MagnitudeCounts([MagnitudeCount(bin: 3, count: tensor.elementCount)])
+            statistics[ExactText(tensor.name)] = .merge(
+                MergeStatistics(
+                    ["plus": [0, 0, 5], "minus": [0, 0, 6]],
+                    counts: stage.prefixes.mapValues { $0.map { $0 == nil ? MagnitudeCounts([]) : all } }))
+        }
+        return statistics
+    }
+
+    /// Two stages find a threshold for each model, a third counts signs, and the fourth merges.
+    @Test func aTrimOfTheModelIsPlannedInFourStages() throws {
+        let request = family.request(Self.ties + "parameters: {weight: 1, density: 0.5, trim: model}\n")
+        var statistics: [[ExactText: TensorStatistics]] = [], digests: Set<Digest> = []
+        for stage in 0..<3 {
+            let plan = try Planner.plan(request, after: statistics)
+            #expect(plan.hasMoreStages && plan.layout.parts.isEmpty && digests.insert(plan.digest).inserted, "\(stage)")
+            #expect(try Planner.plan(request, after: statistics).digest == plan.digest)
+            statistics.append(counted(plan))
+        }
+        let plan = try Planner.plan(request, after: statistics)
+        #expect(!plan.hasMoreStages && digests.insert(plan.digest).inserted)
+        let threshold = ParameterValue.number(Double(Float(bitPattern: 3 << 16 | 3)))
+        for tensor in plan.tensors {
+            let values = tensor.values.perInput
+            #expect(values.map { $0["threshold"] } == [threshold, threshold, .number(0)])
+            #expect(values[2]["plus"] == .number(5 * Double(plan.tensors.count)))
+        }
+        #expect(throws: TesseraError.self) { try Planner.plan(request, after: statistics + [[:]]) }
+    }
+
+    /// One tensor has another density than the rest, so there is no one threshold.
+    @Test func aTrimOfTheModelHasOneDensity() throws {
+        let request = family.request(
+            Self.ties + "parameters: {weight: 1, density: [{filter: norm, value: 0.1}, {value: 0.5}], trim: model}\n")
+        let first = try Planner.plan(request)
+        let error = #expect(throws: TesseraError.self) { try Planner.plan(request, after: [counted(first)]) }
+        #expect(error?.code == .badData && error?.tensor != nil)
+    }
+
+    /// A recipe may name a model twice. Each has its own threshold, and is counted once.
+    @Test func theSameModelTwiceIsTwoModels() throws {
+        let request = family.request(
+            "merge_method: ties\nbase_model: base\nmodels:\n- model: a\n- model: a\nparameters: {weight: 1, density: 0.5, trim: model}\n"
+        )
+        var statistics: [[ExactText: TensorStatistics]] = []
+        for _ in 0..<3 { statistics.append(counted(try Planner.plan(request, after: statistics))) }
+        for tensor in try Planner.plan(request, after: statistics).tensors {
+            #expect(
+                tensor.values.perInput.filter { $0["threshold"] == .number(Double(Float(bitPattern: 3 << 16 | 3))) }.count == 2)
+        }
+    }
+
+    /// Some tensors may be trimmed alone: nothing of them is measured.
+    @Test func onlyTensorsWithATrimOfTheModelAreMeasured() throws {
+        let first = try family.plan(
+            Self.ties + "parameters: {weight: 1, density: 0.5, trim: [{filter: norm, value: tensor}, {value: model}]}\n")
+        #expect(first.hasMoreStages && !first.tensors.isEmpty && first.tensors.allSatisfy { !$0.name.contains("norm") })
+        #expect(try !family.plan(Self.ties + "parameters: {weight: 1, density: 0.5}\n").hasMoreStages)
+    }
+
+    /// What workers report of one shard stays within a message, however many models there are.
+    @Test(arguments: [1, 6, 7, 12, 13, 400])
+    func histogramsStayWithinAMessage(models: Int) throws {
+        var request = family.request(
+            "merge_method: ties\nbase_model: base\nmodels:\n" + String(repeating: "- model: a\n", count: models)
+                + "parameters: {weight: 1, density: 0.5, trim: model}\n")
+        family.write("base", MemoryFamily.tensors(0, layers: 40))
+        family.write("a", MemoryFamily.tensors(1, layers: 40))
+        request.shardBytes = 1 << 40
+        let plan = try Planner.plan(request)
+        for shard in plan.stages.joined() {
+            let bins = shard.tensors.reduce(0) { sum, tensor in
+                guard case .measure(_, let stage) = tensor.operation else { return sum }
+                return sum + stage.histogramCount * min(tensor.elementCount, 1 << stage.width)
+            }
+            #expect(bins * MagnitudeCounts.bytesPerBin <= 3 << 20)
+        }
     }
 }

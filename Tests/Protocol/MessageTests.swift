@@ -84,7 +84,12 @@ import Work
                     statistics: [
                         .encoding(.vectors(base: identity, [VectorError(error: 1e-9, energy: 0.5)])), nil,
                         .encoding(.grids([GridErrors(energy: 1, errors: [[0.1, 0.2]])])),
-                        .encoding(.magnitudes([[MagnitudeCount(bin: 3, count: 4)]])), .merge(MergeStatistics(["cosines": [0.5]])),
+                        .encoding(.magnitudes([MagnitudeCounts([MagnitudeCount(bin: 3, count: 4)])])),
+                        .merge(
+                            MergeStatistics(
+                                ["cosines": [0.5]],
+                                counts: ["threshold": [MagnitudeCounts([]), MagnitudeCounts([MagnitudeCount(bin: 7, count: 9)])]])
+                        ),
                     ]),
                 delivery: .direct)),
         .shardFailed(ShardFailed(attempt: attempt, error: error)),

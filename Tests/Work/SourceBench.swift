@@ -71,10 +71,10 @@ struct SourceBench {
             name: "t", shape: shape, operation: .merge(merge), sources: sources,
             given: given, outputs: [OutputTensor(name: "t", dtype: .f32, byteCount: 4 * count, part: 0, offset: 0)])
         let opened = try work.openSources(in: [file], kernels: .best)
-        try merge.method(sources: sources.count, given: given).merge(
+        try merge.method(sources, given: given).merge(
             TensorPasses(
                 shape: shape, codec: try merge.codec.codec(), sources: opened, given: try work.openGiven(in: [file]),
-                inputs: merge.inputs(count: sources.count, given: given), kernels: .best, runner: AtOnce(),
+                inputs: merge.inputs(sources, given: given), kernels: .best, runner: AtOnce(),
                 memory: MemoryBudget(bytes: 1 << 20), matrixElements: work.cost().matrixElements, sinks: [sink]))
         return (file.notes, try sink.bytes(count: 4 * count))
     }

@@ -15,7 +15,6 @@ package struct EMR: MergeMethod {
             "rescale", of: ["means", "sums"], default: "means",
             "Whether the scale compares means over each tensor, as the authors' code, or sums, as their paper."),
     ]
-    package static let modelSums = [magnitudes.means, magnitudes.sums, masked.means, masked.sums]
 
     private static let magnitudes = (means: "mean_magnitude", sums: "magnitude")
     private static let masked = (means: "mean_masked_magnitude", sums: "masked_magnitude")
@@ -23,22 +22,30 @@ package struct EMR: MergeMethod {
     private let base: Int
     private let shared: SharedVector
     private let task: Int
-    private let factor: Double
+    private let usesSums: Bool
+    /// `λ`; `nil` before it has been measured.
+    private let factor: Double?
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         base = try inputs.requiredBase()
         shared = SharedVector(.emr, of: inputs.models)
         task = try inputs.task(values)
-        let model = inputs.models[task], usesSums = try values.text("rescale") == "sums"
-        let own = try values.number(usesSums ? Self.magnitudes.sums : Self.magnitudes.means, ofInput: model)
-        let kept = try values.number(usesSums ? Self.masked.sums : Self.masked.means, ofInput: model)
-        factor = kept > 0 ? own / kept : 1
+        usesSums = try values.text("rescale") == "sums"
+        let model = [inputs.models[task]]
+        let own = try values.statistics(usesSums ? Self.magnitudes.sums : Self.magnitudes.means, of: model)?.first
+        let kept = try values.statistics(usesSums ? Self.masked.sums : Self.masked.means, of: model)?.first
+        factor = if let own, let kept { kept > 0 ? own / kept : 1 } else { nil }
+    }
+
+    package func modelRounds(of shape: [Int]) -> [[ModelStatistic]] {
+        let names = usesSums ? [Self.magnitudes.sums, Self.masked.sums] : [Self.magnitudes.means, Self.masked.means]
+        return [names.map { ModelStatistic($0, .sum) }]
     }
 
     package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: 1) }
 
-    package static func measure(_ tensor: TensorPasses) throws {
-        let models = tensor.inputs.models, shared = SharedVector(.emr, of: models)
+    package func measure(round: Int, _ tensor: TensorPasses) throws {
+        let models = tensor.inputs.models
         let sums = try tensor.sums(2 * models.count, isLast: true) { tile, sums in
             let kernels = tile.kernels, vector = try shared.vector(in: tile), kept = tile.scratch(1)
             for (task, model) in models.enumerated() {
@@ -48,15 +55,19 @@ package struct EMR: MergeMethod {
                 sums[2 * task + 1] = kernels.sumOfMagnitudes(kept, count: tile.count)
             }
         }
-        for (offset, names) in [magnitudes, masked].enumerated() {
+        for (offset, names) in [Self.magnitudes, Self.masked].enumerated() {
             var all = [Double](repeating: 0, count: tensor.sources.count)
             for (task, model) in models.enumerated() { all[model] = sums[2 * task + offset] }
-            tensor.report(names.sums, all)
-            tensor.report(names.means, all.map { $0 / Double(max(1, tensor.count)) })
+            if usesSums {
+                tensor.report(names.sums, all)
+            } else {
+                tensor.report(names.means, all.map { $0 / Double(max(1, tensor.count)) })
+            }
         }
     }
 
     package func merge(_ tensor: TensorPasses) throws {
+        guard let factor else { throw TesseraError.notMeasured }
         try tensor.emit { tile, out in
             let vector = try shared.vector(in: tile)
             try shared.keep(task, of: vector, in: tile)

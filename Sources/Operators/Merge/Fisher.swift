@@ -14,37 +14,42 @@ package struct Fisher: MergeMethod {
         .flag("normalize", default: true, "Divide each model's Fisher information by its norm over the whole model."),
         .number("epsilon", .shared, default: 1e-6, in: 1e-30...1e30, "Added to the Fisher information of each entry."),
     ]
-    package static let modelSums = [squaredNorm]
 
     private static let squaredNorm = "squared_fisher"
     private static let normRidge = 1e-6
 
     private let models: [Int]
-    private let coefficients: [Double]
+    private let isNormalized: Bool
+    /// `nil` before the norms have been measured.
+    private let coefficients: [Double]?
     private let epsilon: Double
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         models = inputs.models
         epsilon = try values.number("epsilon")
-        let isNormalized = try values.flag("normalize")
-        let scales = try models.map { (model) throws(TesseraError) in
-            let weight = try values.number("weight", ofInput: model)
-            let squares = try values.number(Self.squaredNorm, ofInput: model)
-            return isNormalized ? weight / (squares.squareRoot() + Self.normRidge) : weight
-        }
+        isNormalized = try values.flag("normalize")
+        let weights = try models.map { (model) throws(TesseraError) in try values.number("weight", ofInput: model) }
+        let squares = try values.statistics(Self.squaredNorm, of: models)
+        let scales =
+            isNormalized
+            ? zip(weights, squares ?? models.map { _ in 1 }).map { $0 / ($1.squareRoot() + Self.normRidge) } : weights
         let total = scales.reduce(0, +)
         guard total > 0, total.isFinite else {
             throw TesseraError(.badData, "no model has a weight above 0", advice: "set 'weight' above 0 for one of the models")
         }
-        coefficients = scales.map { $0 / total }
+        coefficients = isNormalized && squares == nil ? nil : scales.map { $0 / total }
     }
 
     package func cost(of shape: [Int]) -> OperatorCost {
         OperatorCost(passes: 1, memory: MemoryNeed(perThread: 2 * MemoryLayout<Double>.stride * FixedTree.tileElements))
     }
 
-    package static func measure(_ tensor: TensorPasses) throws {
-        let models = tensor.inputs.models, given = try models.map { try tensor.givenIndex(name, ofInput: $0) }
+    package func modelRounds(of shape: [Int]) -> [[ModelStatistic]] {
+        isNormalized ? [[ModelStatistic(Self.squaredNorm, .sum)]] : []
+    }
+
+    package func measure(round: Int, _ tensor: TensorPasses) throws {
+        let given = try models.map { try tensor.givenIndex(Self.name, ofInput: $0) }
         let norms = try tensor.sums(models.count) { tile, sums in
             for (position, index) in given.enumerated() {
                 let information = try Self.information(index, of: tile, in: tensor)
@@ -53,10 +58,11 @@ package struct Fisher: MergeMethod {
         }
         var all = [Double](repeating: 0, count: tensor.sources.count)
         for (model, norm) in zip(models, norms) { all[model] = norm }
-        tensor.report(squaredNorm, all)
+        tensor.report(Self.squaredNorm, all)
     }
 
     package func merge(_ tensor: TensorPasses) throws {
+        guard let coefficients else { throw TesseraError.notMeasured }
         let given = try models.map { try tensor.givenIndex(Self.name, ofInput: $0) }
         try tensor.emit { tile, out in
             var sums = [Double](repeating: 0, count: tile.count), weights = sums

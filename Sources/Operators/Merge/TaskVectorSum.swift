@@ -92,15 +92,20 @@ struct TaskVectorSum: Sendable {
     /// The cost of `merge` with a sparsifier that flags and has no passes of its own.
     var cost: OperatorCost { OperatorCost(passes: passes, memory: MemoryNeed(perThread: isSparse ? flagBytes : 0)) }
 
-    func merge(_ tensor: TensorPasses, _ sparsifier: any Sparsifier = KeepAll(), by combination: Combination) throws {
+    /// - Parameter zeroIsMinus: of a consensus: the sign that is elected where the sum is zero.
+    func merge(
+        _ tensor: TensorPasses, _ sparsifier: any Sparsifier = KeepAll(), by combination: Combination, zeroIsMinus: Bool = false
+    ) throws {
         let notes = isSparse && rescale ? FlagNotes(models: models.count, elements: tensor.count, memory: tensor.memory) : nil
         let factors = try notes.map { try rescalingFactors(sparsifier, noting: $0, in: tensor) }
         let total = weights.reduce(0, +)
         let divisor: Float? = normalize && abs(total) >= 1e-8 ? total : nil
+        // The kernel elects plus where the sum is zero. With all vectors negated that is minus, and nothing else changes.
+        let sign: Float = zeroIsMinus ? -1 : 1
         let merge = Kernels.TaskVectorMerge(
-            weights: weights, factors: factors ?? Array(repeating: 1, count: models.count),
+            weights: weights, factors: (factors ?? Array(repeating: 1, count: models.count)).map { $0 * sign },
             isConsensus: combination == .consensus, normalize: normalize, divisor: divisor ?? 1,
-            lambda: lambdas.count == 1 ? lambdas[0] : nil)
+            lambda: lambdas.count == 1 ? lambdas[0] * sign : nil)
         let merged: TileValues = { tile, out in
             let vectors = try models.indices.map { index in
                 try taskVector(index, of: tile, sparsifier.isFlagging(index)) { flags in
@@ -114,8 +119,28 @@ struct TaskVectorSum: Sendable {
         }
         guard lambdas.count > 1 else { return try tensor.emit(merged) }
         try tensor.emit(lambdas.count, merged: merged) { tile, output, out in
-            try tile.addBase(base, to: out, scaledBy: lambdas[output])
+            try tile.addBase(base, to: out, scaledBy: lambdas[output] * sign)
         }
+    }
+
+    /// How many entries of the tensor elect plus, and how many minus. Those whose sum is zero elect neither.
+    func votes(_ tensor: TensorPasses, _ sparsifier: any Sparsifier) throws -> (plus: Int, minus: Int) {
+        let notes = FlagNotes(models: 0, elements: 0, memory: tensor.memory)
+        let factors = isSparse && rescale ? try rescalingFactors(sparsifier, noting: notes, in: tensor) : nil
+        let counts = try tensor.counts(2, isLast: true) { tile, counts in
+            var sums = [Float](repeating: 0, count: tile.count)
+            for (index, model) in models.enumerated() {
+                let vector = try tile.taskVector(model), factor = factors?[index] ?? 1, weight = weights[index]
+                segments(of: tile, index..<index + 1, sparsifier) { range, bands in
+                    for place in range where bands[0].contains(vector[place]) { sums[place] += vector[place] * factor * weight }
+                }
+            }
+            counts = sums.reduce(into: [0, 0]) { counts, sum in
+                counts[0] += sum > 0 ? 1 : 0
+                counts[1] += sum < 0 ? 1 : 0
+            }
+        }
+        return (counts[0].reduce(0, +), counts[1].reduce(0, +))
     }
 
     private func taskVector(

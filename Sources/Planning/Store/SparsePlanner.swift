@@ -131,43 +131,29 @@ struct SparsePlanner: Sendable {
         }
     }
 
-    /// How many elements each bin of magnitudes has.
-    private typealias Histogram = [MagnitudeCount]
-
     /// The histograms that a stage measured, by tensor and task.
     ///
     /// - Throws: `internal` for counts that cannot be of that tensor.
     private func histograms(
         of tensors: [StoreTensor], _ statistics: [ExactText: TensorStatistics]
-    ) throws(TesseraError) -> [[Histogram]] {
-        var found: [[Histogram]] = []
+    ) throws(TesseraError) -> [[MagnitudeCounts]] {
+        var found: [[MagnitudeCounts]] = []
         for tensor in tensors {
             guard case .encoding(.magnitudes(let tasks)) = statistics[ExactText(tensor.name)], tasks.count == taskCount else {
                 throw Self.impossible(tensor)
             }
-            for histogram in tasks {
-                var left = tensor.elementCount
-                for entry in histogram {
-                    guard (0...left).contains(entry.count) else { throw Self.impossible(tensor) }
-                    left -= entry.count
-                }
-            }
+            guard tasks.allSatisfy({ $0.fit(tensor.elementCount) }) else { throw Self.impossible(tensor) }
             found.append(tasks)
         }
         return found
     }
 
     /// - Returns: `nil` where nothing is kept.
-    private static func threshold(rank: Int, in histograms: some Sequence<Histogram>) -> Threshold? {
+    private static func threshold(rank: Int, in histograms: some Sequence<MagnitudeCounts>) -> Threshold? {
         guard rank > 0 else { return nil }
         var totals: [UInt32: Int] = [:]
-        for entry in histograms.joined() { totals[entry.bin, default: 0] += entry.count }
-        var above = 0
-        for (bin, count) in totals.sorted(by: { $0.key > $1.key }) {
-            if above + count >= rank { return Threshold(bin: bin, left: rank - above) }
-            above += count
-        }
-        return nil
+        for histogram in histograms { histogram.add(to: &totals) }
+        return totals.place(ofLargest: rank).map { Threshold(bin: $0.bin, left: rank - $0.above) }
     }
 
     /// How many entries of each tensor are kept.
@@ -175,13 +161,15 @@ struct SparsePlanner: Sendable {
     /// - Parameters:
     ///   - first: of each tensor the histogram of the first round.
     ///   - second: of each tensor the histogram of the second round, within the threshold's bin.
-    private static func kept(above threshold: Threshold?, _ first: [Histogram], _ second: [Histogram]) -> [Int] {
+    private static func kept(above threshold: Threshold?, _ first: [MagnitudeCounts], _ second: [MagnitudeCounts]) -> [Int] {
         guard let threshold, let fine = Self.threshold(rank: threshold.left, in: second) else { return first.map { _ in 0 } }
         var equalLeft = fine.left
         return zip(first, second).map { coarse, inBin in
-            let equal = min(equalLeft, inBin.first { $0.bin == fine.bin }?.count ?? 0)
+            let equal = min(equalLeft, inBin.entries.first { $0.bin == fine.bin }?.count ?? 0)
             equalLeft -= equal
-            return (coarse.filter { $0.bin > threshold.bin } + inBin.filter { $0.bin > fine.bin }).reduce(equal) { $0 + $1.count }
+            return (coarse.entries.filter { $0.bin > threshold.bin } + inBin.entries.filter { $0.bin > fine.bin }).reduce(equal) {
+                $0 + $1.count
+            }
         }
     }
 }

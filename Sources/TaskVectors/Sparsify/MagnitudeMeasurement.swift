@@ -17,7 +17,7 @@ package struct MagnitudeMeasurement: Sendable, Hashable, Codable {
     }
 
     /// - Returns: for each task, the bins that are not empty.
-    func measure(_ tensor: TensorPasses) throws -> [[MagnitudeCount]] {
+    func measure(_ tensor: TensorPasses) throws -> [MagnitudeCounts] {
         let empty = bins.map { $0.map(MagnitudeHistogram.fine) ?? .coarse() }
         let histograms = try tensor.fold(empty, partBytes: bins.count * MagnitudeHistogram.byteCount, isLast: true) {
             histograms, tile in
@@ -27,6 +27,6 @@ package struct MagnitudeMeasurement: Sendable, Hashable, Codable {
         } combine: { total, part in
             for index in total.indices { total[index].add(part[index]) }
         }
-        return histograms.map { $0.occupied.map { MagnitudeCount(bin: $0.bin, count: $0.count) } }
+        return histograms.map { MagnitudeCounts($0.occupied.map { MagnitudeCount(bin: $0.bin, count: $0.count) }) }
     }
 }

@@ -32,9 +32,12 @@ package struct LowRankReference: Sendable, Hashable, Codable {
     /// Bytes of the factors as float32, twice, because they are arranged anew.
     var memory: Int { 2 * ((a?.elementCount ?? 1) + b.elementCount) * MemoryLayout<Float>.stride }
 
+    /// The rank, if the update is of one matrix.
+    var rankOfMatrix: Int? { experts != nil && experts?.expert == nil ? nil : rank }
+
     /// - Parameters:
     ///   - shape: of the tensor.
-    ///   - isOnMethodsBase: whether the operation takes differences from the tensor.
+    ///   - isOnMethodsBase: whether the operation takes differences from `matrix`.
     /// - Throws: `badData` when the factors do not fit the tensor or their files.
     func open(
         _ matrix: any ElementSource, shape: [Int], isOnMethodsBase: Bool, in files: [any ByteSource]

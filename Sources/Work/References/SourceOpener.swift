@@ -57,9 +57,8 @@ extension TensorWork {
     private var base: SourceReference? {
         let index: Int?
         switch operation {
-        case .merge(let merge): index = merge.base
+        case .merge(let merge), .measure(let merge, _): index = merge.base
         case .encode: index = 0
-        case .measure(let measurement): index = measurement.base
         }
         return index.flatMap { sources.indices.contains($0) ? sources[$0] : nil }
     }
