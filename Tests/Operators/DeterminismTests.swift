@@ -90,7 +90,8 @@ import Testing
                 } else {
                     own[parameter.name] = .number(0.4)
                 }
-            case "rescale", "filter_wise", "nuslerp_row_wise": shared[parameter.name] = .flag(true)
+            case "rescale", "filter_wise", "nuslerp_row_wise":
+                if parameter.kind == .flag { shared[parameter.name] = .flag(true) }
             case "nuslerp_flatten": shared[parameter.name] = .flag(false)
             case "steps": shared[parameter.name] = .number(20)
             default: break
