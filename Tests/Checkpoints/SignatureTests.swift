@@ -85,15 +85,15 @@ import Testing
     }
 
     @Test func anotherKeyIsRefused() throws {
-        let signed = try Signed()
-        let error = signed.error(key: try KeyPair().publicKey)
+        let signed = try Signed(), stranger = try KeyPair()
+        let error = signed.error(key: stranger.publicKey)
         #expect(error?.code == .difference && error?.problem.contains("another key") == true)
         // Without the name of the key it is the signature that does not fit.
         let bundle = try String(contentsOfFile: "\(signed.model)/model.sig", encoding: .utf8)
         let hint = try #require(bundle.split(separator: "\"hint\":\"").last?.prefix(64))
         try signed.edit("\"hint\":\"\(hint)\"", "\"hint\":\"\"")
         #expect(try signed.check() == [])
-        #expect(signed.error(key: try KeyPair().publicKey)?.problem.contains("by this key") == true)
+        #expect(signed.error(key: stranger.publicKey)?.problem.contains("by this key") == true)
     }
 
     /// Every byte of the payload is signed, and every byte of the signature counts.

@@ -20,7 +20,7 @@ import Testing
             other[index] ^= 1
             #expect(try !check.accepts(other, of: Self.message), "byte \(index)")
         }
-        let another = try VerificationKey(path: try KeyPair(curve: curve).publicKey)
+        let stranger = try KeyPair(curve: curve), another = try VerificationKey(path: stranger.publicKey)
         #expect(try !another.accepts(signature, of: Self.message))
         let text = try Array(Data(contentsOf: URL(fileURLWithPath: pair.publicKey)))
         #expect(try check.fingerprint() == .sha256(of: text) && key.verificationKey.fingerprint() == .sha256(of: text))

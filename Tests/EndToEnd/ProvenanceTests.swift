@@ -29,9 +29,9 @@ import Testing
             ["run", "cases/linear/recipe.yml", output, "--sign-key", key.privateKey, "--provenance", "--sha256sums"])
         try #require(made.exitCode == 0, "\(made.errors)")
         let names = try FileManager.default.contentsOfDirectory(atPath: output)
-        #expect(names.count == 10 && names.contains("model.sig") && names.contains("tessera.provenance.json"))
+        #expect(names.count == 9 && names.contains("model.sig") && names.contains("tessera.provenance.json"))
         let fine = try await verify()
-        #expect(fine.exitCode == 0 && fine.output.contains("9 files are as the holder of the key has signed them"))
+        #expect(fine.exitCode == 0 && fine.output.contains("8 files are as the holder of the key has signed them"))
         #expect(try await Tessera.run(["verify", output]).exitCode == 0)
         for name in names {
             try flip(name)
@@ -42,7 +42,8 @@ import Testing
             try flip(name)
         }
         #expect(try await verify().exitCode == 0)
-        let other = try await Tessera.run(["verify", output, "--key", try KeyPair().publicKey])
+        let stranger = try KeyPair()
+        let other = try await Tessera.run(["verify", output, "--key", stranger.publicKey])
         #expect(other.exitCode == 1 && other.errors.contains("is signed with another key"))
     }
 

@@ -107,11 +107,13 @@ def main():
         write(seeds / f"recipe/{number:02}", path.read_bytes())
     two = "models: [{model: a}, {model: b}]\n"
     plans = {
-        "linear": "merge_method: linear\n" + two + "parameters: {weight: [0.2, {filter: mlp, value: 0.5}, 0.8]}\ndtype: bfloat16\n",
+        "linear": "merge_method: linear\n" + two
+                  + "parameters: {weight: [0.2, {filter: mlp, value: 0.5}, 0.8]}\ndtype: bfloat16\n",
         "slices": "merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [0, 2]}]\n"
                   "- sources: [{model: b, layer_range: [1, 2]}]\n",
         "ties": "merge_method: ties\nbase_model: a\nmodels: [{model: b, parameters: {weight: 1, density: 0.5}}]\n",
-        "union": "merge_method: linear\n" + two + "parameters: {weight: 1}\ntokenizer: {source: union, tokens: {<x>: {source: a}}}\n",
+        "union": "merge_method: linear\n" + two
+                 + "parameters: {weight: 1}\ntokenizer: {source: union, tokens: {<x>: {source: a}}}\n",
         "lora": "merge_method: dare_ties\nbase_model: a\nmodels: [{model: a+adapter, parameters: {weight: 1, density: 0.5}}]\n",
         "store": "quantize: {budget: 3 bits}\nbase_model: a\nmodels: [{model: b}]\n",
         "modules": "merge_method: slerp\nmodules:\n  model:\n    slices:\n    - sources: [{model: a, layer_range: [0, 1]}, "
@@ -128,7 +130,8 @@ def main():
             recipe = folder / "recipe.yml"
             recipe.write_text(f"{form}\nbase_model: a\nmodels:\n- {{model: b}}\n")
             out = folder / f"store-{number}"
-            subprocess.run([tessera, "run", recipe, out, "--progress", "none"], cwd=models, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([tessera, "run", recipe, out, "--progress", "none"], cwd=models, check=True,
+                           stdout=subprocess.DEVNULL)
             shared = out / "shared.safetensors"
             write(seeds / f"store/{number}", (out / "task-vectors.json").read_bytes(), (out / "b.safetensors").read_bytes(),
                   shared.read_bytes() if shared.exists() else b"")

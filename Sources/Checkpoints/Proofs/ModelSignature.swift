@@ -30,7 +30,7 @@ package struct ModelSignature: Sendable {
 
         struct Serialization: Encodable {
             let method = "files"
-            let allowsLinks = false
+            let allowsLinks: Bool
             let hash = "sha256"
             let ignored: [String]
 
@@ -49,7 +49,7 @@ package struct ModelSignature: Sendable {
     private struct Bundle: Encodable {
         struct Material: Encodable {
             let publicKey: [String: String]
-            let tlogEntries: [String] = []
+            let tlogEntries: [String]
         }
 
         struct Envelope: Encodable {
@@ -77,14 +77,15 @@ package struct ModelSignature: Sendable {
         let resources = files.map { (path: FilePath.components(of: $0.name), file: $0) }
             .sorted { $0.path.lexicographicallyPrecedes($1.path) { $0.precedesInBytes($1) } }
             .map { Predicate.Resource(name: $0.file.name, digest: $0.file.digest) }
-        let predicate = Predicate(resources: resources, serialization: .init(ignored: [fileName] + hostPaths))
+        let predicate = Predicate(resources: resources, serialization: .init(allowsLinks: false, ignored: [fileName] + hostPaths))
         let subject = Artifact(name, try root(of: resources.map(\.digest)))
         let payload = try stableJSON(Statement(of: [subject], predicateType, predicate))
         let signature = try key.sign(signed(payload))
         return try stableJSON(
             Bundle(
                 mediaType: mediaType,
-                verificationMaterial: .init(publicKey: ["hint": try key.verificationKey.fingerprint().hex]),
+                verificationMaterial: .init(
+                    publicKey: ["hint": try key.verificationKey.fingerprint().hex], tlogEntries: []),
                 dsseEnvelope: .init(
                     payload: Data(payload).base64EncodedString(), payloadType: payloadType,
                     signatures: [["sig": Data(signature).base64EncodedString(), "keyid": ""]])))

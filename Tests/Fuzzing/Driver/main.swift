@@ -14,6 +14,11 @@ guard let target = Chosen.target else {
     print(FuzzTarget.all.map(\.name).joined(separator: "\n"))
     exit(64)
 }
+// libFuzzer ends the process by itself.
+atexit {
+    guard FuzzTarget.frameCount > 0 else { return }
+    print("\(FuzzTarget.frameCount) frames, \(FuzzTarget.messageCount) messages")
+}
 // Without the target's name.
 var arguments: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>? = CommandLine.unsafeArgv + 1
 var count = CommandLine.argc - 1
@@ -21,5 +26,4 @@ let status = LLVMFuzzerRunDriver(&count, &arguments) { bytes, count in
     Chosen.target?.run(Array(UnsafeBufferPointer(start: bytes, count: count)))
     return 0
 }
-if FuzzTarget.frameCount > 0 { print("\(target.name): \(FuzzTarget.frameCount) frames, \(FuzzTarget.messageCount) messages") }
 exit(status)
