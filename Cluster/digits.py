@@ -35,6 +35,7 @@ BATCH = 32  # images at a time, so that what lies between the layers stays in th
 # Scales that are tried beside the default. What is added up needs a scale near 1/T, a mean one near 1.
 SUMS = [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1]
 MEANS = [0.3, 0.5, 0.7, 1, 1.5, 2, 3]
+NEAR_ONE = [0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2]
 # Methods that add up the task vectors.
 ADDING = {
     "task_arithmetic", "dare_linear", "dare_ties", "della_linear", "breadcrumbs", "breadcrumbs_ties", "consensus",
@@ -65,9 +66,9 @@ SUM = 0.3  # task arithmetic's usual scale
 TRIALS: dict[str, list[Trial]] = {
     "linear": [Trial(own=EACH, base=False, note="the average")],
     "karcher": [Trial(base=False)],
-    "slerp": [Trial(models=1, sweep={"t": [0.3, 0.5, 0.7]}, shared={"t": 0.5})],
+    "slerp": [Trial(models=1, sweep={"t": [0.3, 0.5]}, shared={"t": 0.5})],
     "nuslerp": [Trial(models=2, own=EACH)],
-    "nearswap": [Trial(models=1, sweep={"t": [0.001, 0.01]}, shared={"t": 0.001})],
+    "nearswap": [Trial(models=1, sweep={"t": [0.001]}, shared={"t": 0.001})],
     "arcee_fusion": [Trial(models=1)],
     "passthrough": [Trial(models=1, base=False, note="a fine-tune alone")],
     "task_arithmetic": [
@@ -88,8 +89,13 @@ TRIALS: dict[str, list[Trial]] = {
     "model_stock": [Trial(), Trial(shared={"filter_wise": True})],
     "sce": [Trial(sweep={"select_topk": [0.05, 0.1, 0.2, 0.5, 1]})],
     "tsv": [Trial(), Trial(shared={"isotropic": True})],
-    "svc": [Trial(scale=SUM, scales=SUMS), Trial(shared={"of": "tsv"}, scale=1), Trial(shared={"of": "wudi"}, scale=1)],
-    "wudi": [Trial(), Trial(shared={"spectral": 0.65}), Trial(shared={"spectral": 0.85})],
+    "ace": [Trial(), Trial(shared={"epsilon": 1e-5}, scales=NEAR_ONE, note="the paper's epsilon")],
+    "svc": [
+        Trial(scale=SUM, scales=SUMS),
+        Trial(shared={"of": "tsv"}, scale=1, scales=NEAR_ONE),
+        Trial(shared={"of": "wudi"}, scale=1),
+    ],
+    "wudi": [Trial(), Trial(shared={"spectral": 0.65}, scales=NEAR_ONE), Trial(shared={"spectral": 0.85})],
     "dc_merge": [Trial(), Trial(shared={"density": 0.05})],
 }
 
