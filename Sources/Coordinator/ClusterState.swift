@@ -58,7 +58,7 @@ struct ClusterState {
     // MARK: Jobs
 
     mutating func add(
-        _ id: JobID, _ job: Job, key: String, output: String, stages: PlannedStages, submittedAt: Double, at now: Duration
+        _ id: JobID, _ job: Job, key: JobKey, output: String, stages: PlannedStages, submittedAt: Double, at now: Duration
     ) -> [Effect] {
         resume(
             id, ResumedJob(job: job, plans: [stages], kept: []), key: key, output: output, submittedAt: submittedAt,
@@ -69,11 +69,11 @@ struct ClusterState {
     ///
     /// - Parameter startedAt: when it was submitted, on this coordinator's clock.
     mutating func resume(
-        _ id: JobID, _ resumed: ResumedJob, key: String, output: String, submittedAt: Double, startedAt: Duration,
+        _ id: JobID, _ resumed: ResumedJob, key: JobKey, output: String, submittedAt: Double, startedAt: Duration,
         at now: Duration
     ) -> [Effect] {
         jobs.add(id, key: key, output: output, job: resumed.job, startedAt: startedAt, submittedAt: submittedAt)
-        happened(.added(id, output: output))
+        happened(.added(id, output: output, owner: key.owner))
         for stages in resumed.plans { happened(.planned(id, stages.summary)) }
         if !resumed.kept.isEmpty { happened(.kept(id, resumed.kept)) }
         feed(

@@ -74,7 +74,8 @@ extension JobManager {
         let contents = try await pools.journal.run { try journal.load() }
         for ended in contents.ended {
             let status = ended.status
-            state.jobs.add(ended: status, key: ended.key, at: time.now())
+            let key = JobKey(ended.key, owner: status.owner ?? PeerIdentity.unknownOwner)
+            state.jobs.add(ended: status, key: key, at: time.now())
             try? await pools.publishing.run { planner.discard(status.id, output: status.output) }
         }
         var resumptions: [Resumption] = []
@@ -84,7 +85,7 @@ extension JobManager {
 
     /// - Returns: why the job cannot go on; `nil` when it does, or is done.
     private func resume(_ journaled: JournaledJob) async -> TesseraError? {
-        let planner = planner, id = journaled.id
+        let planner = planner, id = journaled.id, key = JobKey(journaled.key, owner: journaled.owner)
         do {
             let resumed = try await pools.planning.run { () -> ResumedJob? in
                 if planner.isPublished(id, output: journaled.output) { return nil }
@@ -97,7 +98,7 @@ extension JobManager {
             let age = Duration.seconds(max(0, time.wallClock() - journaled.submittedAt))
             perform(
                 state.resume(
-                    id, resumed, key: journaled.key, output: journaled.output, submittedAt: journaled.submittedAt,
+                    id, resumed, key: key, output: journaled.output, submittedAt: journaled.submittedAt,
                     startedAt: time.now() - age, at: time.now()))
             return nil
         } catch {
@@ -113,7 +114,7 @@ extension JobManager {
     private func end(_ journaled: JournaledJob, as end: JobState, _ error: TesseraError?) async {
         var status = journaled.status(as: end, at: time.wallClock())
         status.error = error
-        state.jobs.add(ended: status, key: journaled.key, at: time.now())
+        state.jobs.add(ended: status, key: JobKey(journaled.key, owner: journaled.owner), at: time.now())
         guard error?.code.isTransient != true else { return }
         await keep(status)
         let planner = planner
@@ -139,6 +140,6 @@ extension JournaledJob {
             shards: .init(total: total, pending: total - committed, leased: 0, committed: committed),
             bytesDone: state == .done ? bytes : 0, bytesTotal: bytes, bytesOutput: bytes,
             bytesInput: plans.last?.bytesInput ?? 0, attempts: committed, submittedAt: submittedAt,
-            seconds: max(0, now - submittedAt), error: nil, shardDetails: nil)
+            seconds: max(0, now - submittedAt), error: nil, shardDetails: nil, owner: owner)
     }
 }

@@ -28,7 +28,7 @@ package actor JobManager {
     var waitingCommits: [CommitRecord] = []
     var isCommitting = false
     /// Jobs whose output is being begun, by their keys.
-    private var beginning: [String: Task<Submitted, any Error>] = [:]
+    private var beginning: [JobKey: Task<Submitted, any Error>] = [:]
     private var waiters = JobWaiters()
     private var isDraining = false
     private let (steps, stepInput) = AsyncStream<ClusterState.Step>.makeStream()
@@ -150,19 +150,19 @@ package actor JobManager {
 
     // MARK: Jobs
 
-    /// Plans the job and queues its shards.
+    /// Plans the job and queues its shards. A job of the same owner that is there already is not made twice: see
+    /// `Submit.idempotencyKey`.
     ///
+    /// - Parameter peer: its `owner` becomes the job's.
     /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs, or `TesseraError` for the output.
-    ///
-    /// A job that is there already is not made twice: see `Submit.idempotencyKey`.
-    package func submit(_ submission: Submit) async throws -> Submitted {
+    package func submit(_ submission: Submit, by peer: PeerIdentity) async throws -> Submitted {
         guard !isDraining else { throw Self.shuttingDown }
         let planner = planner
-        let planned = try await pools.planning.run { try planner.plan(submission) }
+        let planned = try await pools.planning.run { try planner.plan(submission, owner: peer.owner) }
         while let other = beginning[planned.key] {
             if case .success(let submitted) = await other.result { return submitted }
         }
-        if let same = await sameJob(planned) {
+        if let same = await sameJob(planned, of: peer) {
             let shards = same.progress.shards
             let remark =
                 same.hasEnded
@@ -186,7 +186,8 @@ package actor JobManager {
     private func begin(_ planned: PlannedJob) async throws -> Submitted {
         let id = JobID.random(), planner = planner, journal = journal, submittedAt = time.wallClock()
         let journaled = JournaledJob(
-            id: id, key: planned.key, submission: planned.submission, output: planned.output, submittedAt: submittedAt)
+            id: id, key: planned.key.text, owner: planned.key.owner, submission: planned.submission, output: planned.output,
+            submittedAt: submittedAt)
         do {
             let job = try await pools.planning.run {
                 try journal.add(journaled)
@@ -209,8 +210,8 @@ package actor JobManager {
     }
 
     /// The job that the submission asks for, if it is there already.
-    private func sameJob(_ planned: PlannedJob) async -> JobRecord? {
-        guard let record = state.jobs.last(withKey: planned.key) else { return nil }
+    private func sameJob(_ planned: PlannedJob, of peer: PeerIdentity) async -> JobRecord? {
+        guard let record = state.jobs.last(withKey: planned.key, of: peer) else { return nil }
         if record.isRunning || record.isPublishing { return record }
         guard record.state == .done else { return nil }
         if planned.submission.idempotencyKey != nil { return record }
@@ -225,8 +226,15 @@ package actor JobManager {
 
     /// Ends a job that is running, and returns when nothing of its output is left; one that has ended stays as it is.
     ///
-    /// - Throws: `inputMissing` when there is no such job, `temporary` when its output is about to appear.
-    package func cancel(_ id: JobID, reason: String) async throws(TesseraError) {
+    /// - Throws: `inputMissing` when there is no such job, `notAllowed` for a job of others, `temporary` when its output is about to
+    ///   appear.
+    package func cancel(_ id: JobID, reason: String, by peer: PeerIdentity) async throws(TesseraError) {
+        if let owner = state.jobs[id]?.key.owner, !peer.mayChangeJobs(of: owner) {
+            throw TesseraError(
+                .notAllowed, "the job \(id) belongs to '\(owner)', and \(peer.name) may not cancel it",
+                advice: "ask its owner or an operator")
+        }
+        log.info("job to be cancelled", metadata: ["job": "\(id)", "by": "\(peer.name)", "reason": "\(reason)"])
         perform(try state.cancel(id, reason: reason, at: time.now()))
         await remove(id)
     }
@@ -266,8 +274,10 @@ package actor JobManager {
 
     private func stopWaiting(_ number: Int, for id: JobID) { waiters.stop(number, for: id) }
 
-    /// A page of jobs, of workers, or of one job's shards; `nil` when there is no such job.
-    package func status(_ request: StatusRequest) -> Status? { StatusPages(state, at: time.now()).answer(request) }
+    /// A page of jobs, of workers, or of one job's shards, as far as `peer` may see them; `nil` when there is no such job.
+    package func status(_ request: StatusRequest, for peer: PeerIdentity) -> Status? {
+        StatusPages(state, at: time.now(), for: peer).answer(request)
+    }
 
     // MARK: Workers
 

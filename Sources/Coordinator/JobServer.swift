@@ -13,8 +13,6 @@ package enum JobPortSecurity: Sendable {
     /// Peers with a token, over TLS.
     case tokens(AccessTokens, ServerTLS)
 
-    var tokens: AccessTokens? { if case .tokens(let tokens, _) = self { tokens } else { nil } }
-
     package var tls: ServerTLS? {
         switch self {
         case .open: nil
@@ -26,7 +24,7 @@ package enum JobPortSecurity: Sendable {
     func policy(for peer: PeerIdentity?) -> AccessPolicy {
         switch self {
         case .open: .anyone
-        case .certificates: .certificate(peer ?? PeerIdentity(name: "a peer without a certificate", roles: []))
+        case .certificates: .certificate(peer ?? .withoutCertificate)
         case .tokens(let tokens, _): .tokens(tokens)
         }
     }

@@ -53,7 +53,7 @@ package struct LocalRun: Sendable {
             group.addTask { await manager.run() }
             let answer: Submitted
             do {
-                answer = try await manager.submit(submission)
+                answer = try await manager.submit(submission, by: .local)
             } catch {
                 // What an earlier run did is kept when the recipe has a mistake, but not when the user has had enough.
                 guard Task.isCancelled else { throw error }
@@ -77,7 +77,7 @@ package struct LocalRun: Sendable {
             var status = await manager.end(of: submitted.job)
             if status?.state.isEnd == false {
                 // Interrupted. A job whose output is about to appear can only be waited for.
-                try? await manager.cancel(submitted.job, reason: "cancelled")
+                try? await manager.cancel(submitted.job, reason: "cancelled", by: .local)
                 status = await Task { await manager.end(of: submitted.job) }.value
             }
             guard var status else { throw TesseraError(.internal, "the job \(submitted.job) is gone") }
@@ -95,7 +95,7 @@ package struct LocalRun: Sendable {
     /// - Returns: remarks about them.
     private func giveUp(_ others: [Resumption]) async -> [String] {
         for other in others where other.error == nil {
-            try? await manager.cancel(other.job, reason: "another job takes its place")
+            try? await manager.cancel(other.job, reason: "another job takes its place", by: .local)
         }
         return others.map { other in
             "begins anew: the unfinished output of an earlier run was of no use, "

@@ -37,7 +37,8 @@ import Testing
 
     private func add(_ id: JobID = id, to cluster: inout ClusterState) throws -> Outcome {
         let job = Job(stages, output: try store.begin("/\(id)", job: "", overwrite: false), options: JobOptions())
-        return Outcome(cluster.add(id, job, key: "\(id)", output: "/\(id)", stages: stages, submittedAt: 0, at: .zero))
+        return Outcome(
+            cluster.add(id, job, key: JobKey("\(id)", owner: "o"), output: "/\(id)", stages: stages, submittedAt: 0, at: .zero))
     }
 
     /// A cluster with one worker of three slots, all three shards of a job leased.
@@ -147,7 +148,9 @@ import Testing
             now += .seconds(1)
             let id = JobID(high: 9, low: UInt64(number))
             let job = Job(stages, output: Untouched(), options: JobOptions())
-            let leases = Outcome(cluster.add(id, job, key: "", output: "/out", stages: stages, submittedAt: 0, at: now)).leases
+            let leases = Outcome(
+                cluster.add(id, job, key: JobKey("", owner: "o"), output: "/out", stages: stages, submittedAt: 0, at: now)
+            ).leases
             #expect(leases.count == count)
             if number % 10 == 0 {
                 _ = try cluster.cancel(id, reason: "test", at: now)
@@ -163,11 +166,12 @@ import Testing
         }
         #expect(cluster.jobs.count == 1000 && cluster.jobs.active.isEmpty)
         #expect(cluster.jobs.entryCount <= 1600 && cluster.scheduler.entryCount < 2000)
-        let status = try #require(StatusPages(cluster, at: now).answer(StatusRequest()))
+        let status = try #require(StatusPages(cluster, at: now, for: .local).answer(StatusRequest()))
         #expect(status.total == 1000 && status.jobs.count == 200 && status.jobs.first?.id.low == 19_000)
         #expect(try Message.status(status).frame().byteCount < Limits.controlBodyBytes)
         let last = JobID(high: 9, low: 19_999)
-        #expect(StatusPages(cluster, at: now).answer(StatusRequest(job: last))?.jobs.first?.shardDetails?.count == count)
+        #expect(
+            StatusPages(cluster, at: now, for: .local).answer(StatusRequest(job: last))?.jobs.first?.shardDetails?.count == count)
         #expect(try cluster.cancel(last, reason: "ended", at: now).isEmpty)
         #expect(throws: TesseraError.self) { try cluster.cancel(JobID(high: 9, low: 1), reason: "gone", at: now) }
     }

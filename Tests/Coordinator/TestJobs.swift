@@ -75,3 +75,12 @@ extension WorkerDescription {
             name: name, address: "h", build: "b", threads: threads, memory: 1 << 30, tensorMemory: 1 << 30)
     }
 }
+
+extension JobManager {
+    /// As the user of the process.
+    func submit(_ submission: Submit) async throws -> Submitted { try await submit(submission, by: .local) }
+
+    func cancel(_ id: JobID, reason: String) async throws { try await cancel(id, reason: reason, by: .local) }
+
+    func status(_ request: StatusRequest) -> Status? { status(request, for: .local) }
+}

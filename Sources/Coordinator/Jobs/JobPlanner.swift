@@ -12,8 +12,7 @@ struct PlannedJob: Sendable {
     /// As the output store names the output.
     let output: String
     let stages: PlannedStages
-    /// What a second submission of the same job has in common with the first.
-    let key: String
+    let key: JobKey
 }
 
 /// A job that an earlier coordinator began.
@@ -38,13 +37,13 @@ struct JobPlanner: Sendable {
     }
 
     /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs, or `TesseraError` for the output.
-    func plan(_ submission: Submit) throws -> PlannedJob {
+    func plan(_ submission: Submit, owner: String) throws -> PlannedJob {
         let output = try outputs.resolve(submission.output, workingDirectory: submission.workingDirectory)
         let request = request(submission)
         let plan = try Planner.plan(request)
         return PlannedJob(
             submission: submission, output: output, stages: try stages(plan, request),
-            key: try Self.key(of: submission, plan: plan.digest, output: output))
+            key: JobKey(try Self.key(of: submission, plan: plan.digest, output: output), owner: owner))
     }
 
     private func request(_ submission: Submit) -> PlanRequest {
@@ -129,7 +128,7 @@ struct JobPlanner: Sendable {
         if let resumed = try takeUp(journaled) { return resumed }
         outputs.discard(journaled.output, job: "\(journaled.id)")
         try journal.restart(journaled.id)
-        let planned = try plan(journaled.submission)
+        let planned = try plan(journaled.submission, owner: journaled.owner)
         return ResumedJob(job: try begin(planned, id: journaled.id), plans: [planned.stages], kept: [])
     }
 
