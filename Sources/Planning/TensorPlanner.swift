@@ -62,8 +62,7 @@ struct TensorPlanner {
     let inputs: InputSet
     /// Where the recipe chooses the output's vocabulary; counts models as `inputs` does.
     let vocabulary: VocabularyPlan?
-    /// What random methods draw from.
-    let seed: UInt64
+    let request: PlanRequest
     /// What an analysis stage found, for methods that have one.
     var sums: ModelSums?
 
@@ -75,6 +74,7 @@ struct TensorPlanner {
         var resolution = ParameterResolution(recipe: recipe, method: method, inputs: inputs, sums: sums)
         var outputs = KnownOutputs()
         for spec in specs {
+            try request.checkTime()
             do throws(Problems) {
                 let found = try find(spec)
                 if found.isIncomplete { incomplete.append((spec.name, found.outcome)) }
@@ -219,7 +219,7 @@ struct TensorPlanner {
             return PlannedTensor(
                 name: spec.name, shape: shape, method: method.name, values: values, base: base,
                 sources: aligned ?? found.sources,
-                randomKey: method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil,
+                randomKey: method.isRandom ? try CounterRandom.key(seed: request.seed, tensor: spec.name) : nil,
                 linearAlgebra: identity, codec: codec, outputs: try outputs.of(codec, shape: shape))
         } catch {
             throw Problems([
