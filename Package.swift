@@ -128,7 +128,7 @@ let package = Package(
             of: "Protocol",
             uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "Protocol", "TestSupport", nioCore]),
         tests(of: "TesseraCLI", uses: ["Core", "TesseraCLI", "TestSupport", argumentParser]),
-        tests(of: "Transport", uses: ["Core", "Protocol", "Transport", "TestSupport", nioCore, nioPosix]),
+        tests(of: "Transport", uses: ["Core", "Protocol", "Transport", "TestSupport", nioCore, nioPosix, nioEmbedded]),
         tests(
             of: "Worker",
             uses: [

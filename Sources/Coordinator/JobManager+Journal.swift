@@ -26,13 +26,37 @@ extension JobManager {
     /// First the bytes are durable, then the journal says so, then the shards count. Without a journal they count at once, since
     /// their blocks are written: nobody goes on with the job after a crash.
     private func commit(_ turn: [CommitRecord]) async {
-        var error: TesseraError?, durable = turn
+        var error: TesseraError?, durable = await checked(turn)
         if journal.keepsJobs {
-            durable = await makeDurable(turn)
+            durable = await makeDurable(durable)
             let journal = journal, shards = durable.map(\.journaled)
             error = await failure { try await pools.journal.run { try journal.commit(shards) } }
         }
         for record in durable { perform(state.committed(record, error: error, at: time.now())) }
+    }
+
+    /// Reads a block of each result back that a worker says it wrote itself.
+    ///
+    /// - Returns: the results that are believed; the attempts of the others have failed.
+    private func checked(_ records: [CommitRecord]) async -> [CommitRecord] {
+        guard checksDirectBlocks else { return records }
+        let errors = await withTaskGroup(of: (Int, TesseraError?).self) { group in
+            for (index, record) in records.enumerated() {
+                guard let sample = state.jobs[record.attempt.job]?.job?.sample(of: record) else { continue }
+                let reading = pools.reading
+                group.addTask {
+                    do { try await reading.run { try sample.check() } } catch { return (index, TesseraError(wrapping: error)) }
+                    return (index, nil)
+                }
+            }
+            var errors: [Int: TesseraError] = [:]
+            for await (index, error) in group { errors[index] = error }
+            return errors
+        }
+        for (index, error) in errors {
+            perform(state.committed(records[index], error: error, isWorkersFault: true, at: time.now()))
+        }
+        return records.enumerated().filter { errors[$0.offset] == nil }.map(\.element)
     }
 
     /// - Returns: the results whose bytes are durable; the jobs of the others have failed.

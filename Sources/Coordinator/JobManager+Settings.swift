@@ -3,6 +3,18 @@ package import Planning
 package import Work
 
 extension JobManager {
+    /// How many jobs there may be at the same time.
+    package struct JobLimits: Sendable {
+        /// Jobs that have not ended, of all owners and of one.
+        package var jobs = 1000
+        package var jobsOfOwner = 500
+        /// Submissions that are being planned or wait for that, of all owners and of one. Each holds its recipe.
+        package var submissions = 128
+        package var submissionsOfOwner = 32
+
+        package init() {}
+    }
+
     package struct Settings: Sendable {
         package var inputRoots: Roots
         /// Absolute path that every output must lie under; `nil` allows any.
@@ -13,6 +25,11 @@ extension JobManager {
         /// Whether the journal keeps a failed job with all that is done, for another process that goes on with it. Only where the
         /// same submission comes to that process, as with `tessera run`.
         package var keepsJob: @Sendable (_ after: TesseraError) -> Bool = { _ in false }
+        /// Whether blocks that workers say they wrote are read back, one of each shard. Not where this process is the worker.
+        package var checksDirectBlocks = true
+        /// How long a plan may take. A thread that plans serves everybody.
+        package var planningLimit = Duration.seconds(900)
+        package var limits = JobLimits()
         /// Version named in the manifest and to peers.
         package var build: String
         /// Part of every attempt; another number each time the coordinator starts.

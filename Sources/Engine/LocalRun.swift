@@ -33,6 +33,7 @@ package struct LocalRun: Sendable {
                     + Quantity.bytes(memory.total),
                 file: plan.recipeName, tensor: plan.largestTensor, advice: "raise --memory or lower --threads")
         }
+        settings.checksDirectBlocks = false
         self.state = state
         // The disk may have space later, and a file system may come back.
         settings.keepsJob = { $0.code.isTransient }

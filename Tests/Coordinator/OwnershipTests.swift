@@ -86,6 +86,49 @@ import Work
         #expect(try await submit(by: Self.bob, key: key).job != first)
     }
 
+    /// One owner cannot take the places of all, nor all together the memory of the process.
+    @Test func unfinishedJobsAreBounded() async throws {
+        var settings = JobManager.Settings(inputRoots: .wholeMachine, build: "test", incarnation: 1)
+        settings.limits.jobs = 4
+        settings.limits.jobsOfOwner = 3
+        let manager = JobManager(settings: settings, log: .silent, outputs: store)
+        func submit(_ number: Int, by peer: PeerIdentity) async throws -> JobID {
+            try await manager.submit(jobs.submission(output: "/\(peer.owner)\(number)"), by: peer).job
+        }
+        var ids: [JobID] = []
+        for number in 0..<3 { ids.append(try await submit(number, by: Self.alice)) }
+        let own = await #expect(throws: TesseraError.self) { _ = try await submit(3, by: Self.alice) }
+        #expect(own?.code == .temporary && own?.problem.contains("'alice' has 3 jobs") == true)
+        _ = try await submit(0, by: Self.bob)
+        let all = await #expect(throws: TesseraError.self) { _ = try await submit(1, by: Self.bob) }
+        #expect(all?.code == .temporary && all?.problem.contains("of 4 in all") == true)
+        // The same job again is not another one, and an ended job makes room.
+        #expect(try await submit(0, by: Self.alice) == ids[0])
+        try await manager.cancel(ids[0], reason: "x", by: Self.alice)
+        _ = try await submit(1, by: Self.bob)
+    }
+
+    @Test func waitingSubmissionsAreBounded() async throws {
+        var settings = JobManager.Settings(inputRoots: .wholeMachine, build: "test", incarnation: 1)
+        settings.limits.submissionsOfOwner = 0
+        let manager = JobManager(settings: settings, log: .silent, outputs: store)
+        let error = await #expect(throws: TesseraError.self) { try await manager.submit(jobs.submission(), by: Self.alice) }
+        #expect(error?.code == .temporary && error?.problem.contains("are being planned") == true)
+    }
+
+    @Test func planningHasADeadline() async throws {
+        var settings = JobManager.Settings(inputRoots: .wholeMachine, build: "test", incarnation: 1)
+        settings.planningLimit = .seconds(-1)
+        let manager = JobManager(settings: settings, log: .silent, outputs: store)
+        let error = await #expect(throws: Problems.self) { try await manager.submit(jobs.submission(), by: Self.alice) }
+        #expect(error?.all.contains { $0.problem.contains("planning takes too long") } == true)
+    }
+
+    @Test(arguments: [(1 << 20, 4096), (1024, 512), (256, 128), (1, 1)])
+    func connectionsLeaveDescriptorsForJobs(descriptors: Int, connections: Int) {
+        #expect(JobServer.connectionLimit(descriptors: descriptors) == connections)
+    }
+
     /// A restart forgets nobody's rights; jobs of a version without owners belong to operators.
     @Test func ownersOutliveTheCoordinator() async throws {
         let running = try await submit(by: Self.alice).job

@@ -29,8 +29,10 @@ struct JobPlanner: Sendable {
     private let settings: JobManager.Settings
     private let outputs: any OutputStore
     private let journal: any JobJournal
+    private let time: TimeSource
 
-    init(settings: JobManager.Settings, outputs: any OutputStore, journal: any JobJournal) {
+    init(settings: JobManager.Settings, outputs: any OutputStore, journal: any JobJournal, time: TimeSource) {
+        self.time = time
         self.settings = settings
         self.outputs = outputs
         self.journal = journal
@@ -47,11 +49,13 @@ struct JobPlanner: Sendable {
     }
 
     private func request(_ submission: Submit) -> PlanRequest {
-        let options = submission.options
-        return PlanRequest(
+        let options = submission.options, time = time, end = time.now() + settings.planningLimit
+        var request = PlanRequest(
             recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
             roots: settings.inputRoots, maxPartBytes: options.maxPartBytes, shardBytes: options.shardBytes,
             strict: options.strict, seed: options.seed ?? 0)
+        request.isOverdue = { time.now() > end }
+        return request
     }
 
     /// - Parameter request: without pinned files for a job's first plan.
@@ -86,7 +90,10 @@ struct JobPlanner: Sendable {
     func next(after job: Job, id: JobID) throws -> PlannedStages? {
         guard job.plan.hasMoreStages else { return nil }
         let statistics = try job.allStatistics()
-        let stages = try stages(Planner.plan(job.request, after: statistics), job.request, after: statistics)
+        var request = job.request
+        let time = time, end = time.now() + settings.planningLimit
+        request.isOverdue = { time.now() > end }
+        let stages = try stages(Planner.plan(request, after: statistics), request, after: statistics)
         try layOut(stages, of: id, in: job.output)
         return stages
     }
