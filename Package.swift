@@ -36,7 +36,7 @@ let heaps = Target.Dependency.product(name: "HeapModule", package: "swift-collec
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let unixSignals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
-let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: "hummingbird")
+let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
 let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
@@ -91,7 +91,7 @@ let package = Package(
             "Coordinator",
             uses: [
                 "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport",
-                "Planning", "Journal", nioCore, nioPosix, logging, hummingbird, hummingbirdTLS, httpTypes, lifecycle, heaps,
+                "Planning", "Journal", nioCore, nioPosix, logging, hummingbird, hummingbirdCore, httpTypes, lifecycle, heaps,
             ]),
         module(
             "Engine",
@@ -139,7 +139,7 @@ let package = Package(
             of: "Protocol",
             uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "Protocol", "TestSupport", nioCore]),
         tests(of: "TesseraCLI", uses: ["Core", "TesseraCLI", "TestSupport", argumentParser]),
-        tests(of: "Transport", uses: ["Core", "Protocol", "Transport", "TestSupport", nioCore, nioPosix]),
+        tests(of: "Transport", uses: ["Core", "Protocol", "Transport", "TestSupport", nioCore, nioPosix, nioEmbedded]),
         tests(
             of: "Worker",
             uses: [
@@ -161,8 +161,7 @@ let package = Package(
             of: "Coordinator",
             uses: [
                 "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport", "Planning", "Journal",
-                "Coordinator",
-                "TestSupport", logging, nioCore,
+                "Coordinator", "TestSupport", logging, nioCore, lifecycle,
             ]),
         tests(of: "Simulation", uses: ["Core", "Operators", "Protocol", "Coordinator", "TestSupport"]),
         tests(

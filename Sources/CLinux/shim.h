@@ -2,19 +2,36 @@
 // System calls that the Glibc module leaves out.
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/openat2.h>
+#include <sys/resource.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-// Renames, and fails if `to` exists.
-static inline int rename_noreplace(const char *from, const char *to) {
-    return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
+// The flag O_PATH: a descriptor that names a file, and neither reads nor writes it.
+static const int open_as_path = 010000000;
+
+// Opens a file by its path relative to a directory.
+static inline int open_at(int directory, const char *path, int flags, unsigned mode) {
+    return openat(directory, path, flags, mode);
 }
 
-// Swaps two existing names at once.
-static inline int rename_exchange(const char *one, const char *other) {
-    return (int)syscall(SYS_renameat2, AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE);
+// Opens a file below a directory. A path with `..` or through a link fails with EXDEV or ELOOP.
+static inline int open_beneath(int directory, const char *path, int flags, unsigned mode) {
+    const struct open_how how = {
+        .flags = (unsigned long long)flags, .mode = mode, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+    return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
+}
+
+// Renames an entry of a directory, and fails if `to` exists.
+static inline int rename_noreplace(int directory, const char *from, const char *to) {
+    return (int)syscall(SYS_renameat2, directory, from, directory, to, RENAME_NOREPLACE);
+}
+
+// Swaps two entries of a directory at once.
+static inline int rename_exchange(int directory, const char *one, const char *other) {
+    return (int)syscall(SYS_renameat2, directory, one, directory, other, RENAME_EXCHANGE);
 }
 
 // Gives a file blocks for its first `size` bytes, which become its size. Unlike posix_fallocate, it does not write to a file
@@ -32,6 +49,15 @@ static inline int is_cached(int file, long offset) {
     const struct iovec room = {&byte, 1};
     // The offset in two halves, as the system call takes it.
     return syscall(SYS_preadv2, file, &room, 1L, offset, 0L, (long)RWF_NOWAIT) == 1;
+}
+
+// Lets this process have as many descriptors as the system allows it. Returns how many those are.
+static inline long raise_descriptor_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
+    const struct rlimit raised = {limit.rlim_max, limit.rlim_max};
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0) limit = raised;
+    return limit.rlim_cur > 1 << 20 ? 1 << 20 : (long)limit.rlim_cur;
 }
 
 // Processors that this process may run on, which in a container or a Slurm step are fewer than the machine has. 0 if that cannot

@@ -94,6 +94,9 @@ private struct HeaderParser {
     let dataStart: Int
     let fileSize: Int
 
+    /// Entries of metadata. Training tools write some hundred.
+    private static let metadataLimit = 10_000
+
     func parse(_ json: [UInt8]) throws(TesseraError) -> (entries: [TensorEntry], metadata: [String: String]) {
         guard json.first == UInt8(ascii: "{") else { throw error("the header does not begin with '{'") }
         var entries: [TensorEntry] = []
@@ -116,7 +119,12 @@ private struct HeaderParser {
 
     private func metadata(_ scanner: inout JSONScanner) throws(TesseraError) -> [String: String] {
         var metadata: [String: String] = [:]
-        try scanner.object { scanner, key throws(TesseraError) in metadata[key] = try scanner.string() }
+        try scanner.object { scanner, key throws(TesseraError) in
+            guard metadata.count < Self.metadataLimit else {
+                throw error("the header has more than \(Self.metadataLimit) entries of metadata")
+            }
+            metadata[key] = try scanner.string()
+        }
         return metadata
     }
 

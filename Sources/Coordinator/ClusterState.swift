@@ -58,7 +58,7 @@ struct ClusterState {
     // MARK: Jobs
 
     mutating func add(
-        _ id: JobID, _ job: Job, key: String, output: String, stages: PlannedStages, submittedAt: Double, at now: Duration
+        _ id: JobID, _ job: Job, key: JobKey, output: String, stages: PlannedStages, submittedAt: Double, at now: Duration
     ) -> [Effect] {
         resume(
             id, ResumedJob(job: job, plans: [stages], kept: []), key: key, output: output, submittedAt: submittedAt,
@@ -69,11 +69,11 @@ struct ClusterState {
     ///
     /// - Parameter startedAt: when it was submitted, on this coordinator's clock.
     mutating func resume(
-        _ id: JobID, _ resumed: ResumedJob, key: String, output: String, submittedAt: Double, startedAt: Duration,
+        _ id: JobID, _ resumed: ResumedJob, key: JobKey, output: String, submittedAt: Double, startedAt: Duration,
         at now: Duration
     ) -> [Effect] {
         jobs.add(id, key: key, output: output, job: resumed.job, startedAt: startedAt, submittedAt: submittedAt)
-        happened(.added(id, output: output))
+        happened(.added(id, output: output, owner: key.owner))
         for stages in resumed.plans { happened(.planned(id, stages.summary)) }
         if !resumed.kept.isEmpty { happened(.kept(id, resumed.kept)) }
         feed(
@@ -187,16 +187,16 @@ struct ClusterState {
     }
 
     /// Where a block belongs, or `nil` when the attempt that it comes from is no longer wanted.
-    func target(
+    mutating func target(
         of attempt: Attempt, from worker: Scheduler.WorkerID, tensor: Int, offset: Int, byteCount: Int
     ) throws(TesseraError) -> BlockTarget? {
-        guard let record = jobs[attempt.job], record.isRunning, scheduler.holdsLease(worker, attempt) else { return nil }
-        return try record.job?.target(of: attempt, tensor: tensor, offset: offset, byteCount: byteCount)
+        guard jobs[attempt.job]?.isRunning == true, scheduler.holdsLease(worker, attempt) else { return nil }
+        return try jobs[attempt.job]?.job?.target(of: attempt, tensor: tensor, offset: offset, byteCount: byteCount)
     }
 
-    mutating func stored(_ block: BlockPosition, of attempt: Attempt) {
+    mutating func stored(_ block: BlockPosition, _ digest: Digest, of attempt: Attempt) {
         guard scheduler.isLeased(attempt) else { return }
-        jobs[attempt.job]?.job?.arrived(block, of: attempt)
+        jobs[attempt.job]?.job?.stored(block, digest, of: attempt)
     }
 
     mutating func finished(_ done: ShardDone, by worker: Scheduler.WorkerID, at now: Duration) -> [Effect] {
@@ -228,12 +228,14 @@ struct ClusterState {
     }
 
     /// The answer to the step `commit`. It counts for nothing when the job has ended meanwhile.
-    mutating func committed(_ record: CommitRecord, error: TesseraError?, at now: Duration) -> [Effect] {
+    mutating func committed(
+        _ record: CommitRecord, error: TesseraError?, isWorkersFault: Bool = false, at now: Duration
+    ) -> [Effect] {
         let attempt = record.attempt
         guard scheduler.isCommitting(attempt) else { return [] }
         if let error {
             failed(attempt, record.worker, error)
-            feed(.commitFailed(attempt, error), at: now)
+            feed(.commitFailed(attempt, error, by: isWorkersFault ? record.worker.id : nil), at: now)
         } else {
             let bytes = jobs[attempt.job]?.job?.commit(record) ?? 0
             happened(.committed(attempt, record.worker, byteCount: bytes, record.delivery))
@@ -271,7 +273,7 @@ struct ClusterState {
             guard let record = jobs[attempt.job]?.job?.record(of: attempt, by: workers.reference(to: worker)) else {
                 let error = TesseraError(.temporary, "the result of shard \(attempt.shard) is not there")
                 failed(attempt, workers.reference(to: worker), error)
-                return feed(.commitFailed(attempt, error), at: now)
+                return feed(.commitFailed(attempt, error, by: nil), at: now)
             }
             effects.append(.start(.commit(record)))
         case .jobContinues(let id): effects.append(.start(.plan(id)))

@@ -7,7 +7,8 @@ extension Logger {
     func note(_ event: JobEvent) {
         switch event {
         case .leased, .progressed, .committed: break
-        case .added(let id, let output): info("job added", metadata: ["job": "\(id)", "output": "\(output)"])
+        case .added(let id, let output, let owner):
+            info("job added", metadata: ["job": "\(id)", "output": "\(output)", "owner": "\(owner)"])
         case .planned(let id, let plan):
             info("job planned", metadata: ["job": "\(id)", "method": "\(plan.method)", "shards": "\(plan.shards.count)"])
         case .kept(let id, let shards):

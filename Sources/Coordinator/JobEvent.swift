@@ -50,7 +50,7 @@ package struct KeptShard: Sendable, Hashable {
 ///
 /// Counters, status, the log and whoever waits for a job read these events and nothing else.
 package enum JobEvent: Sendable, Hashable {
-    case added(JobID, output: String)
+    case added(JobID, output: String, owner: String)
     /// A plan is laid out and its shards wait for workers; jobs with analysis stages are planned more than once.
     case planned(JobID, PlanSummary)
     /// Shards that an earlier coordinator committed, as the journal names them and their workers.
@@ -74,7 +74,7 @@ package enum JobEvent: Sendable, Hashable {
     /// `nil` for workers that come and go.
     package var job: JobID? {
         switch self {
-        case .added(let id, _), .planned(let id, _), .kept(let id, _), .ended(let id, _, _): id
+        case .added(let id, _, _), .planned(let id, _), .kept(let id, _), .ended(let id, _, _): id
         case .leased(let attempt, _), .progressed(let attempt, _), .committed(let attempt, _, _, _),
             .failed(let attempt, _, _), .revoked(let attempt, _, _), .stale(let attempt, _):
             attempt.job

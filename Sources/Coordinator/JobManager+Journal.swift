@@ -26,13 +26,37 @@ extension JobManager {
     /// First the bytes are durable, then the journal says so, then the shards count. Without a journal they count at once, since
     /// their blocks are written: nobody goes on with the job after a crash.
     private func commit(_ turn: [CommitRecord]) async {
-        var error: TesseraError?, durable = turn
+        var error: TesseraError?, durable = await checked(turn)
         if journal.keepsJobs {
-            durable = await makeDurable(turn)
+            durable = await makeDurable(durable)
             let journal = journal, shards = durable.map(\.journaled)
             error = await failure { try await pools.journal.run { try journal.commit(shards) } }
         }
         for record in durable { perform(state.committed(record, error: error, at: time.now())) }
+    }
+
+    /// Reads a block of each result back that a worker says it wrote itself.
+    ///
+    /// - Returns: the results that are believed; the attempts of the others have failed.
+    private func checked(_ records: [CommitRecord]) async -> [CommitRecord] {
+        guard checksDirectBlocks else { return records }
+        let errors = await withTaskGroup(of: (Int, TesseraError?).self) { group in
+            for (index, record) in records.enumerated() {
+                guard let sample = state.jobs[record.attempt.job]?.job?.sample(of: record) else { continue }
+                let reading = pools.reading
+                group.addTask {
+                    do { try await reading.run { try sample.check() } } catch { return (index, TesseraError(wrapping: error)) }
+                    return (index, nil)
+                }
+            }
+            var errors: [Int: TesseraError] = [:]
+            for await (index, error) in group { errors[index] = error }
+            return errors
+        }
+        for (index, error) in errors {
+            perform(state.committed(records[index], error: error, isWorkersFault: true, at: time.now()))
+        }
+        return records.enumerated().filter { errors[$0.offset] == nil }.map(\.element)
     }
 
     /// - Returns: the results whose bytes are durable; the jobs of the others have failed.
@@ -74,7 +98,8 @@ extension JobManager {
         let contents = try await pools.journal.run { try journal.load() }
         for ended in contents.ended {
             let status = ended.status
-            state.jobs.add(ended: status, key: ended.key, at: time.now())
+            let key = JobKey(ended.key, owner: status.owner ?? PeerIdentity.unknownOwner)
+            state.jobs.add(ended: status, key: key, at: time.now())
             try? await pools.publishing.run { planner.discard(status.id, output: status.output) }
         }
         var resumptions: [Resumption] = []
@@ -84,7 +109,7 @@ extension JobManager {
 
     /// - Returns: why the job cannot go on; `nil` when it does, or is done.
     private func resume(_ journaled: JournaledJob) async -> TesseraError? {
-        let planner = planner, id = journaled.id
+        let planner = planner, id = journaled.id, key = JobKey(journaled.key, owner: journaled.owner)
         do {
             let resumed = try await pools.planning.run { () -> ResumedJob? in
                 if planner.isPublished(id, output: journaled.output) { return nil }
@@ -97,7 +122,7 @@ extension JobManager {
             let age = Duration.seconds(max(0, time.wallClock() - journaled.submittedAt))
             perform(
                 state.resume(
-                    id, resumed, key: journaled.key, output: journaled.output, submittedAt: journaled.submittedAt,
+                    id, resumed, key: key, output: journaled.output, submittedAt: journaled.submittedAt,
                     startedAt: time.now() - age, at: time.now()))
             return nil
         } catch {
@@ -113,7 +138,7 @@ extension JobManager {
     private func end(_ journaled: JournaledJob, as end: JobState, _ error: TesseraError?) async {
         var status = journaled.status(as: end, at: time.wallClock())
         status.error = error
-        state.jobs.add(ended: status, key: journaled.key, at: time.now())
+        state.jobs.add(ended: status, key: JobKey(journaled.key, owner: journaled.owner), at: time.now())
         guard error?.code.isTransient != true else { return }
         await keep(status)
         let planner = planner
@@ -139,6 +164,6 @@ extension JournaledJob {
             shards: .init(total: total, pending: total - committed, leased: 0, committed: committed),
             bytesDone: state == .done ? bytes : 0, bytesTotal: bytes, bytesOutput: bytes,
             bytesInput: plans.last?.bytesInput ?? 0, attempts: committed, submittedAt: submittedAt,
-            seconds: max(0, now - submittedAt), error: nil, shardDetails: nil)
+            seconds: max(0, now - submittedAt), error: nil, shardDetails: nil, owner: owner)
     }
 }

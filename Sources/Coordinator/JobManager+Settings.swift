@@ -3,6 +3,18 @@ package import Planning
 package import Work
 
 extension JobManager {
+    /// How many jobs there may be at the same time.
+    package struct JobLimits: Sendable {
+        /// Jobs that have not ended, of all owners and of one.
+        package var jobs = 1000
+        package var jobsOfOwner = 500
+        /// Submissions that are being planned or wait for that, of all owners and of one. Each holds its recipe.
+        package var submissions = 128
+        package var submissionsOfOwner = 32
+
+        package init() {}
+    }
+
     package struct Settings: Sendable {
         package var inputRoots: Roots
         /// Absolute path that every output must lie under; `nil` allows any.
@@ -15,6 +27,11 @@ extension JobManager {
         package var keepsJob: @Sendable (_ after: TesseraError) -> Bool = { _ in false }
         /// Signs every output; `nil` for outputs without a signature.
         package var signingKey: SigningKey?
+        /// Whether blocks that workers say they wrote are read back, one of each shard. Not where this process is the worker.
+        package var checksDirectBlocks = true
+        /// How long a plan may take. A thread that plans serves everybody.
+        package var planningLimit = Duration.seconds(900)
+        package var limits = JobLimits()
         /// Version named in the manifest and to peers.
         package var build: String
         /// Part of every attempt; another number each time the coordinator starts.

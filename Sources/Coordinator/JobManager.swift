@@ -19,6 +19,8 @@ package actor JobManager {
     let time: TimeSource
     let journal: any JobJournal
     let planner: JobPlanner
+    /// `Settings.checksDirectBlocks`.
+    var checksDirectBlocks: Bool { settings.checksDirectBlocks }
     /// Threads for what blocks, also for the connections.
     package nonisolated let pools = BlockingPools()
     /// What happens to jobs and workers.
@@ -28,7 +30,9 @@ package actor JobManager {
     var waitingCommits: [CommitRecord] = []
     var isCommitting = false
     /// Jobs whose output is being begun, by their keys.
-    private var beginning: [String: Task<Submitted, any Error>] = [:]
+    private var beginning: [JobKey: Task<Submitted, any Error>] = [:]
+    /// Submissions that are being planned, by their owners.
+    private var submissions: [String: Int] = [:]
     private var waiters = JobWaiters()
     private var isDraining = false
     private let (steps, stepInput) = AsyncStream<ClusterState.Step>.makeStream()
@@ -47,7 +51,7 @@ package actor JobManager {
         planner = JobPlanner(
             settings: settings,
             outputs: outputs ?? LocalOutputStore(root: settings.outputRoot, ownFiles: Manifest.files(ofOutput:)),
-            journal: journal)
+            journal: journal, time: time)
         state = ClusterState(
             policy: settings.policy, incarnation: settings.incarnation, machine: kernelIdentity())
     }
@@ -151,19 +155,18 @@ package actor JobManager {
 
     // MARK: Jobs
 
-    /// Plans the job and queues its shards.
+    /// Plans the job and queues its shards. A job of the same owner that is there already is not made twice: see
+    /// `Submit.idempotencyKey`.
     ///
+    /// - Parameter peer: its `owner` becomes the job's.
     /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs, or `TesseraError` for the output.
-    ///
-    /// A job that is there already is not made twice: see `Submit.idempotencyKey`.
-    package func submit(_ submission: Submit) async throws -> Submitted {
+    package func submit(_ submission: Submit, by peer: PeerIdentity) async throws -> Submitted {
         guard !isDraining else { throw Self.shuttingDown }
-        let planner = planner
-        let planned = try await pools.planning.run { try planner.plan(submission) }
+        let planned = try await plan(submission, owner: peer.owner)
         while let other = beginning[planned.key] {
             if case .success(let submitted) = await other.result { return submitted }
         }
-        if let same = await sameJob(planned) {
+        if let same = await sameJob(planned, of: peer) {
             let shards = same.progress.shards
             let remark =
                 same.hasEnded
@@ -171,6 +174,7 @@ package actor JobManager {
                 : "goes on as the job \(same.id), which has \(shards.committed) of \(shards.total) shards"
             return Submitted(job: same.id, remarks: planned.stages.plan.remarks + [remark])
         }
+        try checkJobs(of: peer.owner)
         // A task of its own, so that a second submission can wait for it.
         let task = Task {
             defer { beginning[planned.key] = nil }
@@ -184,10 +188,39 @@ package actor JobManager {
         }
     }
 
+    private func plan(_ submission: Submit, owner: String) async throws -> PlannedJob {
+        let all = submissions.values.reduce(0, +), own = submissions[owner, default: 0]
+        guard all < settings.limits.submissions, own < settings.limits.submissionsOfOwner else {
+            throw TesseraError(
+                .temporary, "\(own) submissions of '\(owner)' and \(all) in all are being planned, as many as may be at once",
+                advice: "submit the job again when some have been planned")
+        }
+        submissions[owner] = own + 1
+        defer {
+            let left = submissions[owner, default: 1] - 1
+            submissions[owner] = left > 0 ? left : nil
+        }
+        let planner = planner
+        return try await pools.planning.run { try planner.plan(submission, owner: owner) }
+    }
+
+    /// - Throws: `temporary` when there are as many jobs as there may be.
+    private func checkJobs(of owner: String) throws(TesseraError) {
+        let all = state.jobs.active.count + beginning.count
+        let running = state.jobs.active.count(where: { state.jobs[$0]?.key.owner == owner })
+        let own = running + beginning.keys.count(where: { $0.owner == owner })
+        guard all < settings.limits.jobs, own < settings.limits.jobsOfOwner else {
+            throw TesseraError(
+                .temporary, "'\(owner)' has \(own) jobs that have not ended, of \(all) in all, and there may be no more",
+                advice: "submit the job again when some have ended, or cancel some")
+        }
+    }
+
     private func begin(_ planned: PlannedJob) async throws -> Submitted {
         let id = JobID.random(), planner = planner, journal = journal, submittedAt = time.wallClock()
         let journaled = JournaledJob(
-            id: id, key: planned.key, submission: planned.submission, output: planned.output, submittedAt: submittedAt)
+            id: id, key: planned.key.text, owner: planned.key.owner, submission: planned.submission, output: planned.output,
+            submittedAt: submittedAt)
         do {
             let job = try await pools.planning.run {
                 try journal.add(journaled)
@@ -210,8 +243,8 @@ package actor JobManager {
     }
 
     /// The job that the submission asks for, if it is there already.
-    private func sameJob(_ planned: PlannedJob) async -> JobRecord? {
-        guard let record = state.jobs.last(withKey: planned.key) else { return nil }
+    private func sameJob(_ planned: PlannedJob, of peer: PeerIdentity) async -> JobRecord? {
+        guard let record = state.jobs.last(withKey: planned.key, of: peer) else { return nil }
         if record.isRunning || record.isPublishing { return record }
         guard record.state == .done else { return nil }
         if planned.submission.idempotencyKey != nil { return record }
@@ -226,8 +259,15 @@ package actor JobManager {
 
     /// Ends a job that is running, and returns when nothing of its output is left; one that has ended stays as it is.
     ///
-    /// - Throws: `inputMissing` when there is no such job, `temporary` when its output is about to appear.
-    package func cancel(_ id: JobID, reason: String) async throws(TesseraError) {
+    /// - Throws: `inputMissing` when there is no such job, `notAllowed` for a job of others, `temporary` when its output is about
+    ///   to appear.
+    package func cancel(_ id: JobID, reason: String, by peer: PeerIdentity) async throws(TesseraError) {
+        if let owner = state.jobs[id]?.key.owner, !peer.mayChangeJobs(of: owner) {
+            throw TesseraError(
+                .notAllowed, "the job \(id) belongs to '\(owner)', and \(peer.name) may not cancel it",
+                advice: "ask its owner or an operator")
+        }
+        log.info("job to be cancelled", metadata: ["job": "\(id)", "by": "\(peer.name)", "reason": "\(reason)"])
         perform(try state.cancel(id, reason: reason, at: time.now()))
         await remove(id)
     }
@@ -267,8 +307,10 @@ package actor JobManager {
 
     private func stopWaiting(_ number: Int, for id: JobID) { waiters.stop(number, for: id) }
 
-    /// A page of jobs, of workers, or of one job's shards; `nil` when there is no such job.
-    package func status(_ request: StatusRequest) -> Status? { StatusPages(state, at: time.now()).answer(request) }
+    /// A page of jobs, of workers, or of one job's shards, as far as `peer` may see them; `nil` when there is no such job.
+    package func status(_ request: StatusRequest, for peer: PeerIdentity) -> Status? {
+        StatusPages(state, at: time.now(), for: peer).answer(request)
+    }
 
     // MARK: Workers
 
@@ -298,8 +340,8 @@ package actor JobManager {
         try state.target(of: attempt, from: worker, tensor: tensor, offset: offset, byteCount: byteCount)
     }
 
-    package func stored(tensor: Int, offset: Int, of attempt: Attempt) {
-        state.stored(BlockPosition(tensor: tensor, offset: offset), of: attempt)
+    package func stored(tensor: Int, offset: Int, _ digest: Digest, of attempt: Attempt) {
+        state.stored(BlockPosition(tensor: tensor, offset: offset), digest, of: attempt)
     }
 
     package func finished(_ done: ShardDone, by worker: WorkerID) { perform(state.finished(done, by: worker, at: time.now())) }

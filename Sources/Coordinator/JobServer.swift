@@ -13,8 +13,6 @@ package enum JobPortSecurity: Sendable {
     /// Peers with a token, over TLS.
     case tokens(AccessTokens, ServerTLS)
 
-    var tokens: AccessTokens? { if case .tokens(let tokens, _) = self { tokens } else { nil } }
-
     package var tls: ServerTLS? {
         switch self {
         case .open: nil
@@ -26,7 +24,7 @@ package enum JobPortSecurity: Sendable {
     func policy(for peer: PeerIdentity?) -> AccessPolicy {
         switch self {
         case .open: .anyone
-        case .certificates: .certificate(peer ?? PeerIdentity(name: "a peer without a certificate", roles: []))
+        case .certificates: .certificate(peer ?? .withoutCertificate)
         case .tokens(let tokens, _): .tokens(tokens)
         }
     }
@@ -39,14 +37,16 @@ package struct JobServer: Service {
     private let inputs: FetchSource
     private let settings: ServerConnection.Settings
     private let security: JobPortSecurity
+    private let connectionLimit: Int
     private let time: TimeSource
     private let log: Logger
     /// Told the address once the port is open.
     private let onListening: @Sendable (HostPort) -> Void
 
+    /// - Parameter descriptors: that the process may have. Half of them are left for the files of jobs.
     package init(
         manager: JobManager, settings: JobManager.Settings, address: HostPort, heartbeat: Duration,
-        security: JobPortSecurity = .open, time: TimeSource = .system, log: Logger,
+        security: JobPortSecurity = .open, descriptors: Int, time: TimeSource = .system, log: Logger,
         onListening: @escaping @Sendable (HostPort) -> Void
     ) {
         self.manager = manager
@@ -54,14 +54,19 @@ package struct JobServer: Service {
         inputs = FetchSource(roots: settings.inputRoots)
         self.settings = ServerConnection.Settings(build: settings.build, heartbeat: heartbeat, security: security)
         self.security = security
+        connectionLimit = Self.connectionLimit(descriptors: descriptors)
         self.time = time
         self.log = log
         self.onListening = onListening
     }
 
+    static func connectionLimit(descriptors: Int) -> Int { max(1, min(Limits.connections, descriptors / 2)) }
+
     /// Serves until cancelled; on graceful shutdown, until the current jobs have ended.
     package func run() async throws {
-        let listener = try await Transport.listen(on: address, tls: security.tls)
+        let listener = try await Transport.listen(
+            on: address, tls: security.tls, limit: connectionLimit,
+            limitPerAddress: min(Limits.connectionsPerAddress, max(1, connectionLimit / 2)))
         onListening(listener.address)
         try await withThrowingDiscardingTaskGroup { group in
             group.addTask {

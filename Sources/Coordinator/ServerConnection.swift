@@ -196,7 +196,7 @@ package final class ServerConnection: Sendable {
         for action in actions {
             switch action {
             case .fetch(let request): group.addTask { await self.fetch(request) }
-            case .request(let request): await reply(await answer(request))
+            case .request(let request, let peer): await reply(await answer(request, of: peer))
             default: await perform(action)
             }
         }
@@ -243,10 +243,10 @@ package final class ServerConnection: Sendable {
                 of: block.attempt, from: worker, tensor: block.tensor, offset: block.offset,
                 byteCount: block.contents.length)
             if let target {
-                try await manager.pools.writing.run {
+                let digest = try await manager.pools.writing.run {
                     try block.contents.withUnpacked { try target.write($0) }
                 }
-                await manager.stored(tensor: block.tensor, offset: block.offset, of: block.attempt)
+                await manager.stored(tensor: block.tensor, offset: block.offset, digest, of: block.attempt)
             }
         } catch let error as TesseraError where error.code == .protocolMismatch {
             return close(error.problem)
@@ -302,17 +302,17 @@ package final class ServerConnection: Sendable {
         }
     }
 
-    private func answer(_ request: Message) async -> Message {
+    private func answer(_ request: Message, of peer: PeerIdentity) async -> Message {
         do {
             switch request {
-            case .submit(let submission): return .submitted(try await manager.submit(submission))
+            case .submit(let submission): return .submitted(try await manager.submit(submission, by: peer))
             case .statusRequest(let request):
-                if let status = await manager.status(request) { return .status(status) }
+                if let status = await manager.status(request, for: peer) { return .status(status) }
                 throw TesseraError(
                     .inputMissing, "the coordinator has no job \(request.job.map { "\($0)" } ?? "?")",
                     advice: "'tessera status' lists the jobs")
             case .cancel(let cancel):
-                try await manager.cancel(cancel.job, reason: cancel.reason)
+                try await manager.cancel(cancel.job, reason: cancel.reason, by: peer)
                 return .cancelled(Cancelled(job: cancel.job))
             default: throw TesseraError(.protocolMismatch, "this request has no answer")
             }

@@ -47,12 +47,11 @@ extension ByteSource {
     }
 }
 
-/// Opens a file for reading: mapped on local file systems, read with `pread` on network file systems.
+/// A file's bytes: mapped on local file systems, read with `pread` on network file systems.
 ///
 /// Page faults over a network are slow, and if another host truncates a mapped file, the reading process is killed.
-package func openByteSource(path: String) throws(TesseraError) -> any ByteSource {
-    let file = try ReadableFile(path)
-    return fileSystem(of: file.descriptor) == .local ? try MappedSource(file) : PreadSource(file)
+func openByteSource(_ file: ReadableFile) throws(TesseraError) -> any ByteSource {
+    fileSystem(of: file.descriptor) == .local ? try MappedSource(file) : PreadSource(file)
 }
 
 /// A file mapped as a whole.

@@ -34,12 +34,27 @@ package final class ReadableFile: Sendable {
     package let version: String
     let descriptor: Int32
 
+    /// Without `O_NONBLOCK`, opening a FIFO would block until a writer appears.
+    private static let flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK
+
     /// - Throws: `inputMissing`, `notAllowed` or `io`; `badData` if it is not a regular file.
-    package init(_ path: String) throws(TesseraError) {
-        self.path = path
-        // Without O_NONBLOCK, opening a FIFO would block until a writer appears.
-        descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    package convenience init(_ path: String) throws(TesseraError) {
+        let descriptor = open(path, Self.flags)
         guard descriptor >= 0 else { throw .system(errno, "open", path) }
+        try self.init(descriptor: descriptor, path: path)
+    }
+
+    /// Opens a file below a directory, reached without a link.
+    ///
+    /// - Parameter path: for errors; `nil` for the directory's path and `relative`.
+    package convenience init(_ relative: String, in directory: Directory, path: String? = nil) throws(TesseraError) {
+        try self.init(
+            descriptor: try directory.open(relative, Self.flags), path: path ?? FilePath.join(directory.path, relative))
+    }
+
+    private init(descriptor: Int32, path: String) throws(TesseraError) {
+        self.descriptor = descriptor
+        self.path = path
         var status = stat()
         guard fstat(descriptor, &status) == 0 else {
             let number = errno
@@ -118,12 +133,15 @@ package func readSecret(_ path: String) throws(TesseraError) -> [UInt8] {
 }
 
 /// Creates or replaces a small file.
-///
-/// - Parameter sync: whether the bytes must be durable on return.
-package func writeFile(_ path: String, _ bytes: [UInt8], sync: Bool) throws(TesseraError) {
+package func writeFile(_ path: String, _ bytes: [UInt8]) throws(TesseraError) {
     let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o666)
     guard descriptor >= 0 else { throw .system(errno, "create", path) }
     defer { close(descriptor) }
+    try writeAll(bytes, to: descriptor, path: path)
+}
+
+/// - Parameter path: for errors.
+func writeAll(_ bytes: [UInt8], to descriptor: Int32, path: String) throws(TesseraError) {
     var done = 0
     while done < bytes.count {
         let count = bytes.withUnsafeBytes { write(descriptor, $0.baseAddress.map { $0 + done }, bytes.count - done) }
@@ -133,42 +151,15 @@ package func writeFile(_ path: String, _ bytes: [UInt8], sync: Bool) throws(Tess
             throw .system(errno, "write", path)
         }
     }
-    if sync, fsync(descriptor) != 0 { throw .system(errno, "sync", path) }
 }
 
 /// The names in a directory, sorted by their bytes, without `.` and `..`.
-package func listDirectory(_ path: String) throws(TesseraError) -> [String] {
-    guard let entries = opendir(path) else { throw .system(errno, "list", path) }
-    defer { closedir(entries) }
-    var names: [String] = []
-    while let entry = readdir(entries) {
-        let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
-        if name != ".", name != ".." { names.append(name) }
-    }
-    return names.sortedByBytes()
-}
+package func listDirectory(_ path: String) throws(TesseraError) -> [String] { try Directory(path).names() }
 
-/// The paths of all files below a directory, relative to it, sorted by their bytes. Links are files.
-package func filesBelow(_ path: String) throws(TesseraError) -> [String] { try entries(below: path).files.sortedByBytes() }
-
-/// The paths of all folders below a directory, relative to it, the innermost first. Links are no folders.
-func foldersBelow(_ path: String) throws(TesseraError) -> [String] { try entries(below: path).folders.sortedByBytes().reversed() }
-
-private func entries(below path: String) throws(TesseraError) -> (files: [String], folders: [String]) {
-    var files: [String] = [], folders: [String] = [], next = [""]
-    while let folder = next.popLast() {
-        for entry in try listDirectory("\(path)/\(folder)") {
-            var status = stat()
-            guard lstat("\(path)/\(folder)\(entry)", &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
-                files.append(folder + entry)
-                continue
-            }
-            folders.append(folder + entry)
-            next.append("\(folder)\(entry)/")
-        }
-    }
-    return (files, folders)
-}
+/// Lets this process have as many descriptors as the system allows it.
+///
+/// - Returns: how many those are.
+package func raiseDescriptorLimit() -> Int { Int(raise_descriptor_limit()) }
 
 /// The kind of file system that a file is on.
 enum FileSystem {
@@ -210,13 +201,7 @@ package struct LocalFiles: InputFiles {
             if Self.isMissing(errno) { return nil }
             throw .system(errno, "examine", path)
         }
-        let kind: FileStatus.Kind =
-            switch status.st_mode & S_IFMT {
-            case S_IFREG: .file
-            case S_IFDIR: .directory
-            default: .other
-            }
-        return FileStatus(kind: kind, size: Int(status.st_size), identity: ReadableFile.version(status))
+        return FileStatus(status)
     }
 
     package func canonicalPath(of path: String) throws(TesseraError) -> String? {
@@ -228,11 +213,25 @@ package struct LocalFiles: InputFiles {
         return String(cString: resolved)
     }
 
-    package func localPath(of path: String) -> String? { path }
+    package func localFile(_ path: String) throws(TesseraError) -> ReadableFile? { try ReadableFile(path) }
 
-    package func open(_ path: String) throws(TesseraError) -> any ByteSource { try openByteSource(path: path) }
+    package func confined(to directories: [String]) -> any InputFiles { RootedFiles(directories: directories) }
+
+    package func open(_ path: String) throws(TesseraError) -> any ByteSource { try openByteSource(ReadableFile(path)) }
 
     /// Whether a failed look at a path means that nothing can be there: also for names that no file can have, and links in a
     /// circle.
     private static func isMissing(_ number: Int32) -> Bool { [ENOENT, ENOTDIR, ENAMETOOLONG, ELOOP].contains(number) }
+}
+
+extension FileStatus {
+    init(_ status: stat) {
+        let kind: Kind =
+            switch status.st_mode & S_IFMT {
+            case S_IFREG: .file
+            case S_IFDIR: .directory
+            default: .other
+            }
+        self.init(kind: kind, size: Int(status.st_size), identity: ReadableFile.version(status))
+    }
 }

@@ -31,11 +31,11 @@ package enum FilePath {
         !name.isEmpty && name != "." && name != ".." && !name.utf8.contains { $0 == slash || $0 == 0 }
     }
 
-    /// Whether the path stays below the directory that it is relative to, and names no hidden file: no step is empty or begins
-    /// with a dot.
+    /// Whether the path stays below the directory that it is relative to, and names no hidden file: no step is empty, begins
+    /// with a dot or contains a zero byte.
     package static func isPlain(_ path: String) -> Bool {
         path.utf8.split(separator: slash, omittingEmptySubsequences: false)
-            .allSatisfy { !$0.isEmpty && $0.first != UInt8(ascii: ".") }
+            .allSatisfy { !$0.isEmpty && $0.first != UInt8(ascii: ".") && !$0.contains(0) }
     }
 
     /// The part of `path` below `directory`, both without links and double slashes; `.` for the directory itself.

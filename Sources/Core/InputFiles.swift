@@ -37,8 +37,13 @@ package protocol InputFiles: Sendable {
     /// The path with every symbolic link resolved; `nil` when nothing is at `path`.
     func canonicalPath(of path: String) throws(TesseraError) -> String?
 
-    /// Where this host's file system has the file, so that it can be linked to instead of copied; `nil` for a store elsewhere.
-    func localPath(of path: String) -> String?
+    /// The file, open, if this host's file system has it, so that it can be linked to instead of copied; `nil` for a store
+    /// elsewhere.
+    func localFile(_ path: String) throws(TesseraError) -> ReadableFile?
+
+    /// The files of this store below some directories, given by their canonical paths: what opens a file must not be led out of
+    /// them, also by those who can change links. A store without links has nothing to do.
+    func confined(to directories: [String]) -> any InputFiles
 
     /// Opens a file for reading ranges of it, from several threads at once.
     ///
@@ -47,7 +52,9 @@ package protocol InputFiles: Sendable {
 }
 
 extension InputFiles {
-    package func localPath(of path: String) -> String? { nil }
+    package func localFile(_ path: String) throws(TesseraError) -> ReadableFile? { nil }
+
+    package func confined(to directories: [String]) -> any InputFiles { self }
 
     package func exists(_ path: String) throws(TesseraError) -> Bool { try status(of: path) != nil }
 

@@ -6,17 +6,27 @@ package final class OutputFile: Sendable {
     package let path: String
     /// Bytes.
     package let size: Int
+    /// The same as long as the name stands for the same file.
+    let identity: FileIdentity
     private let descriptor: Int32
 
     /// Creates the file.
     ///
     /// - Parameter reserve: whether to allocate all disk blocks now, so that a full disk is noticed at once.
     /// - Throws: `io` if there is too little space, or `notAllowed`.
-    package init(creating path: String, size: Int, reserve: Bool) throws(TesseraError) {
-        self.path = path
+    package init(
+        creating name: String, in directory: Directory, size: Int, reserve: Bool
+    ) throws(TesseraError) {
+        path = FilePath.join(directory.path, name)
         self.size = size
-        descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
-        guard descriptor >= 0 else { throw .system(errno, "create", path) }
+        descriptor = try directory.open(name, O_RDWR | O_CREAT | O_EXCL, mode: 0o666)
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else {
+            let number = errno
+            close(descriptor)
+            throw .system(number, "examine", path)
+        }
+        identity = FileIdentity(status)
         var result = EOPNOTSUPP
         if reserve { result = reserve_space(descriptor, size) == 0 ? 0 : errno }
         if result == EOPNOTSUPP || result == EINVAL { result = ftruncate(descriptor, off_t(size)) == 0 ? 0 : errno }
@@ -29,17 +39,17 @@ package final class OutputFile: Sendable {
     /// Opens a file that another process created, possibly on another host.
     ///
     /// - Throws: `inputMissing` if the file does not exist, `badData` if its size is not `size`.
-    package init(existing path: String, size: Int) throws(TesseraError) {
-        self.path = path
+    package init(existing name: String, in directory: Directory, size: Int) throws(TesseraError) {
+        path = FilePath.join(directory.path, name)
         self.size = size
         // Write-only, so that a network file system need not read the rest of a page that several hosts write to.
-        descriptor = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
-        guard descriptor >= 0 else { throw .system(errno, "open", path) }
+        descriptor = try directory.open(name, O_WRONLY | O_NONBLOCK)
         var status = stat()
         guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG, Int(status.st_size) == size else {
             close(descriptor)
             throw TesseraError(.badData, "is not the output part of \(size) bytes that the coordinator created", file: path)
         }
+        identity = FileIdentity(status)
     }
 
     deinit { close(descriptor) }

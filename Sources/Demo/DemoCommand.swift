@@ -59,7 +59,7 @@ struct Demo: Sendable {
 
     package func run() async throws {
         let recipePath = "\(directory)/recipe.yml"
-        try writeFile(recipePath, Array(recipe.utf8), sync: false)
+        try writeFile(recipePath, Array(recipe.utf8))
         let merged = "\(directory)/merged", reference = "\(directory)/merged-by-run"
 
         print(

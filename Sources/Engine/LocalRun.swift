@@ -36,6 +36,7 @@ package struct LocalRun: Sendable {
                     + Quantity.bytes(memory.total),
                 file: plan.recipeName, tensor: plan.largestTensor, advice: "raise --memory or lower --threads")
         }
+        settings.checksDirectBlocks = false
         self.state = state
         // The disk may have space later, and a file system may come back.
         settings.keepsJob = { $0.code.isTransient }
@@ -56,7 +57,7 @@ package struct LocalRun: Sendable {
             group.addTask { await manager.run() }
             let answer: Submitted
             do {
-                answer = try await manager.submit(submission)
+                answer = try await manager.submit(submission, by: .local)
             } catch {
                 // What an earlier run did is kept when the recipe has a mistake, but not when the user has had enough.
                 guard Task.isCancelled else { throw error }
@@ -80,7 +81,7 @@ package struct LocalRun: Sendable {
             var status = await manager.end(of: submitted.job)
             if status?.state.isEnd == false {
                 // Interrupted. A job whose output is about to appear can only be waited for.
-                try? await manager.cancel(submitted.job, reason: "cancelled")
+                try? await manager.cancel(submitted.job, reason: "cancelled", by: .local)
                 status = await Task { await manager.end(of: submitted.job) }.value
             }
             guard var status else { throw TesseraError(.internal, "the job \(submitted.job) is gone") }
@@ -98,7 +99,7 @@ package struct LocalRun: Sendable {
     /// - Returns: remarks about them.
     private func giveUp(_ others: [Resumption]) async -> [String] {
         for other in others where other.error == nil {
-            try? await manager.cancel(other.job, reason: "another job takes its place")
+            try? await manager.cancel(other.job, reason: "another job takes its place", by: .local)
         }
         return others.map { other in
             "begins anew: the unfinished output of an earlier run was of no use, "

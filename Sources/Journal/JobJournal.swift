@@ -72,6 +72,8 @@ package struct JournaledJob: Sendable {
     package let id: JobID
     /// What a second submission of the same job has in common with the first.
     package let key: String
+    /// `PeerIdentity.owner` of the submitter.
+    package let owner: String
     package let submission: Submit
     /// As the output store names the output.
     package let output: String
@@ -82,9 +84,10 @@ package struct JournaledJob: Sendable {
     /// Committed shards of all plans, by number.
     package var shards: [JournaledShard] = []
 
-    package init(id: JobID, key: String, submission: Submit, output: String, submittedAt: Double) {
+    package init(id: JobID, key: String, owner: String, submission: Submit, output: String, submittedAt: Double) {
         self.id = id
         self.key = key
+        self.owner = owner
         self.submission = submission
         self.output = output
         self.submittedAt = submittedAt

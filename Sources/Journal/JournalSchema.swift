@@ -1,4 +1,5 @@
 import GRDB
+import Protocol
 
 /// The tables of a journal. A version that needs others adds a migration; those that have been released stay as they are.
 enum JournalSchema {
@@ -44,6 +45,10 @@ enum JournalSchema {
                         PRIMARY KEY (job, number)
                     ) STRICT;
                     """)
+        }
+        migrator.registerMigration("2") { database in
+            try database.execute(
+                sql: "ALTER TABLE job ADD COLUMN owner TEXT NOT NULL DEFAULT '\(PeerIdentity.unknownOwner)'")
         }
         return migrator
     }

@@ -78,8 +78,11 @@ package final class SQLiteJournal: JobJournal {
     package func add(_ job: JournaledJob) throws(TesseraError) {
         try write { database in
             try database.execute(
-                sql: "INSERT INTO job (id, key, output, submittedAt, submission) VALUES (?, ?, ?, ?, ?)",
-                arguments: [job.id.description, job.key, job.output, job.submittedAt, try JSONEncoder().encode(job.submission)])
+                sql: "INSERT INTO job (id, key, owner, output, submittedAt, submission) VALUES (?, ?, ?, ?, ?, ?)",
+                arguments: [
+                    job.id.description, job.key, job.owner, job.output, job.submittedAt,
+                    try JSONEncoder().encode(job.submission),
+                ])
         }
     }
 
@@ -165,7 +168,7 @@ package final class SQLiteJournal: JobJournal {
         let number: Int64 = try row.value("number")
         guard let id = JobID(try row.value("id")) else { throw Row.damaged("id") }
         var job = JournaledJob(
-            id: id, key: try row.value("key"),
+            id: id, key: try row.value("key"), owner: try row.value("owner"),
             submission: try JSONDecoder().decode(Submit.self, from: try row.value("submission")),
             output: try row.value("output"), submittedAt: try row.value("submittedAt"))
         job.plans = try Row.fetchAll(database, sql: "SELECT * FROM plan WHERE job = ? ORDER BY stage", arguments: [number])

@@ -4,23 +4,31 @@ import Synchronization
 /// Input files that note which files planning has opened, and which contents each of them had.
 final class PinnedFiles: InputFiles {
     private let files: any InputFiles
+    private let request: PlanRequest
     private let noted = Mutex<[String: String]>([:])
 
-    init(_ files: any InputFiles) { self.files = files }
+    init(_ request: PlanRequest) {
+        files = request.files
+        self.request = request
+    }
 
     /// `FileStatus.identity` of every file that was opened, by its path.
     var identities: [String: String] { noted.withLock { $0 } }
 
     func list(_ directory: String) throws(TesseraError) -> [String] { try files.list(directory) }
 
-    func status(of path: String) throws(TesseraError) -> FileStatus? { try files.status(of: path) }
+    func status(of path: String) throws(TesseraError) -> FileStatus? {
+        try request.checkTime()
+        return try files.status(of: path)
+    }
 
     func canonicalPath(of path: String) throws(TesseraError) -> String? { try files.canonicalPath(of: path) }
 
-    func localPath(of path: String) -> String? { files.localPath(of: path) }
+    func localFile(_ path: String) throws(TesseraError) -> ReadableFile? { try files.localFile(path) }
 
-    /// - Throws: `badData` for a file that was another when planning opened it before.
+    /// - Throws: `badData` for a file that was another when planning opened it before, and when planning takes too long.
     func open(_ path: String) throws(TesseraError) -> any ByteSource {
+        try request.checkTime()
         let source = try files.open(path)
         let earlier = noted.withLock { noted in
             defer { noted[path] = noted[path] ?? source.identity }

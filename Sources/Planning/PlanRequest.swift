@@ -20,7 +20,19 @@ package struct PlanRequest: Sendable {
     /// `Plan.pinnedFiles` of the job's first stage, which later stages have to find again; `nil` for the first stage itself.
     package var pinnedFiles: [String: String]?
 
+    /// Whether planning has taken too long. Asked with each file and each tensor.
+    package var isOverdue: @Sendable () -> Bool = { false }
+
     var files: any InputFiles { roots.files }
+
+    /// - Throws: `badData` once planning has taken too long.
+    func checkTime() throws(TesseraError) {
+        guard !isOverdue() else {
+            throw TesseraError(
+                .badData, "planning takes too long and was given up", file: recipeName,
+                advice: "the recipe or its inputs are far larger than any real ones; merge them in parts")
+        }
+    }
 
     /// Decimal, as the hub and mergekit count.
     package static let defaultMaxPartBytes = 5_000_000_000

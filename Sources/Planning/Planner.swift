@@ -14,7 +14,7 @@ package enum Planner {
     /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs; `badData` for inputs that have changed
     ///   since the first stage; `internal` for statistics that are not those of the recipe's stages.
     package static func plan(_ request: PlanRequest, after statistics: [[ExactText: TensorStatistics]] = []) throws -> Plan {
-        let files = PinnedFiles(request.files)
+        let files = PinnedFiles(request)
         let outcome = Result { () throws -> Plan in try plan(request, reading: files, after: statistics) }
         // A file that was changed may be why the stage cannot be planned: that is said first.
         let isComplete = if case .success = outcome { true } else { false }
@@ -62,7 +62,7 @@ package enum Planner {
         let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs, files: request.files).plan()
         let planners = recipes.map {
             TensorPlanner(
-                recipe: $0, method: method, inputs: inputs, given: given, vocabulary: vocabulary, seed: request.seed)
+                recipe: $0, method: method, inputs: inputs, given: given, vocabulary: vocabulary, request: request)
         }
         let planned = try zip(planners, specs).map { try $0.plan($1) }
 

@@ -69,8 +69,7 @@ struct TensorPlanner {
     let given: GivenFiles
     /// Where the recipe chooses the output's vocabulary; counts models as `inputs` does.
     let vocabulary: VocabularyPlan?
-    /// What random methods draw from.
-    let seed: UInt64
+    let request: PlanRequest
 
     /// - Returns: the tensors in the order of the specs, and what the user should know about some of them.
     func plan(_ specs: [OutputTensorSpec]) throws -> (tensors: [PlannedTensor], remarks: [String]) {
@@ -80,6 +79,7 @@ struct TensorPlanner {
         var resolution = ParameterResolution(recipe: recipe, method: method, inputs: inputs)
         var outputs = KnownOutputs()
         for spec in specs {
+            try request.checkTime()
             do throws(Problems) {
                 let found = try find(spec)
                 if found.isIncomplete { incomplete.append((spec.name, found.outcome)) }
@@ -232,7 +232,7 @@ struct TensorPlanner {
             return PlannedTensor(
                 name: spec.name, shape: shape, method: method.name, values: values, base: base,
                 models: spec.sources.map(\.model), sources: aligned ?? found.sources, given: given,
-                randomKey: method.isRandom ? try CounterRandom.key(seed: seed, tensor: spec.name) : nil,
+                randomKey: method.isRandom ? try CounterRandom.key(seed: request.seed, tensor: spec.name) : nil,
                 linearAlgebra: identity, codec: codec, outputs: try outputs.of(codec, shape: shape))
         } catch {
             throw Problems([

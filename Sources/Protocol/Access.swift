@@ -1,4 +1,4 @@
-import Core
+package import Core
 
 /// What a peer may do.
 package enum AccessRole: String, Sendable, Hashable, CaseIterable {
@@ -14,20 +14,42 @@ package enum AccessRole: String, Sendable, Hashable, CaseIterable {
 
 /// A peer whose name and roles are established.
 package struct PeerIdentity: Sendable, Hashable {
-    /// For logs and status: the certificate's name, or the roles of a token.
+    /// For logs and errors.
     package let name: String
     package let roles: Set<AccessRole>
+    /// The owner of the jobs that the peer submits. Two peers with the same owner have the same rights to them.
+    package let owner: String
 
-    package init(name: String, roles: Set<AccessRole>) {
+    package init(name: String, roles: Set<AccessRole>, owner: String) {
         self.name = name
         self.roles = roles
+        self.owner = owner
     }
 
     /// Every peer of a port without access control.
-    package static let anyone = PeerIdentity(name: "anyone", roles: Set(AccessRole.allCases))
+    package static let anyone = PeerIdentity(name: "anyone", roles: Set(AccessRole.allCases), owner: "anonymous")
+    /// The user of a process that has no port.
+    package static let local = PeerIdentity(name: "this process", roles: Set(AccessRole.allCases), owner: "local")
+    /// The owner of jobs that come from a version of Tessera without owners.
+    package static let unknownOwner = "unknown"
+
+    /// Whether the peer may cancel a job of this owner, or replace an output of such a job.
+    package func mayChangeJobs(of owner: String) -> Bool { roles.contains(.operator) || isSubmitter(owner) }
+
+    /// Whether the peer may see everything about a job of this owner.
+    package func maySeeJobs(of owner: String) -> Bool {
+        !roles.isDisjoint(with: [.operator, .viewer]) || isSubmitter(owner)
+    }
+
+    private func isSubmitter(_ owner: String) -> Bool { roles.contains(.submitter) && owner == self.owner }
+
+    /// Whether a job of this owner can be the job that the peer submits again.
+    package func resubmitsJobs(of owner: String) -> Bool {
+        owner == self.owner || (owner == Self.unknownOwner && roles.contains(.operator))
+    }
 
     /// - Throws: `notAllowed` unless the peer has one of the roles.
-    func require(_ allowed: AccessRole..., to action: String) throws(TesseraError) {
+    package func require(_ allowed: AccessRole..., to action: String) throws(TesseraError) {
         guard roles.isDisjoint(with: allowed) else { return }
         let held = roles.isEmpty ? "no role" : "the role \(roles.map(\.rawValue).sorted().joined(separator: ", "))"
         let needed = allowed.map(\.rawValue).joined(separator: " or ")

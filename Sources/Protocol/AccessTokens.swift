@@ -33,8 +33,9 @@ extension AccessToken: CustomStringConvertible, CustomDebugStringConvertible {
 
 /// The tokens that a coordinator accepts.
 ///
-/// A token file has one token per line, each preceded by its roles (`worker`, `submitter,viewer`, ...). A token without roles has
-/// all of them. Empty lines and lines that begin with `#` are ignored.
+/// A token file has one token per line, each preceded by its roles (`worker`, `submitter,viewer`, ...), and these by the holder's
+/// name, which owns the holder's jobs. A token without roles has all of them. Tokens with the same name have the same owner.
+/// Empty lines and lines that begin with `#` are ignored.
 package struct AccessTokens: Sendable {
     private struct Entry {
         let digest: Digest
@@ -42,6 +43,10 @@ package struct AccessTokens: Sendable {
     }
 
     private let entries: [Entry]
+    /// Bytes of a holder's name.
+    private static let nameBytes = 1...64
+    /// The owner of the jobs of a token without a name. No name has a space.
+    private static let namelessOwner = "token without name"
 
     /// - Parameter path: the file, for errors.
     /// - Throws: `badData` with the line's number; the line's text is never shown.
@@ -51,25 +56,55 @@ package struct AccessTokens: Sendable {
             let words = line.split(whereSeparator: \.isWhitespace)
             guard let last = words.last, !line.hasPrefix("#") else { continue }
             func problem(_ what: String) -> TesseraError { TesseraError(.badData, what, file: path, line: index + 1) }
-            guard words.count <= 2 else { throw problem("the line is not of the form 'ROLE[,ROLE...] TOKEN' or 'TOKEN'") }
+            guard words.count <= 3 else {
+                throw problem("the line is not of the form '[NAME] ROLE[,ROLE...] TOKEN' or 'TOKEN'")
+            }
             guard let token = AccessToken(String(last)) else {
                 throw problem(
                     "the token is not \(AccessToken.byteCounts.lowerBound) to \(AccessToken.byteCounts.upperBound) "
                         + "printable ASCII characters")
             }
             var roles = Set(AccessRole.allCases)
-            if words.count == 2 {
-                let names = words[0].split(separator: ",")
+            if words.count > 1 {
+                let names = words[words.count - 2].split(separator: ",")
                 roles = Set(names.compactMap { AccessRole(rawValue: String($0)) })
                 guard roles.count == names.count else {
                     throw problem("unknown role; the roles are \(AccessRole.allCases.map(\.rawValue).joined(separator: ", "))")
                 }
             }
-            let name = "the holder of the token on line \(index + 1)"
-            entries.append(Entry(digest: try token.digest(), peer: PeerIdentity(name: name, roles: roles)))
+            let name = words.count == 3 ? String(words[0]) : nil
+            guard name.map(Self.isName) ?? true else {
+                throw problem("the name must have 1 to \(Self.nameBytes.upperBound) ASCII letters, digits, '.', '-', '_' or '@'")
+            }
+            entries.append(
+                Entry(
+                    digest: try token.digest(),
+                    peer: PeerIdentity(
+                        name: name.map { "'\($0)'" } ?? "the holder of the token on line \(index + 1)", roles: roles,
+                        owner: name.map { "token:\($0)" } ?? Self.namelessOwner)))
         }
         guard !entries.isEmpty else { throw TesseraError(.badData, "holds no token", file: path) }
+        try Self.checkOwners(entries.map(\.peer), path)
         self.entries = entries
+    }
+
+    private static func isName(_ text: String) -> Bool {
+        nameBytes.contains(text.utf8.count)
+            && text.utf8.allSatisfy { byte in
+                byte < 0x80 && (Character(UnicodeScalar(byte)).isLetter || Character(UnicodeScalar(byte)).isNumber)
+                    || "._-@".utf8.contains(byte)
+            }
+    }
+
+    /// - Throws: `badData` where nobody could tell which of several holders a job belongs to.
+    private static func checkOwners(_ peers: [PeerIdentity], _ path: String) throws(TesseraError) {
+        let nameless = peers.filter {
+            $0.owner == namelessOwner && $0.roles.contains(.submitter) && !$0.roles.contains(.operator)
+        }
+        guard nameless.count > 1 else { return }
+        throw TesseraError(
+            .badData, "\(nameless.count) tokens of submitters have no name, so their jobs could not be told apart", file: path,
+            advice: "write a name before the roles: 'NAME submitter TOKEN'")
     }
 
     /// Compares with every token, in constant time.

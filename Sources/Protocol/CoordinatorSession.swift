@@ -25,8 +25,9 @@ package struct CoordinatorSession: Sendable {
         case failed(ShardFailed)
         case fetch(FetchRequest)
         case drain
-        /// Answer a client's request with one message.
-        case request(Message)
+        /// Answer a client's request with one message. The client's roles allow requests of this kind; whether they allow this
+        /// one depends on the job.
+        case request(Message, of: PeerIdentity)
         /// Close the connection. No action follows.
         case close(reason: String)
     }
@@ -170,7 +171,7 @@ package struct CoordinatorSession: Sendable {
             case .cancel: try peer.require(.submitter, .operator, to: "cancel jobs")
             default: break
             }
-            return [.request(message)]
+            return [.request(message, of: peer)]
         } catch {
             return [.send(.failure(Failure(problems: [error])))]
         }

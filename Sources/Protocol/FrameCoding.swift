@@ -17,6 +17,12 @@ package struct FrameDecoder: Sendable {
 
     package init(limits: FrameLimits = .all) { self.limits = limits }
 
+    /// Bytes of the body of the frame that has begun, once its header is known.
+    package var unfinishedBytes: Int { header?.bodyLength ?? 0 }
+
+    /// Whether the bytes so far end within a frame.
+    package var isWithinFrame: Bool { header != nil || kept.readableBytes > 0 }
+
     /// Takes the next frame that ends in `piece`; returns `nil` once the rest of `piece` has been buffered.
     package mutating func next(in piece: inout ByteBuffer) throws(FrameError) -> Frame? {
         if header == nil {
@@ -41,7 +47,7 @@ package struct FrameDecoder: Sendable {
 
     /// The stream has ended.
     package func finish() throws(FrameError) {
-        if header != nil || kept.readableBytes > 0 { throw FrameError.truncated }
+        if isWithinFrame { throw FrameError.truncated }
     }
 
     private mutating func take(_ length: Int, from piece: inout ByteBuffer) -> ByteBuffer? {

@@ -14,6 +14,8 @@ package enum FrameError: Error, Sendable, Hashable {
     case tooLarge(Int, limit: Int)
     case outOfOrder(expected: UInt64, found: UInt64)
     case truncated
+    /// A frame that came more slowly than `Limits.slowestFrameRate`.
+    case stalled
 
     /// What the bytes look like instead of a frame.
     static func guess(_ buffer: ByteBuffer) -> String {
@@ -42,6 +44,7 @@ extension FrameError: CustomStringConvertible {
         case .tooLarge(let length, let limit): "a frame of \(length) bytes, more than the \(limit) that its type allows"
         case .outOfOrder(let expected, let found): "frame \(found) came where \(expected) was expected"
         case .truncated: "the connection ended in the middle of a frame"
+        case .stalled: "a frame did not end in time"
         }
     }
 
@@ -56,7 +59,7 @@ extension FrameError: CustomStringConvertible {
         switch self {
         case .notTessera, .version, .unknownType, .reservedBits, .unexpectedType, .tooLarge:
             TesseraError(isGreeting ? .protocolMismatch : .unreachable, description)
-        case .damagedHeader, .damagedBody, .outOfOrder, .truncated: TesseraError(.unreachable, description)
+        case .damagedHeader, .damagedBody, .outOfOrder, .truncated, .stalled: TesseraError(.unreachable, description)
         }
     }
 }

@@ -6,13 +6,18 @@ package struct FrameLimits: Sendable, Hashable {
     let messageBytes: Int
     /// The accepted frame types that carry data.
     let data: Set<FrameType>
+    /// Bytes of unfinished frames of all peers with these limits together.
+    package private(set) var unfinishedBytes = Int.max
 
     /// For a coordinator, from a peer that it has not admitted.
-    package static let stranger = FrameLimits(messageBytes: Limits.greetingBodyBytes, data: [])
+    package static let stranger = FrameLimits(
+        messageBytes: Limits.greetingBodyBytes, data: [], unfinishedBytes: Limits.unfinishedGreetingBytes)
     /// For a coordinator, from a worker.
-    package static let worker = FrameLimits(messageBytes: Limits.controlBodyBytes, data: [.block])
+    package static let worker = FrameLimits(
+        messageBytes: Limits.controlBodyBytes, data: [.block], unfinishedBytes: Limits.unfinishedBlockBytes)
     /// For a coordinator, from a client; and for a client, from its coordinator.
-    package static let messages = FrameLimits(messageBytes: Limits.controlBodyBytes, data: [])
+    package static let messages = FrameLimits(
+        messageBytes: Limits.controlBodyBytes, data: [], unfinishedBytes: Limits.unfinishedRequestBytes)
     /// For a worker, from its coordinator.
     package static let coordinator = FrameLimits(messageBytes: Limits.controlBodyBytes, data: [.fetched])
     /// Everything that the protocol allows.

@@ -19,6 +19,15 @@ package enum Limits {
     /// Fetches of one worker that are served at the same time; further ones wait.
     package static let fetchesAtOnce = 8
 
+    // MARK: Memory of a port
+
+    /// Bytes of frames that have begun and not ended, of all peers that are not admitted, of all clients, and of all workers.
+    package static let unfinishedGreetingBytes = 16 << 20
+    package static let unfinishedRequestBytes = 128 << 20
+    package static let unfinishedBlockBytes = 1 << 30
+    /// Frames up to this many bytes are not counted there.
+    package static let uncountedFrameBytes = 16 << 10
+
     // MARK: Time
 
     /// The time limit for establishing a connection.
@@ -29,6 +38,10 @@ package enum Limits {
     package static let idleClient = Duration.seconds(300)
     /// The time limit for a client to take an answer.
     package static let answering = Duration.seconds(60)
+    /// The time limit for a frame once it has begun, beside that for its bytes.
+    package static let unfinishedFrame = Duration.seconds(30)
+    /// The rate, in bytes per second, that the bytes of a frame must come with.
+    package static let slowestFrameRate = 64 << 10
     package static let heartbeatInterval = Duration.seconds(5)
     /// Either side closes the connection after this many heartbeat intervals without a byte.
     package static let missedHeartbeats = 4

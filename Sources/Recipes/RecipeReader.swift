@@ -67,12 +67,17 @@ struct RecipeReader {
         }
         var documents: [Node] = []
         do {
+            if let line = try AliasKeys.line(in: text) {
+                throw problem("a key of a map is an alias, or contains one", line: line, advice: "write the key itself")
+            }
             documents = try RepeatedKeys.compose(text) { key, line in
                 warnings.append(
                     TesseraError(
                         .badData, "the key '\(key)' occurs twice; the last one counts", file: file, line: line,
                         advice: "keep one of them"))
             }
+        } catch let problems as Problems {
+            throw problems
         } catch YamlError.scanner(_, let what, let mark, _), YamlError.parser(_, let what, let mark, _), YamlError.composer(
             _, let what, let mark, _)
         {

@@ -17,15 +17,19 @@ package struct Connection: Sendable {
 
     /// Turns a byte channel into a connection. Must be called on the channel's event loop.
     ///
-    /// - Parameter limits: the frames accepted from the peer.
-    package init(on channel: any Channel, limits: FrameLimits) throws {
-        try self.init(on: channel, limits: limits, tls: nil, expects: .none)
+    /// - Parameters:
+    ///   - limits: the frames accepted from the peer.
+    ///   - budget: the port's memory for unfinished frames; `nil` for a peer that is trusted with memory.
+    package init(on channel: any Channel, limits: FrameLimits, budget: ReceiveBudget? = nil) throws {
+        try self.init(on: channel, limits: limits, budget: budget, tls: nil, expects: .none)
     }
 
     /// - Parameters:
     ///   - tls: encrypts the connection; `nil` for plain bytes.
     ///   - expects: what kind of certificate the peer must present, for errors and for `peer`.
-    init(on channel: any Channel, limits: FrameLimits, tls: NIOSSLHandler?, expects: ExpectedCertificate) throws {
+    init(
+        on channel: any Channel, limits: FrameLimits, budget: ReceiveBudget?, tls: NIOSSLHandler?, expects: ExpectedCertificate
+    ) throws {
         try channel.syncOptions?.setOption(
             .recvAllocator,
             value: AdaptiveRecvByteBufferAllocator(minimum: 4 << 10, initial: 64 << 10, maximum: Self.largestRead))
@@ -38,7 +42,7 @@ package struct Connection: Sendable {
         } else {
             handshake = nil
         }
-        try channel.pipeline.syncOperations.addHandler(FrameHandler(limits: limits, received: received))
+        try channel.pipeline.syncOperations.addHandler(FrameHandler(limits: limits, received: received, budget: budget))
         self.channel = try NIOAsyncChannel(wrappingChannelSynchronously: channel)
     }
 

@@ -21,9 +21,27 @@ final class FrameHandler: ChannelDuplexHandler {
     /// Whether bytes arrived that are no frame: nothing says where the next one would begin.
     private var isBroken = false
 
-    init(limits: FrameLimits, received: ReceivedBytes) {
+    /// Memory for the frame that has begun.
+    private enum Memory {
+        case none
+        case taken(Int, of: FrameLimits)
+        case waits(Int, bytes: Int, of: FrameLimits)
+    }
+
+    /// `nil` where the peer is trusted with memory.
+    private let budget: ReceiveBudget?
+    private var memory = Memory.none
+    /// Whether the channel wants to read while the frame waits for memory.
+    private var hasHeldRead = false
+    /// Ends the connection unless the frame that has begun ends first.
+    private var deadline: Scheduled<Void>?
+    /// Bytes of the frame's body that the deadline allows for.
+    private var deadlineBytes = 0
+
+    init(limits: FrameLimits, received: ReceivedBytes, budget: ReceiveBudget?) {
         decoder = FrameDecoder(limits: limits)
         self.received = received
+        self.budget = budget
     }
 
     // MARK: Inbound
@@ -33,8 +51,79 @@ final class FrameHandler: ChannelDuplexHandler {
         var piece = unwrapInboundIn(data)
         received.add(piece.readableBytes)
         check(context) { () throws(FrameError) in
-            while let frame = try decoder.next(in: &piece) { context.fireChannelRead(wrapInboundOut(frame)) }
+            while let frame = try decoder.next(in: &piece) {
+                release()
+                context.fireChannelRead(wrapInboundOut(frame))
+            }
         }
+        if !isBroken, decoder.isWithinFrame { holdUnfinished(context) }
+        resumeReading(context)
+    }
+
+    /// While the frame waits for memory, the peer's bytes stay in the network.
+    func read(context: ChannelHandlerContext) {
+        if case .waits = memory { hasHeldRead = true } else { context.read() }
+    }
+
+    // MARK: Unfinished frames
+
+    /// Takes memory for the frame that has begun, and sets its deadline.
+    private func holdUnfinished(_ context: ChannelHandlerContext) {
+        guard let budget else { return }
+        if case .waits = memory { return }
+        let bytes = decoder.unfinishedBytes, limits = decoder.limits
+        if case .none = memory, bytes > Limits.uncountedFrameBytes {
+            let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop), eventLoop = context.eventLoop
+            let answer = budget.take(bytes, of: limits) { eventLoop.execute { bound.value.0.granted(bound.value.1) } }
+            switch answer {
+            case .taken: memory = .taken(bytes, of: limits)
+            case .waits(let number):
+                memory = .waits(number, bytes: bytes, of: limits)
+                return
+            }
+        }
+        setDeadline(context)
+    }
+
+    private func granted(_ context: ChannelHandlerContext) {
+        guard case .waits(_, let bytes, let limits) = memory else { return }
+        memory = .taken(bytes, of: limits)
+        setDeadline(context)
+        resumeReading(context)
+    }
+
+    private func resumeReading(_ context: ChannelHandlerContext) {
+        if case .waits = memory { return }
+        guard hasHeldRead else { return }
+        hasHeldRead = false
+        context.read()
+    }
+
+    private func setDeadline(_ context: ChannelHandlerContext) {
+        guard deadline == nil || decoder.unfinishedBytes > 0 && deadlineBytes == 0 else { return }
+        deadline?.cancel()
+        deadlineBytes = decoder.unfinishedBytes
+        let seconds = Int64(Limits.unfinishedFrame.components.seconds) + Int64(deadlineBytes / Limits.slowestFrameRate)
+        let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+        deadline = context.eventLoop.scheduleTask(in: .seconds(seconds)) {
+            let (handler, context) = bound.value
+            handler.check(context) { () throws(FrameError) in throw FrameError.stalled }
+        }
+    }
+
+    /// Gives the memory of a frame that has ended back.
+    private func release() {
+        deadline?.cancel()
+        deadline = nil
+        deadlineBytes = 0
+        switch memory {
+        case .none: return
+        case .taken(let bytes, let limits): budget?.giveBack(bytes, of: limits)
+        case .waits(let number, let bytes, let limits):
+            // Granted meanwhile, and the message about it is on its way.
+            if budget?.stopWaiting(number, of: limits) == false { budget?.giveBack(bytes, of: limits) }
+        }
+        memory = .none
     }
 
     private func check(_ context: ChannelHandlerContext, _ decode: () throws(FrameError) -> Void) {
@@ -68,7 +157,10 @@ final class FrameHandler: ChannelDuplexHandler {
         context.fireChannelWritabilityChanged()
     }
 
+    func handlerRemoved(context: ChannelHandlerContext) { release() }
+
     func channelInactive(context: ChannelHandlerContext) {
+        release()
         if !isBroken { check(context) { () throws(FrameError) in try decoder.finish() } }
         while let entry = queue.next() { entry.written?.fail(ChannelError.ioOnClosedChannel) }
         context.fireChannelInactive()

@@ -55,6 +55,7 @@ final class Admission: Sendable {
     private let limitPerAddress: Int
     private let tls: ServerTLS?
     private let open = Mutex(Open())
+    private let budget = ReceiveBudget()
 
     init(limit: Int, perAddress: Int, tls: ServerTLS?) {
         self.limit = limit
@@ -75,7 +76,7 @@ final class Admission: Sendable {
             return nil
         }
         return try Connection(
-            on: channel, limits: .stranger, tls: tls.map { NIOSSLServerHandler(context: $0.context) },
+            on: channel, limits: .stranger, budget: budget, tls: tls.map { NIOSSLServerHandler(context: $0.context) },
             expects: tls?.needsCertificates == true ? .role : .none)
     }
 }

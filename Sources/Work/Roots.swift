@@ -23,9 +23,10 @@ package struct Roots: Sendable {
     /// The same directories, read by way of another store.
     package func reading(_ files: any InputFiles) -> Roots { Roots(canonical: directories, in: files) }
 
+    /// Files are opened below the directories, whatever links others put there.
+    ///
     /// - Throws: `inputMissing` for a root that is not a directory, and what looking at it throws.
     package init(_ paths: [String], in files: any InputFiles = LocalFiles()) throws(TesseraError) {
-        self.files = files
         var directories: [String] = []
         for path in paths {
             guard let canonical = try files.canonicalPath(of: path), try files.isDirectory(canonical) else {
@@ -34,6 +35,7 @@ package struct Roots: Sendable {
             directories.append(canonical)
         }
         self.directories = directories
+        self.files = files.confined(to: directories)
     }
 
     /// The path of `path` relative to the root it lies under, with every symbolic link resolved, so that no link leads out.

@@ -37,7 +37,7 @@ package struct LocalOutputs: Sendable {
             var files: [Int: OutputFile] = [:]
             for part in place.parts {
                 guard FilePath.isPlain(part.name) else { throw Self.suspicious(part.name) }
-                let file = try OutputFile(existing: "\(directory)/\(part.name)", size: part.size)
+                let file = try OutputFile(existing: part.name, in: directory, size: part.size)
                 // On other file systems, neighbouring bytes that another host writes could be lost.
                 guard mode == .direct || isSameKernel || file.isShareable else { return nil }
                 files[part.number] = file
@@ -53,16 +53,19 @@ package struct LocalOutputs: Sendable {
         }
     }
 
-    private func directory(of place: OutputPlace, job: JobID) throws(TesseraError) -> String {
+    private func directory(of place: OutputPlace, job: JobID) throws(TesseraError) -> Directory {
         let path = if let root, let relative = place.relative { "\(root)/\(relative)" } else { place.directory }
         // Whatever the coordinator says, a worker writes only to the output of the job.
         guard path.hasSuffix(".partial-\(job)"), !FilePath.components(of: path).contains("..") else {
             throw Self.suspicious(path)
         }
-        if let root, FilePath.relative(path, to: root) == nil {
+        guard let root else {
+            return try Directory(FilePath.parent(of: path)).directory(FilePath.components(of: path).last ?? ".")
+        }
+        guard let relative = FilePath.relative(path, to: root) else {
             throw TesseraError(.notAllowed, "the output lies outside the output root \(root)", file: path)
         }
-        return path
+        return try Directory(root).directory(relative)
     }
 
     private static func suspicious(_ path: String) -> TesseraError {

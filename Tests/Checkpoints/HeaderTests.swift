@@ -48,6 +48,10 @@ import Testing
             "metadata twice", #"{"__metadata__":{},"__metadata__":{},\#(entry("t"))}"#, says: "duplicate key '__metadata__'",
             tensor: nil),
         Hostile("metadata that is no text", #"{"__metadata__":{"a":1},\#(entry("t"))}"#, says: "expected '\"'", tensor: nil),
+        Hostile(
+            "metadata without end",
+            "{\"__metadata__\":{\((0...10_000).map { "\"\($0)\":\"\"" }.joined(separator: ","))},\(entry("t"))}",
+            says: "more than 10000 entries of metadata", tensor: nil),
         Hostile("metadata that is a list", #"{"__metadata__":[],\#(entry("t"))}"#, says: "expected '{'", tensor: nil),
         Hostile(
             "unknown key", #"{"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"strides":[1]}}"#, says: "unknown key 'strides'"

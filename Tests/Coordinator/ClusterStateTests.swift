@@ -3,6 +3,7 @@ import Planning
 import Protocol
 import TestSupport
 import Testing
+import Work
 
 @testable import Coordinator
 
@@ -37,7 +38,8 @@ import Testing
 
     private func add(_ id: JobID = id, to cluster: inout ClusterState) throws -> Outcome {
         let job = Job(stages, output: try store.begin("/\(id)", job: "", overwrite: false), options: JobOptions())
-        return Outcome(cluster.add(id, job, key: "\(id)", output: "/\(id)", stages: stages, submittedAt: 0, at: .zero))
+        return Outcome(
+            cluster.add(id, job, key: JobKey("\(id)", owner: "o"), output: "/\(id)", stages: stages, submittedAt: 0, at: .zero))
     }
 
     /// A cluster with one worker of three slots, all three shards of a job leased.
@@ -117,14 +119,42 @@ import Testing
     @Test func relayedBlocksBelongToTheirAttempt() throws {
         var (cluster, leases) = try busy()
         let lease = leases[0]
-        cluster.stored(BlockPosition(tensor: 0, offset: 0), of: lease.attempt)
+        let done = try lease.done(delivery: .relayed), block = BlockPosition(tensor: 0, offset: 0)
+        func target(of attempt: Attempt) throws -> BlockTarget? {
+            try cluster.target(of: attempt, from: 1, tensor: 0, offset: 0, byteCount: 16)
+        }
+        #expect(try target(of: lease.attempt) != nil)
+        cluster.stored(block, done.result.digests[0][0], of: lease.attempt)
         let missing = Outcome(cluster.finished(try leases[1].done(delivery: .relayed), by: 1, at: .zero))
         guard case .failed(_, _, let error)? = missing.events.first else {
             Issue.record("\(missing.events)")
             return
         }
         #expect(error.problem.contains("came with 0 of 1 blocks"))
-        #expect(Outcome(cluster.finished(try lease.done(delivery: .relayed), by: 1, at: .zero)).commits.count == 1)
+        #expect(Outcome(cluster.finished(done, by: 1, at: .zero)).commits.count == 1)
+        // Two writes to one place: nobody knows which is the last.
+        #expect(try target(of: leases[2].attempt) != nil)
+        #expect(#expect(throws: TesseraError.self) { try target(of: leases[2].attempt) }?.problem.contains("came twice") == true)
+    }
+
+    /// A result that does not fit its blocks or the plan costs its worker an attempt, and not the job.
+    @Test(arguments: ["another digest", "a block not stored", "too few digests"])
+    func aResultThatDoesNotFitFailsTheAttempt(what: String) throws {
+        var (cluster, leases) = try busy()
+        let lease = leases[0], other = try Digest.sha256(of: [1])
+        var done = try lease.done(delivery: .relayed)
+        _ = try cluster.target(of: lease.attempt, from: 1, tensor: 0, offset: 0, byteCount: 16)
+        switch what {
+        case "another digest": cluster.stored(BlockPosition(tensor: 0, offset: 0), other, of: lease.attempt)
+        case "a block not stored": break
+        default: done = ShardDone(attempt: lease.attempt, result: ShardResult(digests: [[]], statistics: []), delivery: .direct)
+        }
+        let outcome = Outcome(cluster.finished(done, by: 1, at: .zero))
+        guard case .failed(lease.attempt, _, let error)? = outcome.events.first else {
+            Issue.record("\(outcome.events)")
+            return
+        }
+        #expect(error.code == .temporary && outcome.commits.isEmpty && cluster.jobs[Self.id]?.isRunning == true)
     }
 
     @Test func workersComeAndGo() throws {
@@ -147,7 +177,9 @@ import Testing
             now += .seconds(1)
             let id = JobID(high: 9, low: UInt64(number))
             let job = Job(stages, output: Untouched(), options: JobOptions())
-            let leases = Outcome(cluster.add(id, job, key: "", output: "/out", stages: stages, submittedAt: 0, at: now)).leases
+            let leases = Outcome(
+                cluster.add(id, job, key: JobKey("", owner: "o"), output: "/out", stages: stages, submittedAt: 0, at: now)
+            ).leases
             #expect(leases.count == count)
             if number % 10 == 0 {
                 _ = try cluster.cancel(id, reason: "test", at: now)
@@ -163,11 +195,12 @@ import Testing
         }
         #expect(cluster.jobs.count == 1000 && cluster.jobs.active.isEmpty)
         #expect(cluster.jobs.entryCount <= 1600 && cluster.scheduler.entryCount < 2000)
-        let status = try #require(StatusPages(cluster, at: now).answer(StatusRequest()))
+        let status = try #require(StatusPages(cluster, at: now, for: .local).answer(StatusRequest()))
         #expect(status.total == 1000 && status.jobs.count == 200 && status.jobs.first?.id.low == 19_000)
         #expect(try Message.status(status).frame().byteCount < Limits.controlBodyBytes)
         let last = JobID(high: 9, low: 19_999)
-        #expect(StatusPages(cluster, at: now).answer(StatusRequest(job: last))?.jobs.first?.shardDetails?.count == count)
+        #expect(
+            StatusPages(cluster, at: now, for: .local).answer(StatusRequest(job: last))?.jobs.first?.shardDetails?.count == count)
         #expect(try cluster.cancel(last, reason: "ended", at: now).isEmpty)
         #expect(throws: TesseraError.self) { try cluster.cancel(JobID(high: 9, low: 1), reason: "gone", at: now) }
     }

@@ -111,6 +111,44 @@ import Work
         #expect(journal.contents.jobs.isEmpty && journal.contents.ended.map(\.status.state) == [.cancelled])
     }
 
+    /// A worker says that it wrote what it did not write: its shards go to another.
+    @Test func aWorkerThatWroteNothingIsNotBelieved() async throws {
+        let status = try await running {
+            let lies = Mutex(0), (leases, input) = AsyncStream<Lease>.makeStream()
+            let liar = await manager.attach(.test("liar", threads: 3)) { if case .lease(let lease) = $0 { input.yield(lease) } }
+            let lying = Task {
+                for await lease in leases {
+                    let digests = try lease.work.outputs.map {
+                        Array(repeating: try Digest.sha256(of: [1]), count: $0.blockCount)
+                    }
+                    let result = ShardResult(digests: digests, statistics: [])
+                    await manager.finished(ShardDone(attempt: lease.attempt, result: result, delivery: .direct), by: liar)
+                    lies.withLock { $0 += 1 }
+                }
+            }
+            defer { lying.cancel() }
+            let events = manager.events.events()
+            let id = try await manager.submit(jobs.submission()).job
+            var failures = 0
+            for await event in events {
+                guard case .failed(_, let worker, let error) = event else { continue }
+                #expect(worker.name == "liar" && error.code == .io && error.problem.contains("is not in the output"))
+                failures += 1
+                if failures == 3 { break }
+            }
+            await manager.detach(liar, reason: "found out", isLoss: false)
+            let worker = await attachWorker()
+            defer { worker.cancel() }
+            // The pauses after failures.
+            try await eventually("the end of the job") {
+                clock.advance(by: .seconds(1))
+                return await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first?.state.isEnd == true
+            }
+            return try #require(await manager.end(of: id))
+        }
+        #expect(status.state == .done && status.attempts >= 6, "\(status)")
+    }
+
     @Test func aCancelledJobLeavesNothing() async throws {
         try await running {
             let id = try await manager.submit(jobs.submission()).job

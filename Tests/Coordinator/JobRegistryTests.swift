@@ -8,7 +8,8 @@ import Testing
     private static func id(_ number: Int) -> JobID { JobID(high: 3, low: UInt64(number)) }
 
     private func add(_ number: Int, shards: Int, to registry: inout JobRegistry) throws {
-        registry.add(Self.id(number), key: "", output: "/out\(number)", job: nil, startedAt: .zero, submittedAt: 0)
+        registry.add(
+            Self.id(number), key: JobKey("", owner: "o"), output: "/out\(number)", job: nil, startedAt: .zero, submittedAt: 0)
         registry.apply(.planned(Self.id(number), try JobProgressTests.summary(Array(repeating: 1, count: shards))))
     }
 

@@ -302,7 +302,7 @@ import Work
         let status = try #require(journal.contents.ended.first?.status)
         let other = MemoryJournal()
         var job = JournaledJob(
-            id: id, key: "k", submission: jobs.submission(), output: "/out", submittedAt: status.submittedAt)
+            id: id, key: "k", owner: "local", submission: jobs.submission(), output: "/out", submittedAt: status.submittedAt)
         job.plans = [try jobs.stages().journaled]
         try other.add(job)
         let manager = JobManager(

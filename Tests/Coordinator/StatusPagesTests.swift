@@ -29,7 +29,7 @@ import Testing
         var after: Int?, seen = 0, pages = 0
         repeat {
             let status = try #require(
-                StatusPages(cluster, at: .zero).answer(StatusRequest(job: Self.id, after: after, limit: .max)))
+                StatusPages(cluster, at: .zero, for: .local).answer(StatusRequest(job: Self.id, after: after, limit: .max)))
             #expect(try size(status) < Limits.controlBodyBytes / 2)
             let details = try #require(status.jobs.first?.shardDetails)
             #expect(status.total == count && details.map(\.index) == Array(seen..<seen + details.count))
@@ -38,7 +38,7 @@ import Testing
             after = status.next
         } while after != nil
         #expect(seen == count && pages >= count / 1000)
-        let summary = try #require(StatusPages(cluster, at: .zero).answer(StatusRequest(job: Self.id, limit: 0)))
+        let summary = try #require(StatusPages(cluster, at: .zero, for: .local).answer(StatusRequest(job: Self.id, limit: 0)))
         #expect(summary.jobs.first?.shardDetails == nil && summary.jobs.first?.shards.total == count)
         #expect(try size(summary) < 2000)
     }
@@ -48,13 +48,13 @@ import Testing
         let cluster = try cluster(shards: 100_000)
         for limit in [Int.min, -1, 0, 1, .max] {
             let request = StatusRequest(job: Self.id, after: after, limit: limit)
-            let details = StatusPages(cluster, at: .zero).answer(request)?.jobs.first?.shardDetails ?? []
+            let details = StatusPages(cluster, at: .zero, for: .local).answer(request)?.jobs.first?.shardDetails ?? []
             #expect(details.count <= StatusPages.shardLimit)
             #expect(after < 0 || details.isEmpty)
-            #expect(StatusPages(cluster, at: .zero).answer(StatusRequest(after: after, limit: limit)) != nil)
-            #expect(StatusPages(cluster, at: .zero).answer(StatusRequest(workersAfter: after)) != nil)
+            #expect(StatusPages(cluster, at: .zero, for: .local).answer(StatusRequest(after: after, limit: limit)) != nil)
+            #expect(StatusPages(cluster, at: .zero, for: .local).answer(StatusRequest(workersAfter: after)) != nil)
         }
-        #expect(StatusPages(cluster, at: .zero).answer(StatusRequest(job: JobID(high: 9, low: 9))) == nil)
+        #expect(StatusPages(cluster, at: .zero, for: .local).answer(StatusRequest(job: JobID(high: 9, low: 9))) == nil)
     }
 
     @Test func jobsComeInPagesAndAreFoundByTheBeginningOfTheirIDs() throws {
@@ -63,7 +63,8 @@ import Testing
         for number in 0..<450 {
             let job = Job(stages, output: try store.begin("/\(number)", job: "", overwrite: false), options: JobOptions())
             _ = cluster.add(
-                JobID(high: UInt64(number) << 48, low: 0), job, key: "", output: "/\(number)", stages: stages, submittedAt: 0,
+                JobID(high: UInt64(number) << 48, low: 0), job, key: JobKey("", owner: "o"), output: "/\(number)", stages: stages,
+                submittedAt: 0,
                 at: .zero)
         }
         for _ in 0..<1200 {
@@ -74,7 +75,7 @@ import Testing
         }
         var after: Int?, outputs: [String] = []
         repeat {
-            let status = try #require(StatusPages(cluster, at: .zero).answer(StatusRequest(after: after)))
+            let status = try #require(StatusPages(cluster, at: .zero, for: .local).answer(StatusRequest(after: after)))
             #expect(try size(status) < Limits.controlBodyBytes && status.total == 450)
             #expect(status.jobs.count <= 200 && (after == nil) == !status.workers.isEmpty)
             outputs += status.jobs.map(\.output)
@@ -84,24 +85,24 @@ import Testing
 
         var workers: [Int] = [], next: Int? = 0
         while let number = next {
-            let status = try #require(StatusPages(cluster, at: .zero).answer(StatusRequest(workersAfter: number)))
+            let status = try #require(StatusPages(cluster, at: .zero, for: .local).answer(StatusRequest(workersAfter: number)))
             #expect(try status.jobs.isEmpty && size(status) < Limits.controlBodyBytes)
             workers += status.workers.map(\.id)
             next = status.nextWorkers
         }
         #expect(workers == Array(1...1200))
 
-        let found = try #require(StatusPages(cluster, at: .zero).answer(StatusRequest(prefix: "001A")))
+        let found = try #require(StatusPages(cluster, at: .zero, for: .local).answer(StatusRequest(prefix: "001A")))
         #expect(found.jobs.map(\.output) == ["/26"] && found.total == 1)
-        #expect(StatusPages(cluster, at: .zero).answer(StatusRequest(prefix: "000"))?.total == 16)
-        #expect(StatusPages(cluster, at: .zero).answer(StatusRequest(prefix: "x"))?.jobs == [])
+        #expect(StatusPages(cluster, at: .zero, for: .local).answer(StatusRequest(prefix: "000"))?.total == 16)
+        #expect(StatusPages(cluster, at: .zero, for: .local).answer(StatusRequest(prefix: "x"))?.jobs == [])
     }
 }
 
 extension ClusterState {
     /// A job whose shards are known to status, but not to the scheduler.
     fileprivate mutating func add(_ id: JobID, _ job: Job, output: String, summary: PlanSummary) {
-        jobs.add(id, key: "", output: output, job: job, startedAt: .zero, submittedAt: 0)
+        jobs.add(id, key: JobKey("", owner: "o"), output: output, job: job, startedAt: .zero, submittedAt: 0)
         jobs.apply(.planned(id, summary))
     }
 }

@@ -94,23 +94,22 @@ import Testing
         var calls: DirectoryCalls {
             var calls = DirectoryCalls.system
             let system = calls
-            @Sendable func name(_ path: String) -> String { URL(fileURLWithPath: path).lastPathComponent }
-            let parent = "parent"
-            calls.sync = { [self] (path) throws(TesseraError) in
-                note("sync \(name(path).hasPrefix("out") ? name(path) : parent)")
-                try system.sync(path)
+            calls.sync = { [self] (directory) throws(TesseraError) in
+                let name = URL(fileURLWithPath: directory.path).lastPathComponent
+                note("sync \(name.hasPrefix("out") ? name : "parent")")
+                try system.sync(directory)
             }
             calls.rename = { [self] in
-                note("rename \(name($0)) \(name($1))")
-                return system.rename($0, $1)
+                note("rename \($1) \($2)")
+                return system.rename($0, $1, $2)
             }
             calls.exchange = { [self] in
-                note("exchange \(name($0)) \(name($1))")
-                return system.exchange($0, $1)
+                note("exchange \($1) \($2)")
+                return system.exchange($0, $1, $2)
             }
             calls.remove = { [self] in
-                note("remove \(name($0))")
-                system.remove($0)
+                note("remove \($1)")
+                system.remove($0, $1)
             }
             return calls
         }
@@ -227,8 +226,8 @@ import Testing
     @Test func theOldOutputStaysWhereTheExchangeMayNotBeDurable() throws {
         try writeOld()
         var calls = DirectoryCalls.system
-        calls.sync = { [out] (path) throws(TesseraError) in
-            if !path.hasPrefix(out) { throw TesseraError(.io, "cannot sync") }
+        calls.sync = { [out] (directory) throws(TesseraError) in
+            if !directory.path.hasPrefix(out) { throw TesseraError(.io, "cannot sync") }
         }
         let output = try begin(store(calls), overwrite: true)
         try output.layOut(Self.parts, adopting: [])
@@ -243,14 +242,14 @@ import Testing
         let isHalfway = DispatchSemaphore(value: 0), abortCalled = DispatchSemaphore(value: 0)
         var calls = DirectoryCalls.system
         let system = calls
-        calls.create = { (path, size, reserve) throws(TesseraError) in
-            if path.hasSuffix("part1") {
+        calls.create = { (directory, name, size, reserve) throws(TesseraError) in
+            if name == "part1" {
                 isHalfway.signal()
                 abortCalled.wait()
                 // Time enough to remove everything under the layout's feet.
                 usleep(50_000)
             }
-            return try system.create(path, size, reserve)
+            return try system.create(directory, name, size, reserve)
         }
         let output = try begin(store(calls)), done = DispatchGroup()
         DispatchQueue(label: "layout").async(group: done) { try? output.layOut(Self.parts, adopting: []) }
@@ -271,7 +270,7 @@ import Testing
         calls.remove = {
             isRemoving.signal()
             goOn.wait()
-            system.remove($0)
+            system.remove($0, $1)
         }
         let output = try begin(store(calls)), seen = Mutex<[[String]]>([])
         for name in ["first", "second"] {
@@ -299,9 +298,9 @@ import Testing
     @Test func aLayoutThatFailsRemovesEverything() throws {
         var calls = DirectoryCalls.system
         let system = calls
-        calls.create = { (path, size, reserve) throws(TesseraError) in
-            guard !path.hasSuffix("part2") else { throw TesseraError(.io, "no space left") }
-            return try system.create(path, size, reserve)
+        calls.create = { (directory, name, size, reserve) throws(TesseraError) in
+            guard name != "part2" else { throw TesseraError(.io, "no space left") }
+            return try system.create(directory, name, size, reserve)
         }
         let output = try begin(store(calls))
         #expect(throws: TesseraError.self) { try output.layOut(Self.parts, adopting: []) }
@@ -336,5 +335,111 @@ import Testing
         }
         let output = try store(root: real).begin("\(real)/out", job: "j", overwrite: false)
         #expect(output.location == OutputLocation(directory: "\(real)/out.partial-j", relative: "out.partial-j"))
+    }
+
+    // MARK: Attacks
+
+    /// OUT's directory becomes a link that leads out, at every moment of a job.
+    @Test(arguments: ["begin", "layOut", "put", "putFile", "commit", "abort"])
+    func anOutputIsNotLedOutOfTheRoot(moment: String) throws {
+        let real = try #require(try LocalFiles().canonicalPath(of: directory.path)), files = FileManager.default
+        for name in ["root/folder", "secret"] {
+            try files.createDirectory(atPath: "\(real)/\(name)", withIntermediateDirectories: true)
+        }
+        let store = store(root: "\(real)/root")
+        let name = try store.resolve("\(real)/root/folder/out", workingDirectory: "/")
+        func lead() throws {
+            try files.moveItem(atPath: "\(real)/root/folder", toPath: "\(real)/root/moved")
+            try files.createSymbolicLink(atPath: "\(real)/root/folder", withDestinationPath: "\(real)/secret")
+            try files.createDirectory(atPath: "\(real)/secret/out.partial-j", withIntermediateDirectories: false)
+            try directory.write("precious", to: "secret/out.partial-j/part0")
+        }
+        if moment == "begin" { try lead() }
+        let error = #expect(throws: TesseraError.self) {
+            let output = try store.begin(name, job: "j", overwrite: false)
+            if moment == "layOut" { try lead() }
+            try output.layOut(Self.parts, adopting: [])
+            if moment == "put" { try lead() }
+            try [UInt8(7)].withUnsafeBytes { try output.put($0, part: 0, at: 3) }
+            if moment == "putFile" { try lead() }
+            try output.putFile("folder/small", [1])
+            if moment == "commit" { try lead() }
+            if moment == "abort" {
+                try lead()
+                output.abort()
+                throw TesseraError(.notAllowed, "as the others")
+            }
+            try output.commit()
+        }
+        #expect(error?.code == .notAllowed, "\(error)")
+        #expect(try filesBelow("\(real)/secret") == ["out.partial-j/part0"])
+        #expect(files.contents(atPath: "\(real)/secret/out.partial-j/part0") == Data("precious".utf8))
+    }
+
+    /// A folder inside the output becomes a link, and a small file one.
+    @Test func smallFilesAreNotWrittenThroughLinks() throws {
+        let real = try #require(try LocalFiles().canonicalPath(of: directory.path)), files = FileManager.default
+        try files.createDirectory(atPath: "\(real)/secret", withIntermediateDirectories: false)
+        try directory.write("precious", to: "secret/config.json")
+        let output = try begin(store(root: real))
+        try files.createSymbolicLink(atPath: "\(out).partial-j/folder", withDestinationPath: "\(real)/secret")
+        try files.createSymbolicLink(atPath: "\(out).partial-j/config.json", withDestinationPath: "\(real)/secret/config.json")
+        for name in ["folder/config.json", "config.json"] {
+            #expect(#expect(throws: TesseraError.self) { try output.putFile(name, [1]) }?.code == .notAllowed)
+        }
+        output.abort()
+        #expect(files.contents(atPath: "\(real)/secret/config.json") == Data("precious".utf8))
+        #expect(directory.names == ["secret"])
+    }
+
+    /// Of a combining mark behind a slash, Swift makes one character.
+    @Test func combiningMarksSwallowNoSlash() throws {
+        let real = try #require(try LocalFiles().canonicalPath(of: directory.path))
+        for path in ["../\u{301}x", "\u{301}/../../\u{301}x", "\(real)/../\u{301}x"] {
+            let error = #expect(throws: TesseraError.self) { try store(root: real).resolve(path, workingDirectory: real) }
+            #expect(error?.code == .notAllowed || error?.code == .cannotCreate, "\(path)")
+        }
+        #expect(try store(root: real).resolve("\u{301}x", workingDirectory: real) == "\(real)/\u{301}x")
+    }
+
+    /// What was laid out is what is published.
+    @Test(arguments: ["truncated", "exchanged", "removed", "adopted"])
+    func aPartThatOthersChangedIsNotPublished(how: String) throws {
+        try directory.write("local", to: "old")
+        let output = try begin(store()), part = "\(out).partial-j/part1", files = FileManager.default
+        let adopted = AdoptedFile(path: "\(directory.path)/old", in: LocalFiles(), size: 5, name: "taken")
+        try output.layOut(Self.parts, adopting: [adopted])
+        switch how {
+        case "truncated": truncate(part, 4)
+        case "exchanged":
+            try files.moveItem(atPath: part, toPath: "\(directory.path)/kept")
+            try directory.write("12345678", to: "out.partial-j/part1")
+        case "removed": try files.removeItem(atPath: part)
+        default:
+            try files.removeItem(atPath: "\(out).partial-j/taken")
+            try directory.write("other", to: "out.partial-j/taken")
+        }
+        #expect(throws: TesseraError.self) { try output.commit() }
+        #expect(!files.fileExists(atPath: out))
+        output.abort()
+        #expect(!files.fileExists(atPath: "\(out).partial-j"))
+    }
+
+    /// A thousand queued jobs must not use up the descriptors of the process.
+    @Test func anOutputThatWaitsKeepsNoDescriptors() throws {
+        func count() throws -> Int {
+            let descriptors = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")
+            return descriptors.filter {
+                (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\($0)"))?.hasPrefix(directory.path)
+                    == true
+            }.count
+        }
+        let output = try begin(store())
+        try output.layOut(Self.parts, adopting: [])
+        #expect(try count() == 0)
+        try [UInt8(7)].withUnsafeBytes { try output.put($0, part: 0, at: 3) }
+        #expect(try count() == 1)
+        output.abort()
+        #expect(try count() == 0)
     }
 }

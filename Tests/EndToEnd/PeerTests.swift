@@ -166,6 +166,17 @@ import Testing
         ] { #expect(try await HTTP.get(cluster.status + "/api/v1/jobs", host: host).status == status, "\(host)") }
     }
 
+    /// They once took all descriptors, so that jobs could not open their files.
+    @Test func idleConnectionsOfTheStatusPortTakeFewDescriptors() async throws {
+        let cluster = try await Cluster(), address = cluster.status.replacingOccurrences(of: "http://", with: "")
+        let before = cluster.coordinator.descriptorCount
+        let idle = try (0..<200).map { _ in try RawConnection(address) }
+        try await eventually("connections") { cluster.coordinator.descriptorCount >= before + 120 }
+        #expect(cluster.coordinator.descriptorCount <= before + 160)
+        try await expectAlive(cluster)
+        withExtendedLifetime(idle) {}
+    }
+
     @Test func aStatusPortInUseIsNamed() async throws {
         let cluster = try await Cluster()
         let address = cluster.status.replacingOccurrences(of: "http://", with: "")

@@ -89,6 +89,40 @@ import Testing
         #expect(!cluster.coordinator.errors.contains(secret) && !outcome.errors.contains(secret))
     }
 
+    @Test func submittersCannotTouchEachOthersJobs() async throws {
+        let secret = "0123456789abcdef0123456789abcdef"
+        let tokens = try directory.write(
+            "alice submitter \(secret)-a\nbob submitter \(secret)-b\noperator \(secret)-o\n", to: "tokens")
+        var arguments: [String: [String]] = [:]
+        chmod(tokens, 0o600)
+        for name in ["a", "b", "o"] {
+            let token = try directory.write("\(secret)-\(name)\n", to: name)
+            chmod(token, 0o600)
+            arguments[name] = ["--tls-pin", certificates.path("127.0.0.1.pem"), "--token", token]
+        }
+        let cluster = try await Cluster(coordinator: [
+            "--tls-cert", certificates.path("127.0.0.1.pem"), "--tls-key", certificates.path("127.0.0.1.key"), "--token", tokens,
+        ])
+        func run(_ command: [String], as name: String) async throws -> Tessera.Outcome {
+            try await Tessera.run(command + ["--coordinator", cluster.jobs] + (arguments[name] ?? []))
+        }
+        let recipe = try recipe(), out = "\(directory.path)/secret-output"
+        let submitted = try await run(["submit", recipe, out], as: "a")
+        #expect(submitted.exitCode == 0, "\(submitted.errors)")
+        let id = String(submitted.output.prefix(32))
+        let refused = try await run(["cancel", id], as: "b")
+        #expect(refused.exitCode == 77 && refused.errors.contains("belongs to 'token:alice'"), "\(refused.errors)")
+        for (name, shows) in [("a", true), ("b", false), ("o", true)] {
+            for command in [["status"], ["status", "--json"], ["status", id]] {
+                let status = try await run(command, as: name)
+                #expect(status.exitCode == 0 && status.output.contains("token:alice"), "\(name): \(status)")
+                #expect(status.output.contains("secret-output") == shows, "\(name): \(status.output)")
+            }
+        }
+        #expect(try await run(["cancel", id], as: "o").exitCode == 0)
+        #expect(!cluster.coordinator.errors.contains(secret))
+    }
+
     @Test func listeningBeyondLoopbackNeedsTLS() async throws {
         let refused = try await Tessera.run(["coordinator", "--listen", "0.0.0.0:0", "--status", "127.0.0.1:0"])
         #expect(refused.exitCode == 77 && refused.errors.contains("unencrypted"), "\(refused.errors)")

@@ -73,6 +73,11 @@ final class RunningTessera: Sendable {
         return line.split(separator: " ").dropFirst().first.flatMap { Int($0) }.map { $0 << 10 }
     }
 
+    /// Files and sockets that the process has open.
+    var descriptorCount: Int {
+        (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(process.processIdentifier)/fd").count) ?? 0
+    }
+
     func signal(_ number: Int32) { kill(process.processIdentifier, number) }
 
     var output: String { (try? String(contentsOfFile: "\(logs.path)/stdout", encoding: .utf8)) ?? "" }

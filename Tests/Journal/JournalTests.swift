@@ -28,7 +28,7 @@ import Work
 
     private static func job(_ id: JobID = id) -> JournaledJob {
         JournaledJob(
-            id: id, key: "key \(id.low)",
+            id: id, key: "key \(id.low)", owner: "o\(id.low)",
             submission: Submit(
                 recipe: "merge_method: linear\n", recipeName: "r.yml", workingDirectory: "/w", output: "out\u{301}",
                 options: JobOptions(sha256Sums: true, maxPartBytes: 1 << 40, seed: .max), idempotencyKey: "k"),
@@ -72,9 +72,10 @@ import Work
         try journal.end(ended(JobID(high: 1, low: 1)))
     }
 
-    private static func expectFilled(_ contents: JournalContents) throws {
+    private static func expectFilled(_ contents: JournalContents, owners: [String] = ["o7", "o2"]) throws {
         #expect(contents.ended.map(\.status) == [try ended(JobID(high: 1, low: 1))] && contents.ended.map(\.key) == ["key 1"])
         try #require(contents.jobs.map(\.id) == [id, JobID(high: 2, low: 2)])
+        #expect(contents.jobs.map(\.owner) == owners)
         let found = contents.jobs[0], expected = job()
         #expect(found.submission == expected.submission && found.output == expected.output && found.key == expected.key)
         #expect(found.submittedAt == expected.submittedAt)
@@ -108,7 +109,8 @@ import Work
         try FileManager.default.copyItem(atPath: golden, toPath: "\(path)/journal.sqlite")
         let journal = try open()
         #expect(journal.incarnation == 2)
-        try Self.expectFilled(try journal.load())
+        // That version knew no owners.
+        try Self.expectFilled(try journal.load(), owners: [PeerIdentity.unknownOwner, PeerIdentity.unknownOwner])
         try journal.commit([try Self.shard(0)])
     }
 

@@ -37,6 +37,50 @@ import Work
         #expect(roots.locate("../outside") == nil)
     }
 
+    /// What a plan has found becomes a link that leads out before the file is read.
+    @Test(arguments: ["file", "folder", "absolute"])
+    func aLinkThatAppearsLaterIsNotFollowed(what: String) throws {
+        let model = "\(directory.path)/in/models/a", secret = "\(directory.path)/outside"
+        try directory.write("secret", to: "outside/config.json")
+        try directory.write("{}", to: "in/models/a/config.json")
+        let path = try #require(roots.locate("models/a/config.json"))
+        #expect(try roots.files.read(path, maxBytes: 10) == Array("{}".utf8))
+        try FileManager.default.removeItem(atPath: what == "folder" ? model : path)
+        switch what {
+        case "file":
+            try FileManager.default.createSymbolicLink(atPath: path, withDestinationPath: "../../../outside/config.json")
+        case "absolute": try FileManager.default.createSymbolicLink(atPath: path, withDestinationPath: "\(secret)/config.json")
+        default: try FileManager.default.createSymbolicLink(atPath: model, withDestinationPath: secret)
+        }
+        for read in [
+            { _ = try roots.files.open(path) }, { _ = try roots.files.read(path, maxBytes: 10) },
+            { _ = try roots.files.status(of: path) }, { _ = try roots.files.localFile(path) },
+            { _ = try roots.files.list(what == "folder" ? model : path) },
+        ] { #expect(#expect(throws: TesseraError.self) { try read() }?.code == .notAllowed) }
+        #expect(roots.locate("models/a/config.json") == nil)
+    }
+
+    /// As in the hub's cache: a snapshot's files are links to blobs beside it.
+    @Test func linksInsideTheRootAreFollowed() throws {
+        let name = "in/hub/models--o--m"
+        for folder in ["blobs", "snapshots/c"] {
+            try FileManager.default.createDirectory(
+                atPath: "\(directory.path)/\(name)/\(folder)", withIntermediateDirectories: true)
+        }
+        try directory.write("blob", to: "\(name)/blobs/1")
+        let path = "\(directory.path)/\(name)/snapshots/c/config.json"
+        try FileManager.default.createSymbolicLink(atPath: path, withDestinationPath: "../../blobs/1")
+        #expect(try roots.files.read(path, maxBytes: 10) == Array("blob".utf8))
+        #expect(try roots.files.status(of: path)?.size == 4)
+        #expect(try roots.files.below("\(directory.path)/\(name)") == ["blobs/1", "snapshots/c/config.json"])
+        // A store of the whole machine follows the user's links wherever they lead.
+        try directory.write("far", to: "outside/far")
+        try FileManager.default.createSymbolicLink(
+            atPath: "\(directory.path)/in/far", withDestinationPath: "\(directory.path)/outside/far")
+        #expect(try Roots.wholeMachine.files.read("\(directory.path)/in/far", maxBytes: 10) == Array("far".utf8))
+        #expect(throws: TesseraError.self) { try roots.files.read("\(directory.path)/in/far", maxBytes: 10) }
+    }
+
     @Test func aNeighbourWithTheSameBeginningIsOutside() throws {
         try FileManager.default.createDirectory(atPath: "\(directory.path)/in-secret", withIntermediateDirectories: false)
         #expect(throws: TesseraError.self) { try roots.relativePath(of: "\(directory.path)/in-secret", workingDirectory: nil) }

@@ -19,7 +19,9 @@ import Testing
 
     @Test(arguments: [
         ("", 0, "holds no token"), ("# nothing\n", 0, "holds no token"), ("short", 1, "printable ASCII"),
-        ("\nmaster \(secret)", 2, "unknown role"), ("a b \(secret)", 1, "'ROLE[,ROLE...] TOKEN'"),
+        ("\nmaster \(secret)", 2, "unknown role"), ("a b c \(secret)", 1, "'[NAME] ROLE[,ROLE...] TOKEN'"),
+        ("a b \(secret)", 1, "unknown role"), ("a'b viewer \(secret)", 1, "ASCII letters"),
+        ("submitter \(secret)-1\nsubmitter,viewer \(secret)-2", 0, "2 tokens of submitters have no name"),
     ])
     func badTokenFilesAreRefusedWithoutShowingTheToken(text: String, line: Int, words: String) {
         #expect {
@@ -28,6 +30,28 @@ import Testing
             let text = "\(error)"
             return text.contains(words) && (line == 0 || text.contains("tokens:\(line)")) && !text.contains(Self.secret)
         }
+    }
+
+    @Test func aTokensNameOwnsTheJobsOfItsHolders() throws {
+        let tokens = try AccessTokens(
+            parsing: "al.ice submitter \(Self.secret)-1\nal.ice viewer \(Self.secret)-2\nsubmitter \(Self.secret)-3\n"
+                + "\(Self.secret)-4\n", path: "t")
+        let peers = try (1...4).map { try tokens.identify(token("\(Self.secret)-\($0)")) }
+        #expect(peers.map { $0?.owner } == ["token:al.ice", "token:al.ice", "token without name", "token without name"])
+        #expect(peers[0]?.name == "'al.ice'" && peers[2]?.name == "the holder of the token on line 3")
+    }
+
+    /// What a peer with a role may do to a job of its own, of others, and of a version without owners.
+    @Test(arguments: [
+        (AccessRole.worker, [false, false, false], [false, false, false], false),
+        (.viewer, [false, false, false], [true, true, true], false),
+        (.submitter, [true, false, false], [true, false, false], false),
+        (.operator, [true, true, true], [true, true, true], true),
+    ])
+    func ownershipDecidesAboutJobs(role: AccessRole, changes: [Bool], sees: [Bool], takesUpOldJobs: Bool) {
+        let peer = PeerIdentity(name: "'x'", roles: [role], owner: "x"), owners = ["x", "y", PeerIdentity.unknownOwner]
+        #expect(owners.map(peer.mayChangeJobs) == changes && owners.map(peer.maySeeJobs) == sees)
+        #expect(owners.map(peer.resubmitsJobs) == [true, false, takesUpOldJobs])
     }
 
     @Test func aTokenIsNeverShown() throws {
@@ -54,7 +78,7 @@ import Testing
 
     @Test(arguments: AccessRole.allCases)
     func rolesDecideWhoConnectsAs(role: AccessRole) {
-        let access = AccessPolicy.certificate(PeerIdentity(name: "'x'", roles: [role]))
+        let access = AccessPolicy.certificate(PeerIdentity(name: "'x'", roles: [role], owner: "x"))
         var asWorker = session(access), asClient = session(access)
         let worker = refusal(asWorker.received(hello(.worker), at: .zero))
         let client = refusal(asClient.received(hello(.client), at: .zero))
@@ -69,9 +93,10 @@ import Testing
         (AccessRole.viewer, false, false), (.submitter, true, true), (.operator, true, true),
     ])
     func rolesDecideWhatAClientMayAsk(role: AccessRole, submits: Bool, cancels: Bool) {
-        var session = session(.certificate(PeerIdentity(name: "'x'", roles: [role])))
+        let peer = PeerIdentity(name: "'x'", roles: [role], owner: "x")
+        var session = session(.certificate(peer))
         _ = session.received(hello(.client), at: .zero)
-        func isPassedOn(_ message: Message) -> Bool { session.received(message, at: .zero) == [.request(message)] }
+        func isPassedOn(_ message: Message) -> Bool { session.received(message, at: .zero) == [.request(message, of: peer)] }
         #expect(isPassedOn(.statusRequest(StatusRequest())))
         #expect(
             isPassedOn(.submit(Submit(recipe: "", recipeName: "", workingDirectory: "/", output: "o", options: JobOptions())))

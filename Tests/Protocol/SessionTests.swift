@@ -47,7 +47,7 @@ import Work
         var session = session()
         #expect(session.received(.hello(Self.hello(.client, numerics: 99)), at: .zero).first == .allow(.messages))
         let request = Message.statusRequest(StatusRequest())
-        #expect(session.received(request, at: .zero) == [.request(request)])
+        #expect(session.received(request, at: .zero) == [.request(request, of: .anyone)])
         #expect(closes(session.received(.drain, at: .zero), "does not say this"))
         #expect(session.received(request, at: .zero) == [])
     }
@@ -115,7 +115,7 @@ import Work
         var session = welcomed(.client)
         #expect(session.tick(at: Limits.idleClient, bytesReceived: 0) == [])
         let request = Message.statusRequest(StatusRequest())
-        #expect(session.received(request, at: Limits.idleClient) == [.request(request)])
+        #expect(session.received(request, at: Limits.idleClient) == [.request(request, of: .anyone)])
         #expect(session.tick(at: Limits.idleClient * 2, bytesReceived: 0) == [])
         #expect(closes(session.tick(at: Limits.idleClient * 2 + .seconds(1), bytesReceived: 0), "no request for a long time"))
     }
@@ -230,7 +230,10 @@ import Work
             return
         }
         #expect(failure.problems.first?.problem.contains("'\(field)' ") == true)
-        #expect(session.received(.statusRequest(StatusRequest()), at: .zero) == [.request(.statusRequest(StatusRequest()))])
+        #expect(
+            session.received(.statusRequest(StatusRequest()), at: .zero) == [
+                .request(.statusRequest(StatusRequest()), of: .anyone)
+            ])
     }
 
     @Test(

@@ -86,6 +86,25 @@ import Testing
         #expect(problem?.problem.contains("expands to too many nodes") == true)
     }
 
+    /// The same, where the expansion is a key, which the parser would compare and hash.
+    @Test(arguments: [
+        "? *l9\n: y", "*l9 : y", "m: {*l9 : y}", "m: {*l9, x}", "m: {[*l9]: y}", "? - *l9\n: y", "- {? {a: *l9} : y}",
+    ])
+    func aliasesInKeysAreRefused(line: String) {
+        let lines = (1...9).map { "l\($0): &l\($0) [\([String](repeating: "*l\($0 - 1)", count: 10).joined(separator: ", "))]" }
+        let text = "l0: &l0 [x]\n" + lines.joined(separator: "\n") + "\n\(line)\nmerge_method: linear\n"
+        let problem = #expect(throws: Problems.self) { try parse(text) }?.all.first
+        let isMap = !line.hasPrefix("-")
+        #expect(!isMap || problem?.problem == "a key of a map is an alias, or contains one", "\(String(describing: problem))")
+        #expect(!isMap || problem?.line == 11)
+    }
+
+    @Test(arguments: ["[", "{a: ", "- "])
+    func deepNestingIsRefused(opening: String) {
+        let text = "merge_method: linear\nx: " + String(repeating: opening, count: 50_000)
+        #expect(throws: Problems.self) { try parse(text) }
+    }
+
     // MARK: Parameters
 
     /// mergekit's rule: the gradient's points are spread evenly over 0...1, and what lies between is interpolated.

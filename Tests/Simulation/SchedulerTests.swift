@@ -217,7 +217,7 @@ import Testing
         var (scheduler, actions) = scheduler()
         let lease = try #require(leases(actions).first)
         _ = scheduler.handle(.shardFinished(lease.worker, lease.attempt), at: .zero)
-        #expect(scheduler.handle(.commitFailed(lease.attempt, TesseraError(.temporary, "lost")), at: .zero) == [])
+        #expect(scheduler.handle(.commitFailed(lease.attempt, TesseraError(.temporary, "lost"), by: nil), at: .zero) == [])
         #expect(leases(scheduler.handle(.tick, at: .seconds(2))).first?.attempt.epoch == 2)
     }
 

@@ -215,7 +215,7 @@ private struct World {
         }
         // The answer to a commit: for a job that has ended meanwhile it means nothing any more.
         switch event {
-        case .shardCommitted(let attempt), .commitFailed(let attempt, _):
+        case .shardCommitted(let attempt), .commitFailed(let attempt, _, _):
             let key = ShardKey(job: attempt.job, shard: attempt.shard)
             let counts = committing[key] == attempt && ended[attempt.job] == nil
             if scheduler.isCommitting(attempt) != counts { violate("a commit counts as \(!counts)") }
@@ -264,7 +264,8 @@ private struct World {
             let pause = Duration.seconds(isCalm ? 0.1 : chance(0.1) ? Double.random(in: 30...90, using: &random) : 1)
             let fails = !isCalm && chance(0.02)
             let answer =
-                fails ? Scheduler.Event.commitFailed(attempt, TesseraError(.temporary, "simulated")) : .shardCommitted(attempt)
+                fails
+                ? Scheduler.Event.commitFailed(attempt, TesseraError(.temporary, "simulated"), by: nil) : .shardCommitted(attempt)
             post(.toScheduler(answer), after: pause)
             if chance(0.05) { post(.toScheduler(answer), after: pause) }
         case .stale: break

@@ -1,3 +1,4 @@
+import Core
 import Foundation
 
 /// Where things lie in the working tree.
@@ -27,3 +28,6 @@ package final class TemporaryDirectory: Sendable {
         return "\(path)/\(name)"
     }
 }
+
+/// The paths of all files below a directory, relative to it, sorted by their bytes. Links are files.
+package func filesBelow(_ path: String) throws -> [String] { try Directory(path).filesBelow() }

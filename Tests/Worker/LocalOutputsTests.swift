@@ -18,7 +18,7 @@ import Worker
         root = try TemporaryDirectory()
         partial = "\(root.path)/out.partial-\(Self.job)"
         try FileManager.default.createDirectory(atPath: partial, withIntermediateDirectories: false)
-        _ = try OutputFile(creating: "\(partial)/model.safetensors", size: 100, reserve: true)
+        _ = try OutputFile(creating: "model.safetensors", in: Directory(partial), size: 100, reserve: true)
     }
 
     private func place(
@@ -62,8 +62,8 @@ import Worker
     @Test func nothingButTheJobsOutputIsWrittenTo() throws {
         let other = "\(root.path)/out.partial-\(JobID(high: 1, low: 1))"
         try FileManager.default.createDirectory(atPath: other, withIntermediateDirectories: false)
-        _ = try OutputFile(creating: "\(other)/model.safetensors", size: 100, reserve: false)
-        _ = try OutputFile(creating: "\(root.path)/precious", size: 100, reserve: false)
+        _ = try OutputFile(creating: "model.safetensors", in: Directory(other), size: 100, reserve: false)
+        _ = try OutputFile(creating: "precious", in: Directory(root.path), size: 100, reserve: false)
         try FileManager.default.createSymbolicLink(atPath: "\(partial)/link", withDestinationPath: "\(root.path)/precious")
         for place in [
             place(other), place(root.path), place(part: "../precious"), place(part: "link"), place(size: 99),
@@ -84,6 +84,21 @@ import Worker
         #expect(try LocalOutputs(root: root.path).open(place("/mnt/x/\(name)", relative: name), of: lease) != nil)
         #expect(try LocalOutputs(root: root.path).open(place(relative: "../x/\(name)"), of: lease) == nil)
         #expect(try LocalOutputs(root: "/nowhere").open(place(relative: name), of: lease) == nil)
+    }
+
+    /// A worker with an output root follows no link below it, whoever put it there.
+    @Test func noLinkLeadsOutOfTheOutputRoot() throws {
+        let outer = try TemporaryDirectory(), name = "out.partial-\(Self.job)"
+        try FileManager.default.createSymbolicLink(atPath: "\(outer.path)/folder", withDestinationPath: root.path)
+        try FileManager.default.createSymbolicLink(atPath: "\(outer.path)/\(name)", withDestinationPath: partial)
+        for relative in ["folder/\(name)", name] {
+            let outputs = LocalOutputs(mode: .direct, root: outer.path)
+            let error = #expect(throws: TesseraError.self) { try outputs.open(place(relative: relative), of: lease) }
+            #expect(error?.problem.contains("is a link or leads out") == true, "\(relative)")
+        }
+        // Without a root, the output's own directory must still be none.
+        #expect(try LocalOutputs().open(place("\(outer.path)/\(name)"), of: lease) == nil)
+        #expect(try LocalOutputs().open(place("\(outer.path)/folder/\(name)"), of: lease) != nil)
     }
 
     @Test func betweenHostsAFileSystemHasToBeShared() throws {

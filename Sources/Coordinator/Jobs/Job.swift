@@ -64,8 +64,8 @@ struct Job: Sendable {
     private var firstShard = 0
     /// What came out of each committed shard of the plan in hand.
     private var results: [ShardResult?] = []
-    /// The blocks that are stored, by shard and epoch.
-    private var arrived: [Int: [UInt64: Set<BlockPosition>]] = [:]
+    /// The blocks that came, by shard and epoch, each with its digest once it is stored.
+    private var arrived: [Int: [UInt64: [BlockPosition: Digest?]]] = [:]
     /// Results that were reported and are not committed yet.
     private var reported: [Int: Report] = [:]
     private var bytesWritten = 0
@@ -118,8 +118,8 @@ struct Job: Sendable {
 
     // MARK: Results
 
-    mutating func arrived(_ block: BlockPosition, of attempt: Attempt) {
-        arrived[attempt.shard, default: [:]][attempt.epoch, default: []].insert(block)
+    mutating func stored(_ block: BlockPosition, _ digest: Digest, of attempt: Attempt) {
+        arrived[attempt.shard]?[attempt.epoch]?[block] = .some(digest)
     }
 
     /// Forgets what arrived of an attempt that is over.
@@ -130,19 +130,48 @@ struct Job: Sendable {
     }
 
     /// Takes the result of a finished attempt, after checking that it fits the shard and, unless the worker wrote its blocks
-    /// itself, that all of them are stored.
+    /// itself, that all of them are stored and have the digests that the result says. What is wrong is the worker's fault, and
+    /// another may do better.
     ///
-    /// - Throws: `protocolMismatch` for a result that does not fit the plan, `temporary` when blocks are missing.
+    /// - Throws: `temporary` for a result that does not fit the plan or its blocks.
     mutating func report(_ result: ShardResult, of attempt: Attempt, delivery: Delivery) throws(TesseraError) {
         guard let planned = shard(attempt.shard) else {
-            throw TesseraError(.protocolMismatch, "a result for shard \(attempt.shard), which the plan does not have")
+            throw TesseraError(.temporary, "a result for shard \(attempt.shard), which the plan does not have")
         }
-        try Self.check(result, of: planned)
-        let blocks = arrived[attempt.shard]?[attempt.epoch]?.count ?? 0, expected = result.digests.reduce(0) { $0 + $1.count }
-        guard delivery == .direct || blocks == expected else {
-            throw TesseraError(.temporary, "the result for \(planned.label) came with \(blocks) of \(expected) blocks")
+        do throws(TesseraError) { try Self.check(result, of: planned) } catch {
+            throw TesseraError(.temporary, error.problem)
         }
+        if delivery == .relayed { try checkBlocks(result, of: attempt, planned) }
         reported[attempt.shard] = Report(epoch: attempt.epoch, result: result, delivery: delivery)
+    }
+
+    private func checkBlocks(_ result: ShardResult, of attempt: Attempt, _ planned: PlannedShard) throws(TesseraError) {
+        let blocks = arrived[attempt.shard]?[attempt.epoch] ?? [:], expected = result.digests.reduce(0) { $0 + $1.count }
+        guard blocks.count == expected else {
+            throw TesseraError(.temporary, "the result for \(planned.label) came with \(blocks.count) of \(expected) blocks")
+        }
+        for (tensor, (output, digests)) in zip(planned.outputs, result.digests).enumerated() {
+            for (index, digest) in digests.enumerated() {
+                let position = BlockPosition(tensor: tensor, offset: index * output.blockSize)
+                guard blocks[position] == .some(digest) else {
+                    throw TesseraError(
+                        .temporary, "the worker's digest of the block at \(position.offset) is not that of the block it sent",
+                        tensor: output.name, advice: "look at that worker: its memory may be broken, or its build changed")
+                }
+            }
+        }
+    }
+
+    /// A block of a result that the worker says it wrote itself, drawn at random; `nil` for a result without such blocks.
+    func sample(of record: CommitRecord) -> BlockSample? {
+        guard record.delivery == .direct, let planned = shard(record.attempt.shard),
+            let (output, digests) = zip(planned.outputs, record.result.digests).filter({ !$1.isEmpty }).randomElement(),
+            let (index, digest) = Array(digests.enumerated()).randomElement()
+        else { return nil }
+        let start = index * output.blockSize, length = min(output.blockSize, output.byteCount - start)
+        return BlockSample(
+            output: self.output, file: plan.layout.parts[output.part].fileName, tensor: output.name,
+            range: output.offset + start..<output.offset + start + length, digest: digest)
     }
 
     /// The reported result of an attempt; `nil` when there is none.
@@ -155,8 +184,9 @@ struct Job: Sendable {
 
     /// Where a block of a leased shard belongs.
     ///
-    /// - Throws: `protocolMismatch` for a block that the plan does not have.
-    func target(of attempt: Attempt, tensor: Int, offset: Int, byteCount: Int) throws(TesseraError) -> BlockTarget? {
+    /// - Throws: `protocolMismatch` for a block that the plan does not have, and for one that came before: of two writes at the
+    ///   same time nobody knows which is the last.
+    mutating func target(of attempt: Attempt, tensor: Int, offset: Int, byteCount: Int) throws(TesseraError) -> BlockTarget? {
         guard let planned = shard(attempt.shard) else { return nil }
         let outputs = planned.outputs
         guard outputs.indices.contains(tensor), offset % outputs[tensor].blockSize == 0,
@@ -166,6 +196,11 @@ struct Job: Sendable {
             throw TesseraError(
                 .protocolMismatch, "a block of \(byteCount) bytes at \(offset) does not fit tensor \(tensor) of \(planned.label)")
         }
+        let position = BlockPosition(tensor: tensor, offset: offset)
+        guard arrived[attempt.shard]?[attempt.epoch]?[position] == nil else {
+            throw TesseraError(.protocolMismatch, "the block at \(offset) of tensor \(tensor) of \(planned.label) came twice")
+        }
+        arrived[attempt.shard, default: [:]][attempt.epoch, default: [:]][position] = .some(nil)
         return BlockTarget(output: output, part: outputs[tensor].part, offset: outputs[tensor].offset + offset)
     }
 
@@ -276,6 +311,28 @@ struct BlockPosition: Hashable {
     let offset: Int
 }
 
+/// A block that must be in an unfinished output.
+struct BlockSample: Sendable {
+    let output: any OutputTransaction
+    /// The part's name.
+    let file: String
+    let tensor: String
+    /// Bytes from the beginning of the part.
+    let range: Range<Int>
+    let digest: Digest
+
+    /// Reads the block back. May wait for a disk.
+    ///
+    /// - Throws: `io` if the block is another.
+    func check() throws {
+        guard try Digest.sha256(of: output.open(file).bytes(range)) == digest else {
+            throw TesseraError(
+                .io, "a block that the worker says it wrote is not in the output", file: file, tensor: tensor,
+                advice: "look at that worker: does it see the coordinator's output root? '--blocks return' sends blocks instead")
+        }
+    }
+}
+
 /// Where a block of a leased shard belongs.
 package struct BlockTarget: Sendable {
     let output: any OutputTransaction
@@ -284,7 +341,12 @@ package struct BlockTarget: Sendable {
     let offset: Int
 
     /// Writes the block to its place. May wait for a disk.
-    package func write(_ bytes: UnsafeRawBufferPointer) throws(TesseraError) {
+    ///
+    /// - Returns: the block's digest, which the worker's result has to name.
+    package func write(_ bytes: UnsafeRawBufferPointer) throws(TesseraError) -> Digest {
         try output.put(bytes, part: part, at: offset)
+        let hash = try SHA256()
+        hash.update(bytes)
+        return try hash.finalize()
     }
 }

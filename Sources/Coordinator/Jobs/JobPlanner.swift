@@ -12,8 +12,7 @@ struct PlannedJob: Sendable {
     /// As the output store names the output.
     let output: String
     let stages: PlannedStages
-    /// What a second submission of the same job has in common with the first.
-    let key: String
+    let key: JobKey
 }
 
 /// A job that an earlier coordinator began.
@@ -30,29 +29,33 @@ struct JobPlanner: Sendable {
     private let settings: JobManager.Settings
     private let outputs: any OutputStore
     private let journal: any JobJournal
+    private let time: TimeSource
 
-    init(settings: JobManager.Settings, outputs: any OutputStore, journal: any JobJournal) {
+    init(settings: JobManager.Settings, outputs: any OutputStore, journal: any JobJournal, time: TimeSource) {
+        self.time = time
         self.settings = settings
         self.outputs = outputs
         self.journal = journal
     }
 
     /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs, or `TesseraError` for the output.
-    func plan(_ submission: Submit) throws -> PlannedJob {
+    func plan(_ submission: Submit, owner: String) throws -> PlannedJob {
         let output = try outputs.resolve(submission.output, workingDirectory: submission.workingDirectory)
         let request = request(submission)
         let plan = try Planner.plan(request)
         return PlannedJob(
             submission: submission, output: output, stages: try stages(plan, request),
-            key: try Self.key(of: submission, plan: plan.digest, output: output))
+            key: JobKey(try Self.key(of: submission, plan: plan.digest, output: output), owner: owner))
     }
 
     private func request(_ submission: Submit) -> PlanRequest {
-        let options = submission.options
-        return PlanRequest(
+        let options = submission.options, time = time, end = time.now() + settings.planningLimit
+        var request = PlanRequest(
             recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
             roots: settings.inputRoots, maxPartBytes: options.maxPartBytes, shardBytes: options.shardBytes,
             strict: options.strict, seed: options.seed ?? 0)
+        request.isOverdue = { time.now() > end }
+        return request
     }
 
     /// - Parameter request: without pinned files for a job's first plan.
@@ -87,7 +90,10 @@ struct JobPlanner: Sendable {
     func next(after job: Job, id: JobID) throws -> PlannedStages? {
         guard job.plan.hasMoreStages else { return nil }
         let statistics = try job.allStatistics()
-        let stages = try stages(Planner.plan(job.request, after: statistics), job.request, after: statistics)
+        var request = job.request
+        let time = time, end = time.now() + settings.planningLimit
+        request.isOverdue = { time.now() > end }
+        let stages = try stages(Planner.plan(request, after: statistics), request, after: statistics)
         try layOut(stages, of: id, in: job.output)
         return stages
     }
@@ -129,7 +135,7 @@ struct JobPlanner: Sendable {
         if let resumed = try takeUp(journaled) { return resumed }
         outputs.discard(journaled.output, job: "\(journaled.id)")
         try journal.restart(journaled.id)
-        let planned = try plan(journaled.submission)
+        let planned = try plan(journaled.submission, owner: journaled.owner)
         return ResumedJob(job: try begin(planned, id: journaled.id), plans: [planned.stages], kept: [])
     }
 

@@ -1,6 +1,18 @@
 import Core
 import Protocol
 
+/// What two submissions of the same job have in common.
+struct JobKey: Sendable, Hashable {
+    let text: String
+    /// Jobs of different owners are never the same.
+    let owner: String
+
+    init(_ text: String, owner: String) {
+        self.text = text
+        self.owner = owner
+    }
+}
+
 /// A job in the coordinator's list, from its submission until it is let go.
 struct JobRecord: Sendable {
     enum Phase: Sendable {
@@ -14,8 +26,7 @@ struct JobRecord: Sendable {
     let id: JobID
     /// Jobs in order of submission have rising numbers.
     let number: Int
-    /// What a second submission of the same job has in common with the first.
-    let key: String
+    let key: JobKey
     let output: String
     let startedAt: Duration
     /// Seconds since 1970.
@@ -30,7 +41,7 @@ struct JobRecord: Sendable {
     /// How a job ended that an earlier coordinator worked on.
     private var journaled: JobStatus?
 
-    init(id: JobID, number: Int, key: String, output: String, job: Job?, startedAt: Duration, submittedAt: Double) {
+    init(id: JobID, number: Int, key: JobKey, output: String, job: Job?, startedAt: Duration, submittedAt: Double) {
         self.id = id
         self.number = number
         self.key = key
@@ -41,12 +52,13 @@ struct JobRecord: Sendable {
     }
 
     /// A job that has ended, as an earlier coordinator left it.
-    init(ended status: JobStatus, number: Int, key: String, at now: Duration) {
+    init(ended status: JobStatus, number: Int, key: JobKey, at now: Duration) {
         self.init(
             id: status.id, number: number, key: key, output: status.output, job: nil, startedAt: now,
             submittedAt: status.submittedAt)
         phase = .ended(status.state, status.error, at: now)
         journaled = status
+        journaled?.owner = key.owner
     }
 
     /// What status messages call the phase. A job that is ending is still running for those who wait for its end.
@@ -91,6 +103,6 @@ struct JobRecord: Sendable {
             id: id, state: state, method: plan.method, output: output, plan: plan.digest, shards: progress.shards,
             bytesDone: progress.bytesDone, bytesTotal: progress.bytesTotal, bytesOutput: bytesOutput, bytesInput: plan.bytesInput,
             attempts: progress.attempts, submittedAt: submittedAt, seconds: (end - startedAt).seconds, error: error,
-            blockedReason: blockedReason, shardDetails: shards)
+            blockedReason: blockedReason, shardDetails: shards, owner: key.owner)
     }
 }

@@ -35,14 +35,14 @@ struct JobRegistry: Sendable {
     /// Records, and rows of their shards.
     var entryCount: Int { records.count + records.values.reduce(0) { $0 + $1.progress.rowCount } }
 
-    mutating func add(_ id: JobID, key: String, output: String, job: Job?, startedAt: Duration, submittedAt: Double) {
+    mutating func add(_ id: JobID, key: JobKey, output: String, job: Job?, startedAt: Duration, submittedAt: Double) {
         add(
             JobRecord(
                 id: id, number: nextNumber, key: key, output: output, job: job, startedAt: startedAt, submittedAt: submittedAt))
     }
 
     /// Lists a job that an earlier coordinator ended.
-    mutating func add(ended status: JobStatus, key: String, at now: Duration) {
+    mutating func add(ended status: JobStatus, key: JobKey, at now: Duration) {
         add(JobRecord(ended: status, number: nextNumber, key: key, at: now))
         retire(status.id)
     }
@@ -54,9 +54,10 @@ struct JobRegistry: Sendable {
         nextNumber += 1
     }
 
-    /// The last job that was submitted with that key.
-    func last(withKey key: String) -> JobRecord? {
-        order.reversed().lazy.compactMap { records[$0.id] }.first { $0.key == key }
+    /// The last job that was submitted with that key, among those that `peer` can mean.
+    func last(withKey key: JobKey, of peer: PeerIdentity) -> JobRecord? {
+        order.reversed().lazy.compactMap { records[$0.id] }
+            .first { $0.key.text == key.text && peer.resubmitsJobs(of: $0.key.owner) }
     }
 
     mutating func apply(_ event: JobEvent) {

@@ -50,7 +50,8 @@ package struct Scheduler: Sendable {
         case shardFailed(WorkerID, Attempt, TesseraError)
         /// The answers to `commit`.
         case shardCommitted(Attempt)
-        case commitFailed(Attempt, TesseraError)
+        /// With the worker whose fault it is, if it is a worker's.
+        case commitFailed(Attempt, TesseraError, by: WorkerID?)
         case tick
     }
 
@@ -141,7 +142,7 @@ package struct Scheduler: Sendable {
         case .shardFinished(let id, let attempt): actions += finished(attempt, by: id, at: now)
         case .shardFailed(let id, let attempt, let error): actions += failed(attempt, by: id, error, at: now)
         case .shardCommitted(let attempt): actions += committed(attempt)
-        case .commitFailed(let attempt, let error): actions += commitFailed(attempt, error, at: now)
+        case .commitFailed(let attempt, let error, let worker): actions += commitFailed(attempt, error, by: worker, at: now)
         case .tick:
             actions += expire(at: now)
             actions += assign(at: now)
@@ -180,9 +181,11 @@ package struct Scheduler: Sendable {
         return advance(attempt.job)
     }
 
-    private mutating func commitFailed(_ attempt: Attempt, _ error: TesseraError, at now: Duration) -> [Action] {
+    private mutating func commitFailed(
+        _ attempt: Attempt, _ error: TesseraError, by worker: WorkerID?, at now: Duration
+    ) -> [Action] {
         guard isCommitting(attempt) else { return [] }
-        return retry(attempt, after: error, host: nil, at: now)
+        return retry(attempt, after: error, host: worker.flatMap { workers[$0]?.host }, at: now)
     }
 
     /// Opens the next stage when the open ones are complete, and ends the job with its last.

@@ -3,31 +3,60 @@ import HTTPTypes
 import Hummingbird
 import NIOCore
 import Protocol
+import Transport
 
-/// Refuses requests to the status port that no operator of ours makes.
-struct StatusGuard<Context: RequestContext>: RouterMiddleware {
+/// A request to the status port, and who sent it.
+struct StatusContext: RequestContext {
+    var coreContext: CoreRequestContextStorage
+    /// The connection that the request came on.
+    let channel: any Channel
+    /// Nobody, before `StatusGuard` has looked.
+    var peer = PeerIdentity.withoutCertificate
+
+    init(source: ApplicationRequestContextSource) {
+        coreContext = CoreRequestContextStorage(source: source)
+        channel = source.channel
+    }
+}
+
+/// Learns who sends a request to the status port, and refuses requests that none of our users make.
+struct StatusGuard: RouterMiddleware {
     /// Names, beside addresses and `localhost`, under which the port is known.
     let hosts: Set<String>
-    /// `nil` where no token is needed.
-    let tokens: AccessTokens?
+    let security: JobPortSecurity
 
-    /// Probes need no token, and say nothing about jobs.
-    private static var openPaths: Set<String> { ["/healthz", "/readyz"] }
+    /// Probes need neither a token nor a role, and say nothing about jobs.
+    private static let openPaths: Set<String> = ["/healthz", "/readyz"]
 
     @concurrent func handle(
-        _ request: Request, context: Context, next: @concurrent (Request, Context) async throws -> Response
+        _ request: Request, context: StatusContext, next: @concurrent (Request, StatusContext) async throws -> Response
     ) async throws -> Response {
         // A page of another site can make a browser ask here under a name of that site, which then has the answer.
         guard Self.isKnown(request.head.authority, hosts) else {
             throw HTTPError(.misdirectedRequest, message: "this host name is unknown here; use an address, or --status-host NAME")
         }
-        if let tokens, !Self.openPaths.contains(request.uri.path) {
-            guard try Self.peer(request, tokens) != nil else {
+        guard !Self.openPaths.contains(request.uri.path) else { return try await next(request, context) }
+        var context = context
+        context.peer = try await peer(of: request, context.channel)
+        do throws(TesseraError) {
+            try context.peer.require(.submitter, .operator, .viewer, to: "read the status")
+        } catch {
+            throw HTTPError(.forbidden, message: error.problem)
+        }
+        return try await next(request, context)
+    }
+
+    private func peer(of request: Request, _ channel: any Channel) async throws -> PeerIdentity {
+        switch security {
+        case .open: return .anyone
+        case .certificates(let tls): return try await tls.peer(of: channel) ?? .withoutCertificate
+        case .tokens(let tokens, _):
+            guard let peer = try Self.peer(request, tokens) else {
                 throw HTTPError(
                     .unauthorized, headers: [.wwwAuthenticate: "Bearer realm=\"tessera\""], message: "a token is needed")
             }
+            return peer
         }
-        return try await next(request, context)
     }
 
     /// Whether a `Host` header names an address, `localhost`, or one of the names.

@@ -6,6 +6,7 @@ import Protocol
 struct StatusPages {
     private let cluster: ClusterState
     private let now: Duration
+    private let peer: PeerIdentity
 
     /// Rows of a page, however many were asked for.
     static let jobLimit = 200
@@ -17,10 +18,13 @@ struct StatusPages {
     /// Bytes of a shard's label.
     private static let labelLimit = 200
 
-    /// - Parameter now: on the cluster's clock.
-    init(_ cluster: ClusterState, at now: Duration) {
+    /// - Parameters:
+    ///   - now: on the cluster's clock.
+    ///   - peer: who asks.
+    init(_ cluster: ClusterState, at now: Duration, for peer: PeerIdentity) {
         self.cluster = cluster
         self.now = now
+        self.peer = peer
     }
 
     /// - Returns: `nil` when there is no such job.
@@ -66,7 +70,7 @@ struct StatusPages {
         guard let record = cluster.jobs[id], var job = summary(of: record) else { return nil }
         var status = Status(jobs: [], workers: [], total: job.shards.total)
         let limit = min(max(0, request.limit ?? .max), Self.shardLimit), rows = record.progress.rowCount
-        if limit > 0, rows > 0 {
+        if limit > 0, rows > 0, peer.maySeeJobs(of: record.key.owner) {
             var page = Page(limit: limit), details: [ShardStatus] = []
             var index = min(max(-1, request.after ?? -1), rows) + 1
             while index < rows, let shard = shard(index, of: record), page.takes(shard.textSize) {
@@ -88,7 +92,8 @@ struct StatusPages {
     }
 
     private func summary(of record: JobRecord) -> JobStatus? {
-        record.status(at: now, blockedReason: record.isRunning ? blockedReason(of: record.id) : nil)
+        let status = record.status(at: now, blockedReason: record.isRunning ? blockedReason(of: record.id) : nil)
+        return peer.maySeeJobs(of: record.key.owner) ? status : status?.forOthers
     }
 
     private func blockedReason(of id: JobID) -> String? {
@@ -157,7 +162,7 @@ extension String {
 
 extension JobStatus {
     fileprivate var textSize: Int {
-        [method, output, blockedReason, error?.problem, error?.file, error?.tensor, error?.advice]
+        [owner, method, output, blockedReason, error?.problem, error?.file, error?.tensor, error?.advice]
             .reduce(0) { $0 + ($1?.jsonSize ?? 0) }
     }
 }

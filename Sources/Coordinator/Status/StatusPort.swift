@@ -1,7 +1,7 @@
 import FoundationEssentials
 import HTTPTypes
 import Hummingbird
-import HummingbirdTLS
+import HummingbirdCore
 package import Logging
 import NIOCore
 package import Protocol
@@ -12,29 +12,38 @@ import Transport
 package enum StatusPort {
     /// - Parameters:
     ///   - hosts: further names that the `Host` header of a request may have.
-    ///   - security: with certificates, requests need one of any role; with tokens, they need one, but for `/healthz` and
-    ///     `/readyz`.
+    ///   - security: as at the job port; what a client may see there is seen here. `/healthz` and `/readyz` need no role and no
+    ///     token.
     ///   - onListening: told the address once the port is open.
     /// - Throws: what is wrong with a TLS file.
     package static func service(
         manager: JobManager, address: HostPort, hosts: [String] = [], security: JobPortSecurity = .open, log: Logger,
         onListening: @escaping @Sendable (HostPort) -> Void
     ) throws -> any Service {
-        let access = StatusGuard<BasicRequestContext>(
-            hosts: Set((hosts + [address.host]).map { $0.lowercased() }), tokens: security.tokens)
+        let access = StatusGuard(hosts: Set((hosts + [address.host]).map { $0.lowercased() }), security: security)
         // The library logs orderly ends as errors.
         var log = log
         log.logLevel = .critical
         let application = Application(
             router: router(manager, access),
-            server: try security.tls.map { try .tls(.http1(), tlsConfiguration: try $0.configuration()) } ?? .http1(),
-            configuration: ApplicationConfiguration(address: .hostname(address.host, port: address.port), serverName: "tessera"),
+            server: HTTPServerBuilder { responder in
+                StatusChannel(
+                    http: HTTP1Channel(responder: responder, configuration: .init(idleTimeout: idleTimeout)), tls: security.tls)
+            },
+            configuration: ApplicationConfiguration(
+                address: .hostname(address.host, port: address.port), serverName: "tessera",
+                availableConnectionsDelegate: MaximumAvailableConnections(connectionLimit, logger: log)),
             onServerRunning: { channel in
                 onListening(HostPort(host: address.host, port: channel.localAddress?.port ?? address.port))
             },
             logger: log)
         return StatusService(application: application, address: address)
     }
+
+    /// Connections at the same time. Further ones wait until one of these ends, so that they take no descriptors from jobs.
+    private static let connectionLimit = 128
+    /// How long a connection may be without a request. An endless handshake counts as none.
+    private static let idleTimeout = TimeAmount.seconds(30)
 
     /// Says in the words of all ports why the port cannot be opened.
     private struct StatusService: Service {
@@ -51,9 +60,9 @@ package enum StatusPort {
     }
 
     private static func router(
-        _ manager: JobManager, _ access: StatusGuard<BasicRequestContext>
-    ) -> Router<BasicRequestContext> {
-        let router = Router()
+        _ manager: JobManager, _ access: StatusGuard
+    ) -> Router<StatusContext> {
+        let router = Router(context: StatusContext.self)
         router.add(middleware: access)
         // The process is alive; says nothing about jobs, so that nobody restarts it over them.
         router.get("healthz") { _, _ in "ok\n" }
@@ -61,22 +70,23 @@ package enum StatusPort {
             guard await manager.takesJobs else { throw HTTPError(.serviceUnavailable, message: "draining") }
             return "ready\n"
         }
-        router.get("api/v1/jobs") { request, _ in
+        router.get("api/v1/jobs") { request, context in
             let page = try page(of: request)
-            let status = await manager.status(StatusRequest(after: page.after, limit: page.limit))
+            let status = await manager.status(StatusRequest(after: page.after, limit: page.limit), for: context.peer)
             return JSONResponse(status?.jobs ?? [], total: status?.total, next: status?.next, limit: page.limit)
         }
         router.get("api/v1/jobs/{id}") { request, context in
             let page = try page(of: request)
             guard let text = context.parameters.get("id"), let id = JobID(text),
-                let status = await manager.status(StatusRequest(job: id, after: page.after, limit: page.limit)),
+                let status = await manager.status(
+                    StatusRequest(job: id, after: page.after, limit: page.limit), for: context.peer),
                 let job = status.jobs.first
             else { throw HTTPError(.notFound, message: "no such job; /api/v1/jobs lists them") }
             return JSONResponse(job, total: status.total, next: status.next, limit: page.limit)
         }
-        router.get("api/v1/workers") { request, _ in
+        router.get("api/v1/workers") { request, context in
             let page = try page(of: request)
-            let status = await manager.status(StatusRequest(workersAfter: page.after ?? 0))
+            let status = await manager.status(StatusRequest(workersAfter: page.after ?? 0), for: context.peer)
             return JSONResponse(status?.workers ?? [], next: status?.nextWorkers)
         }
         return router
@@ -93,6 +103,20 @@ package enum StatusPort {
         }
         return (try number("after"), try number("limit"))
     }
+}
+
+/// A connection to the status port. Each handshake uses the TLS files that are in use at the job port at that time.
+private struct StatusChannel: ServerChildChannel {
+    let http: HTTP1Channel
+    let tls: ServerTLS?
+
+    func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<HTTP1Channel.Value> {
+        channel.eventLoop.makeCompletedFuture { try tls?.encrypt(channel) }.flatMap {
+            http.setup(channel: channel, logger: logger)
+        }
+    }
+
+    func handle(value: HTTP1Channel.Value, logger: Logger) async { await http.handle(value: value, logger: logger) }
 }
 
 /// A value as pretty JSON with sorted keys. Headers say how many rows there are in all and where the next page begins.

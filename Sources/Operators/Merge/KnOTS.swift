@@ -1,5 +1,6 @@
 package import Core
 import LinearAlgebra
+import TensorKernels
 
 /// TIES of aligned adapters (KnOTS-TIES, arXiv 2410.19735).
 ///

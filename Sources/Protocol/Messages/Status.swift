@@ -54,6 +54,9 @@ package struct JobStatus: Sendable, Hashable, Codable {
     }
 
     package var id: JobID
+    /// Who submitted the job: the name in a certificate, `token:NAME`, `anonymous` without access control. `nil` for jobs of a
+    /// version without owners.
+    package var owner: String?
     package var state: JobState
     package var method: String
     package var output: String
@@ -82,9 +85,10 @@ package struct JobStatus: Sendable, Hashable, Codable {
     package init(
         id: JobID, state: JobState, method: String, output: String, plan: Digest, shards: Shards, bytesDone: Int, bytesTotal: Int,
         bytesOutput: Int, bytesInput: Int, attempts: Int, submittedAt: Double, seconds: Double, error: TesseraError?,
-        blockedReason: String? = nil, shardDetails: [ShardStatus]?
+        blockedReason: String? = nil, shardDetails: [ShardStatus]?, owner: String? = nil
     ) {
         self.id = id
+        self.owner = owner
         self.state = state
         self.method = method
         self.output = output
@@ -100,6 +104,20 @@ package struct JobStatus: Sendable, Hashable, Codable {
         self.error = error
         self.blockedReason = blockedReason
         self.shardDetails = shardDetails
+    }
+}
+
+extension JobStatus {
+    /// What submitters may see of the jobs of others: that there is a job, whose, of what size, and how far. Not its paths, its
+    /// plan, its shards, nor the words of its errors.
+    package var forOthers: JobStatus {
+        var status = self
+        status.output = ""
+        status.plan = .none
+        status.error = error.map { TesseraError($0.code, "shown to the job's owner only") }
+        status.blockedReason = nil
+        status.shardDetails = nil
+        return status
     }
 }
 

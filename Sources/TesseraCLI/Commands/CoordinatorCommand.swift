@@ -93,7 +93,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         let ready = ReadyLine()
         let server = JobServer(
             manager: manager, settings: settings, address: listen, heartbeat: .seconds(heartbeatSeconds), security: security,
-            log: log
+            descriptors: raiseDescriptorLimit(), log: log
         ) {
             ready.jobs(at: $0)
         }

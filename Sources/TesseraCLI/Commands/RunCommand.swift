@@ -37,7 +37,7 @@ package struct RunCommand: AsyncParsableCommand {
         var display = ProgressDisplay(style)
         guard !display.isSilent else { return }
         while !Task.isCancelled {
-            if let job = await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first { display.show(job) }
+            if let job = await manager.status(StatusRequest(job: id, limit: 0), for: .local)?.jobs.first { display.show(job) }
             try? await Task.sleep(for: .milliseconds(100))
         }
         display.finish()

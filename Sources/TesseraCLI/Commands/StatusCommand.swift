@@ -59,18 +59,21 @@ struct StatusText {
         if status.jobs.isEmpty {
             lines.append("no jobs")
         } else {
-            var table = TextTable([
-                ("JOB", .left), ("STATE", .left), ("METHOD", .left), ("SHARDS", .right), ("DONE", .right), ("SIZE", .right),
-                ("TIME", .right),
-                ("OUTPUT", .left),
-            ])
+            // Without access control all jobs have the same owner.
+            let showsOwners = status.jobs.contains { $0.owner != PeerIdentity.anyone.owner }
+            var table = TextTable(
+                [
+                    ("JOB", .left), ("STATE", .left), ("METHOD", .left), ("SHARDS", .right), ("DONE", .right), ("SIZE", .right),
+                    ("TIME", .right),
+                ] + (showsOwners ? [("OWNER", .left)] : []) + [("OUTPUT", .left)])
             for job in status.jobs {
                 let share = job.bytesTotal > 0 ? 100 * job.bytesDone / job.bytesTotal : 100
-                table.add([
-                    String(job.id.description.prefix(8)), job.state.rawValue, job.method,
-                    "\(job.shards.committed)/\(job.shards.total)",
-                    "\(share) %", Quantity.bytes(job.bytesTotal), Quantity.seconds(job.seconds), job.output,
-                ])
+                table.add(
+                    [
+                        String(job.id.description.prefix(8)), job.state.rawValue, job.method,
+                        "\(job.shards.committed)/\(job.shards.total)",
+                        "\(share) %", Quantity.bytes(job.bytesTotal), Quantity.seconds(job.seconds),
+                    ] + (showsOwners ? [job.owner ?? PeerIdentity.unknownOwner] : []) + [job.output.isEmpty ? "-" : job.output])
             }
             lines += table.lines
             for job in status.jobs {

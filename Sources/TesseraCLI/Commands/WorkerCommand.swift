@@ -59,6 +59,8 @@ package struct WorkerCommand: AsyncParsableCommand {
         var settings = WorkerSettings(
             coordinator: coordinator, roots: root.isEmpty ? .wholeMachine : try Roots(root), name: name, build: tesseraVersion,
             memory: memory)
+        // Inputs stay open, and models have many parts.
+        _ = raiseDescriptorLimit()
         settings.tls = try credentials.tls()
         settings.token = try credentials.accessToken()
         settings.packing = pack

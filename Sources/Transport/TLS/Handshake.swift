@@ -2,7 +2,7 @@ import Core
 import NIOCore
 import NIOSSL
 import NIOTLS
-import Protocol
+package import Protocol
 
 /// The certificate that a side expects of its peer.
 enum ExpectedCertificate {
@@ -57,24 +57,29 @@ final class Handshake: ChannelInboundHandler, RemovableChannelHandler {
 
 extension PeerIdentity {
     /// The roles that a certificate's subject alternative names give: `spiffe://DOMAIN/tessera/ROLE` with anything behind it, or
-    /// the DNS name `ROLE.tessera` with anything before it.
+    /// the DNS name `ROLE.tessera` with anything before it. The first URI that gives a role owns the peer's jobs, else the first
+    /// DNS name that does.
     init(_ certificate: NIOSSLCertificate) {
-        var roles: Set<AccessRole> = []
-        var names: [String] = []
+        var uris: [(name: String, role: AccessRole?)] = [], hosts = uris
         for name in certificate._subjectAlternativeNames() {
             let text = name.contents.withUnsafeBufferPointer { String(decoding: $0, as: UTF8.self) }
+            // Nothing longer is a SPIFFE ID or a DNS name.
+            guard text.utf8.count <= 2048 else { continue }
             switch name.nameType {
-            case .uri:
-                names.insert(text, at: 0)
-                if let role = AccessRole(spiffe: text) { roles.insert(role) }
-            case .dnsName:
-                names.append(text)
-                if let role = AccessRole(dnsName: text) { roles.insert(role) }
+            case .uri: uris.append((text, AccessRole(spiffe: text)))
+            case .dnsName: hosts.append((text, AccessRole(dnsName: text)))
             default: break
             }
         }
-        self.init(name: names.first.map { "'\($0)'" } ?? "a certificate without names", roles: roles)
+        let names = uris + hosts, telling = names.first { $0.role != nil } ?? names.first
+        self.init(
+            name: telling.map { "'\($0.name)'" } ?? "a certificate without names", roles: Set(names.compactMap(\.role)),
+            owner: telling?.name ?? "certificate without name")
     }
+
+    /// For a port that asks for certificates. Has no roles.
+    package static let withoutCertificate = PeerIdentity(
+        name: "a peer without a certificate", roles: [], owner: "certificate without name")
 }
 
 extension AccessRole {

@@ -1,5 +1,7 @@
 package import Core
-package import NIOSSL
+package import NIOCore
+import NIOSSL
+package import Protocol
 import Synchronization
 
 /// TLS 1.3 for a port, with files that are read again when they change.
@@ -60,8 +62,17 @@ package final class ServerTLS: Sendable {
         }
     }
 
-    /// For servers that make their connections themselves. Read once: changed files need a restart.
-    package func configuration() throws(TesseraError) -> TLSConfiguration { try Self.configuration(files, authority) }
+    /// Encrypts a channel of a server that makes its connections itself. Must be called on the channel's event loop.
+    package func encrypt(_ channel: any Channel) throws {
+        try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: context))
+    }
+
+    /// Who is at the other end of a channel that `encrypt` encrypts, once its handshake is over; `nil` where peers need no
+    /// certificate.
+    package func peer(of channel: any Channel) async throws -> PeerIdentity? {
+        guard needsCertificates else { return nil }
+        return try await channel.nioSSL_peerCertificate().get().map(PeerIdentity.init) ?? .withoutCertificate
+    }
 
     private static func configuration(_ files: TLSFiles, _ authority: String?) throws(TesseraError) -> TLSConfiguration {
         let (chain, key) = try files.load()

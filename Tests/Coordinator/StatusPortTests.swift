@@ -1,0 +1,108 @@
+import Core
+import Foundation
+import Logging
+import Protocol
+import ServiceLifecycle
+import Synchronization
+import TestSupport
+import Testing
+import Transport
+import Work
+
+@testable import Coordinator
+
+/// The status port over TLS.
+@Suite struct StatusPortTests {
+    private let jobs: TestJobs
+    private let manager: JobManager
+    private let certificates: Certificates
+
+    init() throws {
+        jobs = try TestJobs()
+        manager = JobManager(
+            settings: .init(inputRoots: .wholeMachine, build: "test", incarnation: 1), log: .silent, outputs: MemoryOutputStore())
+        certificates = try Certificates()
+    }
+
+    private func serverTLS(_ certificates: Certificates, authority: Bool = true) throws -> ServerTLS {
+        try ServerTLS(
+            files: TLSFiles(certificate: certificates.path("127.0.0.1.pem"), key: certificates.path("127.0.0.1.key")),
+            authority: authority ? certificates.path("ca.pem") : nil)
+    }
+
+    /// Opens the port while `body` runs.
+    private func serving(_ security: JobPortSecurity, _ body: (String) async throws -> Void) async throws {
+        let address = Mutex<HostPort?>(nil)
+        let service = try StatusPort.service(
+            manager: manager, address: HostPort(host: "127.0.0.1", port: 0), security: security, log: .silent,
+            onListening: { found in address.withLock { $0 = found } })
+        let running = Task { try await service.run() }
+        defer { running.cancel() }
+        try await eventually("the port") { address.withLock { $0 } != nil }
+        try await body("\(try #require(address.withLock { $0 }))")
+    }
+
+    private func request(_ address: String, as name: String) -> SecureRequest {
+        SecureRequest(
+            to: address, authority: certificates.path("ca.pem"),
+            own: (certificates.path("\(name).pem"), certificates.path("\(name).key")))
+    }
+
+    @Test func certificatesDecideWhatIsSeen() async throws {
+        let owner = "spiffe://tessera/tessera/submitter"
+        let peer = PeerIdentity(name: "x", roles: [.submitter], owner: owner)
+        let mine = try await manager.submit(jobs.submission(output: "/mine"), by: peer).job
+        let other = try await manager.submit(jobs.submission(output: "/other"), by: .anyone).job
+        try await serving(.certificates(try serverTLS(certificates))) { address in
+            for (name, outputs) in [
+                ("submitter", ["/mine", ""]), ("viewer", ["/mine", "/other"]), ("operator", ["/mine", "/other"]),
+            ] {
+                let answer = try await request(address, as: name).get("/api/v1/jobs")
+                let jobs = try JSONDecoder().decode([JobStatus].self, from: Data(answer.body.utf8))
+                #expect(jobs.map(\.output) == outputs && jobs.map(\.id) == [mine, other], "\(name)")
+                let job = try await request(address, as: name).get("/api/v1/jobs/\(other)")
+                #expect(try JSONDecoder().decode(JobStatus.self, from: Data(job.body.utf8)).output == outputs[1], "\(name)")
+            }
+            // A worker learns nothing about jobs from the status port.
+            let worker = try await request(address, as: "127.0.0.1").get("/api/v1/jobs")
+            #expect(worker.status == 403 && worker.body.contains("has the role worker and may not read the status"))
+            #expect(try await request(address, as: "127.0.0.1").get("/healthz").status == 200)
+            let nobody = SecureRequest(to: address, authority: certificates.path("ca.pem"))
+            #expect(try await nobody.get("/healthz").status == 0)
+        }
+    }
+
+    @Test func tokensDecideWhatIsSeen() async throws {
+        let secret = "0123456789abcdef0123456789abcdef"
+        let tokens = try AccessTokens(parsing: "worker \(secret)-w\nal submitter \(secret)-s\nviewer \(secret)-v\n", path: "t")
+        _ = try await manager.submit(jobs.submission(), by: .anyone)
+        try await serving(.tokens(tokens, try serverTLS(certificates, authority: false))) { address in
+            let client = SecureRequest(to: address, authority: certificates.path("ca.pem"))
+            for (token, status, shows) in [("-w", 403, false), ("-s", 200, false), ("-v", 200, true), ("-x", 401, false)] {
+                let answer = try await client.get("/api/v1/jobs", headers: ["Authorization: Bearer \(secret)\(token)"])
+                #expect(answer.status == status && answer.body.contains("/out") == shows, "\(token): \(answer)")
+            }
+            #expect(try await client.get("/api/v1/jobs").status == 401)
+            #expect(try await client.get("/readyz").status == 200)
+        }
+    }
+
+    /// The port serves new certificates as soon as the job port does.
+    @Test func newCertificatesAreTakenIntoUse() async throws {
+        let next = try Certificates(), tls = try serverTLS(certificates, authority: false)
+        let tokens = try AccessTokens(parsing: "0123456789abcdef", path: "t")
+        try await serving(.tokens(tokens, tls)) { address in
+            let before = SecureRequest(to: address, authority: certificates.path("ca.pem"))
+            let after = SecureRequest(to: address, authority: next.path("ca.pem"))
+            #expect(try await before.get("/healthz").status == 200)
+            #expect(try await after.get("/healthz").status == 0)
+            for name in ["127.0.0.1.pem", "127.0.0.1.key"] {
+                try FileManager.default.removeItem(atPath: certificates.path(name))
+                try FileManager.default.copyItem(atPath: next.path(name), toPath: certificates.path(name))
+            }
+            #expect(try tls.reload())
+            #expect(try await before.get("/healthz").status == 0)
+            #expect(try await after.get("/healthz").status == 200)
+        }
+    }
+}
