@@ -1,5 +1,3 @@
-import Core
-
 /// The number of elements in one bin of a histogram of magnitudes.
 package struct MagnitudeCount: Sendable, Hashable {
     package let bin: UInt32

@@ -21,7 +21,6 @@ enum ModelStages {
     ) throws(TesseraError) -> Next {
         var points = planned, statistics = statistics[...]
         let tensors = planned[0]
-        let models = tensors.map { numbered($0.models) }
         var rounds: [[[ModelStatistic]]] = []
         for tensor in tensors {
             guard tensor.method == method.name else {
@@ -44,7 +43,7 @@ enum ModelStages {
             let own = tensors.indices.filter { rounds[$0].count > round }
             let parts = own.map { index in
                 ModelFold.Part(
-                    name: tensors[index].name, shape: tensors[index].shape, models: models[index],
+                    name: tensors[index].name, shape: tensors[index].shape, models: tensors[index].models,
                     base: tensors[index].base, statistics: rounds[index][round])
             }
             var fold = ModelFold(round: round, parts)
@@ -58,7 +57,7 @@ enum ModelStages {
             }
             for index in own {
                 for (name, numbers) in fold.numbers {
-                    for (source, model) in models[index].enumerated() {
+                    for (source, model) in tensors[index].models.enumerated() {
                         for point in points.indices {
                             points[point][index].values.perInput[source][name] = numbers[model].map(ParameterValue.number)
                         }
@@ -68,15 +67,5 @@ enum ModelStages {
         }
         guard statistics.isEmpty else { throw TesseraError(.internal, "there are statistics of more stages than the job has") }
         return .merge(points)
-    }
-
-    /// Tells sources apart that are the same model, which a recipe may name more than once.
-    private static func numbered(_ models: [Int]) -> [Int] {
-        var seen: [Int: Int] = [:]
-        return models.map { model in
-            let number = seen[model, default: 0]
-            seen[model] = number + 1
-            return number << 32 | model
-        }
     }
 }

@@ -59,7 +59,8 @@ struct ParameterResolution {
             case .shared where parameter.kind == .tensorNames:
                 let setting = spec.scopes.lazy.compactMap { $0.settings[parameter.name] }.first
                 values.shared[parameter.name] =
-                    setting.map { .flag($0.conditions(of: parameter).contains { $0.fits(spec.name) }) } ?? parameter.defaultValue
+                    setting.map { ParameterValue.flag($0.conditions(of: parameter).contains { $0.fits(spec.name) }) }
+                    ?? parameter.defaultValue
             case .shared:
                 values.shared[parameter.name] = check(spec.value(parameter.name), parameter, spec, nil, &problems)
             case .perModel, .perInput:

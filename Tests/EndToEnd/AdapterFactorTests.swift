@@ -52,7 +52,7 @@ import Testing
     @Test(arguments: [
         ("core_space", "density: 0.3"), ("core_space", "rule: sum, isotropic: true, rank: 3"),
         ("core_space", "rule: mean, lambda: 0.7, rank: 3"),
-        ("knots", "density: 0.4"), ("opcm", "alpha: 0.3"), ("doge", "steps: 5"),
+        ("knots", "density: 0.4"), ("doge", "steps: 5"),
     ])
     func factorsAndFoldedModelsMakeTheSame(method: String, parameters: String) async throws {
         let directory = try TemporaryDirectory(), path = directory.path
@@ -101,7 +101,7 @@ import Testing
         ).write(to: URL(fileURLWithPath: "\(path)/adapter/adapter_model.safetensors"))
         _ = try directory.write(#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1}"#, to: "adapter/adapter_config.json")
         func outcome(_ method: String, _ model: String) async throws -> Tessera.Outcome {
-            let recipe = try directory.write(Self.recipe(path, method, [model, model], "lambda: 1"), to: "recipe.yml")
+            let recipe = try directory.write(Self.recipe(path, method, [model], "lambda: 1"), to: "recipe.yml")
             return try await Tessera.run(
                 ["run", recipe, "\(path)/out", "--overwrite", "--memory", "76MiB", "--threads", "1"])
         }

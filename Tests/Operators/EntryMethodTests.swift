@@ -1,3 +1,4 @@
+import Core
 import Operators
 import TestSupport
 import Testing

@@ -103,7 +103,8 @@ import Testing
     }
 
     @Test func histogramsAreReadAsTheyWereWritten() throws {
-        let counts = MagnitudeCounts([(0, 3), (1, 1), (65_535, 1 << 40)].map { MagnitudeCount(bin: $0, count: $1) })
+        let bins: [(UInt32, Int)] = [(0, 3), (1, 1), (65_535, 1 << 40)]
+        let counts = MagnitudeCounts(bins.map { MagnitudeCount(bin: $0, count: $1) })
         #expect(try CountsText.text(counts) == "[0,3,0,1,65533,1099511627776]")
         #expect(try CountsText.counts(CountsText.text(counts)) == counts)
     }

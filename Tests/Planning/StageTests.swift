@@ -237,19 +237,6 @@ extension StageTests {
         #expect(error?.code == .badData && error?.tensor != nil)
     }
 
-    /// A recipe may name a model twice. Each has its own threshold, and is counted once.
-    @Test func theSameModelTwiceIsTwoModels() throws {
-        let request = family.request(
-            "merge_method: ties\nbase_model: base\nmodels:\n- model: a\n- model: a\nparameters: {weight: 1, density: 0.5, trim: model}\n"
-        )
-        var statistics: [[ExactText: TensorStatistics]] = []
-        for _ in 0..<3 { statistics.append(counted(try Planner.plan(request, after: statistics))) }
-        for tensor in try Planner.plan(request, after: statistics).tensors {
-            #expect(
-                tensor.values.perInput.filter { $0["threshold"] == .number(Double(Float(bitPattern: 3 << 16 | 3))) }.count == 2)
-        }
-    }
-
     /// Some tensors may be trimmed alone: nothing of them is measured.
     @Test func onlyTensorsWithATrimOfTheModelAreMeasured() throws {
         let first = try family.plan(
@@ -262,10 +249,10 @@ extension StageTests {
     @Test(arguments: [1, 6, 7, 12, 13, 400])
     func histogramsStayWithinAMessage(models: Int) throws {
         var request = family.request(
-            "merge_method: ties\nbase_model: base\nmodels:\n" + String(repeating: "- model: a\n", count: models)
+            "merge_method: ties\nbase_model: base\nmodels:\n" + (0..<models).map { "- model: m\($0)\n" }.joined()
                 + "parameters: {weight: 1, density: 0.5, trim: model}\n")
         family.write("base", MemoryFamily.tensors(0, layers: 40))
-        family.write("a", MemoryFamily.tensors(1, layers: 40))
+        for model in 0..<models { family.write("m\(model)", MemoryFamily.tensors(Float(model + 1), layers: 40)) }
         request.shardBytes = 1 << 40
         let plan = try Planner.plan(request)
         for shard in plan.stages.joined() {
