@@ -44,7 +44,7 @@ package final class LowRankUpdate: ElementSource {
     private let scale: Float
     private let layout: Layout
     /// Decoded by the first thread that needs them.
-    private let decoded = Mutex<Factors?>(nil)
+    private let decoded = Mutex<LowRankProduct?>(nil)
 
     /// How the factors and the matrices of the tensor lie.
     private struct Layout {
@@ -58,13 +58,6 @@ package final class LowRankUpdate: ElementSource {
 
         var inputs: Int { isTransposed ? rows : columns }
         var outputs: Int { isTransposed ? columns : rows }
-    }
-
-    private struct Factors: Sendable {
-        /// `[blocks, rows, rank]`
-        let left: [Float]
-        /// `[blocks, rank, columns]`
-        let right: [Float]
     }
 
     /// - Parameters:
@@ -125,26 +118,8 @@ package final class LowRankUpdate: ElementSource {
         _ range: Range<Int>, into target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {
         try matrix.load(range, into: target, scratch: scratch, kernels: kernels)
-        let columns = layout.columns, rank = layout.rank
-        guard columns > 0, !range.isEmpty else { return }
-        let factors = try factors(kernels)
-        let buffer = scratch.bindMemory(to: Float.self)
-        guard let sum = buffer.baseAddress else { return }
-        var next = range.lowerBound
-        while next < range.upperBound {
-            let row = next / columns, column = next % columns, block = row / layout.rows
-            let length = min(range.upperBound - next, columns - column, buffer.count)
-            sum.update(repeating: 0, count: length)
-            factors.right.withUnsafeBufferPointer { right in
-                guard let first = right.baseAddress else { return }
-                for k in 0..<rank {
-                    kernels.axpy(
-                        factors.left[row * rank + k], first + (block * rank + k) * columns + column, into: sum, count: length)
-                }
-            }
-            kernels.axpy(scale, sum, into: target + (next - range.lowerBound), count: length)
-            next += length
-        }
+        guard layout.columns > 0, !range.isEmpty else { return }
+        try product(kernels).add(range, scale: scale, to: target, scratch: scratch, kernels: kernels)
     }
 
     package func prefetch(_ range: Range<Int>) {
@@ -163,18 +138,18 @@ package final class LowRankUpdate: ElementSource {
 
     // MARK: Factors
 
-    private func factors(_ kernels: Kernels) throws -> Factors {
+    private func product(_ kernels: Kernels) throws -> LowRankProduct {
         try decoded.withLock { decoded in
-            if let factors = decoded { return factors }
+            if let product = decoded { return product }
             let a = try a.map { try $0.decoded(kernels) } ?? [1], b = try b.decoded(kernels)
-            let factors = arranged(a, b)
-            decoded = factors
-            return factors
+            let product = arranged(a, b)
+            decoded = product
+            return product
         }
     }
 
     /// The factors in the order in which `load` reads them.
-    private func arranged(_ a: [Float], _ b: [Float]) -> Factors {
+    private func arranged(_ a: [Float], _ b: [Float]) -> LowRankProduct {
         let layout = layout, rank = layout.rank, experts = layout.experts
         var left = [Float](repeating: 0, count: layout.blocks * layout.rows * rank)
         var right = [Float](repeating: 0, count: layout.blocks * rank * layout.columns)
@@ -199,7 +174,7 @@ package final class LowRankUpdate: ElementSource {
                 }
             }
         }
-        return Factors(left: left, right: right)
+        return LowRankProduct(rank: rank, rows: layout.rows, columns: layout.columns, left: left, right: right)
     }
 }
 

@@ -73,12 +73,13 @@ package enum Planner {
             (tensors, remarks) = try planner.plan(specs)
         }
         let work = zip(tensors, merged.outputs).map { $0.work(outputs: $1) }
+        let fit = OutputFit(inputs: inputs, layerOrigins: list.layerOrigins).remarks(tensors, hasOwnRows: vocabulary != nil)
         return try Plan(
             recipeText: recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
             sidecars: sidecars.files, leftOut: sidecars.leftOut,
-            remarks: warnings.map(\.description) + (vocabulary?.remarks ?? []) + list.remarks + remarks + sidecars.remarks
-                + MergekitDifferences.remarks(recipe: recipe, tensors: tensors))
+            remarks: warnings.map(\.description) + inputs.remarks + (vocabulary?.remarks ?? []) + list.remarks + remarks + fit
+                + sidecars.remarks + MergekitDifferences.remarks(recipe: recipe, tensors: tensors))
     }
 
     /// A plan that only measures what the method needs to know about the whole model.
