@@ -46,7 +46,7 @@ package final class LowRankUpdate: ElementSource {
     /// Whether the matrix is the tensor that the method takes differences from, so that the product is the whole difference.
     let isOnMethodsBase: Bool
     /// Decoded by the first thread that needs them.
-    private let decoded = Mutex<Factors?>(nil)
+    private let decoded = Mutex<LowRankProduct?>(nil)
 
     /// How the factors and the matrices of the tensor lie.
     private struct Layout {
@@ -60,13 +60,6 @@ package final class LowRankUpdate: ElementSource {
 
         var inputs: Int { isTransposed ? rows : columns }
         var outputs: Int { isTransposed ? columns : rows }
-    }
-
-    private struct Factors: Sendable {
-        /// `[blocks, rows, rank]`
-        let left: [Float]
-        /// `[blocks, rank, columns]`
-        let right: [Float]
     }
 
     /// - Parameters:
@@ -134,26 +127,8 @@ package final class LowRankUpdate: ElementSource {
     func addProduct(
         _ range: Range<Int>, to target: UnsafeMutablePointer<Float>, scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
     ) throws {
-        let columns = layout.columns, rank = layout.rank
-        guard columns > 0, !range.isEmpty else { return }
-        let factors = try factors(kernels)
-        let buffer = scratch.bindMemory(to: Float.self)
-        guard let sum = buffer.baseAddress else { return }
-        var next = range.lowerBound
-        while next < range.upperBound {
-            let row = next / columns, column = next % columns, block = row / layout.rows
-            let length = min(range.upperBound - next, columns - column, buffer.count)
-            sum.update(repeating: 0, count: length)
-            factors.right.withUnsafeBufferPointer { right in
-                guard let first = right.baseAddress else { return }
-                for k in 0..<rank {
-                    kernels.axpy(
-                        factors.left[row * rank + k], first + (block * rank + k) * columns + column, into: sum, count: length)
-                }
-            }
-            kernels.axpy(scale, sum, into: target + (next - range.lowerBound), count: length)
-            next += length
-        }
+        guard layout.columns > 0, !range.isEmpty else { return }
+        try product(kernels).add(range, scale: scale, to: target, scratch: scratch, kernels: kernels)
     }
 
     package func prefetch(_ range: Range<Int>) {
@@ -176,22 +151,22 @@ package final class LowRankUpdate: ElementSource {
     /// the update is of another matrix, or of several.
     func factorsOnBase(_ kernels: Kernels) throws -> (left: [Float], right: [Float], rank: Int, scale: Double)? {
         guard isOnMethodsBase, layout.blocks == 1 else { return nil }
-        let own = try factors(kernels)
+        let own = try product(kernels)
         return (own.left, own.right, layout.rank, Double(scale))
     }
 
-    private func factors(_ kernels: Kernels) throws -> Factors {
+    private func product(_ kernels: Kernels) throws -> LowRankProduct {
         try decoded.withLock { decoded in
-            if let factors = decoded { return factors }
+            if let product = decoded { return product }
             let a = try a.map { try $0.decoded(kernels) } ?? [1], b = try b.decoded(kernels)
-            let factors = arranged(a, b)
-            decoded = factors
-            return factors
+            let product = arranged(a, b)
+            decoded = product
+            return product
         }
     }
 
     /// The factors in the order in which `load` reads them.
-    private func arranged(_ a: [Float], _ b: [Float]) -> Factors {
+    private func arranged(_ a: [Float], _ b: [Float]) -> LowRankProduct {
         let layout = layout, rank = layout.rank, experts = layout.experts
         var left = [Float](repeating: 0, count: layout.blocks * layout.rows * rank)
         var right = [Float](repeating: 0, count: layout.blocks * rank * layout.columns)
@@ -216,7 +191,7 @@ package final class LowRankUpdate: ElementSource {
                 }
             }
         }
-        return Factors(left: left, right: right)
+        return LowRankProduct(rank: rank, rows: layout.rows, columns: layout.columns, left: left, right: right)
     }
 }
 

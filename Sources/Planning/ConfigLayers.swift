@@ -24,6 +24,10 @@ struct ConfigLayers {
                     "the output has \(origins.count) layers in \(prefix), but no key of config.json is known to count the "
                         + "\(counts.stacks[prefix] ?? 0) of '\(inputs.inputs[primary].reference)' alone; set it by hand")
             }
+            if let rival = counts.rival(of: prefix) {
+                let keys = homes[0].keys.map { "'\((homes[0].section + [$0]).joined(separator: "."))'" }.joined(separator: ", ")
+                remarks.append("config.json's \(keys) may count the layers of \(rival) and not those of \(prefix): check it")
+            }
             for home in homes {
                 for key in home.keys { config.replace(home.section + [key], withJSON: "\(origins.count)") }
                 let members = config.members(home.section) ?? [], keys = members.compactMap(\.key)
@@ -39,11 +43,27 @@ struct ConfigLayers {
         return remarks
     }
 
+    /// Parts of the model that lie beside the layers, one for each of those that a list numbers, such as Qwen3-VL's
+    /// `deepstack_merger_list`, do not follow.
+    private func remarkOnParts(_ name: String, old: String, new: String, _ prefix: ExactText) -> String? {
+        let marks = [old, new].map { LayerFact.elements($0)?.count ?? 0 }
+        guard marks[0] != marks[1], name.contains("index") else { return nil }
+        let parts = inputs.inputs[primary].layers.counts.filter { $0.key != prefix && $0.value == marks[0] }.keys.sorted()
+        return parts.first.map { part in
+            "\(name) numbers \(marks[0]) layers of \(prefix), and \(part) has a part for each; the output has "
+                + "\(marks[1]) of these layers and all \(marks[0]) parts, and will not load; keep each of these layers once"
+        }
+    }
+
     /// The section whose list of kinds is the only count of the layers.
     private func listSection(of prefix: ExactText, in config: JSONText) -> [String]? {
         let keys = ["layer_types", "layers_block_type", "hybrid_override_pattern"]
         return [[], ["text_config"]].first { section in
-            keys.contains { key in
+            // A count that is another stack's as well says that the list is, too.
+            guard !(config.members(section) ?? []).contains(where: { $0.key.flatMap(ConfigWords.rolesOfCount) != nil }) else {
+                return false
+            }
+            return keys.contains { key in
                 guard let json = config.json(section + [key]), let count = inputs.inputs[primary].layers.counts[prefix] else {
                     return false
                 }
@@ -99,6 +119,6 @@ struct ConfigLayers {
             return "\(name) does not describe the order of the output's layers; keep each layer's place in it, or set it by hand"
         }
         if new != old { config.replace(path, withJSON: new) }
-        return nil
+        return fact == .numbers ? remarkOnParts(name, old: old, new: new, prefix) : nil
     }
 }

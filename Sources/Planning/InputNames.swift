@@ -18,6 +18,13 @@ struct InputNames {
     /// The model's own name of a tensor.
     func own(_ name: String) -> String { renamed.isEmpty ? name : renamed[ExactText(name)] ?? name }
 
+    /// The names without some of them, and with others, which no tensor of the model has by itself.
+    func replacing(_ old: Set<ExactText>, with new: some Sequence<ExactText>) -> InputNames {
+        var names = InputNames((all.filter { !old.contains(ExactText($0)) } + new.map(\.string)).sortedByBytes())
+        names.renamed = renamed
+        return names
+    }
+
     /// Names that the models share: those of the model that has all wrappers, else of the primary one.
     ///
     /// A model keeps its names where they would no longer tell its tensors apart.

@@ -21,6 +21,8 @@ struct InputSet {
         /// What the recipe's models call the tensors.
         private(set) var names: InputNames
         private(set) var layers: LayerStacks
+        /// Experts that the primary model stores in another form, by its names.
+        private(set) var experts: [ExactText: ExpertTensor] = [:]
 
         /// What the hub calls it, if it lies in the hub's cache.
         var repository: String? {
@@ -37,12 +39,17 @@ struct InputSet {
         var tensorNames: [String] { names.all }
 
         func has(_ name: String) -> Bool {
+            if experts[ExactText(name)] != nil { return true }
             let own = names.own(name)
             return checkpoint.tensor(named: own) != nil || own == adapter?.untiedHead?.name
         }
 
         /// The tensor as this model has it, its adapter folded in; `nil` when there is none of that name.
         func tensor(named name: String) -> InputTensor? {
+            experts.isEmpty ? stored(name) : experts[ExactText(name)].map { $0.tensor(stored) } ?? stored(name)
+        }
+
+        private func stored(_ name: String) -> InputTensor? {
             let own = names.own(name)
             let head = adapter?.untiedHead.flatMap { $0.name == own ? $0 : nil }
             guard let (part, entry) = checkpoint.tensor(named: head?.embedding ?? own) else { return nil }
@@ -67,6 +74,15 @@ struct InputSet {
             self.names = names
             layers = LayerStacks(names: names.all)
         }
+
+        /// Its tensors, by the names that the models share.
+        var expertModel: ExpertForms.Model { ExpertForms.Model(names: tensorNames, tensor: stored) }
+
+        /// Shows its experts in the form of another model.
+        mutating func convert(_ conversion: ExpertForms.Conversion) {
+            experts = conversion.tensors
+            rename(names.replacing(conversion.taken, with: conversion.tensors.keys))
+        }
     }
 
     /// A file of an input, pinned, and where it lies relative to a root.
@@ -81,6 +97,8 @@ struct InputSet {
     let base: Int?
     /// Models that only lend their tokenizer.
     let tokenizerModels: [(reference: ModelReference, checkpoint: Checkpoint)]
+    /// What the user should know about how the models are read.
+    let remarks: [String]
     private let indices: [ModelReference: Int]
 
     func index(of reference: ModelReference) -> Int? { indices[reference] }
@@ -149,7 +167,25 @@ struct InputSet {
         try checkSize(of: inputs, in: recipeFile)
         let shared = InputNames.shared(inputs.map(\.names), primary: base.flatMap { indices[$0.value] } ?? 0)
         for (index, names) in shared { inputs[index].rename(names) }
-        return InputSet(inputs: inputs, base: base.flatMap { indices[$0.value] }, tokenizerModels: opened, indices: indices)
+        let primary = base.flatMap { indices[$0.value] } ?? 0
+        let remarks = shareExpertForms(&inputs, primary: primary)
+        return InputSet(
+            inputs: inputs, base: base.flatMap { indices[$0.value] }, tokenizerModels: opened, remarks: remarks, indices: indices)
+    }
+
+    /// Gives all models the primary's form of experts.
+    ///
+    /// - Returns: which of them had another.
+    private static func shareExpertForms(_ inputs: inout [Input], primary: Int) -> [String] {
+        guard inputs.count > 1 else { return [] }
+        let forms = ExpertForms(primary: inputs[primary].expertModel)
+        return inputs.indices.filter { $0 != primary }.compactMap { index in
+            let conversion = forms.conversion(of: inputs[index].expertModel)
+            guard !conversion.tensors.isEmpty else { return nil }
+            inputs[index].convert(conversion)
+            return "'\(inputs[index].reference)' stores its experts otherwise than '\(inputs[primary].reference)'; "
+                + "they are read in the form of the latter"
+        }
     }
 
     /// - Throws: `Problems` when sums over all inputs could overflow.

@@ -99,6 +99,20 @@ struct LayerCounts {
         return !own.subtracting(roles.isDisjoint(with: ConfigWords.modalities) ? ["text"] : []).isSubset(of: roles)
     }
 
+    /// Whether the stacks are parts of the same layers, as XLM's attentions, norms and networks are: they stand side by side,
+    /// there are as many of each, and the config counts layers only once.
+    func isOneStack(_ prefixes: [ExactText]) -> Bool {
+        let parents = Set(prefixes.map { $0.string.split(separator: ".").dropLast() })
+        return prefixes.count > 1 && parents.count == 1 && Set(prefixes.map { stacks[$0] }).count == 1 && candidates.count == 1
+    }
+
+    /// Another stack whose layers the same keys may count.
+    func rival(of prefix: ExactText) -> ExactText? {
+        let homes = homes(of: prefix)
+        guard !homes.isEmpty else { return nil }
+        return stacks.keys.filter { $0 != prefix && self.homes(of: $0) == homes && !isOneStack([prefix, $0]) }.min()
+    }
+
     /// Whether the model has an encoder and a decoder.
     private var isShared: Bool {
         let all = stacks.keys.map { roles(of: $0) }
@@ -113,7 +127,17 @@ struct LayerCounts {
             if word == "decoder" && roles.contains("encoder") || word == "encoder" && roles.contains("decoder") { continue }
             roles.insert(word)
         }
+        // An encoder beside no tower of the name that the config uses is the tower.
+        let towers = sectionRoles.intersection(["vision", "audio"])
+        if roles == ["encoder"], towers.count == 1, !stacks.keys.contains(where: { Self.namesTower($0) }) {
+            roles.formUnion(towers)
+        }
         return roles
+    }
+
+    private static func namesTower(_ prefix: ExactText) -> Bool {
+        let words = prefix.string.split(separator: ".").flatMap { ConfigWords.words(String($0)) }
+        return !Set(words).isDisjoint(with: ["vision", "audio"])
     }
 
     private func fits(_ candidate: Candidate, _ stack: Set<String>) -> Bool {
@@ -173,7 +197,7 @@ enum ConfigWords {
 
 extension JSONText {
     /// The paths of the objects in which configs describe parts of a model: the whole, and objects within it.
-    fileprivate var sections: [[String]] { sections(below: []) }
+    var sections: [[String]] { sections(below: []) }
 
     private func sections(below path: [String]) -> [[String]] {
         let inner = path.count < 3 ? members(path) ?? [] : []

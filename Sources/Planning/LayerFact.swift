@@ -204,7 +204,8 @@ enum LayerFact {
         (0..<layers).map { isSet($0) ? set : "0" }
     }
 
-    private static func elements(_ json: String) -> [String]? {
+    /// The elements of a list, each as written.
+    static func elements(_ json: String) -> [String]? {
         (try? JSONText(Array("{\"list\": \(json)}".utf8)))?.elements(["list"])
     }
 

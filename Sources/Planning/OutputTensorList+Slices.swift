@@ -34,17 +34,34 @@ private struct LayerNames {
 extension OutputTensorList {
     /// Layers one on top of the other. What lies before the first layer comes from the first slice's models, what lies behind
     /// from the last's.
-    mutating func stacked(_ slices: [Slice], names: [String], line: Int) -> [OutputTensorSpec] {
-        guard let prefix = stack(of: slices, names: names, line: line) else { return [] }
+    mutating func stacked(_ slices: [Slice], of stack: Located<String>?, names: [String], line: Int) -> [OutputTensorSpec] {
+        let prefixes = self.prefixes(of: slices, named: stack, names: names, line: line)
+        guard let main = prefixes.first else { return [] }
         var specs: [OutputTensorSpec] = []
-        var origins: [LayerOrigin] = []
-        var layerNames: [Int: LayerNames] = [:]
+        for prefix in prefixes where slices.allSatisfy({ layersExist(in: $0, prefix: prefix) }) {
+            specs += layers(slices, prefix)
+        }
+        let origins = slices.flatMap { slice in
+            slice.sources.first.map { source in (source.layers ?? 0..<0).map { LayerOrigin(model: source.model, layer: $0) } }
+                ?? []
+        }
+        if origins.isEmpty, problems.isEmpty {
+            complain("the slices have no layers", line: line, advice: "choose layers with 'layer_range: [FIRST, END]'")
+        }
+        layerOrigins[main] = origins
+        let beside = besideLayers(Set(prefixes), first: slices.first, last: slices.last, names: names)
+        remarkOnLayers(origins, main, beside: beside)
+        return specs + beside
+    }
+
+    /// The tensors of the layers of one stack.
+    private mutating func layers(_ slices: [Slice], _ prefix: ExactText) -> [OutputTensorSpec] {
+        var specs: [OutputTensorSpec] = [], origins: [LayerOrigin] = [], layerNames: [Int: LayerNames] = [:]
         for slice in slices {
-            let count = slice.sources.first?.layers?.count ?? 0
-            guard layersExist(in: slice, prefix: prefix) else { continue }
             for source in slice.sources where layerNames[source.model] == nil {
                 layerNames[source.model] = LayerNames(inputs.inputs[source.model].tensorNames, prefix: prefix)
             }
+            let count = slice.sources.first?.layers?.count ?? 0
             for k in 0..<count {
                 func add(_ rests: Set<ExactText>, at layer: (Slice.Source) -> Int) {
                     specs += rests.sorted().map { rest in
@@ -68,10 +85,6 @@ extension OutputTensorList {
                 origins += layers.map { LayerOrigin(model: first.model, layer: $0) }
             }
         }
-        if origins.isEmpty, problems.isEmpty {
-            complain("the slices have no layers", line: line, advice: "choose layers with 'layer_range: [FIRST, END]'")
-        }
-        layerOrigins[prefix] = origins
         for (model, names) in layerNames.sorted(by: { $0.key < $1.key }) {
             let isMisplaced = origins.enumerated().contains { $1.model == model && ($0 == 0) != ($1.layer == 0) }
             guard isMisplaced, !names.notOfFirst.isEmpty else { continue }
@@ -80,24 +93,33 @@ extension OutputTensorList {
                 "layer 0 of '\(inputs.inputs[model].reference)' alone has no \(lacking) in \(prefix), and the output has another "
                     + "layer there or layer 0 elsewhere; loaders will find tensors that they do not expect, or miss some")
         }
-        let beside = besideLayers(prefix, first: slices.first, last: slices.last, names: names)
-        let count = slices.first?.sources.first.map { inputs.inputs[$0.model].layers.counts[prefix] }
-        let isChanged = origins.count != count || origins.enumerated().contains { $0 != $1.layer }
-        // Gemma 3n's and 4's embedding has a piece for each layer.
-        if isChanged, let whole = beside.first(where: { $0.name.contains("per_layer") }) {
+        return specs
+    }
+
+    /// What the user should know about layers that are not those of their model, in its order.
+    private mutating func remarkOnLayers(_ origins: [LayerOrigin], _ prefix: ExactText, beside: [OutputTensorSpec]) {
+        guard let model = origins.first?.model, let count = inputs.inputs[model].layers.counts[prefix] else { return }
+        let isReordered = origins.enumerated().contains { $0 != $1.layer }
+        guard isReordered || origins.count != count else { return }
+        let input = inputs.inputs[model], facts = DepthFacts(input, prefix: prefix)
+        if let whole = beside.first(where: { facts.holdsAllLayers($0.name) }) {
             remarks.append(
                 "'\(whole.name)' holds something for each layer of \(prefix) in one tensor, which does not follow the layers; "
                     + "the output will not load unless they are all there and in their order")
         }
-        specs += beside
-        return specs
+        if isReordered, let reason = facts.dependence {
+            remarks.append(
+                "the layers of '\(input.reference)' compute with their own number (\(reason)), and have another in the output; "
+                    + "they will not compute what they did")
+        }
     }
 
     /// What does not belong to the layers that are stacked.
-    private func besideLayers(_ prefix: ExactText, first: Slice?, last: Slice?, names: [String]) -> [OutputTensorSpec] {
+    private func besideLayers(_ prefixes: Set<ExactText>, first: Slice?, last: Slice?, names: [String]) -> [OutputTensorSpec] {
         names.compactMap { name in
-            guard TensorName(name).layer?.prefix != prefix, let slice = TensorName(name).standsBeforeLayers ? first : last,
-                slice.sources.contains(where: { inputs.inputs[$0.model].has(name) })
+            guard TensorName(name).layer.map({ !prefixes.contains($0.prefix) }) ?? true,
+                let slice = TensorName(name).standsBeforeLayers ? first : last,
+                slice.sources.contains(where: { has(name, in: inputs.inputs[$0.model]) })
             else { return nil }
             return OutputTensorSpec(
                 slice: slice.number, name: name,
@@ -108,29 +130,45 @@ extension OutputTensorList {
         }
     }
 
-    /// The stack that the slices are of: the only one, or the only one whose layers the config counts, or among those the one
-    /// of the text model.
-    private mutating func stack(of slices: [Slice], names: [String], line: Int) -> ExactText? {
-        let prefixes = LayerStacks(names: names).counts.keys.sorted()
-        if prefixes.count < 2 {
-            if prefixes.isEmpty {
-                complain("the models have no numbered layers to slice", line: line, advice: "use 'models:'")
-            }
-            return prefixes.first
+    /// A model that ties its head to its embedding has one for others.
+    private func has(_ name: String, in input: InputSet.Input) -> Bool {
+        input.has(name) || TensorName(name).isHead && TiedHead(input.checkpoint) != nil
+    }
+
+    /// The stack that the slices are of: the one that the recipe names, else the only one, or the only one whose layers the
+    /// config counts, or among those the one of the text model. Where layers are spread over several stacks, all of these.
+    private mutating func prefixes(
+        of slices: [Slice], named stack: Located<String>?, names: [String], line: Int
+    ) -> [ExactText] {
+        let stacks = LayerStacks(names: names).counts, prefixes = stacks.keys.sorted()
+        if let stack {
+            let found = prefixes.filter { "\($0)" == stack.value || "\($0)".hasSuffix(".\(stack.value)") }
+            if found.count == 1 { return found }
+            complain(
+                "the models have \(found.isEmpty ? "no" : "several") layers in '\(stack.value)'", line: stack.line,
+                advice: "write one of \(prefixes.map(\.string).joined(separator: ", "))")
+            return []
         }
+        if prefixes.isEmpty {
+            complain("the models have no numbered layers to slice", line: line, advice: "use 'models:'")
+        }
+        if prefixes.count < 2 { return prefixes }
         let isOneModule = recipe.modules.contains { $0.name != nil } || Set(ModuleNames.modules(of: names)).count == 1
         if isOneModule, let model = slices.first?.sources.first?.model, let config = inputs.inputs[model].checkpoint.config {
             let counts = LayerCounts(config: config, stacks: inputs.inputs[model].layers.counts)
             let counted = prefixes.filter { !counts.homes(of: $0).isEmpty }
             for isMain in [{ _ in true }, counts.isOfText, { !counts.isOfTower($0) }] as [(ExactText) -> Bool] {
                 let main = counted.filter(isMain)
-                if main.count == 1 { return main[0] }
+                if main.count == 1 { return main }
             }
+            if counts.isOneStack(counted) { return counted }
         }
         complain(
             "the models have several stacks of layers: \(prefixes.map(\.string).joined(separator: ", "))", line: line,
-            advice: "use 'modules:', with slices in each module")
-        return nil
+            advice: isOneModule
+                ? "write 'stack: \(prefixes[0])', or another of them, beside 'slices'"
+                : "use 'modules:', with slices in each module")
+        return []
     }
 
     /// Complains about layers that are not there.

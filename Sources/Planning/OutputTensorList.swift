@@ -112,7 +112,7 @@ struct OutputTensorList {
                 check(found, line: slice.line)
                 return found
             }
-            return stacked(found, names: names, line: slices.first?.line ?? 1)
+            return stacked(found, of: module.stack, names: names, line: slices.first?.line ?? 1)
         }
     }
 

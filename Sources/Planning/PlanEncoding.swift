@@ -32,6 +32,10 @@ import Work
 /// value       = 0 number | 1 flag | 2 text | 3 number*
 ///
 /// source      = 0 stored | 1 source, lowRank | 2 source base, vector | 3 source* matrices, aligned
+///               | 4 source, experts, lowRank | 5 source, lowRank without a | 6 source, stored magnitudes, flag ofRows
+///               | 7 source, flag principal, integer rank, number scale, text linearAlgebra
+///               | 8 source, shape
+/// experts     = integer count, integer? expert, integer firstRow
 /// stored      = integer file, integer offset, type, shape             files are counted over all inputs
 /// lowRank     = stored a, stored b, integer rank, number scale, flag isTransposed
 /// vector      = shape, packed? own, packed? shared, number factor, digest baseSample
@@ -240,6 +244,17 @@ struct PlanEncoding: ~Copyable {
             self.source(matrix)
             stored(magnitudes.magnitudes)
             flag(magnitudes.axis == .rows)
+        case .residual(let matrix, let residual):
+            tag(7)
+            self.source(matrix)
+            flag(residual.part == .principal)
+            integer(residual.rank)
+            number(residual.scale)
+            text(residual.linearAlgebra)
+        case .transposed(let matrices, let transpose):
+            tag(8)
+            self.source(matrices)
+            integers(transpose.shape)
         case .packed(let base, let vector):
             tag(2)
             self.source(base)

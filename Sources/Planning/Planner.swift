@@ -82,9 +82,10 @@ package enum Planner {
             SweptTensor(points: points.map { $0[tensor] }).work(
                 outputs: points.indices.map { copy in merged.outputs[tensor].map { $0.inCopy(copy, of: merged.layout) } })
         }
+        let fit = OutputFit(inputs: inputs, layerOrigins: lists[0].layerOrigins).remarks(points[0], hasOwnRows: vocabulary != nil)
         let remarks =
-            warnings.map(\.description) + (vocabulary?.remarks ?? []) + lists[0].remarks + planned[0].remarks + sidecars.remarks
-            + MergekitDifferences.remarks(recipe: recipe, tensors: points[0])
+            warnings.map(\.description) + inputs.remarks + (vocabulary?.remarks ?? []) + lists[0].remarks + planned[0].remarks + fit
+            + sidecars.remarks + MergekitDifferences.remarks(recipe: recipe, tensors: points[0])
         let checkpoints = sweep?.points.map { point in
             SweptCheckpoint(
                 folder: point.name, recipeText: point.recipe.text, sidecars: sidecars.files + files.about(point.recipe))

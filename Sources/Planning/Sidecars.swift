@@ -29,7 +29,10 @@ struct Sidecars {
     /// - Throws: `notAllowed` for a file that is a link to somewhere outside the roots, `badData` for one that cannot be changed
     ///   as it must.
     func make() throws(TesseraError) -> (files: [SidecarFile], leftOut: [LeftOutFile], remarks: [String]) {
-        let (config, configRemarks) = config()
+        let (config, configRemarks) = OutputConfig(
+            inputs: inputs, vocabulary: vocabulary, dtype: dtype, layerOrigins: layerOrigins,
+            hasHead: layout.parts.contains { $0.tensors.contains { TensorName($0.name).isHead } }
+        ).make()
         var files = config.map { [SidecarFile(name: Checkpoint.configName, bytes: $0)] } ?? []
         let own = try ModelSidecars(of: inputs.primary, in: roots.files)
         var copied: [String] = []
@@ -68,33 +71,6 @@ struct Sidecars {
             directory: directory, others: others, changes: vocabulary?.changes ?? TokenizerChanges(), template: template,
             in: roots.files
         ).make()
-    }
-
-    // MARK: config.json
-
-    private static let tieKey = "tie_word_embeddings"
-
-    /// The primary's config with the output's dtype under whichever of its two names the config uses, number of layers and rows,
-    /// and ties.
-    private func config() -> (bytes: [UInt8]?, remarks: [String]) {
-        guard var config = primary.config else { return (nil, []) }
-        var remarks: [String] = []
-        if let name = dtype.flatMap({ dtype in Recipe.name(of: dtype) }) {
-            let keys = ["dtype", "torch_dtype"].filter { config.has([$0]) }
-            for key in keys.isEmpty ? ["torch_dtype"] : keys { config.set(key, to: name) }
-        }
-        remarks += ConfigLayers(inputs: inputs, primary: inputs.base ?? 0, origins: layerOrigins).follow(in: &config)
-        if let vocabulary {
-            vocabulary.resize(&config)
-        } else if let rows = inputs.primary.adapter?.rowCount, let key = VocabularyModel.sizeKey(in: config) {
-            config.replace(key, withJSON: "\(rows)")
-        }
-        let hasHead = layout.parts.contains { $0.tensors.contains { TensorName($0.name).isHead } }
-        if hasHead, config.flag([Self.tieKey]) == true {
-            config.replace([Self.tieKey], withJSON: "false")
-            remarks.append("the output has an untied head, so '\(Self.tieKey)' is set to false in its config.json")
-        }
-        return (config.bytes, remarks)
     }
 }
 

@@ -25,6 +25,8 @@ struct PlannedTensor {
     let codec: CodecReference
     /// What the codec makes of the tensor.
     let outputs: [EncodedTensor]
+    /// The models that the recipe takes the tensor from, whether they have it or not.
+    var models: [Int] = []
 
     /// A look at the tensor, from which it is planned.
     func measurement(_ stage: ModelStage) -> TensorWork {
@@ -83,7 +85,10 @@ struct TensorPlanner {
             do throws(Problems) {
                 let found = try find(spec)
                 if found.isIncomplete { incomplete.append((spec.name, found.outcome)) }
-                if let method = found.method { tensors.append(try plan(found, by: method, &resolution, &outputs)) }
+                guard let method = found.method else { continue }
+                var tensor = try plan(found, by: method, &resolution, &outputs)
+                tensor.models = spec.sources.map(\.model)
+                tensors.append(tensor)
             } catch {
                 problems.add(error.all)
             }
@@ -189,7 +194,7 @@ struct TensorPlanner {
 
     /// The tensor's own name, or that of the embedding that the model ties it to.
     private func storedName(of name: String, in input: InputSet.Input) -> String {
-        guard TensorName(name).isHead, !input.has(name) else { return name }
+        guard TensorName(name).isHead, !input.has(name), TiedHead.mayServe(input.checkpoint) else { return name }
         return input.tensorNames.first { TensorName($0).isTokenEmbedding } ?? name
     }
 
@@ -314,7 +319,7 @@ struct TensorPlanner {
 extension DType {
     /// The narrowest of the arithmetic types that holds the values of all: float16 and bfloat16 make float32, the two float8
     /// types float16.
-    fileprivate static func narrowest(holding types: Set<DType>) -> DType {
+    static func narrowest(holding types: Set<DType>) -> DType {
         // Every wider type holds both of float8.
         let wide = types.filter { $0.bitWidth > 8 }
         if wide.count > 1 { return wide.contains(.f64) ? .f64 : .f32 }

@@ -37,6 +37,9 @@ package struct Recipe: Sendable {
     package struct Module: Sendable {
         package let name: Located<String>?
         package let body: Body
+        /// The stack of layers that the slices are of, where the recipe names one: the text before the layers' numbers, or its
+        /// end.
+        package let stack: Located<String>?
         package let parameters: ParameterScope
     }
 
@@ -82,6 +85,11 @@ package struct Recipe: Sendable {
     static let dtypes: [String: DType] = [
         "float8_e4m3fn": .f8E4M3, "float8_e5m2": .f8E5M2, "float16": .f16, "bfloat16": .bf16, "float32": .f32, "float64": .f64,
     ]
+
+    /// The type that a config file names, with or without `torch.`; `nil` for a name that is none.
+    package static func dtype(named name: String) -> DType? {
+        dtypes[name.hasPrefix("torch.") ? String(name.dropFirst("torch.".count)) : name]
+    }
 
     /// The name that recipes and config files use for `dtype`.
     package static func name(of dtype: DType) -> String? { dtypes.first { $0.value == dtype }?.key }

@@ -3,12 +3,14 @@ import Yams
 /// The three forms of a recipe: whole models, slices of layers, or either of these per module.
 extension RecipeReader {
     private static let forms = ["models", "slices", "modules"]
+    static let stackKey = "stack"
     static let misplacedParameters = ["weight", "density", "scale"]
 
     mutating func readModules(_ root: Node.Mapping) -> [Recipe.Module] {
         guard let form = theOneForm(of: root, forms: Self.forms, place: "the recipe", line: 1) else { return [] }
         guard form == "modules" else {
-            return readBody(root, form: form).map { [Recipe.Module(name: nil, body: $0, parameters: ParameterScope())] } ?? []
+            guard let body = readBody(root, form: form) else { return [] }
+            return [Recipe.Module(name: nil, body: body, stack: readStack(root, of: body), parameters: ParameterScope())]
         }
         guard let node = root["modules"], case .mapping(let modules) = node else {
             complain(
@@ -26,11 +28,24 @@ extension RecipeReader {
                 advice: "write 'NAME:' with 'models:' or 'slices:' below it")
             return nil
         }
-        checkKeys(of: mapping, known: ["models", "slices", "parameters"], place: "a module")
+        checkKeys(of: mapping, known: ["models", "slices", "parameters", Self.stackKey], place: "a module")
         guard let form = theOneForm(of: mapping, forms: ["models", "slices"], place: "the module '\(name)'", line: key.line),
             let body = readBody(mapping, form: form)
         else { return nil }
-        return Recipe.Module(name: Located(name, line: key.line), body: body, parameters: readParameters(mapping["parameters"]))
+        return Recipe.Module(
+            name: Located(name, line: key.line), body: body, stack: readStack(mapping, of: body),
+            parameters: readParameters(mapping["parameters"]))
+    }
+
+    private mutating func readStack(_ mapping: Node.Mapping, of body: Recipe.Body) -> Located<String>? {
+        guard let node = mapping[Self.stackKey], !node.isNull else { return nil }
+        guard let name = node.plainText, case .slices = body else {
+            complain(
+                "'\(Self.stackKey)' must be the name of the layers that 'slices' beside it are of", at: node.line,
+                advice: "write what stands before the layers' numbers, as in 'stack: text_decoder.layers'")
+            return nil
+        }
+        return Located(name, line: node.line)
     }
 
     /// An empty list counts as absent, as in mergekit.

@@ -117,7 +117,7 @@ struct RecipeReader {
     // MARK: The recipe
 
     private mutating func readRecipe(_ root: Node.Mapping) -> Recipe? {
-        checkKeys(of: root, known: Self.topLevelKeys + Self.tokenizerKeys + [Self.missingKey], place: "a recipe")
+        checkKeys(of: root, known: Self.topLevelKeys + Self.tokenizerKeys + [Self.missingKey, Self.stackKey], place: "a recipe")
         var method: Located<String>?
         if let node = root["merge_method"] {
             if let name = node.plainText {
@@ -176,7 +176,7 @@ struct RecipeReader {
         guard let node = root[key], !node.isNull else { return nil }
         let text = node.plainText ?? ""
         let name = text.hasPrefix("torch.") ? String(text.dropFirst("torch.".count)) : text
-        if let dtype = Recipe.dtypes[name] { return dtype }
+        if let dtype = Recipe.dtype(named: text) { return dtype }
         let names = Recipe.dtypes.keys.sorted()
         complain(
             "'\(key)' is \(node.shown); it must be a floating-point type", at: node.line,

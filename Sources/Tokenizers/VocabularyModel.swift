@@ -36,7 +36,24 @@ package struct VocabularyModel: Sendable {
     }
 
     /// The config key with the number of rows: at the top level, or in the text part of a multimodal model.
-    package static func sizeKey(in config: JSONText) -> [String]? {
-        [["vocab_size"], ["text_config", "vocab_size"]].first { config.integer($0) != nil }
+    package static func sizeKey(in config: JSONText) -> [String]? { sizeKeys(in: config).first }
+
+    private static let textSections = [
+        [], ["text_config"], ["llm_config"], ["language_config"], ["thinker_config", "text_config"], ["decoder"],
+    ]
+
+    /// All of them, where a config says the number several times.
+    private static func sizeKeys(in config: JSONText) -> [[String]] {
+        let keys = textSections.map { $0 + ["vocab_size"] }.filter { config.integer($0) != nil }
+        return keys.filter { config.integer($0) == config.integer(keys[0]) }
+    }
+
+    /// Writes the number of rows into a config.
+    ///
+    /// - Returns: whether the config has a key for it.
+    package static func setSize(_ rows: Int, in config: inout JSONText) -> Bool {
+        let keys = sizeKeys(in: config)
+        for key in keys { config.replace(key, withJSON: "\(rows)") }
+        return !keys.isEmpty
     }
 }

@@ -96,10 +96,7 @@ package struct VocabularyPlan: Sendable {
     /// Updates the number of rows in a config.
     ///
     /// - Returns: whether the config has such a key.
-    @discardableResult
-    package func resize(_ config: inout JSONText) -> Bool {
-        VocabularyModel.sizeKey(in: config).map { config.replace($0, withJSON: "\(rowCount)") } ?? false
-    }
+    package func resize(_ config: inout JSONText) -> Bool { VocabularyModel.setSize(rowCount, in: &config) }
 
     private static func ownRows(of model: VocabularyModel, assumed: Tokenizer?, tokens: [ExactText?]) -> [Int32] {
         guard let tokenizer = model.tokenizer ?? assumed else { return Array(repeating: -1, count: tokens.count) }

@@ -11,14 +11,7 @@ extension MergeOperation {
         guard let method = MergeMethods.named(method) else {
             throw TesseraError(.protocolMismatch, "this build has no method '\(method)'")
         }
-        if method.usesLinearAlgebra {
-            let own = try LinearAlgebra.identity()
-            guard own == linearAlgebra else {
-                throw TesseraError(
-                    .temporary, "computes with \(own), but the job was planned with \(linearAlgebra ?? "no library")",
-                    advice: "install the same version of OpenBLAS on all hosts, and submit the job again")
-            }
-        }
+        if method.usesLinearAlgebra { try LinearAlgebra.checkIdentity(linearAlgebra) }
         return try method.init(values, inputs: inputs(sources, given: given))
     }
 

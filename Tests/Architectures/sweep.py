@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """Merges tiny models of every architecture that transformers ships, and loads what comes out.
 
-    python3 Tests/Architectures/sweep.py [--tessera PATH] [--only PART_OF_NAME ...] [--table FILE]
+    python3 Tests/Architectures/sweep.py [--tessera PATH] [--only NAME ...] [--every N] [--jobs N] [--results FILE] [--table FILE]
 
 For each architecture and head, with random weights: a model merged with itself is the same; two models merged linearly have the
-mean of the weights; one layer left out, and one layer stacked twice, give the live model with those layers. Every output must
-load without a missing, unexpected or mismatched key. Needs torch, transformers and safetensors.
+mean of the weights; one layer left out, and one layer stacked twice, give the live model with those layers; adapters that PEFT
+makes, plain and of the kinds below, give what PEFT's own merge gives. Every output must load without a missing, unexpected or
+mismatched key. Needs torch, transformers, PEFT and safetensors.
 """
 import argparse
 import contextlib
 import copy
 import json
+import multiprocessing
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -27,6 +30,8 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transformers.models.auto import modeling_auto as auto  # noqa: E402
+
+import adapters  # noqa: E402
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
@@ -84,6 +89,9 @@ MORE = {
     "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba", "attention"]},
     "bamba": {"attn_layer_indices": [1, 3]},
     "mllama_text_model": {"cross_attention_layers": [1, 3]},
+    "qwen3_vl_vision": {"deepstack_visual_indexes": [1, 3]},
+    "qwen3_vl_moe_vision": {"deepstack_visual_indexes": [1, 3]},
+    "qwen3_omni_moe_vision_encoder": {"deepstack_visual_indexes": [1, 3]},
 }
 HEADS = [
     ("causal", auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
@@ -93,7 +101,11 @@ HEADS = [
     ("speech", auto.MODEL_FOR_CTC_MAPPING_NAMES),
     ("speech", auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES),
     ("vision-language", auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES),
+    ("vision-language", auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES),
+    ("classification", auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
 ]
+# Kinds of adapters, as `adapters.kinds` has them, that are tried on every model.
+ADAPTERS = ["plain", "dora", "pissa", "olora", "embedding", "saved"]
 
 
 def tiny(config_class, more=None):
@@ -142,12 +154,13 @@ def inputs(model, kind):
     waves, mels = torch.linspace(-1, 1, 4000).sin().reshape(1, -1), torch.linspace(-1, 1, 16 * 128).reshape(1, 16, 128)
     features = mels.transpose(1, 2)
     tries = {
-        "causal": [{"input_ids": ids}], "masked": [{"input_ids": ids}],
+        "causal": [{"input_ids": ids}], "masked": [{"input_ids": ids}], "classification": [{"input_ids": ids}],
         "seq2seq": [{"input_ids": ids, "decoder_input_ids": ids[:, :6]}], "vision": [{"pixel_values": pixels}],
         "speech": [{"input_values": waves}, {"input_features": features}, {"input_features": mels, "decoder_input_ids": ids},
                    {"input_features": features, "decoder_input_ids": ids}, {"input_values": waves, "decoder_input_ids": ids}],
         "vision-language": [{"input_ids": ids}, {"input_ids": ids, "pixel_values": pixels},
-                            {"input_ids": ids, "pixel_values": pixels, "decoder_input_ids": ids[:, :6]}],
+                            {"input_ids": ids, "pixel_values": pixels, "decoder_input_ids": ids[:, :6]},
+                            {"pixel_values": pixels, "decoder_input_ids": ids[:, :6]}],
     }
     for values in tries[kind]:
         with contextlib.suppress(Exception):
@@ -167,8 +180,46 @@ def logits(model, values):
     return next(v for v in out.to_tuple() if torch.is_tensor(v) and v.is_floating_point())
 
 
+# Words of the remarks that say why an output may not be what its layers were.
+TOLD = ["config.json", "layer 0", "each layer", "own number", "will not load"]
+
+
 class Failed(Exception):
     pass
+
+
+class Adapted:
+    """A model as `adapters.compare` wants it: its checkpoint, and which of its modules adapters change."""
+
+    renamed = True
+    conv = experts = None
+
+    def __init__(self, model_class, path, model, stacks, values):
+        self.model_class, self.path, self.inputs = model_class, path, values
+        inside = [module for module, _ in stacks] or [""]
+        names = [name for name, module in model.named_modules()
+                 if isinstance(module, (torch.nn.Linear, transformers.pytorch_utils.Conv1D)) and name.startswith(inside[0])]
+        self.linear = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names if not name[-1].isdigit()))[:2]
+        tables = [name for name, module in model.named_modules()
+                  if isinstance(module, torch.nn.Embedding) and module is self.embeddings(model)]
+        self.embedding = tables[0].rsplit(".", 1)[-1] if tables else None
+        norms = [name for name, module in model.named_modules() if "norm" in type(module).__name__.lower()]
+        self.last = norms[-1].rsplit(".", 1)[-1] if norms else None
+
+    @staticmethod
+    def embeddings(model):
+        with contextlib.suppress(Exception):
+            return model.get_input_embeddings()
+        return None
+
+    def make(self):
+        return self.load(self.path)
+
+    def load(self, path, **more):
+        return self.model_class.from_pretrained(path, dtype=torch.float32, **more)
+
+    def logits(self, model):
+        return None if self.inputs is None else logits(model, self.inputs)
 
 
 class Sweep:
@@ -246,10 +297,31 @@ class Sweep:
         for check, layers in [("prune", [0, 1, 3]), ("prune first", [1, 2, 3]), ("stack", [0, 1, 2, 1, 2, 3])]:
             for module, stack in stacks:
                 label = check if len(stacks) == 1 else f"{check} {stack}"
-                attempt(label, lambda: self.sliced(model_class, first, module, stack, layers, values))
+                attempt(label, lambda: self.sliced(model_class, first, stacks, stack, layers, values))
             if not stacks:
                 results[check] = "no stack"
+        self.adapt(model_class, first, stacks, values, results)
         return results
+
+    # Adapters
+
+    def adapt(self, model_class, model, stacks, values, results):
+        """Folds adapters of every kind with PEFT and with Tessera."""
+        architecture = Adapted(model_class, os.path.join(self.directory, "a"), model, stacks, values)
+        if not architecture.linear:
+            return
+        for kind, config in adapters.kinds(architecture).items():
+            if kind not in ADAPTERS:
+                continue
+            folder = pathlib.Path(self.directory, kind)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            try:
+                result = adapters.compare(architecture, kind, config, self.tessera, folder)
+            except Exception as error:  # PEFT cannot do it, or not with this architecture.
+                result = f"not made: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:120]}"
+            results[f"adapter {kind}"] = result
+            shutil.rmtree(folder)
 
     def tensors(self, name):
         directory, tensors = os.path.join(self.directory, name), {}
@@ -276,9 +348,14 @@ class Sweep:
         # Some are saved under other names than the modules have.
         return pairs or [(lists[0], stacks[0])] if len(lists) == len(stacks) == 1 else pairs
 
-    def live(self, model, module, layers):
-        """The model with these layers."""
+    def live(self, model, modules, layers):
+        """The model with these layers in each of the module lists."""
         live = copy.deepcopy(model)
+        for module in modules:
+            self.choose(live, module, layers)
+        return live
+
+    def choose(self, live, module, layers):
         stack = live.get_submodule(module)
         parent, _, leaf = module.rpartition(".")
         chosen = torch.nn.ModuleList(copy.deepcopy(stack[k]) for k in layers)
@@ -307,21 +384,40 @@ class Sweep:
                 is_of_encoder = not roles and "decoder" in module and "num_decoder_layers" in vars(part)
                 if all(role in module for role in roles) and not is_of_encoder:
                     setattr(part, key, len(layers))
-        return live
 
-    def sliced(self, model_class, model, module, stack, layers, values):
-        out, notes = self.merge(self.recipe(stack, layers))
-        if not any(name.startswith(f"{stack}.{len(layers) - 1}.") for name in self.tensors("out")) or (
-                len(layers) < LAYERS and any(name.startswith(f"{stack}.{LAYERS - 1}.") for name in self.tensors("out"))):
-            return "beside the stack that slices are of"
+    def sliced(self, model_class, model, stacks, stack, layers, values):
+        """One stack's layers chosen; the recipe names the stack only where it must."""
+        refusal = None
+        for text in [self.recipe(stack, layers), self.recipe(stack, layers, named=True)]:
+            try:
+                out, notes = self.merge(text)
+            except Failed as failure:
+                refusal = failure
+                continue
+            changed = self.changed(stacks, len(layers))
+            if stack in changed:
+                break
+        else:
+            raise refusal or Failed("refused: the stack cannot be named")
+        modules = [module for module, other in stacks if other in changed]
         try:
-            self.same(out, self.live(model, module, layers), values, model_class)
+            self.same(out, self.live(model, modules, layers), values, model_class)
         except Failed as failure:
-            told = [note for note in notes if "config.json" in note or "layer 0" in note or "each layer" in note]
+            told = [note for note in notes if any(words in note for words in TOLD)]
             if told:
                 return f"told: {told[0][:160]}"
             raise failure
         return None
+
+    def changed(self, stacks, count):
+        """The stacks that have so many layers in the output."""
+        counts = {}
+        for name in self.tensors("out"):
+            for _, stack in stacks:
+                if name.startswith(f"{stack}."):
+                    number = name[len(stack) + 1:].split(".")[0]
+                    counts[stack] = max(counts.get(stack, 0), int(number) + 1)
+        return {stack for stack, found in counts.items() if found == count}
 
     def part(self, model, prefix):
         """The config of the innermost module with one of its own that holds the stack."""
@@ -331,7 +427,7 @@ class Sweep:
             part = getattr(model.get_submodule(".".join(path)), "config", part)
         return part
 
-    def recipe(self, prefix, layers):
+    def recipe(self, prefix, layers, named=False):
         ranges = []
         for layer in layers:
             if ranges and ranges[-1][1] == layer:
@@ -340,8 +436,9 @@ class Sweep:
                 ranges.append([layer, layer + 1])
         slices = "".join(f"- sources: [{{model: a, layer_range: [{first}, {end}]}}]\n" for first, end in ranges)
         modules = self.modules()
+        stack = f"stack: {prefix}\n" if named else ""
         if modules == ["default"]:
-            return "merge_method: passthrough\nslices:\n" + slices
+            return f"merge_method: passthrough\n{stack}slices:\n" + slices
         words = prefix
         if "encoder" in modules:
             encoder, decoder = words.find("encoder"), words.find("decoder")
@@ -355,7 +452,7 @@ class Sweep:
         text = "merge_method: passthrough\nmodules:\n"
         for module in modules:
             text += f"  {module}:\n"
-            inner = "    slices:\n" + re.sub("^", "    ", slices, flags=re.M).rstrip(" ")
+            inner = (f"    {stack}" if named else "") + "    slices:\n" + re.sub("^", "    ", slices, flags=re.M).rstrip(" ")
             text += inner if module == chosen else "    models: [{model: a}]\n"
         return text
 
@@ -367,60 +464,110 @@ class Sweep:
         return re.findall(r"[a-z_]+", match.group(1)) if match else ["default"]
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--tessera", default=os.path.abspath(".build/debug/tessera"))
-    parser.add_argument("--only", nargs="*")
-    parser.add_argument("--table")
-    arguments = parser.parse_args()
+def sweep(job):
+    """Checks one architecture: what was found, or why it could not be made."""
+    tessera, kind, model_type, class_name = job
     mapping = transformers.models.auto.configuration_auto.CONFIG_MAPPING
-    rows, unbuilt, seen = [], [], set()
+    try:
+        model_class = getattr(transformers, class_name)
+        config = tiny(mapping[model_type], MORE.get(model_type))
+        if sum(p.numel() for p in build(model_class, config, 0).parameters()) > 20_000_000:
+            raise ValueError("not tiny")
+        with tempfile.TemporaryDirectory() as directory:
+            return job, Sweep(tessera, directory).check(model_class, config, kind), None
+    except BaseException as error:  # Some need libraries or sizes of their own.
+        return job, None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:90]}"
+
+
+def borrows(model_type, names):
+    """Whether a type uses the class of another."""
+    # Few classes have several types, and asking a class loads its module.
+    if list(names.values()).count(names[model_type]) < 2:
+        return False
+    with contextlib.suppress(Exception):
+        return getattr(transformers, names[model_type]).config_class.model_type != model_type
+    return True
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tessera", default=".build/debug/tessera", help="the program to check")
+    parser.add_argument("--only", nargs="*", help="model types, classes or kinds of heads")
+    parser.add_argument("--every", type=int, default=1, help="check every Nth model")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="models at a time")
+    parser.add_argument("--results", help="keeps findings, a line of JSON for each model; a sweep goes on with what it lacks")
+    parser.add_argument("--table", help="a page whose table is replaced by what was found")
+    arguments = parser.parse_args()
+    tessera = os.path.abspath(arguments.tessera)
+    jobs, seen = [], set()
     for kind, names in HEADS:
-        for model_type, class_name in sorted(names.items()):
+        # Some types borrow the class of another, under other names of tensors; a class is checked under its own type.
+        types = sorted(names, key=lambda model_type: (borrows(model_type, names), model_type))
+        for place, model_type in enumerate(types):
+            class_name = names[model_type]
             class_name = class_name[0] if isinstance(class_name, (tuple, list)) else class_name
-            if class_name in seen or arguments.only and not any(part in (model_type, class_name) for part in arguments.only):
-                continue
-            seen.add(class_name)
-            try:
-                model_class = getattr(transformers, class_name)
-                config = tiny(mapping[model_type], MORE.get(model_type))
-                if sum(p.numel() for p in build(model_class, config, 0).parameters()) > 20_000_000:
-                    raise ValueError("not tiny")
-            except BaseException as error:  # Some need libraries or sizes of their own.
-                reason = (str(error).splitlines() or [""])[0][:90]
-                unbuilt.append((kind, class_name, f"{type(error).__name__}: {reason}"))
-                continue
-            with tempfile.TemporaryDirectory() as directory:
-                try:
-                    results = Sweep(arguments.tessera, directory).check(model_class, config, kind)
-                except Exception as error:
-                    unbuilt.append((kind, class_name, f"{type(error).__name__}: {str(error)[:90]}"))
-                    continue
-            rows.append((kind, model_type, class_name, results))
-            wrong = {check: result for check, result in results.items() if check != "logits" and result != "ok"}
-            print(f"{kind:16} {class_name:44} {'ok' if not wrong else json.dumps(wrong)}", flush=True)
-    fine = ("ok", "no stack", "told", "beside")
-    failed = sum(any(not r.startswith(fine) for c, r in row[3].items() if c != "logits") for row in rows)
-    print(f"{len(rows)} models, {failed} with something wrong, {len(unbuilt)} not made")
+            wanted = not arguments.only or {kind, model_type, class_name} & set(arguments.only)
+            if class_name not in seen and wanted:
+                seen.add(class_name)
+                jobs.append((place / len(names), (tessera, kind, model_type, class_name)))
+    # All heads alike, so that a sweep that is cut short has seen some of each.
+    jobs = [job for _, job in sorted(jobs, key=lambda item: item[0])][::arguments.every]
+    known = {}
+    if arguments.results and os.path.exists(arguments.results):
+        with open(arguments.results) as file:
+            known = {tuple(entry[:2]): entry for entry in map(json.loads, file)}
+    jobs = [job for job in jobs if (job[1], job[3]) not in known]
+    # A process serves only a few models: some leave much behind.
+    with multiprocessing.get_context("fork").Pool(arguments.jobs, maxtasksperchild=8) as pool:
+        for (_, kind, _, class_name), results, reason in pool.imap_unordered(sweep, jobs):
+            entry = known[kind, class_name] = [kind, class_name, results, reason]
+            if arguments.results:
+                with open(arguments.results, "a") as file:
+                    file.write(json.dumps(entry) + "\n")
+            wrong = {check: result for check, result in (results or {}).items() if check != "logits" and result != "ok"}
+            print(f"{kind:16} {class_name:44} {reason or ('ok' if not wrong else json.dumps(wrong))}", flush=True)
+    heads = list(dict.fromkeys(name for name, _ in HEADS))
+    entries = sorted(known.values(), key=lambda entry: (heads.index(entry[0]), entry[1].lower()))
+    rows = [(kind, class_name, results) for kind, class_name, results, _ in entries if results is not None]
+    unbuilt = [(kind, class_name, reason) for kind, class_name, results, reason in entries if results is None]
+    fine = ("ok", "no stack", "told", "refused", "not made")
+    failed = sum(any(not r.startswith(fine) for c, r in row[2].items() if c != "logits") for row in rows)
     for entry in unbuilt:
         print("not made:", *entry)
+    print(f"{len(rows)} models, {failed} with something wrong, {len(unbuilt)} not made")
     if arguments.table:
         write_table(arguments.table, rows)
-    return 1 if failed else 0
+    return 1 if failed or not rows else 0
+
+
+def cell(results, check):
+    """What was found of a check, over all stacks: the worst of it."""
+    found = [result for name, result in results.items() if re.fullmatch(f"{check}( first)?( [^ ]+)?", name)]
+    wrong = [result for result in found if result != "ok"]
+    order = ["told", "no stack", "not made", "refused"]
+    wrong.sort(key=lambda result: -order.index(result.split(":")[0]) if result.split(":")[0] in order else -len(order))
+    if not wrong:
+        return "yes" if found else ""
+    word = wrong[0].split(":")[0]
+    return {"no stack": "–", "not made": "–"}.get(word, word if word in order else "wrong")
 
 
 def write_table(path, rows):
-    def cell(results, check):
-        found = [result for name, result in results.items() if name == check or re.fullmatch(f"{check} [^ ]*[.][^ ]*", name)]
-        found = [result for result in found if not result.startswith("beside")]
-        wrong = [result for result in found if result != "ok"]
-        return "yes" if found and not wrong else wrong[0].split(":")[0] if wrong else "–"
-
+    """Replaces the page's table. Architectures with the same findings share a line."""
+    columns = ["self-merge", "linear", "prune", "stack"] + [f"adapter {kind}" for kind in ADAPTERS]
+    groups = {}
+    for kind, class_name, results in rows:
+        groups.setdefault((kind, tuple(cell(results, column) for column in columns)), []).append(class_name)
+    lines = ["| head | architecture | " + " | ".join(column.removeprefix("adapter ") for column in columns) + " |",
+             "|" + "---|" * (len(columns) + 2)]
+    for (kind, cells), names in groups.items():
+        lines.append(f"| {kind} | {', '.join(names)} | {' | '.join(cells)} |")
+    with open(path) as file:
+        page = file.read().splitlines()
+    places = [place for place, line in enumerate(page) if line.startswith("|")]
+    first, last = (places[0], places[-1] + 1) if places else (len(page), len(page))
     with open(path, "w") as file:
-        file.write("| head | architecture | self-merge | linear | prune | stack |\n|---|---|---|---|---|---|\n")
-        for kind, _, class_name, results in rows:
-            cells = [cell(results, check) for check in ["self-merge", "linear", "prune", "stack"]]
-            file.write(f"| {kind} | `{class_name}` | {' | '.join(cells)} |\n")
+        file.write("\n".join(page[:first] + lines + page[last:]) + "\n")
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ import Work
         var digests: [Digest] = []
         for (adapter, config) in [
             (q, "{}"), (q, #"{"fan_in_fan_out": true}"#), (q, #"{"lora_alpha": 3}"#), (q + magnitudes, "{}"),
-            (q + magnitudes, #"{"fan_in_fan_out": true}"#), (q + bias, "{}"),
+            (q + magnitudes, #"{"fan_in_fan_out": true}"#), (q + bias, "{}"), (q, #"{"init_lora_weights": "pissa"}"#),
+            (q, #"{"init_lora_weights": "olora"}"#),
         ] {
             write([("q.weight", [2, 2]), ("q.bias", [2])], adapter, config)
             digests.append(try family.plan("merge_method: passthrough\nmodels:\n- model: m+l\n").digest)
@@ -164,6 +165,45 @@ import Work
             [("a.weight", [3, 2])], Self.factors("a", inputs: 2, outputs: 3) + [("a.lora_magnitude_vector", [2])],
             #"{"use_dora": true}"#)
         #expect(problem().contains("has 2 magnitudes for 3 outputs"))
+    }
+
+    // MARK: First factors
+
+    /// PEFT takes the same part from the model again when it loads the adapter; then the factors are added.
+    @Test(arguments: [("pissa", ResidualMatrix.Part.principal), ("olora", .leadingColumns), ("OLoRA", .leadingColumns)])
+    func firstFactorsAreTakenFirst(name: String, part: ResidualMatrix.Part) throws {
+        write(
+            [("q.weight", [3, 2])], Self.factors("q", inputs: 2, outputs: 3),
+            #"{"init_lora_weights": "\#(name)", "lora_alpha": 3}"#)
+        guard case .lowRank(.residual(.stored, let residual), _)? = try plan()["q.weight"]?.sources[0] else {
+            throw TesseraError(.internal, "not what was asked for")
+        }
+        #expect(residual.part == part && residual.rank == 1 && residual.scale == 3)
+    }
+
+    /// Initialisations that leave the model as it is.
+    @Test(arguments: ["true", "false", #""gaussian""#, #""eva""#, #""orthogonal""#, #""mica""#])
+    func firstFactorsOfTheirOwn(value: String) throws {
+        write([("q.weight", [3, 2])], Self.factors("q", inputs: 2, outputs: 3), #"{"init_lora_weights": \#(value)}"#)
+        guard case .lowRank(.stored, _)? = try plan()["q.weight"]?.sources[0] else {
+            throw TesseraError(.internal, "not what was asked for")
+        }
+    }
+
+    /// PEFT has no first factors for these, and would not load them.
+    @Test func firstFactorsThatPEFTDoesNotTake() {
+        let q = Self.factors("q", inputs: 2, outputs: 3)
+        let embedding = [("e.lora_embedding_A", [1, 5]), ("e.lora_embedding_B", [2, 1])]
+        let experts = [("l.experts.lora_A.weight", [2, 4]), ("l.experts.lora_B.weight", [8, 2])]
+        for (model, adapter, kind) in [
+            (("e.weight", [5, 2]), embedding, "pissa"), (("q.weight", [2, 3]), q, "olora"),
+            (("q.weight", [3, 2, 1]), [("q.lora_A.weight", [1, 2, 1]), ("q.lora_B.weight", [3, 1, 1])], "pissa"),
+            (("q.weight", [3, 2]), [("q.lora_A.weight", [3, 2]), ("q.lora_B.weight", [3, 3])], "pissa"),
+            (("l.experts.gate_up_proj", [2, 8, 4]), experts, "pissa"),
+        ] {
+            write([model], adapter, #"{"init_lora_weights": "\#(kind)"}"#)
+            #expect(problem().contains("first factors PEFT takes from linear layers"), "\(model.0) \(kind)")
+        }
     }
 
     // MARK: Experts

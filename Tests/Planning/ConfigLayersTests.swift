@@ -292,4 +292,64 @@ import Work
             #expect(remarks.count == 1 && remarks[0].contains("layer 0 of 'a' alone has no norm.weight"), "\(remarks)")
         }
     }
+
+    // MARK: Types, ties and rows
+
+    private func config(_ config: String, _ tensors: [(String, [Int])], recipe: String) throws -> (JSONText, [String]) {
+        files.write(
+            TestTensor.encode(tensors.map { ($0.0, TestTensor([Float](repeating: 1, count: $0.1.reduce(1, *)), shape: $0.1)) }),
+            to: "/models/m/model.safetensors")
+        files.write(Array(config.utf8), to: "/models/m/config.json")
+        let plan = try Planner.plan(
+            PlanRequest(
+                recipe: recipe, recipeName: "recipe.yml", workingDirectory: "/models", roots: Roots(everythingIn: files)))
+        let sidecar = try #require(plan.sidecars.first { $0.name == "config.json" })
+        return (try JSONText(try sidecar.contents(from: files)), plan.remarks)
+    }
+
+    private static let alone = "merge_method: passthrough\nmodels:\n- model: m\n"
+
+    /// Every section that names a type follows the output's; nothing else changes.
+    @Test func typesOfSectionsFollow() throws {
+        let text = #"""
+            {"dtype": "float32", "text_config": {"dtype": "float32", "n": 1}, "vision_config": {"torch_dtype": "torch.float32"},
+             "audio_config": {"dtype": null}, "kernel": {"dtype": "auto"}}
+            """#
+        let (config, _) = try config(text, [("w", [2])], recipe: Self.alone + "dtype: bfloat16\n")
+        #expect(
+            String(decoding: config.bytes, as: UTF8.self)
+                == text.replacing("torch.float32", with: "bfloat16").replacing(
+                    "float32", with: "bfloat16"))
+        #expect(try self.config(text, [("w", [2])], recipe: Self.alone).0.string(["text_config", "dtype"]) == "float32")
+    }
+
+    private static let embedding = ("model.embed_tokens.weight", [4, 2])
+    private static let head = ("lm_head.weight", [4, 2])
+
+    /// The head of another model stands by itself, wherever the config says otherwise, and where a class does by default.
+    @Test(
+        arguments: [
+            (#"{"tie_word_embeddings": true}"#, [[]]), (#"{"architectures": ["GemmaForCausalLM"]}"#, [[]]),
+            (#"{"text_config": {"tie_word_embeddings": true}}"#, [[], ["text_config"]]),
+            (#"{"tie_word_embeddings": true, "llm_config": {"tie_word_embeddings": true}}"#, [[], ["llm_config"]]),
+        ] as [(String, [[String]])])
+    func headsOfOtherModels(text: String, sections: [[String]]) throws {
+        let other = [Self.embedding, Self.head].map { ($0.0, TestTensor([Float](repeating: 2, count: 8), shape: $0.1)) }
+        files.write(TestTensor.encode(other), to: "/models/o/model.safetensors")
+        files.write(Array("{}".utf8), to: "/models/o/config.json")
+        let recipe = "merge_method: linear\nmodels:\n- model: m\n- model: o\nparameters: {weight: 1}\n"
+        let (config, remarks) = try config(text, [Self.embedding], recipe: recipe)
+        for section in sections { #expect(config.flag(section + ["tie_word_embeddings"]) == false, "\(section)") }
+        #expect(remarks.contains { $0.contains("untied head") })
+    }
+
+    /// Ties of parts without a head are none of the head's business; a model whose head stands by itself stays as it is.
+    @Test func tiesThatStay() throws {
+        let text = #"{"tie_word_embeddings": false, "vision_config": {"tie_word_embeddings": true}}"#
+        let (config, remarks) = try config(text, [Self.embedding, Self.head], recipe: Self.alone)
+        #expect(String(decoding: config.bytes, as: UTF8.self).hasPrefix(text.dropLast()) && remarks == [])
+        #expect(try self.config("{}", [Self.embedding, Self.head], recipe: Self.alone).0.has(["tie_word_embeddings"]) == false)
+        let tied = #"{"tie_word_embeddings": true}"#
+        #expect(try self.config(tied, [Self.embedding], recipe: Self.alone).0.flag(["tie_word_embeddings"]) == true)
+    }
 }

@@ -20,7 +20,7 @@ extension SourceReference {
     var file: Int? {
         switch self {
         case .stored(let stored): stored.file
-        case .lowRank(let matrix, _), .rescaled(let matrix, _): matrix.file
+        case .lowRank(let matrix, _), .rescaled(let matrix, _), .residual(let matrix, _), .transposed(let matrix, _): matrix.file
         case .packed(let base, _): base.file
         case .aligned: nil
         }

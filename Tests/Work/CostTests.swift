@@ -64,6 +64,19 @@ import Work
         #expect(nested.operations == plain.operations)
     }
 
+    /// An adapter whose first factors are found again costs a factorization, and the matrix in float64 several times.
+    @Test func partsOfMatricesAreTimeAndMemory() throws {
+        let stored = Self.stored(0), area = 4096.0 * 4096
+        func residual(_ part: ResidualMatrix.Part) -> SourceReference {
+            .residual(stored, ResidualReference(part: part, rank: 16, scale: 1, linearAlgebra: ""))
+        }
+        let plain = try work([stored]).cost(), leading = try work([residual(.leadingColumns)]).cost()
+        let principal = try work([residual(.principal)]).cost()
+        #expect(leading.memory.shared >= plain.memory.shared + 8 * Int(area))
+        #expect(principal.memory.shared >= leading.memory.shared + 24 * Int(area))
+        #expect(principal.operations > plain.operations + 9 * area * 4096)
+    }
+
     /// A factorization of a matrix takes longer than many passes over it.
     @Test func operationsAreTime() {
         let bytes = 2 * 4096 * 4096, cube = 4096.0 * 4096 * 4096

@@ -1,5 +1,6 @@
 import Core
 import Foundation
+import LinearAlgebra
 import Operators
 import TaskVectors
 import TensorKernels
@@ -15,7 +16,7 @@ import Work
     enum Kind: CaseIterable {
         case stored, lowRank, experts, rescaledRows, rescaledColumns, denseGroups, denseRows, wholeGrid, sparse, sparseGroups,
             masked, aligned, alignedLowRank,
-            trainedRows
+            trainedRows, residual, transposed
     }
 
     private static let grid = Grid(bits: 3, granularity: .group(128))
@@ -60,6 +61,13 @@ import Work
             return [.stored(base), .lowRank(.stored(bench.add(shape, seed: 2)), update)]
         case .rescaledRows: return [.stored(base), rescaled(.rows)]
         case .rescaledColumns: return [.stored(base), rescaled(.columns)]
+        case .residual:
+            let residual = ResidualReference(
+                part: .leadingColumns, rank: 1, scale: 1, linearAlgebra: try LinearAlgebra.identity())
+            return [.stored(base), .residual(.stored(bench.add(shape, seed: 2)), residual)]
+        case .transposed:
+            let transpose = TransposeReference(shape: shape)
+            return [.stored(base), .transposed(.stored(bench.add([shape[1], shape[0]], seed: 2)), transpose)]
         case .denseGroups: return try packed(.dense(.grid(grid)))
         case .denseRows: return try packed(.dense(.grid(Grid(bits: 4, granularity: .row))), shared: .dense(.grid(grid)))
         case .wholeGrid: return try packed(.dense(.grid(Grid(bits: 2, granularity: .tensor))))
@@ -160,6 +168,15 @@ import Work
         #expect(error?.code == .badData)
     }
 
+    /// OpenBLAS of another version computes other bits, on whatever host it is.
+    @Test func anotherLibraryIsRefused() throws {
+        var bench = SourceBench()
+        let residual = ResidualReference(part: .principal, rank: 1, scale: 1, linearAlgebra: "OpenBLAS 0.0")
+        let source = SourceReference.residual(.stored(bench.add([2, 3])), residual)
+        let error = #expect(throws: TesseraError.self) { try bench.merge([source], shape: [2, 3]) }
+        #expect(error?.code == .temporary && error?.problem.contains("OpenBLAS 0.0") == true)
+    }
+
     // MARK: The wire
 
     @Test func filesAreRenumberedEverywhere() throws {
@@ -173,6 +190,8 @@ import Work
         }
     }
 
+    private static let stored = #"{"stored":{"_0":{"file":0,"offset":0,"dtype":"F32","shape":[4]}}}"#
+
     /// What a peer says is bounded before anything is multiplied.
     @Test(arguments: [
         #"{"stored":{"_0":{"file":0,"offset":0,"dtype":"F32","shape":[4611686018427387904,4]}}}"#,
@@ -180,6 +199,8 @@ import Work
         #"{"stored":{"_0":{"file":0,"offset":0,"dtype":"F32","shape":[281474976710657]}}}"#,
         #"{"aligned":{"_0":[],"_1":{"rowLength":9223372036854775807,"map":""}}}"#,
         #"{"aligned":{"_0":[],"_1":{"rowLength":0,"map":""}}}"#,
+        #"{"residual":{"_0":\#(stored),"_1":{"part":"principal","rank":0,"scale":1,"linearAlgebra":""}}}"#,
+        #"{"transposed":{"_0":\#(stored),"_1":{"shape":[4611686018427387904,4]}}}"#,
     ])
     func numbersOutOfBoundsAreRefused(json: String) {
         #expect(throws: DecodingError.self) { try JSONDecoder().decode(SourceReference.self, from: Data(json.utf8)) }

@@ -11,6 +11,8 @@ enum AdapterChange {
     case lowRank(a: TensorEntry?, b: TensorEntry, rank: Int, scale: Double, isTransposed: Bool, experts: ExpertFactors?)
     /// The tensor's vectors get other lengths.
     case rescaled(TensorEntry, axis: RescaledMatrix.Axis)
+    /// What the first factors held is taken away, before anything else.
+    case reduced(ResidualReference)
     /// Rows were trained: row `i` of the entry is row `indices[i]` of the tensor.
     case rows(TensorEntry, indices: [Int])
 
@@ -31,6 +33,7 @@ enum AdapterChange {
         case .rescaled(let magnitudes, let axis):
             changed.source = .rescaled(
                 tensor.source, MagnitudeReference(StoredReference(magnitudes, inFile: file), axis: axis))
+        case .reduced(let residual): changed.source = .residual(tensor.source, residual)
         case .rows(let entry, let indices):
             let trained = Dictionary(zip(indices, indices.indices), uniquingKeysWith: { first, _ in first })
             var map = RowMap(), next = 0

@@ -1,4 +1,5 @@
 import Core
+import Operators
 
 /// What `adapter_config.json` says of how an adapter is folded.
 ///
@@ -18,6 +19,8 @@ struct AdapterConfig {
     let isTransposed: Bool
     /// Whether the config announces magnitudes.
     let usesDoRA: Bool
+    /// What PEFT takes from the model's matrices, when it loads the adapter, for the first factors.
+    let initialPart: InitialPart?
     /// Ends of the paths of modules that were trained whole, each a copy of the model's own.
     let savedModules: [String]
     /// Whether a tied head follows an embedding that was trained whole.
@@ -32,6 +35,7 @@ struct AdapterConfig {
         let path = "\(directory)/\(Self.fileName)"
         let json = try JSONText(try files.read(path, maxBytes: Self.byteLimit), file: path)
         try AdapterKind.check(json, file: path)
+        initialPart = InitialPart(json.string(["init_lora_weights"]))
         func number(_ text: String, _ key: String) throws(TesseraError) -> Double {
             guard let number = Double(text), number.isFinite else {
                 throw TesseraError(.badData, "'\(key)' is \(text), not a number", file: path)
@@ -94,6 +98,28 @@ struct AdapterConfig {
     }
 }
 
+/// The part of a matrix that the first factors of an adapter held, where PEFT finds it again (`ResidualMatrix`).
+struct InitialPart {
+    let part: ResidualMatrix.Part
+    /// What people call such an adapter.
+    let name: String
+
+    /// - Parameter initialisation: `init_lora_weights`, if it is a text.
+    /// - Returns: `nil` where the model's own weights stay as they are, as for EVA, orthogonal and Gaussian factors.
+    init?(_ initialisation: String?) {
+        switch (initialisation, initialisation?.lowercased()) {
+        case ("pissa", _): self.init(part: .principal, name: "PiSSA")
+        case (_, "olora"): self.init(part: .leadingColumns, name: "OLoRA")
+        default: return nil
+        }
+    }
+
+    private init(part: ResidualMatrix.Part, name: String) {
+        self.part = part
+        self.name = name
+    }
+}
+
 /// Which kinds of adapters can be folded.
 private enum AdapterKind {
     /// `peft_type` of other adapters whose update could be folded, and what people call them.
@@ -117,11 +143,10 @@ private enum AdapterKind {
         ("kasa_config", "KaSA", "merge it into its model with PEFT's merge_and_unload(), and name the result as a model"),
         ("layer_replication", "layer-replicating", "stack the layers with 'slices' first, and train or fold on the result"),
     ]
-    /// Initialisations that change the model's own weights, and whether PEFT makes the same change again when it loads the
-    /// adapter.
+    /// Initialisations that change the model's own weights in a way that nobody can make again from the adapter.
     private static let initialisations = [
-        ("pissa", "PiSSA", true), ("olora", "OLoRA", true), ("corda", "CorDA", false), ("loftq", "LoftQ", false),
-        ("lora_ga", "LoRA-GA", false),
+        ("pissa_niter_", "PiSSA", "was found with random numbers"), ("corda", "CorDA", "depends on data"),
+        ("lora_ga", "LoRA-GA", "depends on gradients"), ("loftq", "LoftQ", "depends on how the model was quantized"),
     ]
 
     /// - Throws: `badData` naming a kind that cannot be folded, and the way out.
@@ -145,16 +170,18 @@ private enum AdapterKind {
             throw refuse(name, advice)
         }
         guard let initialisation = json.string(["init_lora_weights"])?.lowercased() else { return }
-        for (start, name, isRepeated) in initialisations where initialisation.hasPrefix(start) {
-            let wayOut =
-                isRepeated
-                ? "merge it into its model with PEFT's merge_and_unload(), and name the result as a model"
-                : "convert it to plain LoRA with PEFT's save_pretrained(…, path_initial_model_for_weight_conversion=…)"
+        for (start, name, reason) in initialisations where initialisation.hasPrefix(start) {
+            // PEFT converts all of these but LoftQ's.
+            let conversion =
+                name == "LoftQ"
+                ? "name the model that LoftQ made, dequantized, before the '+'"
+                : "convert it to plain LoRA with PEFT's save_pretrained(…, path_initial_model_for_weight_conversion=…), or name "
+                    + "the changed model before the '+'"
             throw TesseraError(
                 .badData,
                 "is \(article(name)) \(name) adapter: its factors are added to a model whose weights were changed when training "
-                    + "began ('init_lora_weights': '\(initialisation)')", file: file,
-                advice: "\(wayOut); if the model before the '+' is the changed one, set 'init_lora_weights' to true")
+                    + "began ('init_lora_weights': '\(initialisation)'), and the change \(reason)", file: file,
+                advice: "\(conversion)\(name == "LoftQ" ? "," : "") and set 'init_lora_weights' to true")
         }
     }
 

@@ -20,11 +20,6 @@ extension AdapterMatcher {
         }
     }
 
-    /// The names of the parts of a parameter where each expert has its own (transformers, then Mixtral).
-    private static let parts = [
-        "down_proj": [["down_proj"], ["w2"]], "gate_up_proj": [["gate_proj", "up_proj"], ["w1", "w3"]],
-    ]
-
     mutating func foldExperts(_ groups: [(factors: Factors, group: Group)]) throws(TesseraError) {
         guard !groups.isEmpty else { return }
         let experts = SeparateExperts(model.tensorNames)
@@ -52,6 +47,7 @@ extension AdapterMatcher {
                 if let extra = item.group.entries[.magnitudes] ?? item.group.entries[.bias] {
                     throw problem("cannot be folded into a mixture of experts", extra)
                 }
+                if let initial = config.initialPart { throw uninitialised(initial, item.factors.a) }
                 fold(item.factors, into: parameters[choice])
             }
         }
@@ -97,7 +93,7 @@ extension AdapterMatcher {
     /// The module's parameters that the config names, in the order in which models declare them.
     private func parameters(of module: String, _ experts: SeparateExperts) -> [Parameter] {
         let named = config.parameters.filter { "\(module).\(Self.leaf(of: $0))".hasPathSuffix($0) }.map { Self.leaf(of: $0) }
-        let leaves = named.isEmpty ? Self.parts.keys.sorted() : named
+        let leaves = named.isEmpty ? ["down_proj", "gate_up_proj"] : named
         // Those of experts are declared in the order in which they are used.
         return (leaves.filter { $0.hasPrefix("gate") } + leaves.filter { !$0.hasPrefix("gate") }).compactMap { leaf in
             storage(of: module, leaf, experts).map { Parameter(path: "\(module).\(leaf)", storage: $0) }
@@ -110,7 +106,7 @@ extension AdapterMatcher {
         if let name = target(module, leaf), let shape = model.tensor(named: name)?.entry.shape, (2...3).contains(shape.count) {
             return .one(name, shape: shape)
         }
-        for names in Self.parts[leaf] ?? [] {
+        for names in SeparateExperts.parts[leaf] ?? [] {
             let parts = names.compactMap { experts.names(of: module, part: $0) }
             let shapes = Set(parts.joined().compactMap { model.tensor(named: $0)?.entry.shape })
             guard parts.count == names.count, Set(parts.map(\.count)).count == 1, shapes.count == 1, let shape = shapes.first,
@@ -119,29 +115,6 @@ extension AdapterMatcher {
             return .separate(parts, shape: shape)
         }
         return nil
-    }
-}
-
-/// The tensors of experts that a checkpoint holds each for itself.
-private struct SeparateExperts {
-    /// By the module's path behind wrappers, the part's name, and the expert.
-    private var modules: [String: [Substring: [Int: String]]] = [:]
-
-    init(_ names: [String]) {
-        for name in names {
-            let steps = WrappedNames.core(of: name).split(separator: ".")
-            guard steps.count > 3, steps.last == "weight", let expert = Int(steps[steps.count - 3]) else { continue }
-            modules[steps.dropLast(3).joined(separator: "."), default: [:]][steps[steps.count - 2], default: [:]][expert] = name
-        }
-    }
-
-    /// - Returns: the names in the order of the experts; `nil` unless there are such of all experts.
-    func names(of module: String, part: String) -> [String]? {
-        guard let parts = modules[WrappedNames.core(of: module)], let found = parts[Substring(part)],
-            let count = parts.values.map(\.count).max()
-        else { return nil }
-        let names = (0..<count).compactMap { found[$0] }
-        return names.count == count ? names : nil
     }
 }
 

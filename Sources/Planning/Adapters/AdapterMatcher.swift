@@ -1,7 +1,9 @@
 import Checkpoints
 import Core
+import LinearAlgebra
 import Operators
 import Recipes
+import Work
 
 /// Finds what each tensor of an adapter does to which tensor of its model, and checks that the shapes fit.
 struct AdapterMatcher {
@@ -244,6 +246,17 @@ struct AdapterMatcher {
         }
         let isTransposed = group.isEmbedding || !fits.plain || fits.transposed && transposesSquares
         let scale = config.scale(of: module, rank: factors.rank)
+        if let initial = config.initialPart {
+            let isLinear = !group.isEmbedding && target(module, "in_proj_weight") == nil
+            // PEFT takes OLoRA's part from the matrix as it is stored.
+            let fitsPart = initial.part == .principal || !isTransposed || shape.first == shape.last
+            guard isLinear, fitsPart, ResidualMatrix.holds(factors.rank, shape) else { throw uninitialised(initial, factors.a) }
+            let library = try LinearAlgebra.identity()
+            add(
+                .reduced(
+                    ResidualReference(part: initial.part, rank: factors.rank, scale: scale, linearAlgebra: library)),
+                to: owner)
+        }
         add(
             .lowRank(
                 a: factors.a, b: factors.b, rank: factors.rank, scale: scale, isTransposed: isTransposed, experts: nil),
@@ -268,6 +281,14 @@ struct AdapterMatcher {
             add(.lowRank(a: nil, b: bias, rank: 1, scale: scale, isTransposed: false, experts: nil), to: owner)
         }
         return true
+    }
+
+    /// A complaint about factors that PEFT does not begin with a part of their matrix.
+    func uninitialised(_ initial: InitialPart, _ entry: TensorEntry) -> TesseraError {
+        problem(
+            "is part of \(initial.name == "PiSSA" ? "a" : "an") \(initial.name) adapter, whose first factors PEFT takes from "
+                + "linear layers with at least so many rows and columns as the rank", entry,
+            advice: "name the model whose weights were changed before the '+', and set 'init_lora_weights' to true")
     }
 
     // MARK: Heads and rows

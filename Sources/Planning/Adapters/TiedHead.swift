@@ -18,12 +18,30 @@ struct TiedHead {
         guard !model.tensorNames.contains(where: { TensorName($0).isHead }),
             let embedding = model.tensorNames.first(where: { TensorName($0).isTokenEmbedding }), let config = model.config
         else { return nil }
-        let isTied = config.flag([Self.key]) ?? config.flag(["text_config", Self.key])
         // A class with a head whose checkpoint has none ties it, whatever its default is called.
-        let hasHead = config.strings(["architectures"]).contains { name in Self.classes.contains { name.hasSuffix($0) } }
-        guard isTied ?? hasHead else { return nil }
+        guard Self.isTied(config) ?? Self.hasHeadClass(config) else { return nil }
         self.embedding = embedding
         name = Self.headName(for: embedding)
+    }
+
+    /// Whether the embedding of a model without a head may be its head: not where the config unties them, or names only classes
+    /// without a head.
+    static func mayServe(_ model: Checkpoint) -> Bool {
+        guard let config = model.config else { return true }
+        return isTied(config) ?? (config.strings(["architectures"]).isEmpty || hasHeadClass(config))
+    }
+
+    /// Whether a model without a head lacks one: the config unties it, and names a class that has one by a name that is known.
+    static func isLacking(_ config: JSONText) -> Bool { isTied(config) == false && hasCausalClass(config) }
+
+    private static func hasCausalClass(_ config: JSONText) -> Bool {
+        config.strings(["architectures"]).contains { $0.hasSuffix(classes[0]) }
+    }
+
+    private static func isTied(_ config: JSONText) -> Bool? { config.flag([key]) ?? config.flag(["text_config", key]) }
+
+    private static func hasHeadClass(_ config: JSONText) -> Bool {
+        config.strings(["architectures"]).contains { name in classes.contains { name.hasSuffix($0) } }
     }
 
     private static func headName(for embedding: String) -> String? {

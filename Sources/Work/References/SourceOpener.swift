@@ -25,6 +25,8 @@ private struct SourceOpener {
             source = try update.open(open(matrix), shape: matrix.shape, isOnMethodsBase: matrix == base, in: files)
         case .rescaled(let matrix, let magnitudes):
             source = try magnitudes.open(open(matrix), shape: matrix.shape, in: files)
+        case .residual(let matrix, let residual): source = try residual.open(open(matrix), shape: matrix.shape)
+        case .transposed(let matrices, let transpose): source = try transpose.open(open(matrices))
         case .packed(let origin, let vector):
             source = try vector.open(on: open(origin), isOnMethodsBase: origin == base, in: files, kernels: kernels)
         case .aligned(let matrices, let alignment):

@@ -11,6 +11,10 @@ package indirect enum SourceReference: Sendable, Hashable, Codable {
     case lowRank(SourceReference, LowRankReference)
     /// A matrix whose vectors get other lengths.
     case rescaled(SourceReference, MagnitudeReference)
+    /// A matrix without the part that the first factors of an adapter took over.
+    case residual(SourceReference, ResidualReference)
+    /// Matrices that are stored transposed.
+    case transposed(SourceReference, TransposeReference)
     /// A tensor to which a task vector of a store is added.
     case packed(base: SourceReference, VectorReference)
     /// Rows of matrices, in the order of the output's vocabulary.
@@ -22,7 +26,7 @@ extension SourceReference {
     package var dtype: DType {
         switch self {
         case .stored(let stored): stored.dtype
-        case .lowRank(let matrix, _), .rescaled(let matrix, _): matrix.dtype
+        case .lowRank(let matrix, _), .rescaled(let matrix, _), .residual(let matrix, _), .transposed(let matrix, _): matrix.dtype
         case .packed(let base, _): base.dtype
         case .aligned: .f32
         }
@@ -32,7 +36,8 @@ extension SourceReference {
     var shape: [Int] {
         switch self {
         case .stored(let stored): stored.shape
-        case .lowRank(let matrix, _), .rescaled(let matrix, _): matrix.shape
+        case .lowRank(let matrix, _), .rescaled(let matrix, _), .residual(let matrix, _): matrix.shape
+        case .transposed(_, let transpose): transpose.shape
         case .packed(let base, _): base.shape
         case .aligned(_, let alignment): [alignment.map.rowCount, alignment.rowLength]
         }
@@ -52,6 +57,12 @@ extension SourceReference {
             matrix.renumberFiles(number)
             magnitudes.renumberFiles(number)
             self = .rescaled(matrix, magnitudes)
+        case .residual(var matrix, let residual):
+            matrix.renumberFiles(number)
+            self = .residual(matrix, residual)
+        case .transposed(var matrices, let transpose):
+            matrices.renumberFiles(number)
+            self = .transposed(matrices, transpose)
         case .packed(var base, var vector):
             base.renumberFiles(number)
             vector.renumberFiles(number)
@@ -66,7 +77,8 @@ extension SourceReference {
     var byteCount: Int {
         switch self {
         case .stored(let stored): stored.byteCount
-        case .lowRank(let matrix, _), .rescaled(let matrix, _): matrix.byteCount
+        case .lowRank(let matrix, _), .rescaled(let matrix, _), .residual(let matrix, _), .transposed(let matrix, _):
+            matrix.byteCount
         case .packed(let base, let vector): base.byteCount + vector.byteCount
         case .aligned(let matrices, _): matrices.reduce(0) { $0 + $1.byteCount }
         }
@@ -78,6 +90,8 @@ extension SourceReference {
         case .stored: 0
         case .lowRank(let matrix, let update): matrix.operations + 2 * Double(update.rank) * Double(Shape.count(shape))
         case .rescaled(let matrix, _): 2 * matrix.operations + 3 * Double(Shape.count(shape))
+        case .residual(let matrix, let residual): 2 * matrix.operations + residual.operations(shape)
+        case .transposed(let matrices, _): matrices.operations + 4 * Double(Shape.count(shape))
         case .packed(let base, _): base.operations
         case .aligned(let matrices, _): matrices.reduce(0) { $0 + $1.operations }
         }
@@ -90,6 +104,8 @@ extension SourceReference {
         case .stored: 0
         case .lowRank(let matrix, let update): matrix.memory + update.memory
         case .rescaled(let matrix, let magnitudes): matrix.memory + magnitudes.memory
+        case .residual(let matrix, let residual): matrix.memory + residual.memory(shape)
+        case .transposed(let matrices, _): matrices.memory
         case .packed(let base, _): base.memory
         case .aligned(_, let alignment): alignment.memory
         }

@@ -9,7 +9,7 @@ struct Folder: InputFiles {
     static let models: Folder = {
         var folder = Folder()
         let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().path + "/Models"
-        guard let names = try? filesBelow(root) else { preconditionFailure("\(root) cannot be read") }
+        guard let names = try? Directory(root).filesBelow() else { preconditionFailure("\(root) cannot be read") }
         for name in names { folder.files["/models/\(name)"] = try? LocalFiles().read("\(root)/\(name)", maxBytes: 1 << 20) }
         return folder
     }()
