@@ -37,7 +37,7 @@ struct OutputFit {
     func remarks(_ tensors: [PlannedTensor], hasOwnRows: Bool) -> [String] {
         guard inputs.inputs.count > 1, inputs.primary.checkpoint.config != nil else { return [] }
         var misshapen: [String] = [], foreign: [String] = []
-        for tensor in tensors where !tensor.models.contains(primary) {
+        for tensor in tensors where !tensor.namedModels.contains(primary) {
             let name = tensor.name, shape = tensor.shape
             if hasOwnRows, TensorName(name).hasVocabularyAxis { continue }
             let own: Set<[Int]>

@@ -26,7 +26,7 @@ struct PlannedTensor {
     /// What the codec makes of the tensor.
     let outputs: [EncodedTensor]
     /// The models that the recipe takes the tensor from, whether they have it or not.
-    var models: [Int] = []
+    var namedModels: [Int] = []
 
     /// A look at the tensor, from which it is planned.
     func measurement(_ stage: ModelStage) -> TensorWork {
@@ -87,7 +87,7 @@ struct TensorPlanner {
                 if found.isIncomplete { incomplete.append((spec.name, found.outcome)) }
                 guard let method = found.method else { continue }
                 var tensor = try plan(found, by: method, &resolution, &outputs)
-                tensor.models = spec.sources.map(\.model)
+                tensor.namedModels = spec.sources.map(\.model)
                 tensors.append(tensor)
             } catch {
                 problems.add(error.all)

@@ -67,6 +67,8 @@ struct MethodSummary: Encodable {
                 case .flag: "true or false"
                 case .choice(let words): words.joined(separator: ", ")
                 case .tensorNames: "parts of tensor names"
+                case .tensors: "path of a checkpoint"
+                case .coefficients: "path of a JSON file"
                 }
             standard = parameter.kind == .tensorNames ? nil : parameter.defaultValue.map(Self.text)
             isRequired = parameter.isRequired
