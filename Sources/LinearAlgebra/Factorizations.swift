@@ -31,7 +31,10 @@ package struct Eigenvalues {
 }
 
 extension Matrix {
-    /// The decomposition (LAPACK's gesdd). The elements of the matrix are lost.
+    /// The decomposition. The elements of the matrix are lost.
+    ///
+    /// It comes from the eigenvectors of the smaller Gram matrix, which takes a third of the time, and from LAPACK's gesdd where
+    /// the smallest singular value is below 10⁻⁵ of the largest: the square would lose too many digits of its vectors.
     ///
     /// - Throws: `badData` when an element is not finite or the iteration does not end, `internal` where the space is used up or
     ///   the size is beyond `LinearAlgebra.limit`, `inputMissing` without the library.
@@ -39,8 +42,48 @@ extension Matrix {
         try checkFinite()
         let rank = min(rows, columns), left = try space.matrix(rows: rows, columns: rank)
         let right = try space.matrix(rows: rank, columns: columns)
+        guard rank > 0 else { return SingularValues(left: left, values: [], right: right) }
+        let values = if let values = try gramValues(left, right) { values } else { try gesdd(left, right) }
+        for index in 0..<rank where left.isNegative(column: index) {
+            left.scaleColumn(index, by: -1)
+            for column in 0..<columns { right[index, column] = -right[index, column] }
+        }
+        return SingularValues(left: left, values: values, right: right)
+    }
+
+    /// Fills the vectors by way of the Gram matrix.
+    ///
+    /// - Returns: the singular values; `nil` where that is not exact enough.
+    private func gramValues(_ left: Matrix, _ right: Matrix) throws(TesseraError) -> [Double]? {
+        let isTall = rows >= columns, gram = try space.matrix(rows: min(rows, columns), columns: min(rows, columns))
+        try gram.addGram(of: self, isTransposed: !isTall)
+        // No element is larger than the largest of the diagonal.
+        guard (0..<gram.rows).allSatisfy({ gram[$0, $0].isFinite }) else { return nil }
+        let found = try gram.eigenvalues()
+        guard let largest = found.values.first, let smallest = found.values.last, largest.isNormal,
+            smallest >= LinearAlgebra.leastEigenvalue * largest
+        else { return nil }
+        let values = found.values.map { $0.squareRoot() }, vectors = found.vectors
+        if isTall {
+            try left.assign(view(), times: vectors.view())
+            for (index, value) in values.enumerated() {
+                left.scaleColumn(index, by: 1 / value)
+                for column in 0..<columns { right[index, column] = vectors[column, index] }
+            }
+        } else {
+            try right.assign(vectors.transposed, times: view())
+            for (index, value) in values.enumerated() {
+                for column in 0..<columns { right[index, column] /= value }
+                for row in 0..<rows { left[row, index] = vectors[row, index] }
+            }
+        }
+        return values
+    }
+
+    /// Fills the vectors by LAPACK's gesdd.
+    private func gesdd(_ left: Matrix, _ right: Matrix) throws(TesseraError) -> [Double] {
+        let rank = min(rows, columns)
         var values = [Double](repeating: 0, count: rank)
-        guard rank > 0 else { return SingularValues(left: left, values: values, right: right) }
         let work = try space.matrix(rows: 1, columns: LinearAlgebra.singularValueWork(rows, columns))
         guard var m = Int32(exactly: columns), var n = Int32(exactly: rows), var r = Int32(exactly: rank),
             var workCount = Int32(exactly: work.columns), let a = elements.baseAddress, let u = left.elements.baseAddress,
@@ -56,11 +99,7 @@ extension Matrix {
         guard r == 0 else {
             throw TesseraError(r < 0 ? .internal : .badData, "the singular value decomposition does not converge (\(r))")
         }
-        for index in 0..<rank where left.isNegative(column: index) {
-            left.scaleColumn(index, by: -1)
-            for column in 0..<columns { right[index, column] = -right[index, column] }
-        }
-        return SingularValues(left: left, values: values, right: right)
+        return values
     }
 
     /// Eigenvalues and eigenvectors of a symmetric matrix (LAPACK's syevd), which becomes the eigenvectors. Of each the entry of
@@ -171,6 +210,9 @@ extension LinearAlgebra {
 
     /// Float64 elements that `eigenvalues` works with besides the matrix.
     package static func eigenvalueWork(_ size: Int) -> Int { 1 + 6 * size + 2 * size * size }
+
+    /// The least eigenvalue of a Gram matrix, relative to the largest, of which singular vectors are taken.
+    static let leastEigenvalue = 1e-10
 
     /// The largest number of rows or columns, whichever is smaller, whose work LAPACK can count in 32 bits.
     package static let limit = 23_000

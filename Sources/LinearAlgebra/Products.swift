@@ -32,16 +32,16 @@ extension Matrix {
             strideB, adding ? 1 : 0, first, n)
     }
 
-    /// Adds `aᵀ · a`, computed once for each pair of columns. The matrix must be symmetric before.
+    /// Adds `aᵀ · a`, or `a · aᵀ` if transposed, each product of two columns computed once. The matrix must be symmetric.
     ///
     /// - Throws: as `assign`.
-    package func addGram(of a: Matrix) throws(TesseraError) {
-        guard rows == columns, a.columns == rows, let n = Int32(exactly: rows), let k = Int32(exactly: a.rows) else {
-            throw TesseraError(.internal, "the Gram matrix of \(a.rows) x \(a.columns) elements")
-        }
+    package func addGram(of a: Matrix, isTransposed: Bool = false) throws(TesseraError) {
+        guard rows == columns, rows == (isTransposed ? a.rows : a.columns), let n = Int32(exactly: rows),
+            let k = Int32(exactly: isTransposed ? a.columns : a.rows), let stride = Int32(exactly: a.columns)
+        else { throw TesseraError(.internal, "the Gram matrix of \(a.rows) x \(a.columns) elements") }
         guard n > 0, k > 0, let first = elements.baseAddress, let values = a.elements.baseAddress else { return }
-        // 101: row after row; 121: the upper triangle; 112: of the transpose.
-        try OpenBLAS.loaded.get().syrk(101, 121, 112, n, k, 1, values, n, 1, first, n)
+        // 101: row after row; 121: the upper triangle; 111 and 112: a · aᵀ, aᵀ · a.
+        try OpenBLAS.loaded.get().syrk(101, 121, isTransposed ? 111 : 112, n, k, 1, values, stride, 1, first, n)
         for row in 1..<max(1, rows) {
             for column in 0..<row { self[row, column] = self[column, row] }
         }

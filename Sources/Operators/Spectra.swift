@@ -70,7 +70,8 @@ struct GramSums {
         sum = try tasks.zeros()
         for index in 0..<tasks.count {
             let vector = try tasks.vector(index), (matrix, weight) = try moments(index, vector)
-            let own = try matrix.transposed.times(matrix.view())
+            let own = try tasks.tensor.matrix(rows: size.columns, columns: size.columns)
+            try own.addGram(of: matrix)
             for element in own.elements.indices { own.elements[element] *= weight }
             gram.add(own)
             try target.assign(vector.view(), times: own.view(), adding: true)
