@@ -11,6 +11,13 @@ package struct MergeStatistics: Sendable, Hashable, Codable {
         self.counts = counts
     }
 
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        numbers = try container.decode([String: [Double]].self, forKey: .numbers)
+        // A journal of the first version has none.
+        counts = try container.decodeIfPresent([String: [MagnitudeCounts]].self, forKey: .counts) ?? [:]
+    }
+
     /// Every number that a worker names in the statistics, to be bounded.
     package var all: [Double] {
         numbers.values.joined() + counts.values.joined().flatMap(\.entries).map { Double($0.count) }

@@ -99,7 +99,7 @@ struct GramSums {
 }
 
 extension MatrixSize {
-    /// Whether the larger side is below 20,000. The release of ACTMat and TACT leaves larger matrices, which are vocabularies', to
+    /// Whether the larger side is below 20,000. The release of ACTMat and TACT leaves larger matrices, those of vocabularies, to
     /// the mean.
     var isWithinReleasedLimit: Bool { max(rows, columns) < 20_000 }
 

@@ -5,7 +5,7 @@ import TensorKernels
 /// A matrix with many more rows than all its task vectors together have columns, such as a vocabulary's.
 ///
 /// The task vectors side by side are `X = [τ₁ … τ_T]` (m × p, `p = T·n`). With `X = Q·R`, where the columns of `Q` are
-/// orthonormal, an equivariant method finds `Q·m(R₁ … R_T)`: p rows take the place of m. With the norms `D` of the columns of `X`,
+/// orthonormal, an equivariant method finds `Q·m(R₁ … R_T)`: p rows take the place of m. `D` are the norms of the columns of `X`:
 /// `D⁻¹·XᵀX·D⁻¹ = V·Λ·Vᵀ` gives `R = Λ^½·Vᵀ·D` and `Q = X·D⁻¹·V·Λ^-½`. The update is `X·K` with `K = D⁻¹·V·Λ^-½·m(R)`, computed
 /// for some rows at a time. The square root makes the result accurate to about 10⁻⁶ of the largest singular value.
 struct TallMatrix: Sendable {

@@ -14,8 +14,8 @@ enum ModelStages {
     /// - Parameters:
     ///   - planned: the tensors; in a sweep, those of each point. All points are measured at once.
     ///   - statistics: of each stage so far.
-    /// - Throws: as `ModelFold.fold`; `badData` for a sweep whose points would have to be measured one by one, `internal` for more
-    ///   stages than the method has.
+    /// - Throws: as `ModelFold.fold`; `badData` for a sweep whose points would have to be measured one by one, `internal` for
+    ///   more stages than the method has.
     static func next(
         _ planned: [[PlannedTensor]], _ method: any MergeMethod.Type, after statistics: [[ExactText: TensorStatistics]]
     ) throws(TesseraError) -> Next {

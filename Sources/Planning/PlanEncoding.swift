@@ -96,45 +96,45 @@ struct PlanEncoding: ~Copyable {
 
     // MARK: Atoms
 
-    private mutating func tag(_ tag: UInt8) {
+    mutating func tag(_ tag: UInt8) {
         bytes.append(tag)
         guard bytes.count >= Self.pieceBytes else { return }
         hash.update(bytes)
         bytes.removeAll(keepingCapacity: true)
     }
 
-    private mutating func bits(_ bits: UInt64) {
+    mutating func bits(_ bits: UInt64) {
         withUnsafeBytes(of: bits.littleEndian) { bytes.append(contentsOf: $0) }
     }
 
-    private mutating func integer(_ integer: Int) { bits(UInt64(bitPattern: Int64(integer))) }
+    mutating func integer(_ integer: Int) { bits(UInt64(bitPattern: Int64(integer))) }
 
-    private mutating func number(_ number: Double) { bits(number.bitPattern) }
+    mutating func number(_ number: Double) { bits(number.bitPattern) }
 
-    private mutating func flag(_ flag: Bool) { tag(flag ? 1 : 0) }
+    mutating func flag(_ flag: Bool) { tag(flag ? 1 : 0) }
 
-    private mutating func text(_ text: String) {
+    mutating func text(_ text: String) {
         integer(text.utf8.count)
         bytes.append(contentsOf: text.utf8)
     }
 
-    private mutating func type(_ type: DType) { text(type.rawValue) }
+    mutating func type(_ type: DType) { text(type.rawValue) }
 
-    private mutating func digest(_ digest: Digest) { bytes.append(contentsOf: digest.bytes) }
+    mutating func digest(_ digest: Digest) { bytes.append(contentsOf: digest.bytes) }
 
-    private mutating func list<Element>(
+    mutating func list<Element>(
         _ elements: some Collection<Element>, _ element: (inout PlanEncoding, Element) -> Void
     ) {
         integer(elements.count)
         for each in elements { element(&self, each) }
     }
 
-    private mutating func optional<Value>(_ value: Value?, _ encode: (inout PlanEncoding, Value) -> Void) {
+    mutating func optional<Value>(_ value: Value?, _ encode: (inout PlanEncoding, Value) -> Void) {
         flag(value != nil)
         if let value { encode(&self, value) }
     }
 
-    private mutating func integers(_ integers: [Int]) { list(integers) { $0.integer($1) } }
+    mutating func integers(_ integers: [Int]) { list(integers) { $0.integer($1) } }
 
     // MARK: Work
 
@@ -306,100 +306,5 @@ struct PlanEncoding: ~Copyable {
     private mutating func row(_ row: RowMap.SourceRow) {
         integer(row.source)
         integer(row.row)
-    }
-
-    // MARK: Encodings
-
-    private mutating func encoding(_ encoding: Encoding) {
-        switch encoding {
-        case .quantize(let quantizer):
-            tag(0)
-            optional(quantizer.shared) { $0.format($1) }
-            flag(quantizer.sharedIsFrozen)
-            flag(quantizer.correctsErrors)
-            list(quantizer.tasks) { $0.format($1) }
-        case .sparsify(let encoder):
-            tag(1)
-            sparse(encoder)
-        case .mask(let masks):
-            tag(2)
-            self.masks(masks)
-        case .compare: tag(3)
-        case .measureGrids(let measurement):
-            tag(4)
-            list(measurement.shared) { $0.format($1) }
-            flag(measurement.sharedIsFrozen)
-            list(measurement.formats) { $0.format($1) }
-        case .measureMagnitudes(let measurement):
-            tag(5)
-            list(measurement.bins) { encoding, bin in encoding.optional(bin) { $0.integer(Int($1)) } }
-            flag(measurement.isSecondRound)
-        case .countKept(let encoder):
-            tag(6)
-            sparse(encoder)
-        }
-    }
-
-    private mutating func sparse(_ encoder: SparseEncoder) {
-        switch encoder.selection {
-        case .largest(let counts):
-            tag(0)
-            integers(counts)
-        case .random(let density, let keys):
-            tag(1)
-            number(density)
-            list(keys) { $0.bits($1) }
-        case .blocks(let n, let m, let tail, let isDisjoint):
-            tag(2)
-            integer(n)
-            integer(m)
-            flag(tail == .prorate)
-            flag(isDisjoint)
-        }
-        values(encoder.values)
-        integers(encoder.kept)
-    }
-
-    private mutating func masks(_ masks: TaskMasks) {
-        switch masks.rule {
-        case .tall(let lambdas):
-            tag(0)
-            list(lambdas) { $0.number($1) }
-        case .emr: tag(1)
-        }
-        values(masks.shared)
-        integer(masks.taskCount)
-    }
-
-    private mutating func format(_ format: StorageFormat) {
-        switch format {
-        case .zero: tag(0)
-        case .dense(let values):
-            tag(1)
-            self.values(values)
-        case .sparse(let kept, let values):
-            tag(2)
-            integer(kept)
-            self.values(values)
-        case .mask: tag(3)
-        }
-    }
-
-    private mutating func values(_ values: ValueFormat) {
-        switch values {
-        case .raw(let dtype):
-            tag(0)
-            type(dtype)
-        case .grid(let grid):
-            tag(1)
-            integer(grid.bits)
-            switch grid.granularity {
-            case .tensor: tag(0)
-            case .row: tag(1)
-            case .group(let length):
-                tag(2)
-                integer(length)
-            }
-        }
     }
 }

@@ -53,7 +53,8 @@ struct Publisher {
 
     private func manifest(_ plan: Plan, recipe: String, parts: [ManifestPart], files: [ManifestFile]) throws -> Manifest {
         Manifest(
-            tessera: settings.build, numericsVersion: numericsVersion, recipe: try .sha256(of: Array(recipe.utf8)), plan: plan.digest,
+            tessera: settings.build, numericsVersion: numericsVersion, recipe: try .sha256(of: Array(recipe.utf8)),
+            plan: plan.digest,
             inputs: plan.inputs.map { ManifestInput(model: $0.reference, parts: $0.parts) }, parts: parts, files: files)
     }
 }
