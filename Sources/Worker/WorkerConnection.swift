@@ -16,7 +16,7 @@ final class WorkerConnection: Sendable {
 
     private let connection: Connection
     private let settings: WorkerSettings
-    private let runner: LeaseRunner
+    private let runner: any ShardRunner
     private let fetches: FetchClient
     private let time: TimeSource
     private let log: Logger
@@ -27,7 +27,8 @@ final class WorkerConnection: Sendable {
     private let welcomed = Mutex(false)
 
     init(
-        connection: Connection, settings: WorkerSettings, runner: LeaseRunner, fetches: FetchClient, time: TimeSource, log: Logger
+        connection: Connection, settings: WorkerSettings, runner: any ShardRunner, fetches: FetchClient, time: TimeSource,
+        log: Logger
     ) {
         self.connection = connection
         self.settings = settings

@@ -9,13 +9,21 @@ package struct WorkerService: Service {
     private let settings: WorkerSettings
     private let time: TimeSource
     private let connect: @Sendable () async throws -> Connection
+    private let runner: (any ShardRunner)?
+    private let random: @Sendable () -> Double
     private let log: Logger
 
-    /// - Parameter connect: makes a connection to the coordinator; `nil` for TCP to the address in `settings`.
+    /// - Parameters:
+    ///   - connect: makes a connection to the coordinator; `nil` for TCP to the address in `settings`.
+    ///   - runner: computes the shards; `nil` for threads of this process.
+    ///   - random: 0..<1, for the pauses between attempts to connect.
     package init(
         settings: WorkerSettings, time: TimeSource = .system,
-        connect: (@Sendable () async throws -> Connection)? = nil, log: Logger
+        connect: (@Sendable () async throws -> Connection)? = nil, runner: (any ShardRunner)? = nil,
+        random: @escaping @Sendable () -> Double = { .random(in: 0..<1) }, log: Logger
     ) {
+        self.runner = runner
+        self.random = random
         self.settings = settings
         self.time = time
         let (address, tls) = (settings.coordinator, settings.tls)
@@ -28,27 +36,37 @@ package struct WorkerService: Service {
     /// - Throws: the coordinator's refusal, or `protocolMismatch` if the peer is no coordinator. After any other end of a
     ///   connection the worker reconnects.
     package func run() async throws {
-        let pool = ComputePool(threads: settings.memory.threads, memory: settings.memory.tensors)
         let fetches = FetchClient()
+        if let runner { return try await work(with: runner, fetches) {} }
+        let pool = ComputePool(threads: settings.memory.threads, memory: settings.memory.tensors)
         let cache = FetchCache(
             fetcher: fetches, capacity: settings.memory.fetchCache, pieceBytes: settings.memory.fetchPiece)
         let inputs = LocalInputs(roots: settings.roots, fallback: cache, host: settings.name, log: log)
         let runner = LeaseRunner(pool: pool, inputs: inputs, outputs: settings.outputs)
+        try await work(with: runner, fetches, closeFiles: inputs.closeAll)
+        try await pool.shutdown()
+    }
+
+    /// Connects again and again.
+    ///
+    /// - Parameter closeFiles: lets go of inputs that no shard reads any more.
+    private func work(
+        with runner: any ShardRunner, _ fetches: FetchClient, closeFiles: @Sendable () -> Void
+    ) async throws {
         var backoff = ReconnectBackoff()
         while !Task.isCancelled, !Task.isShuttingDownGracefully {
             if let opened = try await open() {
                 let connection = WorkerConnection(
                     connection: opened, settings: settings, runner: runner, fetches: fetches, time: time, log: log)
                 let ending = await end(of: connection)
-                inputs.closeAll()
+                closeFiles()
                 if ending.isFinal { throw ending.error }
                 if connection.wasWelcomed { backoff.succeeded() }
                 if !Task.isShuttingDownGracefully { log.warning("lost the coordinator: \(ending.error)") }
             }
-            let pause = backoff.next(random: .random(in: 0..<1))
+            let pause = backoff.next(random: random())
             try? await cancelWhenGracefulShutdown { try await time.sleep(pause) }
         }
-        try await pool.shutdown()
     }
 
     /// - Returns: `nil` if the coordinator cannot be reached at present.
