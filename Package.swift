@@ -153,7 +153,12 @@ let package = Package(
                 "Coordinator",
                 "TestSupport", logging, nioCore,
             ]),
-        tests(of: "Simulation", uses: ["Core", "Operators", "Protocol", "Coordinator", "TestSupport"]),
+        tests(
+            of: "Simulation",
+            uses: [
+                "Core", "Operators", "Work", "Protocol", "Transport", "Worker", "Journal", "Coordinator", "Engine", "TestSupport",
+                logging, nioCore, nioEmbedded, heaps,
+            ]),
         tests(
             of: "EndToEnd", uses: ["Core", "Protocol", "Journal", "TestSupport", "tessera", nioCore],
             exclude: ["RecordedOutputs.json"]),

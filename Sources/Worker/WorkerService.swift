@@ -53,19 +53,34 @@ package struct WorkerService: Service {
     private func work(
         with runner: any ShardRunner, _ fetches: FetchClient, closeFiles: @Sendable () -> Void
     ) async throws {
-        var backoff = ReconnectBackoff()
+        var backoff = ReconnectBackoff(), hasJoined = false
         while !Task.isCancelled, !Task.isShuttingDownGracefully {
             if let opened = try await open() {
                 let connection = WorkerConnection(
-                    connection: opened, settings: settings, runner: runner, fetches: fetches, time: time, log: log)
-                let ending = await end(of: connection)
+                    connection: opened, settings: settings, isReturning: hasJoined, runner: runner, fetches: fetches, time: time,
+                    log: log)
+                let ending = await withGracefulShutdownHandler {
+                    await connection.run()
+                } onGracefulShutdown: {
+                    connection.drain()
+                }
                 closeFiles()
                 if ending.isFinal { throw ending.error }
-                if connection.wasWelcomed { backoff.succeeded() }
+                if connection.wasWelcomed {
+                    hasJoined = true
+                    backoff.succeeded()
+                }
                 if !Task.isShuttingDownGracefully { log.warning("lost the coordinator: \(ending.error)") }
             }
-            let pause = backoff.next(random: random())
-            try? await cancelWhenGracefulShutdown { try await time.sleep(pause) }
+            await rest(backoff.next(random: random()))
+        }
+    }
+
+    /// Returns after the pause, or soon after the worker is told to shut down.
+    private func rest(_ pause: Duration) async {
+        let end = time.now() + pause
+        while time.now() < end, !Task.isCancelled, !Task.isShuttingDownGracefully {
+            try? await time.sleep(min(end - time.now(), .milliseconds(100)))
         }
     }
 
@@ -79,22 +94,6 @@ package struct WorkerService: Service {
         } catch {
             log.warning("\(TesseraError(wrapping: error))")
             return nil
-        }
-    }
-
-    private func end(of connection: WorkerConnection) async -> WorkerConnection.Ending {
-        await withTaskGroup(of: WorkerConnection.Ending?.self) { group in
-            group.addTask { await connection.run() }
-            group.addTask {
-                guard (try? await gracefulShutdown()) != nil else { return nil }
-                connection.drain()
-                return nil
-            }
-            defer { group.cancelAll() }
-            while let ending = await group.next() {
-                if let ending { return ending }
-            }
-            return WorkerConnection.Ending(error: TesseraError(.internal, "the connection ended without a reason"))
         }
     }
 }
