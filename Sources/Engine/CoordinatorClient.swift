@@ -58,9 +58,12 @@ package struct CoordinatorClient {
     /// As `connect`, but calls `body` again with a new connection each time that one ends before its time. The first attempt has
     /// to succeed.
     ///
-    /// - Parameter remark: tells the user that the coordinator is away.
+    /// - Parameters:
+    ///   - random: 0..<1, for the pauses between attempts to connect.
+    ///   - remark: tells the user that the coordinator is away.
     package static func reconnecting<Result: Sendable>(
-        to coordinator: CoordinatorAddress, time: TimeSource = .system, dial: Dial? = nil, remark: (String) -> Void,
+        to coordinator: CoordinatorAddress, time: TimeSource = .system, dial: Dial? = nil,
+        random: () -> Double = ReconnectBackoff.random, remark: (String) -> Void,
         _ body: (inout CoordinatorClient) async throws -> Result
     ) async throws -> Result {
         var backoff = ReconnectBackoff(), lost: Duration?, wasThere = false
@@ -76,7 +79,7 @@ package struct CoordinatorClient {
                 let since = lost ?? time.now()
                 guard time.now() - since < patience else { throw error }
                 lost = since
-                try await time.sleep(backoff.next(random: .random(in: 0..<1)))
+                try await time.sleep(backoff.next(random: random()))
             }
         }
     }

@@ -92,8 +92,8 @@ package struct WorkerSession: Sendable {
 
     /// The peer sent something other than a valid frame or message of a coordinator.
     ///
-    /// As the very first answer, that means that the peer is no coordinator for this build, and the close is final. Later, it means
-    /// a damaged connection, and the worker reconnects.
+    /// As the very first answer, that means that the peer is no coordinator for this build, and the close is final. Later, it
+    /// means a damaged connection, and the worker reconnects.
     package mutating func garbled(_ error: TesseraError) -> [Action] {
         guard case .greeting = state, !isReturning else {
             return close(TesseraError(.unreachable, error.problem), isFinal: false)

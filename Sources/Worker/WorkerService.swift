@@ -20,7 +20,7 @@ package struct WorkerService: Service {
     package init(
         settings: WorkerSettings, time: TimeSource = .system,
         connect: (@Sendable () async throws -> Connection)? = nil, runner: (any ShardRunner)? = nil,
-        random: @escaping @Sendable () -> Double = { .random(in: 0..<1) }, log: Logger
+        random: @escaping @Sendable () -> Double = ReconnectBackoff.random, log: Logger
     ) {
         self.runner = runner
         self.random = random

@@ -15,7 +15,7 @@ import Testing
     }
 
     /// The seeds of every run of the tests.
-    private static let fixed: ClosedRange<UInt64> = 1...300
+    private static let fixed: ClosedRange<UInt64> = 1...200
 
     // MARK: Worlds
 

@@ -190,7 +190,7 @@ final class SimulatedCluster: @unchecked Sendable {
             dial: { [network] () async throws(TesseraError) -> Connection in
                 try await network.dial(from: process, limits: .messages)
             },
-            remark: { _ in }
+            random: { [simulation] in simulation.draw(0...0.999) }, remark: { _ in }
         ) { client in
             let id: JobID
             if let known { id = known } else { id = try await client.submit(submission).job }

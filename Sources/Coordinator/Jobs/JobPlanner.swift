@@ -146,8 +146,8 @@ struct JobPlanner: Sendable {
         return ResumedJob(job: job, plans: plans, kept: kept.map { KeptShard(shard: $0.attempt.shard, worker: $0.worker) })
     }
 
-    /// The output as the journal has it. One that is not there, and would hold nothing yet, is laid out again: what analysis stages
-    /// found out is in the journal alone.
+    /// The output as the journal has it. One that is not there, and would hold nothing yet, is laid out again: what analysis
+    /// stages found out is in the journal alone.
     ///
     /// - Returns: `nil` when bytes of committed shards are lost.
     private func output(of journaled: JournaledJob, _ plans: [PlannedStages]) throws -> (any OutputTransaction)? {
