@@ -39,17 +39,20 @@ import Testing
         let counts: [String: Int]
     }
 
-    private static func run(_ seed: UInt64, _ mutation: SimulatedCluster.Mutation? = nil) -> Run {
-        let cluster = SimulatedCluster(seed: seed, mutation: mutation, reference: reference)
+    private static func run(_ seed: UInt64, _ mutation: SimulatedCluster.Mutation?, isCalm: Bool) -> Run {
+        let cluster = SimulatedCluster(seed: seed, mutation: mutation, reference: reference, isCalm: isCalm)
+        if isCalm { (cluster.network.latency, cluster.network.loss) = (0.15, 0.05) }
         let violations = cluster.run()
         return Run(seed: seed, violations: violations, lines: cluster.history.lines, counts: cluster.history.counts)
     }
 
     /// Runs worlds on two threads of their own: a world may wait for the executor that computes the expected bytes.
     ///
-    /// - Parameter stops: whether no further world is to be run after this one.
+    /// - Parameters:
+    ///   - isCalm: whether nothing goes wrong but that bytes take up to 150 ms, and one packet of twenty is lost.
+    ///   - stops: whether no further world is to be run after this one.
     private static func run(
-        _ seeds: some Sequence<UInt64> & Sendable, _ mutation: SimulatedCluster.Mutation? = nil,
+        _ seeds: some Sequence<UInt64> & Sendable, _ mutation: SimulatedCluster.Mutation? = nil, isCalm: Bool = false,
         until stops: @escaping @Sendable (Run) -> Bool = { _ in false }
     ) async -> [Run] {
         let waiting = Mutex(Array(seeds.reversed())), finished = Mutex<[Run]>([])
@@ -58,7 +61,7 @@ import Testing
             for _ in 0..<2 {
                 let thread = Thread {
                     while let seed = waiting.withLock({ $0.popLast() }) {
-                        let world = Self.run(seed, mutation)
+                        let world = Self.run(seed, mutation, isCalm: isCalm)
                         finished.withLock { $0.append(world) }
                         if stops(world) { waiting.withLock { $0 = [] } }
                     }
@@ -96,7 +99,7 @@ import Testing
         let runs = await Self.run(Self.fixed), counts = Self.counts(runs)
         runs.forEach(Self.report)
         // The worlds are hard enough, and not too hard.
-        for event in ["kept", "stale", "revoked", "attempt failed", "failed", "cancelled", "refused"] {
+        for event in ["kept", "stale", "revoked", "lost lease", "attempt failed", "failed", "cancelled", "refused"] {
             #expect(counts[event, default: 0] > 0, "nothing was '\(event)' in \(counts)")
         }
         #expect(counts["done", default: 0] > Self.fixed.count, "\(counts)")
@@ -114,6 +117,14 @@ import Testing
             #expect(same.count == 2 && same.first?.lines == same.last?.lines, "seed \(seed)")
         }
         #expect(Set(runs.map(\.lines)).count == 6)
+    }
+
+    /// 300 ms there and back, and lost packets: nobody is taken for dead.
+    @Test(.enabled(if: isWhole)) func aSlowNetworkLosesNobody() async {
+        let runs = await Self.run(1...20, isCalm: true), counts = Self.counts(runs)
+        runs.forEach(Self.report)
+        #expect(counts["done"] == 20 * ReferenceWork.recipes.count && counts["lost lease"] == nil, "\(counts)")
+        #expect(counts["attempt failed"] == nil, "\(counts)")
     }
 
     /// The worlds find each fault of the kind that they are there to find.

@@ -94,7 +94,9 @@ final class History: @unchecked Sendable {
         case .committed(let attempt, _, _, _): committed(attempt)
         case .stale: note("stale", count: "stale")
         case .failed(let attempt, _, let error): note("failed \(attempt.shard): \(error.problem)", count: "attempt failed")
-        case .revoked(let attempt, _, let reason): note("revoked \(attempt.shard): \(reason)", count: "revoked")
+        case .revoked(let attempt, _, let reason):
+            let isLost = reason.contains("ran out") || reason.contains("left")
+            note("revoked \(attempt.shard): \(reason)", count: isLost ? "lost lease" : "revoked")
         case .kept(_, let kept): note("kept \(kept.count)", count: "kept")
         case .ended(let id, let state, let error):
             note("ended \(state) \(error?.problem ?? "")")

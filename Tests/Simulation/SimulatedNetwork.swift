@@ -49,8 +49,10 @@ final class SimulatedNetwork: @unchecked Sendable {
     /// Where connections are accepted; `nil` while nobody listens.
     var server: SimulatedProcess?
     var accept: (Connection) -> Void = { _ in }
-    /// Seconds that bytes take at most, most of the time.
+    /// Seconds that bytes take at most when they are not lost on their way.
     var latency = 0.05
+    /// Share of the bytes that are lost at first, and sent again after 0.2 to 6 s.
+    var loss = 0.02
     /// What some connections sent, to be sent again by a stranger.
     private(set) var recordings: [[ByteBuffer]] = []
     private let simulation: Simulation
@@ -82,7 +84,7 @@ final class SimulatedNetwork: @unchecked Sendable {
     /// - Throws: `unreachable` when nobody listens, or nothing comes through.
     func dial(from client: SimulatedProcess, limits: FrameLimits) async throws(TesseraError) -> Connection {
         do {
-            try await client.rest(simulation.delay(latency))
+            try await client.rest(travelTime)
             guard let server, server.isAlive else { throw TesseraError(.unreachable, "nobody listens") }
             let isBlocked = [key(client.name, server.name), key(server.name, client.name)].contains { blocked[$0] != nil }
             guard !isBlocked else {
@@ -162,8 +164,12 @@ final class SimulatedNetwork: @unchecked Sendable {
             }
         }
         target.inbox.append(parcel)
-        target.lastArrival = max(target.lastArrival, simulation.now + simulation.delay(latency))
+        target.lastArrival = max(target.lastArrival, simulation.now + travelTime)
         wait(target.lastArrival - simulation.now, for: target, from: sender)
+    }
+
+    private var travelTime: Duration {
+        .seconds(simulation.draw(0...latency) + (simulation.chance(loss) ? simulation.draw(0.2...6) : 0))
     }
 
     private func wait(_ pause: Duration, for target: End, from sender: End) {

@@ -120,7 +120,7 @@ final class SimulatedProcess: TaskExecutor, @unchecked Sendable {
         self.simulation = simulation
         clockOrigin = .seconds(simulation.draw(0...1e6))
         clockRate = simulation.draw(0.995...1.005)
-        timerSlack = .milliseconds(simulation.pick([250, 500, 1000]))
+        timerSlack = .milliseconds(simulation.pick([500, 1000]))
     }
 
     // MARK: Tasks

@@ -142,9 +142,9 @@ struct Weather {
                 simulation.after(.seconds(pause)) { network.damage(simulation.pick(SimulatedNetwork.Damage.allCases)) }
             }
         default:
-            let before = network.latency
-            network.latency = 0.6
-            simulation.after(duration) { network.latency = before }
+            let before = (network.latency, network.loss)
+            (network.latency, network.loss) = (0.6, 0.3)
+            simulation.after(duration) { (network.latency, network.loss) = before }
         }
     }
 
