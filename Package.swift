@@ -163,7 +163,12 @@ let package = Package(
                 "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport", "Planning", "Journal",
                 "Coordinator", "TestSupport", logging, nioCore, lifecycle,
             ]),
-        tests(of: "Simulation", uses: ["Core", "Operators", "Protocol", "Coordinator", "TestSupport"]),
+        tests(
+            of: "Simulation",
+            uses: [
+                "Core", "Operators", "Work", "Protocol", "Transport", "Worker", "Journal", "Coordinator", "Engine", "TestSupport",
+                logging, nioCore, nioEmbedded, heaps,
+            ]),
         tests(
             of: "EndToEnd", uses: ["Core", "Operators", "Protocol", "Journal", "TestSupport", "tessera", nioCore],
             exclude: ["RecordedOutputs.json"]),

@@ -4,33 +4,52 @@ import NIOPosix
 /// that reads thousands of headers holds up no block, and an output that is made durable holds up no plan.
 package struct BlockingPools: Sendable {
     /// Plans. Two, so that a small recipe does not wait behind a very large one; each holds a whole plan in the making.
-    package let planning = BlockingPool(threads: 2)
+    package let planning: BlockingPool
     /// Blocks that workers sent. Four keep a disk or a network file system busy.
-    package let writing = BlockingPool(threads: 4)
+    package let writing: BlockingPool
     /// Outputs that are published or removed. Two, because one may wait for minutes until a large output is durable, while
     /// another job is cancelled.
-    package let publishing = BlockingPool(threads: 2)
+    package let publishing: BlockingPool
     /// Ranges of inputs for workers that do not have them. Four, as for blocks.
-    package let reading = BlockingPool(threads: 4)
+    package let reading: BlockingPool
 
     /// The journal. One, for its writes come one after the other anyway.
-    let journal = BlockingPool(threads: 1)
+    let journal: BlockingPool
     /// Outputs that are made durable shard by shard. One: while it waits, further results gather for its next turn.
-    let syncing = BlockingPool(threads: 1)
+    let syncing: BlockingPool
 
-    package init() {}
+    /// - Parameter pool: makes a pool of so many threads.
+    package init(_ pool: (_ threads: Int) -> BlockingPool = BlockingPool.init(threads:)) {
+        planning = pool(2)
+        writing = pool(4)
+        publishing = pool(2)
+        reading = pool(4)
+        journal = pool(1)
+        syncing = pool(1)
+    }
 }
 
 /// A few threads on which calls may block.
 package final class BlockingPool: Sendable {
-    private let threads: NIOThreadPool
+    /// Takes a call and makes it later, or tells it that the process is about to end.
+    package typealias Submit = @Sendable (_ call: @escaping @Sendable (_ isActive: Bool) -> Void) -> Void
 
-    package init(threads count: Int) {
-        threads = NIOThreadPool(numberOfThreads: count)
+    private let submit: Submit
+    private let shutDown: @Sendable () -> Void
+
+    package convenience init(threads count: Int) {
+        let threads = NIOThreadPool(numberOfThreads: count)
         threads.start()
+        self.init(
+            submit: { call in threads.submit { call($0 == .active) } }, shutDown: { threads.shutdownGracefully { _ in } })
     }
 
-    deinit { threads.shutdownGracefully { _ in } }
+    package init(submit: @escaping Submit, shutDown: @escaping @Sendable () -> Void = {}) {
+        self.submit = submit
+        self.shutDown = shutDown
+    }
+
+    deinit { shutDown() }
 
     /// Runs `body` on one of the threads.
     ///
@@ -39,9 +58,8 @@ package final class BlockingPool: Sendable {
     /// - Throws: what `body` throws; `CancellationError` when the process is about to end.
     package func run<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
         try await withCheckedThrowingContinuation { continuation in
-            threads.submit { state in
-                continuation.resume(
-                    with: state == .active ? Swift.Result { try body() } : .failure(CancellationError()))
+            submit { isActive in
+                continuation.resume(with: isActive ? Swift.Result { try body() } : .failure(CancellationError()))
             }
         }
     }

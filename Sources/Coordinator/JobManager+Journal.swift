@@ -62,7 +62,9 @@ extension JobManager {
     /// - Returns: the results whose bytes are durable; the jobs of the others have failed.
     private func makeDurable(_ records: [CommitRecord]) async -> [CommitRecord] {
         var durable: [CommitRecord] = []
-        for (id, records) in Dictionary(grouping: records, by: \.attempt.job) {
+        let groups = Dictionary(grouping: records, by: \.attempt.job)
+        // In one order, so that a run of the simulator can be repeated.
+        for (id, records) in groups.sorted(by: { ($0.key.high, $0.key.low) < ($1.key.high, $1.key.low) }) {
             // Of a job that has ended meanwhile, nothing counts any more.
             guard let output = state.jobs[id]?.job?.output, state.jobs[id]?.isRunning == true else { continue }
             let parts = records.reduce(into: Set<Int>()) { $0.formUnion($1.parts) }

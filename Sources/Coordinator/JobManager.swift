@@ -22,7 +22,9 @@ package actor JobManager {
     /// `Settings.checksDirectBlocks`.
     var checksDirectBlocks: Bool { settings.checksDirectBlocks }
     /// Threads for what blocks, also for the connections.
-    package nonisolated let pools = BlockingPools()
+    package nonisolated let pools: BlockingPools
+    /// Where tasks run that must outlive the one that starts them; `nil` for the threads that all tasks share.
+    nonisolated let executor: (any TaskExecutor)?
     /// What happens to jobs and workers.
     package nonisolated let events = JobEventStream()
     var state: ClusterState
@@ -36,14 +38,22 @@ package actor JobManager {
     private var waiters = JobWaiters()
     private var isDraining = false
     private let (steps, stepInput) = AsyncStream<ClusterState.Step>.makeStream()
+    private let newID: @Sendable () -> JobID
 
     /// How often leases are checked for their end.
     private static let tickInterval = Duration.milliseconds(250)
 
+    /// - Parameters:
+    ///   - executor: where all of the caller's tasks run, if not on the threads that all tasks share.
+    ///   - newID: names jobs, never twice the same.
     package init(
         settings: Settings, log: Logger, time: TimeSource = .system, outputs: (any OutputStore)? = nil,
-        journal: any JobJournal = NoJournal()
+        journal: any JobJournal = NoJournal(), pools: BlockingPools = BlockingPools(),
+        executor: (any TaskExecutor)? = nil, newID: @escaping @Sendable () -> JobID = JobID.random
     ) {
+        self.pools = pools
+        self.executor = executor
+        self.newID = newID
         self.settings = settings
         self.log = log
         self.time = time
@@ -176,10 +186,7 @@ package actor JobManager {
         }
         try checkJobs(of: peer.owner)
         // A task of its own, so that a second submission can wait for it.
-        let task = Task {
-            defer { beginning[planned.key] = nil }
-            return try await begin(planned)
-        }
+        let task = Task(executorPreference: executor) { try await self.begin(planned) }
         beginning[planned.key] = task
         return try await withTaskCancellationHandler {
             try await task.value
@@ -217,7 +224,8 @@ package actor JobManager {
     }
 
     private func begin(_ planned: PlannedJob) async throws -> Submitted {
-        let id = JobID.random(), planner = planner, journal = journal, submittedAt = time.wallClock()
+        defer { beginning[planned.key] = nil }
+        let id = newID(), planner = planner, journal = journal, submittedAt = time.wallClock()
         let journaled = JournaledJob(
             id: id, key: planned.key.text, owner: planned.key.owner, submission: planned.submission, output: planned.output,
             submittedAt: submittedAt)

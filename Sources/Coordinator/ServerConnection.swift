@@ -63,7 +63,9 @@ package final class ServerConnection: Sendable {
     /// Serves the peer until the connection ends.
     package func run() async {
         // Not a part of the group: what was said before the connection is cancelled still leaves.
-        let sender = Task { for await outgoing in outbox { await send(outgoing) } }
+        let sender = Task(executorPreference: manager.executor) {
+            for await outgoing in self.outbox { await self.send(outgoing) }
+        }
         do {
             try await connection.withFrames { frames in
                 await withDiscardingTaskGroup { group in
@@ -287,18 +289,17 @@ package final class ServerConnection: Sendable {
 
     /// Sends an answer and waits until the client has taken it, so that requests whose answers nobody reads take no memory.
     private func reply(_ answer: Message) async {
-        let deadline = Task {
-            try await time.sleep(Limits.answering)
-            connection.close()
-        }
-        defer { deadline.cancel() }
-        do throws(TesseraError) {
-            try await connection.sendAndWait(try answer.frame())
-        } catch  where error.code == .internal {
-            // Larger than a frame may be: said, and answered by an error.
-            await send(.message(answer))
-        } catch {
-            log.debug("the client has not taken its answer: \(error.problem)")
+        await withDiscardingTaskGroup { group in
+            group.addTask { if (try? await self.time.sleep(Limits.answering)) != nil { self.connection.close() } }
+            do throws(TesseraError) {
+                try await connection.sendAndWait(try answer.frame())
+            } catch  where error.code == .internal {
+                // Larger than a frame may be: said, and answered by an error.
+                await send(.message(answer))
+            } catch {
+                log.debug("the client has not taken its answer: \(error.problem)")
+            }
+            group.cancelAll()
         }
     }
 

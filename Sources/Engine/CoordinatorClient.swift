@@ -22,15 +22,24 @@ package struct CoordinatorClient {
     /// Whether the coordinator has not answered yet.
     private var isGreeting = true
 
+    /// Makes a connection to the coordinator, instead of TCP.
+    package typealias Dial = @Sendable () async throws(TesseraError) -> Connection
+
     /// Connects, and calls `body` with the connection.
     ///
     /// - Throws: `unreachable` when nobody answers, the coordinator's own refusal, and what `body` throws.
     package static func connect<Result: Sendable>(
-        to coordinator: CoordinatorAddress, time: TimeSource = .system, _ body: (inout CoordinatorClient) async throws -> Result
+        to coordinator: CoordinatorAddress, time: TimeSource = .system, dial: Dial? = nil,
+        _ body: (inout CoordinatorClient) async throws -> Result
     ) async throws -> Result {
         let connection: Connection
         do throws(TesseraError) {
-            connection = try await Transport.connect(to: coordinator.address, tls: coordinator.tls, limits: .messages)
+            connection =
+                if let dial {
+                    try await dial()
+                } else {
+                    try await Transport.connect(to: coordinator.address, tls: coordinator.tls, limits: .messages)
+                }
         } catch {
             guard error.code == .unreachable else { throw error }
             throw TesseraError(
@@ -49,15 +58,18 @@ package struct CoordinatorClient {
     /// As `connect`, but calls `body` again with a new connection each time that one ends before its time. The first attempt has
     /// to succeed.
     ///
-    /// - Parameter remark: tells the user that the coordinator is away.
+    /// - Parameters:
+    ///   - random: 0..<1, for the pauses between attempts to connect.
+    ///   - remark: tells the user that the coordinator is away.
     package static func reconnecting<Result: Sendable>(
-        to coordinator: CoordinatorAddress, time: TimeSource = .system, remark: (String) -> Void,
+        to coordinator: CoordinatorAddress, time: TimeSource = .system, dial: Dial? = nil,
+        random: () -> Double = ReconnectBackoff.random, remark: (String) -> Void,
         _ body: (inout CoordinatorClient) async throws -> Result
     ) async throws -> Result {
         var backoff = ReconnectBackoff(), lost: Duration?, wasThere = false
         while true {
             do {
-                return try await connect(to: coordinator, time: time) { client in
+                return try await connect(to: coordinator, time: time, dial: dial) { client in
                     (wasThere, lost) = (true, nil)
                     backoff.succeeded()
                     return try await body(&client)
@@ -67,7 +79,7 @@ package struct CoordinatorClient {
                 let since = lost ?? time.now()
                 guard time.now() - since < patience else { throw error }
                 lost = since
-                try await time.sleep(backoff.next(random: .random(in: 0..<1)))
+                try await time.sleep(backoff.next(random: random()))
             }
         }
     }
@@ -83,13 +95,16 @@ package struct CoordinatorClient {
     private mutating func greet(_ coordinator: CoordinatorAddress, _ time: TimeSource) async throws {
         // A peer that accepts connections but never answers must not hold the command.
         let connection = connection
-        let deadline = Task {
-            try await time.sleep(Limits.greeting)
-            connection.close()
-        }
-        defer { deadline.cancel() }
         let hello = Hello(role: .client, build: tesseraVersion, name: "tessera", token: coordinator.token)
-        guard case .welcome = try await ask(.hello(hello)) else {
+        let answer = try await withThrowingTaskGroup(of: Void.self, returning: Message.self) { group in
+            group.addTask {
+                try await time.sleep(Limits.greeting)
+                connection.close()
+            }
+            defer { group.cancelAll() }
+            return try await ask(.hello(hello))
+        }
+        guard case .welcome = answer else {
             throw TesseraError(.protocolMismatch, "\(coordinator.address) did not answer with welcome")
         }
         isGreeting = false

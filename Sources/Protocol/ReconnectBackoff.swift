@@ -6,6 +6,9 @@ package struct ReconnectBackoff: Sendable {
 
     package init() {}
 
+    /// What drivers pass to `next`.
+    package static func random() -> Double { .random(in: 0..<1) }
+
     /// - Parameter random: 0..<1.
     package mutating func next(random: Double) -> Duration {
         let full = min(Self.longest, Self.first * (1 << min(failures, 16)))

@@ -55,8 +55,13 @@ package struct WorkerSession: Sendable {
     }
 
     private var state: State
+    /// Whether an earlier connection of this worker was welcomed: the peer is a coordinator, however its first bytes look.
+    private let isReturning: Bool
 
-    package init(at now: Duration) { state = .greeting(until: now + Limits.greeting) }
+    package init(at now: Duration, isReturning: Bool = false) {
+        state = .greeting(until: now + Limits.greeting)
+        self.isReturning = isReturning
+    }
 
     package mutating func received(_ message: Message, at now: Duration) -> [Action] {
         do throws(TesseraError) {
@@ -87,10 +92,12 @@ package struct WorkerSession: Sendable {
 
     /// The peer sent something other than a valid frame or message of a coordinator.
     ///
-    /// As the first answer, that means that the peer is no coordinator for this build, and the close is final. Later, it means a
-    /// damaged connection, and the worker reconnects.
+    /// As the very first answer, that means that the peer is no coordinator for this build, and the close is final. Later, it
+    /// means a damaged connection, and the worker reconnects.
     package mutating func garbled(_ error: TesseraError) -> [Action] {
-        guard case .greeting = state else { return close(TesseraError(.unreachable, error.problem), isFinal: false) }
+        guard case .greeting = state, !isReturning else {
+            return close(TesseraError(.unreachable, error.problem), isFinal: false)
+        }
         return close(error, isFinal: error.code == .protocolMismatch)
     }
 

@@ -4,7 +4,23 @@ import Synchronization
 import Work
 
 /// Runs leased shards and tracks their progress.
-package final class LeaseRunner: Sendable {
+package protocol ShardRunner: Sendable {
+    /// Computes the shard and writes its blocks into the output, or sends them if this host cannot see the output.
+    ///
+    /// - Returns: a result or a failure; `nil` if the lease was revoked meanwhile.
+    func run(_ lease: Lease, returning: any ShardOutput) async -> Result<ShardDone, TesseraError>?
+
+    /// Cancels the attempt at its next block.
+    func stop(_ attempt: Attempt)
+
+    func stopAll()
+
+    /// Of the attempts that run, sorted.
+    var progress: [LeaseProgress] { get }
+}
+
+/// Runs leased shards on a pool of threads.
+package final class LeaseRunner: ShardRunner {
     private let executor: ShardExecutor
     private let outputs: LocalOutputs
     private let inputs: LocalInputs
@@ -16,9 +32,6 @@ package final class LeaseRunner: Sendable {
         self.outputs = outputs
     }
 
-    /// Computes the shard and writes its blocks into the output, or sends them if this host cannot see the output.
-    ///
-    /// - Returns: a result or a failure; `nil` if the lease was revoked meanwhile.
     package func run(_ lease: Lease, returning: any ShardOutput) async -> Result<ShardDone, TesseraError>? {
         let progress = ShardProgress()
         active.withLock { $0[lease.attempt] = progress }
@@ -32,7 +45,6 @@ package final class LeaseRunner: Sendable {
         }
     }
 
-    /// Cancels the attempt at its next block.
     package func stop(_ attempt: Attempt) { active.withLock { $0[attempt]?.cancel() } }
 
     package func stopAll() {

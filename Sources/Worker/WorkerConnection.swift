@@ -16,7 +16,7 @@ final class WorkerConnection: Sendable {
 
     private let connection: Connection
     private let settings: WorkerSettings
-    private let runner: LeaseRunner
+    private let runner: any ShardRunner
     private let fetches: FetchClient
     private let time: TimeSource
     private let log: Logger
@@ -26,8 +26,10 @@ final class WorkerConnection: Sendable {
     private let ending = Mutex<Ending?>(nil)
     private let welcomed = Mutex(false)
 
+    /// - Parameter isReturning: whether an earlier connection was welcomed.
     init(
-        connection: Connection, settings: WorkerSettings, runner: LeaseRunner, fetches: FetchClient, time: TimeSource, log: Logger
+        connection: Connection, settings: WorkerSettings, isReturning: Bool, runner: any ShardRunner, fetches: FetchClient,
+        time: TimeSource, log: Logger
     ) {
         self.connection = connection
         self.settings = settings
@@ -35,7 +37,7 @@ final class WorkerConnection: Sendable {
         self.fetches = fetches
         self.time = time
         self.log = log
-        session = Mutex(WorkerSession(at: time.now()))
+        session = Mutex(WorkerSession(at: time.now(), isReturning: isReturning))
     }
 
     /// The interval at which the session checks the time.

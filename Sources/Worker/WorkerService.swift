@@ -9,13 +9,21 @@ package struct WorkerService: Service {
     private let settings: WorkerSettings
     private let time: TimeSource
     private let connect: @Sendable () async throws -> Connection
+    private let runner: (any ShardRunner)?
+    private let random: @Sendable () -> Double
     private let log: Logger
 
-    /// - Parameter connect: makes a connection to the coordinator; `nil` for TCP to the address in `settings`.
+    /// - Parameters:
+    ///   - connect: makes a connection to the coordinator; `nil` for TCP to the address in `settings`.
+    ///   - runner: computes the shards; `nil` for threads of this process.
+    ///   - random: 0..<1, for the pauses between attempts to connect.
     package init(
         settings: WorkerSettings, time: TimeSource = .system,
-        connect: (@Sendable () async throws -> Connection)? = nil, log: Logger
+        connect: (@Sendable () async throws -> Connection)? = nil, runner: (any ShardRunner)? = nil,
+        random: @escaping @Sendable () -> Double = ReconnectBackoff.random, log: Logger
     ) {
+        self.runner = runner
+        self.random = random
         self.settings = settings
         self.time = time
         let (address, tls) = (settings.coordinator, settings.tls)
@@ -28,27 +36,52 @@ package struct WorkerService: Service {
     /// - Throws: the coordinator's refusal, or `protocolMismatch` if the peer is no coordinator. After any other end of a
     ///   connection the worker reconnects.
     package func run() async throws {
-        let pool = ComputePool(threads: settings.memory.threads, memory: settings.memory.tensors)
         let fetches = FetchClient()
+        if let runner { return try await work(with: runner, fetches) {} }
+        let pool = ComputePool(threads: settings.memory.threads, memory: settings.memory.tensors)
         let cache = FetchCache(
             fetcher: fetches, capacity: settings.memory.fetchCache, pieceBytes: settings.memory.fetchPiece)
         let inputs = LocalInputs(roots: settings.roots, fallback: cache, host: settings.name, log: log)
         let runner = LeaseRunner(pool: pool, inputs: inputs, outputs: settings.outputs)
-        var backoff = ReconnectBackoff()
+        try await work(with: runner, fetches, closeFiles: inputs.closeAll)
+        try await pool.shutdown()
+    }
+
+    /// Connects again and again.
+    ///
+    /// - Parameter closeFiles: lets go of inputs that no shard reads any more.
+    private func work(
+        with runner: any ShardRunner, _ fetches: FetchClient, closeFiles: @Sendable () -> Void
+    ) async throws {
+        var backoff = ReconnectBackoff(), hasJoined = false
         while !Task.isCancelled, !Task.isShuttingDownGracefully {
             if let opened = try await open() {
                 let connection = WorkerConnection(
-                    connection: opened, settings: settings, runner: runner, fetches: fetches, time: time, log: log)
-                let ending = await end(of: connection)
-                inputs.closeAll()
+                    connection: opened, settings: settings, isReturning: hasJoined, runner: runner, fetches: fetches, time: time,
+                    log: log)
+                let ending = await withGracefulShutdownHandler {
+                    await connection.run()
+                } onGracefulShutdown: {
+                    connection.drain()
+                }
+                closeFiles()
                 if ending.isFinal { throw ending.error }
-                if connection.wasWelcomed { backoff.succeeded() }
+                if connection.wasWelcomed {
+                    hasJoined = true
+                    backoff.succeeded()
+                }
                 if !Task.isShuttingDownGracefully { log.warning("lost the coordinator: \(ending.error)") }
             }
-            let pause = backoff.next(random: .random(in: 0..<1))
-            try? await cancelWhenGracefulShutdown { try await time.sleep(pause) }
+            await rest(backoff.next(random: random()))
         }
-        try await pool.shutdown()
+    }
+
+    /// Returns after the pause, or soon after the worker is told to shut down.
+    private func rest(_ pause: Duration) async {
+        let end = time.now() + pause
+        while time.now() < end, !Task.isCancelled, !Task.isShuttingDownGracefully {
+            try? await time.sleep(min(end - time.now(), .milliseconds(100)))
+        }
     }
 
     /// - Returns: `nil` if the coordinator cannot be reached at present.
@@ -61,22 +94,6 @@ package struct WorkerService: Service {
         } catch {
             log.warning("\(TesseraError(wrapping: error))")
             return nil
-        }
-    }
-
-    private func end(of connection: WorkerConnection) async -> WorkerConnection.Ending {
-        await withTaskGroup(of: WorkerConnection.Ending?.self) { group in
-            group.addTask { await connection.run() }
-            group.addTask {
-                guard (try? await gracefulShutdown()) != nil else { return nil }
-                connection.drain()
-                return nil
-            }
-            defer { group.cancelAll() }
-            while let ending = await group.next() {
-                if let ending { return ending }
-            }
-            return WorkerConnection.Ending(error: TesseraError(.internal, "the connection ended without a reason"))
         }
     }
 }

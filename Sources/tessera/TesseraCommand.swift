@@ -21,6 +21,7 @@ struct TesseraCommand: AsyncParsableCommand {
             SubmitCommand.self,
             StatusCommand.self,
             CancelCommand.self, VerifyCommand.self, InspectCommand.self, CompareCommand.self, DemoCommand.self,
+            BenchCommand.self,
         ])
 
     /// Runs the command given by the arguments and exits with its exit code.

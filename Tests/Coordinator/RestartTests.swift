@@ -292,6 +292,23 @@ import Work
         #expect(done.all == [0, 1, 2])
     }
 
+    /// A power failure may take an output that nobody has made durable yet. What the analysis found out is not lost with it.
+    @Test(arguments: [1, 3])
+    func anAnalysisOutlivesItsOutput(shards: Int) async throws {
+        let id = try await begun(shards, recipe: TestJobs.store), before = journal.contents.jobs[0].shards
+        store.discard("/out", job: "\(id)")
+        let done = Done()
+        try await life(2) { manager, resumed in
+            #expect(resumed.map(\.job) == [id] && resumed[0].error == nil)
+            #expect(journal.contents.jobs.first?.shards == before)
+            let worker = await work(9, for: manager, shards: done)
+            defer { worker.cancel() }
+            #expect(await manager.end(of: id)?.state == .done)
+        }
+        // Three shards of the analysis, and as many of the output.
+        #expect(done.all == Array(shards..<6) && store.outputs["/out"] != nil)
+    }
+
     /// Stopped after the rename, before the journal said so; and after a job was given up, before its output was removed.
     @Test func outputsOfJobsThatAreOverAreNotBegunAgain() async throws {
         let kept = journal.contents.jobs

@@ -516,6 +516,9 @@ import Work
         #expect(greeting.broke(error) == [.close(error.asTesseraError(isGreeting: true), isFinal: isFinalAsFirstAnswer)])
         #expect(working.broke(error) == [.close(error.asTesseraError(isGreeting: false), isFinal: false)])
         #expect(working.broke(error) == [], "once")
+        // Whoever was welcomed before knows that the peer is a coordinator.
+        var returning = WorkerSession(at: .zero, isReturning: true)
+        #expect(returning.broke(error) == [.close(error.asTesseraError(isGreeting: false), isFinal: false)])
     }
 
     @Test(

@@ -143,16 +143,33 @@ struct JobPlanner: Sendable {
     private func takeUp(_ journaled: JournaledJob) throws -> ResumedJob? {
         guard !journaled.plans.isEmpty else { return nil }
         let plans = try replan(journaled)
-        let options = journaled.submission.options
-        guard let output = try outputs.resume(journaled.output, job: "\(journaled.id)", overwrite: options.overwrite),
-            let last = plans.last, (try? output.reopen(last.plan.parts, adopting: adopted(last.plan))) != nil
-        else { return nil }
-        var job = Job(plans[0], output: output, options: options)
+        guard let output = try output(of: journaled, plans) else { return nil }
+        var job = Job(plans[0], output: output, options: journaled.submission.options)
         for stages in plans.dropFirst() { job.take(stages) }
         try job.keep(journaled.shards)
         let count = plans.reduce(0) { $0 + $1.shards.count }
         let kept = journaled.shards.filter { $0.attempt.shard < count }
         return ResumedJob(job: job, plans: plans, kept: kept.map { KeptShard(shard: $0.attempt.shard, worker: $0.worker) })
+    }
+
+    /// The output as the journal has it. One that is not there, and would hold nothing yet, is laid out again: what analysis
+    /// stages found out is in the journal alone.
+    ///
+    /// - Returns: `nil` when bytes of committed shards are lost.
+    private func output(of journaled: JournaledJob, _ plans: [PlannedStages]) throws -> (any OutputTransaction)? {
+        guard let last = plans.last?.plan else { return nil }
+        let id = "\(journaled.id)", overwrite = journaled.submission.options.overwrite
+        if let output = try outputs.resume(journaled.output, job: id, overwrite: overwrite),
+            (try? output.reopen(last.parts, adopting: adopted(last))) != nil
+        {
+            return output
+        }
+        let earlier = plans.dropLast().reduce(0) { $0 + $1.shards.count }
+        guard last.parts.isEmpty || journaled.shards.allSatisfy({ $0.attempt.shard < earlier }) else { return nil }
+        outputs.discard(journaled.output, job: id)
+        let output = try outputs.begin(journaled.output, job: id, overwrite: overwrite)
+        try output.layOut(last.parts, adopting: adopted(last))
+        return output
     }
 
     /// Makes the job's plans again, each from the statistics of the shards before it.
