@@ -53,9 +53,9 @@ import Testing
         var outcome = try await cluster.submit(Self.recipe, "\(here)/jobs/out", ["--wait"])
         #expect(outcome.exitCode == 0, "\(outcome.errors)")
         #expect(try report("here/jobs/out").workers.map(\.bytesDirect) == [0])
-        // Now it is, as if it were a mount of the same directory.
-        try FileManager.default.removeItem(atPath: "\(there)/jobs")
-        try FileManager.default.createSymbolicLink(atPath: "\(there)/jobs", withDestinationPath: "\(here)/jobs")
+        // Now it is, as if the root were a mount of the same directory. A link below the root would not be followed.
+        try FileManager.default.removeItem(atPath: there)
+        try FileManager.default.createSymbolicLink(atPath: there, withDestinationPath: here)
         outcome = try await cluster.submit(Self.recipe, "\(here)/jobs/again", ["--wait"])
         #expect(outcome.exitCode == 0, "\(outcome.errors)")
         let again = try report("here/jobs/again")

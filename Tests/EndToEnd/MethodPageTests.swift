@@ -9,7 +9,7 @@ import Testing
         let page = (try? String(contentsOfFile: "\(Repository.root)/docs/methods.md", encoding: .utf8)) ?? ""
         let blocks = page.components(separatedBy: "```yaml\n").dropFirst().compactMap { $0.components(separatedBy: "```").first }
         return blocks.filter { block in
-            block.hasPrefix("merge_method:") && !["+", "#", ".safetensors", ".json"].contains { block.contains($0) }
+            block.hasPrefix("merge_method:") && !["+", "#", "adapter:", ".safetensors", ".json"].contains { block.contains($0) }
         }
     }()
 
