@@ -59,7 +59,7 @@ final class SimulatedCluster: @unchecked Sendable {
             simulation, writesLate: mutation == .ackBeforeJournal, countsStarts: mutation != .epochWithoutIncarnation)
         history = History(simulation, disk: disk, journal: journal, reference: reference)
         self.isCalm = isCalm
-        simulation.whenIdle = { [network] in network.collect() }
+        simulation.whenIdle = { [network] in network.collect(hasRun: $0) }
         disk.whenPublished = { [self] output, files in
             outputs[output] = files
             history.published(output, files)

@@ -21,8 +21,8 @@ final class Simulation: @unchecked Sendable {
     private(set) var eventCount = 0
     /// Whether a task of the world was resumed by another thread: then the run is not worth anything.
     private(set) var hasEscaped = false
-    /// Called whenever no task can run.
-    var whenIdle: () -> Void = {}
+    /// Called whenever no task can run, with whether any has run since the last time.
+    var whenIdle: (_ hasRun: Bool) -> Void = { _ in }
     private var random: SplitMix
     private var events: Heap<Event> = []
     private var ready: [(process: SimulatedProcess, job: UnownedJob)] = []
@@ -71,7 +71,7 @@ final class Simulation: @unchecked Sendable {
     /// Forgets what has not happened.
     func abandon() {
         events = []
-        whenIdle = {}
+        whenIdle = { _ in }
     }
 
     private func settle() {
@@ -81,9 +81,10 @@ final class Simulation: @unchecked Sendable {
                 next += 1
                 process.run(job)
             }
+            let hasRun = !ready.isEmpty
             ready.removeAll(keepingCapacity: true)
             next = 0
-            whenIdle()
+            whenIdle(hasRun)
         } while !ready.isEmpty
     }
 }
