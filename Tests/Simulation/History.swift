@@ -85,7 +85,7 @@ final class History: @unchecked Sendable {
     func happened(_ event: JobEvent, at process: SimulatedProcess) {
         guard process.isAlive else { return }
         switch event {
-        case .added(let id, let output): outputs[id] = output
+        case .added(let id, let output, _): outputs[id] = output
         case .leased(let attempt, let worker):
             note("leased \(attempt.shard) epoch \(attempt.epoch).\(attempt.incarnation) to \(worker.name)", count: "leased")
             if !leased.insert(attempt).inserted { violate("one attempt was leased twice: \(attempt)") }
