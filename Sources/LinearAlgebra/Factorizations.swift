@@ -33,8 +33,8 @@ package struct Eigenvalues {
 extension Matrix {
     /// The decomposition. The elements of the matrix are lost.
     ///
-    /// It comes from the eigenvectors of the smaller Gram matrix, which takes a third of the time, and from LAPACK's gesdd where
-    /// the smallest singular value is below 10⁻⁵ of the largest: the square would lose too many digits of its vectors.
+    /// It comes from the eigenvectors of the smaller Gram matrix, which takes half of the time, and from LAPACK's gesdd where the
+    /// smallest singular value is below 10⁻⁵ of the largest: the square would lose too many digits of its vectors.
     ///
     /// - Throws: `badData` when an element is not finite or the iteration does not end, `internal` where the space is used up or
     ///   the size is beyond `LinearAlgebra.limit`, `inputMissing` without the library.
