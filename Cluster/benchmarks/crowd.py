@@ -84,7 +84,12 @@ class process:
 
 
 class Crowd(threading.Thread):
-    """Idle and slow connections, opened again as the coordinator closes them."""
+    """Idle and slow connections from several hosts, opened again as the coordinator closes them.
+
+    One address may hold half of all connections, so a crowd from the submitter's own would keep the submitter out.
+    """
+
+    HOSTS = 8
 
     def __init__(self, address: str, idle: int, slow: int):
         super().__init__(daemon=True)
@@ -98,7 +103,8 @@ class Crowd(threading.Thread):
         sockets: dict[socket.socket, int | None] = {}
 
         def connect(sent: int | None) -> None:
-            connection = socket.create_connection(self.address)
+            host = f"127.0.0.{2 + self.opened % self.HOSTS}"
+            connection = socket.create_connection(self.address, source_address=(host, 0))
             connection.setblocking(False)
             selector.register(connection, selectors.EVENT_READ)
             sockets[connection] = sent
