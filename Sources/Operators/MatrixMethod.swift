@@ -106,11 +106,7 @@ struct MatrixRole: Sendable {
     func squaredNormOfOther(_ tensor: TensorPasses) throws -> Double {
         let share = shareOfSum
         return try tensor.sums(1) { tile, norm in
-            var sums = [Double](repeating: 0, count: tile.count)
-            for model in share == 0 ? [] : models {
-                let vector = try tile.taskVector(model)
-                for index in 0..<tile.count { sums[index] += Double(vector[index]) }
-            }
+            let sums = try tile.taskVectorSum(share == 0 ? [] : models)
             norm[0] = share * share * sums.reduce(0) { $0 + $1 * $1 }
         }[0]
     }
@@ -119,12 +115,7 @@ struct MatrixRole: Sendable {
     func mergeOther(_ tensor: TensorPasses) throws {
         let scales = lambdas.map { $0 * shareOfSum }
         try tensor.emit(scales.count) { tile, output, out in
-            let scale = scales[output]
-            var sums = [Double](repeating: 0, count: tile.count)
-            for model in scale == 0 ? [] : models {
-                let vector = try tile.taskVector(model)
-                for index in 0..<tile.count { sums[index] += Double(vector[index]) }
-            }
+            let scale = scales[output], sums = try tile.taskVectorSum(scale == 0 ? [] : models)
             let base = try tile.source(base)
             for index in 0..<tile.count { out[index] = Float(Double(base[index]) + scale * sums[index]) }
         }
@@ -207,22 +198,12 @@ extension MatrixMethod {
         _ tensor: TensorPasses, _ size: MatrixSize
     ) throws -> @Sendable (Tile) throws -> UnsafePointer<Double> {
         let found = try update(TaskMatrices(tensor: tensor, models: role.models, size: size))
-        guard found.rows == size.rows, found.columns == size.columns, let first = found.elements.baseAddress else {
-            throw TesseraError(.internal, "\(Self.name) made an update of \(found.rows) x \(found.columns) elements")
+        let wrongSize = TesseraError(.internal, "\(Self.name) made an update of \(found.rows) x \(found.columns) elements")
+        guard found.rows == size.rows, found.columns == size.columns else { throw wrongSize }
+        return { tile in
+            guard let first = found.elements.baseAddress else { throw wrongSize }
+            return UnsafePointer(first + tile.range.lowerBound)
         }
-        return { [found = Held(found, first)] tile in UnsafePointer(found.first + tile.range.lowerBound) }
-    }
-}
-
-/// Keeps a matrix for as long as a pointer to its elements is in use.
-private struct Held: @unchecked Sendable {
-    // Unchecked: the elements are only read.
-    let first: UnsafeMutablePointer<Double>
-    private let matrix: Matrix
-
-    init(_ matrix: Matrix, _ first: UnsafeMutablePointer<Double>) {
-        self.matrix = matrix
-        self.first = first
     }
 }
 

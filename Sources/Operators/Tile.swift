@@ -123,6 +123,16 @@ package final class Tile {
         kernels.add(try source(base), to: target, count: count)
     }
 
+    /// The sum of the task vectors of some sources, in float64, added up in their order.
+    func taskVectorSum(_ sources: [Int]) throws -> [Double] {
+        var sums = [Double](repeating: 0, count: count)
+        for source in sources {
+            let vector = try taskVector(source)
+            for index in 0..<count { sums[index] += Double(vector[index]) }
+        }
+        return sums
+    }
+
     /// Whether source `index` is stored as a difference from the method's base, so that nothing need be subtracted.
     func holdsTaskVector(_ index: Int) -> Bool { rebuilt[index] != nil }
 

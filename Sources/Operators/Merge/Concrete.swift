@@ -65,12 +65,8 @@ package struct Concrete: MergeMethod {
         let total = try tensor.sums(1) { tile, sums in sums[0] = try values(given, of: tile, in: tensor).reduce(0, +) }[0]
         let mean = total / Double(max(1, tensor.count)), scale = mean > 0 ? lambda / mean : 0
         try tensor.emit { tile, out in
-            var sums = [Double](repeating: 0, count: tile.count)
-            for model in models {
-                let vector = try tile.taskVector(model)
-                for index in 0..<tile.count { sums[index] += Double(vector[index]) }
-            }
-            let mask = try values(given, of: tile, in: tensor), base = try tile.source(base)
+            let sums = try tile.taskVectorSum(models), mask = try values(given, of: tile, in: tensor),
+                base = try tile.source(base)
             for index in 0..<tile.count { out[index] = Float(Double(base[index]) + scale * mask[index] * sums[index]) }
         }
     }

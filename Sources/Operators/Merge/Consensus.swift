@@ -36,11 +36,9 @@ package struct Consensus: MergeMethod {
 
     package func merge(_ tensor: TensorPasses) throws {
         try tensor.emit(lambdas.count) { tile, output, out in
-            var sums = [Double](repeating: 0, count: tile.count), users = [Int32](repeating: 0, count: tile.count)
-            let vectors = try models.map { try tile.taskVector($0) }, base = try tile.source(base)
-            for vector in vectors {
-                for index in 0..<tile.count { sums[index] += Double(vector[index]) }
-            }
+            let sums = try tile.taskVectorSum(models), base = try tile.source(base)
+            let vectors = try models.map { try tile.taskVector($0) }
+            var users = [Int32](repeating: 0, count: tile.count)
             for vector in vectors {
                 for index in 0..<tile.count {
                     let entry = Double(vector[index])
