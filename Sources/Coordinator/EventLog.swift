@@ -6,7 +6,20 @@ extension Logger {
     /// Logs what an operator wants to read; what happens many times a second is left out, or said at debug level.
     func note(_ event: JobEvent) {
         switch event {
-        case .leased, .progressed, .committed: break
+        case .progressed: break
+        case .leased(let attempt, let worker):
+            debug(
+                "shard leased",
+                metadata: [
+                    "job": "\(attempt.job)", "shard": "\(attempt.shard)", "worker": "\(worker.name)", "epoch": "\(attempt.epoch)",
+                ])
+        case .committed(let attempt, let worker, let byteCount, let delivery):
+            debug(
+                "shard committed",
+                metadata: [
+                    "job": "\(attempt.job)", "shard": "\(attempt.shard)", "worker": "\(worker.name)", "bytes": "\(byteCount)",
+                    "delivery": "\(delivery)",
+                ])
         case .added(let id, let output, let owner):
             info("job added", metadata: ["job": "\(id)", "output": "\(output)", "owner": "\(owner)"])
         case .planned(let id, let plan):
