@@ -27,15 +27,18 @@ enum Tessera {
     }
 }
 
-/// A process of ours. It is killed with the value that holds it.
+/// A process of ours, `tessera` unless another is named. It is killed with the value that holds it.
 final class RunningTessera: Sendable {
     private let process: Process
     private let logs: TemporaryDirectory
     private let ending: AsyncStream<Int32>
 
-    init(_ arguments: [String], in directory: String = Repository.golden, environment: [String: String] = [:]) throws {
+    init(
+        _ arguments: [String], in directory: String = Repository.golden, environment: [String: String] = [:],
+        executable: String = Tessera.path
+    ) throws {
         let process = Process(), logs = try TemporaryDirectory()
-        process.executableURL = URL(fileURLWithPath: Tessera.path)
+        process.executableURL = URL(fileURLWithPath: executable)
         process.arguments = arguments
         process.currentDirectoryURL = URL(fileURLWithPath: directory)
         if !environment.isEmpty {
