@@ -102,7 +102,7 @@ let package = Package(
         module(
             "TesseraCLI",
             uses: [
-                "CLinux", "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Worker", "Planning",
+                "CLinux", "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Protocol", "Worker", "Planning",
                 "Journal", "Coordinator", "Engine", logging, lifecycle, unixSignals, argumentParser,
             ]),
         module(

@@ -7,17 +7,24 @@ package struct CoordinatorAddress: Sendable {
     package let address: HostPort
     package let tls: ClientTLS?
     package let token: AccessToken?
+    /// How long a connection may take, and an answer.
+    package let timeout: Duration
 
-    package init(_ address: HostPort, tls: ClientTLS? = nil, token: AccessToken? = nil) {
+    package init(
+        _ address: HostPort, tls: ClientTLS? = nil, token: AccessToken? = nil, timeout: Duration = Limits.connecting
+    ) {
         self.address = address
         self.tls = tls
         self.token = token
+        self.timeout = timeout
     }
 }
 
 /// A client's connection: asks one thing at a time.
 package struct CoordinatorClient {
     private let connection: Connection
+    private let time: TimeSource
+    private let timeout: Duration
     private var frames: FrameStream.Iterator
     /// Whether the coordinator has not answered yet.
     private var isGreeting = true
@@ -38,16 +45,18 @@ package struct CoordinatorClient {
                 if let dial {
                     try await dial()
                 } else {
-                    try await Transport.connect(to: coordinator.address, tls: coordinator.tls, limits: .messages)
+                    try await Transport.connect(
+                        to: coordinator.address, timeout: coordinator.timeout, tls: coordinator.tls, limits: .messages)
                 }
         } catch {
-            guard error.code == .unreachable else { throw error }
+            guard error.code == .unreachable, error.advice == nil else { throw error }
             throw TesseraError(
-                error.code, error.problem, advice: "start one: tessera coordinator --listen \(coordinator.address)")
+                error.code, error.problem, advice: "check --coordinator, and that a coordinator listens there and can be reached")
         }
         return try await connection.withFrames { frames in
-            var client = CoordinatorClient(connection: connection, frames: frames.makeAsyncIterator())
-            try await client.greet(coordinator, time)
+            var client = CoordinatorClient(
+                connection: connection, time: time, timeout: coordinator.timeout, frames: frames.makeAsyncIterator())
+            try await client.greet(coordinator)
             return try await body(&client)
         }
     }
@@ -86,25 +95,18 @@ package struct CoordinatorClient {
 
     /// - Throws: `Problems` when the coordinator does not take the job.
     package mutating func submit(_ submission: Submit) async throws -> Submitted {
-        guard case .submitted(let submitted) = try await ask(.submit(submission)) else {
+        guard case .submitted(let submitted) = try await ask(.submit(submission), within: Self.planning) else {
             throw TesseraError(.protocolMismatch, "the coordinator did not accept the job")
         }
         return submitted
     }
 
-    private mutating func greet(_ coordinator: CoordinatorAddress, _ time: TimeSource) async throws {
-        // A peer that accepts connections but never answers must not hold the command.
-        let connection = connection
+    /// How long the coordinator may take to plan a job: much longer than for every other answer.
+    private static let planning = Duration.seconds(600)
+
+    private mutating func greet(_ coordinator: CoordinatorAddress) async throws {
         let hello = Hello(role: .client, build: tesseraVersion, name: "tessera", token: coordinator.token)
-        let answer = try await withThrowingTaskGroup(of: Void.self, returning: Message.self) { group in
-            group.addTask {
-                try await time.sleep(Limits.greeting)
-                connection.close()
-            }
-            defer { group.cancelAll() }
-            return try await ask(.hello(hello))
-        }
-        guard case .welcome = answer else {
+        guard case .welcome = try await ask(.hello(hello)) else {
             throw TesseraError(.protocolMismatch, "\(coordinator.address) did not answer with welcome")
         }
         isGreeting = false
@@ -112,19 +114,26 @@ package struct CoordinatorClient {
 
     /// Sends a request and waits for its answer.
     ///
+    /// - Parameter limit: how long the answer may take; the coordinator's timeout where `nil`.
     /// - Throws: `Problems` when the coordinator cannot meet the request, `unreachable` when the connection ends before the
-    ///   answer.
-    package mutating func ask(_ request: Message) async throws -> Message {
+    ///   answer, or none comes in time.
+    package mutating func ask(_ request: Message, within limit: Duration? = nil) async throws -> Message {
         try connection.send(request)
+        let limit = limit ?? timeout, begin = time.now()
         let frame: Frame?
         do {
-            frame = try await frames.next(isolation: #isolation)
+            frame = try await nextFrame(within: limit)
         } catch let error as FrameError {
             throw error.asTesseraError(isGreeting: isGreeting)
         }
         guard let frame else {
-            throw TesseraError(
-                .unreachable, isGreeting ? "the coordinator did not answer" : "the coordinator closed the connection")
+            let problem =
+                if time.now() - begin >= limit {
+                    "the coordinator did not answer within \(Quantity.seconds(limit / .seconds(1)))"
+                } else {
+                    isGreeting ? "the coordinator did not answer" : "the coordinator closed the connection"
+                }
+            throw TesseraError(.unreachable, problem)
         }
         let answer = try Message(frame)
         try answer.validate()
@@ -133,6 +142,20 @@ package struct CoordinatorClient {
         case .failure(let failure): throw Problems(failure.problems)
         case .goodbye(let reason): throw TesseraError(.unreachable, "the coordinator closed the connection: \(reason)")
         default: return answer
+        }
+    }
+
+    /// The connection is closed when the time is over: a peer that accepts connections and never answers must not hold the
+    /// command.
+    private mutating func nextFrame(within limit: Duration) async throws -> Frame? {
+        let connection = connection, time = time
+        return try await withThrowingTaskGroup(of: Void.self, returning: Frame?.self) { group in
+            group.addTask {
+                try await time.sleep(limit)
+                connection.close()
+            }
+            defer { group.cancelAll() }
+            return try await frames.next(isolation: #isolation)
         }
     }
 

@@ -8,12 +8,12 @@ package struct HostPort: Sendable, Hashable {
         self.port = port
     }
 
-    /// - Returns: `nil` unless `text` has a host and a port of 0 to 65535.
+    /// - Returns: `nil` unless `text` has a host and a port of 0 to 65535; a URL is neither.
     package init?(_ text: String) {
         guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else { return nil }
         var host = String(text[..<colon])
         if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-        guard !host.isEmpty else { return nil }
+        guard !host.isEmpty, !host.contains(where: { $0 == "/" || $0 == "@" || $0.isWhitespace }) else { return nil }
         self.init(host: host, port: Int(port))
     }
 

@@ -8,8 +8,7 @@ import Work
 
 /// The options shared by `run` and `submit`.
 struct JobArguments: ParsableArguments {
-    @Argument(help: "The recipe (a YAML file).")
-    var recipe: String
+    @OptionGroup var source: RecipeArguments
 
     @Argument(help: "The directory to create. It must not exist.")
     var output: String
@@ -56,7 +55,7 @@ struct JobArguments: ParsableArguments {
 
     func submission() throws -> Submit {
         Submit(
-            recipe: try readText(recipe), recipeName: recipe, workingDirectory: currentDirectory(), output: output,
+            recipe: try source.text(), recipeName: source.name, workingDirectory: currentDirectory(), output: output,
             options: JobOptions(
                 overwrite: overwrite, sha256Sums: sha256Sums, strict: strict, maxPartBytes: maxPartSize.bytes,
                 shardBytes: shardSize?.bytes, seed: seed, provenance: provenance ? true : nil), idempotencyKey: idempotencyKey)
@@ -107,15 +106,6 @@ extension Logger.Level: @retroactive ExpressibleByArgument {}
 
 /// Discards everything, for commands that show progress instead of a log.
 package let quietLog = Logger(label: "tessera", factory: { _ in SwiftLogNoOpLogHandler() })
-
-/// Reads the recipe's text.
-func readText(_ path: String) throws(TesseraError) -> String {
-    let bytes = try LocalFiles().read(path, maxBytes: 1 << 20)
-    guard let text = String(validating: bytes, as: UTF8.self) else {
-        throw TesseraError(.badData, "is not UTF-8 text", file: path)
-    }
-    return text
-}
 
 /// The absolute path of an existing directory.
 func canonicalDirectory(_ path: String) throws -> String { try Roots([path]).directories[0] }

@@ -18,10 +18,8 @@ struct TesseraCommand: AsyncParsableCommand {
         version: tesseraVersion,
         subcommands: [
             RunCommand.self, PlanCommand.self, MethodsCommand.self, CoordinatorCommand.self, WorkerCommand.self,
-            SubmitCommand.self,
-            StatusCommand.self,
-            CancelCommand.self, VerifyCommand.self, InspectCommand.self, CompareCommand.self, DemoCommand.self,
-            BenchCommand.self,
+            SubmitCommand.self, WaitCommand.self, StatusCommand.self, CancelCommand.self, VerifyCommand.self,
+            InspectCommand.self, CompareCommand.self, MergekitCommand.self, DemoCommand.self, BenchCommand.self,
         ])
 
     /// Runs the command given by the arguments and exits with its exit code.
@@ -30,8 +28,10 @@ struct TesseraCommand: AsyncParsableCommand {
         signal(SIGPIPE, SIG_IGN)
         signal(SIGXFSZ, SIG_IGN)
         LinearAlgebra.prepare()
+        let name = CommandLine.arguments.first.map { FilePath.components(of: $0).last }
+        let root: any ParsableCommand.Type = name == MergekitCommand.commandName ? MergekitCommand.self : Self.self
         do {
-            var command = try parseAsRoot()
+            var command = try root.parseAsRoot()
             if var asynchronous = command as? any AsyncParsableCommand {
                 try await asynchronous.run()
             } else {
@@ -46,7 +46,7 @@ struct TesseraCommand: AsyncParsableCommand {
         } catch is CancellationError {
             Glibc.exit(TesseraError.Code.cancelled.exitCode)
         } catch {
-            exit(withError: error)
+            root.exit(withError: error)
         }
     }
 }

@@ -167,7 +167,7 @@ import Work
         #expect(HostPort(text).map { "\($0)" } == text)
     }
 
-    @Test(arguments: ["", "host", ":1", "host:", "host:65536", "host:-1"])
+    @Test(arguments: ["", "host", ":1", "host:", "host:65536", "host:-1", "http://host:7070", "me@host:1", "a b:1"])
     func otherTextIsNoAddress(text: String) { #expect(HostPort(text) == nil) }
 }
 

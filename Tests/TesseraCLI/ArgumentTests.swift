@@ -44,4 +44,32 @@ import Testing
         let command = try WorkerCommand.parse(["--coordinator", "h:1", "--tls-pin", "p", "--token", path])
         #expect(throws: TesseraError.self) { try command.credentials.accessToken() }
     }
+
+    // MARK: mergekit
+
+    @Test(arguments: [
+        "--cuda", "--lazy-unpickle --low-cpu-memory", "--cuda --copy-tokenizer --out-shard-size 1B", "--allow-crimes -v",
+        "--trust-remote-code --random-seed 42 -j 8", "--lora-merge-cache /tmp/cache --lora-merge-dtype bfloat16 -q",
+        "--device cuda:0 --read-to-gpu --multi-gpu --async-write --write-threads 4", "--gpu-rich --no-copy-tokenizer",
+        "--transformers-cache ~/.cache/huggingface --no-lazy-unpickle --write-model-card --safe-serialization", "-v -v --no-cuda",
+    ])
+    func mergekitsOptionsAreTaken(words: String) throws {
+        let command = try #require(
+            try MergekitCommand.parse(["config.yml", "out"] + words.split(separator: " ").map(String.init)) as MergekitCommand?)
+        try command.refused.check()
+        let named = words.split(separator: " ").filter { $0.hasPrefix("--") }.filter { command.idle.note?.contains($0) == true }
+        #expect(named.isEmpty == (command.idle.note == nil))
+    }
+
+    @Test(arguments: [("1B", 1_000_000_000), ("500M", 500_000_000), ("10k", 10_000), ("2.5B", 2_500_000_000), ("4096", 4096)])
+    func partSizesOfMergekitAreThousands(text: String, bytes: Int) { #expect(ShardSize(argument: text)?.bytes == bytes) }
+
+    @Test(arguments: ["", "B", "0", "-1B", "1GiB", "1e30"])
+    func otherPartSizesOfMergekitAreRefused(text: String) { #expect(ShardSize(argument: text) == nil) }
+
+    @Test(arguments: ["--no-safe-serialization", "--unsafe-truncate-embeddings"])
+    func optionsOfMergekitThatChangeTheOutputAreRefused(option: String) throws {
+        let command = try MergekitCommand.parse(["config.yml", "out", option])
+        #expect(throws: TesseraError.self) { try command.refused.check() }
+    }
 }

@@ -2,16 +2,25 @@ package import ArgumentParser
 import Core
 import Engine
 import Protocol
+import Synchronization
 
 /// The address of the coordinator, and how to connect.
 struct CoordinatorArguments: ParsableArguments {
     @Option(help: ArgumentHelp("The coordinator's job port.", valueName: "host:port"))
     var coordinator = HostPort(host: "127.0.0.1", port: 7070)
 
+    @Option(help: ArgumentHelp("How long a connection may take, and an answer.", valueName: "seconds"))
+    var timeout = 5.0
+
     @OptionGroup var credentials: CredentialArguments
 
+    func validate() throws {
+        guard timeout > 0, timeout <= 86_400 else { throw ValidationError("--timeout must be above 0, and at most a day.") }
+    }
+
     func address() throws -> CoordinatorAddress {
-        CoordinatorAddress(coordinator, tls: try credentials.tls(), token: try credentials.accessToken())
+        CoordinatorAddress(
+            coordinator, tls: try credentials.tls(), token: try credentials.accessToken(), timeout: .seconds(timeout))
     }
 }
 
@@ -34,32 +43,90 @@ package struct SubmitCommand: AsyncParsableCommand {
         let submission = try job.submission()
         let (wait, json, style) = (wait, job.json, job.progress)
         let address = try target.address()
-        try await cancelledBySignals {
-            var job: JobID?
-            // Asking again is safe: the same submission is the same job.
-            let status = try await CoordinatorClient.reconnecting(to: address, remark: Terminal.remark) { client in
-                if job == nil {
-                    let submitted = try await client.submit(submission)
-                    for remark in submitted.remarks { Terminal.remark(remark) }
-                    job = submitted.job
-                }
-                guard wait, let job else { return JobStatus?.none }
-                return try await Self.follow(job, style: style, &client)
+        let status = try await JobFollower(style).run(at: address) { client, known in
+            if let known { return wait ? known : nil }
+            let submitted = try await client.submit(submission)
+            for remark in submitted.remarks { Terminal.remark(remark) }
+            // With both options, stdout is the finished job as one JSON object.
+            if !json {
+                print(submitted.job)
+            } else if wait {
+                Terminal.note("job \(submitted.job)")
+            } else {
+                try printJSON(["job": "\(submitted.job)"])
             }
-            if let status { try JobOutcome(status).report(json: json) } else if let job { print(job) }
+            flushOutput()
+            return wait ? submitted.job : nil
+        }
+        if let status { try JobOutcome(status).report(json: json) }
+    }
+}
+
+package struct WaitCommand: AsyncParsableCommand {
+    package static let configuration = CommandConfiguration(
+        commandName: "wait", abstract: "Wait for a job to end and show its progress.",
+        discussion: "The exit code is that of the job.")
+
+    @Argument(help: "The job's id, or a unique prefix of it.")
+    var job: String
+
+    @OptionGroup var target: CoordinatorArguments
+
+    @Option(help: ArgumentHelp("How to show progress.", valueName: "style"))
+    var progress = ProgressStyle.auto
+
+    @Flag(help: "Print the result as JSON.")
+    var json = false
+
+    package init() {}
+
+    package func run() async throws {
+        let (job, json) = (job, json)
+        let status = try await JobFollower(progress).run(at: try target.address()) { client, known in
+            if let known { return known }
+            return try await client.find(job)
+        }
+        if let status { try JobOutcome(status).report(json: json) }
+    }
+}
+
+/// Follows a job over the coordinator's restarts, until the job ends or a signal ends the command.
+private struct JobFollower {
+    private let style: ProgressStyle
+
+    init(_ style: ProgressStyle) { self.style = style }
+
+    /// - Parameter find: the job to follow, asked on each new connection with what it answered before; `nil` follows none.
+    ///   Asking again is safe: the same submission is the same job.
+    /// - Returns: the job once it has ended, or `nil` where none is followed.
+    func run(
+        at address: CoordinatorAddress,
+        _ find: @escaping @Sendable (inout CoordinatorClient, _ known: JobID?) async throws -> JobID?
+    ) async throws -> JobStatus? {
+        let followed = Mutex<JobID?>(nil), style = style
+        do {
+            return try await cancelledBySignals {
+                try await CoordinatorClient.reconnecting(to: address, remark: Terminal.remark) { client in
+                    guard let job = try await find(&client, followed.withLock { $0 }) else { return nil }
+                    followed.withLock { $0 = job }
+                    return try await Self.follow(job, style: style, &client)
+                }
+            }
+        } catch let error as CancellationError {
+            if let job = followed.withLock({ $0 }) {
+                Terminal.remark("the job goes on; 'tessera wait \(job)' follows it, 'tessera cancel \(job)' ends it")
+            }
+            throw error
         }
     }
 
-    /// Shows progress until the job ends. If the wait is cancelled, the job continues.
     private static func follow(_ id: JobID, style: ProgressStyle, _ client: inout CoordinatorClient) async throws -> JobStatus {
         var display = ProgressDisplay(style)
+        defer { display.finish() }
         while true {
             let status = try await client.summary(of: id)
             display.show(status)
-            if status.state.isEnd {
-                display.finish()
-                return status
-            }
+            if status.state.isEnd { return status }
             try await Task.sleep(for: .milliseconds(100))
         }
     }
@@ -81,6 +148,10 @@ package struct CancelCommand: AsyncParsableCommand {
             let id = try await client.find(job)
             guard case .cancelled = try await client.ask(.cancel(Cancel(job: id, reason: "cancelled by a client"))) else {
                 throw TesseraError(.protocolMismatch, "the coordinator did not confirm the cancellation")
+            }
+            let state = try await client.summary(of: id).state
+            guard state == .cancelled else {
+                throw TesseraError(.usage, "the job \(id) has ended as '\(state.rawValue)' and cannot be cancelled")
             }
             print("cancelled \(id)")
         }

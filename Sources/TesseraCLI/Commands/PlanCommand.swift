@@ -9,8 +9,7 @@ package struct PlanCommand: ParsableCommand {
         commandName: "plan", abstract: "Show what a recipe would do.",
         discussion: "Reads only the headers of the inputs. All problems are reported at once.")
 
-    @Argument(help: "The recipe (a YAML file).")
-    var recipe: String
+    @OptionGroup var source: RecipeArguments
 
     @Flag(help: "Reject a recipe with unknown or unused keys.")
     var strict = false
@@ -29,9 +28,8 @@ package struct PlanCommand: ParsableCommand {
     package func run() throws {
         let plan = try Planner.plan(
             PlanRequest(
-                recipe: try readText(recipe), recipeName: recipe, workingDirectory: currentDirectory(),
-                maxPartBytes: maxPartSize.bytes,
-                strict: strict, seed: seed))
+                recipe: try source.text(), recipeName: source.name, workingDirectory: currentDirectory(),
+                maxPartBytes: maxPartSize.bytes, strict: strict, seed: seed))
         if json {
             try printJSON(PlanSummary(plan))
         } else {
