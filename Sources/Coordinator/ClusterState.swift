@@ -150,9 +150,11 @@ struct ClusterState {
         _ description: WorkerDescription, at now: Duration, send: @escaping @Sendable (Message) -> Void
     ) -> (id: Scheduler.WorkerID, effects: [Effect]) {
         let id = workers.add(description, at: now, send: send)
-        happened(.workerJoined(workers.reference(to: id), address: description.address))
+        happened(.workerJoined(workers.reference(to: id)))
         feed(
-            .workerJoined(id, host: description.address, slots: description.threads, memory: description.tensorMemory), at: now)
+            .workerJoined(
+                id, host: description.host, key: description.key, slots: description.threads, memory: description.tensorMemory),
+            at: now)
         return (id, takeEffects())
     }
 
@@ -178,11 +180,20 @@ struct ClusterState {
 
     // MARK: Attempts
 
-    mutating func heartbeat(_ worker: Scheduler.WorkerID, _ leases: [LeaseProgress], at now: Duration) -> [Effect] {
+    /// - Parameter waiting: leases that cannot get on because their blocks are not stored yet.
+    mutating func heartbeat(
+        _ worker: Scheduler.WorkerID, _ leases: [LeaseProgress], waiting: Set<Attempt> = [], at now: Duration
+    ) -> [Effect] {
         for entry in leases where scheduler.holdsLease(worker, entry.attempt) {
             happened(.progressed(entry.attempt, bytesDone: entry.bytesDone))
         }
-        feed(.heartbeat(worker, leases), at: now)
+        feed(.heartbeat(worker, leases, waiting: waiting), at: now)
+        return takeEffects()
+    }
+
+    /// Bytes of the worker have arrived, or have not for long.
+    mutating func heard(_ worker: Scheduler.WorkerID, isSilent: Bool, at now: Duration) -> [Effect] {
+        feed(isSilent ? .workerSilent(worker) : .workerHeard(worker), at: now)
         return takeEffects()
     }
 
@@ -249,6 +260,9 @@ struct ClusterState {
         return takeEffects()
     }
 
+    /// The process did not run for so long.
+    mutating func stoodStill(for pause: Duration, at now: Duration) { feed(.stoodStill(pause), at: now) }
+
     // MARK: Scheduling
 
     private mutating func feed(_ event: Scheduler.Event, at now: Duration) {
@@ -268,6 +282,10 @@ struct ClusterState {
             revoked(attempt, workers.reference(to: worker), reason: reason)
             guard let send = workers[worker]?.send else { return }
             effects.append(.send(.revoke(Revoke(attempt: attempt, reason: reason)), to: send))
+        case .giveUp(let worker, let attempt, let error):
+            failed(attempt, workers.reference(to: worker), error)
+            guard let send = workers[worker]?.send else { return }
+            effects.append(.send(.revoke(Revoke(attempt: attempt, reason: error.problem)), to: send))
         case .stale(let worker, let attempt): happened(.stale(attempt, workers.reference(to: worker)))
         case .commit(let worker, let attempt):
             guard let record = jobs[attempt.job]?.job?.record(of: attempt, by: workers.reference(to: worker)) else {
@@ -280,7 +298,9 @@ struct ClusterState {
         case .jobFinished(let id):
             jobs[id]?.phase = .publishing
             effects.append(.start(.publish(id)))
-        case .jobFailed(let id, let error): end(id, as: .failed, error)
+        case .jobFailed(let id, var error):
+            if let names = jobs[id]?.progress.whoFailed { error.problem += "; \(names)" }
+            end(id, as: .failed, error)
         }
     }
 }
@@ -291,12 +311,5 @@ extension TesseraError {
         func bounded(_ text: String) -> String { text.shortened(to: 2000) }
         return TesseraError(
             code, bounded(problem), file: file.map(bounded), line: line, tensor: tensor.map(bounded), advice: advice.map(bounded))
-    }
-}
-
-extension String {
-    /// The text, or its beginning where it has more than so many bytes.
-    func shortened(to limit: Int) -> String {
-        utf8.count <= limit ? self : String(decoding: utf8.prefix(limit), as: UTF8.self) + "…"
     }
 }

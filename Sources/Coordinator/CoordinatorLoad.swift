@@ -66,7 +66,7 @@ package struct CoordinatorLoad {
         guard running[finish.worker]?.remove(attempt) != nil else { return }
         shardEvents += 2
         obey(scheduler.handle(.shardFinished(finish.worker, attempt), at: finish.at), at: finish.at)
-        progress.apply(.committed(attempt, WorkerReference(id: finish.worker, name: "w"), byteCount: 1, .direct))
+        progress.apply(.committed(attempt, WorkerReference(id: finish.worker, name: "w", address: "h"), byteCount: 1, .direct))
         obey(scheduler.handle(.shardCommitted(attempt), at: finish.at), at: finish.at)
     }
 
@@ -82,15 +82,15 @@ package struct CoordinatorLoad {
             switch action {
             case .lease(let worker, let attempt, _):
                 shardEvents += 1
-                progress.apply(.leased(attempt, WorkerReference(id: worker, name: "w")))
+                progress.apply(.leased(attempt, WorkerReference(id: worker, name: "w", address: "h")))
                 running[worker]?.insert(attempt)
                 let seconds = 10 + Double(Self.scattered(attempt.shard)) / 20_000
                 finishes.insert(Finish(at: now + .seconds(seconds), worker: worker, attempt: attempt))
             case .revoke(let worker, let attempt, let reason):
-                progress.apply(.revoked(attempt, WorkerReference(id: worker, name: "w"), reason: reason))
+                progress.apply(.revoked(attempt, WorkerReference(id: worker, name: "w", address: "h"), reason: reason))
                 running[worker]?.remove(attempt)
             case .jobFinished, .jobFailed: hasEnded = true
-            case .commit, .stale, .jobContinues: break
+            case .commit, .stale, .giveUp, .jobContinues: break
             }
         }
     }

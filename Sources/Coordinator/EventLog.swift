@@ -30,7 +30,8 @@ extension Logger {
             warning(
                 "attempt failed",
                 metadata: [
-                    "job": "\(attempt.job)", "shard": "\(attempt.shard)", "worker": "\(worker.name)", "error": "\(error)",
+                    "job": "\(attempt.job)", "shard": "\(attempt.shard)", "worker": "\(worker.name)",
+                    "address": "\(worker.address)", "error": "\(error)",
                 ])
         case .revoked(let attempt, let worker, let reason):
             debug(
@@ -49,8 +50,8 @@ extension Logger {
             info(
                 "job ended",
                 metadata: ["job": "\(id)", "state": "\(state)", "error": "\(error?.description ?? "none")"])
-        case .workerJoined(let worker, let address):
-            info("worker joined", metadata: ["worker": "\(worker.name)", "address": "\(address)"])
+        case .workerJoined(let worker):
+            info("worker joined", metadata: ["worker": "\(worker.name)", "address": "\(worker.address)"])
         case .workerLeft(let worker, let reason):
             info("worker left", metadata: ["worker": "\(worker.name)", "reason": "\(reason)"])
         }

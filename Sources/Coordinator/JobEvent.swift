@@ -5,6 +5,8 @@ package import Protocol
 package struct WorkerReference: Sendable, Hashable {
     package let id: Scheduler.WorkerID
     package let name: String
+    /// Where it connected from, or `local`.
+    package let address: String
 }
 
 /// A shard as progress knows it.
@@ -68,7 +70,7 @@ package enum JobEvent: Sendable, Hashable {
     case stale(Attempt, WorkerReference)
     /// The job has ended, and its unfinished output is removed or its finished output published.
     case ended(JobID, JobState, TesseraError?)
-    case workerJoined(WorkerReference, address: String)
+    case workerJoined(WorkerReference)
     case workerLeft(WorkerReference, reason: String)
 
     /// `nil` for workers that come and go.

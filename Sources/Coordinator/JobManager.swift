@@ -92,7 +92,16 @@ package actor JobManager {
     }
 
     private func keepTime() async {
-        while (try? await time.sleep(Self.tickInterval)) != nil { perform(state.tick(at: time.now())) }
+        var before = time.now()
+        while (try? await time.sleep(Self.tickInterval)) != nil {
+            let now = time.now(), late = now - before - Self.tickInterval
+            if late > Limits.standstill {
+                log.warning("this process stood still, nobody is blamed for that", metadata: ["seconds": "\(Int(late.seconds))"])
+                state.stoodStill(for: late, at: now)
+            }
+            before = now
+            perform(state.tick(at: now))
+        }
     }
 
     func perform(_ effects: [ClusterState.Effect]) {
@@ -318,43 +327,5 @@ package actor JobManager {
     /// A page of jobs, of workers, or of one job's shards, as far as `peer` may see them; `nil` when there is no such job.
     package func status(_ request: StatusRequest, for peer: PeerIdentity) -> Status? {
         StatusPages(state, at: time.now(), for: peer).answer(request)
-    }
-
-    // MARK: Workers
-
-    /// - Parameter send: takes messages for the worker; must neither wait nor encode.
-    package func attach(_ description: WorkerDescription, send: @escaping @Sendable (Message) -> Void) -> WorkerID {
-        let (id, effects) = state.attach(description, at: time.now(), send: send)
-        perform(effects)
-        return id
-    }
-
-    package func drain(_ worker: WorkerID) { perform(state.drain(worker, at: time.now())) }
-
-    /// - Parameter isLoss: whether the worker is taken to be gone, which may be the fault of its shards; otherwise only its link
-    ///   failed.
-    package func detach(_ worker: WorkerID, reason: String, isLoss: Bool = true) {
-        perform(state.detach(worker, reason: reason, isLoss: isLoss, at: time.now()))
-    }
-
-    package func heartbeat(_ worker: WorkerID, _ leases: [LeaseProgress]) {
-        perform(state.heartbeat(worker, leases, at: time.now()))
-    }
-
-    /// Where a block belongs, or `nil` when the attempt that it comes from is no longer wanted.
-    package func target(
-        of attempt: Attempt, from worker: WorkerID, tensor: Int, offset: Int, byteCount: Int
-    ) throws(TesseraError) -> BlockTarget? {
-        try state.target(of: attempt, from: worker, tensor: tensor, offset: offset, byteCount: byteCount)
-    }
-
-    package func stored(tensor: Int, offset: Int, _ digest: Digest, of attempt: Attempt) {
-        state.stored(BlockPosition(tensor: tensor, offset: offset), digest, of: attempt)
-    }
-
-    package func finished(_ done: ShardDone, by worker: WorkerID) { perform(state.finished(done, by: worker, at: time.now())) }
-
-    package func failed(_ attempt: Attempt, by worker: WorkerID, error: TesseraError) {
-        perform(state.failed(attempt, by: worker, error, at: time.now()))
     }
 }

@@ -31,6 +31,8 @@ package final class ServerConnection: Sendable {
     private let session: Mutex<CoordinatorSession>
     /// The worker at the other end, once it is admitted.
     private let worker = Mutex<JobManager.WorkerID?>(nil)
+    /// Why this side closes the connection.
+    private let closing = Mutex<String?>(nil)
     /// What is said, in the order in which it was decided. Messages are encoded in a task of their own: nobody who decides waits
     /// for that.
     private let (outbox, outboxInput) = AsyncStream<Outgoing>.makeStream()
@@ -101,7 +103,7 @@ package final class ServerConnection: Sendable {
     /// How a connection ended.
     private struct Ending {
         let reason: String
-        /// Whether the peer is taken to be gone, and not merely a link that garbled its bytes.
+        /// Whether the peer's process is taken to have ended. Silence and garbled bytes tell nothing of that.
         var isLoss = true
     }
 
@@ -121,14 +123,21 @@ package final class ServerConnection: Sendable {
     /// Gives the worker's leases back at once, also while one of its blocks is being written.
     private func detach(_ ending: Ending) async {
         guard let worker = worker.withLock({ $0 }) else { return }
-        await manager.detach(worker, reason: ending.reason, isLoss: ending.isLoss)
+        let own = closing.withLock { $0 }
+        await manager.detach(worker, reason: own ?? ending.reason, isLoss: own == nil && ending.isLoss)
     }
 
     private func keepTime() async {
+        var before = time.now()
         while !Task.isCancelled {
             try? await time.sleep(Self.tick)
-            let received = connection.bytesReceived
-            for action in session.withLock({ $0.tick(at: time.now(), bytesReceived: received) }) { await perform(action) }
+            let now = time.now(), late = now - before - Self.tick, received = connection.bytesReceived
+            before = now
+            let actions = session.withLock { session in
+                if late > Limits.standstill { session.stoodStill(for: late) }
+                return session.tick(at: now, bytesReceived: received)
+            }
+            for action in actions { await perform(action) }
         }
     }
 
@@ -136,7 +145,10 @@ package final class ServerConnection: Sendable {
 
     private func say(_ message: Message) { outboxInput.yield(.message(message)) }
 
-    private func close(_ reason: String) { outboxInput.yield(.close(reason)) }
+    private func close(_ reason: String) {
+        closing.withLock { $0 = $0 ?? reason }
+        outboxInput.yield(.close(reason))
+    }
 
     private func send(_ outgoing: Outgoing) async {
         switch outgoing {
@@ -158,12 +170,11 @@ package final class ServerConnection: Sendable {
     private func replace(_ message: Message, _ error: TesseraError) async {
         switch message {
         case .lease(let lease):
-            guard let worker = worker.withLock({ $0 }) else { return }
             // No worker can be sent this lease: the shard must not be tried again.
             let failure = TesseraError(
                 .usage, "the shard \(lease.work.label) is too large to be handed out: \(error.problem)",
                 advice: "submit the job again with a smaller --shard-size")
-            await manager.failed(lease.attempt, by: worker, error: failure)
+            await manager.abandon(lease.attempt.job, error: failure)
         case .status, .submitted, .failure: say(.failure(Failure(problems: [error])))
         default: close(error.problem)
         }
@@ -213,7 +224,7 @@ package final class ServerConnection: Sendable {
             worker.withLock { $0 = id }
         case .close(let reason): close(reason)
         case .store, .fetch, .request: break
-        case .renew, .finished, .failed, .drain:
+        case .renew, .heard, .silent, .finished, .failed, .drain:
             guard let worker = worker.withLock({ $0 }) else { return }
             await tell(action, of: worker)
         }
@@ -221,7 +232,9 @@ package final class ServerConnection: Sendable {
 
     private func tell(_ action: CoordinatorSession.Action, of worker: JobManager.WorkerID) async {
         switch action {
-        case .renew(let progress): await manager.heartbeat(worker, progress)
+        case .renew(let progress, let waiting): await manager.heartbeat(worker, progress, waiting: waiting)
+        case .heard: await manager.heard(worker, isSilent: false)
+        case .silent: await manager.heard(worker, isSilent: true)
         case .finished(let done): await manager.finished(done, by: worker)
         case .failed(let failed): await manager.failed(failed.attempt, by: worker, error: failed.error)
         case .drain: await manager.drain(worker)
@@ -232,7 +245,8 @@ package final class ServerConnection: Sendable {
     private func describe(_ hello: Hello) -> WorkerDescription {
         WorkerDescription(
             name: hello.name, address: connection.peerAddress ?? "unknown", build: hello.build, threads: hello.threads,
-            memory: hello.memory, tensorMemory: hello.tensorMemory ?? hello.memory)
+            memory: hello.memory, tensorMemory: hello.tensorMemory ?? hello.memory, host: hello.host,
+            instance: hello.instance)
     }
 
     // MARK: Blocks and fetches
@@ -251,6 +265,7 @@ package final class ServerConnection: Sendable {
                 await manager.stored(tensor: block.tensor, offset: block.offset, digest, of: block.attempt)
             }
         } catch let error as TesseraError where error.code == .protocolMismatch {
+            await manager.failed(block.attempt, by: worker, error: TesseraError(.temporary, error.problem))
             return close(error.problem)
         } catch {
             // The output cannot be written: no worker can help.

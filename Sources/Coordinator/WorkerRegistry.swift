@@ -1,3 +1,4 @@
+import Core
 import Protocol
 
 /// A worker as the coordinator knows it, however it is connected.
@@ -11,11 +12,20 @@ package struct WorkerDescription: Sendable {
     package let memory: Int
     /// Bytes of `memory` for the tensors that the worker works on.
     package let tensorMemory: Int
+    /// Tells hosts apart: `Hello.host`, or the address for workers that do not say.
+    let host: String
+    /// Tells worker processes apart: `Hello.instance`, or name and address for workers that do not say.
+    let key: String
 
     /// A peer may send any text; status messages and logs have to stay bounded.
     private static let textLimit = 128
 
-    package init(name: String, address: String, build: String, threads: Int, memory: Int, tensorMemory: Int) {
+    package init(
+        name: String, address: String, build: String, threads: Int, memory: Int, tensorMemory: Int, host: String? = nil,
+        instance: String? = nil
+    ) {
+        self.host = host ?? address
+        key = instance ?? "\(name.shortened(to: Self.textLimit)) at \(address)"
         self.name = name.shortened(to: Self.textLimit)
         self.address = address
         self.build = build.shortened(to: Self.textLimit)
@@ -38,6 +48,8 @@ struct WorkerRegistry {
         var bytesDone = 0
         /// Bytes of `bytesDone` that the worker wrote into the output itself.
         var bytesDirect = 0
+        /// Why its last attempt failed, and of which job it was, if it has finished none since.
+        var lastFailure: (job: JobID, error: TesseraError)?
     }
 
     private(set) var members: [Scheduler.WorkerID: Member] = [:]
@@ -46,7 +58,8 @@ struct WorkerRegistry {
     subscript(id: Scheduler.WorkerID) -> Member? { members[id] }
 
     func reference(to id: Scheduler.WorkerID) -> WorkerReference {
-        WorkerReference(id: id, name: members[id]?.description.name ?? "gone")
+        WorkerReference(
+            id: id, name: members[id]?.description.name ?? "gone", address: members[id]?.description.address ?? "unknown")
     }
 
     mutating func add(
@@ -62,7 +75,9 @@ struct WorkerRegistry {
     mutating func remove(_ id: Scheduler.WorkerID) -> Member? { members.removeValue(forKey: id) }
 
     mutating func apply(_ event: JobEvent) {
+        if case .failed(let attempt, let worker, let error) = event { members[worker.id]?.lastFailure = (attempt.job, error) }
         guard case .committed(_, let worker, let byteCount, let delivery) = event else { return }
+        members[worker.id]?.lastFailure = nil
         members[worker.id]?.shardsDone += 1
         members[worker.id]?.bytesDone += byteCount
         if delivery == .direct { members[worker.id]?.bytesDirect += byteCount }

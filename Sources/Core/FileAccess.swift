@@ -7,7 +7,8 @@ extension TesseraError {
         let (code, advice): (Code, String?) =
             switch number {
             case ENOENT, ENOTDIR: (.inputMissing, nil)
-            case EACCES, EPERM, EROFS: (.notAllowed, "check the permissions")
+            case EACCES, EPERM: (.notAllowed, "check the permissions")
+            case EROFS: (.io, "make the file system writable again")
             case ENOSPC, EDQUOT: (.io, "free some space and try again")
             case EFBIG: (.io, "the file system or a process limit (ulimit -f) does not allow files of this size")
             default: (.io, nil)

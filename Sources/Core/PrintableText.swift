@@ -22,3 +22,10 @@ extension Unicode.Scalar {
         }
     }
 }
+
+extension String {
+    /// The text, or its beginning where it has more than so many bytes.
+    package func shortened(to limit: Int) -> String {
+        utf8.count <= limit ? self : String(decoding: utf8.prefix(limit), as: UTF8.self) + "…"
+    }
+}

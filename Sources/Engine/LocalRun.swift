@@ -22,6 +22,8 @@ package struct LocalRun: Sendable {
         // With one worker there is no other host to try, and nobody to renew leases for.
         policy.hostLimit = 1
         policy.lease = .seconds(365 * 86_400)
+        // Nor does anybody say how far the worker is.
+        policy.stallFloor = policy.lease
         var settings = JobManager.Settings(
             inputRoots: .wholeMachine, policy: policy, build: tesseraVersion,
             incarnation: state?.journal.incarnation ?? 1)

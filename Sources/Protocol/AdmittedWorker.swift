@@ -3,8 +3,13 @@ import Work
 
 /// The state of an admitted worker's connection: credit, blocks being stored, results that wait for blocks, and fetches.
 struct AdmittedWorker: Sendable {
-    private(set) var lastHeard: Duration
+    private var lastHeard: Duration
     private var bytesReceived = 0
+    /// Whether the worker was said to be silent.
+    private var isSilent = false
+    /// Bytes arrived since the last heartbeat was answered, or its answer repeated.
+    private var hasNews = false
+    private var lastAnswer: (number: Int, at: Duration)
     /// Bytes of block frames received but not yet stored.
     private var owed = 0
     /// Blocks that are being stored.
@@ -18,19 +23,43 @@ struct AdmittedWorker: Sendable {
     private var fetching = 0
     private var waitingFetches: [FetchRequest] = []
 
-    init(lastHeard: Duration) { self.lastHeard = lastHeard }
+    init(lastHeard: Duration) {
+        self.lastHeard = lastHeard
+        lastAnswer = (0, lastHeard)
+    }
 
-    mutating func noteBytes(_ total: Int, at now: Duration) {
-        guard total != bytesReceived else { return }
-        bytesReceived = total
-        lastHeard = now
+    /// - Parameter interval: between heartbeats.
+    mutating func tick(at now: Duration, bytesReceived total: Int, interval: Duration) -> [CoordinatorSession.Action] {
+        if total != bytesReceived {
+            bytesReceived = total
+            lastHeard = now
+            hasNews = true
+        }
+        let silence = now - lastHeard
+        guard silence <= interval * Limits.missedHeartbeats else { return [.close(reason: "no sign of life")] }
+        let wasSilent = isSilent
+        isSilent = silence > interval * Limits.doubtfulHeartbeats
+        if isSilent != wasSilent { return [isSilent ? .silent : .heard] }
+        // A frame takes longer than an interval, and heartbeats wait behind it.
+        guard hasNews, now - lastAnswer.at > interval * 1.5 else { return [] }
+        hasNews = false
+        lastAnswer.at = now
+        return [.send(.heartbeatAnswer(HeartbeatAnswer(number: lastAnswer.number))), .heard]
+    }
+
+    mutating func stoodStill(for pause: Duration) {
+        lastHeard += pause
+        lastAnswer.at += pause
     }
 
     mutating func received(_ message: Message, at now: Duration) -> [CoordinatorSession.Action] {
         lastHeard = now
         switch message {
         case .heartbeat(let beat):
-            return [.send(.heartbeatAnswer(HeartbeatAnswer(number: beat.number))), .renew(renewed(by: beat))]
+            (hasNews, lastAnswer) = (false, (beat.number, now))
+            return [
+                .send(.heartbeatAnswer(HeartbeatAnswer(number: beat.number))), .renew(renewed(by: beat), waiting: waiting),
+            ]
         case .shardDone(let done):
             guard storing[done.attempt] == nil else {
                 heldResults[done.attempt] = done
@@ -57,6 +86,12 @@ struct AdmittedWorker: Sendable {
         let held = heldResults.keys.filter { progress[$0] == nil }.sorted()
         for attempt in held { progress[attempt] = last[attempt] ?? 0 }
         return beat.leases + held.map { LeaseProgress(attempt: $0, bytesDone: progress[$0] ?? 0) }
+    }
+
+    /// Attempts whose blocks wait to be stored; all of them when that has used up the worker's credit.
+    private var waiting: Set<Attempt> {
+        let isOutOfCredit = owed > Limits.creditBytes - (Limits.headerBytes + Limits.dataBodyBytes)
+        return Set(isOutOfCredit ? Array(progress.keys) : Array(storing.keys) + Array(heldResults.keys))
     }
 
     private func leave() -> [CoordinatorSession.Action] {

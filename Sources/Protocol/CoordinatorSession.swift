@@ -17,7 +17,12 @@ package struct CoordinatorSession: Sendable {
         case allow(FrameLimits)
         /// A worker has joined and may be given leases.
         case admit(Hello)
-        case renew([LeaseProgress])
+        /// - Parameter waiting: leases that cannot get on because their blocks are not stored yet.
+        case renew([LeaseProgress], waiting: Set<Attempt>)
+        /// Bytes of the worker arrive, but no heartbeat.
+        case heard
+        /// Nothing has come from the worker for so long that it may be gone.
+        case silent
         /// Store the block that was received. Blocks may be stored at the same time and in any order.
         case store
         /// A shard's result has arrived and all its blocks are stored.
@@ -92,14 +97,24 @@ package struct CoordinatorSession: Sendable {
     /// - Parameter bytesReceived: all bytes received on this connection so far. Every byte counts as a sign of life, even within
     ///   an unfinished frame.
     package mutating func tick(at now: Duration, bytesReceived: Int) -> [Action] {
+        let interval = heartbeat
         switch state {
         case .greeting(let deadline) where now >= deadline: return close("no hello in time")
-        case .worker(var worker):
-            worker.noteBytes(bytesReceived, at: now)
-            state = .worker(worker)
-            return now - worker.lastHeard > heartbeat * Limits.missedHeartbeats ? close("no sign of life") : []
+        case .worker: return withWorker { $0.tick(at: now, bytesReceived: bytesReceived, interval: interval) }
         case .client(_, let lastHeard) where now - lastHeard > Limits.idleClient: return close("no request for a long time")
         case .greeting, .client, .closed: return []
+        }
+    }
+
+    /// This process did not run for so long: nobody could be heard meanwhile.
+    package mutating func stoodStill(for pause: Duration) {
+        switch state {
+        case .greeting(let deadline): state = .greeting(until: deadline + pause)
+        case .worker(var worker):
+            worker.stoodStill(for: pause)
+            state = .worker(worker)
+        case .client(let peer, let lastHeard): state = .client(peer, lastHeard: lastHeard + pause)
+        case .closed: break
         }
     }
 

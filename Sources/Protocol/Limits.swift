@@ -46,6 +46,11 @@ package enum Limits {
     /// Either side closes the connection after this many heartbeat intervals without a byte.
     package static let missedHeartbeats = 4
 
+    /// After this many silent intervals a worker gets no more shards, and others are given those that it has.
+    package static let doubtfulHeartbeats = 2
+    /// A timer that is later than this shows that the process did not run: what it did not hear meanwhile means nothing.
+    package static let standstill = Duration.seconds(2)
+
     // MARK: What messages say
 
     /// Connections that a coordinator serves at the same time.

@@ -41,6 +41,9 @@ package struct WorkerSession: Sendable {
         var nextBeat: Duration
         let interval: Duration
         var beatCount = 0
+        var lastAnswered = 0
+        /// When the last whole message came.
+        var lastMessage: Duration
         /// Unanswered heartbeats: the time of each and the leases that it named.
         var unanswered: [Int: (at: Duration, named: [Attempt])] = [:]
         var leases: [Attempt: HeldLease] = [:]
@@ -74,12 +77,12 @@ package struct WorkerSession: Sendable {
         case (_, .refusal(let refusal)): return close(refusal.error, isFinal: true)
         case (.greeting, .welcome(let welcome)):
             let interval = Duration.milliseconds(welcome.heartbeatMilliseconds)
-            state = .working(Working(lastHeard: now, nextBeat: now + interval, interval: interval))
+            state = .working(Working(lastHeard: now, nextBeat: now + interval, interval: interval, lastMessage: now))
             return [.welcomed(welcome)]
         case (.greeting, _): return garbled(TesseraError(.protocolMismatch, "the coordinator did not answer with welcome"))
         case (.working(var working), _):
-            working.lastHeard = now
             let actions = working.received(message, at: now)
+            (working.lastHeard, working.lastMessage) = (now, now)
             guard let actions else {
                 return garbled(
                     TesseraError(.protocolMismatch, "the coordinator sent '\(message.name)', which a worker does not expect"))
@@ -149,6 +152,17 @@ package struct WorkerSession: Sendable {
         }
     }
 
+    /// This process did not run for so long: the coordinator could not be heard meanwhile. Leases may have ended all the same.
+    package mutating func stoodStill(for pause: Duration) {
+        switch state {
+        case .greeting(let deadline): state = .greeting(until: deadline + pause)
+        case .working(var working):
+            working.lastHeard += pause
+            state = .working(working)
+        case .closed: break
+        }
+    }
+
     private mutating func close(_ error: TesseraError, isFinal: Bool) -> [Action] {
         guard !isClosed else { return [] }
         state = .closed
@@ -167,7 +181,11 @@ extension WorkerSession.Working {
         case .heartbeatAnswer(let answer):
             // The leases that the heartbeat named begin anew, counted from when it was sent: never later than the coordinator
             // counts.
-            guard let beat = unanswered[answer.number] else { return [] }
+            guard let beat = unanswered[answer.number] else {
+                if answer.number == lastAnswered { receivesMuch() }
+                return []
+            }
+            lastAnswered = answer.number
             unanswered = unanswered.filter { $0.key > answer.number }
             for attempt in beat.named {
                 if let lasts = leases[attempt]?.lasts { leases[attempt]?.ends = beat.at + lasts }
@@ -188,6 +206,12 @@ extension WorkerSession.Working {
             return [.close(TesseraError(.unreachable, "the coordinator said goodbye: \(reason)"), isFinal: false)]
         default: return nil
         }
+    }
+
+    /// The coordinator repeats an answer: it gets a large frame of this worker, behind which heartbeats wait. Leases begin anew,
+    /// counted from its message before this one: it renewed them after that.
+    private mutating func receivesMuch() {
+        for (attempt, lease) in leases { leases[attempt]?.ends = max(lease.ends, lastMessage + lease.lasts) }
     }
 
     fileprivate mutating func finishDraining() -> [WorkerSession.Action] {

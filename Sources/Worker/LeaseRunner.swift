@@ -36,12 +36,20 @@ package final class LeaseRunner: ShardRunner {
         let progress = ShardProgress()
         active.withLock { $0[lease.attempt] = progress }
         defer { active.withLock { $0[lease.attempt] = nil } }
+        var direct: DirectOutput?
         do {
-            let direct = try lease.output.flatMap { try outputs.open($0, of: lease) }
+            direct = try lease.output.flatMap { try outputs.open($0, of: lease) }
             let result = try await executor.run(lease.work, output: direct ?? returning, progress: progress)
             return .success(ShardDone(attempt: lease.attempt, result: result, delivery: direct == nil ? .relayed : .direct))
         } catch {
-            return progress.isCancelled ? nil : .failure(inputs.explain(TesseraError(wrapping: error), of: lease.work.files))
+            guard !progress.isCancelled else { return nil }
+            let error = TesseraError(wrapping: error)
+            if direct?.hasFailed == true {
+                outputs.avoid(lease.attempt.job)
+            } else if error.code == .io {
+                inputs.letGo(of: lease.work.files)
+            }
+            return .failure(inputs.explain(error, of: lease.work.files))
         }
     }
 

@@ -56,6 +56,9 @@ package final class LocalInputs: InputProvider {
     /// Closes all files. Call when no shard needs them any longer.
     package func closeAll() { opened.withLock { $0.removeAll() } }
 
+    /// Closes files of which a read failed: after an error such as ESTALE only a fresh descriptor can do better.
+    func letGo(of files: [InputFile]) { opened.withLock { opened in for file in files { opened[file] = nil } } }
+
     /// Finds the cause of a shard's failure. If a local copy of an input has changed or been truncated since it was opened, the
     /// copy is the cause and is not used again.
     ///

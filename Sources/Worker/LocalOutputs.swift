@@ -1,9 +1,10 @@
 import Core
 import Protocol
+import Synchronization
 import Work
 
 /// Finds unfinished outputs that this host can write to, so that blocks need not go through the coordinator.
-package struct LocalOutputs: Sendable {
+package final class LocalOutputs: Sendable {
     package enum Mode: String, Sendable, CaseIterable {
         /// Write directly where that is possible and safe.
         case auto
@@ -17,6 +18,8 @@ package struct LocalOutputs: Sendable {
     private let root: String?
     private let machine = kernelIdentity()
     private let buffers = BlockBuffers()
+    /// The last jobs whose output could not be written to.
+    private let avoided = Mutex<[JobID]>([])
 
     /// - Parameter root: this host's path of the coordinator's output root, which must contain every output; `nil` allows any
     ///   directory.
@@ -30,7 +33,8 @@ package struct LocalOutputs: Sendable {
     /// - Returns: `nil` if blocks must be sent to the coordinator.
     /// - Throws: `cannotCreate` if blocks must be written directly and this host cannot see the output.
     func open(_ place: OutputPlace, of lease: Lease) throws(TesseraError) -> DirectOutput? {
-        guard mode != .relayed else { return nil }
+        let job = lease.attempt.job
+        guard mode != .relayed, mode == .direct || !avoided.withLock({ $0.contains(job) }) else { return nil }
         let isSameKernel = machine != nil && machine == place.machine
         do throws(TesseraError) {
             let directory = try directory(of: place, job: lease.attempt.job)
@@ -50,6 +54,15 @@ package struct LocalOutputs: Sendable {
                 file: error.file ?? place.directory,
                 advice:
                     "mount the coordinator's output root and name it with --output-root, or start the worker with --blocks auto")
+        }
+    }
+
+    /// This worker could not write to the job's output. If the fault is its own, such as a mount that became read-only, the
+    /// coordinator may do better: from now on the blocks are sent.
+    func avoid(_ job: JobID) {
+        avoided.withLock { avoided in
+            guard !avoided.contains(job) else { return }
+            avoided = avoided.suffix(99) + [job]
         }
     }
 
@@ -74,12 +87,16 @@ package struct LocalOutputs: Sendable {
 }
 
 /// Writes blocks into the output's parts, on the thread that made them.
-struct DirectOutput: ShardOutput {
+final class DirectOutput: ShardOutput {
     /// By number.
     private let files: [Int: OutputFile]
     private let outputs: [OutputTensor]
     private let buffers: BlockBuffers
     private let syncs: Bool
+    private let failure = Atomic(false)
+
+    /// Whether a write failed.
+    var hasFailed: Bool { failure.load(ordering: .relaxed) }
 
     /// Small enough that the kernel copies from cache, and that threads writing to the same file do not wait long for one
     /// another.
@@ -99,7 +116,16 @@ struct DirectOutput: ShardOutput {
         guard let file = files[output.part], bytes.count <= output.byteCount - offset else {
             throw TesseraError(.internal, "a block at \(offset) of \(output.name) lies in no part of the output")
         }
-        try file.write(bytes, at: output.offset + offset)
+        try noted { () throws(TesseraError) in try file.write(bytes, at: output.offset + offset) }
+    }
+
+    private func noted(_ body: () throws(TesseraError) -> Void) throws(TesseraError) {
+        do throws(TesseraError) {
+            try body()
+        } catch {
+            failure.store(true, ordering: .relaxed)
+            throw error
+        }
     }
 
     func store(
@@ -113,6 +139,6 @@ struct DirectOutput: ShardOutput {
 
     func finish() throws {
         guard syncs else { return }
-        for file in files.values { try file.sync() }
+        try noted { () throws(TesseraError) in for file in files.values { try file.sync() } }
     }
 }

@@ -86,10 +86,17 @@ final class WorkerConnection: Sendable {
     private func note(_ end: Ending) { ending.withLock { $0 = $0 ?? end } }
 
     private func keepTime() async {
+        var before = time.now()
         while !Task.isCancelled {
             try? await time.sleep(Self.tick)
+            let now = time.now(), late = now - before - Self.tick
+            before = now
             let received = connection.bytesReceived, progress = runner.progress
-            perform(session.withLock { $0.tick(at: time.now(), bytesReceived: received, progress: progress) })
+            let actions = session.withLock { session in
+                if late > Limits.standstill { session.stoodStill(for: late) }
+                return session.tick(at: now, bytesReceived: received, progress: progress)
+            }
+            perform(actions)
         }
     }
 
@@ -130,6 +137,8 @@ final class WorkerConnection: Sendable {
             case .drained: send(.goodbye("drained"))
             case .close(let error, let isFinal):
                 note(Ending(error: error, isFinal: isFinal))
+                // So that the coordinator does not take this process for dead, if it is there to hear it.
+                if wasWelcomed { try? connection.send(.goodbye(error.problem.shortened(to: 1000)), urgent: true) }
                 connection.close()
             }
         }

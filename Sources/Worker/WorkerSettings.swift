@@ -1,3 +1,4 @@
+import Core
 package import Protocol
 package import Transport
 package import Work
@@ -17,6 +18,9 @@ package struct WorkerSettings: Sendable {
     package var roots: Roots
     package var name: String
     package var build: String
+    /// `Hello.instance` and `Hello.host`.
+    package var instance = String(UInt64.random(in: .min ... .max), radix: 16)
+    package var host = kernelIdentity()
     package var memory: WorkerMemory
     package var packing = Packing.auto
     package var outputs = LocalOutputs()
@@ -34,7 +38,7 @@ package struct WorkerSettings: Sendable {
     var hello: Hello {
         Hello(
             role: .worker, build: build, name: name, threads: memory.threads, memory: memory.total, tensorMemory: memory.tensors,
-            token: token)
+            token: token, instance: instance, host: host)
     }
 
     func packsBlocks(toLoopback isLoopback: Bool) -> Bool {

@@ -4,7 +4,9 @@ import Testing
 @testable import Coordinator
 
 @Suite struct JobEventStreamTests {
-    private func event(_ number: Int) -> JobEvent { .workerLeft(WorkerReference(id: number, name: "w"), reason: "") }
+    private func event(_ number: Int) -> JobEvent {
+        .workerLeft(WorkerReference(id: number, name: "w", address: "h"), reason: "")
+    }
 
     @Test func everyReaderGetsEveryEventFromThenOn() async {
         let stream = JobEventStream()

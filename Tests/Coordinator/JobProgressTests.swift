@@ -7,7 +7,7 @@ import Testing
 
 @Suite struct JobProgressTests {
     private static let id = JobID(high: 1, low: 1)
-    private static let worker = WorkerReference(id: 1, name: "w")
+    private static let worker = WorkerReference(id: 1, name: "w", address: "h")
 
     static func summary(_ sizes: [Int]) throws -> PlanSummary {
         PlanSummary(
@@ -37,7 +37,7 @@ import Testing
         var progress = JobProgress()
         progress.apply(.planned(Self.id, try Self.summary([10])))
         progress.apply(.leased(Self.attempt(0, 1), Self.worker))
-        progress.apply(.leased(Self.attempt(0, 2), WorkerReference(id: 2, name: "v")))
+        progress.apply(.leased(Self.attempt(0, 2), WorkerReference(id: 2, name: "v", address: "h")))
         progress.apply(.progressed(Self.attempt(0, 1), bytesDone: 4))
         progress.apply(.progressed(Self.attempt(0, 2), bytesDone: .max))
         #expect(progress.bytesDone == 10)
@@ -47,6 +47,25 @@ import Testing
         #expect(progress.bytesDone == 0)
         progress.apply(.ended(Self.id, .cancelled, nil))
         #expect(progress.shards.pending == 1 && progress.row(0)?.state == .pending)
+    }
+
+    /// Who failed a shard stays in its row, a few of the last failures of each.
+    @Test func aRowNamesWhoFailed() throws {
+        var progress = JobProgress()
+        progress.apply(.planned(Self.id, try Self.summary([10])))
+        for epoch in 1...20 {
+            let worker = WorkerReference(id: epoch, name: "w\(epoch)", address: "h\(epoch % 2)")
+            progress.apply(.leased(Self.attempt(0, UInt64(epoch)), worker))
+            #expect(progress.row(0)?.workers == ["w\(epoch)"])
+            progress.apply(.failed(Self.attempt(0, UInt64(epoch)), worker, TesseraError(.io, "x\(epoch)")))
+        }
+        let row = try #require(progress.row(0))
+        #expect(row.workers == (13...20).map { "w\($0)" } && row.failures?.map(\.error.problem) == (13...20).map { "x\($0)" })
+        #expect(
+            progress.whoFailed?.hasSuffix(
+                "failed on w13 (h1), w14 (h0), w15 (h1), w16 (h0), w17 (h1), w18 (h0), w19 (h1), w20 (h0)") == true)
+        progress.dropRows()
+        #expect(progress.row(0) == nil)
     }
 
     /// The sums that are kept as events happen are those of the rows.

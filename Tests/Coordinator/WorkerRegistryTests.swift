@@ -10,7 +10,7 @@ import Testing
         var workers = WorkerRegistry()
         let id = workers.add(.test("w"), at: .zero) { _ in }
         let worker = workers.reference(to: id)
-        #expect(worker == WorkerReference(id: 1, name: "w"))
+        #expect(worker == WorkerReference(id: 1, name: "w", address: "h"))
         workers.apply(.leased(Self.attempt, worker))
         workers.apply(.committed(Self.attempt, worker, byteCount: 5, .relayed))
         workers.apply(.committed(Self.attempt, worker, byteCount: 7, .direct))

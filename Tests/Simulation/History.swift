@@ -93,7 +93,9 @@ final class History: @unchecked Sendable {
             if let before = journal.known[key(attempt)] { violate("a committed shard is done again: \(before), \(attempt)") }
         case .committed(let attempt, _, _, _): committed(attempt)
         case .stale: note("stale", count: "stale")
-        case .failed(let attempt, _, let error): note("failed \(attempt.shard): \(error.problem)", count: "attempt failed")
+        case .failed(let attempt, _, let error):
+            let isLost = error.problem.contains("ran out")
+            note("failed \(attempt.shard): \(error.problem)", count: isLost ? "lost lease" : "attempt failed")
         case .revoked(let attempt, _, let reason):
             let isLost = reason.contains("ran out") || reason.contains("left")
             note("revoked \(attempt.shard): \(reason)", count: isLost ? "lost lease" : "revoked")

@@ -102,7 +102,13 @@ import Testing
         let first = try #require(leases(actions).first)
         #expect(scheduler.handle(.tick, at: .seconds(31)) == [])
         #expect(
-            scheduler.handle(.tick, at: .seconds(32)) == [.revoke(first.worker, first.attempt, reason: "the lease ran out")])
+            scheduler.handle(.tick, at: .seconds(32)) == [
+                .giveUp(
+                    first.worker, first.attempt,
+                    TesseraError(
+                        .temporary, "the lease ran out: nobody renewed the lease of s0 in time",
+                        advice: "look at the network between coordinator and workers, then submit the job again"))
+            ])
         let second = try #require(leases(scheduler.handle(.tick, at: .seconds(33))).first)
         #expect(second.attempt.epoch > first.attempt.epoch)
         // The first worker was only slow. Its result is stale, and harmless.
@@ -164,7 +170,7 @@ import Testing
     }
 
     @Test func badDataFailsTheJobAtOnce() throws {
-        var (scheduler, actions) = scheduler(shards: [1, 1], workers: 2)
+        var (scheduler, actions) = scheduler(shards: [1, 1], slots: 2)
         let open = leases(actions)
         let error = TesseraError(.badData, "bad")
         let failed = scheduler.handle(.shardFailed(open[0].worker, open[0].attempt, error), at: .zero)

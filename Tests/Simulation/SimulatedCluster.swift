@@ -39,6 +39,7 @@ final class SimulatedCluster: @unchecked Sendable {
     private var waitingClients = 0
     private var nextJob: UInt64 = 1
     private var nextConnection = 1
+    private var nextInstance = 0
     private var isOver = false
     /// The files of each output, as they were published.
     private(set) var outputs: [String: [String: [UInt8]]] = [:]
@@ -129,9 +130,11 @@ final class SimulatedCluster: @unchecked Sendable {
             network.lost(process, isSilent: simulation.chance(0.3))
             simulation.after(.seconds(simulation.draw(1...30))) { self.startWorker(name) }
         }
-        let settings = WorkerSettings(
+        var settings = WorkerSettings(
             coordinator: HostPort(host: "coordinator", port: 7070), roots: roots, name: name, build: "simulated",
             memory: WorkerMemory(total: 1 << 30, threads: simulation.draw(1..<4), isConnected: true))
+        nextInstance += 1
+        (settings.instance, settings.host) = ("\(nextInstance)", name)
         let service = WorkerService(
             settings: settings, time: process.time,
             connect: { [network] in try await network.dial(from: process, limits: .coordinator) }, runner: runner,

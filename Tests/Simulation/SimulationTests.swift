@@ -251,7 +251,7 @@ private struct World {
             leased[worker, default: []].insert(attempt)
             if leased[worker, default: []].count > Self.slots { violate("more leases than slots") }
             post(.start(worker, attempt))
-        case .revoke(let worker, let attempt, _):
+        case .revoke(let worker, let attempt, _), .giveUp(let worker, let attempt, _):
             leased[worker]?.remove(attempt)
             post(.stop(worker, attempt))
         case .commit(let worker, let attempt):

@@ -33,7 +33,9 @@ struct PlannedStages: Sendable {
         shards = Array(plan.stages.joined())
         costs = zip(plan.stages, plan.estimates).map { stage, estimates in
             zip(stage, estimates).map { shard, estimate in
-                ShardCost(label: shard.label, cost: Int(min(1e6 * estimate.seconds, 1e15)), memory: estimate.memory)
+                ShardCost(
+                    label: shard.label, cost: Int(min(1e6 * estimate.seconds, 1e15)), byteCount: shard.progressByteCount,
+                    memory: estimate.memory)
             }
         }
         summary = PlanSummary(

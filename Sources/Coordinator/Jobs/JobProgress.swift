@@ -1,3 +1,4 @@
+import Core
 import Protocol
 
 /// How far a job has come, counted from its events as they happen: what a status message says is there at once, however many
@@ -22,12 +23,20 @@ struct JobProgress: Sendable {
     private var indices: [String: UInt32] = [:]
     /// The attempts at each shard that are not over.
     private var running: [Int: [Running]] = [:]
+    /// The last failed attempts at each shard.
+    private var failures: [Int: [ShardFailure]] = [:]
+    private var failureCount = 0
+    /// The shard whose attempt failed last.
+    private var lastFailed: Int?
     private var bytesRunning = 0
     private var bytesCommitted = 0
     private var committed = 0
     private var total = 0
     private(set) var bytesTotal = 0
     private(set) var attempts = 0
+
+    /// Failures that are kept of one shard, and of all together.
+    private static let failuresOfShard = 8, failureLimit = 1000
 
     /// Shards that are being committed count as leased.
     var shards: JobStatus.Shards {
@@ -60,13 +69,34 @@ struct JobProgress: Sendable {
         case .committed(let attempt, let worker, _, _):
             remove(attempt.shard) { _ in true }
             commit(attempt.shard, by: worker.name)
-        case .failed(let attempt, _, _), .revoked(let attempt, _, _):
+        case .failed(let attempt, let worker, let error):
             remove(attempt.shard) { $0.epoch == attempt.epoch }
+            note(ShardFailure(worker: worker.name, address: worker.address, error: error), of: attempt.shard)
+        case .revoked(let attempt, _, _): remove(attempt.shard) { $0.epoch == attempt.epoch }
         case .ended:
             running = [:]
             bytesRunning = 0
         case .added, .stale, .workerJoined, .workerLeft: break
         }
+    }
+
+    private mutating func note(_ failure: ShardFailure, of shard: Int) {
+        lastFailed = shard
+        guard failureCount < Self.failureLimit else { return }
+        var known = failures[shard] ?? []
+        if known.count == Self.failuresOfShard { known.removeFirst() } else { failureCount += 1 }
+        failures[shard] = known + [failure]
+    }
+
+    /// Which workers failed the shard that failed last, for people; `nil` where it was one.
+    var whoFailed: String? {
+        guard let last = lastFailed, let known = failures[last], known.count > 1 else { return nil }
+        var names: [String] = []
+        for failure in known {
+            let name = "\(failure.worker) (\(failure.address))"
+            if !names.contains(name) { names.append(name) }
+        }
+        return "\(rows.indices.contains(last) ? rows[last].shard.label : "a shard") failed on \(names.joined(separator: ", "))"
     }
 
     private mutating func commit(_ shard: Int, by worker: String) {
@@ -102,17 +132,20 @@ struct JobProgress: Sendable {
     /// The shard's row, or `nil` when rows are not kept any more.
     func row(_ index: Int) -> ShardStatus? {
         guard rows.indices.contains(index) else { return nil }
-        let row = rows[index], attempts = running[index] ?? []
+        let row = rows[index], attempts = running[index] ?? [], failures = failures[index] ?? []
+        let current = row.committer.map { [names[Int($0)]] } ?? attempts.map(\.worker)
         return ShardStatus(
             index: index, label: row.shard.label,
             state: row.committer != nil ? .committed : attempts.isEmpty ? .pending : .leased,
-            workers: row.committer.map { [names[Int($0)]] } ?? attempts.map(\.worker), attempts: Int(row.attempts),
-            bytesDone: row.committer != nil ? row.shard.byteCount : bytesDone(of: index), bytesTotal: row.shard.byteCount)
+            workers: current.isEmpty ? failures.map(\.worker) : current, attempts: Int(row.attempts),
+            bytesDone: row.committer != nil ? row.shard.byteCount : bytesDone(of: index), bytesTotal: row.shard.byteCount,
+            failures: failures.isEmpty ? nil : failures)
     }
 
     /// Lets the rows go and keeps the sums. To be called once the job has ended.
     mutating func dropRows() {
         rows = []
+        failures = [:]
         names = []
         indices = [:]
     }

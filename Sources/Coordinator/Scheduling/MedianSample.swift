@@ -22,6 +22,9 @@ struct MedianSample: Sendable {
     /// The upper one of two; `nil` without values.
     var median: Double? { sorted.isEmpty ? nil : sorted[sorted.count / 2] }
 
+    /// The lower one of two; `nil` without values.
+    var lowerMedian: Double? { sorted.isEmpty ? nil : sorted[(sorted.count - 1) / 2] }
+
     /// Where the first value that is not less than `value` stands.
     private func position(of value: Double) -> Int {
         var low = 0, high = sorted.count

@@ -1,10 +1,17 @@
 import HeapModule
 import Operators
 
+/// What decides which workers may be given a shard: alike shards form a group.
+struct ShardNeed: Sendable, Hashable {
+    let memory: MemoryNeed
+    /// `Scheduler.Worker.key` of the workers that failed the shard, or went away with it.
+    var avoids: Set<String> = []
+}
+
 /// The shards of a job that can be leased now.
 ///
-/// Shards with the same need of memory form a group: where a worker is too small for one of them it is too small for all, so the
-/// largest of each group decides. A plan has a handful of different needs, however many shards.
+/// Shards with the same need form a group: where a worker is no choice for one of them it is none for all, so the largest of each
+/// group decides. A plan has a handful of different needs of memory, however many shards, and few workers fail.
 struct ReadyShards: Sendable {
     private struct Entry: Comparable {
         let cost: Int
@@ -14,23 +21,28 @@ struct ReadyShards: Sendable {
         static func < (left: Entry, right: Entry) -> Bool { (left.cost, right.shard) < (right.cost, left.shard) }
     }
 
-    private var groups: [MemoryNeed: Heap<Entry>] = [:]
+    private var groups: [ShardNeed: Heap<Entry>] = [:]
 
     var isEmpty: Bool { groups.isEmpty }
 
-    mutating func insert(_ shard: Int, cost: Int, memory: MemoryNeed) {
-        groups[memory, default: []].insert(Entry(cost: cost, shard: shard))
+    mutating func insert(_ shard: Int, cost: Int, need: ShardNeed) {
+        groups[need, default: []].insert(Entry(cost: cost, shard: shard))
     }
 
-    /// The largest shard of each group, the largest first so that none is left to run alone at the end.
-    var largest: [(shard: Int, memory: MemoryNeed)] {
-        groups.compactMap { memory, heap in heap.max.map { (entry: $0, memory: memory) } }
-            .sorted { $0.entry > $1.entry }.map { ($0.entry.shard, $0.memory) }
+    /// The largest shard of each group. First those that failed before, so that a job that cannot be done ends soon; then the
+    /// largest, so that none is left to run alone at the end.
+    var largest: [(shard: Int, need: ShardNeed)] {
+        groups.compactMap { need, heap in heap.max.map { (entry: $0, need: need) } }
+            .sorted {
+                let (left, right) = (!$0.need.avoids.isEmpty, !$1.need.avoids.isEmpty)
+                return left == right ? $0.entry > $1.entry : left
+            }
+            .map { ($0.entry.shard, $0.need) }
     }
 
     /// Takes out the largest shard of a group.
-    mutating func removeLargest(of memory: MemoryNeed) {
-        _ = groups[memory]?.popMax()
-        if groups[memory]?.isEmpty == true { groups[memory] = nil }
+    mutating func removeLargest(of need: ShardNeed) {
+        _ = groups[need]?.popMax()
+        if groups[need]?.isEmpty == true { groups[need] = nil }
     }
 }

@@ -5,14 +5,15 @@ import Protocol
 extension Scheduler {
     /// Gives free slots to ready shards: jobs in order of submission, the largest shard of a job first.
     mutating func assign(at now: Duration) -> [Action] {
-        resumePaused(at: now)
+        endDelays(at: now)
+        endRests(at: now)
         guard canAssign else { return [] }
         canAssign = false
         var actions: [Action] = []
         /// Jobs whose shards fit no free slot.
         var passedOver: [JobTurn] = []
-        /// Needs that no free slot holds.
-        var unplaceable: Set<MemoryNeed> = []
+        /// Needs that no free slot meets.
+        var unplaceable: Set<ShardNeed> = []
         while !free.isEmpty, let turn = waitingJobs.popMin() {
             while let (shard, worker) = nextMatch(in: turn.id, &unplaceable) {
                 actions.append(lease(turn.id, shard, to: worker, at: now))
@@ -28,29 +29,33 @@ extension Scheduler {
     }
 
     /// Takes the job's largest shard that fits a free slot out of its ready shards.
-    private mutating func nextMatch(in id: JobID, _ unplaceable: inout Set<MemoryNeed>) -> (shard: Int, worker: WorkerID)? {
+    private mutating func nextMatch(in id: JobID, _ unplaceable: inout Set<ShardNeed>) -> (shard: Int, worker: WorkerID)? {
         guard !free.isEmpty, let candidates = jobs[id]?.ready.largest else { return nil }
-        for (shard, memory) in candidates where !unplaceable.contains(memory) {
+        for (shard, need) in candidates where !unplaceable.contains(need) {
             visitedShards += 1
-            let failedHosts = jobs[id]?.shards[shard].failedHosts ?? []
-            guard let worker = bestWorker(memory, failedHosts: failedHosts) else {
-                unplaceable.insert(memory)
+            guard let worker = bestWorker(for: need, jobs[id]?.shards[shard].history) else {
+                unplaceable.insert(need)
                 continue
             }
-            jobs[id]?.ready.removeLargest(of: memory)
+            jobs[id]?.ready.removeLargest(of: need)
             return (shard, worker)
         }
         return nil
     }
 
-    /// The worker with memory enough and the smallest share of its slots taken, on a host where the shard has not failed if there
-    /// is one.
-    private func bestWorker(_ memory: MemoryNeed, failedHosts: Set<String>, except excluded: WorkerID? = nil) -> WorkerID? {
-        var best: (rank: (Int, Double, WorkerID), id: WorkerID)?
-        for id in free where id != excluded {
-            guard let worker = workers[id], worker.size.holds(memory) else { continue }
+    /// The worker with memory enough that failed the shard least often, if possible on a host where nobody did, with the smallest
+    /// share of its slots taken. A worker that failed the shard, or went away with it, gets it again only when there is no other,
+    /// not even a busy one.
+    private func bestWorker(for need: ShardNeed, _ history: FailureHistory?, insteadOf holder: WorkerID? = nil) -> WorkerID? {
+        let holderKey = holder.flatMap { workers[$0]?.key }
+        let mayRepeat = !need.avoids.isEmpty && holder == nil && !workers.values.contains { $0.couldDo(need) }
+        var best: (rank: (Int, Int, Double, WorkerID), id: WorkerID)?
+        for id in free {
+            guard let worker = workers[id], worker.key != holderKey,
+                mayRepeat ? worker.size.holds(need.memory) : worker.couldDo(need)
+            else { continue }
             let load = Double(worker.leases.count) / Double(max(1, worker.size.slots))
-            let rank = (failedHosts.contains(worker.host) ? 1 : 0, load, id)
+            let rank = (history?.attempts[worker.key] ?? 0, history?.hosts.contains(worker.host) == true ? 1 : 0, load, id)
             if best.map({ rank < $0.rank }) ?? true { best = (rank, id) }
         }
         return best?.id
@@ -78,7 +83,7 @@ extension Scheduler {
         guard let number = jobs[id]?.number, jobs[id]?.shards[shard].isPending == true else { return }
         let moment = jobs[id]?.shards[shard].notBefore ?? now
         if moment > now {
-            paused.insert(ShardTimer(at: moment, number: number, id: id, shard: shard))
+            delayed.insert(ShardTimer(at: moment, number: number, id: id, shard: shard))
         } else {
             jobs[id]?.makeReady(shard)
             queue(id)
@@ -93,34 +98,58 @@ extension Scheduler {
         waitingJobs.insert(JobTurn(number: number, id: id))
     }
 
-    private mutating func resumePaused(at now: Duration) {
-        while let first = paused.min, first.at <= now {
-            paused.removeMin()
+    private mutating func endDelays(at now: Duration) {
+        while let first = delayed.min, first.at <= now {
+            delayed.removeMin()
             visitedShards += 1
             queue(first.id, first.shard, at: now)
         }
     }
 
+    private mutating func endRests(at now: Duration) {
+        for id in resting where workers[id]?.restsUntil ?? .zero <= now {
+            resting.remove(id)
+            workers[id]?.restsUntil = nil
+            updateFree(id)
+        }
+    }
+
     // MARK: Stragglers
 
-    /// A second lease elsewhere for shards that take far longer than their cost lets expect; the first result wins.
+    /// A second lease elsewhere for shards that will take far longer than they would there; the first result wins. Where there are
+    /// fewer free slots than such shards, those that would end last come first.
     mutating func backUpStragglers(at now: Duration) -> [Action] {
         guard !free.isEmpty else { return [] }
-        let lagging = workers.values.flatMap(\.leases).filter { isLagging($0, at: now) }
-            .sorted { (jobs[$0.job]?.number ?? 0, $0.shard) < (jobs[$1.job]?.number ?? 0, $1.shard) }
+        var paces: [JobID: Double] = [:]
+        for id in Set(workers.values.flatMap(\.leases).map(\.job)) { paces[id] = jobs[id]?.pace(at: now) }
+        let lagging = workers.values.flatMap(\.leases)
+            .compactMap { attempt in lag(of: attempt, paces[attempt.job], at: now).map { (attempt, $0) } }
+            .sorted {
+                ($1.1, jobs[$0.0.job]?.number ?? 0, $0.0.shard) < ($0.1, jobs[$1.0.job]?.number ?? 0, $1.0.shard)
+            }
         visitedShards += leaseCount
-        return lagging.compactMap { attempt in
+        return lagging.compactMap { attempt, _ in
             guard let shard = jobs[attempt.job]?.shards[attempt.shard],
-                let worker = bestWorker(shard.memory, failedHosts: shard.failedHosts, except: shard.leases.first?.worker)
+                let worker = bestWorker(for: shard.need, shard.history, insteadOf: shard.leases.first?.worker)
             else { return nil }
             return lease(attempt.job, attempt.shard, to: worker, at: now)
         }
     }
 
-    private func isLagging(_ attempt: Attempt, at now: Duration) -> Bool {
+    /// How long a shard will still take that another worker would have done sooner; `nil` for one that had better be left alone.
+    private func lag(of attempt: Attempt, _ pace: Double?, at now: Duration) -> Duration? {
         guard let job = jobs[attempt.job], job.shards[attempt.shard].leases.count == 1,
-            let lease = job.shards[attempt.shard].leases.first, let expected = job.expectedDuration(of: attempt.shard)
-        else { return false }
-        return now - lease.since > max(policy.stragglerFloor, expected * policy.stragglerFactor)
+            let lease = job.shards[attempt.shard].leases.first
+        else { return nil }
+        let remaining = job.remaining(of: attempt.shard, lease, at: now), age = now - lease.since
+        if workers[lease.worker]?.isSilent == true { return remaining }
+        let cost = job.shards[attempt.shard].cost
+        guard let pace else {
+            let expected = Duration.microseconds(cost) * policy.stallFactor
+            return age > max(policy.blindStragglerFloor, expected) ? remaining : nil
+        }
+        let expected = Duration.seconds(pace * Double(cost))
+        let factor = lease.bytesDone == 0 ? policy.stragglerFactor : policy.remainderFactor
+        return age > policy.stragglerFloor && remaining > expected * factor ? remaining : nil
     }
 }

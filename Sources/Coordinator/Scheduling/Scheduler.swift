@@ -9,12 +9,15 @@ package struct ShardCost: Sendable, Hashable {
     package let label: String
     /// How long the shard takes compared with others: estimated microseconds of one thread.
     package let cost: Int
+    /// Bytes that progress counts; 0 where nothing is known of progress.
+    package let byteCount: Int
     /// What a worker needs for one of its tensors.
     package let memory: MemoryNeed
 
-    package init(label: String, cost: Int, memory: MemoryNeed = MemoryNeed()) {
+    package init(label: String, cost: Int, byteCount: Int = 0, memory: MemoryNeed = MemoryNeed()) {
         self.label = label
         self.cost = cost
+        self.byteCount = byteCount
         self.memory = memory
     }
 }
@@ -39,13 +42,20 @@ package struct Scheduler: Sendable {
         /// The answer to `jobContinues`.
         case stagesAdded(JobID, stages: [[ShardCost]], hasMoreStages: Bool)
         case jobCancelled(JobID)
-        /// - Parameter memory: bytes for the tensors that it works on.
-        case workerJoined(WorkerID, host: String, slots: Int, memory: Int = .max)
+        /// - Parameters:
+        ///   - key: names the worker's process, whichever connection it has; `nil` for one that has no other connection.
+        ///   - memory: bytes for the tensors that it works on.
+        case workerJoined(WorkerID, host: String, key: String? = nil, slots: Int, memory: Int = .max)
         case workerDraining(WorkerID)
-        /// - Parameter isLoss: whether the worker is taken to be gone, so that a shard that takes worker after worker with it
-        ///   fails its job.
+        /// - Parameter isLoss: whether the worker's process is taken to have ended, so that a shard that takes worker after worker
+        ///   with it fails its job.
         case workerLeft(WorkerID, isLoss: Bool = true)
-        case heartbeat(WorkerID, [LeaseProgress])
+        /// - Parameter waiting: leases that cannot get on because this host has not stored their blocks yet.
+        case heartbeat(WorkerID, [LeaseProgress], waiting: Set<Attempt> = [])
+        /// Something came from the worker, if only a part of a message.
+        case workerHeard(WorkerID)
+        /// Nothing has come from the worker for so long that it may be gone.
+        case workerSilent(WorkerID)
         case shardFinished(WorkerID, Attempt)
         case shardFailed(WorkerID, Attempt, TesseraError)
         /// The answers to `commit`.
@@ -53,11 +63,15 @@ package struct Scheduler: Sendable {
         /// With the worker whose fault it is, if it is a worker's.
         case commitFailed(Attempt, TesseraError, by: WorkerID?)
         case tick
+        /// The process stood still for so long: nobody could be heard meanwhile.
+        case stoodStill(Duration)
     }
 
     package enum Action: Sendable, Hashable {
         case lease(WorkerID, Attempt, lasting: Duration)
         case revoke(WorkerID, Attempt, reason: String)
+        /// As `revoke`, but the attempt has failed.
+        case giveUp(WorkerID, Attempt, TesseraError)
         /// Make the result durable, then answer with `shardCommitted` or `commitFailed`.
         case commit(WorkerID, Attempt)
         /// The result is not wanted any more; nothing is wrong with it.
@@ -79,11 +93,21 @@ package struct Scheduler: Sendable {
 
     struct Worker {
         let host: String
+        /// Tells worker processes apart, also where they share host and name.
+        let key: String
         let size: WorkerSize
         var isDraining = false
+        var isSilent = false
+        /// Attempts that it failed since it last finished one.
+        var strikes = 0
+        /// Gets nothing before this moment.
+        var restsUntil: Duration?
         var leases: Set<Attempt> = []
 
-        var freeSlots: Int { isDraining ? 0 : max(0, size.slots - leases.count) }
+        var freeSlots: Int { isDraining || isSilent || restsUntil != nil ? 0 : max(0, size.slots - leases.count) }
+
+        /// Whether the worker can do such a shard and is not to be avoided.
+        func couldDo(_ need: ShardNeed) -> Bool { !isDraining && size.holds(need.memory) && !need.avoids.contains(key) }
     }
 
     let policy: SchedulerPolicy
@@ -97,16 +121,20 @@ package struct Scheduler: Sendable {
     var sizes: [WorkerSize: Int] = [:]
     /// Workers with free slots.
     var free: Set<WorkerID> = []
+    /// Workers that rest after failures.
+    var resting: Set<WorkerID> = []
     /// Whether a worker became free or a shard became ready since the last assignment. Without that, what is left fits nowhere.
     var canAssign = false
     /// Jobs with ready shards, in order of submission.
     var waitingJobs: Heap<JobTurn> = []
-    /// Shards that pause after a failure.
-    var paused: Heap<ShardTimer> = []
+    /// Shards that wait after a failure.
+    var delayed: Heap<ShardTimer> = []
     /// One entry for each lease, at the latest end that was known when it was inserted; leases that are over leave theirs behind
     /// for a while.
     var leaseEnds: Heap<ShardTimer> = []
     var leaseCount = 0
+    /// When leases are looked through for those without progress.
+    var nextStallCheck = Duration.zero
     /// How many shards were looked at since the beginning: what an event costs.
     package internal(set) var visitedShards = 0
 
@@ -130,21 +158,29 @@ package struct Scheduler: Sendable {
             jobs[id]?.add(stages, hasMoreStages: hasMoreStages)
             actions += advance(id)
         case .jobCancelled(let id): actions += end(id, reason: "the job was cancelled")
-        case .workerJoined(let id, let host, let slots, let memory):
-            workers[id] = Worker(host: host, size: WorkerSize(slots: slots, memory: memory))
+        case .workerJoined(let id, let host, let key, let slots, let memory):
+            workers[id] = Worker(host: host, key: key ?? "\(id)", size: WorkerSize(slots: slots, memory: memory))
             sizes[WorkerSize(slots: slots, memory: memory), default: 0] += 1
             updateFree(id)
         case .workerDraining(let id):
             workers[id]?.isDraining = true
+            // Shards that waited for this worker may go to others again.
+            canAssign = true
             updateFree(id)
         case .workerLeft(let id, let isLoss): actions += left(id, isLoss: isLoss, at: now)
-        case .heartbeat(let id, let progress): renew(progress, of: id, at: now)
+        case .heartbeat(let id, let progress, let waiting): renew(progress, of: id, waiting: waiting, at: now)
+        case .workerHeard(let id): heard(id, at: now)
+        case .workerSilent(let id):
+            workers[id]?.isSilent = true
+            updateFree(id)
         case .shardFinished(let id, let attempt): actions += finished(attempt, by: id, at: now)
         case .shardFailed(let id, let attempt, let error): actions += failed(attempt, by: id, error, at: now)
         case .shardCommitted(let attempt): actions += committed(attempt)
         case .commitFailed(let attempt, let error, let worker): actions += commitFailed(attempt, error, by: worker, at: now)
+        case .stoodStill(let pause): stoodStill(for: pause, at: now)
         case .tick:
             actions += expire(at: now)
+            actions += giveUpStalled(at: now)
             actions += assign(at: now)
             return actions + backUpStragglers(at: now)
         }
@@ -153,17 +189,11 @@ package struct Scheduler: Sendable {
 
     // MARK: Results
 
-    private mutating func renew(_ progress: [LeaseProgress], of worker: WorkerID, at now: Duration) {
-        for attempt in progress.map(\.attempt) where holdsLease(worker, attempt) {
-            jobs[attempt.job]?.shards[attempt.shard].renewLease(
-                epoch: attempt.epoch, until: now + policy.lease + policy.margin)
-        }
-    }
-
     private mutating func finished(_ attempt: Attempt, by worker: WorkerID, at now: Duration) -> [Action] {
         guard holdsLease(worker, attempt) else { return [.stale(worker, attempt)] }
         let others = jobs[attempt.job]?.shards[attempt.shard].leases.filter { $0.epoch != attempt.epoch } ?? []
         jobs[attempt.job]?.noteDuration(of: attempt.shard, epoch: attempt.epoch, at: now)
+        workers[worker]?.strikes = 0
         release(attempt, from: worker)
         let revokes = others.map { other in
             let stale = self.attempt(attempt.job, shard: attempt.shard, epoch: other.epoch)
@@ -185,7 +215,7 @@ package struct Scheduler: Sendable {
         _ attempt: Attempt, _ error: TesseraError, by worker: WorkerID?, at now: Duration
     ) -> [Action] {
         guard isCommitting(attempt) else { return [] }
-        return retry(attempt, after: error, host: worker.flatMap { workers[$0]?.host }, at: now)
+        return retry(attempt, after: error, by: worker, at: now)
     }
 
     /// Opens the next stage when the open ones are complete, and ends the job with its last.
@@ -242,7 +272,7 @@ package struct Scheduler: Sendable {
         if case .committing(attempt.epoch)? = shard(of: attempt)?.state { true } else { false }
     }
 
-    private func shard(of attempt: Attempt) -> SchedulerShard? {
+    func shard(of attempt: Attempt) -> SchedulerShard? {
         guard attempt.incarnation == incarnation, let job = jobs[attempt.job], job.shards.indices.contains(attempt.shard) else {
             return nil
         }
@@ -252,8 +282,13 @@ package struct Scheduler: Sendable {
     /// A shard that waits although workers are there, since all of them are too small for it.
     package func oversizedShard(of id: JobID) -> (label: String, memory: MemoryNeed)? {
         guard let job = jobs[id], !workers.isEmpty else { return nil }
-        return job.ready.largest.first { _, memory in sizes.keys.allSatisfy { !$0.holds(memory) } }
-            .map { (job.shards[$0.shard].label, $0.memory) }
+        return job.ready.largest.first { _, need in sizes.keys.allSatisfy { !$0.holds(need.memory) } }
+            .map { (job.shards[$0.shard].label, $0.need.memory) }
+    }
+
+    /// Attempts that the worker failed since it last finished one, and until when it gets nothing for that.
+    package func strikes(of worker: WorkerID) -> (count: Int, restsUntil: Duration?) {
+        (workers[worker]?.strikes ?? 0, workers[worker]?.restsUntil)
     }
 
     package func leaseCount(of worker: WorkerID) -> Int { workers[worker]?.leases.count ?? 0 }
@@ -267,6 +302,6 @@ package struct Scheduler: Sendable {
 
     /// Entries that the scheduler holds: of jobs, of their shards, and in its queues.
     package var entryCount: Int {
-        jobs.values.reduce(jobs.count) { $0 + $1.shards.count } + waitingJobs.count + paused.count + leaseEnds.count
+        jobs.values.reduce(jobs.count) { $0 + $1.shards.count } + waitingJobs.count + delayed.count + leaseEnds.count
     }
 }

@@ -5,8 +5,17 @@ import Protocol
 struct SchedulerLease: Sendable {
     let worker: Scheduler.WorkerID
     let epoch: UInt64
-    let since: Duration
+    var since: Duration
     var ends: Duration
+    /// Finished bytes, as the worker last said.
+    var bytesDone = 0
+    /// When they last grew.
+    var progressAt: Duration
+    /// Heartbeats since the worker last named the lease, which may have crossed it on its way.
+    var unnamedBeats = 0
+
+    /// Whether the worker does not know of the lease any more.
+    var isForgotten: Bool { unnamedBeats > 1 }
 }
 
 /// One shard of a scheduled job.
@@ -21,6 +30,8 @@ struct SchedulerShard: Sendable {
 
     let label: String
     let cost: Int
+    /// Bytes that progress counts.
+    let byteCount: Int
     let memory: MemoryNeed
     var state = State.open
     private(set) var leases: [SchedulerLease] = []
@@ -28,15 +39,16 @@ struct SchedulerShard: Sendable {
     private var nextEpoch: UInt64 = 1
     /// Not to be leased before this moment.
     var notBefore = Duration.zero
-    var failures = 0
-    var failedHosts: Set<String> = []
-    var workerLosses = 0
+    var history: FailureHistory?
 
     init(_ cost: ShardCost) {
         label = cost.label
         self.cost = cost.cost
+        byteCount = cost.byteCount
         memory = cost.memory
     }
+
+    var need: ShardNeed { ShardNeed(memory: memory, avoids: history?.avoids ?? []) }
 
     var isPending: Bool {
         if case .open = state { leases.isEmpty } else { false }
@@ -46,15 +58,15 @@ struct SchedulerShard: Sendable {
 
     mutating func addLease(to worker: Scheduler.WorkerID, since now: Duration, until end: Duration) -> UInt64 {
         defer { nextEpoch += 1 }
-        leases.append(SchedulerLease(worker: worker, epoch: nextEpoch, since: now, ends: end))
+        leases.append(SchedulerLease(worker: worker, epoch: nextEpoch, since: now, ends: end, progressAt: now))
         return nextEpoch
     }
 
     mutating func removeLease(epoch: UInt64) { leases.removeAll { $0.epoch == epoch } }
 
-    mutating func renewLease(epoch: UInt64, until end: Duration) {
+    mutating func changeLease(epoch: UInt64, _ body: (inout SchedulerLease) -> Void) {
         guard let index = leases.firstIndex(where: { $0.epoch == epoch }) else { return }
-        leases[index].ends = end
+        body(&leases[index])
     }
 }
 
@@ -127,7 +139,7 @@ struct SchedulerJob: Sendable {
         return .stage
     }
 
-    mutating func makeReady(_ shard: Int) { ready.insert(shard, cost: shards[shard].cost, memory: shards[shard].memory) }
+    mutating func makeReady(_ shard: Int) { ready.insert(shard, cost: shards[shard].cost, need: shards[shard].need) }
 
     // MARK: Leases
 
@@ -151,10 +163,38 @@ struct SchedulerJob: Sendable {
         throughputs.add((now - lease.since).seconds / Double(max(1, shards[shard].cost)))
     }
 
-    /// How long the shard should take by the median throughput of finished shards; `nil` while there are too few to tell.
-    func expectedDuration(of shard: Int) -> Duration? {
-        guard throughputs.count >= 3, let median = throughputs.median else { return nil }
-        return .seconds(median * Double(shards[shard].cost))
+    // MARK: Estimates
+
+    /// How long a shard may take by its cost and by the finished shards, whatever running ones let expect.
+    func longestDuration(of shard: Int) -> Duration {
+        let cost = shards[shard].cost
+        return max(.microseconds(cost), .seconds((throughputs.median ?? 0) * Double(cost)))
+    }
+
+    /// Seconds per unit of cost, as finished shards took them; as long as these are few, also as those that run let expect. `nil`
+    /// while nothing is known.
+    func pace(at now: Duration) -> Double? {
+        guard throughputs.count < 3 else { return throughputs.median }
+        var sample = throughputs
+        for (shard, lease) in leases {
+            guard let fraction = fraction(of: shard, lease) else { continue }
+            sample.add((now - lease.since).seconds / fraction / Double(max(1, shards[shard].cost)))
+        }
+        return sample.lowerMedian
+    }
+
+    /// How much of the shard the lease has done; `nil` while that is nothing.
+    private func fraction(of shard: Int, _ lease: SchedulerLease) -> Double? {
+        guard lease.bytesDone > 0, shards[shard].byteCount > 0 else { return nil }
+        return min(1, Double(lease.bytesDone) / Double(shards[shard].byteCount))
+    }
+
+    /// How long the lease will still take, by its own rate so far. A lease that has made no progress, or none for long, is taken to
+    /// need as long as it has waited for that.
+    func remaining(of shard: Int, _ lease: SchedulerLease, at now: Duration) -> Duration {
+        let still = now - lease.progressAt
+        guard let fraction = fraction(of: shard, lease) else { return still }
+        return max(still, .seconds((now - lease.since).seconds * (1 - fraction) / fraction))
     }
 }
 

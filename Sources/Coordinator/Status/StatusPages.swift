@@ -131,11 +131,19 @@ struct StatusPages {
     private func worker(_ id: Scheduler.WorkerID) -> WorkerStatus? {
         guard let worker = cluster.workers[id] else { return nil }
         let leases = cluster.scheduler.leaseCount(of: id), description = worker.description
-        return WorkerStatus(
+        let strikes = cluster.scheduler.strikes(of: id)
+        var status = WorkerStatus(
             id: id, name: description.name, address: description.address, build: description.build,
             state: worker.isDraining ? .draining : leases > 0 ? .busy : .idle, threads: description.threads,
             memory: description.memory, leases: leases, shardsDone: worker.shardsDone, bytesDone: worker.bytesDone,
             bytesDirect: worker.bytesDirect, secondsConnected: (now - worker.since).seconds)
+        guard strikes.count > 0 else { return status }
+        status.failedInARow = strikes.count
+        if let (job, error) = worker.lastFailure, let owner = cluster.jobs[job]?.key.owner, peer.maySeeJobs(of: owner) {
+            status.lastError = error
+        }
+        status.secondsResting = strikes.restsUntil.map { max(0, ($0 - now).seconds) }
+        return status
     }
 }
 
@@ -168,9 +176,12 @@ extension JobStatus {
 }
 
 extension ShardStatus {
-    fileprivate var textSize: Int { workers.reduce(label.jsonSize) { $0 + $1.jsonSize } }
+    fileprivate var textSize: Int {
+        let texts = workers + (failures ?? []).flatMap { [$0.worker, $0.address, $0.error.description] }
+        return texts.reduce(label.jsonSize) { $0 + $1.jsonSize }
+    }
 }
 
 extension WorkerStatus {
-    fileprivate var textSize: Int { name.jsonSize + build.jsonSize }
+    fileprivate var textSize: Int { name.jsonSize + build.jsonSize + (lastError?.description.jsonSize ?? 0) }
 }

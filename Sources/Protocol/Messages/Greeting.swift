@@ -24,13 +24,20 @@ package struct Hello: Sendable, Hashable, Codable {
     package var memory: Int
     /// The bytes of `memory` left for tensors being computed. If absent, all of `memory` is assumed.
     package var tensorMemory: Int?
+    /// Names the worker's process, whatever connection it has: drawn at random when it starts.
+    package var instance: String?
+    /// Names the worker's host, `kernelIdentity`: workers behind one address may be on several hosts.
+    package var host: String?
     /// For a coordinator that admits peers by token. Sent over TLS only.
     package var token: AccessToken?
 
     package init(
         role: Role, build: String, name: String, threads: Int = 0, memory: Int = 0, tensorMemory: Int? = nil,
-        token: AccessToken? = nil, numericsVersion: Int = TensorKernels.numericsVersion
+        token: AccessToken? = nil, numericsVersion: Int = TensorKernels.numericsVersion, instance: String? = nil,
+        host: String? = nil
     ) {
+        self.instance = instance
+        self.host = host
         self.role = role
         oldestVersion = Int(FrameHeader.protocolVersion)
         newestVersion = Int(FrameHeader.protocolVersion)
@@ -53,6 +60,8 @@ extension Hello {
         try bounds.number(numericsVersion, "numericsVersion", 0...Int(UInt16.max))
         try bounds.number(threads, "threads", (role == .worker ? 1 : 0)...Limits.threads)
         try bounds.number(memory, "memory", 0...Limits.byteCount)
+        if let instance { try bounds.name(instance, "instance") }
+        if let host { try bounds.name(host, "host") }
         if let tensorMemory { try bounds.number(tensorMemory, "tensorMemory", 0...memory) }
     }
 }

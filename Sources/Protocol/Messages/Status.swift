@@ -10,6 +10,20 @@ package enum JobState: String, Sendable, Hashable, Codable {
     package var isEnd: Bool { self == .done || self == .failed || self == .cancelled }
 }
 
+/// A failed attempt at a shard.
+package struct ShardFailure: Sendable, Hashable, Codable {
+    package let worker: String
+    /// Where the worker connected from.
+    package let address: String
+    package let error: TesseraError
+
+    package init(worker: String, address: String, error: TesseraError) {
+        self.worker = worker
+        self.address = address
+        self.error = error
+    }
+}
+
 package struct ShardStatus: Sendable, Hashable, Codable {
     package enum State: String, Sendable, Hashable, Codable {
         case pending, leased, committed
@@ -18,16 +32,20 @@ package struct ShardStatus: Sendable, Hashable, Codable {
     package var index: Int
     package var label: String
     package var state: State
-    /// The workers that run the shard, or the one that finished it.
+    /// The workers that run the shard, or the one that finished it; for a shard that waits, those that failed it.
     package var workers: [String]
     package var attempts: Int
     /// Output bytes.
     package var bytesDone: Int
     package var bytesTotal: Int
+    /// The last failed attempts, if there were any.
+    package var failures: [ShardFailure]?
 
     package init(
-        index: Int, label: String, state: State, workers: [String], attempts: Int, bytesDone: Int, bytesTotal: Int
+        index: Int, label: String, state: State, workers: [String], attempts: Int, bytesDone: Int, bytesTotal: Int,
+        failures: [ShardFailure]? = nil
     ) {
+        self.failures = failures
         self.index = index
         self.label = label
         self.state = state
@@ -141,6 +159,11 @@ package struct WorkerStatus: Sendable, Hashable, Codable {
     /// The part of `committedBytes` that the worker wrote directly into the output.
     package var bytesDirect: Int
     package var secondsConnected: Double
+    /// Attempts that it failed since it last finished one, and why the last of them failed; `nil` for none.
+    package var failedInARow: Int?
+    package var lastError: TesseraError?
+    /// How long the worker gets no shards because of that.
+    package var secondsResting: Double?
 
     package init(
         id: Int, name: String, address: String, build: String, state: State, threads: Int, memory: Int, leases: Int,

@@ -126,7 +126,8 @@ package struct Heartbeat: Sendable, Hashable, Codable {
     }
 }
 
-/// The coordinator's answer to a heartbeat.
+/// The coordinator's answer to a heartbeat. The coordinator repeats its last answer, or says 0 before the first, where bytes of a
+/// worker arrive and no heartbeat does: a large frame takes its time.
 package struct HeartbeatAnswer: Sendable, Hashable, Codable {
     package let number: Int
 

@@ -100,6 +100,12 @@ struct StatusText {
                 ])
             }
             lines += table.lines
+            for worker in status.workers {
+                guard let count = worker.failedInARow, count > 0 else { continue }
+                let rest = worker.secondsResting.map { ", and gets nothing for \(Quantity.seconds($0))" } ?? ""
+                let reason = worker.lastError.map { ": \($0)" } ?? ""
+                lines.append("\(worker.name) (\(worker.address)) failed \(count) in a row\(rest)\(reason)")
+            }
         }
         return lines
     }
@@ -115,6 +121,9 @@ struct StatusText {
                 Quantity.bytes(shard.bytesTotal),
             ])
         }
-        return table.lines
+        let failures = shards.flatMap { shard in
+            (shard.failures ?? []).map { "\(shard.label) failed on \($0.worker) (\($0.address)): \($0.error)" }
+        }
+        return table.lines + failures
     }
 }

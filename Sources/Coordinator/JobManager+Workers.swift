@@ -1,0 +1,43 @@
+package import Core
+package import Protocol
+
+/// What workers say and what becomes of them.
+extension JobManager {
+    /// - Parameter send: takes messages for the worker; must neither wait nor encode.
+    package func attach(_ description: WorkerDescription, send: @escaping @Sendable (Message) -> Void) -> WorkerID {
+        let (id, effects) = state.attach(description, at: time.now(), send: send)
+        perform(effects)
+        return id
+    }
+
+    package func drain(_ worker: WorkerID) { perform(state.drain(worker, at: time.now())) }
+
+    /// - Parameter isLoss: whether the worker's process is taken to have ended, which may be the fault of its shards.
+    package func detach(_ worker: WorkerID, reason: String, isLoss: Bool = true) {
+        perform(state.detach(worker, reason: reason, isLoss: isLoss, at: time.now()))
+    }
+
+    package func heartbeat(_ worker: WorkerID, _ leases: [LeaseProgress], waiting: Set<Attempt> = []) {
+        perform(state.heartbeat(worker, leases, waiting: waiting, at: time.now()))
+    }
+
+    /// Bytes of the worker have arrived, or have not for long.
+    func heard(_ worker: WorkerID, isSilent: Bool) { perform(state.heard(worker, isSilent: isSilent, at: time.now())) }
+
+    /// Where a block belongs, or `nil` when the attempt that it comes from is no longer wanted.
+    package func target(
+        of attempt: Attempt, from worker: WorkerID, tensor: Int, offset: Int, byteCount: Int
+    ) throws(TesseraError) -> BlockTarget? {
+        try state.target(of: attempt, from: worker, tensor: tensor, offset: offset, byteCount: byteCount)
+    }
+
+    package func stored(tensor: Int, offset: Int, _ digest: Digest, of attempt: Attempt) {
+        state.stored(BlockPosition(tensor: tensor, offset: offset), digest, of: attempt)
+    }
+
+    package func finished(_ done: ShardDone, by worker: WorkerID) { perform(state.finished(done, by: worker, at: time.now())) }
+
+    package func failed(_ attempt: Attempt, by worker: WorkerID, error: TesseraError) {
+        perform(state.failed(attempt, by: worker, error, at: time.now()))
+    }
+}

@@ -1,0 +1,57 @@
+import Core
+
+/// What went wrong with a shard, and with whom. Most shards have none.
+struct FailureHistory: Sendable {
+    /// Failed attempts by `Scheduler.Worker.key`.
+    private(set) var attempts: [String: Int] = [:]
+    /// Failed attempts in all, also those that no worker is to blame for.
+    private(set) var count = 0
+    /// The hosts of workers that failed.
+    private(set) var hosts: Set<String> = []
+    /// Workers that blamed the job (`FailureScope.job`).
+    private(set) var verdicts: Set<String> = []
+    /// Workers whose connection ended while they had the shard.
+    private(set) var left: Set<String> = []
+    /// Those of them whose process ended, and their hosts.
+    private(set) var lost: Set<String> = []
+    private(set) var lostHosts: Set<String> = []
+
+    /// - Parameter worker: `nil` when no worker is to blame.
+    mutating func failed(_ error: TesseraError, by worker: Scheduler.Worker?) {
+        count += 1
+        guard let worker else { return }
+        attempts[worker.key, default: 0] += 1
+        hosts.insert(worker.host)
+        if FailureScope(error.code) == .job { verdicts.insert(worker.key) }
+    }
+
+    /// - Parameter isLoss: whether the worker's process ended.
+    mutating func left(_ worker: Scheduler.Worker, isLoss: Bool) {
+        left.insert(worker.key)
+        guard isLoss else { return }
+        lost.insert(worker.key)
+        lostHosts.insert(worker.host)
+    }
+
+    /// Workers that had better not be given the shard.
+    var avoids: Set<String> { left.union(attempts.keys) }
+}
+
+/// Where another attempt at a shard may succeed, going by what one worker says.
+enum FailureScope {
+    /// Anywhere, later: what fails now may pass.
+    case passing
+    /// At another worker: this one lacks memory, permissions or a mount.
+    case worker
+    /// Nowhere, unless the worker is wrong: the data are bad.
+    case job
+
+    init(_ code: TesseraError.Code) {
+        self =
+            switch code {
+            case .unreachable, .io, .temporary, .inputMissing: .passing
+            case .usage, .cannotCreate, .notAllowed, .internal: .worker
+            case .badData, .protocolMismatch, .difference, .cancelled: .job
+            }
+    }
+}
