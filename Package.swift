@@ -60,7 +60,7 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CLibCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
-        .systemLibrary(name: "CLinux"),
+        .target(name: "CLinux"),
         .target(name: "CTensorKernels"),
         module("Core", uses: ["CLibCrypto", "CLinux"]),
         module("TensorKernels", uses: ["CTensorKernels", "Core"]),

@@ -33,6 +33,7 @@ package enum SHA256Sums {
         for start in stride(from: 0, to: source.size, by: chunkBytes) {
             hash.update(try source.bytes(start..<min(source.size, start + chunkBytes)))
         }
+        try source.checkUnchanged()
         return try hash.finalize()
     }
 }

@@ -14,7 +14,17 @@ package final class FetchSource: Sendable {
 
     /// - Throws: `inputMissing` when the coordinator no longer has the file; `badData` when it was changed after the job was
     ///   planned, which no worker can mend.
-    func read(_ file: InputFile, _ range: Range<Int>) throws(TesseraError) -> [UInt8] { try open(file).bytes(range) }
+    func read(_ file: InputFile, _ range: Range<Int>) throws(TesseraError) -> [UInt8] {
+        let source = try open(file)
+        do throws(TesseraError) {
+            let bytes = try source.bytes(range)
+            try source.checkUnchanged()
+            return bytes
+        } catch {
+            opened.withLock { $0[file] = nil }
+            throw Self.changed(file, because: error)
+        }
+    }
 
     /// - Throws: as `read`.
     func open(_ file: InputFile) throws(TesseraError) -> any ByteSource {

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// The bytes of a file, readable from several threads at once.
@@ -25,7 +26,15 @@ package protocol ByteSource: Sendable {
     /// outside it.
     func direct(_ range: Range<Int>) -> UnsafeRawPointer?
 
-    // These two have no default. A source that wraps another one and forgot them would keep its input mapped and the disk idle.
+    // These have no default. A source that wraps another one and forgot them would keep its input mapped, the disk idle, and
+    // changes of its input unseen.
+
+    /// Checks that the file is what it was when it was opened, so that all bytes read since are of one version. To be called
+    /// before a result counts: bytes read by `direct` may be zeros where a file was cut short.
+    ///
+    /// - Throws: `badData` for a file that was cut short or written to, `temporary` for one that may have been, `io` when a part
+    ///   of it could not be read.
+    func checkUnchanged() throws(TesseraError)
 
     /// Hints that the bytes of `range` will be read soon.
     func prefetch(_ range: Range<Int>)
@@ -49,33 +58,33 @@ extension ByteSource {
 
 /// A file's bytes: mapped on local file systems, read with `pread` on network file systems.
 ///
-/// Page faults over a network are slow, and if another host truncates a mapped file, the reading process is killed.
+/// Page faults over a network are slow.
 func openByteSource(_ file: ReadableFile) throws(TesseraError) -> any ByteSource {
     fileSystem(of: file.descriptor) == .local ? try MappedSource(file) : PreadSource(file)
 }
 
-/// A file mapped as a whole.
+/// A file mapped as a whole. Where the file loses pages under its readers they see zeros, and learn it afterwards.
 package final class MappedSource: ByteSource, @unchecked Sendable {
-    // Unchecked because of the pointer. Nobody writes to the memory, and it lives as long as the object.
+    // Unchecked because of the pointers. Nobody writes to the memory, and it lives as long as the object.
     private let file: ReadableFile
     private let bytes: UnsafeRawBufferPointer
+    /// `nil` for an empty file.
+    private let mapping: OpaquePointer?
 
     package init(_ file: ReadableFile) throws(TesseraError) {
         self.file = file
         guard file.size > 0 else {
             bytes = UnsafeRawBufferPointer(start: nil, count: 0)
+            mapping = nil
             return
         }
-        guard let start = mmap(nil, file.size, PROT_READ, MAP_SHARED, file.descriptor, 0), start != MAP_FAILED else {
-            throw .system(errno, "map", file.path)
-        }
-        madvise(start, file.size, MADV_SEQUENTIAL)
-        bytes = UnsafeRawBufferPointer(start: start, count: file.size)
+        guard let mapping = map_file(file.descriptor, file.size) else { throw .system(errno, "map", file.path) }
+        self.mapping = mapping
+        bytes = UnsafeRawBufferPointer(start: bytes_of(mapping), count: file.size)
+        madvise(UnsafeMutableRawPointer(mutating: bytes.baseAddress), file.size, MADV_SEQUENTIAL)
     }
 
-    deinit {
-        if let start = bytes.baseAddress { munmap(UnsafeMutableRawPointer(mutating: start), bytes.count) }
-    }
+    deinit { if let mapping { unmap_file(mapping) } }
 
     package var size: Int { file.size }
 
@@ -85,10 +94,26 @@ package final class MappedSource: ByteSource, @unchecked Sendable {
         _ range: Range<Int>, scratch: UnsafeMutableRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Result
     ) throws -> Result {
         try check(range, scratch: nil, file: file.path)
-        return try body(UnsafeRawBufferPointer(rebasing: bytes[range]))
+        let result = try body(UnsafeRawBufferPointer(rebasing: bytes[range]))
+        try checkPages()
+        return result
     }
 
-    /// By a system call: touching pages that a truncated file no longer has kills the process.
+    package func checkUnchanged() throws(TesseraError) {
+        try file.checkUnchanged()
+        try checkPages()
+    }
+
+    /// - Throws: as `checkUnchanged`, if zeros were read in place of pages that were lost.
+    private func checkPages() throws(TesseraError) {
+        guard let mapping, is_damaged(mapping) != 0 else { return }
+        try file.checkUnchanged()
+        throw TesseraError(
+            .io, "a part of the file could not be read while it was mapped", file: file.path,
+            advice: "the disk may be failing: read the file, and look at the kernel's log")
+    }
+
+    /// By a system call, whose errors say what is wrong.
     package func bytes(_ range: Range<Int>) throws(TesseraError) -> [UInt8] {
         try check(range, scratch: nil, file: file.path)
         return try file.bytes(range)
@@ -129,6 +154,8 @@ package final class PreadSource: ByteSource {
         try file.read(into: target, at: range.lowerBound)
         return try body(UnsafeRawBufferPointer(target))
     }
+
+    package func checkUnchanged() throws(TesseraError) { try file.checkUnchanged() }
 
     package func prefetch(_ range: Range<Int>) { file.prefetch(range) }
 

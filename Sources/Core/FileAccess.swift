@@ -34,6 +34,23 @@ package final class ReadableFile: Sendable {
     /// Changes when the file is replaced or written to. Meaningful on this host only.
     package let version: String
     let descriptor: Int32
+    private let stamp: Stamp
+
+    /// What changes with a file's contents.
+    private struct Stamp {
+        let size: Int
+        let modified: timespec
+        /// Also when the contents change and the time of that is then set back; and with the number of names.
+        let changed: timespec
+        let names: nlink_t
+
+        init(_ status: stat) {
+            size = Int(status.st_size)
+            modified = status.st_mtim
+            changed = status.st_ctim
+            names = status.st_nlink
+        }
+    }
 
     /// Without `O_NONBLOCK`, opening a FIFO would block until a writer appears.
     private static let flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK
@@ -68,6 +85,7 @@ package final class ReadableFile: Sendable {
         }
         size = Int(status.st_size)
         version = Self.version(status)
+        stamp = Stamp(status)
     }
 
     fileprivate static func version(_ status: stat) -> String {
@@ -81,6 +99,30 @@ package final class ReadableFile: Sendable {
         guard range.lowerBound >= 0, range.upperBound <= size, let last = range.last else { return }
         let isCached = [range.lowerBound, range.lowerBound + range.count / 2, last].allSatisfy { is_cached(descriptor, $0) != 0 }
         if !isCached { posix_fadvise(descriptor, off_t(range.lowerBound), off_t(range.count), POSIX_FADV_WILLNEED) }
+    }
+
+    /// - Throws: `badData` for a file that was cut short or written to since it was opened, `temporary` for one that may have
+    ///   been: its time of change is another, although neither the time of its contents nor the number of its names is. Names
+    ///   come and go without the contents: a file that is replaced by another keeps its own.
+    func checkUnchanged() throws(TesseraError) {
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw .system(errno, "examine", path) }
+        let now = Stamp(status)
+        guard now.size >= stamp.size else {
+            throw TesseraError(
+                .badData, "was cut short from \(stamp.size) to \(now.size) bytes while it was read", file: path,
+                advice: "copy the file again, and make sure that nobody writes the inputs during a merge")
+        }
+        guard now.size == stamp.size, now.modified == stamp.modified else {
+            throw TesseraError(
+                .badData, "was written to while it was read", file: path,
+                advice: "make sure that nobody writes the inputs during a merge, and run it again")
+        }
+        guard now.changed == stamp.changed || now.names != stamp.names else {
+            throw TesseraError(
+                .temporary, "may have been written to while it was read: its status was changed", file: path,
+                advice: "make sure that nobody writes the inputs during a merge, and run it again")
+        }
     }
 
     /// Reads the bytes of `range`.
@@ -112,6 +154,12 @@ package final class ReadableFile: Sendable {
                 throw .system(errno, "read \(target.count) bytes at offset \(offset) of", path)
             }
         }
+    }
+}
+
+extension timespec {
+    fileprivate static func == (left: timespec, right: timespec) -> Bool {
+        left.tv_sec == right.tv_sec && left.tv_nsec == right.tv_nsec
     }
 }
 

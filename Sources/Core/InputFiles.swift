@@ -81,14 +81,16 @@ extension InputFiles {
 
     /// The whole file.
     ///
-    /// - Throws: `badData` when it is larger than `maxBytes`, and what `open` and reading throw.
+    /// - Throws: `badData` when it is larger than `maxBytes` or changes while it is read, and what `open` and reading throw.
     package func read(_ path: String, maxBytes: Int) throws(TesseraError) -> [UInt8] {
         let source = try open(path)
         guard source.size <= maxBytes else {
             throw TesseraError(
                 .badData, "has \(source.size) bytes; the limit for this file is \(maxBytes)", file: path)
         }
-        return try source.bytes(0..<source.size)
+        let bytes = try source.bytes(0..<source.size)
+        try source.checkUnchanged()
+        return bytes
     }
 }
 

@@ -40,6 +40,7 @@ package struct AdoptedFile: Sendable {
         for start in stride(from: 0, to: size, by: Self.pieceBytes) {
             try body(source.bytes(start..<min(size, start + Self.pieceBytes)), start)
         }
+        try source.checkUnchanged()
     }
 
     private static let pieceBytes = 8 << 20

@@ -140,6 +140,9 @@ private struct FetchedFile: ByteSource {
         return try body(UnsafeRawBufferPointer(rebasing: scratch[..<range.count]))
     }
 
+    /// The coordinator looks after the file with each piece.
+    func checkUnchanged() throws(TesseraError) {}
+
     /// Pieces are fetched when they are read.
     func prefetch(_ range: Range<Int>) {}
 

@@ -59,17 +59,22 @@ package final class LocalInputs: InputProvider {
     /// Closes files of which a read failed: after an error such as ESTALE only a fresh descriptor can do better.
     func letGo(of files: [InputFile]) { opened.withLock { opened in for file in files { opened[file] = nil } } }
 
-    /// Finds the cause of a shard's failure. If a local copy of an input has changed or been truncated since it was opened, the
-    /// copy is the cause and is not used again.
+    /// Finds the cause of a shard's failure. If a local copy of an input was cut short or written to while it was open, that is
+    /// the cause, whatever it led to, and the copy is not used again.
     ///
-    /// - Returns: `io` with the host's name if a copy is the cause; otherwise `error`.
+    /// - Returns: what happened to the input, on another host than the planning one as `io` with the host's name; otherwise
+    ///   `error`.
     func explain(_ error: TesseraError, of files: [InputFile]) -> TesseraError {
-        guard !isPlanningHost, !error.code.isTransient else { return error }
         for file in files {
-            guard let kept = opened.withLock({ $0[file] }), let copy = kept.copy, !isIntact(kept, file) else { continue }
+            guard let kept = opened.withLock({ $0[file] }), let copy = kept.copy, let change = change(of: kept, file) else {
+                continue
+            }
+            opened.withLock { $0[file] = nil }
+            if isPlanningHost { return change }
             let trouble = TesseraError(
-                .io, "the copy on \(host) changed or ended early while it was read: \(error.problem)", file: copy.path)
-            if let source = try? replacement(for: file, because: trouble) {
+                .io, "the copy on \(host) changed or ended early while it was read: \(change.problem)", file: copy.path)
+            // One of which nobody knows whether it was written to is looked at again.
+            if change.code != .temporary, let source = try? replacement(for: file, because: trouble) {
                 _ = keep(Opened(source: source, copy: nil), for: file)
             }
             return trouble
@@ -84,14 +89,22 @@ package final class LocalInputs: InputProvider {
 
     // MARK: Copies
 
+    /// Whether the name still stands for the file that is open, and the file is what it was.
     private func isCurrent(_ opened: Opened) -> Bool {
         guard let copy = opened.copy else { return true }
         return ((try? roots.files.status(of: copy.path)) ?? nil)?.identity == copy.identity
+            && (try? opened.source.checkUnchanged()) != nil
     }
 
-    /// Whether the copy is unchanged and its last byte can be read.
-    private func isIntact(_ opened: Opened, _ file: InputFile) -> Bool {
-        isCurrent(opened) && (try? opened.source.bytes(max(0, file.size - 1)..<file.size)) != nil
+    /// What has happened to the copy since it was opened; `nil` if it is unchanged and its last byte can be read.
+    private func change(of opened: Opened, _ file: InputFile) -> TesseraError? {
+        do throws(TesseraError) {
+            try opened.source.checkUnchanged()
+            _ = try opened.source.bytes(max(0, file.size - 1)..<file.size)
+            return nil
+        } catch {
+            return error
+        }
     }
 
     private func openAnew(_ file: InputFile) throws -> Opened {
@@ -116,7 +129,7 @@ package final class LocalInputs: InputProvider {
     private func openCopy(_ file: InputFile) throws(TesseraError) -> Opened? {
         guard let path = try roots.find(file) else { return nil }
         let source = try roots.files.open(path)
-        guard !isPlanningHost || source.identity == file.version else {
+        guard !isPlanningHost || (source.identity == file.version && source.size == file.size) else {
             throw TesseraError(
                 .badData, "the file was changed or replaced after the job was planned", file: path,
                 advice: "make sure that nobody writes the inputs during a merge, and run it again")

@@ -60,7 +60,8 @@ package struct ShardExecutor: Sendable {
     /// Computes the shard on the pool.
     ///
     /// - Returns: the digests of all blocks, and the statistics.
-    /// - Throws: `TesseraError` naming the tensor, or `CancellationError` once `progress` was cancelled.
+    /// - Throws: `TesseraError` naming the tensor or the input that changed while it was read, or `CancellationError` once
+    ///   `progress` was cancelled.
     package func run(_ work: ShardWork, output: any ShardOutput, progress: ShardProgress) async throws -> ShardResult {
         var shard = ShardAtWork()
         while true {
@@ -72,6 +73,8 @@ package struct ShardExecutor: Sendable {
 
     /// The state of the loop over a shard's tensors.
     private struct ShardAtWork: Sendable {
+        /// The inputs, open from the first tensor to the last: all of a shard is made of one version of each.
+        var files: [any ByteSource]?
         var finishedTensors = 0
         var digests: [[Digest]] = []
         var statistics: [TensorStatistics?] = []
@@ -92,7 +95,8 @@ package struct ShardExecutor: Sendable {
         var shard = shard
         shard.missing = nil
         defer { shard.memory?.release() }
-        let files = try work.files.map(inputs.open)
+        let files = try shard.files ?? work.files.map(inputs.open)
+        shard.files = files
         var upcoming: [any ElementSource]?
         for (index, tensor) in work.tensors.enumerated().dropFirst(shard.finishedTensors) {
             do {
@@ -123,6 +127,7 @@ package struct ShardExecutor: Sendable {
             shard.memory = nil
             shard.finishedTensors += 1
         }
+        for file in files { try file.checkUnchanged() }
         try output.finish()
         return shard
     }

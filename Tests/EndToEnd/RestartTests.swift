@@ -113,28 +113,6 @@ import Testing
 
     // MARK: tessera run
 
-    /// Zeros that take no time to write, and some seconds to merge.
-    private func writeFamily() throws {
-        for model in ["a", "b"] {
-            try FileManager.default.createDirectory(atPath: "\(directory.path)/\(model)", withIntermediateDirectories: true)
-            let size = 4 << 20
-            let entries = (0..<24).map { index in
-                let offsets = "\(index * size),\((index + 1) * size)"
-                return "\"layers.\(index).w\":{\"dtype\":\"F32\",\"shape\":[\(size / 4)],\"data_offsets\":[\(offsets)]}"
-            }
-            let header = Array("{\(entries.joined(separator: ","))}".utf8)
-            let url = URL(fileURLWithPath: "\(directory.path)/\(model)/model.safetensors")
-            try Data((0..<8).map { UInt8(truncatingIfNeeded: header.count >> (8 * $0)) } + header).write(to: url)
-            let handle = try FileHandle(forWritingTo: url)
-            try handle.truncate(atOffset: UInt64(8 + header.count + 24 * size))
-            try handle.close()
-        }
-        try directory.write(
-            "merge_method: ties\nbase_model: a\nmodels:\n- model: b\nparameters: {weight: 1, density: 0.5}\n", to: "r.yml")
-    }
-
-    private static let run = ["--threads", "1", "--shard-size", "4MB"]
-
     /// Starts the command and kills it in the middle.
     ///
     /// - Returns: the shards that are kept.
@@ -142,7 +120,7 @@ import Testing
         // How long a merge takes differs by far between an idle and a busy machine.
         var milliseconds = 500
         for _ in 0..<12 {
-            let run = try RunningTessera(["run", "r.yml", "out"] + Self.run, in: directory.path)
+            let run = try RunningTessera(["run", "r.yml", "out"] + LargeFamily.arguments, in: directory.path)
             try await eventually("an output") { directory.names.contains { $0.hasPrefix("out") } }
             try await Task.sleep(for: .milliseconds(milliseconds))
             run.signal(SIGKILL)
@@ -159,10 +137,10 @@ import Testing
     }
 
     @Test func aRunThatIsKilledGoesOn() async throws {
-        try writeFamily()
+        try LargeFamily.write(to: directory)
         let kept = try await killedRun()
         try #require(!kept.isEmpty)
-        let outcome = try await Tessera.run(["run", "r.yml", "out", "--json"] + Self.run, in: directory.path)
+        let outcome = try await Tessera.run(["run", "r.yml", "out", "--json"] + LargeFamily.arguments, in: directory.path)
         #expect(outcome.exitCode == 0 && outcome.errors.contains("has \(kept.count) of 24 shards"), "\(outcome.errors)")
         struct Report: Decodable { let shards, attempts: Int }
         let report = try JSONDecoder().decode(
@@ -170,30 +148,30 @@ import Testing
         #expect(report.shards == 24 && report.attempts == 24, "no shard was done twice")
         #expect(directory.names == ["a", "b", "out", "r.yml"])
         #expect(try await Tessera.run(["verify", output]).exitCode == 0)
-        let whole = try await Tessera.run(["run", "r.yml", "whole"] + Self.run, in: directory.path)
+        let whole = try await Tessera.run(["run", "r.yml", "whole"] + LargeFamily.arguments, in: directory.path)
         #expect(try whole.exitCode == 0 && outputFiles(output) == outputFiles("\(directory.path)/whole"))
     }
 
     /// Another recipe for the same output begins anew, and says so; nothing of the first stays.
     @Test func anotherRecipeBeginsAnew() async throws {
-        try writeFamily()
+        try LargeFamily.write(to: directory)
         try #require(try await !killedRun().isEmpty)
         try directory.write("merge_method: passthrough\nmodels:\n- model: b\n", to: "r.yml")
-        let outcome = try await Tessera.run(["run", "r.yml", "out"] + Self.run, in: directory.path)
+        let outcome = try await Tessera.run(["run", "r.yml", "out"] + LargeFamily.arguments, in: directory.path)
         #expect(outcome.exitCode == 0 && outcome.errors.contains("begins anew"), "\(outcome.errors)")
         #expect(directory.names == ["a", "b", "out", "r.yml"])
     }
 
     /// An input that was written meanwhile would give an output of two halves.
     @Test func changedInputsBeginAnew() async throws {
-        try writeFamily()
+        try LargeFamily.write(to: directory)
         try #require(try await !killedRun().isEmpty)
         let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: "\(directory.path)/b/model.safetensors"))
         try handle.seekToEnd()
         try handle.seek(toOffset: try handle.offset() - 4)
         try handle.write(contentsOf: [0, 0, 0x80, 0x3f])
         try handle.close()
-        let outcome = try await Tessera.run(["run", "r.yml", "out"] + Self.run, in: directory.path)
+        let outcome = try await Tessera.run(["run", "r.yml", "out"] + LargeFamily.arguments, in: directory.path)
         #expect(outcome.exitCode == 0, "\(outcome.errors)")
         #expect(outcome.errors.contains("begins anew") && outcome.errors.contains("b/model.safetensors"), "\(outcome.errors)")
         #expect(directory.names == ["a", "b", "out", "r.yml"])
@@ -202,12 +180,12 @@ import Testing
 
     /// Nobody takes an output from a process that still makes it.
     @Test func twoRunsNeverMakeOneOutput() async throws {
-        try writeFamily()
-        let first = try RunningTessera(["run", "r.yml", "out"] + Self.run, in: directory.path)
+        try LargeFamily.write(to: directory)
+        let first = try RunningTessera(["run", "r.yml", "out"] + LargeFamily.arguments, in: directory.path)
         try await eventually("the partial output") { directory.names.contains { $0.count > 30 } }
         // Stopped, so that it does not end before the second has begun, however busy the machine is.
         first.signal(SIGSTOP)
-        let second = try await Tessera.run(["run", "r.yml", "out"] + Self.run, in: directory.path)
+        let second = try await Tessera.run(["run", "r.yml", "out"] + LargeFamily.arguments, in: directory.path)
         #expect(second.exitCode == 75 && second.errors.contains("is in use by process"), "\(second.errors)")
         first.signal(SIGINT)
         first.signal(SIGCONT)

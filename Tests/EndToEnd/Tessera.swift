@@ -81,6 +81,11 @@ final class RunningTessera: Sendable {
         (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(process.processIdentifier)/fd").count) ?? 0
     }
 
+    /// Whether the process has mapped the file.
+    func maps(_ path: String) -> Bool {
+        (try? String(contentsOfFile: "/proc/\(process.processIdentifier)/maps", encoding: .utf8))?.contains(path) ?? false
+    }
+
     func signal(_ number: Int32) { kill(process.processIdentifier, number) }
 
     var output: String { (try? String(contentsOfFile: "\(logs.path)/stdout", encoding: .utf8)) ?? "" }

@@ -17,6 +17,7 @@ import Testing
             try bytes.withUnsafeBytes { try body(UnsafeRawBufferPointer(rebasing: $0[range])) }
         }
 
+        func checkUnchanged() throws(TesseraError) {}
         func prefetch(_ range: Range<Int>) {}
         func release(_ range: Range<Int>) {}
     }

@@ -122,6 +122,11 @@ package final class MemoryFiles: InputFiles {
             return try body(UnsafeRawBufferPointer(rebasing: scratch[..<range.count]))
         }
 
+        func checkUnchanged() throws(TesseraError) {
+            guard files.current(path)?.identity != identity else { return }
+            throw TesseraError(.badData, "was written to while it was read", file: path)
+        }
+
         func prefetch(_ range: Range<Int>) {}
         func release(_ range: Range<Int>) {}
     }

@@ -1,4 +1,4 @@
-import Core
+package import Core
 import Dispatch
 import Operators
 import Synchronization
@@ -20,6 +20,7 @@ package struct Memory: ByteSource {
         return try body(UnsafeRawBufferPointer(rebasing: scratch[..<range.count]))
     }
 
+    package func checkUnchanged() throws(TesseraError) {}
     package func prefetch(_ range: Range<Int>) {}
     package func release(_ range: Range<Int>) {}
 }

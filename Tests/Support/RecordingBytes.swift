@@ -1,4 +1,4 @@
-import Core
+package import Core
 import Synchronization
 
 /// Bytes in memory that note what is read of them, what is asked for ahead, and what is released.
@@ -51,6 +51,8 @@ package final class RecordingBytes: ByteSource, @unchecked Sendable {
         note(read: range)
         return bytes.baseAddress.map { UnsafeRawPointer($0) + range.lowerBound }
     }
+
+    package func checkUnchanged() throws(TesseraError) {}
 
     package func prefetch(_ range: Range<Int>) { recorded.withLock { $0.prefetched.insert(contentsOf: range) } }
 

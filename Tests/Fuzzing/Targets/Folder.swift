@@ -61,6 +61,7 @@ struct Folder: InputFiles {
             return try body(UnsafeRawBufferPointer(rebasing: scratch[..<range.count]))
         }
 
+        func checkUnchanged() throws(TesseraError) {}
         func prefetch(_ range: Range<Int>) {}
         func release(_ range: Range<Int>) {}
     }
