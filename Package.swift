@@ -61,6 +61,7 @@ let package = Package(
         .systemLibrary(name: "CLibCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
         .target(name: "CLinux"),
+        .target(name: "CLoadingRules", exclude: ["transformers.txt"]),
         .target(name: "CTensorKernels"),
         module("Core", uses: ["CLibCrypto", "CLinux"]),
         module("TensorKernels", uses: ["CTensorKernels", "Core"]),
@@ -83,7 +84,8 @@ let package = Package(
         module(
             "Planning",
             uses: [
-                "Core", "TensorKernels", "LinearAlgebra", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes",
+                "CLoadingRules", "Core", "TensorKernels", "LinearAlgebra", "Checkpoints", "Operators", "TaskVectors", "Work",
+                "Recipes",
                 "Tokenizers", heaps,
             ]),
         module("Journal", uses: ["Core", "Work", "Protocol", grdb]),

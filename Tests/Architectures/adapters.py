@@ -30,18 +30,17 @@ LLAMA = dict(
     num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
 )
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+# What Tessera says of modules that it does not find in the checkpoint.
+REFUSALS = ["the model has no tensor", "in a way that is not known here", "cannot be divided among them"]
 TOKENS = {"input_ids": torch.arange(3, 15)[None]}
 
 
 class Architecture:
     """A tiny model, and which of its modules adapters change."""
 
-    def __init__(self, kind, auto, config, linear, inputs=None, embedding="embed_tokens", conv=None, experts=None, last="norm",
-                 renamed=False):
+    def __init__(self, kind, auto, config, linear, inputs=None, embedding="embed_tokens", conv=None, experts=None, last="norm"):
         self.kind, self.auto, self.config, self.linear = kind, auto, config, linear
         self.inputs, self.embedding, self.conv, self.experts, self.last = inputs or TOKENS, embedding, conv, experts, last
-        # Whether transformers gives the modules other names than the checkpoint has, so that PEFT's names are not found there.
-        self.renamed = renamed
 
     def make(self):
         config = AutoConfig.for_model(self.kind, **self.config)
@@ -118,7 +117,7 @@ ARCHITECTURES = {
         "vit", "AutoModelForImageClassification",
         dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, image_size=16, patch_size=4),
         ["q_proj", "v_proj"], {"pixel_values": torch.linspace(-1, 1, 768).reshape(1, 3, 16, 16)}, embedding=None,
-        conv=["projection"], last="classifier", renamed=True),
+        conv=["projection"], last="classifier"),
     "whisper": Architecture(
         "whisper", "AutoModelForSpeechSeq2Seq",
         dict(vocab_size=VOCABULARY, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
@@ -186,8 +185,20 @@ def weights(model):
     return {name: tensor.detach().float() for name, tensor in model.state_dict().items()}
 
 
+def difference_of(own, other, tolerance):
+    for name in sorted(set(own) & set(other)):
+        if own[name].shape != other[name].shape:
+            return f"{name}: {tuple(own[name].shape)} in place of {tuple(other[name].shape)}"
+        # Equal infinities have no difference.
+        unequal = own[name] != other[name]
+        difference = (own[name] - other[name])[unequal].abs().max().item() if unequal.any() else 0
+        if not difference <= tolerance * max(1, other[name].abs().max().item()):
+            return f"{name}: differs by {difference:.2g}"
+    return None
+
+
 def compare(architecture, kind, config, tessera, folder):
-    """Returns "ok", "refused" for what Tessera is meant to refuse, or what is wrong."""
+    """Returns "ok", "refused" for modules that Tessera does not find, or what is wrong."""
     torch.manual_seed(7)
     base, adapter, output = folder / "base", folder / "adapter", folder / "out"
     dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
@@ -210,7 +221,7 @@ def compare(architecture, kind, config, tessera, folder):
     recipe = folder / "recipe.yml"
     recipe.write_text(f"merge_method: passthrough\nmodels:\n- model: {base}+{adapter}\n")
     run = subprocess.run([tessera, "run", recipe, output], capture_output=True, text=True)
-    if run.returncode == 65 and architecture.renamed and "the model has no tensor" in run.stderr:
+    if run.returncode == 65 and any(words in run.stderr for words in REFUSALS):
         return f"refused: {run.stderr.strip()[:200]}"
     if run.returncode:
         return f"failed: {run.stderr.strip()[-300:]}"
@@ -220,15 +231,14 @@ def compare(architecture, kind, config, tessera, folder):
         return f"does not load: {wrong}"
     found.eval()
     tolerance = 2e-2 if kind == "bfloat16" else 2e-5
-    own, other = weights(found), weights(expected)
-    for name in sorted(set(own) & set(other)):
-        if own[name].shape != other[name].shape:
-            return f"{name}: {tuple(own[name].shape)} in place of {tuple(other[name].shape)}"
-        # Equal infinities have no difference.
-        unequal = own[name] != other[name]
-        difference = (own[name] - other[name])[unequal].abs().max().item() if unequal.any() else 0
-        if not difference <= tolerance * max(1, other[name].abs().max().item()):
-            return f"{name}: differs by {difference:.2g}"
+    problem = difference_of(weights(found), weights(expected), tolerance)
+    if problem:
+        # Some classes change weights when they load them, such as the row of the padding token.
+        expected.save_pretrained(folder / "expected")
+        expected = architecture.load(folder / "expected").eval()
+        problem = difference_of(weights(found), weights(expected), tolerance)
+    if problem:
+        return problem
     with torch.no_grad():
         logits = [architecture.logits(model) for model in (found, expected)]
     if logits[0] is None:
@@ -258,7 +268,7 @@ def main():
                 except Exception as error:  # PEFT cannot do it, or not with this architecture.
                     result = f"not made: {type(error).__name__}: {str(error).strip().splitlines()[0][:150] if str(error) else ''}"
             results[name][kind] = result
-            wrong += not result.startswith(("ok", "refused", "not made"))
+            wrong += not result.startswith(("ok", "not made"))
             if kind not in all_kinds:
                 all_kinds.append(kind)
             if not options.table:

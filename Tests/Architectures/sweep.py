@@ -191,7 +191,6 @@ class Failed(Exception):
 class Adapted:
     """A model as `adapters.compare` wants it: its checkpoint, and which of its modules adapters change."""
 
-    renamed = True
     conv = experts = None
 
     def __init__(self, model_class, path, model, stacks, values):

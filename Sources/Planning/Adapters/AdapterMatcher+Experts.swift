@@ -14,7 +14,8 @@ extension AdapterMatcher {
         let storage: Storage
 
         enum Storage {
-            case one(String, shape: [Int])
+            /// The shape is that in memory.
+            case one(String, shape: [Int], isExchanged: Bool)
             /// By part, then expert; the parts are stacked in this order. Every tensor has the shape.
             case separate([[String]], shape: [Int])
         }
@@ -33,6 +34,7 @@ extension AdapterMatcher {
             let fitting = own.map { item in
                 (item: item, parameters: parameters.indices.filter { Self.layout(item.factors, parameters[$0].storage) != nil })
             }
+            let transposesSquares = transposesSquares(of: module)
             var taken: Set<Int> = []
             for (item, candidates) in fitting.sorted(by: {
                 ($0.parameters.count, -$0.item.group.place.depth) < ($1.parameters.count, -$1.item.group.place.depth)
@@ -48,20 +50,20 @@ extension AdapterMatcher {
                     throw problem("cannot be folded into a mixture of experts", extra)
                 }
                 if let initial = config.initialPart { throw uninitialised(initial, item.factors.a) }
-                fold(item.factors, into: parameters[choice])
+                fold(item.factors, into: parameters[choice], transposesSquares: transposesSquares)
             }
         }
     }
 
-    private mutating func fold(_ factors: Factors, into parameter: Parameter) {
-        guard let layout = Self.layout(factors, parameter.storage) else { return }
+    private mutating func fold(_ factors: Factors, into parameter: Parameter, transposesSquares: Bool) {
+        guard let layout = Self.layout(factors, parameter.storage, transposesSquares) else { return }
         let rank = factors.rank / layout.experts, scale = config.scale(of: parameter.path, rank: rank)
         func change(_ experts: ExpertFactors?) -> AdapterChange {
             .lowRank(
                 a: factors.a, b: factors.b, rank: rank, scale: scale, isTransposed: layout.isTransposed, experts: experts)
         }
         switch parameter.storage {
-        case .one(let name, let shape):
+        case .one(let name, let shape, _):
             add(change(shape.count == 3 ? ExpertFactors(count: layout.experts) : nil), to: name)
         case .separate(let parts, let shape):
             for (index, names) in parts.enumerated() {
@@ -72,22 +74,46 @@ extension AdapterMatcher {
         }
     }
 
-    /// - Returns: `nil` where the factors do not fit.
-    private static func layout(_ factors: Factors, _ storage: Parameter.Storage) -> (experts: Int, isTransposed: Bool)? {
+    /// - Returns: `nil` where the factors do not fit; else whether their product is transposed before it is added to what is stored.
+    private static func layout(
+        _ factors: Factors, _ storage: Parameter.Storage, _ transposesSquares: Bool = false
+    ) -> (experts: Int, isTransposed: Bool)? {
         guard factors.inputs.count == 1 else { return nil }
         let experts: Int, shape: [Int]
+        var isExchanged = false
         switch storage {
-        case .one(_, let own):
+        case .one(_, let own, let exchanged):
             experts = own.count == 3 ? own[0] : 1
             shape = Array(own.suffix(2))
+            isExchanged = exchanged
         case .separate(let parts, let own):
             experts = parts[0].count
             shape = [own[0] * parts.count, own[1]]
         }
         guard experts > 0, factors.rank % experts == 0 else { return nil }
-        if shape == [factors.outputs, factors.inputs[0]] { return (experts, false) }
-        if case .one = storage, shape == [factors.inputs[0], factors.outputs] { return (experts, true) }
-        return nil
+        let isPlain = shape == [factors.outputs, factors.inputs[0]], isTransposed = shape == [factors.inputs[0], factors.outputs]
+        guard case .one = storage else { return isPlain ? (experts, false) : nil }
+        guard isPlain || isTransposed else { return nil }
+        return (experts, (isTransposed && (!isPlain || transposesSquares)) != isExchanged)
+    }
+
+    /// Whether the module computes with `[experts, in, out]`, so that PEFT's factors are those of the transposed matrices: told by
+    /// its two tensors, of shapes `[experts, 2·inner, hidden]` and `[experts, hidden, inner]` otherwise.
+    private func transposesSquares(of module: String) -> Bool {
+        let shapes = ["gate_up_proj", "down_proj"].compactMap { leaf in
+            loadedShape(of: module, leaf).flatMap { $0.shape.count == 3 ? $0.shape : nil }
+        }
+        guard shapes.count == 2 else { return false }
+        return shapes[0][2] == 2 * shapes[1][1] && shapes[0][1] == shapes[1][2]
+    }
+
+    /// The one tensor of all experts, and its shape in memory.
+    private func loadedShape(of module: String, _ leaf: String) -> (name: String, shape: [Int], isExchanged: Bool)? {
+        if case .exchanged(let name)? = loadedTensor(module, leaf) {
+            let shape = modelShape(name)
+            return shape.count == 3 ? (name, [shape[0], shape[2], shape[1]], true) : nil
+        }
+        return target(module, leaf).map { ($0, modelShape($0), false) }
     }
 
     /// The module's parameters that the config names, in the order in which models declare them.
@@ -103,18 +129,22 @@ extension AdapterMatcher {
     private static func leaf(of path: String) -> String { String(path[path.lastStep...]) }
 
     private func storage(of module: String, _ leaf: String, _ experts: SeparateExperts) -> Parameter.Storage? {
-        if let name = target(module, leaf), let shape = model.tensor(named: name)?.entry.shape, (2...3).contains(shape.count) {
-            return .one(name, shape: shape)
+        if let one = loadedShape(of: module, leaf), (2...3).contains(one.shape.count) {
+            return .one(one.name, shape: one.shape, isExchanged: one.isExchanged)
         }
-        for names in SeparateExperts.parts[leaf] ?? [] {
+        if case .experts(let parts)? = loadedTensor(module, leaf) { return separate(parts) }
+        return SeparateExperts.parts[leaf]?.lazy.compactMap { names in
             let parts = names.compactMap { experts.names(of: module, part: $0) }
-            let shapes = Set(parts.joined().compactMap { model.tensor(named: $0)?.entry.shape })
-            guard parts.count == names.count, Set(parts.map(\.count)).count == 1, shapes.count == 1, let shape = shapes.first,
-                shape.count == 2
-            else { continue }
-            return .separate(parts, shape: shape)
+            return parts.count == names.count ? separate(parts) : nil
+        }.first
+    }
+
+    private func separate(_ parts: [[String]]) -> Parameter.Storage? {
+        let shapes = Set(parts.joined().map { modelShape($0) })
+        guard Set(parts.map(\.count)).count == 1, shapes.count == 1, let shape = shapes.first, shape.count == 2 else {
+            return nil
         }
-        return nil
+        return .separate(parts, shape: shape)
     }
 }
 

@@ -13,12 +13,14 @@ struct AdapterMatcher {
     /// The adapter's file, for messages.
     let file: String
 
-    private let tied: TiedHead?
-    private let names: WrappedNames
-    private let ownNames: WrappedNames
+    let tied: TiedHead?
+    let names: WrappedNames
+    let ownNames: WrappedNames
+    /// What the model's tensors are in memory, where transformers gives them other names or another form there.
+    let loaded: (tensors: LoadedTensors, names: WrappedNames)?
     /// Whether the adapter trains copies of embedding or head, so that they part.
-    private var partsTiedHead = false
-    private var headChanges: [AdapterChange] = []
+    private(set) var partsTiedHead = false
+    private(set) var headChanges: [AdapterChange] = []
     /// How many modules show by their shapes that the model stores matrices as `[out, in]`, and how many that it transposes them.
     private var shown = (plain: 0, transposed: 0)
 
@@ -31,8 +33,19 @@ struct AdapterMatcher {
         self.tensors = tensors
         self.file = file
         tied = TiedHead(model)
-        names = WrappedNames(model.tensorNames)
-        ownNames = WrappedNames(tensors.compactMap { AdapterKey($0.name).map { "\($0.place.module).weight" } })
+        let names = WrappedNames(model.tensorNames)
+        self.names = names
+        let modules = tensors.compactMap { AdapterKey($0.name)?.place.module }
+        let ownNames = WrappedNames(modules.map { "\($0).weight" })
+        self.ownNames = ownNames
+        let rules = model.config.flatMap { LoadingRules.transformers.rules(for: $0) }
+        let tensors = rules.map { LoadedTensors(model.tensorNames, $0) }
+        let loaded = tensors.map { ($0, WrappedNames($0.names)) }
+        // An adapter of an earlier version of transformers has the checkpoint's names.
+        func count(in names: WrappedNames) -> Int {
+            Set(modules).count { names.closestName(for: "\($0).weight", of: ownNames) != nil }
+        }
+        self.loaded = loaded.flatMap { count(in: $0.1) >= count(in: names) ? $0 : nil }
     }
 
     /// What belongs to one module.
@@ -116,7 +129,7 @@ struct AdapterMatcher {
             guard fits, entry.shape.count == shape.count else {
                 throw problem("has shape \(entry.shape), the model's \(shape)", entry, advice: Self.otherModel)
             }
-            add(.replaced(entry), to: owner)
+            try add(.replaced(entry), to: owner, for: entry)
         }
     }
 
@@ -136,66 +149,35 @@ struct AdapterMatcher {
                 "is about token \(last); the model has \(shape[0]) rows", entry,
                 advice: "resize the model's embeddings as they were when the adapter was trained, and name the result")
         }
-        add(.rows(entry, indices: indices), to: owner)
+        try add(.rows(entry, indices: indices), to: owner, for: entry)
     }
 
-    // MARK: Owners
-
-    /// What a change is made to.
-    private enum Owner {
-        case tensor(String)
-        /// A head that the model does not have by itself.
-        case head(TiedHead)
-    }
-
-    /// The name of the model's tensor.
-    func target(_ module: String, _ leaf: String) -> String? {
-        if let name = names.closestName(for: "\(module).\(leaf)", of: ownNames) { return name }
-        // In a masked language model, the decoder's bias is that of the head around it.
-        let decoder = ".decoder"
-        guard leaf == "bias", module.hasSuffix(decoder) else { return nil }
-        return names.closestName(for: "\(module.dropLast(decoder.count)).bias", of: ownNames)
-    }
-
-    private func isTiedHead(_ module: String, _ leaf: String) -> Bool {
-        tied != nil && TensorName("\(module).\(leaf)").isHead && target(module, leaf) == nil
-    }
-
-    private func owner(_ module: String, _ leaf: String) -> Owner? {
-        if let name = target(module, leaf) { return .tensor(name) }
-        guard let tied, isTiedHead(module, leaf) else { return nil }
-        return partsTiedHead ? .head(tied) : .tensor(tied.embedding)
-    }
-
-    private func owner(_ module: String, _ leaf: String, of entry: TensorEntry) throws(TesseraError) -> Owner {
-        guard let owner = owner(module, leaf) else {
-            throw missing("\(module).\(leaf)", for: entry)
+    /// Adds a change to a tensor of the model, or to what is several of them.
+    private mutating func add(_ change: AdapterChange, to owner: Owner, for entry: TensorEntry) throws(TesseraError) {
+        guard case .tensors(let tensors) = owner else {
+            headChanges.append(change)
+            return
         }
-        return owner
-    }
-
-    private func shape(of owner: Owner) -> [Int] {
-        switch owner {
-        case .tensor(let name): Self.shape(after: changes[ExactText(name)] ?? [], of: modelShape(name))
-        case .head(let tied): Self.shape(after: headChanges, of: modelShape(tied.embedding))
-        }
-    }
-
-    private func modelShape(_ name: String) -> [Int] { model.tensor(named: name)?.entry.shape ?? [] }
-
-    private static func shape(after changes: [AdapterChange], of shape: [Int]) -> [Int] {
-        changes.reduce(shape) { if case .replaced(let entry) = $1 { entry.shape } else { $0 } }
-    }
-
-    private mutating func add(_ change: AdapterChange, to owner: Owner) {
-        switch owner {
-        case .tensor(let name): changes[ExactText(name), default: []].append(change)
-        case .head: headChanges.append(change)
+        for tensor in tensors {
+            guard let own = tensor.changeRows.map({ change.rows($0) }) ?? change else {
+                throw problem(
+                    "changes what transformers stacks of \(tensors.map { "'\($0.name)'" }.joined(separator: ", ")) when it loads "
+                        + "the model, and cannot be divided among them", entry, advice: Self.mergeFirst)
+            }
+            add(own, to: tensor.name, rows: tensor.rows)
         }
     }
 
     /// Adds a change to a tensor of the model.
-    mutating func add(_ change: AdapterChange, to name: String) { add(change, to: .tensor(name)) }
+    mutating func add(_ change: AdapterChange, to name: String, rows: Range<Int>? = nil) {
+        var list = changes[ExactText(name)] ?? []
+        if let rows, case .part(rows, let changes)? = list.last {
+            list[list.count - 1] = .part(rows, changes + [change])
+        } else {
+            list.append(rows.map { .part($0, [change]) } ?? change)
+        }
+        changes[ExactText(name)] = list
+    }
 
     // MARK: Factors
 
@@ -244,30 +226,29 @@ struct AdapterMatcher {
                 "factors of shapes \(factors.a.shape) and \(factors.b.shape) do not fit the model's tensor of shape \(shape)",
                 factors.a, advice: Self.otherModel)
         }
-        let isTransposed = group.isEmbedding || !fits.plain || fits.transposed && transposesSquares
+        let isTransposed = group.isEmbedding || !fits.plain || fits.transposed && transposesSquares && !owner.isStacked
         let scale = config.scale(of: module, rank: factors.rank)
         if let initial = config.initialPart {
-            let isLinear = !group.isEmbedding && target(module, "in_proj_weight") == nil
+            let isLinear = !group.isEmbedding && target(module, "in_proj_weight") == nil && !owner.isStacked
             // PEFT takes OLoRA's part from the matrix as it is stored.
             let fitsPart = initial.part == .principal || !isTransposed || shape.first == shape.last
             guard isLinear, fitsPart, ResidualMatrix.holds(factors.rank, shape) else { throw uninitialised(initial, factors.a) }
             let library = try LinearAlgebra.identity()
-            add(
-                .reduced(
-                    ResidualReference(part: initial.part, rank: factors.rank, scale: scale, linearAlgebra: library)),
-                to: owner)
+            try add(
+                .reduced(ResidualReference(part: initial.part, rank: factors.rank, scale: scale, linearAlgebra: library)),
+                to: owner, for: factors.a)
         }
-        add(
+        try add(
             .lowRank(
                 a: factors.a, b: factors.b, rank: factors.rank, scale: scale, isTransposed: isTransposed, experts: nil),
-            to: owner)
+            to: owner, for: factors.a)
         if let magnitudes = group.entries[.magnitudes] {
             let vectors = isTransposed ? shape.dropFirst().reduce(1, *) : shape[0]
             guard magnitudes.elementCount == vectors else {
                 throw problem(
                     "has \(magnitudes.elementCount) magnitudes for \(vectors) outputs", magnitudes, advice: Self.otherModel)
             }
-            add(.rescaled(magnitudes, axis: isTransposed ? .columns : .rows), to: owner)
+            try add(.rescaled(magnitudes, axis: isTransposed ? .columns : .rows), to: owner, for: magnitudes)
         } else if config.usesDoRA {
             throw problem(
                 "has no magnitudes ('lora_magnitude_vector'), which a DoRA adapter has", factors.a,
@@ -278,7 +259,7 @@ struct AdapterMatcher {
             guard bias.shape == shape else {
                 throw problem("has shape \(bias.shape), the model's bias \(shape)", bias, advice: Self.otherModel)
             }
-            add(.lowRank(a: nil, b: bias, rank: 1, scale: scale, isTransposed: false, experts: nil), to: owner)
+            try add(.lowRank(a: nil, b: bias, rank: 1, scale: scale, isTransposed: false, experts: nil), to: owner, for: bias)
         }
         return true
     }
@@ -309,7 +290,7 @@ struct AdapterMatcher {
     func rowCount() throws(TesseraError) -> Int? {
         var rows: [String: Int] = [:]
         for name in model.tensorNames where TensorName(name).isTokenEmbedding || TensorName(name).isHead {
-            rows[name] = shape(of: .tensor(name)).first
+            rows[name] = shape(of: Owner(name)).first
         }
         if let tied, let untiedHead { rows[untiedHead.name] = shape(of: .head(tied)).first }
         guard rows.contains(where: { $1 != modelShape($0).first && $0 != untiedHead?.name }) else { return nil }
@@ -325,13 +306,4 @@ struct AdapterMatcher {
     func problem(_ problem: String, _ tensor: TensorEntry?, advice: String? = nil) -> TesseraError {
         TesseraError(.badData, problem, file: file, tensor: tensor?.name, advice: advice)
     }
-
-    func missing(_ name: String, for entry: TensorEntry) -> TesseraError {
-        problem(
-            "the model has no tensor '\(name)' for it", entry,
-            advice: "\(Self.otherModel); transformers renames the modules of some architectures when it loads them: merge such "
-                + "an adapter into its model with PEFT's merge_and_unload(), and name the result")
-    }
-
-    static let otherModel = "check that the adapter belongs to this model"
 }

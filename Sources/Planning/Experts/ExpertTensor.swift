@@ -36,11 +36,11 @@ enum ExpertTensor {
                 dtype: DType.narrowest(holding: types))
         case .one(let name, let expert, let rows, let isTransposed):
             guard let tensor = stored(name) else { return nil }
-            let shape = tensor.shape, own = Self.rows(expert * shape[1]..<(expert + 1) * shape[1], of: tensor.source, shape[2])
+            let shape = tensor.shape, own = tensor.source.rows(expert * shape[1]..<(expert + 1) * shape[1], of: shape[2])
             let source = isTransposed ? Self.exchanged(own, to: [shape[2], shape[1]]) : own
             let columns = isTransposed ? shape[1] : shape[2], count = isTransposed ? shape[2] : shape[1]
             return InputTensor(
-                source: rows == 0..<count ? source : Self.rows(rows, of: source, columns), shape: [rows.count, columns],
+                source: rows == 0..<count ? source : source.rows(rows, of: columns), shape: [rows.count, columns],
                 dtype: tensor.dtype)
         case .transposed(let name):
             guard let tensor = stored(name) else { return nil }
@@ -52,10 +52,14 @@ enum ExpertTensor {
     private static func exchanged(_ source: SourceReference, to shape: [Int]) -> SourceReference {
         .transposed(source, TransposeReference(shape: shape))
     }
+}
 
-    /// Some rows of a source, counted over all its matrices.
-    private static func rows(_ rows: Range<Int>, of source: SourceReference, _ length: Int) -> SourceReference {
-        if case .stored(let stored) = source {
+extension SourceReference {
+    /// Some rows, counted over all matrices of the source.
+    ///
+    /// - Parameter length: elements of a row.
+    func rows(_ rows: Range<Int>, of length: Int) -> SourceReference {
+        if case .stored(let stored) = self {
             return .stored(
                 StoredReference(
                     file: stored.file, offset: stored.offset + rows.lowerBound * length * stored.dtype.bitWidth / 8,
@@ -63,6 +67,6 @@ enum ExpertTensor {
         }
         var map = RowMap()
         map.append(.stored(RowMap.SourceRow(source: 0, row: rows.lowerBound)), count: rows.count)
-        return .aligned([source], AlignmentReference(rowLength: length, map: map))
+        return .aligned([self], AlignmentReference(rowLength: length, map: map))
     }
 }
