@@ -28,7 +28,8 @@ package enum SHA256Sums {
         return lines
     }
 
-    static func digest(of source: any ByteSource) throws(TesseraError) -> Digest {
+    /// - Throws: what reading throws, and for a file that changes meanwhile.
+    package static func digest(of source: any ByteSource) throws(TesseraError) -> Digest {
         let hash = try SHA256()
         for start in stride(from: 0, to: source.size, by: chunkBytes) {
             hash.update(try source.bytes(start..<min(source.size, start + chunkBytes)))

@@ -211,5 +211,5 @@ package struct Verification: Sendable {
 }
 
 extension ManifestTensor {
-    fileprivate var byteCount: Int { Shape.count(shape) * dtype.bitWidth / 8 }
+    var byteCount: Int { Shape.count(shape) * dtype.bitWidth / 8 }
 }

@@ -38,6 +38,15 @@ package enum FilePath {
             .allSatisfy { !$0.isEmpty && $0.first != UInt8(ascii: ".") && !$0.contains(0) }
     }
 
+    /// An absolute path without `.` and `..`, as if no component were a link.
+    package static func normalized(_ path: String) -> String {
+        var steps: [String] = []
+        for component in components(of: path) where component != "." {
+            if component == ".." { _ = steps.popLast() } else { steps.append(component) }
+        }
+        return "/" + steps.joined(separator: "/")
+    }
+
     /// The part of `path` below `directory`, both without links and double slashes; `.` for the directory itself.
     ///
     /// - Returns: `nil` if the path lies elsewhere.

@@ -23,6 +23,8 @@ final class LocalOutput: OutputTransaction {
         var parts: [Part] = []
         /// Files that came unchanged from other outputs.
         var adopted: [Part] = []
+        /// All others that were written.
+        var others: Set<ExactText> = []
         /// Whether a crash would leave the directory and its files where they are.
         var hasDurableNames = false
     }
@@ -135,6 +137,7 @@ final class LocalOutput: OutputTransaction {
 
     func putFile(_ name: String, _ bytes: [UInt8]) throws(TesseraError) {
         try folder(of: name, in: try directory()).write(FilePath.components(of: name).last ?? name, bytes)
+        state.withLock { _ = $0.others.insert(ExactText(name)) }
     }
 
     /// The folder that a file's name leads to, which is created where it is missing.
@@ -184,8 +187,19 @@ final class LocalOutput: OutputTransaction {
         if replaced != nil { calls.remove(parent, site.partialName) }
     }
 
-    /// - Throws: `cannotCreate` for a part that others have replaced, removed or cut short.
+    /// - Throws: `cannotCreate` for a part that others have replaced, removed or cut short, and for files of others.
     private func check(_ directory: Directory) throws(TesseraError) {
+        let known = state.withLock { state in
+            state.others.union((state.parts + state.adopted).map { ExactText($0.name) })
+        }
+        // NFS keeps a file that is removed while somebody has it open under such a name.
+        let isLeft = { (name: String) in FilePath.components(of: name).last?.hasPrefix(".nfs") == true }
+        for name in try directory.filesBelow() where !known.contains(ExactText(name)) && !isLeft(name) {
+            throw TesseraError(
+                .cannotCreate, "the file was put into the output by others while the job ran",
+                file: FilePath.join(site.partialPath, name),
+                advice: "make sure that nobody else writes there, and submit the job again")
+        }
         for part in state.withLock({ $0.parts + $0.adopted }) {
             guard let status = directory.status(of: part.name), FileIdentity(status) == part.identity,
                 Int(status.st_size) == part.size

@@ -24,20 +24,37 @@ package struct LocalOutputStore: OutputStore {
 
     package func resolve(_ path: String, workingDirectory: String) throws(TesseraError) -> String {
         let components = FilePath.components(of: FilePath.absolute(path, in: workingDirectory))
-        guard let name = components.last, name != ".", name != ".." else {
-            throw TesseraError(.cannotCreate, "is no name for an output directory", file: path)
+        guard let name = components.last, FilePath.isName(name), !OutputSite.isUnfinished(name),
+            components.allSatisfy({ !$0.utf8.contains(0) })
+        else { throw TesseraError(.cannotCreate, "is no name for an output directory", file: path) }
+        let parent = "/" + components.dropLast().joined(separator: "/"), canonical = realpath(parent, nil)
+        defer { free(canonical) }
+        let directory = canonical.map { String(cString: $0) }
+        // Nobody learns what lies outside the root.
+        if let root, FilePath.relative(directory ?? FilePath.normalized(parent), to: root) == nil {
+            throw TesseraError(.notAllowed, "the output lies outside the output root \(root)", file: path)
         }
-        let parent = "/" + components.dropLast().joined(separator: "/")
-        guard let canonical = realpath(parent, nil) else {
+        guard let directory else {
             throw TesseraError(
                 .cannotCreate, "the directory above the output does not exist", file: parent, advice: "create it first")
         }
-        defer { free(canonical) }
-        let directory = String(cString: canonical)
-        if let root, FilePath.relative(directory, to: root) == nil {
-            throw TesseraError(.notAllowed, "the output lies outside the output root \(root)", file: path)
-        }
+        try checkAbove(directory, of: path)
         return FilePath.join(directory, name)
+    }
+
+    /// An output may lie in no other, finished or not: it would be published, signed or removed with the other.
+    private func checkAbove(_ directory: String, of path: String) throws(TesseraError) {
+        var above = directory
+        while above != "/", above != root {
+            let isUnfinished = OutputSite.isUnfinished(FilePath.components(of: above).last ?? "")
+            guard !isUnfinished, ownFiles(above) == nil else {
+                throw TesseraError(
+                    .notAllowed, "the output would lie in another \(isUnfinished ? "unfinished " : "")output, \(above)",
+                    file: path,
+                    advice: "choose a directory beside it")
+            }
+            above = FilePath.parent(of: above)
+        }
     }
 
     package func begin(_ output: String, job: String, overwrite: Bool) throws(TesseraError) -> any OutputTransaction {
@@ -110,6 +127,13 @@ struct OutputSite: Sendable {
         self.root = root
         name = FilePath.components(of: output).last ?? ""
         partialName = "\(name).partial-\(job)"
+    }
+
+    /// Whether a name is one that unfinished outputs have, or the state of a run.
+    static func isUnfinished(_ name: String) -> Bool {
+        let pieces = name.split(separator: ".partial-", omittingEmptySubsequences: false)
+        guard pieces.count > 1, let mark = pieces.last else { return false }
+        return mark == "state" || (mark.utf8.count == 32 && mark.allSatisfy { $0.isASCII && $0.isHexDigit })
     }
 
     var partialPath: String { FilePath.join(FilePath.parent(of: output), partialName) }

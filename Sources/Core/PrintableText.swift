@@ -17,7 +17,8 @@ extension Unicode.Scalar {
     fileprivate var isUnprintable: Bool {
         switch value {
         case 0..<0x20, 0x7f..<0xa0: true  // control characters
-        case 0x200e, 0x200f, 0x2028...0x202e, 0x2066...0x2069: true  // line separators, and marks that change the direction
+        case 0x061c, 0x2028...0x202e, 0x2066...0x2069: true  // line separators, and marks that change the direction
+        case 0x200b...0x200f, 0x2060...0x2064, 0xfeff: true  // what has no width, and more of those marks
         default: false
         }
     }

@@ -41,11 +41,13 @@ extension OutputTensorList {
         for prefix in prefixes where slices.allSatisfy({ layersExist(in: $0, prefix: prefix) }) {
             specs += layers(slices, prefix)
         }
+        // Ranges of layers that do not exist may be of any length.
+        guard problems.isEmpty else { return [] }
         let origins = slices.flatMap { slice in
             slice.sources.first.map { source in (source.layers ?? 0..<0).map { LayerOrigin(model: source.model, layer: $0) } }
                 ?? []
         }
-        if origins.isEmpty, problems.isEmpty {
+        if origins.isEmpty {
             complain("the slices have no layers", line: line, advice: "choose layers with 'layer_range: [FIRST, END]'")
         }
         layerOrigins[main] = origins

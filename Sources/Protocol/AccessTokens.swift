@@ -76,9 +76,13 @@ package struct AccessTokens: Sendable {
             guard name.map(Self.isName) ?? true else {
                 throw problem("the name must have 1 to \(Self.nameBytes.upperBound) ASCII letters, digits, '.', '-', '_' or '@'")
             }
+            let digest = try token.digest()
+            guard !entries.contains(where: { $0.digest == digest }) else {
+                throw problem("the token stands on an earlier line too")
+            }
             entries.append(
                 Entry(
-                    digest: try token.digest(),
+                    digest: digest,
                     peer: PeerIdentity(
                         name: name.map { "'\($0)'" } ?? "the holder of the token on line \(index + 1)", roles: roles,
                         owner: name.map { "token:\($0)" } ?? Self.namelessOwner)))

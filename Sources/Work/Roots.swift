@@ -40,11 +40,15 @@ package struct Roots: Sendable {
 
     /// The path of `path` relative to the root it lies under, with every symbolic link resolved, so that no link leads out.
     ///
-    /// A relative path is looked up in `workingDirectory` first, then under each root.
+    /// A relative path is looked up in `workingDirectory` first, then under each root. Of a path outside the roots nobody learns
+    /// whether something is there.
     ///
     /// - Throws: `inputMissing` when nothing is there, `notAllowed` when it lies outside the roots, and what looking for it
     ///   throws.
     package func relativePath(of path: String, workingDirectory: String?) throws(TesseraError) -> String {
+        guard !path.utf8.contains(0) else {
+            throw TesseraError(.inputMissing, "a path cannot have a zero byte", file: path.printable)
+        }
         var candidates: [String] = []
         if FilePath.isAbsolute(path) {
             candidates = [path]
@@ -55,12 +59,13 @@ package struct Roots: Sendable {
         var isOutside = false
         var failure: TesseraError?
         for candidate in candidates {
+            let seemsOutside = stripRoot(FilePath.normalized(candidate)) == nil
             do throws(TesseraError) {
-                guard let canonical = try files.canonicalPath(of: candidate) else { continue }
-                if let relative = stripRoot(canonical) { return relative }
-                isOutside = true
+                let canonical = try files.canonicalPath(of: candidate)
+                if let canonical, let relative = stripRoot(canonical) { return relative }
+                isOutside = isOutside || canonical != nil || seemsOutside
             } catch {
-                failure = failure ?? error
+                if seemsOutside { isOutside = true } else { failure = failure ?? error }
             }
         }
         if let failure { throw failure }

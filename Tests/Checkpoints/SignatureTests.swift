@@ -73,6 +73,16 @@ import Testing
         #expect(try signed.check() == ["extra a/x.safetensors", "missing a.txt"])
     }
 
+    /// The signer has read no links, and says so.
+    @Test(arguments: ["a.txt", "a"])
+    func linksAreNoSignedFiles(name: String) throws {
+        let signed = try Signed()
+        try FileManager.default.moveItem(atPath: "\(signed.model)/\(name)", toPath: "\(signed.copy.path)/elsewhere")
+        try FileManager.default.createSymbolicLink(
+            atPath: "\(signed.model)/\(name)", withDestinationPath: "\(signed.copy.path)/elsewhere")
+        #expect(try !signed.check().isEmpty)
+    }
+
     @Test func aSignatureMayLieElsewhere() throws {
         let signed = try Signed()
         let elsewhere = "\(signed.copy.path)/elsewhere.sig"
@@ -114,6 +124,8 @@ import Testing
         ("bundle.v0.3", "bundle.v0.1", "not a sigstore bundle of version 0.3"), ("in-toto+json", "in-toto+jsom", "does not sign"),
         ("\"signatures\":[", "\"signatures\":[{\"sig\":\"\"},", "has 2 signatures"), ("{\"sig\"", "{\"gis\"", "has 0 signatures"),
         ("\"payload\":\"", "\"payload\":\"*", "base64"),
+        ("\"publicKey\"", "\"certificate\"", "signed with a key"),
+        ("\"mediaType\"", "\"messageSignature\":{},\"mediaType\"", "a message"),
         ("\"mediaType\"", "\"payload\":1,\"payload\":1,\"mediaType\"", "duplicate"),
     ])
     func whatIsNoSignatureIsRefused(old: String, new: String, words: String) throws {

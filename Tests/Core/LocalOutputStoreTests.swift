@@ -57,6 +57,44 @@ import Testing
         #expect(try filesBelow(out) == ["mark"])
     }
 
+    @Test func filesThatOthersPutThereAreNotPublished() throws {
+        let output = try begin(store())
+        try output.layOut(Self.parts, adopting: [])
+        try output.putFile("mark", [1])
+        try directory.write("evil", to: "out.partial-j/evil.py")
+        let error = #expect(throws: TesseraError.self) { try output.commit() }
+        #expect(error?.code == .cannotCreate && error?.file?.hasSuffix("evil.py") == true)
+        output.abort()
+        #expect(directory.names == [])
+    }
+
+    /// A job's output inside that of another would be published, signed or removed with it.
+    @Test func noOutputLiesInAnother() throws {
+        try writeOld()
+        let unfinished = "run.partial-0123456789abcdef0123456789abcdef"
+        for folder in ["out/deep/deeper", unfinished, "x.partial-state", "x.partial-mine"] {
+            try FileManager.default.createDirectory(atPath: "\(directory.path)/\(folder)", withIntermediateDirectories: true)
+        }
+        let store = store(root: directory.path)
+        for path in ["out/new", "out/deep/deeper/new", "\(unfinished)/new", "x.partial-state/new"] {
+            let error = #expect(throws: TesseraError.self) { try store.resolve(path, workingDirectory: directory.path) }
+            #expect(error?.code == .notAllowed, "\(path)")
+        }
+        for path in [unfinished, "new.partial-state", "a\0b"] {
+            let error = #expect(throws: TesseraError.self) { try store.resolve(path, workingDirectory: directory.path) }
+            #expect(error?.code == .cannotCreate, "\(path)")
+        }
+        #expect(try store.resolve("x.partial-mine/new", workingDirectory: directory.path).hasSuffix("mine/new"))
+    }
+
+    @Test func whatLiesOutsideTheRootIsNotTold() throws {
+        let store = store(root: directory.path)
+        for path in ["/etc/out", "/no-such-directory/out", "../no-such-directory/out"] {
+            let error = #expect(throws: TesseraError.self) { try store.resolve(path, workingDirectory: directory.path) }
+            #expect(error?.code == .notAllowed, "\(path)")
+        }
+    }
+
     @Test func aDirectoryThatTookTheOutputsPlaceIsNotRemoved() throws {
         try writeOld()
         let output = try begin(store(), overwrite: true)

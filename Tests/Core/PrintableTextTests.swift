@@ -5,6 +5,7 @@ import Testing
     @Test(arguments: [
         ("plain/é 漢字", "plain/é 漢字"), ("a\nerror: forged", #"a\nerror: forged"#), ("\u{1b}[2J", #"\u{001B}[2J"#),
         ("a\u{202e}b", #"a\u202Eb"#), ("\u{9b}31m", #"\u009B31m"#),
+        ("a\u{200b}b", #"a\u200Bb"#), ("\u{feff}a", #"\uFEFFa"#),
     ])
     func whatMovesTheCursorIsEscaped(text: String, printable: String) {
         #expect(text.printable.unicodeScalars.allSatisfy { $0.value >= 0x20 && $0.value != 0x7f && $0.value != 0x9b })

@@ -80,6 +80,28 @@ import Testing
         #expect(try await verify().exitCode == 0)
     }
 
+    /// What a process that can write to the unfinished output puts or changes there is never signed.
+    @Test(arguments: ["evil.py", "model.safetensors"])
+    func whatOthersChangeIsNotSigned(name: String) async throws {
+        let cluster = try await Cluster(
+            workers: 1, coordinator: ["--sign-key", key.privateKey], worker: ["--pause-milliseconds", "500"])
+        let submitted = try await cluster.submit("cases/linear/recipe.yml", output, ["--shard-size", "10kB"])
+        let id = submitted.output.trimmingCharacters(in: .whitespacesAndNewlines)
+        try await eventually("work") { try await cluster.job(id).shards.committed > 0 }
+        let path = "\(output).partial-\(id)/\(name)"
+        if name == "evil.py" {
+            try Data("evil".utf8).write(to: URL(fileURLWithPath: path))
+        } else {
+            let part = try #require(FileHandle(forUpdatingAtPath: path))
+            // In the header, which nobody writes again.
+            try part.seek(toOffset: 20)
+            try part.write(contentsOf: Data("evil".utf8))
+            try part.close()
+        }
+        try await eventually("the end") { try await cluster.job(id).state == "failed" }
+        #expect(directory.names.filter { $0.hasPrefix("out") } == [])
+    }
+
     @Test func aKeyThatIsNoneIsRefusedBeforeTheWork() async throws {
         let outcome = try await Tessera.run(["run", "cases/linear/recipe.yml", output, "--sign-key", key.publicKey])
         #expect(outcome.exitCode == 77 && outcome.errors.contains("chmod 600"), "\(outcome.errors)")

@@ -37,6 +37,27 @@ import Work
         #expect(roots.locate("../outside") == nil)
     }
 
+    /// Whoever asks for paths outside learns nothing of what is there.
+    @Test(arguments: [
+        "/etc/passwd", "/etc/no-such-file", "/proc/1/root/x", "../outside", "../no-such-directory/x", "link", "link/no-such-file",
+    ])
+    func whatLiesOutsideIsNotTold(path: String) throws {
+        try FileManager.default.createSymbolicLink(
+            atPath: "\(directory.path)/in/link", withDestinationPath: "\(directory.path)/outside")
+        let isLink = path.hasPrefix("link/")
+        let error = #expect(throws: TesseraError.self) {
+            try roots.relativePath(of: path, workingDirectory: "\(directory.path)/in")
+        }
+        // A link of the operator's own that leads out tells of what is behind it: nobody else can put one below the root.
+        #expect(error?.code == (isLink ? .inputMissing : .notAllowed))
+    }
+
+    @Test(arguments: ["models/a\0", "\0", "models/a\0/../../etc"])
+    func aZeroByteEndsNoPath(path: String) {
+        let error = #expect(throws: TesseraError.self) { try roots.relativePath(of: path, workingDirectory: nil) }
+        #expect(error?.code == .inputMissing && error?.problem.contains("zero byte") == true)
+    }
+
     /// What a plan has found becomes a link that leads out before the file is read.
     @Test(arguments: ["file", "folder", "absolute"])
     func aLinkThatAppearsLaterIsNotFollowed(what: String) throws {

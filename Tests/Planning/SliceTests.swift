@@ -93,6 +93,7 @@ import Work
 
     @Test(arguments: [
         ("slices:\n- sources: [{model: a, layer_range: [0, 5]}]\n", 3, "'a' has 4 layers; the recipe asks for [0, 5]"),
+        ("slices:\n- sources: [{model: a, layer_range: [0, 2000000000000]}]\n", 3, "asks for [0, 2000000000000]"),
         ("models:\n- model: a\n- model: b\n", 1, "takes 1 model; the recipe has 2"),
         ("slices:\n- sources: [{model: a, layer_range: [0, 1]}, {model: b, layer_range: [0, 1]}]\n", 3, "takes 1 model"),
         ("modules:\n  text:\n    models: [{model: a}]\n", 3, "no module 'text'"),

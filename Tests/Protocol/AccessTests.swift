@@ -20,7 +20,8 @@ import Testing
     @Test(arguments: [
         ("", 0, "holds no token"), ("# nothing\n", 0, "holds no token"), ("short", 1, "printable ASCII"),
         ("\nmaster \(secret)", 2, "unknown role"), ("a b c \(secret)", 1, "'[NAME] ROLE[,ROLE...] TOKEN'"),
-        ("a b \(secret)", 1, "unknown role"), ("a'b viewer \(secret)", 1, "ASCII letters"),
+        ("viewer \(secret)\nworker \(secret)", 2, "an earlier line"), ("a b \(secret)", 1, "unknown role"),
+        ("a'b viewer \(secret)", 1, "ASCII letters"),
         ("submitter \(secret)-1\nsubmitter,viewer \(secret)-2", 0, "2 tokens of submitters have no name"),
     ])
     func badTokenFilesAreRefusedWithoutShowingTheToken(text: String, line: Int, words: String) {

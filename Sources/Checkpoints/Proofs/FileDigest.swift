@@ -14,13 +14,13 @@ package struct FileDigest: Sendable, Hashable {
 
     /// Computes the digest of each file, on all processors, one file on each.
     ///
-    /// - Parameter open: opens one of the files by its name; called from several threads.
-    /// - Throws: what opening and reading throw, for the first name that has a problem.
+    /// - Parameter digest: of one of the files, by its name; called from several threads.
+    /// - Throws: what `digest` throws, for the first name that has a problem.
     package static func of(
-        _ names: [String], open: @Sendable (String) throws(TesseraError) -> any ByteSource
+        _ names: [String], digest: @Sendable (String) throws(TesseraError) -> Digest
     ) throws(TesseraError) -> [FileDigest] {
         var files: [FileDigest] = []
-        for (name, result) in zip(names, results(of: names, open: open)) {
+        for (name, result) in zip(names, results(of: names, digest: digest)) {
             files.append(FileDigest(name: name, digest: try result.get()))
         }
         return files
@@ -28,13 +28,13 @@ package struct FileDigest: Sendable, Hashable {
 
     /// The digest of each file, or why there is none, in the order of `names`.
     static func results(
-        of names: [String], open: @Sendable (String) throws(TesseraError) -> any ByteSource
+        of names: [String], digest: @Sendable (String) throws(TesseraError) -> Digest
     ) -> [Result<Digest, TesseraError>] {
         let found = Mutex<[Int: Result<Digest, TesseraError>]>([:])
         DispatchQueue.concurrentPerform(iterations: names.count) { index in
             let result: Result<Digest, TesseraError>
             do throws(TesseraError) {
-                result = .success(try SHA256Sums.digest(of: try open(names[index])))
+                result = .success(try digest(names[index]))
             } catch {
                 result = .failure(error)
             }

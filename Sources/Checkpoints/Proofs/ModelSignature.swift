@@ -14,6 +14,8 @@ package struct ModelSignature: Sendable {
     let files: [FileDigest]
     /// Files and folders that the signer has left out.
     let ignored: [String]
+    /// Whether the signer has read files by way of links.
+    let allowsLinks: Bool
 
     fileprivate static let mediaType = "application/vnd.dev.sigstore.bundle.v0.3+json"
     fileprivate static let payloadType = "application/vnd.in-toto+json"
@@ -127,6 +129,7 @@ package struct ModelSignature: Sendable {
         let statement = try SignedStatement(bundle.payload, file: file)
         files = statement.files
         ignored = statement.ignored
+        allowsLinks = statement.allowsLinks
     }
 }
 
@@ -147,6 +150,10 @@ package struct SignatureBundle: Sendable {
             case "verificationMaterial":
                 try scanner.object { scanner, key throws(TesseraError) in
                     guard key == "publicKey" else {
+                        // A certificate is another way of saying who signed.
+                        guard key == "tlogEntries" || key == "timestampVerificationData" else {
+                            throw scanner.error("is not signed with a key, but with '\(key.printable)'")
+                        }
                         try scanner.value()
                         return
                     }
@@ -168,6 +175,7 @@ package struct SignatureBundle: Sendable {
                     default: try scanner.value()
                     }
                 }
+            case "messageSignature": throw scanner.error("signs a message instead of a statement")
             default: try scanner.value()
             }
         }
@@ -191,6 +199,7 @@ package struct SignatureBundle: Sendable {
 package struct SignedStatement: Sendable {
     package private(set) var files: [FileDigest] = []
     package private(set) var ignored: [String] = []
+    package private(set) var allowsLinks = false
 
     private var types: [String] = ["", ""]
     private var roots: [Digest?] = []
@@ -250,6 +259,7 @@ package struct SignedStatement: Sendable {
                     switch key {
                     case "method": method = try scanner.string()
                     case "hash_type": hash = try scanner.string()
+                    case "allow_symlinks": allowsLinks = try scanner.flag()
                     case "ignore_paths":
                         try scanner.array { scanner throws(TesseraError) in ignored.append(try scanner.string()) }
                     default: try scanner.value()

@@ -40,8 +40,13 @@ package struct SignatureCheck: Sendable {
         let found = signature.files.filter { known.contains(ExactText($0.name)) }
         findings += signature.files.filter { !known.contains(ExactText($0.name)) }
             .map { VerifyReport.Finding(kind: .missing, file: $0.name, message: "is signed, but missing") }
+        let whole = try files.canonicalPath(of: directory) ?? directory
         let results = FileDigest.results(of: found.map(\.name)) { (name) throws(TesseraError) in
-            try files.open(FilePath.join(directory, name))
+            let path = FilePath.join(directory, name)
+            guard try signature.allowsLinks || files.canonicalPath(of: path) == FilePath.join(whole, name) else {
+                throw TesseraError(.difference, "is a link, or lies behind one, and the signature covers none")
+            }
+            return try SHA256Sums.digest(of: try files.open(path))
         }
         for (file, result) in zip(found, results) {
             switch result {

@@ -19,11 +19,15 @@ struct OutputProofs {
 
     /// Reads the output once, and for provenance the inputs as well. Everything else of the output must be written.
     ///
-    /// - Throws: `badData` for an input that was changed after planning, and what reading and writing throw.
-    func write(for job: Job, manifest: Manifest, name: String) throws(TesseraError) {
+    /// What is signed is the coordinator's own: files that others put into the unfinished output, or changed there, end the job.
+    ///
+    /// - Parameter unlisted: the files that are not in the manifest.
+    /// - Throws: `badData` for an input that was changed after planning, `cannotCreate` for an output that others have changed,
+    ///   and what reading and writing throw.
+    func write(for job: Job, manifest: Manifest, unlisted: [FileDigest], name: String) throws(TesseraError) {
         let options = job.options, needsProvenance = options.provenance == true
         guard needsProvenance || options.sha256Sums || key != nil else { return }
-        var files = try FileDigest.of(try output.fileNames()) { (name) throws(TesseraError) in try output.open(name) }
+        var files = try digests(of: manifest, unlisted)
         func add(_ name: String, _ bytes: [UInt8]) throws(TesseraError) {
             try output.putFile(name, bytes)
             files.append(FileDigest(name: name, digest: try .sha256(of: bytes)))
@@ -37,6 +41,39 @@ struct OutputProofs {
         }
         if options.sha256Sums { try add(SHA256Sums.fileName, Array(SHA256Sums.text(of: files).utf8)) }
         if let key { try output.putFile(ModelSignature.fileName, ModelSignature.signing(files, of: name, with: key)) }
+    }
+
+    /// The digest of every file of the output, each checked against what was written.
+    private func digests(of manifest: Manifest, _ unlisted: [FileDigest]) throws(TesseraError) -> [FileDigest] {
+        let parts = Dictionary(manifest.parts.map { (ExactText($0.file), $0) }, uniquingKeysWith: { first, _ in first })
+        let listed = Dictionary(
+            (manifest.files.map { FileDigest(name: $0.file, digest: $0.digest) } + unlisted).map {
+                (ExactText($0.name), $0.digest)
+            },
+            uniquingKeysWith: { first, _ in first })
+        func changed(_ name: String, _ what: String) -> TesseraError {
+            TesseraError(
+                .cannotCreate, what, file: name,
+                advice: "make sure that nobody else writes to the output while a job runs, and submit the job again")
+        }
+        let present = try output.fileNames(), names = Set(present.map { ExactText($0) })
+        for name in present where parts[ExactText(name)] == nil && listed[ExactText(name)] == nil {
+            throw changed(name, "was put into the output by others while the job ran")
+        }
+        for name in Array(parts.keys) + Array(listed.keys) where !names.contains(name) {
+            throw changed(name.string, "was removed from the output by others while the job ran")
+        }
+        return try FileDigest.of(
+            present,
+            digest: { (name) throws(TesseraError) in
+                let file = try output.open(name)
+                if let part = parts[ExactText(name)] { return try part.wholeDigest(of: file) }
+                let digest = try SHA256Sums.digest(of: file)
+                guard digest == listed[ExactText(name)] else {
+                    throw changed(name, "was changed by others while the job ran")
+                }
+                return digest
+            })
     }
 
     /// The digest of every input file, called by the model's reference and the file's name. A file that several models share is
@@ -54,9 +91,9 @@ struct OutputProofs {
             }
         }
         let source = FetchSource(roots: inputs), all = files
-        let digests = try FileDigest.of(all.indices.map { "\($0)" }) { (index) throws(TesseraError) in
-            try source.open(all[Int(index) ?? 0])
-        }
+        let digests = try FileDigest.of(
+            all.indices.map { "\($0)" },
+            digest: { (index) throws(TesseraError) in try SHA256Sums.digest(of: try source.open(all[Int(index) ?? 0])) })
         var seen: Set<ExactText> = []
         return names.filter { seen.insert($0.name).inserted }.map {
             FileDigest(name: $0.name.string, digest: digests[$0.file].digest)

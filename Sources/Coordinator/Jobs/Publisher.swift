@@ -35,10 +35,11 @@ struct Publisher {
         files += try put(plan.sidecars)
         files += try put(plan.derived.map { SidecarFile(name: $0.name, bytes: try $0.contents(job.statistics())) })
         let manifest = try manifest(plan, recipe: plan.recipeText, parts: parts, files: files)
-        try output.putFile(Manifest.fileName, try manifest.encoded())
-        try output.putFile(RunReport.fileName, try stableJSON(report))
-        try OutputProofs(output: output, inputs: settings.inputRoots, key: settings.signingKey)
-            .write(for: job, manifest: manifest, name: name)
+        let unlisted = [(Manifest.fileName, try manifest.encoded()), (RunReport.fileName, try stableJSON(report))]
+        for (file, bytes) in unlisted { try output.putFile(file, bytes) }
+        try OutputProofs(output: output, inputs: settings.inputRoots, key: settings.signingKey).write(
+            for: job, manifest: manifest,
+            unlisted: unlisted.map { FileDigest(name: $0, digest: try .sha256(of: $1)) }, name: name)
         try output.commit()
     }
 

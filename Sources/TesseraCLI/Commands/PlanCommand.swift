@@ -136,7 +136,7 @@ struct PlanSummary: Encodable {
         for fate in ["made", "copied", "left out"] {
             let names = files.filter { $0.fate == fate }.map { file in file.file + (file.reason.map { " (\($0))" } ?? "") }
             if !names.isEmpty {
-                lines += [fate == "made" ? "" : nil, "\(fate): \(names.joined(separator: ", "))"].compactMap(\.self)
+                lines += [fate == "made" ? "" : nil, "\(fate): \(names.joined(separator: ", ").printable)"].compactMap(\.self)
             }
         }
         let passes = bytesInput > 0 ? Quantity.decimal(Double(bytesRead) / Double(bytesInput), places: 1) : "0"
@@ -146,6 +146,6 @@ struct PlanSummary: Encodable {
             "writes  \(Quantity.bytes(bytesWritten)) in \(tensors) tensors",
             "memory  at least \(Quantity.bytes(bytesMemory)) with \(threads) \(threads == 1 ? "thread" : "threads")",
         ]
-        return (lines + remarks.map { "note    \($0)" }).joined(separator: "\n")
+        return (lines + remarks.map { "note    \($0.printable)" }).joined(separator: "\n")
     }
 }

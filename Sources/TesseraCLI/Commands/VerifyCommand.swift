@@ -61,7 +61,7 @@ package struct VerifyCommand: ParsableCommand {
     }
 
     private func show(_ report: VerifyReport) {
-        for finding in report.findings { print(Self.line(finding)) }
+        for finding in report.findings { print(Self.line(finding).printable) }
         guard report.findings.isEmpty else { return }
         if report.files > 0 {
             let amount = report.checkedBytes < report.totalBytes - (1 << 20) ? "\(Quantity.bytes(report.checkedBytes)) of " : ""

@@ -36,7 +36,7 @@ package enum Terminal {
         for problem in problems { note("\(styled("error:", .red)) \(problem)") }
     }
 
-    static func remark(_ text: String) { note("\(styled("note:", .yellow)) \(text)") }
+    static func remark(_ text: String) { note("\(styled("note:", .yellow)) \(text.printable)") }
 
     /// The width of the terminal in columns; 80 if unknown.
     static var width: Int {

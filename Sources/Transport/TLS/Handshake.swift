@@ -86,9 +86,13 @@ extension AccessRole {
     /// Reads `spiffe://DOMAIN/tessera/ROLE` and `spiffe://DOMAIN/tessera/ROLE/...`.
     init?(spiffe uri: String) {
         let parts = uri.split(separator: "/", omittingEmptySubsequences: false)
-        guard parts.count >= 5, parts[0] == "spiffe:", parts[1].isEmpty, !parts[2].isEmpty, parts[3] == "tessera" else {
-            return nil
+        guard parts.count >= 5, parts[0] == "spiffe:", parts[1].isEmpty, parts[3] == "tessera" else { return nil }
+        // A trust domain has no user, port or escape (SPIFFE-ID, section 2.1).
+        let isDomain = parts[2].utf8.allSatisfy { byte in
+            (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte) || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
+                || "._-".utf8.contains(byte)
         }
+        guard isDomain, !parts[2].isEmpty else { return nil }
         self.init(rawValue: String(parts[4]))
     }
 
