@@ -19,6 +19,7 @@ package struct CoordinatorAddress: Sendable {
 package struct CoordinatorClient {
     private let connection: Connection
     private var frames: FrameStream.Iterator
+    private let time: TimeSource
     /// Whether the coordinator has not answered yet.
     private var isGreeting = true
 
@@ -46,8 +47,8 @@ package struct CoordinatorClient {
                 error.code, error.problem, advice: "start one: tessera coordinator --listen \(coordinator.address)")
         }
         return try await connection.withFrames { frames in
-            var client = CoordinatorClient(connection: connection, frames: frames.makeAsyncIterator())
-            try await client.greet(coordinator, time)
+            var client = CoordinatorClient(connection: connection, frames: frames.makeAsyncIterator(), time: time)
+            try await client.greet(coordinator)
             return try await body(&client)
         }
     }
@@ -92,29 +93,45 @@ package struct CoordinatorClient {
         return submitted
     }
 
-    private mutating func greet(_ coordinator: CoordinatorAddress, _ time: TimeSource) async throws {
-        // A peer that accepts connections but never answers must not hold the command.
-        let connection = connection
+    private mutating func greet(_ coordinator: CoordinatorAddress) async throws {
         let hello = Hello(role: .client, build: tesseraVersion, name: "tessera", token: coordinator.token)
-        let answer = try await withThrowingTaskGroup(of: Void.self, returning: Message.self) { group in
-            group.addTask {
-                try await time.sleep(Limits.greeting)
-                connection.close()
-            }
-            defer { group.cancelAll() }
-            return try await ask(.hello(hello))
-        }
-        guard case .welcome = answer else {
+        guard case .welcome = try await ask(.hello(hello)) else {
             throw TesseraError(.protocolMismatch, "\(coordinator.address) did not answer with welcome")
         }
         isGreeting = false
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits for its answer, as long as such an answer may take.
     ///
     /// - Throws: `Problems` when the coordinator cannot meet the request, `unreachable` when the connection ends before the
-    ///   answer.
+    ///   answer, or no answer comes in time: a coordinator that stands still must not hold the command for ever.
     package mutating func ask(_ request: Message) async throws -> Message {
+        let connection = connection, time = time, start = time.now(), limit = Self.limit(of: request)
+        return try await withThrowingTaskGroup(of: Void.self, returning: Message.self) { group in
+            group.addTask {
+                try await time.sleep(limit)
+                connection.close()
+            }
+            defer { group.cancelAll() }
+            do {
+                return try await answer(to: request)
+            } catch let error as TesseraError where error.code == .unreachable && time.now() - start >= limit {
+                throw TesseraError(
+                    .unreachable, "the coordinator did not answer within \(Int(limit / .seconds(1))) s",
+                    advice: "is its process stopped, or its host overloaded?")
+            }
+        }
+    }
+
+    private static func limit(of request: Message) -> Duration {
+        switch request {
+        case .hello: Limits.greeting
+        case .submit, .cancel: Limits.slowAnswer
+        default: Limits.answer
+        }
+    }
+
+    private mutating func answer(to request: Message) async throws -> Message {
         try connection.send(request)
         let frame: Frame?
         do {

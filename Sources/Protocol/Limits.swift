@@ -36,6 +36,9 @@ package enum Limits {
     package static let greeting = Duration.seconds(10)
     /// The time limit for a client's next request. Commands that wait ask several times a second.
     package static let idleClient = Duration.seconds(300)
+    /// The time limit for the answer to a client's request, and for one that takes planning or the removal of an output.
+    package static let answer = Duration.seconds(60)
+    package static let slowAnswer = Duration.seconds(1200)
     /// The time limit for a client to take an answer.
     package static let answering = Duration.seconds(60)
     /// The time limit for a frame once it has begun, beside that for its bytes.

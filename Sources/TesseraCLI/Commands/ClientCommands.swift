@@ -52,9 +52,14 @@ package struct SubmitCommand: AsyncParsableCommand {
 
     /// Shows progress until the job ends. If the wait is cancelled, the job continues.
     private static func follow(_ id: JobID, style: ProgressStyle, _ client: inout CoordinatorClient) async throws -> JobStatus {
-        var display = ProgressDisplay(style)
+        var display = ProgressDisplay(style), isPaused = false
         while true {
             let status = try await client.summary(of: id)
+            if (status.state == .paused) != isPaused {
+                isPaused.toggle()
+                display.finish()
+                Terminal.remark(isPaused ? "the job is paused: \(status.error?.description ?? "")" : "the job goes on")
+            }
             display.show(status)
             if status.state.isEnd {
                 display.finish()
