@@ -24,6 +24,10 @@ struct ClusterState {
         case plan(JobID)
         /// Ends with `published`.
         case publish(JobID)
+        /// Try whether output and journal can be written; ends with `probed`.
+        case probe(JobID)
+        /// See whether the unfinished output is still there; ends with `checked`.
+        case check(JobID)
         /// Remove the unfinished output; ends with `removed`.
         case remove(JobID)
     }
@@ -33,23 +37,31 @@ struct ClusterState {
     private(set) var workers = WorkerRegistry()
     /// `kernelIdentity` of the coordinator's machine.
     private let machine: String?
-    private var effects: [Effect] = []
+    /// Whether jobs wait for disks that cannot be written, or fail.
+    let pausesJobs: Bool
+    /// Jobs that are paused.
+    var paused: Set<JobID> = []
+    /// Jobs whose output is being checked, and when all are checked again.
+    var checking: Set<JobID> = []
+    var nextCheck = Duration.zero
+    var effects: [Effect] = []
 
     init(
         policy: SchedulerPolicy = SchedulerPolicy(), incarnation: UInt32 = 0, limits: JobRegistry.Limits = JobRegistry.Limits(),
-        machine: String? = nil
+        machine: String? = nil, pausesJobs: Bool = true
     ) {
+        self.pausesJobs = pausesJobs
         scheduler = Scheduler(policy: policy, incarnation: incarnation)
         jobs = JobRegistry(limits: limits)
         self.machine = machine
     }
 
-    private mutating func takeEffects() -> [Effect] {
+    mutating func takeEffects() -> [Effect] {
         defer { effects = [] }
         return effects
     }
 
-    private mutating func happened(_ event: JobEvent) {
+    mutating func happened(_ event: JobEvent) {
         jobs.apply(event)
         workers.apply(event)
         effects.append(.happened(event))
@@ -99,7 +111,7 @@ struct ClusterState {
         guard let record = jobs[id] else {
             throw TesseraError(.inputMissing, "the coordinator has no job \(id)", advice: "'tessera status' lists the jobs")
         }
-        guard !record.isPublishing else {
+        guard !record.isPublishing || record.pause != nil else {
             throw TesseraError(.temporary, "the job \(id) is finished but for its last step, and can no longer be cancelled")
         }
         return interrupt(id, as: .cancelled, TesseraError(.cancelled, reason), at: now)
@@ -120,15 +132,19 @@ struct ClusterState {
 
     private mutating func end(_ id: JobID, as state: JobState, _ error: TesseraError) {
         guard let record = jobs[id], record.isRunning || record.isPublishing else { return }
+        paused.remove(id)
+        jobs[id]?.pause = nil
         jobs[id]?.phase = .ending(state, error.bounded)
         effects.append(.start(.remove(id)))
     }
 
     /// The job's output has its name, or cannot be published.
-    mutating func published(_ id: JobID, error: TesseraError?, at now: Duration) -> [Effect] {
+    ///
+    /// - Parameter mayRepeat: whether nothing is lost that only a worker can make again.
+    mutating func published(_ id: JobID, error: TesseraError?, mayRepeat: Bool = false, at now: Duration) -> [Effect] {
         guard jobs[id]?.isPublishing == true else { return [] }
         if let error {
-            end(id, as: .failed, error)
+            if canPause(error), mayRepeat { pause(id, error, at: now) } else { end(id, as: .failed, error) }
         } else {
             jobs[id]?.phase = .ended(.done, nil, at: now)
             happened(.ended(id, .done, nil))
@@ -166,7 +182,7 @@ struct ClusterState {
 
     mutating func detach(_ worker: Scheduler.WorkerID, reason: String, isLoss: Bool, at now: Duration) -> [Effect] {
         let reference = workers.reference(to: worker)
-        guard workers.remove(worker) != nil else { return [] }
+        guard workers.remove(worker, at: now) != nil else { return [] }
         for attempt in scheduler.leases(of: worker) { revoked(attempt, reference, reason: "the worker left: \(reason)") }
         happened(.workerLeft(reference, reason: reason))
         feed(.workerLeft(worker, isLoss: isLoss), at: now)
@@ -228,7 +244,15 @@ struct ClusterState {
     mutating func failed(
         _ attempt: Attempt, by worker: Scheduler.WorkerID, _ error: TesseraError, at now: Duration
     ) -> [Effect] {
-        if scheduler.holdsLease(worker, attempt) { failed(attempt, workers.reference(to: worker), error) }
+        if scheduler.holdsLease(worker, attempt) {
+            failed(attempt, workers.reference(to: worker), error)
+            // The worker could not write the output. Where the coordinator cannot either, it is not the worker's fault.
+            if canPause(error), let place = jobs[attempt.job]?.job?.output.location, let file = error.file,
+                FilePath.components(of: file).contains(FilePath.components(of: place.directory).last ?? "")
+            {
+                effects.append(.start(.probe(attempt.job)))
+            }
+        }
         feed(.shardFailed(worker, attempt, error), at: now)
         return takeEffects()
     }
@@ -256,6 +280,8 @@ struct ClusterState {
     }
 
     mutating func tick(at now: Duration) -> [Effect] {
+        probePaused(at: now)
+        checkOutputs(at: now)
         feed(.tick, at: now)
         return takeEffects()
     }
@@ -265,7 +291,7 @@ struct ClusterState {
 
     // MARK: Scheduling
 
-    private mutating func feed(_ event: Scheduler.Event, at now: Duration) {
+    mutating func feed(_ event: Scheduler.Event, at now: Duration) {
         for action in scheduler.handle(event, at: now) { perform(action, at: now) }
     }
 
@@ -307,7 +333,7 @@ struct ClusterState {
 
 extension TesseraError {
     /// The error with texts of a length that a status message can bear; a worker may send any.
-    fileprivate var bounded: TesseraError {
+    var bounded: TesseraError {
         func bounded(_ text: String) -> String { text.shortened(to: 2000) }
         return TesseraError(
             code, bounded(problem), file: file.map(bounded), line: line, tensor: tensor.map(bounded), advice: advice.map(bounded))

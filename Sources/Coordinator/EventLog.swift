@@ -46,6 +46,10 @@ extension Logger {
                     "worker": "\(worker.name)", "job": "\(attempt.job)", "shard": "\(attempt.shard)",
                     "epoch": "\(attempt.epoch)", "incarnation": "\(attempt.incarnation)",
                 ])
+        case .paused(let id, let error):
+            warning(
+                "job paused until its output and the journal can be written", metadata: ["job": "\(id)", "error": "\(error)"])
+        case .resumed(let id): notice("job goes on", metadata: ["job": "\(id)"])
         case .ended(let id, let state, let error):
             info(
                 "job ended",

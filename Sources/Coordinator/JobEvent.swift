@@ -68,6 +68,9 @@ package enum JobEvent: Sendable, Hashable {
     case revoked(Attempt, WorkerReference, reason: String)
     /// A result came that nobody waits for any more.
     case stale(Attempt, WorkerReference)
+    /// The job's output or the journal cannot be written: its leases are taken back, and nothing is done until that works again.
+    case paused(JobID, TesseraError)
+    case resumed(JobID)
     /// The job has ended, and its unfinished output is removed or its finished output published.
     case ended(JobID, JobState, TesseraError?)
     case workerJoined(WorkerReference)
@@ -76,7 +79,9 @@ package enum JobEvent: Sendable, Hashable {
     /// `nil` for workers that come and go.
     package var job: JobID? {
         switch self {
-        case .added(let id, _, _), .planned(let id, _), .kept(let id, _), .ended(let id, _, _): id
+        case .added(let id, _, _), .planned(let id, _), .kept(let id, _), .paused(let id, _), .resumed(let id),
+            .ended(let id, _, _):
+            id
         case .leased(let attempt, _), .progressed(let attempt, _), .committed(let attempt, _, _, _),
             .failed(let attempt, _, _), .revoked(let attempt, _, _), .stale(let attempt, _):
             attempt.job

@@ -27,10 +27,13 @@ extension JobManager {
     /// their blocks are written: nobody goes on with the job after a crash.
     private func commit(_ turn: [CommitRecord]) async {
         var error: TesseraError?, durable = await checked(turn)
-        if journal.keepsJobs {
-            durable = await makeDurable(durable)
+        if !journal.keepsJobs {
+            durable = await secured(durable) { output, parts in try output.check(parts) }
+        } else {
+            durable = await secured(durable) { output, parts in try output.sync(parts) }
             let journal = journal, shards = durable.map(\.journaled)
             error = await failure { try await pools.journal.run { try journal.commit(shards) } }
+            if let error { for id in Set(durable.map(\.attempt.job)) { cannotWrite(id, error: error) } }
         }
         for record in durable { perform(state.committed(record, error: error, at: time.now())) }
     }
@@ -59,22 +62,46 @@ extension JobManager {
         return records.enumerated().filter { errors[$0.offset] == nil }.map(\.element)
     }
 
-    /// - Returns: the results whose bytes are durable; the jobs of the others have failed.
-    private func makeDurable(_ records: [CommitRecord]) async -> [CommitRecord] {
+    /// - Parameter secure: called with the output of each job and the parts that the results lie in.
+    /// - Returns: the results of those jobs for which `secure` succeeds; the other jobs are paused or have failed.
+    private func secured(
+        _ records: [CommitRecord], by secure: @escaping @Sendable (any OutputTransaction, Set<Int>) throws -> Void
+    ) async -> [CommitRecord] {
         var durable: [CommitRecord] = []
         let groups = Dictionary(grouping: records, by: \.attempt.job)
         // In one order, so that a run of the simulator can be repeated.
         for (id, records) in groups.sorted(by: { ($0.key.high, $0.key.low) < ($1.key.high, $1.key.low) }) {
-            // Of a job that has ended meanwhile, nothing counts any more.
-            guard let output = state.jobs[id]?.job?.output, state.jobs[id]?.isRunning == true else { continue }
+            // Of a job that has ended meanwhile, nothing counts any more, nor what was given up when an earlier turn failed.
+            let records = records.filter { state.scheduler.isCommitting($0.attempt) }
+            guard let output = state.jobs[id]?.job?.output, !records.isEmpty else { continue }
             let parts = records.reduce(into: Set<Int>()) { $0.formUnion($1.parts) }
-            if let error = await failure(of: { try await pools.syncing.run { try output.sync(parts) } }) {
-                perform(state.abandon(id, error, at: time.now()))
+            if let error = await failure(of: { try await pools.syncing.run { try secure(output, parts) } }) {
+                cannotWrite(id, error: error, losesResults: true)
             } else {
                 durable += records
             }
         }
         return durable
+    }
+
+    /// Sees whether the job's unfinished output is still there.
+    func check(_ id: JobID) async {
+        var error: TesseraError?
+        if let output = state.jobs[id]?.job?.output {
+            error = await failure { try await pools.publishing.run { try output.check([]) } }
+        }
+        perform(state.checked(id, error: error, at: time.now()))
+    }
+
+    /// Tries whether the job's output and the journal can be written.
+    func probe(_ id: JobID) async {
+        guard let output = state.jobs[id]?.job?.output else { return }
+        let journal = journal
+        let error = await failure {
+            try await pools.publishing.run { try output.probe() }
+            try await pools.journal.run { try journal.probe() }
+        }
+        perform(state.probed(id, error: error, at: time.now()))
     }
 
     /// Keeps how a job ended.

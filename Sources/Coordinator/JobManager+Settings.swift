@@ -25,6 +25,10 @@ extension JobManager {
         /// Whether the journal keeps a failed job with all that is done, for another process that goes on with it. Only where the
         /// same submission comes to that process, as with `tessera run`.
         package var keepsJob: @Sendable (_ after: TesseraError) -> Bool = { _ in false }
+        /// Whether a job waits while its output or the journal cannot be written, instead of failing.
+        package var pausesJobs = true
+        /// Whether a job may be submitted for an output that another one makes: the caller gives up the other.
+        package var replacesJobs = false
         /// Signs every output; `nil` for outputs without a signature.
         package var signingKey: SigningKey?
         /// Whether blocks that workers say they wrote are read back, one of each shard. Not where this process is the worker.

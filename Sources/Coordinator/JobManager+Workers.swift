@@ -1,4 +1,5 @@
 package import Core
+import Logging
 package import Protocol
 
 /// What workers say and what becomes of them.
@@ -15,6 +16,10 @@ extension JobManager {
     /// - Parameter isLoss: whether the worker's process is taken to have ended, which may be the fault of its shards.
     package func detach(_ worker: WorkerID, reason: String, isLoss: Bool = true) {
         perform(state.detach(worker, reason: reason, isLoss: isLoss, at: time.now()))
+        let jobs = state.jobs.active.count
+        if state.workers.emptySince != nil, jobs > 0 {
+            log.warning("no worker is left: jobs wait until one connects", metadata: ["jobs": "\(jobs)"])
+        }
     }
 
     package func heartbeat(_ worker: WorkerID, _ leases: [LeaseProgress], waiting: Set<Attempt> = []) {

@@ -32,7 +32,7 @@ package actor JobManager {
     var waitingCommits: [CommitRecord] = []
     var isCommitting = false
     /// Jobs whose output is being begun, by their keys.
-    private var beginning: [JobKey: Task<Submitted, any Error>] = [:]
+    private var beginning: [JobKey: (output: String, task: Task<Submitted, any Error>)] = [:]
     /// Submissions that are being planned, by their owners.
     private var submissions: [String: Int] = [:]
     private var waiters = JobWaiters()
@@ -63,7 +63,8 @@ package actor JobManager {
             outputs: outputs ?? LocalOutputStore(root: settings.outputRoot, ownFiles: Manifest.files(ofOutput:)),
             journal: journal, time: time)
         state = ClusterState(
-            policy: settings.policy, incarnation: settings.incarnation, machine: kernelIdentity())
+            policy: settings.policy, incarnation: settings.incarnation, machine: kernelIdentity(),
+            pausesJobs: settings.pausesJobs)
     }
 
     /// Keeps time and takes the steps of jobs, until cancelled. Then nothing of unfinished jobs stays, unless the journal keeps
@@ -124,6 +125,8 @@ package actor JobManager {
         case .commit(let record): await commit(record)
         case .plan(let id): await continueJob(id)
         case .publish(let id): await publish(id)
+        case .probe(let id): await probe(id)
+        case .check(let id): await check(id)
         case .remove(let id): await remove(id)
         }
     }
@@ -149,12 +152,17 @@ package actor JobManager {
         let publisher = Publisher(output: job.output, settings: settings)
         let name = FilePath.components(of: record.output).last ?? record.output
         let report = job.report(of: record, seconds: (time.now() - record.startedAt).seconds)
-        let error = await failure { try await pools.publishing.run { try publisher.publish(job, named: name, report: report) } }
+        var error = await failure {
+            try await pools.publishing.run { try publisher.write(job, named: name, report: report) }
+        }
+        // Without a journal this is the first time that the parts are made durable.
+        let mayRepeat = error != nil || journal.keepsJobs
+        if error == nil { error = await failure { try await pools.publishing.run { try job.output.commit() } } }
         if error == nil, var status = record.status(at: time.now()) {
             status.state = .done
             await keep(status)
         }
-        perform(state.published(id, error: error, at: time.now()))
+        perform(state.published(id, error: error, mayRepeat: mayRepeat, at: time.now()))
     }
 
     private func remove(_ id: JobID) async {
@@ -183,7 +191,7 @@ package actor JobManager {
         guard !isDraining else { throw Self.shuttingDown }
         let planned = try await plan(submission, owner: peer.owner)
         while let other = beginning[planned.key] {
-            if case .success(let submitted) = await other.result { return submitted }
+            if case .success(let submitted) = await other.task.result { return submitted }
         }
         if let same = await sameJob(planned, of: peer) {
             let shards = same.progress.shards
@@ -193,10 +201,11 @@ package actor JobManager {
                 : "goes on as the job \(same.id), which has \(shards.committed) of \(shards.total) shards"
             return Submitted(job: same.id, remarks: planned.stages.plan.remarks + [remark])
         }
+        try checkOutput(of: planned)
         try checkJobs(of: peer.owner)
         // A task of its own, so that a second submission can wait for it.
         let task = Task(executorPreference: executor) { try await self.begin(planned) }
-        beginning[planned.key] = task
+        beginning[planned.key] = (planned.output, task)
         return try await withTaskCancellationHandler {
             try await task.value
         } onCancel: {
@@ -218,6 +227,19 @@ package actor JobManager {
         }
         let planner = planner
         return try await pools.planning.run { try planner.plan(submission, owner: owner) }
+    }
+
+    /// - Throws: `temporary` when another job makes the same output: only one of them could have it in the end.
+    private func checkOutput(of planned: PlannedJob) throws(TesseraError) {
+        guard !settings.replacesJobs else { return }
+        let other = state.jobs.active.first { id in
+            guard let record = state.jobs[id], record.output == planned.output else { return false }
+            return record.isRunning || record.isPublishing
+        }
+        guard other != nil || beginning.values.contains(where: { $0.output == planned.output }) else { return }
+        throw TesseraError(
+            .temporary, "\(other.map { "the job \($0)" } ?? "another job") makes this output already", file: planned.output,
+            advice: "wait for that job, cancel it, or choose another path")
     }
 
     /// - Throws: `temporary` when there are as many jobs as there may be.
@@ -289,7 +311,14 @@ package actor JobManager {
         await remove(id)
     }
 
-    /// Ends a running job whose output cannot be written.
+    /// The job's output cannot be written: it is paused, or ends.
+    ///
+    /// - Parameter losesResults: whether bytes that were written and are not committed may be lost.
+    func cannotWrite(_ id: JobID, error: TesseraError, losesResults: Bool = false) {
+        perform(state.cannotWrite(id, error, losesResults: losesResults, at: time.now()))
+    }
+
+    /// Ends a running job that cannot go on.
     package func abandon(_ id: JobID, error: TesseraError) { perform(state.abandon(id, error, at: time.now())) }
 
     /// Takes no more jobs; returns when those that are there have ended.

@@ -269,7 +269,7 @@ package final class ServerConnection: Sendable {
             return close(error.problem)
         } catch {
             // The output cannot be written: no worker can help.
-            await manager.abandon(block.attempt.job, error: TesseraError(wrapping: error))
+            await manager.cannotWrite(block.attempt.job, error: TesseraError(wrapping: error))
         }
         for action in session.withLock({ $0.storedBlock(byteCount: byteCount, of: block.attempt) }) { await perform(action) }
     }

@@ -53,6 +53,8 @@ struct WorkerRegistry {
     }
 
     private(set) var members: [Scheduler.WorkerID: Member] = [:]
+    /// Since when there are none.
+    private(set) var emptySince: Duration? = .zero
     private var nextID = 1
 
     subscript(id: Scheduler.WorkerID) -> Member? { members[id] }
@@ -67,12 +69,16 @@ struct WorkerRegistry {
     ) -> Scheduler.WorkerID {
         defer { nextID += 1 }
         members[nextID] = Member(description: description, since: now, send: send)
+        emptySince = nil
         return nextID
     }
 
     mutating func drain(_ id: Scheduler.WorkerID) { members[id]?.isDraining = true }
 
-    mutating func remove(_ id: Scheduler.WorkerID) -> Member? { members.removeValue(forKey: id) }
+    mutating func remove(_ id: Scheduler.WorkerID, at now: Duration) -> Member? {
+        defer { if members.isEmpty, emptySince == nil { emptySince = now } }
+        return members.removeValue(forKey: id)
+    }
 
     mutating func apply(_ event: JobEvent) {
         if case .failed(let attempt, let worker, let error) = event { members[worker.id]?.lastFailure = (attempt.job, error) }

@@ -13,6 +13,7 @@ final class LocalOutput: OutputTransaction {
         let name: String
         /// Bytes.
         let size: Int
+        let header: [UInt8]
         let identity: FileIdentity
         /// Open from the first block on, so that no error of its disk is missed. Parts of a job that waits are closed.
         var file: OutputFile?
@@ -61,7 +62,8 @@ final class LocalOutput: OutputTransaction {
                     _ = try folder(of: part.name, in: directory)
                     let file = try calls.create(directory, part.name, part.size, reserves)
                     try file.write(part.header)
-                    state.parts.append(Part(name: part.name, size: part.size, identity: file.identity))
+                    state.parts.append(
+                        Part(name: part.name, size: part.size, header: part.header, identity: file.identity))
                 }
                 try adopt(files, in: directory, &state)
                 state.hasDurableNames = false
@@ -82,9 +84,9 @@ final class LocalOutput: OutputTransaction {
             for name in try directory.foldersBelow() { directory.removeEmptyDirectory(name) }
             for part in parts {
                 let file = try OutputFile(existing: part.name, in: directory, size: part.size)
-                // Nobody made the header durable.
+                // Nobody may have made the header durable.
                 try file.write(part.header)
-                state.parts.append(Part(name: part.name, size: part.size, identity: file.identity))
+                state.parts.append(Part(name: part.name, size: part.size, header: part.header, identity: file.identity))
             }
             try adopt(files, in: directory, &state)
         }
@@ -94,7 +96,7 @@ final class LocalOutput: OutputTransaction {
         for file in files {
             try linkOrCopy(file, into: directory)
             guard let status = directory.status(of: file.name) else { throw changed(file.name) }
-            state.adopted.append(Part(name: file.name, size: file.size, identity: FileIdentity(status)))
+            state.adopted.append(Part(name: file.name, size: file.size, header: [], identity: FileIdentity(status)))
         }
     }
 
@@ -115,6 +117,7 @@ final class LocalOutput: OutputTransaction {
             for part in parts.sorted() { if let file = try opened(part, keeps: true, &state) { files.append(file) } }
             return (files, state.hasDurableNames)
         }
+        try check(parts)
         for file in files { try file.sync() }
         guard !hasDurableNames else { return }
         let directory = try directory()
@@ -132,6 +135,21 @@ final class LocalOutput: OutputTransaction {
         guard let file else { throw TesseraError(.internal, "there is no part \(part)") }
         try file.write(bytes, at: offset)
     }
+
+    func check(_ parts: Set<Int>) throws(TesseraError) {
+        let known = state.withLock { state in
+            parts.sorted().compactMap { state.parts.indices.contains($0) ? state.parts[$0] : nil }
+        }
+        try check(try directory(), known)
+    }
+
+    func probe() throws(TesseraError) {
+        let directory = try directory()
+        defer { directory.removeFile(Self.probeName) }
+        try directory.write(Self.probeName, [UInt8](repeating: 0, count: 64 << 10))
+    }
+
+    private static let probeName = ".tessera-probe"
 
     // MARK: Other files
 
@@ -170,11 +188,16 @@ final class LocalOutput: OutputTransaction {
             parent = try site.parent()
             let directory = try directory()
             for part in 0..<count {
-                try state.withLock { state throws(TesseraError) in try opened(part, keeps: false, &state) }?.sync()
+                let (file, header) = try state.withLock { state throws(TesseraError) in
+                    (try opened(part, keeps: false, &state), state.parts[part].header)
+                }
+                // Once more: an earlier call may have failed to make it durable.
+                try file?.write(header)
+                try file?.sync()
             }
             for folder in try directory.foldersBelow() { try calls.sync(try directory.directory(folder)) }
             try calls.sync(directory)
-            try check(directory)
+            try check(directory, state.withLock { $0.parts + $0.adopted })
             try giveName(in: parent)
         } catch {
             state.withLock { $0.phase = .open }
@@ -188,10 +211,8 @@ final class LocalOutput: OutputTransaction {
     }
 
     /// - Throws: `cannotCreate` for a part that others have replaced, removed or cut short, and for files of others.
-    private func check(_ directory: Directory) throws(TesseraError) {
-        let known = state.withLock { state in
-            state.others.union((state.parts + state.adopted).map { ExactText($0.name) })
-        }
+    private func check(_ directory: Directory, _ parts: [Part]) throws(TesseraError) {
+        let known = state.withLock { $0.others }.union(parts.map { ExactText($0.name) })
         // NFS keeps a file that is removed while somebody has it open under such a name.
         let isLeft = { (name: String) in FilePath.components(of: name).last?.hasPrefix(".nfs") == true }
         for name in try directory.filesBelow() where !known.contains(ExactText(name)) && !isLeft(name) {
@@ -200,7 +221,7 @@ final class LocalOutput: OutputTransaction {
                 file: FilePath.join(site.partialPath, name),
                 advice: "make sure that nobody else writes there, and submit the job again")
         }
-        for part in state.withLock({ $0.parts + $0.adopted }) {
+        for part in parts {
             guard let status = directory.status(of: part.name), FileIdentity(status) == part.identity,
                 Int(status.st_size) == part.size
             else { throw changed(part.name) }
@@ -255,13 +276,22 @@ final class LocalOutput: OutputTransaction {
 
     /// The unfinished output's directory.
     ///
-    /// - Throws: `cannotCreate` if another directory has its name.
+    /// - Throws: `cannotCreate` if it is gone, or another directory has its name.
     private func directory() throws(TesseraError) -> Directory {
-        let directory = try site.parent().directory(site.partialName)
-        guard directory.identity == identity else {
-            throw TesseraError(.cannotCreate, "the unfinished output was replaced by others", file: site.partialPath)
+        let found: Directory
+        do throws(TesseraError) {
+            found = try site.parent().directory(site.partialName)
+        } catch  where error.code == .inputMissing {
+            throw TesseraError(
+                .cannotCreate, "the unfinished output was removed by others while the job ran", file: site.partialPath,
+                advice: "make sure that nobody else removes it, and submit the job again")
         }
-        return directory
+        guard found.identity == identity else {
+            throw TesseraError(
+                .cannotCreate, "the unfinished output was replaced by others while the job ran", file: site.partialPath,
+                advice: "make sure that nobody else writes there, and submit the job again")
+        }
+        return found
     }
 
     /// Whether space is to be reserved file by file. In memory (tmpfs) that would write every page once for nothing, so there the

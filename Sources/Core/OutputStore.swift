@@ -121,7 +121,10 @@ package protocol OutputTransaction: Sendable {
 
     /// Makes durable what has been written into the parts, and that they are there, still without a name for the output.
     ///
-    /// After an error nobody knows which bytes are lost: the output cannot be finished.
+    /// After an error nobody knows which bytes are lost of those written since the last call that succeeded: they have to be
+    /// written again, and it is not enough to call this again.
+    ///
+    /// - Throws: `io` when the store cannot, and as `check`.
     func sync(_ parts: Set<Int>) throws(TesseraError)
 
     /// Writes bytes into a part. Blocks may come in any order, and more than once.
@@ -130,6 +133,14 @@ package protocol OutputTransaction: Sendable {
     ///
     /// - Parameter offset: bytes from the beginning of the part.
     func put(_ bytes: UnsafeRawBufferPointer, part: Int, at offset: Int) throws(TesseraError)
+
+    /// Whether the unfinished output is where it was begun, and these parts are in it.
+    ///
+    /// - Throws: `cannotCreate` when others have removed or replaced something.
+    func check(_ parts: Set<Int>) throws(TesseraError)
+
+    /// Writes something small beside the parts, makes it durable and removes it: whether the store takes bytes again.
+    func probe() throws(TesseraError)
 
     /// Writes a small file beside the parts.
     func putFile(_ name: String, _ bytes: [UInt8]) throws(TesseraError)
@@ -140,7 +151,8 @@ package protocol OutputTransaction: Sendable {
     /// Opens one of the output's files for reading.
     func open(_ name: String) throws(TesseraError) -> any ByteSource
 
-    /// Makes everything durable and gives the output its name: from then on the output exists, whole.
+    /// Makes everything durable and gives the output its name: from then on the output exists, whole. May be called again after
+    /// an error, if all parts were made durable with `sync` before.
     ///
     /// - Throws: `cannotCreate` when another output has taken the name meanwhile.
     func commit() throws(TesseraError)

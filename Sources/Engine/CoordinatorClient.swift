@@ -26,6 +26,7 @@ package struct CoordinatorClient {
     private let time: TimeSource
     private let timeout: Duration
     private var frames: FrameStream.Iterator
+    private let time: TimeSource
     /// Whether the coordinator has not answered yet.
     private var isGreeting = true
 
@@ -95,14 +96,11 @@ package struct CoordinatorClient {
 
     /// - Throws: `Problems` when the coordinator does not take the job.
     package mutating func submit(_ submission: Submit) async throws -> Submitted {
-        guard case .submitted(let submitted) = try await ask(.submit(submission), within: Self.planning) else {
+        guard case .submitted(let submitted) = try await ask(.submit(submission)) else {
             throw TesseraError(.protocolMismatch, "the coordinator did not accept the job")
         }
         return submitted
     }
-
-    /// How long the coordinator may take to plan a job: much longer than for every other answer.
-    private static let planning = Duration.seconds(600)
 
     private mutating func greet(_ coordinator: CoordinatorAddress) async throws {
         let hello = Hello(role: .client, build: tesseraVersion, name: "tessera", token: coordinator.token)
@@ -112,28 +110,47 @@ package struct CoordinatorClient {
         isGreeting = false
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits for its answer, as long as such an answer may take.
     ///
-    /// - Parameter limit: how long the answer may take; the coordinator's timeout where `nil`.
     /// - Throws: `Problems` when the coordinator cannot meet the request, `unreachable` when the connection ends before the
-    ///   answer, or none comes in time.
-    package mutating func ask(_ request: Message, within limit: Duration? = nil) async throws -> Message {
+    ///   answer, or no answer comes in time: a coordinator that stands still must not hold the command for ever.
+    package mutating func ask(_ request: Message) async throws -> Message {
+        let connection = connection, time = time, start = time.now(), limit = limit(of: request)
+        return try await withThrowingTaskGroup(of: Void.self, returning: Message.self) { group in
+            group.addTask {
+                try await time.sleep(limit)
+                connection.close()
+            }
+            defer { group.cancelAll() }
+            do {
+                return try await answer(to: request)
+            } catch let error as TesseraError where error.code == .unreachable && time.now() - start >= limit {
+                throw TesseraError(
+                    .unreachable, "the coordinator did not answer within \(Quantity.seconds(limit / .seconds(1)))",
+                    advice: "is its process stopped, or its host overloaded?")
+            }
+        }
+    }
+
+    private func limit(of request: Message) -> Duration {
+        switch request {
+        // These wait for planning, and for an output to be removed.
+        case .submit, .cancel: max(timeout, Limits.slowAnswer)
+        default: timeout
+        }
+    }
+
+    private mutating func answer(to request: Message) async throws -> Message {
         try connection.send(request)
-        let limit = limit ?? timeout, begin = time.now()
         let frame: Frame?
         do {
-            frame = try await nextFrame(within: limit)
+            frame = try await frames.next(isolation: #isolation)
         } catch let error as FrameError {
             throw error.asTesseraError(isGreeting: isGreeting)
         }
         guard let frame else {
-            let problem =
-                if time.now() - begin >= limit {
-                    "the coordinator did not answer within \(Quantity.seconds(limit / .seconds(1)))"
-                } else {
-                    isGreeting ? "the coordinator did not answer" : "the coordinator closed the connection"
-                }
-            throw TesseraError(.unreachable, problem)
+            throw TesseraError(
+                .unreachable, isGreeting ? "the coordinator did not answer" : "the coordinator closed the connection")
         }
         let answer = try Message(frame)
         try answer.validate()
@@ -142,20 +159,6 @@ package struct CoordinatorClient {
         case .failure(let failure): throw Problems(failure.problems)
         case .goodbye(let reason): throw TesseraError(.unreachable, "the coordinator closed the connection: \(reason)")
         default: return answer
-        }
-    }
-
-    /// The connection is closed when the time is over: a peer that accepts connections and never answers must not hold the
-    /// command.
-    private mutating func nextFrame(within limit: Duration) async throws -> Frame? {
-        let connection = connection, time = time
-        return try await withThrowingTaskGroup(of: Void.self, returning: Frame?.self) { group in
-            group.addTask {
-                try await time.sleep(limit)
-                connection.close()
-            }
-            defer { group.cancelAll() }
-            return try await frames.next(isolation: #isolation)
         }
     }
 

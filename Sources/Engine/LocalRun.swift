@@ -39,6 +39,9 @@ package struct LocalRun: Sendable {
                 file: plan.recipeName, tensor: plan.largestTensor, advice: "raise --memory or lower --threads")
         }
         settings.checksDirectBlocks = false
+        // Who waits for the command is told, and starts it again.
+        settings.pausesJobs = false
+        settings.replacesJobs = true
         self.state = state
         // The disk may have space later, and a file system may come back.
         settings.keepsJob = { $0.code.isTransient }

@@ -31,6 +31,9 @@ package protocol JobJournal: Sendable {
 
     /// Forgets a job.
     func remove(_ job: JobID) throws(TesseraError)
+
+    /// Writes something of no importance: whether the journal can be written.
+    func probe() throws(TesseraError)
 }
 
 /// Keeps nothing: a coordinator that stops begins again without jobs.
@@ -45,6 +48,7 @@ package struct NoJournal: JobJournal {
     package func restart(_ job: JobID) throws(TesseraError) {}
     package func end(_ status: JobStatus) throws(TesseraError) {}
     package func remove(_ job: JobID) throws(TesseraError) {}
+    package func probe() throws(TesseraError) {}
 }
 
 /// What a journal holds.

@@ -145,6 +145,13 @@ package final class SQLiteJournal: JobJournal {
         try write { try $0.execute(sql: "DELETE FROM job WHERE id = ?", arguments: [job.description]) }
     }
 
+    package func probe() throws(TesseraError) {
+        try write { database in
+            try database.execute(
+                sql: "UPDATE incarnation SET build = build WHERE number = ?", arguments: [Int64(incarnation)])
+        }
+    }
+
     // MARK: Reading
 
     package func load() throws(TesseraError) -> JournalContents {

@@ -58,12 +58,15 @@ package struct WorkerSession: Sendable {
     }
 
     private var state: State
-    /// Whether an earlier connection of this worker was welcomed: the peer is a coordinator, however its first bytes look.
-    private let isReturning: Bool
+    /// Whether a first answer that makes no sense is taken for damage on its way: the peer is known for a coordinator, or has not
+    /// answered like that often enough.
+    private let trustsPeer: Bool
+    /// Whether the first answer made no sense.
+    package private(set) var hasMetStranger = false
 
-    package init(at now: Duration, isReturning: Bool = false) {
+    package init(at now: Duration, trustsPeer: Bool = false) {
         state = .greeting(until: now + Limits.greeting)
-        self.isReturning = isReturning
+        self.trustsPeer = trustsPeer
     }
 
     package mutating func received(_ message: Message, at now: Duration) -> [Action] {
@@ -95,10 +98,11 @@ package struct WorkerSession: Sendable {
 
     /// The peer sent something other than a valid frame or message of a coordinator.
     ///
-    /// As the very first answer, that means that the peer is no coordinator for this build, and the close is final. Later, it
-    /// means a damaged connection, and the worker reconnects.
+    /// As the very first answer of a peer that is not trusted, that means that the peer is no coordinator for this build, and the
+    /// close is final. Otherwise, it means a damaged connection, and the worker reconnects.
     package mutating func garbled(_ error: TesseraError) -> [Action] {
-        guard case .greeting = state, !isReturning else {
+        if case .greeting = state { hasMetStranger = true }
+        guard hasMetStranger, !trustsPeer else {
             return close(TesseraError(.unreachable, error.problem), isFinal: false)
         }
         return close(error, isFinal: error.code == .protocolMismatch)

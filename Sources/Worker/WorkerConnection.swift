@@ -26,9 +26,9 @@ final class WorkerConnection: Sendable {
     private let ending = Mutex<Ending?>(nil)
     private let welcomed = Mutex(false)
 
-    /// - Parameter isReturning: whether an earlier connection was welcomed.
+    /// - Parameter trustsPeer: as `WorkerSession`.
     init(
-        connection: Connection, settings: WorkerSettings, isReturning: Bool, runner: any ShardRunner, fetches: FetchClient,
+        connection: Connection, settings: WorkerSettings, trustsPeer: Bool, runner: any ShardRunner, fetches: FetchClient,
         time: TimeSource, log: Logger
     ) {
         self.connection = connection
@@ -37,7 +37,7 @@ final class WorkerConnection: Sendable {
         self.fetches = fetches
         self.time = time
         self.log = log
-        session = Mutex(WorkerSession(at: time.now(), isReturning: isReturning))
+        session = Mutex(WorkerSession(at: time.now(), trustsPeer: trustsPeer))
     }
 
     /// The interval at which the session checks the time.
@@ -45,6 +45,9 @@ final class WorkerConnection: Sendable {
 
     /// Whether the coordinator admitted this worker.
     var wasWelcomed: Bool { welcomed.withLock { $0 } }
+
+    /// Whether the first answer made no sense.
+    var hasMetStranger: Bool { session.withLock { $0.hasMetStranger } }
 
     /// Works until the connection ends.
     func run() async -> Ending {

@@ -47,17 +47,21 @@ package struct WorkerService: Service {
         try await pool.shutdown()
     }
 
+    /// So many first answers in a row that make no sense show that the peer is no coordinator; fewer may be damage.
+    private static let strangerLimit = 3
+
     /// Connects again and again.
     ///
     /// - Parameter closeFiles: lets go of inputs that no shard reads any more.
     private func work(
         with runner: any ShardRunner, _ fetches: FetchClient, closeFiles: @Sendable () -> Void
     ) async throws {
-        var backoff = ReconnectBackoff(), hasJoined = false
+        var backoff = ReconnectBackoff(), hasJoined = false, strangers = 0
         while !Task.isCancelled, !Task.isShuttingDownGracefully {
             if let opened = try await open() {
                 let connection = WorkerConnection(
-                    connection: opened, settings: settings, isReturning: hasJoined, runner: runner, fetches: fetches, time: time,
+                    connection: opened, settings: settings, trustsPeer: hasJoined || strangers < Self.strangerLimit - 1,
+                    runner: runner, fetches: fetches, time: time,
                     log: log)
                 let ending = await withGracefulShutdownHandler {
                     await connection.run()
@@ -67,8 +71,10 @@ package struct WorkerService: Service {
                 closeFiles()
                 if ending.isFinal { throw ending.error }
                 if connection.wasWelcomed {
-                    hasJoined = true
+                    (hasJoined, strangers) = (true, 0)
                     backoff.succeeded()
+                } else if connection.hasMetStranger {
+                    strangers += 1
                 }
                 if !Task.isShuttingDownGracefully { log.warning("lost the coordinator: \(ending.error)") }
             }

@@ -210,6 +210,8 @@ import Work
     /// Costs nothing, however many there are.
     private struct Untouched: OutputTransaction {
         var location: OutputLocation? { nil }
+        func check(_ parts: Set<Int>) throws(TesseraError) {}
+        func probe() throws(TesseraError) {}
         func layOut(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError) {}
         func put(_ bytes: UnsafeRawBufferPointer, part: Int, at offset: Int) throws(TesseraError) {}
         func reopen(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError) {}

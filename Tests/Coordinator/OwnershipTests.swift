@@ -78,12 +78,14 @@ import Work
         }
     }
 
-    /// The same key, or the same plan and output, of another owner is another job.
+    /// The same key, or the same plan and output, of another owner is another job, which cannot have the same output.
     @Test(arguments: [nil, "nightly"])
     func jobsOfTwoOwnersAreNeverTheSame(key: String?) async throws {
         let first = try await submit(by: Self.alice, key: key).job
         #expect(try await submit(by: Self.alice, key: key).job == first)
-        #expect(try await submit(by: Self.bob, key: key).job != first)
+        let error = await #expect(throws: TesseraError.self) { try await submit(by: Self.bob, key: key) }
+        #expect(error?.code == .temporary && error?.problem == "the job \(first) makes this output already")
+        #expect(try await submit(by: Self.bob, output: "/other", key: key).job != first)
     }
 
     /// One owner cannot take the places of all, nor all together the memory of the process.

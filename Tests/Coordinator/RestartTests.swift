@@ -198,21 +198,6 @@ import Work
         #expect(done.all.count == (isKept ? 3 : 4) && store.unfinished == [])
     }
 
-    /// After a failed sync nobody knows which bytes are lost: the job fails.
-    @Test func bytesThatDoNotBecomeDurableFailTheJob() async throws {
-        store.fail(.sync, with: TesseraError(.io, "the disk lies"))
-        let done = Done()
-        let status = try await life(1) { manager, _ in
-            let id = try await manager.submit(jobs.submission()).job
-            let worker = await work(3, for: manager, shards: done)
-            defer { worker.cancel() }
-            return await manager.end(of: id)
-        }
-        #expect(status?.state == .failed && status?.error?.problem == "the disk lies")
-        #expect(journal.commits == 0 || journal.contents.jobs.isEmpty)
-        #expect(journal.contents.ended.map(\.status.error?.problem) == ["the disk lies"] && store.unfinished == [])
-    }
-
     @Test func resultsOfAnEarlierStartAreDropped() async throws {
         let old = try await life(1) { manager, _ in
             let (leases, input) = AsyncStream<Lease>.makeStream()

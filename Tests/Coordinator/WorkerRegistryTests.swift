@@ -22,7 +22,8 @@ import Testing
         var workers = WorkerRegistry()
         let id = workers.add(.test("w"), at: .zero) { _ in }
         let worker = workers.reference(to: id)
-        #expect(workers.remove(id) != nil && workers.remove(id) == nil)
+        #expect(workers.remove(id, at: .seconds(7)) != nil && workers.remove(id, at: .seconds(8)) == nil)
+        #expect(workers.emptySince == .seconds(7))
         workers.apply(.committed(Self.attempt, worker, byteCount: 5, .relayed))
         #expect(workers.members.isEmpty && workers.reference(to: id).name == "gone")
         #expect(workers.add(.test("w"), at: .zero) { _ in } == 2)

@@ -87,6 +87,30 @@ import Testing
         #expect(worker.errors.contains("does not speak Tessera's protocol"))
     }
 
+    /// Also before the first answer, and in the middle of a request.
+    @Test(arguments: [["status"], ["cancel", "ab"], ["submit", "cases/linear/recipe.yml", "/nowhere/out"]], [false, true])
+    func aResetEndsAClientWithASentence(command: [String], isWelcomed: Bool) async throws {
+        let listener = try RawListener()
+        let client = try RunningTessera(command + ["--coordinator", "127.0.0.1:\(listener.port)"])
+        var encoder = FrameEncoder()
+        let welcome = Welcome(
+            version: 2, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)
+        // A submission connects again for minutes once it was welcomed: that is another test.
+        let isWelcomed = isWelcomed && command[0] != "submit"
+        while client.isRunning {
+            guard let connection = await listener.accept() else { continue }
+            _ = await connection.read()
+            if isWelcomed {
+                connection.send(try frame(.welcome(welcome), by: &encoder))
+                _ = await connection.read()
+            }
+            connection.reset()
+        }
+        #expect(await client.exitCode() == 69, "\(client.errors)")
+        #expect(client.errors.contains("the connection was reset by the other side"), "\(client.errors)")
+        #expect(client.errors.split(separator: "\n").count == 1, "\(client.errors)")
+    }
+
     @Test func aPeerThatBreaksTheRulesIsClosed() async throws {
         let cluster = try await Cluster()
         for message in [Message.drain, .heartbeat(Heartbeat(number: 1, leases: []))] {

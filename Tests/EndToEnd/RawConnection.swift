@@ -34,6 +34,12 @@ final class RawConnection: Sendable {
 
     func send(_ bytes: [UInt8]) { _ = Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) }
 
+    /// Ends the connection with a reset when the value goes.
+    func reset() {
+        var linger = linger(l_onoff: 1, l_linger: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &linger, socklen_t(MemoryLayout<Glibc.linger>.size))
+    }
+
     /// What the peer says next, at most 64 KiB; nothing at the end.
     func read() async -> [UInt8] {
         await onOwnThread { [self] in

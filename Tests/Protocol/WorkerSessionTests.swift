@@ -77,8 +77,8 @@ import Work
         #expect(session.tick(at: .seconds(35), bytesReceived: 0, progress: progress).contains(.stop(Self.attempt)))
     }
 
-    /// The coordinator repeats an answer while it gets a large frame, behind which heartbeats wait. The leases count from the sign
-    /// of life before.
+    /// The coordinator repeats an answer while it gets a large frame, behind which heartbeats wait. The leases count from the
+    /// message before.
     @Test func aRepeatedAnswerRenewsToo() {
         var session = working()
         _ = session.received(.lease(Self.lease), at: .zero)
@@ -207,7 +207,7 @@ import Work
         #expect(working.broke(error) == [.close(error.asTesseraError(isGreeting: false), isFinal: false)])
         #expect(working.broke(error) == [], "once")
         // Whoever was welcomed before knows that the peer is a coordinator.
-        var returning = WorkerSession(at: .zero, isReturning: true)
+        var returning = WorkerSession(at: .zero, trustsPeer: true)
         #expect(returning.broke(error) == [.close(error.asTesseraError(isGreeting: false), isFinal: false)])
     }
 

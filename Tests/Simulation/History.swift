@@ -100,6 +100,8 @@ final class History: @unchecked Sendable {
             let isLost = reason.contains("ran out") || reason.contains("left")
             note("revoked \(attempt.shard): \(reason)", count: isLost ? "lost lease" : "revoked")
         case .kept(_, let kept): note("kept \(kept.count)", count: "kept")
+        case .paused(_, let error): note("paused: \(error.problem)", count: "paused")
+        case .resumed: note("goes on", count: "resumed")
         case .ended(let id, let state, let error):
             note("ended \(state) \(error?.problem ?? "")")
             if let before = ends.updateValue(state, forKey: id) { violate("a job ended as \(before) and again as \(state)") }

@@ -17,10 +17,16 @@ final class SimulatedDisk: @unchecked Sendable {
             pending.append((offset, new))
         }
 
+        /// Only what was written since the last sync reaches the disk: pages that an earlier sync lost are taken for clean.
         mutating func sync() {
-            durable = bytes
+            var disk = durable ?? [UInt8](repeating: 0, count: bytes.count)
+            for write in pending { disk.replaceSubrange(write.offset..<write.offset + write.bytes.count, with: write.bytes) }
+            durable = disk
             pending = []
         }
+
+        /// The sync fails, and what was to be written is lost, although it can still be read.
+        mutating func failSync() { pending = [] }
     }
 
     fileprivate typealias Directory = [String: File]
@@ -166,6 +172,7 @@ private final class SimulatedOutput: OutputTransaction, @unchecked Sendable {
     private let output: String
     private let name: String
     private var parts: [String] = []
+    private var headers: [String: [UInt8]] = [:]
     private var isOver = false
 
     init(disk: SimulatedDisk, process: SimulatedProcess, output: String, name: String) {
@@ -196,6 +203,7 @@ private final class SimulatedOutput: OutputTransaction, @unchecked Sendable {
             throw error
         }
         self.parts = parts.map(\.name)
+        headers = Dictionary(uniqueKeysWithValues: parts.map { ($0.name, $0.header) })
     }
 
     func reopen(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError) {
@@ -209,16 +217,30 @@ private final class SimulatedOutput: OutputTransaction, @unchecked Sendable {
             disk.directories[name]?[part.name]?.write(part.header, at: 0)
         }
         self.parts = parts.map(\.name)
+        headers = Dictionary(uniqueKeysWithValues: parts.map { ($0.name, $0.header) })
     }
 
     func sync(_ parts: Set<Int>) throws(TesseraError) {
         try check()
-        guard !disk.failsSync else { throw TesseraError(.io, "the disk could not make the bytes durable") }
+        try failSync()
         guard !disk.syncsLate else {
             return disk.simulation.after(.seconds(2)) { [self] in if process.isAlive { makeDurable(parts) } }
         }
         makeDurable(parts)
         try process.crashPoint()
+    }
+
+    private func failSync() throws(TesseraError) {
+        guard disk.failsSync else { return }
+        for file in (disk.directories[name] ?? [:]).keys { disk.directories[name]?[file]?.failSync() }
+        throw TesseraError(.io, "the disk could not make the bytes durable")
+    }
+
+    func check(_ parts: Set<Int>) throws(TesseraError) { try check() }
+
+    func probe() throws(TesseraError) {
+        try check(needsSpace: true)
+        if disk.failsSync { throw TesseraError(.io, "the disk could not make the bytes durable") }
     }
 
     private func makeDurable(_ parts: Set<Int>) {
@@ -240,7 +262,8 @@ private final class SimulatedOutput: OutputTransaction, @unchecked Sendable {
 
     func putFile(_ file: String, _ bytes: [UInt8]) throws(TesseraError) {
         try check(needsSpace: true)
-        disk.directories[name]?[file] = SimulatedDisk.File(bytes: bytes)
+        disk.directories[name]?[file] = SimulatedDisk.File(bytes: bytes, pending: [(0, bytes)])
+        try failSync()
         disk.directories[name]?[file]?.sync()
     }
 
@@ -259,7 +282,8 @@ private final class SimulatedOutput: OutputTransaction, @unchecked Sendable {
 
     func commit() throws(TesseraError) {
         try check()
-        guard !disk.failsSync else { throw TesseraError(.io, "the disk could not make the bytes durable") }
+        for (part, header) in headers { disk.directories[name]?[part]?.write(header, at: 0) }
+        try failSync()
         for file in (disk.directories[name] ?? [:]).keys { disk.directories[name]?[file]?.sync() }
         disk.durableNames.insert(name)
         try process.crashPoint()
@@ -270,7 +294,8 @@ private final class SimulatedOutput: OutputTransaction, @unchecked Sendable {
         let files = disk.directories.removeValue(forKey: name)
         disk.directories[output] = files
         disk.durableNames.insert(output)
-        disk.whenPublished(output, files?.mapValues(\.bytes) ?? [:])
+        // What is on the disk, not what can be read for now.
+        disk.whenPublished(output, files?.mapValues { $0.durable ?? [] } ?? [:])
         try process.crashPoint()
     }
 

@@ -139,6 +139,11 @@ final class SimulatedJournal: @unchecked Sendable {
             }
         }
 
+        func probe() throws(TesseraError) {
+            try process.crashPoint()
+            if journal.fault != nil { throw TesseraError(.io, "the journal could not be written") }
+        }
+
         func remove(_ job: JobID) throws(TesseraError) { try write { journal.jobs.removeAll { $0.id == job } } }
     }
 }

@@ -49,8 +49,8 @@ import Testing
 
     // MARK: Failures
 
-    /// NAT and pods: workers are told apart by their processes, not by where they come from. The broken one is free again at once,
-    /// and still gets each shard only once.
+    /// NAT and pods: workers are told apart by their processes, not by where they come from. The broken one is free again at
+    /// once, and still gets each shard only once.
     @Test(arguments: [TesseraError.Code.io, .inputMissing, .notAllowed, .usage, .cannotCreate, .internal, .badData])
     mutating func aBrokenWorkerBehindTheSameAddressCostsNoJob(code: TesseraError.Code) throws {
         join(1, host: "nat", key: "broken")

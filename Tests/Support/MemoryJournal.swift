@@ -66,6 +66,8 @@ package final class MemoryJournal: JobJournal {
 
     package func remove(_ job: JobID) throws(TesseraError) { state.withLock { $0.jobs.removeAll { $0.id == job } } }
 
+    package func probe() throws(TesseraError) { if let failure = state.withLock({ $0.failure }) { throw failure } }
+
     private func change(_ id: JobID, _ body: (inout JournaledJob) -> Void) {
         state.withLock { state in
             guard let index = state.jobs.firstIndex(where: { $0.id == id }) else { return }

@@ -4,7 +4,7 @@ import Synchronization
 /// Outputs in memory. The store can be told to fail, to be slow and to be full, and it keeps a journal of what it was asked.
 package final class MemoryOutputStore: OutputStore {
     package enum Operation: String, Sendable, Hashable {
-        case begin, resume, layOut, reopen, sync, put, putFile, commit, abort
+        case begin, resume, layOut, reopen, sync, put, putFile, probe, commit, abort
     }
 
     fileprivate struct State {
@@ -144,6 +144,17 @@ package final class MemoryOutputStore: OutputStore {
 
         func sync(_ parts: Set<Int>) throws(TesseraError) {
             try store.enter(.sync, output)
+            try change { _ in }
+        }
+
+        func check(_ parts: Set<Int>) throws(TesseraError) {
+            guard store.state.withLock({ $0.unfinished[name] != nil }) else {
+                throw TesseraError(.cannotCreate, "the unfinished output was removed by others", file: name)
+            }
+        }
+
+        func probe() throws(TesseraError) {
+            try store.enter(.probe, output)
             try change { _ in }
         }
 

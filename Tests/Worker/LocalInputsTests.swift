@@ -76,6 +76,38 @@ import Worker
         #expect(elsewhere.asked.load(ordering: .relaxed) == 1)
     }
 
+    /// Files that count how often they are opened.
+    private struct Counting: InputFiles {
+        let files: MemoryFiles
+        let opened = Opened()
+
+        final class Opened: Sendable { let count = Atomic(0) }
+
+        func list(_ directory: String) throws(TesseraError) -> [String] { try files.list(directory) }
+        func status(of path: String) throws(TesseraError) -> FileStatus? { try files.status(of: path) }
+        func canonicalPath(of path: String) throws(TesseraError) -> String? { try files.canonicalPath(of: path) }
+        func open(_ path: String) throws(TesseraError) -> any ByteSource {
+            opened.count.add(1, ordering: .relaxed)
+            return try files.open(path)
+        }
+    }
+
+    /// After an error such as ESTALE a descriptor is of no use, although the file is as it was.
+    @Test func aFileThatFailedIsOpenedAnew() async throws {
+        let counting = Counting(files: files)
+        let inputs = LocalInputs(roots: try Roots(["/data"], in: counting), fallback: nil, host: "node-7", log: .silent)
+        let runner = LeaseRunner(pool: ComputePool(threads: 1, memory: 1 << 28), inputs: inputs, outputs: LocalOutputs())
+        files.add(.failing(at: input.size - 4, TesseraError(.io, "Stale file handle", file: Self.path)), to: Self.path)
+        let error = await #expect(throws: TesseraError.self) { try await run(runner) }
+        #expect(error?.code == .io && error?.problem == "Stale file handle")
+        let before = counting.opened.count.load(ordering: .relaxed)
+        files.heal(Self.path)
+        let output = ShardExecutorTests.Store()
+        _ = try await run(runner, output)
+        #expect(output.bytes(ofTensor: 0) == Array(Self.good.suffix(16)))
+        #expect(counting.opened.count.load(ordering: .relaxed) > before)
+    }
+
     // MARK: While a shard runs
 
     private func run(_ runner: LeaseRunner, _ output: ShardExecutorTests.Store = .init()) async throws -> ShardDone {

@@ -78,8 +78,32 @@ import Worker
         #expect(end as? TesseraError == Self.refusal)
     }
 
+    /// One answer that makes no sense may be damage, three in a row are no coordinator's.
     @Test func anotherProtocolAsTheFirstAnswerIsFinal() async throws {
-        let end = try await run { peer in try await peer.send(bytes: ByteBuffer(string: "HTTP/1.1 400 Bad Request\r\n\r\n")) }
+        let connections = Counted()
+        let end = try await run { peer in
+            _ = connections.next()
+            try await peer.send(bytes: ByteBuffer(string: "HTTP/1.1 400 Bad Request\r\n\r\n"))
+        }
         #expect((end as? TesseraError)?.code == .protocolMismatch)
+        #expect(connections.next() == 3)
+    }
+
+    /// Whatever bit of the very first answer is hit, the worker comes back.
+    @Test(arguments: [0, 1, 4, 6, 8, 12, 16, 20, 32, 64])
+    func aDamagedWelcomeIsAReasonToComeBack(byte: Int) async throws {
+        let connections = Counted()
+        let end = try await run { peer in
+            let number = connections.next()
+            guard number < 4 else { return try await peer.send(.refusal(Refusal(Self.refusal))) }
+            var bytes = peer.encoded(try Self.welcome.frame())
+            let good: UInt8 = bytes.getInteger(at: byte) ?? 0
+            // Twice in a row, and after a welcome twice again.
+            if number != 2 { bytes.setInteger(good ^ 4, at: byte) }
+            try await peer.send(bytes: bytes)
+            if number == 2 { await peer.close() }
+        }
+        #expect(end as? TesseraError == Self.refusal)
+        #expect(connections.next() == 5)
     }
 }

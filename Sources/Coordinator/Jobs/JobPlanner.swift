@@ -159,10 +159,14 @@ struct JobPlanner: Sendable {
     private func output(of journaled: JournaledJob, _ plans: [PlannedStages]) throws -> (any OutputTransaction)? {
         guard let last = plans.last?.plan else { return nil }
         let id = "\(journaled.id)", overwrite = journaled.submission.options.overwrite
-        if let output = try outputs.resume(journaled.output, job: id, overwrite: overwrite),
-            (try? output.reopen(last.parts, adopting: adopted(last))) != nil
-        {
-            return output
+        if let output = try outputs.resume(journaled.output, job: id, overwrite: overwrite) {
+            do throws(TesseraError) {
+                try output.reopen(last.parts, adopting: adopted(last))
+                return output
+            } catch  where error.code == .io || error.code == .notAllowed {
+                // The disk does not take bytes for now; what it holds stays.
+                throw error
+            } catch {}
         }
         let earlier = plans.dropLast().reduce(0) { $0 + $1.shards.count }
         guard last.parts.isEmpty || journaled.shards.allSatisfy({ $0.attempt.shard < earlier }) else { return nil }

@@ -13,6 +13,15 @@ struct JobKey: Sendable, Hashable {
     }
 }
 
+/// Why and since when nothing is done for a job.
+struct JobPause: Sendable {
+    var error: TesseraError
+    let since: Duration
+    /// When it is tried whether the job can go on.
+    var nextProbe: Duration
+    var isProbing = false
+}
+
 /// A job in the coordinator's list, from its submission until it is let go.
 struct JobRecord: Sendable {
     enum Phase: Sendable {
@@ -32,6 +41,11 @@ struct JobRecord: Sendable {
     /// Seconds since 1970.
     let submittedAt: Double
     var phase = Phase.running
+    /// In the phases `running` and `publishing`.
+    var pause: JobPause?
+    /// How long the next pause lasts at least: longer each time, until a shard is committed.
+    var nextWait = JobRecord.firstWait
+    private static let firstWait = Duration.seconds(1), longestWait = Duration.seconds(60)
     /// Plan and results; `nil` once the job has ended.
     var job: Job?
     private(set) var progress = JobProgress()
@@ -64,6 +78,7 @@ struct JobRecord: Sendable {
     /// What status messages call the phase. A job that is ending is still running for those who wait for its end.
     var state: JobState {
         switch phase {
+        case .running where pause != nil, .publishing where pause != nil: .paused
         case .running, .ending: .running
         case .publishing: .publishing
         case .ended(let state, _, _): state
@@ -76,11 +91,18 @@ struct JobRecord: Sendable {
 
     mutating func apply(_ event: JobEvent) {
         progress.apply(event)
+        if case .committed = event { nextWait = Self.firstWait }
         guard case .planned(_, let plan) = event else { return }
         bytesOutput += plan.bytesOutput
         // The shards are in `progress`.
         self.plan = PlanSummary(
             method: plan.method, digest: plan.digest, bytesInput: plan.bytesInput, bytesOutput: plan.bytesOutput, shards: [])
+    }
+
+    /// - Returns: when to try whether the job can go on, doubled each time.
+    mutating func nextProbe(after now: Duration) -> Duration {
+        defer { nextWait = min(Self.longestWait, nextWait * 2) }
+        return now + nextWait
     }
 
     mutating func dropRows() { progress.dropRows() }
@@ -93,11 +115,18 @@ struct JobRecord: Sendable {
     ) -> JobStatus? {
         if let journaled { return journaled }
         guard let plan else { return nil }
-        var error: TesseraError?, end = now, state = state
+        var error: TesseraError?, end = now, state = state, blockedReason = blockedReason
         switch phase {
+        case .running, .publishing:
+            guard let pause else { break }
+            error = pause.error
+            blockedReason = """
+                paused for \(Int((now - pause.since).seconds)) s; the coordinator tries again in \
+                \(Int(max(0, (pause.nextProbe - now).seconds).rounded(.up))) s and goes on by itself
+                """
         case .ended(_, let problem, let moment): (error, end) = (problem, moment)
         case .ending(let final, let problem) where isFinal: (state, error) = (final, problem)
-        case .running, .publishing, .ending: break
+        case .ending: break
         }
         return JobStatus(
             id: id, state: state, method: plan.method, output: output, plan: plan.digest, shards: progress.shards,

@@ -5,7 +5,7 @@ import Protocol
 import TensorKernels
 import Work
 
-/// Puts everything beside the weights into an output, and gives the output its name.
+/// Puts everything beside the weights into an output.
 struct Publisher {
     private let output: any OutputTransaction
     private let settings: JobManager.Settings
@@ -15,10 +15,10 @@ struct Publisher {
         self.settings = settings
     }
 
-    /// Writes config, tokenizer, index, recipe, model card, manifest, report and proofs, and commits the output.
+    /// Writes config, tokenizer, index, recipe, model card, manifest, report and proofs. May be called again after an error.
     ///
     /// - Parameter name: what the output's signature calls it.
-    func publish(_ job: Job, named name: String, report: RunReport) throws {
+    func write(_ job: Job, named name: String, report: RunReport) throws {
         let plan = job.plan
         var parts = plan.reused.map(\.part)
         parts += try zip(plan.layout.parts, job.blocksByPart()).map { try ManifestPart(layout: $0, blocks: $1) }
@@ -40,7 +40,6 @@ struct Publisher {
         try OutputProofs(output: output, inputs: settings.inputRoots, key: settings.signingKey).write(
             for: job, manifest: manifest,
             unlisted: unlisted.map { FileDigest(name: $0, digest: try .sha256(of: $1)) }, name: name)
-        try output.commit()
     }
 
     /// - Returns: the files by their own names.

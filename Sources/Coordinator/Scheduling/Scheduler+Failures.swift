@@ -14,6 +14,12 @@ extension Scheduler {
     /// - Parameter worker: whose fault it is; `nil` when it is no worker's.
     mutating func retry(_ attempt: Attempt, after error: TesseraError, by worker: WorkerID?, at now: Duration) -> [Action] {
         guard var shard = jobs[attempt.job]?.shards[attempt.shard] else { return [] }
+        if worker == nil, jobs[attempt.job]?.isPaused == true {
+            // The reason of the pause, which counts against nobody.
+            jobs[attempt.job]?.shards[attempt.shard].state = .open
+            queue(attempt.job, attempt.shard, at: now)
+            return []
+        }
         var history = shard.history ?? FailureHistory()
         history.failed(error, by: worker.flatMap { workers[$0] })
         shard.history = history
@@ -49,8 +55,8 @@ extension Scheduler {
         updateFree(worker)
     }
 
-    /// The worker's connection is gone: its leases go back. A shard that goes with worker after worker is taken for the cause; one
-    /// process that comes back each time counts once.
+    /// The worker's connection is gone: its leases go back. A shard that goes with worker after worker is taken for the cause;
+    /// one process that comes back each time counts once.
     mutating func left(_ id: WorkerID, isLoss: Bool, at now: Duration) -> [Action] {
         let attempts = leases(of: id)
         var actions: [Action] = []

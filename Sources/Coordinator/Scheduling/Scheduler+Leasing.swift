@@ -15,6 +15,10 @@ extension Scheduler {
         /// Needs that no free slot meets.
         var unplaceable: Set<ShardNeed> = []
         while !free.isEmpty, let turn = waitingJobs.popMin() {
+            guard jobs[turn.id]?.isPaused != true else {
+                jobs[turn.id]?.isQueued = false
+                continue
+            }
             while let (shard, worker) = nextMatch(in: turn.id, &unplaceable) {
                 actions.append(lease(turn.id, shard, to: worker, at: now))
             }
@@ -93,7 +97,9 @@ extension Scheduler {
     /// Queues a job with ready shards.
     mutating func queue(_ id: JobID) {
         canAssign = true
-        guard let number = jobs[id]?.number, jobs[id]?.isQueued == false, jobs[id]?.ready.isEmpty == false else { return }
+        guard let number = jobs[id]?.number, jobs[id]?.isQueued == false, jobs[id]?.isPaused == false,
+            jobs[id]?.ready.isEmpty == false
+        else { return }
         jobs[id]?.isQueued = true
         waitingJobs.insert(JobTurn(number: number, id: id))
     }
@@ -116,8 +122,8 @@ extension Scheduler {
 
     // MARK: Stragglers
 
-    /// A second lease elsewhere for shards that will take far longer than they would there; the first result wins. Where there are
-    /// fewer free slots than such shards, those that would end last come first.
+    /// A second lease elsewhere for shards that will take far longer than they would there; the first result wins. Where there
+    /// are fewer free slots than such shards, those that would end last come first.
     mutating func backUpStragglers(at now: Duration) -> [Action] {
         guard !free.isEmpty else { return [] }
         var paces: [JobID: Double] = [:]

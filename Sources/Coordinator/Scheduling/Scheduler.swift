@@ -42,13 +42,18 @@ package struct Scheduler: Sendable {
         /// The answer to `jobContinues`.
         case stagesAdded(JobID, stages: [[ShardCost]], hasMoreStages: Bool)
         case jobCancelled(JobID)
+        /// Nothing of the job is leased until it is resumed.
+        ///
+        /// - Parameter losesResults: whether results that are being committed are lost.
+        case jobPaused(JobID, losesResults: Bool = false)
+        case jobResumed(JobID)
         /// - Parameters:
         ///   - key: names the worker's process, whichever connection it has; `nil` for one that has no other connection.
         ///   - memory: bytes for the tensors that it works on.
         case workerJoined(WorkerID, host: String, key: String? = nil, slots: Int, memory: Int = .max)
         case workerDraining(WorkerID)
-        /// - Parameter isLoss: whether the worker's process is taken to have ended, so that a shard that takes worker after worker
-        ///   with it fails its job.
+        /// - Parameter isLoss: whether the worker's process is taken to have ended, so that a shard that takes worker after
+        ///   worker with it fails its job.
         case workerLeft(WorkerID, isLoss: Bool = true)
         /// - Parameter waiting: leases that cannot get on because this host has not stored their blocks yet.
         case heartbeat(WorkerID, [LeaseProgress], waiting: Set<Attempt> = [])
@@ -158,6 +163,10 @@ package struct Scheduler: Sendable {
             jobs[id]?.add(stages, hasMoreStages: hasMoreStages)
             actions += advance(id)
         case .jobCancelled(let id): actions += end(id, reason: "the job was cancelled")
+        case .jobPaused(let id, let losesResults): actions += pause(id, losesResults: losesResults, at: now)
+        case .jobResumed(let id):
+            jobs[id]?.isPaused = false
+            queue(id)
         case .workerJoined(let id, let host, let key, let slots, let memory):
             workers[id] = Worker(host: host, key: key ?? "\(id)", size: WorkerSize(slots: slots, memory: memory))
             sizes[WorkerSize(slots: slots, memory: memory), default: 0] += 1
@@ -200,7 +209,7 @@ package struct Scheduler: Sendable {
             release(stale, from: other.worker)
             return Action.revoke(other.worker, stale, reason: "another worker was faster")
         }
-        jobs[attempt.job]?.shards[attempt.shard].state = .committing(epoch: attempt.epoch)
+        jobs[attempt.job]?.shards[attempt.shard].state = .committing(epoch: attempt.epoch, by: worker)
         return revokes + [.commit(worker, attempt)]
     }
 
@@ -226,6 +235,25 @@ package struct Scheduler: Sendable {
         case .stage, nil: return []
         case .unknown: return [.jobContinues(id)]
         case .end: return end(id, reason: "the job is finished") + [.jobFinished(id)]
+        }
+    }
+
+    /// Takes back all leases of the job.
+    private mutating func pause(_ id: JobID, losesResults: Bool, at now: Duration) -> [Action] {
+        guard var ended = jobs[id]?.leases.map({ (shard: $0.shard, epoch: $0.lease.epoch, worker: $0.lease.worker) }) else {
+            return []
+        }
+        jobs[id]?.isPaused = true
+        for shard in (losesResults ? jobs[id]?.shards.indices : nil) ?? 0..<0 {
+            guard case .committing(let epoch, let worker)? = jobs[id]?.shards[shard].state else { continue }
+            jobs[id]?.shards[shard].state = .open
+            ended.append((shard, epoch, worker))
+        }
+        return ended.map { shard, epoch, worker in
+            let attempt = attempt(id, shard: shard, epoch: epoch)
+            release(attempt, from: worker)
+            queue(id, shard, at: now)
+            return .revoke(worker, attempt, reason: "the job is paused")
         }
     }
 
@@ -269,7 +297,7 @@ package struct Scheduler: Sendable {
 
     /// Whether an answer to `commit` still counts.
     package func isCommitting(_ attempt: Attempt) -> Bool {
-        if case .committing(attempt.epoch)? = shard(of: attempt)?.state { true } else { false }
+        if case .committing(attempt.epoch, _)? = shard(of: attempt)?.state { true } else { false }
     }
 
     func shard(of attempt: Attempt) -> SchedulerShard? {

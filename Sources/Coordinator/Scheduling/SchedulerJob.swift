@@ -24,7 +24,7 @@ struct SchedulerShard: Sendable {
         /// To be done; may have leases.
         case open
         /// A result is being committed.
-        case committing(epoch: UInt64)
+        case committing(epoch: UInt64, by: Scheduler.WorkerID)
         case committed
     }
 
@@ -79,6 +79,8 @@ struct SchedulerJob: Sendable {
     var ready = ReadyShards()
     /// Whether the job stands in the scheduler's queue of jobs with ready shards.
     var isQueued = false
+    /// Whether nothing may be leased for now.
+    var isPaused = false
     /// Shards with leases.
     private var running: Set<Int> = []
     var committedCount = 0
@@ -189,8 +191,8 @@ struct SchedulerJob: Sendable {
         return min(1, Double(lease.bytesDone) / Double(shards[shard].byteCount))
     }
 
-    /// How long the lease will still take, by its own rate so far. A lease that has made no progress, or none for long, is taken to
-    /// need as long as it has waited for that.
+    /// How long the lease will still take, by its own rate so far. A lease that has made no progress, or none for long, is taken
+    /// to need as long as it has waited for that.
     func remaining(of shard: Int, _ lease: SchedulerLease, at now: Duration) -> Duration {
         let still = now - lease.progressAt
         guard let fraction = fraction(of: shard, lease) else { return still }

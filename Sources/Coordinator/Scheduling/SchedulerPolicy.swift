@@ -14,8 +14,8 @@ package struct SchedulerPolicy: Sendable {
     /// A failed shard waits this long; doubled with each failure, up to `longestBackoff`, when all workers have tried it.
     package var firstBackoff: Duration = .milliseconds(500)
     package var longestBackoff: Duration = .seconds(30)
-    /// A worker that fails this many attempts in a row gets nothing for a while: `firstRest`, doubled with each further failure up
-    /// to `longestRest`.
+    /// A worker that fails this many attempts in a row gets nothing for a while: `firstRest`, doubled with each further failure
+    /// up to `longestRest`.
     package var strikeLimit = 3
     package var firstRest: Duration = .seconds(1)
     package var longestRest: Duration = .seconds(60)
@@ -27,7 +27,8 @@ package struct SchedulerPolicy: Sendable {
     package var stragglerFloor: Duration = .seconds(10)
     /// The same where no other shard of the job tells how long it should take.
     package var blindStragglerFloor: Duration = .seconds(60)
-    /// A lease without progress for this many times as long as the whole shard should take is taken back, however alive its worker.
+    /// A lease without progress for this many times as long as the whole shard should take is taken back, however alive its
+    /// worker.
     package var stallFactor = 10.0
     /// But not before this time.
     package var stallFloor: Duration = .seconds(120)

@@ -3,6 +3,8 @@ package import Core
 package enum JobState: String, Sendable, Hashable, Codable {
     /// Shards are running or waiting for workers.
     case running
+    /// The output or the journal cannot be written: nothing is done until that works again. `JobStatus.error` says why.
+    case paused
     /// All shards are committed; the rest of the output is being written.
     case publishing
     case done, failed, cancelled
@@ -94,6 +96,7 @@ package struct JobStatus: Sendable, Hashable, Codable {
     package var submittedAt: Double
     /// Seconds from submission to now, or to the job's end.
     package var seconds: Double
+    /// Why the job failed, or is paused.
     package var error: TesseraError?
     /// The reason why a running job makes no progress, if someone can act on it.
     package var blockedReason: String?

@@ -121,10 +121,15 @@ private struct JobFollower {
     }
 
     private static func follow(_ id: JobID, style: ProgressStyle, _ client: inout CoordinatorClient) async throws -> JobStatus {
-        var display = ProgressDisplay(style)
+        var display = ProgressDisplay(style), isPaused = false
         defer { display.finish() }
         while true {
             let status = try await client.summary(of: id)
+            if (status.state == .paused) != isPaused {
+                isPaused.toggle()
+                display.finish()
+                Terminal.remark(isPaused ? "the job is paused: \(status.error?.description ?? "")" : "the job goes on")
+            }
             display.show(status)
             if status.state.isEnd { return status }
             try await Task.sleep(for: .milliseconds(100))

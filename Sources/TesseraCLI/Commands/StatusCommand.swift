@@ -77,7 +77,7 @@ struct StatusText {
             }
             lines += table.lines
             for job in status.jobs {
-                if let problem = job.error?.description ?? job.blockedReason {
+                for problem in [job.error?.description, job.blockedReason].compactMap(\.self) {
                     lines.append("\(job.id.description.prefix(8)): \(problem)")
                 }
             }

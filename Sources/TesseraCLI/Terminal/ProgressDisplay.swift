@@ -74,7 +74,9 @@ struct ProgressDisplay {
         if job.attempts > job.shards.committed + job.shards.leased {
             parts.append("\(job.attempts - job.shards.committed - job.shards.leased) repeated")
         }
-        if job.state == .publishing {
+        if job.state == .paused {
+            parts.append("paused")
+        } else if job.state == .publishing {
             parts.append("writing to disk")
         } else if let blockedReason = job.blockedReason {
             parts.append(blockedReason)
