@@ -7,11 +7,29 @@ package struct ManifestInput: Sendable, Hashable, Codable {
         /// Bytes.
         package let size: Int
         package let headerDigest: Digest
+        /// `ContentSample` of the file; `nil` in manifests of earlier versions.
+        package let sample: Digest?
+        /// SHA-256 of the whole file, if the job was to read all of its inputs before.
+        package let sha256: Digest?
+        /// `HubBlob` for a file of the hub's cache.
+        package let blob: String?
 
-        package init(file: String, size: Int, headerDigest: Digest) {
+        package init(
+            file: String, size: Int, headerDigest: Digest, sample: Digest? = nil, sha256: Digest? = nil, blob: HubBlob? = nil
+        ) {
             self.file = file
             self.size = size
             self.headerDigest = headerDigest
+            self.sample = sample
+            self.sha256 = sha256
+            self.blob = blob?.text
+        }
+
+        /// Whether both are of the same file, as far as is known of them.
+        package func isSame(as other: Part) -> Bool {
+            func agree<Value: Equatable>(_ one: Value?, _ other: Value?) -> Bool { one == nil || other == nil || one == other }
+            return size == other.size && headerDigest == other.headerDigest && agree(sample, other.sample)
+                && agree(sha256, other.sha256)
         }
     }
 
@@ -36,6 +54,8 @@ package struct ManifestTensor: Sendable, Hashable, Codable {
     package let blocks: [Digest]
     /// The block size in bytes, if not `TreeDigest.blockSize`.
     package let blockSize: Int?
+
+    package var byteCount: Int { Shape.count(shape) * dtype.bitWidth / 8 }
 }
 
 /// The digests of a tensor's blocks and the block size.
@@ -77,6 +97,9 @@ package struct ManifestPart: Sendable, Hashable, Codable {
         digest = try TreeDigest.part(header: layout.headerDigest, tensors: tensors.map(\.digest))
         self.tensors = tensors
     }
+
+    /// Where the tensors begin, in bytes from the beginning of the file.
+    package var dataStart: Int { size - tensors.reduce(0) { $0 + $1.byteCount } }
 
     /// The part as a manifest in the part's own folder has it.
     package var besideManifest: ManifestPart {

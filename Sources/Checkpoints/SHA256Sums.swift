@@ -1,9 +1,8 @@
-import Core
+package import Core
 
 /// `SHA256SUMS`: digests of whole files, as read by `sha256sum -c` and used by the Hugging Face Hub.
 package enum SHA256Sums {
     package static let fileName = "SHA256SUMS"
-    private static let chunkBytes = 1 << 20
     private static let byteLimit = 64 << 20
 
     /// The sums of every file but `SHA256SUMS` itself and the report of the run, which differs from run to run.
@@ -28,13 +27,12 @@ package enum SHA256Sums {
         return lines
     }
 
-    /// - Throws: what reading throws, and for a file that changes meanwhile.
+    /// SHA-256 of the whole file.
+    ///
+    /// - Throws: what reading throws; `badData` for a file that changes meanwhile.
     package static func digest(of source: any ByteSource) throws(TesseraError) -> Digest {
         let hash = try SHA256()
-        for start in stride(from: 0, to: source.size, by: chunkBytes) {
-            hash.update(try source.bytes(start..<min(source.size, start + chunkBytes)))
-        }
-        try source.checkUnchanged()
+        try source.forEachPiece { hash.update($0) }
         return try hash.finalize()
     }
 }

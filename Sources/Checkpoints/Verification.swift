@@ -26,11 +26,21 @@ package struct VerifyReport: Sendable, Hashable, Codable {
     package private(set) var findings: [Finding]
     /// Files that a signature covers; `nil` where none was checked.
     package private(set) var signedFiles: Int?
+    /// Files that were damaged and are good now; `nil` where nothing was to be mended.
+    package private(set) var mendedFiles: [String]?
 }
 
 extension VerifyReport {
     /// Of a directory without a manifest.
     package init() { self.init(tensors: 0, files: 0, totalBytes: 0, checkedBytes: 0, findings: []) }
+
+    /// After the files with these names were made anew: what another check found of them and of the directory takes the place of
+    /// what was found before.
+    package mutating func mended(_ names: [String], checkedAgain: VerifyReport) {
+        mendedFiles = names.sortedByBytes()
+        let kept = findings.filter { !names.contains($0.file) && $0.kind != .extra && !checkedAgain.findings.contains($0) }
+        findings = kept + checkedAgain.findings
+    }
 
     package mutating func add(_ findings: [Finding], signedFiles: Int) {
         self.findings += findings
@@ -65,17 +75,20 @@ package struct Verification: Sendable {
 
     /// - Parameters:
     ///   - files: where the directory is read.
+    ///   - names: the files to read; `nil` for all.
     ///   - sample: the share of the blocks to read, 0...1; `nil` for all. Headers and small files are always read.
     /// - Throws: `inputMissing` or `badData` if the directory has no readable manifest.
-    package init(directory: String, in files: any InputFiles, sample: Double? = nil) throws(TesseraError) {
+    package init(directory: String, in files: any InputFiles, only names: Set<String>? = nil, sample: Double? = nil)
+        throws(TesseraError)
+    {
         self.directory = directory
         self.files = files
         manifest = try Manifest.read(directory: directory, in: files)
         var pieces: [Piece] = []
         var generator = SystemRandomNumberGenerator()
-        for part in manifest.parts {
+        for part in manifest.parts where names?.contains(part.file) ?? true {
             pieces.append(.header(part))
-            var position = part.size - part.tensors.reduce(0) { $0 + $1.byteCount }
+            var position = part.dataStart
             for tensor in part.tensors {
                 let size = tensor.blockSize ?? TreeDigest.blockSize
                 for (index, start) in stride(from: 0, to: tensor.byteCount, by: size).enumerated() {
@@ -86,7 +99,7 @@ package struct Verification: Sendable {
                 position += tensor.byteCount
             }
         }
-        self.pieces = pieces + manifest.files.map(Piece.file)
+        self.pieces = pieces + manifest.files.filter { names?.contains($0.file) ?? true }.map(Piece.file)
     }
 
     /// Reads and checks all pieces on `threads` threads.
@@ -140,9 +153,8 @@ package struct Verification: Sendable {
         guard file.size == part.size else {
             return [.init(kind: .size, file: part.file, message: "has \(file.size) bytes; the manifest says \(part.size)")]
         }
-        let dataBytes = part.tensors.reduce(0) { $0 + $1.byteCount }
         var findings: [VerifyReport.Finding] = []
-        if try Digest.sha256(of: file.bytes(0..<part.size - dataBytes)) != part.headerDigest {
+        if try Digest.sha256(of: file.bytes(0..<part.dataStart)) != part.headerDigest {
             findings.append(.init(kind: .header, file: part.file, message: "the header differs from the manifest"))
         }
         // The manifest itself may have been edited, so its digests must agree with each other.
@@ -208,8 +220,4 @@ package struct Verification: Sendable {
         var seen: Set<VerifyReport.Finding> = []
         return findings.filter { seen.insert($0).inserted }
     }
-}
-
-extension ManifestTensor {
-    var byteCount: Int { Shape.count(shape) * dtype.bitWidth / 8 }
 }

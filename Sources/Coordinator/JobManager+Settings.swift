@@ -33,8 +33,12 @@ extension JobManager {
         package var signingKey: SigningKey?
         /// Whether blocks that workers say they wrote are read back, one of each shard. Not where this process is the worker.
         package var checksDirectBlocks = true
+        /// Of the files under the roots.
+        package var digests = InputDigests()
         /// How long a plan may take. A thread that plans serves everybody.
         package var planningLimit = Duration.seconds(900)
+        /// The same for a plan that reads all of its inputs.
+        package var readingLimit = Duration.seconds(12 * 3600)
         package var limits = JobLimits()
         /// Version named in the manifest and to peers.
         package var build: String

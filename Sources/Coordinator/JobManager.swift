@@ -332,7 +332,10 @@ package actor JobManager {
 
     /// Whether an input file belongs to a job that is being worked on: no other file is handed out.
     package func needs(_ file: InputFile) -> Bool {
-        state.jobs.active.contains { state.jobs[$0]?.isRunning == true && state.jobs[$0]?.job?.files.contains(file) == true }
+        let file = file.unpinned
+        return state.jobs.active.contains { id in
+            state.jobs[id]?.isRunning == true && state.jobs[id]?.job?.files.contains(file) == true
+        }
     }
 
     /// The job's state once it has ended, however it ended, or as it is when the waiting is cancelled.

@@ -44,6 +44,15 @@ package protocol ByteSource: Sendable {
 }
 
 extension ByteSource {
+    /// Calls `body` with all bytes, piece by piece.
+    ///
+    /// - Throws: what reading and `body` throw; `badData` for a file that changes meanwhile.
+    package func forEachPiece(_ body: ([UInt8]) throws(TesseraError) -> Void) throws(TesseraError) {
+        let pieceBytes = 1 << 20
+        for start in stride(from: 0, to: size, by: pieceBytes) { try body(bytes(start..<min(size, start + pieceBytes))) }
+        try checkUnchanged()
+    }
+
     package func direct(_ range: Range<Int>) -> UnsafeRawPointer? { nil }
 
     /// - Throws: `badData` unless `range` lies inside the source and, if the bytes are to be copied, fits `scratch`.

@@ -204,8 +204,15 @@ package final class Directory: Sendable {
     /// - Returns: 0 or an error number.
     func exchange(_ name: String, with other: String) -> Int32 { rename_exchange(descriptor, name, other) == 0 ? 0 : errno }
 
+    /// Gives a file the name of another one, which goes, in one step, and makes that durable. Both lie in the same folder.
+    package func replace(_ name: String, by other: String) throws(TesseraError) {
+        guard renameat(descriptor, other, descriptor, name) == 0 else { throw .system(errno, "replace", full(name)) }
+        let folder = FilePath.components(of: name).dropLast().joined(separator: "/")
+        try directory(folder.isEmpty ? "." : folder).sync()
+    }
+
     /// Removes a file or a link.
-    func removeFile(_ name: String) { unlinkat(descriptor, name, 0) }
+    package func removeFile(_ name: String) { unlinkat(descriptor, name, 0) }
 
     /// Removes a directory with nothing in it; another stays.
     func removeEmptyDirectory(_ name: String) { unlinkat(descriptor, name, AT_REMOVEDIR) }

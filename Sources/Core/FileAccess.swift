@@ -88,8 +88,9 @@ package final class ReadableFile: Sendable {
         stamp = Stamp(status)
     }
 
+    /// Without the number of the device, which is another each time that a file system is mounted.
     fileprivate static func version(_ status: stat) -> String {
-        "\(status.st_dev)-\(status.st_ino)-\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
+        "\(status.st_ino)-\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
     }
 
     deinit { close(descriptor) }

@@ -9,7 +9,8 @@ package struct FileStatus: Sendable, Hashable {
     package let kind: Kind
     /// Bytes.
     package let size: Int
-    /// Changes when the file is replaced or written to. Compared for equality only, and only with identities of the same store.
+    /// Changes when the file is replaced or written to. Compared only with identities of the same store. What stands behind the
+    /// last `-` changes with the contents; what stands before may also change when the store is mounted anew.
     package let identity: String
 
     package init(kind: Kind, size: Int, identity: String) {

@@ -26,7 +26,6 @@ package struct CoordinatorClient {
     private let time: TimeSource
     private let timeout: Duration
     private var frames: FrameStream.Iterator
-    private let time: TimeSource
     /// Whether the coordinator has not answered yet.
     private var isGreeting = true
 

@@ -4,7 +4,7 @@ import Journal
 package import Logging
 import Planning
 package import Protocol
-import Work
+package import Work
 import Worker
 
 /// A job on this machine: the coordinator's job manager and a worker in one process, without a port between them.
@@ -16,8 +16,12 @@ package struct LocalRun: Sendable {
 
     /// - Parameters:
     ///   - signingKey: signs the output; `nil` for one that is not signed.
+    ///   - digests: of the inputs.
     ///   - state: keeps the job until it has ended; `nil` for one that is not worth that.
-    package init(threads: Int, memory: Int, signingKey: SigningKey? = nil, state: RunState? = nil, log: Logger) {
+    package init(
+        threads: Int, memory: Int, signingKey: SigningKey? = nil, digests: InputDigests = InputDigests(),
+        state: RunState? = nil, log: Logger
+    ) {
         var policy = SchedulerPolicy()
         // With one worker there is no other host to try, and nobody to renew leases for.
         policy.hostLimit = 1
@@ -28,6 +32,7 @@ package struct LocalRun: Sendable {
             inputRoots: .wholeMachine, policy: policy, build: tesseraVersion,
             incarnation: state?.journal.incarnation ?? 1)
         settings.signingKey = signingKey
+        settings.digests = digests
         let memory = WorkerMemory(total: memory, threads: threads, isConnected: false)
         settings.checkMemory = { (plan) throws(TesseraError) in
             let least = WorkerMemory.least(for: plan.largestNeed, threads: threads)

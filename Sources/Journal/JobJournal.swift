@@ -106,10 +106,10 @@ package struct JournaledPlan: Sendable, Hashable {
     package let bytesInput: Int
     package let bytesOutput: Int
     /// `Plan.pinnedFiles`.
-    package let pinnedFiles: [String: String]
+    package let pinnedFiles: [String: PinnedFile]
 
     package init(
-        digest: Digest, method: String, shardCount: Int, bytesInput: Int, bytesOutput: Int, pinnedFiles: [String: String]
+        digest: Digest, method: String, shardCount: Int, bytesInput: Int, bytesOutput: Int, pinnedFiles: [String: PinnedFile]
     ) {
         self.digest = digest
         self.method = method

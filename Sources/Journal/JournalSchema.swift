@@ -50,6 +50,8 @@ enum JournalSchema {
             try database.execute(
                 sql: "ALTER TABLE job ADD COLUMN owner TEXT NOT NULL DEFAULT '\(PeerIdentity.unknownOwner)'")
         }
+        // A plan's pinned files have samples of their contents. No table changes; versions that know none refuse the journal.
+        migrator.registerMigration("samples") { _ in }
         return migrator
     }
 }

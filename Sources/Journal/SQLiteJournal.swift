@@ -199,7 +199,7 @@ package final class SQLiteJournal: JobJournal {
         return JournaledPlan(
             digest: digest, method: try row.value("method"), shardCount: try row.count("shardCount"),
             bytesInput: try row.count("bytesInput"), bytesOutput: try row.count("bytesOutput"),
-            pinnedFiles: try JSONDecoder().decode([String: String].self, from: try row.value("pinnedFiles")))
+            pinnedFiles: try JSONDecoder().decode([String: PinnedFile].self, from: try row.value("pinnedFiles")))
     }
 
     // MARK: Errors

@@ -54,10 +54,7 @@ struct GivenFiles {
         guard tensors[path] == nil else { return }
         let firstFile = inputs.fileCount + planned.reduce(0) { $0 + $1.parts.count }
         let checkpoint = try Checkpoint.open(try locator.locate(.init(path: path)), in: locator.roots.files)
-        var files: [InputSet.PlannedFile] = []
-        for part in checkpoint.parts {
-            files.append(try InputSet.pin(part.header, part.fileName, in: checkpoint.directory, locator.roots))
-        }
+        let files = try InputSet.pin(checkpoint, locator)
         tensors[path] = Tensors(checkpoint: checkpoint, firstFile: firstFile)
         planned.append(PlannedInput(path, files))
     }

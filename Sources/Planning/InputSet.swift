@@ -252,19 +252,14 @@ struct InputSet {
         let checkpoint = try Checkpoint.open(directory, in: locator.roots.files)
         try task?.check(checkpoint, reference: "\(model)")
         var files: [PlannedFile] = []
-        for part in checkpoint.parts {
-            files.append(try pin(part.header, part.fileName, in: checkpoint.directory, locator.roots))
-        }
+        files += try pin(checkpoint, locator)
         var adapter: Adapter?
         if let named = reference.adapter {
             let opened = try Adapter(directory: try locator.locate(named), of: checkpoint, in: locator.roots.files)
-            files.append(try pin(opened.header, Adapter.weightsName, in: opened.directory, locator.roots))
+            files += try pin([(Adapter.weightsName, opened.header)], in: opened.directory, locator)
             adapter = opened
         }
-        for name in task?.files ?? [] {
-            guard let store = task?.store, let header = store.headers[name] else { continue }
-            files.append(try pin(header, name, in: store.directory, locator.roots))
-        }
+        if let task { files += try pin(task.files, of: task.store, locator) }
         let names = InputNames(checkpoint.tensorNames.mergedByBytes(adapter?.untiedHead.map { [$0.name] } ?? []))
         return Input(
             reference: reference, checkpoint: checkpoint, adapter: adapter, task: task, files: files, firstFile: firstFile,
@@ -273,14 +268,34 @@ struct InputSet {
             }, names: names, layers: LayerStacks(names: names.all))
     }
 
-    /// - Throws: `notAllowed` for a link to somewhere outside the roots; links inside, as in the hub's cache, are followed.
+    static func pin(_ checkpoint: Checkpoint, _ locator: ModelLocator) throws(TesseraError) -> [PlannedFile] {
+        try pin(checkpoint.parts.map { ($0.fileName, $0.header) }, in: checkpoint.directory, locator)
+    }
+
     static func pin(
-        _ header: SafetensorsHeader, _ name: String, in directory: String, _ roots: Roots
-    ) throws(TesseraError) -> PlannedFile {
-        let path = try roots.relativePath(of: "\(directory)/\(name)", workingDirectory: nil)
-        return PlannedFile(
-            part: ManifestInput.Part(file: name, size: header.fileSize, headerDigest: header.digest), version: header.fileVersion,
-            path: path)
+        _ names: [String], of store: TaskVectorStore, _ locator: ModelLocator
+    ) throws(TesseraError) -> [PlannedFile] {
+        try pin(names.compactMap { name in store.headers[name].map { (name, $0) } }, in: store.directory, locator)
+    }
+
+    /// - Throws: `notAllowed` for a link to somewhere outside the roots; links inside, as in the hub's cache, are followed. What
+    ///   reading throws.
+    private static func pin(
+        _ named: [(name: String, header: SafetensorsHeader)], in directory: String, _ locator: ModelLocator
+    ) throws(TesseraError) -> [PlannedFile] {
+        let paths = named.map { "\(directory)/\($0.name)" }
+        let pins = try locator.pinning.tensorPins(paths, in: locator.roots.files)
+        var files: [PlannedFile] = []
+        for ((name, header), (path, pin)) in zip(named, zip(paths, pins)) {
+            let part = ManifestInput.Part(
+                file: name, size: header.fileSize, headerDigest: header.digest, sample: pin.contents.sample,
+                sha256: pin.contents.sha256, blob: pin.blob)
+            files.append(
+                PlannedFile(
+                    part: part, version: header.fileVersion,
+                    path: try locator.roots.relativePath(of: path, workingDirectory: nil)))
+        }
+        return files
     }
 }
 

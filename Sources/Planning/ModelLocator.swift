@@ -8,13 +8,20 @@ import Work
 struct ModelLocator {
     let roots: Roots
     let workingDirectory: String
+    let pinning: InputPinning
     /// The hub's cache, as `huggingface_hub` finds it.
     let hubCache: String?
 
-    init(_ request: PlanRequest) { self.init(roots: request.roots, workingDirectory: request.workingDirectory) }
+    init(_ request: PlanRequest) {
+        self.init(roots: request.roots, workingDirectory: request.workingDirectory, pinning: request.pinning)
+    }
 
-    init(roots: Roots, workingDirectory: String, environment: (String) -> String? = Self.environment) {
+    init(
+        roots: Roots, workingDirectory: String, pinning: InputPinning = InputPinning(),
+        environment: (String) -> String? = Self.environment
+    ) {
         self.roots = roots
+        self.pinning = pinning
         self.workingDirectory = workingDirectory
         hubCache =
             environment("HF_HUB_CACHE") ?? environment("HUGGINGFACE_HUB_CACHE") ?? environment("HF_HOME").map { "\($0)/hub" }

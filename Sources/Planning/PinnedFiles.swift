@@ -1,5 +1,7 @@
 import Core
+import Dispatch
 import Synchronization
+import Work
 
 /// Input files that note which files planning has opened, and which contents each of them had.
 final class PinnedFiles: InputFiles {
@@ -12,8 +14,16 @@ final class PinnedFiles: InputFiles {
         self.request = request
     }
 
-    /// `FileStatus.identity` of every file that was opened, by its path.
-    var identities: [String: String] { noted.withLock { $0 } }
+    /// Every file that was opened, by its path.
+    func pinned() -> [String: PinnedFile] {
+        let files = Array(noted.withLock { $0 }), found = Mutex<[String: PinnedFile]>([:])
+        DispatchQueue.concurrentPerform(iterations: files.count) { index in
+            let (path, identity) = files[index]
+            let sample = try? request.pinning.pin(path, in: self.files).sample
+            found.withLock { $0[path] = PinnedFile(identity: identity, sample: sample) }
+        }
+        return found.withLock { $0 }
+    }
 
     func list(_ directory: String) throws(TesseraError) -> [String] { try files.list(directory) }
 

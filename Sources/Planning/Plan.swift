@@ -19,7 +19,8 @@ package struct PlannedInput: Sendable, Hashable, Codable {
     package var files: [InputFile] {
         parts.indices.map { index in
             InputFile(
-                path: paths[index], size: parts[index].size, headerDigest: parts[index].headerDigest, version: versions[index])
+                path: paths[index], size: parts[index].size, headerDigest: parts[index].headerDigest, version: versions[index],
+                contents: parts[index].sample.map { ContentPin(sample: $0, sha256: parts[index].sha256) })
         }
     }
 }
@@ -35,7 +36,7 @@ package struct PlannedShard: Sendable, Hashable {
     /// Bytes that progress counts: of the output, or of the sources where nothing but numbers comes out.
     package let progressByteCount: Int
 
-    init(label: String, tensors: [TensorWork]) {
+    package init(label: String, tensors: [TensorWork]) {
         self.label = label
         self.tensors = tensors
         var byteCount = 0, sourceByteCount = 0, progressByteCount = 0
@@ -132,9 +133,8 @@ package struct Plan: Sendable {
     package let swept: [SweptCheckpoint]
     /// Whether this is an analysis stage, which another plan follows.
     package let hasMoreStages: Bool
-    /// `FileStatus.identity` of every file that the plan was made of, by its path on the host that planned. Not part of the
-    /// plan's identity.
-    package internal(set) var pinnedFiles: [String: String] = [:]
+    /// Every file that the plan was made of, by its path on the host that planned. Not part of the plan's identity.
+    package internal(set) var pinnedFiles: [String: PinnedFile] = [:]
 
     /// SHA-256 over everything that decides an output byte (`PlanEncoding`). Where inputs lie on this machine is not part of it.
     package let digest: Digest

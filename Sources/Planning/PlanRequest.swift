@@ -18,7 +18,8 @@ package struct PlanRequest: Sendable {
     /// What random methods draw from; has no part in the plan of any other.
     package var seed: UInt64
     /// `Plan.pinnedFiles` of the job's first stage, which later stages have to find again; `nil` for the first stage itself.
-    package var pinnedFiles: [String: String]?
+    package var pinnedFiles: [String: PinnedFile]?
+    package var pinning = InputPinning()
 
     /// Whether planning has taken too long. Asked with each file and each tensor.
     package var isOverdue: @Sendable () -> Bool = { false }
@@ -54,12 +55,12 @@ package struct PlanRequest: Sendable {
 
 extension PlanRequest {
     /// - Parameters:
-    ///   - opened: the identities of the files that this stage has opened, by path.
+    ///   - opened: the files that this stage has opened, by path.
     ///   - isComplete: whether the stage has opened all that it needs.
     /// - Throws: `badData` naming a file that is another than it was when the first stage was planned.
-    func check(_ opened: [String: String], isComplete: Bool) throws(TesseraError) {
+    func check(_ opened: [String: PinnedFile], isComplete: Bool) throws(TesseraError) {
         guard let pinnedFiles else { return }
-        var changed = opened.filter { pinnedFiles[$0.key] != $0.value }.map(\.key)
+        var changed = opened.filter { pinnedFiles[$0.key]?.isSame(as: $0.value) != true }.map(\.key)
         if isComplete { changed += pinnedFiles.keys.filter { opened[$0] == nil } }
         if let first = changed.sortedByBytes().first { throw Self.changed(first) }
     }

@@ -5,7 +5,8 @@ import Recipes
 import Tokenizers
 package import Work
 
-/// Makes a plan from a recipe and the headers of its inputs. Reads no tensor data, and reports every problem at once.
+/// Makes a plan from a recipe and the headers of its inputs. Of tensor data it reads no more than a sample
+/// of each file (`ContentSample`), and it reports every problem at once.
 package enum Planner {
     /// The plan of the stage that follows those whose statistics are given: a function of the request, the statistics and the
     /// files that the request names, which have to be the same in each stage (`PlanRequest.pinnedFiles`).
@@ -18,9 +19,10 @@ package enum Planner {
         let outcome = Result { () throws -> Plan in try plan(request, reading: files, after: statistics) }
         // A file that was changed may be why the stage cannot be planned: that is said first.
         let isComplete = if case .success = outcome { true } else { false }
-        try request.check(files.identities, isComplete: isComplete)
+        let pinned = files.pinned()
+        try request.check(pinned, isComplete: isComplete)
         var made = try outcome.get()
-        made.pinnedFiles = files.identities
+        made.pinnedFiles = pinned
         return made
     }
 

@@ -26,6 +26,14 @@ struct JobArguments: ParsableArguments {
             """)
     var provenance = false
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            How inputs are recognised on other hosts and after a restart: by a digest of a sample of each file (sampled), or of \
+            all of it (full), which reads everything once before the work begins.
+            """, valueName: "how"))
+    var inputs = InputReading.sampled
+
     @Flag(help: "Reject a recipe with unknown or unused keys.")
     var strict = false
 
@@ -58,8 +66,23 @@ struct JobArguments: ParsableArguments {
             recipe: try source.text(), recipeName: source.name, workingDirectory: currentDirectory(), output: output,
             options: JobOptions(
                 overwrite: overwrite, sha256Sums: sha256Sums, strict: strict, maxPartBytes: maxPartSize.bytes,
-                shardBytes: shardSize?.bytes, seed: seed, provenance: provenance ? true : nil), idempotencyKey: idempotencyKey)
+                shardBytes: shardSize?.bytes, seed: seed, provenance: provenance ? true : nil,
+                fullInputs: inputs == .full ? true : nil), idempotencyKey: idempotencyKey)
     }
+}
+
+/// How much of the inputs is read to recognise them.
+enum InputReading: String, CaseIterable, ExpressibleByArgument {
+    case sampled, full
+}
+
+/// Where this user's digests of input files are kept: the caches of the XDG base directory specification.
+func cachedDigests() -> InputDigests {
+    let environment = ProcessInfo.processInfo.environment
+    let base =
+        environment["XDG_CACHE_HOME"].flatMap { FilePath.isAbsolute($0) ? $0 : nil } ?? environment["HOME"].map { "\($0)/.cache" }
+    guard let base else { return InputDigests() }
+    return InputDigests(directories: ["\(base)/tessera"])
 }
 
 /// Who signs outputs. The key stays with the process that publishes them.

@@ -13,13 +13,19 @@ package struct InputFile: Sendable, Hashable, Codable {
     /// `FileStatus.identity` on the host that planned. It distinguishes files with equal headers, so that cached data of a
     /// replaced file is not used. Not part of the plan's identity.
     package let version: String
+    /// What it holds; `nil` from coordinators of earlier builds.
+    package let contents: ContentPin?
 
-    package init(path: String, size: Int, headerDigest: Digest, version: String = "") {
+    package init(path: String, size: Int, headerDigest: Digest, version: String = "", contents: ContentPin? = nil) {
         self.path = path
         self.size = size
         self.headerDigest = headerDigest
         self.version = version
+        self.contents = contents
     }
+
+    /// The same file without what it holds: enough to know it by, and all that peers of earlier builds say of it.
+    package var unpinned: InputFile { InputFile(path: path, size: size, headerDigest: headerDigest, version: version) }
 }
 
 /// One output tensor, and where its bytes go.

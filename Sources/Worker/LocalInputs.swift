@@ -16,6 +16,7 @@ package final class LocalInputs: InputProvider {
     /// The name of this host in errors.
     private let host: String
     private let log: Logger
+    private let digests: InputDigests
     private let opened = Mutex<[InputFile: Opened]>([:])
 
     private struct Opened {
@@ -26,18 +27,24 @@ package final class LocalInputs: InputProvider {
 
     /// For the host that made the plan: its files must be the planned files, or the job fails.
     package convenience init(planningHostWith roots: Roots) {
-        self.init(roots: roots, fallback: nil, isPlanningHost: true, host: "", log: Self.silent)
+        self.init(
+            roots: roots, fallback: nil, isPlanningHost: true, host: "", digests: InputDigests(), log: Self.silent)
     }
 
-    /// - Parameter host: the name of this host in errors.
+    /// - Parameters:
+    ///   - host: the name of this host in errors.
+    ///   - digests: of this host's copies.
     package convenience init(
-        roots: Roots, fallback: (any InputProvider)? = nil, host: String, log: Logger
+        roots: Roots, fallback: (any InputProvider)? = nil, host: String, digests: InputDigests = InputDigests(), log: Logger
     ) {
-        self.init(roots: roots, fallback: fallback, isPlanningHost: false, host: host, log: log)
+        self.init(roots: roots, fallback: fallback, isPlanningHost: false, host: host, digests: digests, log: log)
     }
 
-    private init(roots: Roots, fallback: (any InputProvider)?, isPlanningHost: Bool, host: String, log: Logger) {
+    private init(
+        roots: Roots, fallback: (any InputProvider)?, isPlanningHost: Bool, host: String, digests: InputDigests, log: Logger
+    ) {
         self.roots = roots
+        self.digests = digests
         self.fallback = fallback
         self.isPlanningHost = isPlanningHost
         self.host = host
@@ -136,6 +143,10 @@ package final class LocalInputs: InputProvider {
         }
         // The file may have been replaced by a shorter one in between, which must not be mapped.
         guard source.size == file.size else { throw TesseraError(.io, "was replaced while it was opened", file: path) }
+        // A copy with the right header may be another fine-tune.
+        if !isPlanningHost, let contents = file.contents {
+            try digests.check(source, path: file.path, against: contents, file: path)
+        }
         return Opened(source: source, copy: (path, source.identity))
     }
 

@@ -41,7 +41,7 @@ package struct WorkerService: Service {
         let pool = ComputePool(threads: settings.memory.threads, memory: settings.memory.tensors)
         let cache = FetchCache(
             fetcher: fetches, capacity: settings.memory.fetchCache, pieceBytes: settings.memory.fetchPiece)
-        let inputs = LocalInputs(roots: settings.roots, fallback: cache, host: settings.name, log: log)
+        let inputs = LocalInputs(roots: settings.roots, fallback: cache, host: settings.name, digests: settings.digests, log: log)
         let runner = LeaseRunner(pool: pool, inputs: inputs, outputs: settings.outputs)
         try await work(with: runner, fetches, closeFiles: inputs.closeAll)
         try await pool.shutdown()

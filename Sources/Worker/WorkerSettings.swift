@@ -24,6 +24,8 @@ package struct WorkerSettings: Sendable {
     package var memory: WorkerMemory
     package var packing = Packing.auto
     package var outputs = LocalOutputs()
+    /// Of this host's copies of inputs.
+    package var digests = InputDigests()
     /// A delay before each shard, for demonstrations.
     package var pause = Duration.zero
 

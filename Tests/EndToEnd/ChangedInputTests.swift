@@ -87,7 +87,7 @@ import Testing
     }
 
     /// A worker whose own copy changes under it goes on, with the coordinator's.
-    @Test(arguments: [Change.cutShort])
+    @Test(arguments: [Change.cutShort, .overwritten])
     func aWorkerGoesOn(_ change: Change) async throws {
         try LargeFamily.write(to: directory)
         try LargeFamily.write(to: directory, below: "copy/")

@@ -35,10 +35,12 @@ import Work
             output: "/w/out\u{301}", submittedAt: 1_234_567_890.125)
     }
 
-    private static func plan(_ number: Int) throws -> JournaledPlan {
+    private static func anyPin() throws -> PinnedFile { PinnedFile(identity: "2-3.4", sample: try digest(5)) }
+
+    private static func plan(_ number: Int, _ pinned: PinnedFile? = nil) throws -> JournaledPlan {
         JournaledPlan(
             digest: try digest(100 + number), method: "ties", shardCount: 3, bytesInput: 1 << 40, bytesOutput: 12,
-            pinnedFiles: ["/m/model.safetensors": "1-2-3.4"])
+            pinnedFiles: ["/m/model.safetensors": try pinned ?? anyPin()])
     }
 
     private static func shard(_ number: Int, of id: JobID = id) throws -> JournaledShard {
@@ -72,14 +74,16 @@ import Work
         try journal.end(ended(JobID(high: 1, low: 1)))
     }
 
-    private static func expectFilled(_ contents: JournalContents, owners: [String] = ["o7", "o2"]) throws {
+    private static func expectFilled(_ contents: JournalContents, owners: [String] = ["o7", "o2"], pinned: PinnedFile? = nil)
+        throws
+    {
         #expect(contents.ended.map(\.status) == [try ended(JobID(high: 1, low: 1))] && contents.ended.map(\.key) == ["key 1"])
         try #require(contents.jobs.map(\.id) == [id, JobID(high: 2, low: 2)])
         #expect(contents.jobs.map(\.owner) == owners)
         let found = contents.jobs[0], expected = job()
         #expect(found.submission == expected.submission && found.output == expected.output && found.key == expected.key)
         #expect(found.submittedAt == expected.submittedAt)
-        #expect(found.plans == [try plan(0), try plan(1)])
+        #expect(found.plans == [try plan(0, pinned), try plan(1, pinned)])
         #expect(found.shards == [try shard(0), try shard(1), try shard(2)])
         #expect(contents.jobs[1].plans.isEmpty && contents.jobs[1].shards.isEmpty)
     }
@@ -109,8 +113,10 @@ import Work
         try FileManager.default.copyItem(atPath: golden, toPath: "\(path)/journal.sqlite")
         let journal = try open()
         #expect(journal.incarnation == 2)
-        // That version knew no owners.
-        try Self.expectFilled(try journal.load(), owners: [PeerIdentity.unknownOwner, PeerIdentity.unknownOwner])
+        // That version knew no owners, and told files apart by device, inode and time.
+        try Self.expectFilled(
+            try journal.load(), owners: [PeerIdentity.unknownOwner, PeerIdentity.unknownOwner],
+            pinned: PinnedFile(identity: "1-2-3.4"))
         try journal.commit([try Self.shard(0)])
     }
 

@@ -68,6 +68,24 @@ import Worker
         #expect(error?.code.isTransient == true && error?.problem.contains("the copy on node-7") == true)
     }
 
+    /// The same names and shapes, other values: another fine-tune.
+    @Test(arguments: [true, false])
+    func aCopyWithOtherValuesIsRefused(fallback: Bool) throws {
+        let pinned = InputFile(
+            path: input.path, size: input.size, headerDigest: input.headerDigest,
+            contents: ContentPin(sample: try ContentSample.digest(of: files.open(Self.path))))
+        #expect(try inputs(fallback: false).open(pinned).bytes(0..<input.size) == Self.good)
+        files.write(TestTensor.encode([("t", TestTensor([1, 2, 3, 5]))]), to: Self.path)
+        guard !fallback else {
+            #expect(try inputs(fallback: true).open(pinned).bytes(0..<input.size) == Self.good)
+            return
+        }
+        let error = #expect(throws: TesseraError.self) { try inputs(fallback: false).open(pinned) }
+        #expect(error?.code == .inputMissing && error?.file == Self.path)
+        #expect(error?.problem.hasPrefix("the copy on node-7 is not the plan's file: has the size and header") == true)
+        #expect(error?.problem.hasSuffix("not \(pinned.contents?.sample.hex ?? "")") == true)
+    }
+
     @Test func aReplacedCopyIsOpenedAnew() throws {
         let inputs = try inputs(fallback: true)
         _ = try bytes(inputs)

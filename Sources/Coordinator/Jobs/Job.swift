@@ -17,6 +17,7 @@ struct PlannedStages: Sendable {
     let shards: [PlannedShard]
     let costs: [[ShardCost]]
     let summary: PlanSummary
+    /// The input files, without what they hold.
     let files: Set<InputFile>
 
     /// What the journal keeps of the plan.
@@ -42,7 +43,7 @@ struct PlannedStages: Sendable {
             method: plan.method, digest: plan.digest, bytesInput: plan.inputs.reduce(0) { $0 + $1.byteCount },
             bytesOutput: shards.reduce(0) { $0 + $1.byteCount },
             shards: shards.map { ShardSummary(label: $0.label, byteCount: $0.progressByteCount) })
-        files = plan.files
+        files = Set(plan.files.map(\.unpinned))
     }
 
     var hasMoreStages: Bool { plan.hasMoreStages }
@@ -58,7 +59,7 @@ struct Job: Sendable {
     let request: PlanRequest
     /// Statistics of the analysis stages before the plan in hand.
     private var earlierStatistics: [[ExactText: TensorStatistics]] = []
-    /// Every input file of all plans, as leases name them.
+    /// Every input file of all plans, without what they hold.
     private(set) var files: Set<InputFile> = []
 
     /// The shards of the plan in hand. The scheduler counts the shards of earlier plans before them.

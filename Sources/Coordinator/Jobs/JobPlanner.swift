@@ -49,12 +49,14 @@ struct JobPlanner: Sendable {
     }
 
     private func request(_ submission: Submit) -> PlanRequest {
-        let options = submission.options, time = time, end = time.now() + settings.planningLimit
+        let options = submission.options, time = time, readsWhole = options.fullInputs == true
+        let end = time.now() + (readsWhole ? settings.readingLimit : settings.planningLimit)
         var request = PlanRequest(
             recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
             roots: settings.inputRoots, maxPartBytes: options.maxPartBytes, shardBytes: options.shardBytes,
             strict: options.strict, seed: options.seed ?? 0)
         request.isOverdue = { time.now() > end }
+        request.pinning = InputPinning(digests: settings.digests, readsWhole: readsWhole)
         return request
     }
 

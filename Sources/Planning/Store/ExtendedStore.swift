@@ -55,14 +55,9 @@ struct ExtendedStore: Sendable {
 
         reused = manifest.parts.map { ReusedPart(path: "\(store.directory)/\($0.file)", part: $0) }
         for part in reused { _ = try locator.roots.relativePath(of: part.path, workingDirectory: nil) }
-        var parts: [ManifestInput.Part] = [], versions: [String] = [], paths: [String] = []
-        for name in store.index.shared?.files ?? [] {
-            guard let header = store.headers[name] else { continue }
-            parts.append(ManifestInput.Part(file: name, size: header.fileSize, headerDigest: header.digest))
-            versions.append(header.fileVersion)
-            paths.append(try locator.roots.relativePath(of: "\(store.directory)/\(name)", workingDirectory: nil))
-        }
-        input = PlannedInput(reference: named.value, parts: parts, versions: versions, paths: paths)
+        let pinned = try InputSet.pin(store.index.shared?.files ?? [], of: store, locator)
+        input = PlannedInput(
+            reference: named.value, parts: pinned.map(\.part), versions: pinned.map(\.version), paths: pinned.map(\.path))
     }
 
     /// Whether the shared vector has this tensor.

@@ -16,11 +16,14 @@ package struct JobOptions: Sendable, Hashable, Codable {
     package var seed: UInt64?
     /// Also write `tessera.provenance.json`; `nil` for no.
     package var provenance: Bool?
+    /// Pin inputs by the digests of whole files; `nil` for no, by samples.
+    package var fullInputs: Bool?
 
     package init(
         overwrite: Bool = false, sha256Sums: Bool = false, strict: Bool = false, maxPartBytes: Int? = nil, shardBytes: Int? = nil,
-        seed: UInt64? = nil, provenance: Bool? = nil
+        seed: UInt64? = nil, provenance: Bool? = nil, fullInputs: Bool? = nil
     ) {
+        self.fullInputs = fullInputs
         self.overwrite = overwrite
         self.sha256Sums = sha256Sums
         self.strict = strict

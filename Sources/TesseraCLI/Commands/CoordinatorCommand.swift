@@ -88,6 +88,8 @@ package struct CoordinatorCommand: AsyncParsableCommand {
             inputRoots: root.isEmpty ? .wholeMachine : try Roots(root), outputRoot: try outputRoot.map(canonicalDirectory),
             policy: policy, build: tesseraVersion, incarnation: journal?.incarnation ?? .random(in: 1...UInt32.max))
         settings.signingKey = try signing.key()
+        settings.digests = InputDigests(
+            directories: (root.isEmpty ? [] : settings.inputRoots.directories) + [state].compactMap(\.self))
         let manager = JobManager(settings: settings, log: log, journal: journal ?? NoJournal())
         try await manager.resume()
         let ready = ReadyLine()

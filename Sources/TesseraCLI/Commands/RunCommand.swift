@@ -23,7 +23,8 @@ package struct RunCommand: AsyncParsableCommand {
         let (style, threads, memory, key) = (job.progress, machine.threads, machine.memory.bytes, try signing.key())
         let status = try await cancelledBySignals {
             let state = try RunState(beside: submission.output, workingDirectory: submission.workingDirectory)
-            let local = LocalRun(threads: threads, memory: memory, signingKey: key, state: state, log: quietLog)
+            let local = LocalRun(
+                threads: threads, memory: memory, signingKey: key, digests: cachedDigests(), state: state, log: quietLog)
             return try await local.run(submission) { manager, submitted in
                 for remark in submitted.remarks { Terminal.remark(remark) }
                 await watch(submitted.job, in: manager, style: style)

@@ -1,14 +1,16 @@
 package import ArgumentParser
 import Checkpoints
 import Core
-import Synchronization
+import Engine
+import Planning
 
-package struct VerifyCommand: ParsableCommand {
+package struct VerifyCommand: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(
         commandName: "verify", abstract: "Check every byte against the manifest, or against a signature.",
         discussion: """
             Exit code 1 means that something differs; each finding names the file, tensor and block. With --key, every file \
-            must be as the holder of the key has signed it, with Tessera or with the model-signing tool.
+            must be as the holder of the key has signed it, with Tessera or with the model-signing tool. With --repair, what is \
+            damaged is computed again and put in place of the old, if it has exactly the digests of the manifest.
             """)
 
     @Argument(help: "An output directory written by Tessera, or with --key any directory of a model.")
@@ -23,8 +25,21 @@ package struct VerifyCommand: ParsableCommand {
     @Option(help: ArgumentHelp("The signature, if it is not the directory's model.sig.", valueName: "file"))
     var signature: String?
 
-    @Option(help: ArgumentHelp("Number of threads to read and hash with.", valueName: "n"))
-    var threads = availableProcessors()
+    @Option(
+        help: ArgumentHelp(
+            "Mend what is damaged, by the recipe that the output was made with. Its inputs must be what they were.",
+            valueName: "recipe"))
+    var repair: String?
+
+    @Option(
+        name: .customLong("max-part-size"),
+        help: ArgumentHelp("With --repair: the --max-part-size that the output was made with.", valueName: "size"))
+    var maxPartSize: ByteCount?
+
+    @Option(help: ArgumentHelp("With --repair: the --seed that the output was made with.", valueName: "n"))
+    var seed: UInt64?
+
+    @OptionGroup var machine: MachineArguments
 
     @Flag(help: "Print the report as JSON.")
     var json = false
@@ -36,9 +51,15 @@ package struct VerifyCommand: ParsableCommand {
         guard key == nil || sample == nil else {
             throw ValidationError("A signature covers whole files: --sample and --key exclude each other.")
         }
+        guard repair == nil || sample == nil else {
+            throw ValidationError("--repair mends all that is damaged: --sample and --repair exclude each other.")
+        }
+        guard repair != nil || (maxPartSize == nil && seed == nil) else {
+            throw ValidationError("--max-part-size and --seed need --repair.")
+        }
     }
 
-    package func run() throws {
+    package func run() async throws {
         let files = LocalFiles()
         let check = try key.map { key throws(TesseraError) in
             try SignatureCheck(
@@ -48,7 +69,8 @@ package struct VerifyCommand: ParsableCommand {
         let hasManifest = try check == nil || files.exists(FilePath.join(directory, Manifest.fileName))
         var report =
             try hasManifest
-            ? Verification(directory: directory, in: files, sample: sample?.value).run(threads: threads) : VerifyReport()
+            ? Verification(directory: directory, in: files, sample: sample?.value).run(threads: machine.threads) : VerifyReport()
+        if let repair, !report.findings.isEmpty { try await mend(&report, by: repair) }
         if let check { report.add(try check.findings(), signedFiles: check.fileCount) }
         if json { try printJSON(report) } else { show(report) }
         guard report.findings.isEmpty else {
@@ -60,7 +82,20 @@ package struct VerifyCommand: ParsableCommand {
         }
     }
 
+    private func mend(_ report: inout VerifyReport, by recipe: String) async throws {
+        let request = PlanRequest(
+            recipe: try readText(recipe), recipeName: recipe, workingDirectory: currentDirectory(),
+            maxPartBytes: maxPartSize?.bytes,
+            seed: seed ?? 0)
+        let repair = try Repair(
+            directory: directory, request: request, threads: machine.threads, memory: machine.memory.bytes)
+        let mended = try await repair.mend(report.findings)
+        let again = try Verification(directory: directory, in: LocalFiles(), only: Set(mended)).run(threads: machine.threads)
+        report.mended(mended, checkedAgain: again)
+    }
+
     private func show(_ report: VerifyReport) {
+        for name in report.mendedFiles ?? [] { print("\(name.printable): mended") }
         for finding in report.findings { print(Self.line(finding).printable) }
         guard report.findings.isEmpty else { return }
         if report.files > 0 {

@@ -64,6 +64,7 @@ package struct WorkerCommand: AsyncParsableCommand {
         settings.tls = try credentials.tls()
         settings.token = try credentials.accessToken()
         settings.packing = pack
+        settings.digests = root.isEmpty ? cachedDigests() : InputDigests(directories: settings.roots.directories)
         settings.outputs = LocalOutputs(mode: blocks, root: try outputRoot.map(canonicalDirectory))
         settings.pause = .milliseconds(pauseMilliseconds)
         let service = WorkerService(settings: settings, log: logging.logger("tessera.worker"))
