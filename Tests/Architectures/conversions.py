@@ -142,6 +142,11 @@ def main():
         rules = plain(key)
         if rules and key != "legacy":
             lists.setdefault(tuple(line(rule) for rule in rules), []).append(key)
+    # A part of another type than usual is found by this type.
+    for model_type, class_name in auto.MODEL_MAPPING_NAMES.items():
+        for keys in lists.values():
+            if class_name in keys and not plain(model_type):
+                keys.append(model_type)
     out = [f"# The loading rules of transformers {transformers.__version__}, written by Tests/Architectures/conversions.py.",
            "# Its page says what the lines mean. Do not edit them: run it again."]
     for rules, keys in lists.items():
