@@ -88,7 +88,11 @@ def classes():
 def build(model_class, model_type):
     config_class = getattr(model_class, "config_class", None) or CONFIG_MAPPING[model_type]
     problem = None
-    for make in [lambda: sweep.tiny(config_class, sweep.MORE.get(config_class.model_type)), config_class]:
+    # Some want a library for their usual backbone.
+    backbone = dict(use_timm_backbone=False, use_pretrained_backbone=False, backbone=None)
+    resnet = transformers.ResNetConfig(out_features=["stage4"])
+    for make in [lambda: sweep.tiny(config_class, sweep.MORE.get(config_class.model_type)), config_class,
+                 lambda: config_class(**backbone, backbone_config=resnet)]:
         try:
             with torch.device("meta"):
                 return model_class(make())
