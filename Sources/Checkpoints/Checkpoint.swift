@@ -14,6 +14,8 @@ package struct Checkpoint: Sendable {
     package let config: JSONText?
     /// The names of all tensors, in byte order.
     package let tensorNames: [String]
+    /// An index beside `model.safetensors` that names parts which are not there.
+    package private(set) var hasStaleIndex = false
     private let places: [ExactText: Place]
 
     private struct Place {
@@ -38,6 +40,11 @@ package struct Checkpoint: Sendable {
         if try files.exists("\(path)/\(indexName)") {
             let index = try WeightMap(path: "\(path)/\(indexName)", files: files)
             let present = Set(try files.list(path)), missing = index.fileNames.filter { !present.contains($0) }
+            if present.contains(singlePartName), !index.fileNames.contains(singlePartName) {
+                var single = try besides(index, isComplete: missing.isEmpty, in: path, files)
+                single.hasStaleIndex = true
+                return single
+            }
             guard missing.isEmpty else { throw missingParts(missing.sortedByBytes(), in: path) }
             return try Checkpoint(directory: path, fileNames: index.fileNames, index: index, files: files)
         }
@@ -67,6 +74,20 @@ package struct Checkpoint: Sendable {
         let missing = names.filter { !found.contains($0) }
         guard missing.isEmpty else { throw missingParts(missing, in: path) }
         return names
+    }
+
+    /// The `model.safetensors` beside an index of other parts. transformers reads the file; other programs, the parts.
+    ///
+    /// - Throws: `badData` where both are there.
+    private static func besides(
+        _ index: WeightMap, isComplete: Bool, in path: String, _ files: any InputFiles
+    ) throws(TesseraError) -> Checkpoint {
+        guard !isComplete else {
+            throw TesseraError(
+                .badData, "holds two checkpoints: \(singlePartName), and \(index.fileNames.count) parts that \(indexName) names",
+                file: path, advice: "name \(path)/\(singlePartName) to use the former, or move it away to use the parts")
+        }
+        return try Checkpoint(directory: path, fileNames: [singlePartName], index: nil, files: files)
     }
 
     private static func missingParts(_ names: [String], in path: String) -> TesseraError {
@@ -127,11 +148,6 @@ package struct Checkpoint: Sendable {
                 .inputMissing, "its download was not finished: there is \(name), but no safetensors checkpoint", file: path,
                 advice: "finish the download")
         }
-        if names.contains(where: { $0.hasPrefix("pytorch_model") && $0.hasSuffix(".bin") }) {
-            return TesseraError(
-                .badData, "is a PyTorch checkpoint: pickle files can run code; only safetensors is read", file: path,
-                advice: "convert it: load it with transformers and call save_pretrained(..., safe_serialization=True)")
-        }
         if let name = names.first(where: { $0.hasSuffix(".safetensors") }) {
             return TesseraError(
                 .inputMissing, "contains neither \(singlePartName) nor \(indexName)", file: path,
@@ -142,7 +158,44 @@ package struct Checkpoint: Sendable {
                 .inputMissing, "is a directory of checkpoints, such as a sweep makes", file: path,
                 advice: "name one of them: \(path)/\(name)")
         }
+        if let format = names.lazy.compactMap({ ForeignFormat(of: $0) }).first {
+            return TesseraError(.badData, format.problem, file: path, advice: format.advice)
+        }
         return TesseraError(.inputMissing, "contains no safetensors checkpoint", file: path)
+    }
+}
+
+/// Checkpoints of other kinds, told by the names of their files.
+private enum ForeignFormat {
+    case pickle, gguf, other(String)
+
+    init?(of name: String) {
+        let ending = name.split(separator: ".").last ?? ""
+        switch ending {
+        case "bin" where name.hasPrefix("training_args"): return nil
+        case "bin", "pt", "pth", "ckpt": self = .pickle
+        case "gguf": self = .gguf
+        case "h5": self = .other("TensorFlow")
+        case "msgpack": self = .other("Flax")
+        case "onnx": self = .other("ONNX")
+        default: return nil
+        }
+    }
+
+    var problem: String {
+        switch self {
+        case .pickle: "is a PyTorch checkpoint: pickle files can run code; only safetensors is read"
+        case .gguf: "is a GGUF checkpoint; only safetensors is read"
+        case .other(let name): "is \("AEIOU".contains(name.prefix(1)) ? "an" : "a") \(name) checkpoint; only safetensors is read"
+        }
+    }
+
+    var advice: String {
+        switch self {
+        case .gguf: BrokenDownload.ggufAdvice
+        case .pickle, .other:
+            "convert it: load it with transformers and call save_pretrained(..., safe_serialization=True)"
+        }
     }
 }
 

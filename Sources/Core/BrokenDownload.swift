@@ -28,12 +28,22 @@ package enum BrokenDownload {
             throw fail("begins with zeros only: its download was not finished", "download it again")
         }
         guard !isText else { return }
-        if bytes.starts(with: Array("PK\u{3}\u{4}".utf8)) {
+        if bytes.starts(with: Array("PK\u{3}\u{4}".utf8)) || bytes.starts(with: [0x80, 2]) || bytes.starts(with: [0x80, 4]) {
             throw fail("is a PyTorch or zip file, not safetensors", "convert it with transformers' save_pretrained")
+        }
+        if bytes.starts(with: Array("GGUF".utf8)) {
+            throw fail("is a GGUF file, not safetensors", ggufAdvice)
+        }
+        if bytes.starts(with: Array("\u{89}HDF".unicodeScalars.map { UInt8(truncatingIfNeeded: $0.value) })) {
+            throw fail("is an HDF5 file, as of TensorFlow, not safetensors", "convert it with transformers' save_pretrained")
         }
         if bytes.count >= 8, bytes.allSatisfy({ (0x20..<0x7f).contains($0) || $0 == 0x0a || $0 == 0x0d || $0 == 0x09 }) {
             let line = text.prefix { !$0.isNewline }
             throw fail("is text, such as a server's answer, not safetensors: '\(line)'", "download it again")
         }
     }
+
+    package static let ggufAdvice =
+        "use the model it was made from; or load it with transformers (from_pretrained(…, gguf_file=…)), which dequantizes it, "
+        + "and call save_pretrained"
 }

@@ -38,12 +38,13 @@ struct InputNames {
             isBare
             ? models.indices.first { index in
                 models[primary].all.contains { own in
-                    wrapped[index].name(for: own, of: wrapped[primary]).map { $0 != own } ?? false
+                    wrapped[index].closestName(for: own, of: wrapped[primary]).map { $0.utf8.count > own.utf8.count } ?? false
                 }
             } ?? primary : primary
         return models.indices.compactMap { index in
             guard index != leader, models[index].all != models[leader].all else { return nil }
-            var names = models[index].all.map { own in (name: wrapped[leader].name(for: own, of: wrapped[index]), own: own) }
+            var names = models[index].all.map { own in (name: wrapped[leader].closestName(for: own, of: wrapped[index]), own: own)
+            }
             let changes = Set(names.compactMap { pair in pair.name.flatMap { Wrapping(of: pair.own, in: $0) } })
             guard !changes.isEmpty else { return nil }
             // What only this model has is wrapped as the rest.

@@ -168,7 +168,10 @@ struct InputSet {
         let shared = InputNames.shared(inputs.map(\.names), primary: base.flatMap { indices[$0.value] } ?? 0)
         for (index, names) in shared { inputs[index].rename(names) }
         let primary = base.flatMap { indices[$0.value] } ?? 0
-        let remarks = shareExpertForms(&inputs, primary: primary)
+        let stale = inputs.filter(\.checkpoint.hasStaleIndex).map { input in
+            "'\(input.reference)' has a \(Checkpoint.indexName) of parts that are not there; \(Checkpoint.singlePartName) is read"
+        }
+        let remarks = stale + shareExpertForms(&inputs, primary: primary)
         return InputSet(
             inputs: inputs, base: base.flatMap { indices[$0.value] }, tokenizerModels: opened, remarks: remarks, indices: indices)
     }

@@ -77,11 +77,19 @@ struct LayerCounts {
         return homes
     }
 
-    /// Whether the stack is the decoder's or the encoder's, and the model has the other as well.
+    /// Whether the stack is the decoder's or the encoder's, and the same part of the model has the other as well. The encoder of
+    /// a vision tower is no counterpart of a text model's decoder.
     func hasCounterpart(_ prefix: ExactText) -> Bool {
         let roles = roles(of: prefix)
-        return isShared && !roles.isDisjoint(with: ["encoder", "decoder"])
+        guard let own = Self.sides.first(where: { roles.contains($0) }) else { return false }
+        func part(_ roles: Set<String>) -> Set<String> { roles.subtracting(Self.sides + ["text"]) }
+        return stacks.keys.contains { other in
+            let others = self.roles(of: other)
+            return !others.contains(own) && !others.isDisjoint(with: Self.sides) && part(others) == part(roles)
+        }
     }
+
+    private static let sides = ["encoder", "decoder"]
 
     /// Whether the stack is of a text model, by its name or because its name tells no part.
     func isOfText(_ prefix: ExactText) -> Bool { roles(of: prefix).isSubset(of: ["text"]) }
@@ -111,12 +119,6 @@ struct LayerCounts {
         let homes = homes(of: prefix)
         guard !homes.isEmpty else { return nil }
         return stacks.keys.filter { $0 != prefix && self.homes(of: $0) == homes && !isOneStack([prefix, $0]) }.min()
-    }
-
-    /// Whether the model has an encoder and a decoder.
-    private var isShared: Bool {
-        let all = stacks.keys.map { roles(of: $0) }
-        return all.contains { $0.contains("encoder") } && all.contains { $0.contains("decoder") }
     }
 
     /// The roles that a stack's name tells, the outer of encoder and decoder if it names both.

@@ -25,6 +25,12 @@ struct OutputTensorSpec {
     let scopes: [ParameterScope]
     /// Where gradients are evaluated, 0...1.
     let position: Double
+
+    /// With one of the sources alone, which is then no base.
+    func alone(_ source: Int) -> OutputTensorSpec {
+        OutputTensorSpec(
+            slice: slice, name: name, sources: [sources[source]], base: nil, scopes: scopes, position: position)
+    }
 }
 
 /// What parameter `name` is for one of the sources, or for the whole tensor.

@@ -155,11 +155,15 @@ struct TensorPlanner {
             }
             method = substitute.method
             if substitute.isBaseAlone, let base {
-                let alone = OutputTensorSpec(
-                    slice: spec.slice, name: spec.name, sources: [present[base]], base: nil, scopes: spec.scopes,
-                    position: spec.position)
-                return Found(spec: alone, tensors: [found[base]], method: method, isIncomplete: true, isBaseAlone: true)
+                return Found(
+                    spec: reduced.alone(base), tensors: [found[base]], method: method, isIncomplete: true, isBaseAlone: true)
             }
+        }
+        // How often a model was trained is no weight: every fine-tune has another number.
+        if TensorName(spec.name).countsBatches, !found.isEmpty {
+            return Found(
+                spec: reduced.alone(base ?? 0), tensors: [found[base ?? 0]], method: Passthrough.self,
+                isIncomplete: !lacking.isEmpty)
         }
         return Found(spec: reduced, tensors: found, method: method, isIncomplete: !lacking.isEmpty)
     }

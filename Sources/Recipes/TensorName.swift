@@ -68,6 +68,9 @@ package struct TensorName: Sendable, Hashable {
         ".bias", ".inv_freq", ".masked_bias", ".position_ids", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached",
     ]
 
+    /// Whether this is the number of batches that a norm has seen in training.
+    package var countsBatches: Bool { text.hasSuffix(".num_batches_tracked") }
+
     /// Whether the name is one of these, or ends with it behind a dot.
     private func isOne(of names: [String]) -> Bool {
         names.contains { name in

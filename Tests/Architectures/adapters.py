@@ -81,8 +81,9 @@ ARCHITECTURES = {
         ["q_proj"], experts=EXPERTS),
     "gpt_oss": Architecture(
         "gpt_oss", "AutoModelForCausalLM",
-        {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "layer_types": ["full_attention"] * 2,
-         "tie_word_embeddings": False},
+        # As in the models that people have, one matrix of each expert is square.
+        {**LLAMA, "intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8,
+         "layer_types": ["full_attention"] * 2, "tie_word_embeddings": False},
         ["q_proj"], experts=EXPERTS),
     "gpt2-tied": Architecture(
         "gpt2", "AutoModelForCausalLM", dict(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64),

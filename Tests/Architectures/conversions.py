@@ -88,7 +88,11 @@ def classes():
 def build(model_class, model_type):
     config_class = getattr(model_class, "config_class", None) or CONFIG_MAPPING[model_type]
     problem = None
-    for make in [lambda: sweep.tiny(config_class, sweep.MORE.get(config_class.model_type)), config_class]:
+    # Some want a library for their usual backbone.
+    backbone = dict(use_timm_backbone=False, use_pretrained_backbone=False, backbone=None)
+    resnet = transformers.ResNetConfig(out_features=["stage4"])
+    for make in [lambda: sweep.tiny(config_class, sweep.MORE.get(config_class.model_type)), config_class,
+                 lambda: config_class(**backbone, backbone_config=resnet)]:
         try:
             with torch.device("meta"):
                 return model_class(make())
@@ -142,6 +146,11 @@ def main():
         rules = plain(key)
         if rules and key != "legacy":
             lists.setdefault(tuple(line(rule) for rule in rules), []).append(key)
+    # A part of another type than usual is found by this type.
+    for model_type, class_name in auto.MODEL_MAPPING_NAMES.items():
+        for keys in lists.values():
+            if class_name in keys and not plain(model_type):
+                keys.append(model_type)
     out = [f"# The loading rules of transformers {transformers.__version__}, written by Tests/Architectures/conversions.py.",
            "# Its page says what the lines mean. Do not edit them: run it again."]
     for rules, keys in lists.items():

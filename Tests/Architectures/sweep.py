@@ -361,7 +361,8 @@ class Sweep:
         setattr(live.get_submodule(parent), leaf, chosen)
         # What the first layer has for all, T5's relative position bias, stays in the first.
         first, other = set(stack[0].state_dict()), set(stack[1].state_dict())
-        if other < first and layers[0] != 0:
+        has_more = other < first and all(set(layer.state_dict()) == other for layer in stack[2:])
+        if has_more and layers[0] != 0:
             for name in first - other:
                 path, _, _ = name.rpartition(".")
                 outer, _, leaf = path.rpartition(".")
@@ -369,11 +370,20 @@ class Sweep:
                 for key, value in vars(stack[0].get_submodule(outer)).items():
                     if isinstance(value, bool):
                         setattr(chosen[0].get_submodule(outer), key, value)
-        if other < first:
+        if has_more:
             for k in range(1, len(layers)):
                 if layers[k] == 0:
                     chosen[k] = copy.deepcopy(stack[1])
                     chosen[k].load_state_dict({key: value for key, value in stack[0].state_dict().items() if key in other})
+        # XLM's attention finds its place in the cache by its number, although there is no cache.
+        for k, layer in enumerate(chosen):
+            for inner in layer.modules():
+                if "Attention" in type(inner).__name__ and vars(inner).get("layer_id") == layers[k]:
+                    inner.layer_id = k
+        owner = live.get_submodule(parent)
+        for key, value in list(vars(owner).items()):
+            if key in COUNTS and value == LAYERS:
+                setattr(owner, key, len(layers))
         part = self.part(live, module)
         for key, value in list(vars(part).items()):
             if isinstance(value, (list, tuple)) and len(value) == LAYERS and "token" not in key:

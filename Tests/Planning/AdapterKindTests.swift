@@ -116,6 +116,13 @@ import Work
         #expect(try plan()["h.0.square.weight"]?.sources[0].lowRank?.isTransposed == isFlagged)
     }
 
+    /// A classifier's head on a model that was trained without one.
+    @Test func headsThatTheModelLacks() {
+        write([("model.q.weight", [3, 2])], [("score.weight", [4, 2])], #"{"modules_to_save": ["score"]}"#)
+        #expect(problem().contains("has no tensor 'score.weight' for it, which the adapter trained as a whole"))
+        #expect(problem().contains("AutoModelFor"))
+    }
+
     @Test func emptyFactors() {
         write([("q.weight", [3, 2])], [("q.lora_A.weight", [0, 2]), ("q.lora_B.weight", [3, 0])], #"{"r": 0}"#)
         #expect(problem().contains("has no elements: it was saved before its parts were gathered"))

@@ -72,26 +72,94 @@ import Work
     @Test(arguments: [
         (#"{"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true}}"#, "bitsandbytes"),
         (#"{"quantization_config": {"load_in_8bit": true}}"#, "bitsandbytes"),
-        (#"{"quantization_config": {"quant_method": "gptq", "bits": 4}}"#, "gptq"),
         (#"{"text_config": {"quantization_config": {"quant_method": "mxfp4"}}}"#, "mxfp4"),
+        (#"{"thinker_config": {"text_config": {"quantization_config": {"quant_method": "awq"}}}}"#, "awq"),
+        (#"{"compression_config": {"format": "pack-quantized"}}"#, "an unnamed scheme"),
+        (#"{"quantization": {"group_size": 64, "bits": 4}}"#, "MLX"),
+        (#"{"quantization_config": {"quant_algo": "NVFP4"}}"#, "modelopt"),
         (#"{"quantization_config": {"something": 1}}"#, "an unnamed scheme"),
     ])
     func quantizedModelsAreRefused(config: String, scheme: String) throws {
         family.write(config, to: "b/config.json")
         let found = problems(MemoryFamily.linear)
-        #expect(found.count == 1 && found[0].problem.contains("'b' is quantized: \(scheme)"), "\(found)")
+        #expect(found.count == 1 && found[0].problem.contains("'b' is quantized: \(scheme) ('"), "\(found)")
         #expect(found.first?.line == 4)
         #expect(problems("merge_method: passthrough\nmodels:\n- model: b\n  parameters: {scale: 0.5}\n").count == 1)
         #expect(problems("quantize: {bits: 4}\nbase_model: base\nmodels:\n- model: b\n").count == 1)
         #expect(try family.plan("merge_method: passthrough\nmodels:\n- model: b\n").tensors.count == 4)
     }
 
-    @Test(arguments: [("model.layers.0.mlp.weight", DType.i8), ("model.layers.0.mlp.qweight", .i32), ("x.weight_packed", .u8)])
-    func packedWeightsNeedNoConfig(name: String, dtype: DType) throws {
+    /// Every method that transformers 5.24 knows is refused by its name.
+    @Test(arguments: [
+        "bitsandbytes", "gptq", "awq", "aqlm", "vptq", "quanto", "eetq", "higgs", "hqq", "compressed-tensors", "fbgemm_fp8",
+        "torchao", "gguf", "bitnet", "spqr", "fp8", "quark", "fp_quant", "auto-round", "mxfp4", "nvfp4", "mxfp8", "metal",
+        "fouroversix", "sinq", "gemma",
+    ])
+    func methodsOfTransformers(method: String) {
+        family.write(#"{"quantization_config": {"quant_method": "\#(method)"}}"#, to: "b/config.json")
+        let found = problems(MemoryFamily.linear)
+        #expect(found.first?.problem.contains("'b' is quantized: \(method) ('quantization_config'") == true, "\(found)")
+        let ways = [
+            "bitsandbytes": "dequantize()", "fp8": "FineGrainedFP8Config(dequantize=True)",
+            "mxfp4": "Mxfp4Config(dequantize=True)", "compressed-tensors": "CompressedTensorsConfig(dequantize=True)",
+        ]
+        #expect(found.first?.advice?.contains(ways[method] ?? "with the library that made it") == true)
+    }
+
+    /// What the schemes store, where no config says so.
+    @Test(arguments: [
+        ("model.layers.0.mlp.weight", DType.i8, "integers"), ("model.layers.0.mlp.qweight", .i32, "GPTQ or AWQ"),
+        ("x.weight_packed", .u8, "compressed-tensors"), ("x.gate_up_proj_blocks", .u8, "mxfp4"), ("x.W_q", .u8, "HQQ"),
+        ("x.codes", .i16, "AQLM"), ("x.weight._data", .i8, "quanto"), ("x._weight_qdata", .u8, "torchao"),
+        ("x.weight.absmax", .u8, "bitsandbytes"), ("x.SCB", .f32, "bitsandbytes"),
+    ])
+    func packedWeightsNeedNoConfig(name: String, dtype: DType, scheme: String) throws {
         let packed = TestTensor(dtype, [2, 2], bytes: [UInt8](repeating: 1, count: 4 * dtype.bitWidth / 8))
         for model in ["a", "b"] { family.write(model, [(name, packed)]) }
         let found = problems(MemoryFamily.linear)
-        #expect(found.count == 2 && found[0].problem.contains("'a' is quantized: integers (tensor '\(name)' holds"), "\(found)")
+        #expect(found.count == 2 && found[0].problem.contains("'a' is quantized: \(scheme) (tensor '\(name)' holds"), "\(found)")
+    }
+
+    // MARK: Checkpoints of other kinds, and two in one directory
+
+    @Test(arguments: [
+        (["pytorch_model.bin"], "is a PyTorch checkpoint"), (["consolidated.00.pth"], "is a PyTorch checkpoint"),
+        (["m-Q4_K_M.gguf"], "is a GGUF checkpoint"), (["tf_model.h5"], "is a TensorFlow checkpoint"),
+        (["flax_model.msgpack"], "is a Flax checkpoint"), (["model.onnx"], "is an ONNX checkpoint"),
+        (["training_args.bin"], "contains no safetensors checkpoint"),
+    ])
+    func formatsThatAreNotRead(names: [String], problem: String) {
+        family.files.remove("/models/b/model.safetensors")
+        for name in names { family.write("x", to: "b/\(name)") }
+        #expect(problems(MemoryFamily.linear).first?.problem.contains(problem) == true)
+    }
+
+    @Test(arguments: [
+        ([UInt8]("GGUF".utf8) + [3, 0, 0, 0, 9, 9], "is a GGUF file", "gguf_file="),
+        ([0x89] + [UInt8]("HDF".utf8) + [0x0d, 0x0a, 0x1a, 0x0a, 0], "is an HDF5 file", "save_pretrained"),
+        ([0x80, 2, 0x7d, 0x71, 0, 0x28, 0x58, 1, 0], "is a PyTorch or zip file", "save_pretrained"),
+    ])
+    func filesOfOtherFormats(bytes: [UInt8], problem: String, advice: String) {
+        family.files.write(bytes, to: "/models/b/model.safetensors")
+        let found = problems(MemoryFamily.linear)
+        #expect(found.first?.problem.contains(problem) == true && found.first?.advice?.contains(advice) == true, "\(found)")
+    }
+
+    /// transformers reads `model.safetensors` before an index, mergekit the index.
+    @Test func anIndexBesideASingleFile() throws {
+        let index = #"{"weight_map": {"model.norm.weight": "model-00001-of-00001.safetensors"}}"#
+        family.write(index, to: "b/model.safetensors.index.json")
+        let plan = try family.plan(MemoryFamily.linear)
+        #expect(plan.tensors.count == 4)
+        #expect(plan.remarks.contains { $0.hasPrefix("'b' has a model.safetensors.index.json of parts that are not there") })
+        family.files.write(
+            TestTensor.encode([("model.norm.weight", TestTensor([1, 2]))]), to: "/models/b/model-00001-of-00001.safetensors")
+        #expect(
+            problems(MemoryFamily.linear).first?.problem.contains("holds two checkpoints: model.safetensors, and 1 parts") == true
+        )
+        let own = MemoryFamily.tensors(2).map { "\"\($0.0)\": \"model.safetensors\"" }.joined(separator: ", ")
+        family.write("{\"weight_map\": {\(own)}}", to: "b/model.safetensors.index.json")
+        #expect(try family.plan(MemoryFamily.linear).remarks == [])
     }
 
     // MARK: Downloads
@@ -168,6 +236,34 @@ import Work
     func orTheyAreRefused(lines: String, words: String) {
         let found = #expect(throws: Problems.self) { try planMissing(lines) }?.all ?? []
         #expect(found.first?.problem.contains(words) == true, "\(found)")
+    }
+
+    /// An encoder beside a pooler, and the same beside the head of a language model.
+    @Test(arguments: [("a", "b"), ("b", "a")])
+    func partsThatOneModelWraps(first: String, second: String) throws {
+        let inner = (0..<2).map { ("encoder.layer.\($0).weight", TestTensor([1, 2])) }
+        family.write("a", inner + [("pooler.weight", TestTensor([1]))])
+        family.write("b", inner.map { ("bert.\($0.0)", $0.1) } + [("cls.weight", TestTensor([1]))])
+        let plan = try family.plan(
+            "merge_method: linear\nmissing: present\nmodels:\n- model: \(first)\n- model: \(second)\nparameters: {weight: 0.5}\n")
+        let shared = plan.tensors.filter { $0.name.contains("encoder.layer") }
+        #expect(shared.map(\.sources.count) == [2, 2])
+        #expect(shared.allSatisfy { $0.name.hasPrefix("bert.") }, "\(shared.map(\.name))")
+    }
+
+    /// How many batches a norm has seen is another number in every model, and no weight.
+    @Test func countersOfBatches() throws {
+        for (model, count) in [("base", UInt8(3)), ("a", 1), ("b", 2)] {
+            let counter = TestTensor(.i64, [], bytes: [count] + [UInt8](repeating: 0, count: 7))
+            family.write(model, MemoryFamily.tensors(Float(count)) + [("bn.num_batches_tracked", counter)])
+        }
+        for (recipe, file) in [
+            (MemoryFamily.linear, 0),
+            ("merge_method: task_arithmetic\nbase_model: base\nmodels:\n- model: a\n- model: b\nparameters: {weight: 1}\n", 2),
+        ] {
+            let counter = try #require(try family.plan(recipe).tensors.first { $0.name == "bn.num_batches_tracked" })
+            #expect(counter.sources.count == 1 && counter.sources[0].file == file)
+        }
     }
 
     /// Newer fine-tunes do not save `position_ids`.

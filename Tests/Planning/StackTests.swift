@@ -101,6 +101,21 @@ import Work
         #expect(try config(plan).integer(["text_config", "encoder_layers"]) == 4)
     }
 
+    /// Neither the encoder of a tower nor that of a module between has its counterpart in the text model's decoder.
+    @Test(arguments: [
+        ("vision_model.encoder.layers", ["vision_config", "num_hidden_layers"]),
+        ("qformer.encoder.layer", ["qformer_config", "num_hidden_layers"]),
+        ("language_model.model.decoder.layers", ["text_config", "num_hidden_layers"]),
+    ])
+    func partsWithEncodersOfTheirOwn(stack: String, key: [String]) throws {
+        let stacks = ["vision_model.encoder.layers", "qformer.encoder.layer", "language_model.model.decoder.layers"]
+        let sections = ["vision_config", "qformer_config", "text_config"].map { #""\#($0)": {"num_hidden_layers": 4}"# }
+        write(stacks.flatMap { Self.layers($0, 4) }, config: "{\(sections.joined(separator: ", "))}")
+        let plan = try plan("stack: \(stack)\n\(Self.pruned)")
+        for other in stacks { #expect(counts(plan, other) == (other == stack ? 3 : 4)) }
+        #expect(try config(plan).integer(key) == 3 && plan.remarks == [])
+    }
+
     // MARK: Layers that depend on their place
 
     @Test(arguments: [

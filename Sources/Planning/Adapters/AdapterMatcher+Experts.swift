@@ -74,7 +74,7 @@ extension AdapterMatcher {
         }
     }
 
-    /// - Returns: `nil` where the factors do not fit; else whether their product is transposed before it is added to what is stored.
+    /// - Returns: whether the factors' product is transposed before it is added to what is stored; `nil` where they do not fit.
     private static func layout(
         _ factors: Factors, _ storage: Parameter.Storage, _ transposesSquares: Bool = false
     ) -> (experts: Int, isTransposed: Bool)? {
@@ -91,14 +91,15 @@ extension AdapterMatcher {
             shape = [own[0] * parts.count, own[1]]
         }
         guard experts > 0, factors.rank % experts == 0 else { return nil }
-        let isPlain = shape == [factors.outputs, factors.inputs[0]], isTransposed = shape == [factors.inputs[0], factors.outputs]
+        let isPlain = shape == [factors.outputs, factors.inputs[0]]
+        let isTransposed = shape == [factors.inputs[0], factors.outputs]
         guard case .one = storage else { return isPlain ? (experts, false) : nil }
         guard isPlain || isTransposed else { return nil }
         return (experts, (isTransposed && (!isPlain || transposesSquares)) != isExchanged)
     }
 
-    /// Whether the module computes with `[experts, in, out]`, so that PEFT's factors are those of the transposed matrices: told by
-    /// its two tensors, of shapes `[experts, 2·inner, hidden]` and `[experts, hidden, inner]` otherwise.
+    /// Whether the module computes with `[experts, in, out]`, so that PEFT's factors are those of the transposed matrices. The
+    /// module's two tensors tell it: they have the shapes `[experts, 2·inner, hidden]` and `[experts, hidden, inner]` otherwise.
     private func transposesSquares(of module: String) -> Bool {
         let shapes = ["gate_up_proj", "down_proj"].compactMap { leaf in
             loadedShape(of: module, leaf).flatMap { $0.shape.count == 3 ? $0.shape : nil }

@@ -104,6 +104,11 @@ extension AdapterMatcher {
                 "transformers makes '\(name)' of '\(sources.first ?? "")' in a way that is not known here (\(operations))", entry,
                 advice: Self.mergeFirst)
         }
+        if config.isSaved(place) {
+            return problem(
+                "the model has no tensor '\(name)' for it, which the adapter trained as a whole", entry,
+                advice: "load the model with its module, such as a classifier's head (AutoModelFor…), save it, and name that")
+        }
         return problem(
             "the model has no tensor '\(name)' for it", entry,
             advice: "\(Self.otherModel); if transformers gives the model's modules other names when it loads it, "

@@ -117,8 +117,8 @@ struct LoadedTensors {
     }
 }
 
-/// A name with others in place of its longer numbers. The rules copy these as they are, so that the names of all layers and experts
-/// but the first ten are renamed alike.
+/// A name with others in place of its longer numbers. The rules copy these as they are, so that the names of all layers and
+/// experts but the first ten are renamed alike.
 private struct NumberedName {
     let text: String
     private let numbers: [Substring]

@@ -1,4 +1,4 @@
-/// Regular expressions, the first of which is searched for in a text, with what its group holds, as Python's `re.search` does with
+/// Regular expressions, one of which is searched for in a text, with what its group holds, as Python's `re.search` does with
 /// `(?:first)|(?:second)`.
 ///
 /// The search backtracks, so that its time may grow with a power of the text's length: it is for patterns of our own. Those of
