@@ -9,19 +9,18 @@ extension ManifestPart {
         let headerBytes = size - tensors.reduce(0) { $0 + $1.byteCount }
         guard source.size == size, headerBytes >= 0 else { throw changed("its size") }
         let whole = try SHA256()
-        func isAsListed(_ range: Range<Int>, _ listed: Digest?) throws(TesseraError) -> Bool {
-            let bytes = try source.bytes(range)
-            whole.update(bytes)
-            return try Digest.sha256(of: bytes) == listed
-        }
-        guard try isAsListed(0..<headerBytes, headerDigest) else { throw changed("the header") }
+        let header = try source.bytes(0..<headerBytes)
+        whole.update(header)
+        guard try Digest.sha256(of: header) == headerDigest else { throw changed("the header") }
         var position = headerBytes
         for tensor in tensors {
             let end = position + tensor.byteCount
             for (index, start) in stride(from: position, to: end, by: tensor.blockSize ?? TreeDigest.blockSize).enumerated() {
-                let range = start..<min(end, start + (tensor.blockSize ?? TreeDigest.blockSize))
-                let listed = tensor.blocks.indices.contains(index) ? tensor.blocks[index] : nil
-                guard try isAsListed(range, listed) else { throw changed("tensor '\(tensor.name)'") }
+                let block = try source.bytes(start..<min(end, start + (tensor.blockSize ?? TreeDigest.blockSize)))
+                whole.update(block)
+                guard tensor.blocks.indices.contains(index), try Digest.sha256(of: block) == tensor.blocks[index] else {
+                    throw changed("tensor '\(tensor.name)'")
+                }
             }
             position = end
         }
