@@ -136,6 +136,25 @@ extension JobManager {
         return resumptions
     }
 
+    /// Takes up jobs for which an input or a disk was not there at the start, once it is.
+    func resumeDelayedJobs() async {
+        while (try? await time.sleep(.seconds(1))) != nil {
+            for (id, delayed) in delayedJobs.sorted(by: { $0.value.job.submittedAt < $1.value.job.submittedAt })
+            where delayed.nextTry <= time.now() && state.jobs[id]?.isRunning == true {
+                if await resume(delayed.job) == nil { log.notice("job goes on", metadata: ["job": "\(id)"]) }
+            }
+        }
+    }
+
+    /// Removes what is left of a job that was given up before it could be taken up.
+    func discardDelayed(_ record: JobRecord) async {
+        delayedJobs[record.id] = nil
+        if let status = record.status(at: time.now(), isFinal: true), status.state.isEnd { await keep(status) }
+        let planner = planner
+        try? await pools.publishing.run { planner.discard(record.id, output: record.output) }
+        perform(state.removed(record.id, at: time.now()))
+    }
+
     /// - Returns: why the job cannot go on; `nil` when it does, or is done.
     private func resume(_ journaled: JournaledJob) async -> TesseraError? {
         let planner = planner, id = journaled.id, key = JobKey(journaled.key, owner: journaled.owner)
@@ -144,6 +163,12 @@ extension JobManager {
                 if planner.isPublished(id, output: journaled.output) { return nil }
                 return try planner.resume(journaled)
             }
+            guard state.jobs[id]?.isRunning != false else {
+                // Given up meanwhile.
+                if let output = resumed?.job.output { try? await pools.publishing.run { output.abort() } }
+                return nil
+            }
+            delayedJobs[id] = nil
             guard let resumed else {
                 await end(journaled, as: .done, nil)
                 return nil
@@ -156,10 +181,23 @@ extension JobManager {
             return nil
         } catch {
             let error = (error as? Problems)?.all.first ?? TesseraError(wrapping: error)
-            log.error("the job cannot go on", metadata: ["job": "\(id)", "error": "\(error)"])
-            await end(journaled, as: .failed, error)
+            guard state.jobs[id]?.isRunning != false else { return nil }
+            if delayedJobs[id]?.error != error {
+                log.error("the job cannot go on", metadata: ["job": "\(id)", "error": "\(error)"])
+            }
+            if error.code.isTransient, waitsForDisks { delay(journaled, error) } else { await end(journaled, as: .failed, error) }
             return error
         }
+    }
+
+    /// Tries again after a while, with all that is done: a file system may only not be mounted yet.
+    private func delay(_ journaled: JournaledJob, _ error: TesseraError) {
+        let id = journaled.id, wait = min(.seconds(60), (delayedJobs[id]?.wait ?? .milliseconds(500)) * 2)
+        delayedJobs[id] = DelayedJob(job: journaled, error: error, wait: wait, nextTry: time.now() + wait)
+        var status = journaled.status(as: .paused, at: time.wallClock())
+        status.error = error
+        status.blockedReason = "cannot be taken up; the coordinator tries again in \(Int(wait.seconds)) s and goes on by itself"
+        state.jobs.add(delayed: status, key: JobKey(journaled.key, owner: journaled.owner), at: time.now())
     }
 
     /// Ends a job that is not worked on any more. One that fails for a reason that may pass, such as a file system that is not
@@ -173,6 +211,15 @@ extension JobManager {
         let planner = planner
         try? await pools.publishing.run { planner.discard(journaled.id, output: journaled.output) }
     }
+}
+
+/// A job of an earlier process that cannot be taken up yet.
+struct DelayedJob: Sendable {
+    let job: JournaledJob
+    let error: TesseraError
+    /// Since the last try.
+    let wait: Duration
+    let nextTry: Duration
 }
 
 /// What became of a job that an earlier process left.

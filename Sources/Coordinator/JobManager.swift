@@ -21,6 +21,8 @@ package actor JobManager {
     let planner: JobPlanner
     /// `Settings.checksDirectBlocks`.
     var checksDirectBlocks: Bool { settings.checksDirectBlocks }
+    /// `Settings.pausesJobs`.
+    var waitsForDisks: Bool { settings.pausesJobs }
     /// Threads for what blocks, also for the connections.
     package nonisolated let pools: BlockingPools
     /// Where tasks run that must outlive the one that starts them; `nil` for the threads that all tasks share.
@@ -31,6 +33,8 @@ package actor JobManager {
     /// Results that wait until the ones before them are committed.
     var waitingCommits: [CommitRecord] = []
     var isCommitting = false
+    /// Jobs of an earlier process that cannot be taken up yet, and when that is tried again.
+    var delayedJobs: [JobID: DelayedJob] = [:]
     /// Jobs whose output is being begun, by their keys.
     private var beginning: [JobKey: (output: String, task: Task<Submitted, any Error>)] = [:]
     /// Submissions that are being planned, by their owners.
@@ -72,6 +76,7 @@ package actor JobManager {
     package func run() async {
         await withDiscardingTaskGroup { group in
             group.addTask { await self.keepTime() }
+            group.addTask { await self.resumeDelayedJobs() }
             for await step in steps { group.addTask { await self.take(step) } }
             group.cancelAll()
         }
@@ -166,7 +171,8 @@ package actor JobManager {
     }
 
     private func remove(_ id: JobID) async {
-        guard let record = state.jobs[id], let output = record.job?.output else { return }
+        guard let record = state.jobs[id] else { return }
+        guard let output = record.job?.output else { return await discardDelayed(record) }
         guard !isKept(record) else { return perform(state.removed(id, at: time.now())) }
         // First, so that no later coordinator goes on with a job that has been given up.
         if let status = record.status(at: time.now(), isFinal: true), status.state.isEnd { await keep(status) }
@@ -194,7 +200,7 @@ package actor JobManager {
             if case .success(let submitted) = await other.task.result { return submitted }
         }
         if let same = await sameJob(planned, of: peer) {
-            let shards = same.progress.shards
+            let shards = same.status(at: time.now())?.shards ?? same.progress.shards
             let remark =
                 same.hasEnded
                 ? "this output was made by the job \(same.id)"

@@ -183,12 +183,35 @@ import Work
         }
         let kept = journal.contents.jobs[0].shards.count
         store.fail(.reopen, with: Self.trouble)
-        try await life(2) { manager, _ in #expect(await status(id, manager)?.error == Self.trouble) }
-        #expect(journal.contents.jobs.first?.shards.count == kept)
-        store.fail(.reopen, with: nil)
-        try await life(3) { manager, worker in
+        try await life(2) { manager, worker in
+            #expect(await status(id, manager)?.state == .paused)
+            #expect(await status(id, manager)?.error == Self.trouble)
+            for _ in 0..<20 {
+                clock.advance(by: .seconds(10))
+                try await Task.sleep(for: .milliseconds(2))
+            }
+            #expect(worker.given.isEmpty && journal.contents.jobs.first?.shards.count == kept)
+            store.fail(.reopen, with: nil)
             try await waitFor(.done, of: id, manager)
             #expect(worker.given.count == 3 - kept)
         }
+    }
+
+    /// One that waits to be taken up has no output in hand, and goes all the same.
+    @Test func aJobThatCannotBeTakenUpCanBeCancelled() async throws {
+        let id = try await life { manager, worker in
+            worker.allow(1)
+            let id = try await manager.submit(jobs.submission()).job
+            try await eventually("a committed shard") { journal.contents.jobs.first?.shards.isEmpty == false }
+            return id
+        }
+        store.fail(.reopen, with: Self.trouble)
+        try await life(2) { manager, _ in
+            try await manager.cancel(id, reason: "enough")
+            #expect(await manager.end(of: id)?.state == .cancelled)
+            clock.advance(by: .seconds(100))
+        }
+        #expect(store.unfinished == [] && journal.contents.jobs.isEmpty)
+        #expect(journal.contents.ended.map(\.status.state) == [.cancelled])
     }
 }

@@ -104,6 +104,13 @@ final class History: @unchecked Sendable {
         case .resumed: note("goes on", count: "resumed")
         case .ended(let id, let state, let error):
             note("ended \(state) \(error?.problem ?? "")")
+            // Only parts that have no space after an analysis cannot wait.
+            let waits = !(recipes[outputs[id] ?? ""] ?? []).contains(2)
+            if waits, let problem = error?.problem,
+                problem.contains("no space left") || problem.contains("make the bytes durable")
+            {
+                violate("a job failed for a disk that may be mended: \(problem)")
+            }
             if let before = ends.updateValue(state, forKey: id) { violate("a job ended as \(before) and again as \(state)") }
         case .planned, .progressed, .workerJoined, .workerLeft: break
         }

@@ -22,6 +22,8 @@ final class SimulatedCluster: @unchecked Sendable {
         case epochWithoutIncarnation
         /// The journal says that it is written before it is.
         case ackBeforeJournal
+        /// `sync` says nothing of what it could not write.
+        case silentSync
     }
 
     let simulation: Simulation
@@ -55,7 +57,7 @@ final class SimulatedCluster: @unchecked Sendable {
     init(seed: UInt64, mutation: Mutation? = nil, reference: [[String: [UInt8]]]?, isCalm: Bool = false) {
         simulation = Simulation(seed: seed)
         network = SimulatedNetwork(simulation)
-        disk = SimulatedDisk(simulation, syncsLate: mutation == .commitBeforeDurable)
+        disk = SimulatedDisk(simulation, syncsLate: mutation == .commitBeforeDurable, hidesFailures: mutation == .silentSync)
         journal = SimulatedJournal(
             simulation, writesLate: mutation == .ackBeforeJournal, countsStarts: mutation != .epochWithoutIncarnation)
         history = History(simulation, disk: disk, journal: journal, reference: reference)

@@ -40,10 +40,13 @@ final class SimulatedDisk: @unchecked Sendable {
     fileprivate var failsSync = false
     /// Where `sync` says that it is done before it is (`Mutation`).
     fileprivate let syncsLate: Bool
+    /// Whether a `sync` that fails does not say so (`Mutation`).
+    fileprivate let hidesFailures: Bool
     /// Called with each output that gets its name, and its files.
     var whenPublished: (_ output: String, _ files: [String: [UInt8]]) -> Void = { _, _ in }
 
-    init(_ simulation: Simulation, syncsLate: Bool) {
+    init(_ simulation: Simulation, syncsLate: Bool, hidesFailures: Bool) {
+        self.hidesFailures = hidesFailures
         self.simulation = simulation
         self.syncsLate = syncsLate
     }
@@ -111,7 +114,7 @@ final class SimulatedDisk: @unchecked Sendable {
     /// - Parameter syncs: for a worker on another host.
     /// - Throws: `io` when there is no such file any more, or no space.
     func write(_ bytes: [UInt8], in directory: String, part: String, at offset: Int, syncs: Bool) throws(TesseraError) {
-        guard !isFull else { throw Self.noSpace }
+        guard !isFull else { throw TesseraError(.io, Self.noSpace.problem, file: "\(directory)/\(part)") }
         guard let count = directories[directory]?[part]?.bytes.count, offset >= 0, bytes.count <= count - offset else {
             throw TesseraError(.io, "no such part", file: "\(directory)/\(part)")
         }
@@ -233,6 +236,7 @@ private final class SimulatedOutput: OutputTransaction, @unchecked Sendable {
     private func failSync() throws(TesseraError) {
         guard disk.failsSync else { return }
         for file in (disk.directories[name] ?? [:]).keys { disk.directories[name]?[file]?.failSync() }
+        guard !disk.hidesFailures else { return }
         throw TesseraError(.io, "the disk could not make the bytes durable")
     }
 

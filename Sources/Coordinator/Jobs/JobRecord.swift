@@ -52,7 +52,7 @@ struct JobRecord: Sendable {
     /// The last plan.
     private var plan: PlanSummary?
     private var bytesOutput = 0
-    /// How a job ended that an earlier coordinator worked on.
+    /// What is known of a job that an earlier coordinator worked on.
     private var journaled: JobStatus?
 
     init(id: JobID, number: Int, key: JobKey, output: String, job: Job?, startedAt: Duration, submittedAt: Double) {
@@ -73,6 +73,12 @@ struct JobRecord: Sendable {
         phase = .ended(status.state, status.error, at: now)
         journaled = status
         journaled?.owner = key.owner
+    }
+
+    /// A job that waits to be taken up where an earlier coordinator stopped.
+    init(delayed status: JobStatus, number: Int, key: JobKey, at now: Duration) {
+        self.init(ended: status, number: number, key: key, at: now)
+        phase = .running
     }
 
     /// What status messages call the phase. A job that is ending is still running for those who wait for its end.
@@ -113,7 +119,15 @@ struct JobRecord: Sendable {
     func status(
         at now: Duration, blockedReason: String? = nil, shards: [ShardStatus]? = nil, isFinal: Bool = false
     ) -> JobStatus? {
-        if let journaled { return journaled }
+        if var status = journaled {
+            switch phase {
+            case .ended(let state, let problem, _): (status.state, status.error, status.blockedReason) = (state, problem, nil)
+            case .ending(let state, let problem) where isFinal:
+                (status.state, status.error, status.blockedReason) = (state, problem, nil)
+            case .running, .publishing, .ending: break
+            }
+            return status
+        }
         guard let plan else { return nil }
         var error: TesseraError?, end = now, state = state, blockedReason = blockedReason
         switch phase {

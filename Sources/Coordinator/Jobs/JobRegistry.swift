@@ -47,7 +47,14 @@ struct JobRegistry: Sendable {
         retire(status.id)
     }
 
+    /// Lists a job that waits to be taken up, or lists it anew.
+    mutating func add(delayed status: JobStatus, key: JobKey, at now: Duration) {
+        add(JobRecord(delayed: status, number: nextNumber, key: key, at: now))
+    }
+
     private mutating func add(_ record: JobRecord) {
+        // One that waited to be taken up.
+        if records[record.id] != nil { order.removeAll { $0.id == record.id } }
         records[record.id] = record
         order.append((record.number, record.id))
         active.insert(record.id)
