@@ -62,8 +62,8 @@ import Work
         var all: [Int] { shards.withLock { $0.sorted() } }
     }
 
-    /// However often the coordinator stops, each shard is done once, in jobs of one plan, of two and of four. With three shards in
-    /// each life, it stops between the stages.
+    /// However often the coordinator stops, each shard is done once, in jobs of one plan, of two and of four. With three shards
+    /// in each life, it stops between the stages.
     @Test(arguments: [TestJobs.linear, TestJobs.store, TestJobs.modelWide], [1, 2, 3])
     func noCommittedShardIsDoneAgain(recipe: String, perLife: Int) async throws {
         let done = Done()
