@@ -98,13 +98,25 @@ TRIALS: dict[str, list[Trial]] = {
         Trial(scale=SUM, scales=SUMS),
         Trial(shared={"of": "tsv"}, scale=1, scales=NEAR_ONE),
         Trial(shared={"of": "wudi"}, scale=1),
+        Trial(shared={"of": "ties"}, scale=SUM, scales=SUMS),
     ],
+    "subspace_boosting": [Trial(), *(Trial(shared={"of": of}) for of in ("ties", "consensus"))],
+    "larv": [
+        Trial(scale=1, scales=MEANS),
+        Trial(shared={"levels": "continuous"}, scale=1, scales=MEANS),
+        Trial(shared={"of": "tsv"}, scale=1, scales=NEAR_ONE),
+    ],
+    "prism": [Trial(scale=0.125, scales=[0.125, 0.3, 0.5, 1, 1.5])],
     "wudi": [Trial(), Trial(shared={"spectral": 0.65}, scales=NEAR_ONE), Trial(shared={"spectral": 0.85})],
     "dc_merge": [Trial(), Trial(shared={"density": 0.05})],
     "cabs": [Trial(own={"weight": SUM}, shared={"n": 32, "m": 256})],
     "lwptv": [Trial(shared={"density": 0.2}, scales=SUMS)],
     "pcb": [Trial(scales=MEANS)],
-    "core_space": [Trial(), Trial(shared={"rule": "mean", "isotropic": True})],
+    "core_space": [
+        Trial(),
+        Trial(shared={"rule": "mean", "isotropic": True}),
+        *(Trial(shared={"rule": rule, "isotropic": True}) for rule in ("tsv", "cart", "dare_ties")),
+    ],
 }
 
 # What no merge of the family without more can show: files are needed, or the result is one task's model.

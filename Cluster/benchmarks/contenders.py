@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -158,6 +158,23 @@ class Mergekit:
         extras = ["--no-write-model-card", "--no-copy-tokenizer"]
         usage = measure([self.program, self.task.recipe, out, *extras], self.task.family, self.environment)
         return Sample.of(usage, None, size_of(out))
+
+
+class TorchMethod:
+    """The papers' own code of a method (torch_methods.py), on the same matrices and threads. Its inner seconds are the method's
+    alone."""
+
+    def __init__(self, environment: Path, task: Task, method: str, layers: int | None):
+        program = Path(__file__).with_name("torch_methods.py")
+        self.command = [environment / "bin" / "python", program, method, task.family, "--threads", str(task.threads)]
+        self.command += ["--layers", str(layers)] if layers else []
+        self.task = task
+
+    def run(self, out: Path) -> Sample:
+        usage = measure(self.command, self.task.family)
+        said = json.loads(usage.output)
+        sample = Sample.of(usage, None, 0, said["seconds"])
+        return replace(sample, wall=said["seconds"], cpu=said["cpu"])
 
 
 class Dd:

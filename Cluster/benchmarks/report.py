@@ -10,6 +10,7 @@ from statistics import median
 from contenders import Sample
 
 TESSERA, REFERENCE, MERGEKIT, DD, DD_READ = "tessera", "reference", "mergekit", "dd", "dd-read"
+PEER = "torch"
 NOTHING = "–"
 
 
@@ -119,6 +120,18 @@ MERGEKIT_COLUMNS: list[Column] = [
 ]
 
 
+PEER_COLUMNS: list[Column] = [
+    ("torch, s", lambda row: seconds(row.median(PEER, "wall"))),
+    ("tessera, s", lambda row: seconds(row.median(TESSERA, "wall"))),
+    ("times as fast", lambda row: times(row.ratio("wall", PEER, TESSERA))),
+    ("torch CPU, s", lambda row: seconds(row.median(PEER, "cpu"))),
+    ("tessera CPU, s", lambda row: seconds(row.median(TESSERA, "cpu"))),
+    ("times as fast per core", lambda row: times(row.ratio("cpu", PEER, TESSERA))),
+    ("torch anon, MiB", lambda row: mebibytes(row.median(PEER, "anonymous"))),
+    ("tessera anon, MiB", lambda row: mebibytes(row.median(TESSERA, "anonymous"))),
+]
+
+
 def table(results: list[Result], columns: list[Column]) -> str:
     lines = [["row"] + [title for title, _ in columns]]
     lines.append(["---"] + ["---" if column is COMPARED else "---:" for column in columns])
@@ -134,7 +147,12 @@ def table(results: list[Result], columns: list[Column]) -> str:
 def markdown(title: str, results: list[Result]) -> str:
     """All tables that there are numbers for."""
     sections = [title, table(results, MAIN_COLUMNS)]
-    for contender, columns in ((DD, DISK_COLUMNS), (DD_READ, COLD_COLUMNS), (MERGEKIT, MERGEKIT_COLUMNS)):
+    for contender, columns in (
+        (DD, DISK_COLUMNS),
+        (DD_READ, COLD_COLUMNS),
+        (MERGEKIT, MERGEKIT_COLUMNS),
+        (PEER, PEER_COLUMNS),
+    ):
         measured = [row for row in results if contender in row.samples and not row.failed]
         if measured:
             sections.append(table(measured, columns))

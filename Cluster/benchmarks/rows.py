@@ -17,6 +17,7 @@ class Row:
     blocks: str | None = None  # how the workers of a submit deliver: direct or return
     store: str | None = None  # the recipe of a store that is made first; STORE in `recipe` is its path
     beside: str | None = None  # what RUN runs, if it is another recipe
+    peer: str | None = None  # a method of torch_methods.py that does the same
 
 
 RUN = "run"
@@ -84,4 +85,52 @@ def rows(tunes: tuple[str, ...]) -> list[Row]:
     ]
 
 
+def layers(method: str, models: tuple[str, ...], count: int | None, **shared: object) -> str:
+    """A recipe for the first layers of a model, or for all. What is no matrix of a layer gets the mean."""
+    lines = [f"merge_method: {method}"] + ([] if method == "linear" else ["base_model: base"])
+    if count is None:
+        lines += ["models:"] + [f"- model: {model}" for model in models]
+    else:
+        lines += ["slices:", "- sources:"]
+        lines += [f"  - {{model: {model}, layer_range: [0, {count}]}}" for model in models]
+        # The base must be among the sources of a slice.
+        lines += [] if method == "linear" else [f"  - {{model: base, layer_range: [0, {count}]}}"]
+    lines += ["parameters:"] + [f"  {name}: {value}" for name, value in shared.items()]
+    return "\n".join(lines) + "\ndtype: bfloat16\n"
+
+
+def method_rows(tunes: tuple[str, ...], count: int | None) -> list[Row]:
+    """Methods on whole matrices beside the average of the same layers."""
+    names = "[embed_tokens, lm_head]"
+    beside = layers("linear", tunes, count, weight=1.0)
+
+    def row(name: str, method: str | None = None, peer: str | None = None, **shared: object) -> Row:
+        recipe = layers(method or name, tunes, count, **{"mean_only": names, **shared})
+        return Row(name, recipe, against=RUN, beside=beside, peer=peer)
+
+    return [
+        row("tsv", peer="tsv"),
+        row("tsv-isotropic", "tsv", isotropic="true"),
+        row("iso_c", peer="iso_c"),
+        row("iso_cts"),
+        row("wudi", peer="wudi"),
+        row("wudi-spectral", "wudi", spectral=0.85),
+        row("subspace_boosting"),
+        row("svc", of="tsv"),
+        row("actmat"),
+        row("tact"),
+        row("ace"),
+        row("anchored_regression"),
+        row("dc_merge"),
+        row("star"),
+        row("cart"),
+        row("opcm"),
+        row("larv"),
+        row("core_space"),
+        row("knots"),
+        row("doge", peer="doge", include='["layers.*"]'),
+    ]
+
+
 ROWS = rows(TUNES)
+METHOD_ROWS = method_rows(TUNES, None)

@@ -1,14 +1,15 @@
 package import Core
 
-/// The thin singular value decomposition `left · diag(values) · right` of an m × n matrix, with `r = min(m, n)` triplets.
+/// The thin singular value decomposition `left · diag(values) · right` of an m × n matrix with `r = min(m, n)` values, and the
+/// vectors of the first `k` of them.
 ///
 /// Values fall. Of each left vector the entry of largest magnitude, the first of equal ones, is positive, which fixes the signs.
 /// The vectors of equal values are as the library finds them.
 package struct SingularValues {
-    /// m × r.
+    /// m × k.
     package let left: Matrix
     package let values: [Double]
-    /// r × n.
+    /// k × n.
     package let right: Matrix
 
     /// The values at or below this are rounding: `max(m, n) · ε` times the largest.
@@ -18,8 +19,14 @@ package struct SingularValues {
 
     /// `left · diag(values) · right` with other values. Changes `left`.
     package consuming func rebuilt(with values: [Double]) throws(TesseraError) -> Matrix {
-        for (column, value) in values.enumerated() { left.scaleColumn(column, by: value) }
+        left.scaleColumns(by: values)
         return try left.view(columns: 0..<values.count).times(right.view(rows: 0..<values.count))
+    }
+
+    /// With the vectors of the first so many values only.
+    fileprivate consuming func first(_ count: Int) throws(TesseraError) -> SingularValues {
+        guard count < values.count else { return self }
+        return SingularValues(left: try left.firstColumns(count), values: values, right: try right.firstRows(count))
     }
 }
 
@@ -31,58 +38,73 @@ package struct Eigenvalues {
 }
 
 extension Matrix {
-    /// The decomposition. The elements of the matrix are lost.
+    /// The decomposition, with the vectors of the first so many values only. The elements of the matrix are lost.
     ///
-    /// It comes from the eigenvectors of the smaller Gram matrix, which takes half of the time, and from LAPACK's gesdd where the
-    /// smallest singular value is below 10⁻⁵ of the largest: the square would lose too many digits of its vectors.
+    /// It comes from the eigenvectors of the smaller Gram matrix, which takes half of the time, and from LAPACK's gesdd where one
+    /// of these values is below 10⁻⁵ of the largest: the square would lose too many digits of its vectors.
     ///
     /// - Throws: `badData` when an element is not finite or the iteration does not end, `internal` where the space is used up or
     ///   the size is beyond `LinearAlgebra.limit`, `inputMissing` without the library.
-    package func singularValues() throws(TesseraError) -> SingularValues {
+    package func singularValues(first count: Int = .max) throws(TesseraError) -> SingularValues {
         try checkFinite()
-        let rank = min(rows, columns), left = try space.matrix(rows: rows, columns: rank)
-        let right = try space.matrix(rows: rank, columns: columns)
-        guard rank > 0 else { return SingularValues(left: left, values: [], right: right) }
-        let values = if let values = try gramValues(left, right) { values } else { try gesdd(left, right) }
-        for index in 0..<rank where left.isNegative(column: index) {
-            left.scaleColumn(index, by: -1)
-            for column in 0..<columns { right[index, column] = -right[index, column] }
+        let rank = min(rows, columns), count = max(0, min(rank, count))
+        guard rank > 0 else {
+            return SingularValues(
+                left: try space.matrix(rows: rows, columns: 0), values: [], right: try space.matrix(rows: 0, columns: columns))
         }
+        let found = if let found = try gramTriplets(count) { found } else { try gesdd().first(count) }
+        let signs = found.left.signs
+        found.left.scaleColumns(by: signs)
+        found.right.scaleRows(by: signs)
+        return found
+    }
+
+    /// The triplets by way of the Gram matrix; `nil` where that is not exact enough.
+    private func gramTriplets(_ count: Int) throws(TesseraError) -> SingularValues? {
+        let isTall = rows >= columns
+        guard let (values, vectors) = try gramSpectrum(ofColumns: isTall, exactTo: count) else { return nil }
+        let inverses = values[..<count].map { 1 / $0 }, leading = try space.matrix(rows: count, columns: vectors.columns)
+        for row in 0..<count { leading.copyRow(row, from: vectors, row: vectors.rows - 1 - row) }
+        if isTall {
+            let left = try view().times(leading.transposed)
+            left.scaleColumns(by: inverses)
+            return SingularValues(left: left, values: values, right: leading)
+        }
+        let right = try leading.view().times(view()), left = try space.matrix(rows: rows, columns: count)
+        right.scaleRows(by: inverses)
+        left.assignTranspose(of: leading)
         return SingularValues(left: left, values: values, right: right)
     }
 
-    /// Fills the vectors by way of the Gram matrix.
+    /// Singular values, which fall, and the eigenvectors of a Gram matrix as rows, those of the largest values last.
     ///
-    /// - Returns: the singular values; `nil` where that is not exact enough.
-    private func gramValues(_ left: Matrix, _ right: Matrix) throws(TesseraError) -> [Double]? {
-        let isTall = rows >= columns, gram = try space.matrix(rows: min(rows, columns), columns: min(rows, columns))
-        try gram.addGram(of: self, isTransposed: !isTall)
+    /// - Parameters:
+    ///   - ofColumns: whether the Gram matrix is `AᵀA`, not `A·Aᵀ`.
+    ///   - count: of the leading vectors that must be exact enough.
+    /// - Returns: `nil` where they are not.
+    func gramSpectrum(ofColumns: Bool, exactTo count: Int) throws(TesseraError) -> (values: [Double], vectors: Matrix)? {
+        let vectors = try gram(ofColumns: ofColumns)
         // No element is larger than the largest of the diagonal.
-        guard (0..<gram.rows).allSatisfy({ gram[$0, $0].isFinite }) else { return nil }
-        let found = try gram.eigenvalues()
-        guard let largest = found.values.first, let smallest = found.values.last, largest.isNormal,
-            smallest >= LinearAlgebra.leastEigenvalue * largest
+        guard (0..<vectors.rows).allSatisfy({ vectors[$0, $0].isFinite }) else { return nil }
+        let rising = try vectors.risingEigenvalues()
+        guard let largest = rising.last, largest.isNormal,
+            rising[rising.count - max(1, count)] >= LinearAlgebra.leastEigenvalue * largest
         else { return nil }
-        let values = found.values.map { $0.squareRoot() }, vectors = found.vectors
-        if isTall {
-            try left.assign(view(), times: vectors.view())
-            for (index, value) in values.enumerated() {
-                left.scaleColumn(index, by: 1 / value)
-                for column in 0..<columns { right[index, column] = vectors[column, index] }
-            }
-        } else {
-            try right.assign(vectors.transposed, times: view())
-            for (index, value) in values.enumerated() {
-                for column in 0..<columns { right[index, column] /= value }
-                for row in 0..<rows { left[row, index] = vectors[row, index] }
-            }
-        }
-        return values
+        return (rising.reversed().prefix(min(rows, columns)).map { max(0, $0).squareRoot() }, vectors)
     }
 
-    /// Fills the vectors by LAPACK's gesdd.
-    private func gesdd(_ left: Matrix, _ right: Matrix) throws(TesseraError) -> [Double] {
+    /// `AᵀA`, or `A·Aᵀ`; the smaller of the two if nothing is said.
+    package func gram(ofColumns: Bool? = nil) throws(TesseraError) -> Matrix {
+        let ofColumns = ofColumns ?? (rows >= columns), size = ofColumns ? columns : rows
+        let gram = try space.matrix(rows: size, columns: size)
+        try gram.addGram(of: self, isTransposed: !ofColumns)
+        return gram
+    }
+
+    /// The decomposition by LAPACK's gesdd.
+    private func gesdd() throws(TesseraError) -> SingularValues {
         let rank = min(rows, columns)
+        let left = try space.matrix(rows: rows, columns: rank), right = try space.matrix(rows: rank, columns: columns)
         var values = [Double](repeating: 0, count: rank)
         let work = try space.matrix(rows: 1, columns: LinearAlgebra.singularValueWork(rows, columns))
         guard var m = Int32(exactly: columns), var n = Int32(exactly: rows), var r = Int32(exactly: rank),
@@ -99,36 +121,46 @@ extension Matrix {
         guard r == 0 else {
             throw TesseraError(r < 0 ? .internal : .badData, "the singular value decomposition does not converge (\(r))")
         }
-        return values
+        return SingularValues(left: left, values: values, right: right)
     }
 
-    /// Eigenvalues and eigenvectors of a symmetric matrix (LAPACK's syevd), which becomes the eigenvectors. Of each the entry of
-    /// largest magnitude is positive.
+    /// Eigenvalues and eigenvectors of a symmetric matrix, which becomes the eigenvectors. Of each the entry of largest magnitude
+    /// is positive.
     ///
     /// - Throws: as `singularValues`.
     package func eigenvalues() throws(TesseraError) -> Eigenvalues {
+        let values = try risingEigenvalues()
+        // The vectors are rows, those of the largest values last.
+        for row in 0..<rows / 2 { swapRows(row, rows - 1 - row) }
+        transposeInPlace()
+        scaleColumns(by: signs)
+        return Eigenvalues(values: values.reversed(), vectors: self)
+    }
+
+    /// The eigenvalues of a symmetric matrix, which fall. The elements of the matrix are lost.
+    ///
+    /// - Throws: as `singularValues`.
+    package func eigenvaluesAlone() throws(TesseraError) -> [Double] { try risingEigenvalues(vectors: false).reversed() }
+
+    /// The eigenvalues of a symmetric matrix, which rise (LAPACK's syevd). The matrix becomes the eigenvectors, as rows.
+    private func risingEigenvalues(vectors: Bool = true) throws(TesseraError) -> [Double] {
         try checkFinite()
-        let work = try space.matrix(rows: 1, columns: LinearAlgebra.eigenvalueWork(rows))
+        let work = try space.matrix(rows: 1, columns: LinearAlgebra.eigenvalueWork(rows, vectors: vectors))
         var values = [Double](repeating: 0, count: rows)
         guard rows == columns, var n = Int32(exactly: rows), var workCount = Int32(exactly: work.columns),
             var integerCount = Int32(exactly: 3 + 5 * rows), let a = elements.baseAddress,
             let scratch = work.elements.baseAddress
         else { throw TesseraError(.internal, "eigenvalues of \(rows) x \(columns) elements") }
-        guard n > 0 else { return Eigenvalues(values: [], vectors: self) }
+        guard n > 0 else { return [] }
         let library = try OpenBLAS.loaded.get()
         var integers = [Int32](repeating: 0, count: 3 + 5 * rows), info: Int32 = 0, stride = n
+        // LAPACK leaves the vectors in its columns, our rows.
         library.syevd(
-            "V", "U", &n, a, &stride, &values, scratch, &workCount, &integers, &integerCount, &info, 1, 1)
+            vectors ? "V" : "N", "U", &n, a, &stride, &values, scratch, &workCount, &integers, &integerCount, &info, 1, 1)
         guard info == 0 else {
             throw TesseraError(info < 0 ? .internal : .badData, "the search for eigenvalues does not converge (\(info))")
         }
-        // LAPACK leaves the vectors in its columns, our rows, and the values rising.
-        for row in 0..<rows / 2 { swapRows(row, rows - 1 - row) }
-        for row in 0..<rows {
-            for column in 0..<row { swap(row * columns + column, column * columns + row) }
-        }
-        for column in 0..<columns where isNegative(column: column) { scaleColumn(column, by: -1) }
-        return Eigenvalues(values: values.reversed(), vectors: self)
+        return values
     }
 
     /// The `X` with `X · self = right`, which becomes `X`. The elements of this matrix are lost (LAPACK's gesv).
@@ -169,14 +201,6 @@ extension Matrix {
         }
     }
 
-    /// The nearest matrix whose columns, or rows if there are fewer of them, are orthonormal: `P·Qᵀ` of `P·Σ·Qᵀ`. Directions
-    /// with less than 10⁻¹⁰ of the largest singular value are left out: between vectors that are equal but for rounding, they are
-    /// arbitrary. The elements of the matrix are lost.
-    package func polar() throws(TesseraError) -> Matrix {
-        let found = try singularValues(), least = 1e-10 * (found.values.first ?? 0)
-        return try found.rebuilt(with: found.values.map { $0 > least ? 1 : 0 })
-    }
-
     /// - Throws: `badData` when an element is infinite or not a number: LAPACK may loop for ever over those.
     package func checkFinite() throws(TesseraError) {
         guard elements.prefix(rows * columns).allSatisfy(\.isFinite) else {
@@ -185,19 +209,6 @@ extension Matrix {
                 advice: "repair the model, or leave the tensor out")
         }
     }
-
-    /// Whether the entry of largest magnitude, the first of equal ones, is negative.
-    private func isNegative(column: Int) -> Bool {
-        var largest = 0.0
-        for row in 0..<rows where self[row, column].magnitude > largest.magnitude { largest = self[row, column] }
-        return largest < 0
-    }
-
-    private func swapRows(_ one: Int, _ other: Int) {
-        for column in 0..<columns { swap(one * columns + column, other * columns + column) }
-    }
-
-    private func swap(_ one: Int, _ other: Int) { elements.swapAt(one, other) }
 }
 
 extension LinearAlgebra {
@@ -208,8 +219,10 @@ extension LinearAlgebra {
         return 4 * rank * rank + 7 * rank + 64 * (rows + columns)
     }
 
-    /// Float64 elements that `eigenvalues` works with besides the matrix.
-    package static func eigenvalueWork(_ size: Int) -> Int { 1 + 6 * size + 2 * size * size }
+    /// Float64 elements that `eigenvalues` works with besides the matrix, or `eigenvaluesAlone`.
+    package static func eigenvalueWork(_ size: Int, vectors: Bool = true) -> Int {
+        vectors ? 1 + 6 * size + 2 * size * size : 1 + 2 * size
+    }
 
     /// The least eigenvalue of a Gram matrix, relative to the largest, of which singular vectors are taken.
     static let leastEigenvalue = 1e-10

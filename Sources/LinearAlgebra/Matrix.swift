@@ -48,7 +48,7 @@ package final class Matrix: @unchecked Sendable {
     package func firstColumns(_ count: Int) throws(TesseraError) -> Matrix {
         let part = try space.matrix(rows: rows, columns: count)
         for row in 0..<rows {
-            for column in 0..<count { part[row, column] = self[row, column] }
+            for column in 0..<count { part.elements[row * count + column] = elements[row * columns + column] }
         }
         return part
     }
@@ -60,6 +60,85 @@ package final class Matrix: @unchecked Sendable {
 
     package func scaleColumn(_ column: Int, by factor: Double) {
         for row in 0..<rows { elements[row * columns + column] *= factor }
+    }
+
+    /// Multiplies the first columns by a factor each.
+    package func scaleColumns(by factors: [Double]) {
+        for row in 0..<rows {
+            let first = row * columns
+            for column in 0..<min(columns, factors.count) { elements[first + column] *= factors[column] }
+        }
+    }
+
+    /// Multiplies the first rows by a factor each.
+    package func scaleRows(by factors: [Double]) {
+        for row in 0..<min(rows, factors.count) {
+            let factor = factors[row]
+            for place in row * columns..<(row + 1) * columns { elements[place] *= factor }
+        }
+    }
+
+    /// Of each column −1 if its entry of largest magnitude, the first of equal ones, is negative, else 1.
+    var signs: [Double] {
+        var largest = [Double](repeating: 0, count: columns)
+        for row in 0..<rows {
+            let first = row * columns
+            for column in 0..<columns where elements[first + column].magnitude > largest[column].magnitude {
+                largest[column] = elements[first + column]
+            }
+        }
+        return largest.map { $0 < 0 ? -1 : 1 }
+    }
+
+    func copyRow(_ row: Int, from other: Matrix, row source: Int) {
+        for column in 0..<columns { elements[row * columns + column] = other.elements[source * other.columns + column] }
+    }
+
+    func swapRows(_ one: Int, _ other: Int) {
+        for column in 0..<columns { elements.swapAt(one * columns + column, other * columns + column) }
+    }
+
+    /// The side of the squares that are transposed one after the other: two of them stay in the core's own cache.
+    private static let transposedAtOnce = 32
+
+    /// Calls `body` with rows and columns of one square after the other.
+    private static func squares(_ rows: Int, _ columns: Int, _ body: (Range<Int>, Range<Int>) -> Void) {
+        for row in stride(from: 0, to: rows, by: transposedAtOnce) {
+            for column in stride(from: 0, to: columns, by: transposedAtOnce) {
+                body(row..<min(rows, row + transposedAtOnce), column..<min(columns, column + transposedAtOnce))
+            }
+        }
+    }
+
+    /// Becomes the transpose of a matrix with as many columns as this one has rows, and the other way round.
+    func assignTranspose(of other: Matrix) {
+        Self.squares(rows, columns) { rows, columns in
+            for row in rows {
+                for column in columns { elements[row * self.columns + column] = other.elements[column * other.columns + row] }
+            }
+        }
+    }
+
+    /// Transposes a square matrix.
+    func transposeInPlace() {
+        Self.squares(rows, columns) { rows, columns in
+            for row in rows {
+                for column in columns where column < row {
+                    elements.swapAt(row * self.columns + column, column * self.columns + row)
+                }
+            }
+        }
+    }
+
+    /// Copies what is above the diagonal of a square matrix to below it.
+    func mirrorUpperTriangle() {
+        Self.squares(rows, columns) { rows, columns in
+            for row in rows {
+                for column in columns where column < row {
+                    elements[row * self.columns + column] = elements[column * self.columns + row]
+                }
+            }
+        }
     }
 }
 

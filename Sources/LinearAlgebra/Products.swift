@@ -42,8 +42,6 @@ extension Matrix {
         guard n > 0, k > 0, let first = elements.baseAddress, let values = a.elements.baseAddress else { return }
         // 101: row after row; 121: the upper triangle; 111 and 112: a · aᵀ, aᵀ · a.
         try OpenBLAS.loaded.get().syrk(101, 121, isTransposed ? 111 : 112, n, k, 1, values, stride, 1, first, n)
-        for row in 1..<max(1, rows) {
-            for column in 0..<row { self[row, column] = self[column, row] }
-        }
+        mirrorUpperTriangle()
     }
 }

@@ -1,43 +1,129 @@
 import Core
 import LinearAlgebra
+import TensorKernels
 
-/// The method whose update another method on whole matrices begins with, with its scale: recipes name it under `of`.
+/// The method whose update another method on whole matrices begins with: recipes name it under `of`.
 struct InnerMethod: Sendable {
-    /// `nil` for task arithmetic.
-    private let method: (any MatrixMethod)?
-
-    private static let taskArithmetic = "task_arithmetic"
-    private static let kinds: [any MatrixMethod.Type] = [TSV.self, WUDI.self]
-
-    static func parameter(_ summary: String) -> Parameter {
-        .choice("of", of: [taskArithmetic] + kinds.map { $0.name }, default: taskArithmetic, summary)
+    private enum Kind: Sendable {
+        case taskArithmetic
+        case matrices(any MatrixMethod)
+        /// Its threshold is of the whole model.
+        case ties(Ties)
+        case consensus(Consensus)
     }
 
+    static let taskArithmetic = "task_arithmetic"
+    private static let methods: [any MergeMethod.Type] = [Ties.self, Consensus.self, TSV.self, WUDI.self, IsoC.self]
+
+    private let kind: Kind
+    /// Whether tensors that are no matrices get what the inner method makes of them.
+    private let mergesOthers: Bool
+    /// The role in which the inner method takes part. What adds up has the scale 0.3 and adds up other tensors as well; the rest
+    /// has the scale 1 and averages them.
+    let role: MatrixRole
+
+    /// - Parameter names: of the methods that are possible; the first is the default.
+    static func parameter(_ summary: String, of names: [String]) -> Parameter {
+        .choice("of", of: names, default: names.first, summary)
+    }
+
+    /// - Parameter factor: multiplies the scale.
     /// - Throws: as the initializer of the method.
-    init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
-        let name = try values.text("of"), kind = Self.kinds.first { $0.name == name }
-        var complete = values
-        for parameter in kind?.parameters ?? [] where complete.shared[parameter.name] == nil {
-            complete.shared[parameter.name] = parameter.defaultValue
+    init(_ values: ParameterValues, inputs: TensorInputs, scaledBy factor: Double = 1) throws(TesseraError) {
+        let name = try values.text("of"), method = Self.methods.first { $0.name == name }
+        let addsUp = method.map { $0 == Ties.self || $0 == Consensus.self } ?? true
+        let lambdas = (values.optionalNumbers(MatrixRole.scale) ?? [addsUp ? 0.3 : 1]).map { $0 * factor }
+        var own = values
+        own.shared[MatrixRole.scale] = .numbers(lambdas)
+        role = try MatrixRole(own, inputs: inputs, others: addsUp ? .sum : .mean)
+        let isMean = try values.flag("mean_only")
+        mergesOthers = values.optionalText("others") == nil && !isMean
+        for parameter in method?.parameters ?? [] where parameter.scope == .shared && own.shared[parameter.name] == nil {
+            own.shared[parameter.name] = parameter.defaultValue
         }
-        method = try kind?.init(complete, inputs: inputs)
+        switch method {
+        case is Ties.Type:
+            own.shared.merge(["trim": .text("model"), "normalize": .flag(false)]) { $1 }
+            for model in inputs.models { own.perInput[model].merge(["weight": .number(1), "density": .number(0.2)]) { $1 } }
+            kind = .ties(try Ties(own, inputs: inputs))
+        case is Consensus.Type: kind = .consensus(try Consensus(own, inputs: inputs))
+        case let method as any MatrixMethod.Type: kind = .matrices(try method.init(own, inputs: inputs))
+        default: kind = .taskArithmetic
+        }
     }
 
-    var isTaskArithmetic: Bool { method == nil }
+    var addsUp: Bool { if case .matrices = kind { false } else { true } }
 
-    /// The role in which the inner method takes part: task arithmetic adds sums at scale 0.3, the others means at scale 1.
-    func role(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) -> MatrixRole {
-        isTaskArithmetic
-            ? try MatrixRole(values, inputs: inputs, others: .sum, lambda: 0.3) : try MatrixRole(values, inputs: inputs)
+    func applies(to size: MatrixSize) -> Bool { matrices?.applies(to: size) ?? true }
+    func order(_ size: MatrixSize) -> Int { matrices?.order(size) ?? 0 }
+
+    var isEquivariant: Bool {
+        switch kind {
+        case .taskArithmetic: true
+        case .matrices(let method): method.isEquivariant
+        case .ties, .consensus: false
+        }
     }
 
-    func applies(to size: MatrixSize) -> Bool { method?.applies(to: size) ?? true }
-    func order(_ size: MatrixSize) -> Int { method?.order(size) ?? 0 }
+    private var matrices: (any MatrixMethod)? { if case .matrices(let method) = kind { method } else { nil } }
+
+    /// What tensors that are no matrices are merged by; `nil` where `role` says it.
+    var ofOthers: (any MergeMethod)? {
+        guard mergesOthers else { return nil }
+        return switch kind {
+        case .ties(let method): method
+        case .consensus(let method): method
+        case .taskArithmetic, .matrices: nil
+        }
+    }
+
+    /// The method itself where it measures whole models.
+    var measuring: Ties? { if case .ties(let method) = kind { method } else { nil } }
 
     func need(_ size: MatrixSize) -> MatrixNeed {
-        method?.need(size) ?? MatrixNeed(elements: 2 * size.area, operations: 0)
+        matrices?.need(size)
+            ?? MatrixNeed(
+                elements: 2 * size.area, operations: 0,
+                memory: MemoryNeed(perThread: 2 * FixedTree.tileElements * MemoryLayout<Double>.stride))
     }
 
     /// The update, without the scale.
-    func update(_ tasks: TaskMatrices) throws -> Matrix { try method?.update(tasks) ?? tasks.sum() }
+    func update(_ tasks: TaskMatrices) throws -> Matrix {
+        switch kind {
+        case .taskArithmetic: return try tasks.sum()
+        case .matrices(let method): return try method.update(tasks)
+        case .ties(let method):
+            let values = try method.update()
+            return try tasks.tensor.matrix(columns: tasks.size.columns) { tile in
+                let target = tile.scratch(0)
+                try values(tile, target)
+                return target
+            }
+        case .consensus(let method):
+            return try tasks.tensor.matrix(columns: tasks.size.columns) { tile in
+                let target = tile.scratch(0)
+                for (index, value) in try method.update(tile).enumerated() { target[index] = Float(value) }
+                return target
+            }
+        }
+    }
+}
+
+/// A method on whole matrices that begins with the update of another one.
+protocol OuterMethod: MatrixMethod {
+    var inner: InnerMethod { get }
+}
+
+extension OuterMethod {
+    var role: MatrixRole { inner.role }
+    var isEquivariant: Bool { inner.isEquivariant }
+    func applies(to size: MatrixSize) -> Bool { inner.applies(to: size) }
+
+    package func modelRounds(of shape: [Int]) -> [[ModelStatistic]] { inner.measuring?.modelRounds(of: shape) ?? [] }
+    package func measure(round: Int, _ tensor: TensorPasses) throws { try inner.measuring?.measure(round: round, tensor) }
+
+    package func merge(_ tensor: TensorPasses) throws {
+        guard matrixSize(tensor.shape) == nil, let others = inner.ofOthers else { return try mergeMatrix(tensor) }
+        try others.merge(tensor)
+    }
 }

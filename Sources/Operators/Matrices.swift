@@ -23,8 +23,11 @@ extension TensorPasses {
     /// - Throws: as `matrix(rows:columns:)`, and errors of reading the sources.
     func taskMatrix(_ source: Int, columns: Int) throws -> Matrix { try matrix(columns: columns) { try $0.taskVector(source) } }
 
+    /// A matrix of so many columns.
+    ///
     /// - Parameter values: of a tile.
-    private func matrix(
+    /// - Throws: as `matrix(rows:columns:)`, and errors of `values`.
+    func matrix(
         columns: Int, _ values: @escaping @Sendable (Tile) throws -> UnsafeMutablePointer<Float>
     ) throws -> Matrix {
         let matrix = try matrix(rows: count / columns, columns: columns)

@@ -137,7 +137,7 @@ protocol MatrixMethod: MergeMethod {
     var scales: [Double] { get }
     /// Whether `m(Q·τ₁ … Q·τ_T) = Q·m(τ₁ … τ_T)` for every `Q` with orthonormal columns. A method that looks at single entries is
     /// not equivariant.
-    static var isEquivariant: Bool { get }
+    var isEquivariant: Bool { get }
     /// `m`, without the scale. A method whose `m` depends on the scale has no `MergeMethod.scale`.
     func update(_ tasks: TaskMatrices) throws -> Matrix
 }
@@ -147,8 +147,8 @@ extension MatrixMethod {
     package static var usesLinearAlgebra: Bool { true }
     package static var scale: String? { MatrixRole.scale }
     static var largestAxisCount: Int { 2 }
-    static var isEquivariant: Bool { false }
 
+    var isEquivariant: Bool { false }
     var scales: [Double] { role.lambdas }
     func applies(to size: MatrixSize) -> Bool { true }
     func order(_ size: MatrixSize) -> Int { size.rank }
@@ -161,7 +161,13 @@ extension MatrixMethod {
     }
 
     /// The matrix, if fewer rows do in its place.
-    private func tall(_ size: MatrixSize) -> TallMatrix? { Self.isEquivariant ? TallMatrix(size) : nil }
+    private func tall(_ size: MatrixSize) -> TallMatrix? { isEquivariant ? TallMatrix(size) : nil }
+
+    /// The task vectors of a matrix, or what has the same products with fewer rows.
+    func tasks(_ tensor: TensorPasses, _ size: MatrixSize) throws -> TaskMatrices {
+        try tall(size)?.reduction(tensor, models: role.models).tasks
+            ?? TaskMatrices(tensor: tensor, models: role.models, size: size)
+    }
 
     package func check(_ shape: [Int]) throws(TesseraError) {
         guard let size = matrixSize(shape) else { return }
@@ -185,7 +191,9 @@ extension MatrixMethod {
 
     func mergeMatrix(_ tensor: TensorPasses) throws {
         guard let size = matrixSize(tensor.shape) else { return try role.mergeOther(tensor) }
-        let updates = try tall(size)?.update(tensor, models: role.models, update) ?? wholeUpdate(tensor, size)
+        let updates =
+            try tall(size).map { try $0.reduction(tensor, models: role.models).update(update) }
+            ?? wholeUpdate(tensor, size)
         let base = role.base, scales = scales
         try tensor.emit(scales.count) { tile, output, out in
             let update = try updates(tile), values = try tile.source(base), scale = scales[output]
@@ -214,6 +222,9 @@ struct TaskMatrices {
     let size: MatrixSize
     /// What takes the place of the task vectors of a tall matrix.
     private let factors: [Matrix]?
+
+    /// Whether the task vectors are those of the tensor itself.
+    var areWhole: Bool { factors == nil }
 
     init(tensor: TensorPasses, models: [Int], size: MatrixSize, factors: [Matrix]? = nil) {
         self.tensor = tensor

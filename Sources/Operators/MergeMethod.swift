@@ -110,6 +110,10 @@ package protocol MergeMethod: Sendable {
     /// merges once: such a method takes several values (`ParameterValues.numbers`) and makes an output for each.
     static var scale: String? { get }
 
+    /// Parameters besides the scale on which nothing depends that the method measures of whole models. A sweep over them measures
+    /// once.
+    static var unmeasured: Set<String> { get }
+
     /// What the method must know about the models as wholes before it merges a tensor of the given shape: statistics that are
     /// found one round after the other. Each is a value of every source, by the statistic's name, in later rounds and when the
     /// method merges. No tensor may depend on more than its own parameters here: later rounds' values are not known yet.
@@ -140,6 +144,7 @@ extension MergeMethod {
     package static var isRandom: Bool { false }
     package static var usesLinearAlgebra: Bool { false }
     package static var scale: String? { nil }
+    package static var unmeasured: Set<String> { [] }
     package static var whenIncomplete: IncompleteTensor { .refuse }
 
     package func modelRounds(of shape: [Int]) -> [[ModelStatistic]] { [] }
@@ -194,7 +199,7 @@ package enum MergeMethods {
         Consensus.self, TSV.self, IsoC.self, IsoCTS.self, WUDI.self, SubspaceBoosting.self, SVC.self, ACTMat.self, TACT.self,
         ACE.self, AnchoredRegression.self, DCMerge.self, STAR.self, CART.self, Fisher.self, RegMean.self, Concrete.self,
         Atlas.self, CABS.self, TallMask.self, EMR.self, LwPTV.self, LoraSum.self, SelfPositioning.self, PCB.self, DOGE.self,
-        OPCM.self, CoreSpace.self, KnOTS.self,
+        OPCM.self, CoreSpace.self, KnOTS.self, LARV.self, PRISM.self,
     ]
 
     private static let byName = Dictionary(uniqueKeysWithValues: (all + [Identical.self]).map { ($0.name, $0) })

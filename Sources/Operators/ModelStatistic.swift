@@ -14,14 +14,28 @@ package struct ModelStatistic: Sendable {
     /// The rank for a source of the tensor, by the number of magnitudes in the model. It is brought into `1...count`.
     package typealias Rank = @Sendable (_ source: Int, _ count: Int) -> Int
 
+    package enum Scope: Sendable, Hashable {
+        /// All tensors that are measured: a number for each source.
+        case model
+        /// The tensors of each layer: for each source a number for every layer of the tensor's stack that is measured, in the
+        /// order of the layers. A method with such statistics measures no tensor outside the layers.
+        case layers
+    }
+
     /// The name of the value that the method gets for each source.
     package let name: String
     package let fold: Fold
+    package let scope: Scope
 
-    package init(_ name: String, _ fold: Fold) {
+    package init(_ name: String, _ fold: Fold, over scope: Scope = .model) {
         self.name = name
         self.fold = fold
+        self.scope = scope
     }
+
+    /// The value that says which of the numbers of a stack's layers are those of the tensor's own layer; −1 outside the layers.
+    /// Methods with statistics of layers get it beside those.
+    package static let ownLayer = "layer"
 
     var rank: Rank? { if case .magnitude(let rank) = fold { rank } else { nil } }
 }
@@ -172,6 +186,18 @@ extension MergeMethod {
 }
 
 extension ParameterValues {
+    /// A statistic of the layers of the tensor's stack for one source, and which of the layers is the tensor's own; `nil` as long
+    /// as it has not been measured. Outside the layers, there is no own layer.
+    func layers(_ name: String, ofInput index: Int) throws(TesseraError) -> (numbers: [Double], own: Int?)? {
+        guard let own = optionalNumber(ModelStatistic.ownLayer) else { return nil }
+        guard own >= 0 else { return ([], nil) }
+        guard let numbers = try optionalNumbers(name, ofInput: index) else { return nil }
+        guard let place = Int(exactly: own), numbers.indices.contains(place) else {
+            throw TesseraError(.badData, "the plan has \(numbers.count) layers for '\(name)', and none with the number \(own)")
+        }
+        return (numbers, place)
+    }
+
     /// A statistic of each of the sources; `nil` as long as it has not been measured.
     func statistics(_ name: String, of sources: [Int]) throws(TesseraError) -> [Double]? {
         var found: [Double] = []

@@ -16,12 +16,16 @@ struct StackedTriplets {
 
     /// Appends the first triplets. A value that is only rounding has no vectors of its own, so zeros take their place.
     mutating func append(_ found: SingularValues, first count: Int) {
+        var places: [(index: Int, place: Int)] = []
         for index in 0..<count {
             let place = values.count, hasVectors = found.values[index] > found.negligible
             values.append(hasVectors ? found.values[index] : 0)
             guard hasVectors else { continue }
-            for row in 0..<left.rows { left[row, place] = found.left[row, index] }
+            places.append((index, place))
             for column in 0..<right.columns { right[place, column] = found.right[index, column] }
+        }
+        for row in 0..<left.rows {
+            for (index, place) in places { left[row, place] = found.left[row, index] }
         }
     }
 
@@ -31,10 +35,21 @@ struct StackedTriplets {
         right = try right.polar()
     }
 
-    /// `left · diag(values) · right` with the given values. Changes `left`.
-    func product(_ values: [Double]) throws(TesseraError) -> Matrix {
-        for (column, value) in values.enumerated() { left.scaleColumn(column, by: value) }
-        return try left.view().times(right.view())
+    /// `P·diag(values)·Q` with the nearest orthonormal matrices `P` and `Q` of both sets of vectors, with the given values.
+    ///
+    /// Neither of the two is formed where their factors are exact enough: the small matrices between the vectors are multiplied
+    /// first.
+    consuming func orthogonalProduct(_ values: [Double]) throws(TesseraError) -> Matrix {
+        guard let first = try left.polarFactor(ofColumns: true), let second = try right.polarFactor(ofColumns: false) else {
+            try orthogonalize()
+            left.scaleColumns(by: values)
+            return try left.view().times(right.view())
+        }
+        first.scaleColumns(by: values)
+        let core = try first.view().times(second.view())
+        return left.rows < right.columns
+            ? try left.view().times(core.view()).view().times(right.view())
+            : try left.view().times(core.view().times(right.view()).view())
     }
 }
 
@@ -50,9 +65,10 @@ extension Matrix {
     /// The matrix with all its singular values replaced by their mean. Those below 10⁻⁵ of the largest stay 0, because their
     /// vectors are undefined. The elements of the matrix are lost.
     func isotropic() throws(TesseraError) -> Matrix {
-        let found = try singularValues(), least = 1e-5 * (found.values.first ?? 0)
-        let mean = found.values.reduce(0, +) / Double(max(1, found.values.count))
-        return try found.rebuilt(with: found.values.map { $0 > least ? mean : 0 })
+        try changingSingularValues { values in
+            let least = 1e-5 * (values.first ?? 0), mean = values.reduce(0, +) / Double(max(1, values.count))
+            return values.map { $0 > least ? mean : 0 }
+        }
     }
 }
 

@@ -42,10 +42,26 @@ struct TallMatrix: Sendable {
         return (1023 / step + 1) * step
     }
 
-    /// - Returns: the update of the elements of a tile.
-    func update(
-        _ tensor: TensorPasses, models: [Int], _ method: (TaskMatrices) throws -> Matrix
-    ) throws -> @Sendable (Tile) throws -> UnsafePointer<Double> {
+    /// The task vectors of the reduced matrix, and the way back.
+    struct Reduction {
+        /// `R₁ … R_T`.
+        let tasks: TaskMatrices
+        fileprivate let size: MatrixSize
+        /// `D⁻¹·V·Λ^-½`.
+        fileprivate let basis: Matrix
+
+        /// - Parameter method: makes the update of the reduced matrix.
+        /// - Returns: the update of the elements of a tile.
+        func update(_ method: (TaskMatrices) throws -> Matrix) throws -> @Sendable (Tile) throws -> UnsafePointer<Double> {
+            let right = try basis.view().times(method(tasks).view())
+            return { [size, models = tasks.models] tile in
+                let rows = tile.workspace { TallRows() }
+                return try rows.values(tile, models: models, size: size, right: right)
+            }
+        }
+    }
+
+    func reduction(_ tensor: TensorPasses, models: [Int]) throws -> Reduction {
         let basis = try tensor.matrix(rows: width, columns: width)
         try addGram(tensor, models: models, to: basis)
         let norms = (0..<width).map { basis[$0, $0].squareRoot() }, scales = norms.map { $0 > 0 ? 1 / $0 : 0 }
@@ -66,15 +82,11 @@ struct TallMatrix: Sendable {
             }
             return factor
         }
-        let update = try method(TaskMatrices(tensor: tensor, models: models, size: reduced, factors: factors))
         for row in 0..<width {
             for column in 0..<width { basis[row, column] *= roots[column] > 0 ? scales[row] / roots[column] : 0 }
         }
-        let right = try basis.view().times(update.view())
-        return { [size] tile in
-            let rows = tile.workspace { TallRows() }
-            return try rows.values(tile, models: models, size: size, right: right)
-        }
+        return Reduction(
+            tasks: TaskMatrices(tensor: tensor, models: models, size: reduced, factors: factors), size: size, basis: basis)
     }
 
     /// Adds `XᵀX`, some rows at a time, in order.

@@ -44,7 +44,7 @@ struct TaskFactors {
 extension TaskMatrices {
     /// - Throws: `badData` for a value that is not finite.
     fileprivate func factors(_ index: Int, limit: Int) throws -> (left: Matrix, right: Matrix) {
-        if let adapter = tensor.sources[models[index]] as? LowRankUpdate,
+        if areWhole, let adapter = tensor.sources[models[index]] as? LowRankUpdate,
             let factors = try adapter.factorsOnBase(tensor.kernels)
         {
             let left = try tensor.matrix(rows: size.rows, columns: factors.rank)
@@ -54,15 +54,18 @@ extension TaskMatrices {
             for factor in [left, right] { try checkFinite(factor, of: index) }
             return (left, right)
         }
-        let found = try vector(index).singularValues()
+        let found = try vector(index).singularValues(first: limit)
         let count = min(limit, found.values.count { $0 > found.negligible })
         let left = try found.left.firstColumns(count)
-        for column in 0..<count { left.scaleColumn(column, by: found.values[column]) }
+        left.scaleColumns(by: Array(found.values[..<count]))
         return (left, try found.right.firstRows(count))
     }
 }
 
 extension MatrixRole {
+    /// Whether no task vector has factors of its own.
+    var hasNoFactors: Bool { ranks.allSatisfy { $0 == nil } }
+
     /// The number of columns that all `Lₜ` have together, at most.
     ///
     /// - Parameter limit: of a task vector that is no adapter's.

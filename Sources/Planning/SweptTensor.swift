@@ -42,11 +42,6 @@ extension PlannedTensor {
         return (value, others)
     }
 
-    /// Whether the tensors differ in nothing but the method's scale.
-    func hasValues(of other: PlannedTensor) -> Bool {
-        values == other.values || scale.map(\.others) == other.scale.map(\.others) && scale != nil
-    }
-
     /// The tensor with several values of the method's scale.
     fileprivate func merging(scales: [Double]) -> PlannedTensor {
         guard scales.count > 1, let name = scaleName else { return self }

@@ -1,5 +1,6 @@
 import Core
 import Foundation
+import Operators
 import Planning
 import Protocol
 import TaskVectors
@@ -15,6 +16,11 @@ struct TestJobs {
     static let linear = "merge_method: linear\nmodels:\n- model: a\n- model: b\nparameters: {weight: 0.5}\n"
     /// A store whose sizes depend on how many entries are kept: the job begins with an analysis stage.
     static let store = "sparsify: {method: dare, density: 0.5}\nbase_model: a\nmodels:\n- {model: b, task: b}\n"
+
+    /// Three stages measure the model before it merges.
+    static let modelWide =
+        "merge_method: ties\nbase_model: a\nmodels:\n- {model: b, parameters: {weight: 1, density: 0.5}}\n"
+        + "parameters: {trim: model}\n"
 
     init() throws {
         directory = try TemporaryDirectory()
@@ -52,15 +58,25 @@ struct TestJobs {
 
 extension Lease {
     /// As if the worker had written every block itself: zeros, as an output that is laid out holds them. An analysis keeps two
-    /// entries of each tensor.
+    /// entries of each tensor; what is measured has all magnitudes in one bin, and a vote for plus.
     func done(delivery: Delivery = .direct) throws -> ShardDone {
         let digest = try Digest.sha256(of: [])
         let base = BaseIdentity(digest: digest, sample: digest)
-        let statistics = work.tensors.filter { if case .encode = $0.operation { true } else { false } }
-            .map { tensor in
-                TensorStatistics.encoding(
+        let statistics = work.tensors.compactMap { tensor -> TensorStatistics? in
+            switch tensor.operation {
+            case .merge: return nil
+            case .encode:
+                return .encoding(
                     tensor.outputs.isEmpty ? .kept([2]) : .vectors(base: base, [VectorError(error: 2, energy: 0)]))
+            case .measure(_, let stage):
+                let all = MagnitudeCounts([MagnitudeCount(bin: 1, count: tensor.elementCount)]),
+                    votes = tensor.sources.map { _ in 1.0 }
+                return .merge(
+                    MergeStatistics(
+                        ["plus": votes, "minus": votes],
+                        counts: stage.prefixes.mapValues { $0.map { $0 == nil ? MagnitudeCounts([]) : all } }))
             }
+        }
         return ShardDone(
             attempt: attempt,
             result: ShardResult(

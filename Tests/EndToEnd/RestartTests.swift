@@ -23,9 +23,9 @@ import Testing
         return Set(contents.jobs.flatMap(\.shards).map(\.attempt.shard))
     }
 
-    private func reference() async throws -> [String: Data] {
+    private func reference(_ recipe: String = recipe) async throws -> [String: Data] {
         let path = "\(directory.path)/reference"
-        let outcome = try await Tessera.run(["run", Self.recipe, path] + Self.shards)
+        let outcome = try await Tessera.run(["run", recipe, path] + Self.shards)
         try #require(outcome.exitCode == 0, "\(outcome.errors)")
         return try outputFiles(path)
     }
@@ -69,6 +69,102 @@ import Testing
         _ = await cluster.coordinator.exitCode()
         let last = try await Cluster(coordinator: ["--state", state])
         #expect(try await last.job(id).state == "done")
+    }
+
+    // MARK: Between the stages of a method that measures whole models
+
+    /// Each with the stages that come before the last.
+    private static let modelWide = [("seed-cases/ties-model-wide/recipe.yml", 3), ("seed-cases/doge/recipe.yml", 2)]
+
+    /// Calls `kill` each time when a stage is done and the next one has begun, with the shards of all stages so far.
+    private func eachStage(_ job: () async throws -> Cluster.Job, _ stages: Int, kill: (Int) async throws -> Void) async throws {
+        var planned = try await job().shards.total
+        for _ in 0..<stages {
+            try await eventually("the stage after \(planned) shards") {
+                let now = try await job()
+                return now.shards.total > planned || now.state != "running"
+            }
+            try await kill(planned)
+            planned = try await job().shards.total
+        }
+    }
+
+    /// The coordinator is killed at each change of stages: what was measured is measured once.
+    @Test(arguments: modelWide)
+    func aCoordinatorThatIsKilledBetweenStagesGoesOn(recipe: String, stages: Int) async throws {
+        let reference = try await reference(recipe)
+        var cluster = try await Cluster(workers: 2, coordinator: ["--state", state], worker: Self.slow)
+        // The workers go on with the coordinators that follow.
+        let first = cluster
+        let id = try await cluster.submit(recipe, output, Self.shards).output.trimmingCharacters(in: .whitespacesAndNewlines)
+        var kept: Set<Int> = []
+        try await eachStage({ try await cluster.job(id) }, stages) { done in
+            cluster.coordinator.signal(SIGKILL)
+            #expect(await cluster.coordinator.exitCode() == 128 + SIGKILL)
+            kept.formUnion(try committed(state))
+            #expect(kept.isSuperset(of: 0..<done), "the stages so far are kept")
+            cluster = try await Cluster(coordinator: ["--listen", first.jobs, "--state", state])
+        }
+        try await eventually("the end") { try await cluster.job(id).state == "done" }
+        let job = try await cluster.job(id)
+        #expect(try outputFiles(output) == reference)
+        for (number, shard) in (job.shardDetails ?? []).enumerated() where kept.contains(number) {
+            #expect(shard.attempts == 1, "\(shard.label) was done again although the journal had it")
+        }
+        #expect(job.shards.total > kept.count && job.shardDetails?.count == job.shards.total)
+    }
+
+    /// The only worker is killed at each change of stages: no more is lost than the shard in its hands.
+    @Test(arguments: modelWide)
+    func aWorkerThatIsKilledBetweenStagesIsReplaced(recipe: String, stages: Int) async throws {
+        let reference = try await reference(recipe)
+        let cluster = try await Cluster(workers: 1, worker: Self.slow)
+        let id = try await cluster.submit(recipe, output, Self.shards).output.trimmingCharacters(in: .whitespacesAndNewlines)
+        // The attempts that each shard has taken when it was first seen committed.
+        var kept: [Int: Int] = [:]
+        func look() async throws {
+            for (number, shard) in (try await cluster.job(id).shardDetails ?? []).enumerated() where shard.state == "committed" {
+                #expect(kept[number] ?? shard.attempts == shard.attempts, "\(shard.label) was done again")
+                kept[number] = shard.attempts
+            }
+        }
+        try await eachStage({ try await cluster.job(id) }, stages) { done in
+            cluster.workers.last?.signal(SIGKILL)
+            _ = await cluster.workers.last?.exitCode()
+            try await look()
+            #expect((0..<done).allSatisfy { kept[$0] != nil })
+            try cluster.addWorker(Self.slow)
+        }
+        try await eventually("the end") { try await cluster.job(id).state == "done" }
+        try await look()
+        let job = try await cluster.job(id)
+        #expect(try outputFiles(output) == reference)
+        #expect(kept.count == job.shards.total && job.attempts <= job.shards.total + stages, "a shard for each worker that died")
+    }
+
+    /// `tessera run` goes on within the stages, too.
+    @Test func aRunThatIsKilledBetweenStagesGoesOn() async throws {
+        let reference = try await reference(Self.modelWide[0].0), arguments = [Self.modelWide[0].0, output] + Self.shards
+        // A journal that ends in the second stage is what a run that was killed there leaves.
+        var kept: Set<Int> = []
+        for milliseconds in [1, 2, 4, 8, 16, 32, 64, 128, 256] {
+            let run = try RunningTessera(["run"] + arguments + ["--threads", "1"])
+            try await eventually("a journal or an output") { directory.names.contains { $0.hasPrefix("out") } }
+            try await Task.sleep(for: .milliseconds(milliseconds))
+            run.signal(SIGKILL)
+            guard await run.exitCode() == 128 + SIGKILL else { break }
+            kept.formUnion(try committed("\(output).partial-state"))
+        }
+        if !FileManager.default.fileExists(atPath: output) {
+            let outcome = try await Tessera.run(["run"] + arguments)
+            #expect(outcome.exitCode == 0, "\(outcome.errors)")
+        }
+        #expect(try outputFiles(output) == reference)
+        struct Report: Decodable { let shards, attempts: Int }
+        let report = try JSONDecoder().decode(
+            Report.self, from: Data(contentsOf: URL(fileURLWithPath: "\(output)/tessera.report.json")))
+        #expect(report.attempts == report.shards, "what was committed is not done again")
+        #expect(directory.names == ["out", "reference"])
     }
 
     @Test func twoCoordinatorsNeverShareAState() async throws {

@@ -33,6 +33,17 @@ import Testing
                 + "- {model: models/f32/tune-1, parameters: {weight: {sweep: [0, 0.75]}}}\n",
             ["weight=1_0", "weight=0.25_0.75"]
         ),
+        // Each value has measurements of its own; in the last two, all values share them.
+        (
+            "merge_method: ties\n\(head)\(plain)"
+                + "parameters: {weight: 0.4, trim: model, density: {sweep: [0.1, 0.5]}, lambda: {sweep: [0.5, 1]}}\n",
+            ["density=0.1,lambda=0.5", "density=0.1,lambda=1", "density=0.5,lambda=0.5", "density=0.5,lambda=1"]
+        ),
+        ("merge_method: emr\n\(head)\(plain)parameters: {task: {sweep: [1, 2, 3]}}\n", ["task=1", "task=2", "task=3"]),
+        (
+            "merge_method: doge\n\(head)\(plain)parameters: {include: ['layers.0.*'], steps: {sweep: [0, 3]}}\n",
+            ["steps=0", "steps=3"]
+        ),
     ]
     private static let limits = ["--max-part-size", "300kB", "--shard-size", "20kB"]
 
@@ -143,6 +154,22 @@ import Testing
             #expect(outcome.output.contains("\(Self.sweeps[index].1[0])/model.safetensors"))
             #expect(outcome.output.contains(index == 0 ? "2.0 times" : " times"), "\(outcome.output)")
         }
+    }
+
+    /// Values on which nothing depends that is measured are measured at once: the job has as many stages as a single merge.
+    @Test func whatIsMeasuredAlikeIsMeasuredOnce() async throws {
+        struct Report: Decodable { let shards: Int }
+        func shards(_ recipe: String) async throws -> Int {
+            let output = "\(directory.path)/out"
+            expectSuccess(try await Tessera.run(["run", write(recipe), output, "--overwrite", "--shard-size", "1GB"]), recipe)
+            let bytes = try Data(contentsOf: URL(fileURLWithPath: "\(output)/tessera.report.json"))
+            let report = try JSONDecoder().decode(Report.self, from: bytes)
+            return report.shards
+        }
+        func emr(_ task: String) -> String { "merge_method: emr\n\(Self.head)\(Self.plain)parameters: {task: \(task)}\n" }
+        let alone = try await shards(emr("1"))
+        #expect(try await shards(emr("{sweep: [1, 2, 3]}")) == alone)
+        #expect(try await shards(emr("1, rescale: {sweep: [means, sums]}")) > alone)
     }
 
     /// A value that the method cannot take is one problem, wherever in the sweep it stands.

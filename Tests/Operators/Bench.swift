@@ -77,7 +77,8 @@ struct Bench {
             // The tensor is the whole model.
             let bound = try method.init(values, inputs: inputs)
             let part = ModelFold.Part(
-                name: "t", shape: shape, models: Array(sources.indices), base: base, statistics: statistics)
+                name: "t", shape: shape, models: Array(sources.indices), base: base,
+                layer: ModelFold.Layer(stack: ExactText("layers"), index: 0), statistics: statistics)
             var fold = ModelFold(round: round, [part])
             while let stage = fold.stage(of: part) {
                 let passes = passes(bound.cost(of: shape, measuring: stage), nil, [])
@@ -85,12 +86,9 @@ struct Bench {
                 let found = passes.statistics
                 try fold.fold { _ in found }
             }
-            for (name, numbers) in fold.numbers {
-                // A test may say what it wants the whole model to have.
-                for (source, number) in numbers where values.perInput[source][name] == nil {
-                    values.perInput[source][name] = .number(number)
-                }
-            }
+            // A test may say what it wants the whole model to have.
+            for (source, found) in fold.values(of: part).enumerated() { values.perInput[source].merge(found) { own, _ in own } }
+            values.shared[ModelStatistic.ownLayer] = fold.place(of: part).map { .number(Double($0)) }
         }
         let outputs = Array(Array(repeating: codec.outputs(shape: shape), count: values.outputCount).joined())
         let sinks = outputs.map { _ in Collector() }

@@ -128,7 +128,7 @@ import Testing
     }
 
     /// Their numbers about the whole model must be finite.
-    private static let measuring = ["metagpt", "pcb", "emr"]
+    private static let measuring = ["metagpt", "pcb", "emr", "prism"]
 
     /// NaN is data like any other: it may spread, it must not stop anything but methods on whole matrices (`MatrixMethodTests`).
     @Test func notANumberStopsNothing() throws {

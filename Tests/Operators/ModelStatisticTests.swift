@@ -49,8 +49,45 @@ import Testing
             return MergeStatistics([:], counts: ["x": Self.counts(count.map { [0: $0] } ?? [:])])
         }
         #expect(fold.stage(of: parts[0]) == nil)
-        #expect(fold.numbers["x"]?[7] == expected)
-        #expect(fold.numbers["sum"] == [4: 0, 7: 3] && fold.numbers["most"] == [4: 0, 7: -2])
+        let found: [[String: ParameterValue]] = [
+            ["sum": .number(0), "most": .number(0)], ["x": .number(expected), "sum": .number(3), "most": .number(-2)],
+        ]
+        for part in parts {
+            #expect(fold.values(of: part).map { $0.filter { $0.value != .number(0) || $0.key != "x" } } == found)
+        }
+    }
+
+    /// Each layer of a stack has numbers of its own, and every tensor gets those of all layers of its stack, in their order.
+    @Test func statisticsOfLayersAreFoundLayerByLayer() throws {
+        func part(_ name: String, _ stack: String, _ index: Int) -> ModelFold.Part {
+            ModelFold.Part(
+                name: name, shape: [2], models: [4, 7], base: 0, layer: ModelFold.Layer(stack: ExactText(stack), index: index),
+                statistics: [
+                    ModelStatistic("sum", .sum, over: .layers), ModelStatistic("x", .magnitude { _, _ in 2 }, over: .layers),
+                    ModelStatistic("all", .sum),
+                ])
+        }
+        let parts = [part("d", "a", 10), part("b", "a", 2), part("c", "a", 2), part("e", "b", 0)]
+        var fold = ModelFold(round: 0, parts)
+        // Of two magnitudes with the same high bits, the second largest has the lower bits 3; alone, the only one has 5.
+        let low: [String: [UInt32]] = ["d": [3, 5], "b": [9], "c": [3], "e": [5]]
+        try fold.fold { name in
+            let count = low[name]?.count ?? 0
+            return MergeStatistics(
+                ["sum": [0, name == "d" ? 1 : 2], "all": [1, 0]], counts: ["x": Self.counts([0x3f80: count])])
+        }
+        try fold.fold { name in
+            MergeStatistics([:], counts: ["x": Self.counts(Dictionary(uniqueKeysWithValues: (low[name] ?? []).map { ($0, 1) }))])
+        }
+        let one = 0x3f80_0000 as UInt32
+        func number(_ bits: UInt32) -> Double { Double(Float(bitPattern: one | bits)) }
+        for (index, part) in parts.enumerated() {
+            let own = fold.values(of: part)[1], isFirst = part.name != "e"
+            #expect(own["sum"] == .numbers(isFirst ? [4, 1] : [2]))
+            #expect(own["x"] == .numbers(isFirst ? [number(3), number(3)] : [number(5)]))
+            #expect(fold.values(of: part)[0]["all"] == .number(4))
+            #expect(fold.place(of: part) == [1, 0, 0, 0][index])
+        }
     }
 
     /// What a worker says is bounded before it is added up.

@@ -264,3 +264,55 @@ extension StageTests {
         }
     }
 }
+
+extension StageTests {
+    private static let prism = "merge_method: prism\nbase_model: base\nmodels:\n- model: a\n- model: b\n"
+
+    /// A method with statistics of layers measures no tensor outside them. Each tensor gets the numbers of all layers of its
+    /// stack, and which of them is its own.
+    @Test func layersAreMeasuredEachForItself() throws {
+        let request = family.request(Self.prism)
+        var statistics: [[ExactText: TensorStatistics]] = []
+        for numbers in [["squared_norm": [4, 1, 0]], ["conflict": [0, 0, 1]]] as [[String: [Double]]] {
+            let plan = try Planner.plan(request, after: statistics)
+            #expect(plan.hasMoreStages && plan.tensors.map(\.name) == (0..<2).map { "model.layers.\($0).mlp.weight" })
+            var found: [ExactText: TensorStatistics] = [:]
+            for (layer, tensor) in plan.tensors.enumerated() {
+                let own = ["interference": [0, 0, Double(layer + 1)], "entries": [0, 0, 6], "all_interference": [0, 0, 7.0]]
+                found[ExactText(tensor.name)] = .merge(MergeStatistics(numbers.merging(own) { $1 }))
+            }
+            statistics.append(found)
+        }
+        let plan = try Planner.plan(request, after: statistics)
+        #expect(!plan.hasMoreStages && plan.tensors.count == 4)
+        for tensor in plan.tensors {
+            let layer = tensor.name.contains("layers.0") ? 0.0 : tensor.name.contains("layers.1") ? 1 : -1
+            #expect(tensor.values.shared["layer"] == .number(layer))
+            let base = tensor.values.perInput[2]
+            #expect(base["interference"] == (layer < 0 ? nil : .numbers([1, 2])))
+            #expect(base["all_interference"] == (layer < 0 ? nil : .number(14)))
+            #expect(tensor.values.perInput[0]["squared_norm"] == (layer < 0 ? nil : .number(8)))
+        }
+    }
+
+    @Test func modelsWithoutLayersAreRefused() {
+        for model in ["base", "a", "b"] { family.write(model, [("embed.weight", TestTensor([1, 2]))]) }
+        let error = #expect(throws: TesseraError.self) { try family.plan(Self.prism) }
+        #expect(error?.code == .badData && error?.problem.contains("no tensor that it merges lies in one") == true)
+    }
+
+    /// Points of a sweep whose statistics may differ are measured one after the other, and others together.
+    @Test func pointsOfASweepAreMeasuredByTheirValues() throws {
+        func stages(_ parameters: String) throws -> Int {
+            let request = family.request(Self.ties + "parameters: {weight: 1, trim: model, \(parameters)}\n")
+            var statistics: [[ExactText: TensorStatistics]] = []
+            while true {
+                let plan = try Planner.plan(request, after: statistics)
+                guard plan.hasMoreStages else { return statistics.count }
+                statistics.append(counted(plan))
+            }
+        }
+        #expect(try stages("density: 0.5, lambda: {sweep: [0.3, 1]}, normalize: {sweep: [true, false]}") == 3)
+        #expect(try stages("density: {sweep: [0.1, 0.5]}, lambda: {sweep: [0.3, 1]}") == 6)
+    }
+}

@@ -25,6 +25,9 @@ enum ReferenceWork {
         "merge_method: ties\nbase_model: a\nmodels:\n- {model: b, parameters: {density: 0.5, weight: 1}}\n",
         // Its sizes depend on data: the job begins with an analysis stage, and is planned again after it.
         "sparsify: {method: dare, density: 0.5}\nbase_model: a\nmodels:\n- {model: b, task: b}\n",
+        // Three stages measure the whole model before it merges.
+        "merge_method: ties\nbase_model: a\nmodels:\n- {model: b, parameters: {density: 0.5, weight: 1}}\n"
+            + "parameters: {trim: model}\n",
     ]
 
     static func submission(recipe: Int, output: String, key: String? = nil) -> Submit {

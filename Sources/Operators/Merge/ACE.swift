@@ -112,7 +112,7 @@ package struct ACE: MatrixMethod {
         let result = try target.copy()
         if try system.copy().solve(into: result) { return result }
         let found = try system.singularValues(), least = found.negligible
-        for (column, value) in found.values.enumerated() { found.left.scaleColumn(column, by: value > least ? 1 / value : 0) }
+        found.left.scaleColumns(by: found.values.map { $0 > least ? 1 / $0 : 0 })
         return try target.view().times(found.right.transposed).view().times(found.left.transposed)
     }
 
@@ -120,10 +120,11 @@ package struct ACE: MatrixMethod {
         let difference = sums.products
         difference.add(try sums.vectors.view().times(sums.ridged.view()), scale: -1 / Double(tasks))
         difference.add(update)
-        let found = try difference.singularValues(), kept = Int(0.3 * Double(found.values.count))
+        let kept = Int(0.3 * Double(min(difference.rows, difference.columns)))
         guard kept > 0 else { return }
+        let found = try difference.singularValues(first: kept)
         let mean = found.values[..<kept].reduce(0, +) / Double(kept)
-        for column in 0..<kept { found.left.scaleColumn(column, by: mean) }
+        found.left.scaleColumns(by: Array(repeating: mean, count: kept))
         try update.assign(found.left.view(columns: 0..<kept), times: found.right.view(rows: 0..<kept), adding: true)
     }
 }

@@ -19,7 +19,7 @@ package struct ACTMat: MatrixMethod {
 
     func order(_ size: MatrixSize) -> Int { size.columns }
 
-    static var isEquivariant: Bool { true }
+    var isEquivariant: Bool { true }
 
     func need(_ size: MatrixSize) -> MatrixNeed { size.gramNeed }
 

@@ -6,12 +6,13 @@ import LinearAlgebra
 ///
 /// With `Cₜ = τₜᵀτₜ/‖τₜ‖²` and `l = ridge·tr(Σ Cₜ)/n` for `n` columns: `m = (Σ τₜCₜ + l·A)(Σ Cₜ + l·I)⁻¹`. A ridge of 0 leaves
 /// `wudi`, a large one `A`.
-package struct AnchoredRegression: MatrixMethod {
+package struct AnchoredRegression: OuterMethod {
     package static let name = "anchored_regression"
     package static let summary = "Moves another method's update towards the one that agrees best with every task vector."
     package static let parameters = MatrixRole.parameters(
         [
-            InnerMethod.parameter("The method whose update is the anchor."),
+            InnerMethod.parameter(
+                "The method whose update is the anchor.", of: [InnerMethod.taskArithmetic, TSV.name, WUDI.name]),
             .number(
                 "ridge", .shared, default: 0.3, in: Double.leastNonzeroMagnitude...1e6,
                 "How strongly the anchor pulls, relative to the mean of the eigenvalues."),
@@ -19,23 +20,16 @@ package struct AnchoredRegression: MatrixMethod {
 
     /// The scale is the anchor's.
     package static let scale: String? = nil
-    static let isEquivariant = true
 
-    let role: MatrixRole
-    private let inner: InnerMethod
-    private let lambda: Double
+    let inner: InnerMethod
     private let ridge: Double
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         inner = try InnerMethod(values, inputs: inputs)
-        role = try inner.role(values, inputs: inputs)
-        lambda = role.lambdas[0]
         ridge = try values.number("ridge")
     }
 
     var scales: [Double] { [1] }
-
-    func applies(to size: MatrixSize) -> Bool { inner.applies(to: size) }
 
     func order(_ size: MatrixSize) -> Int { size.columns }
 
@@ -45,11 +39,12 @@ package struct AnchoredRegression: MatrixMethod {
         need.elements = max(need.elements + size.area, other.elements)
         need.operations += other.operations
         need.passes += other.passes
+        need.memory = need.memory + other.memory
         return need
     }
 
     func update(_ tasks: TaskMatrices) throws -> Matrix {
-        let anchor = try inner.update(tasks)
+        let anchor = try inner.update(tasks), lambda = role.lambdas[0]
         for element in anchor.elements.indices { anchor.elements[element] *= lambda }
         var moved = 0.0
         let sums = try GramSums(tasks) { _, vector in

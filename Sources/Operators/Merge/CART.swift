@@ -23,7 +23,7 @@ package struct CART: MatrixMethod {
         inner = try values.number("inner")
     }
 
-    static var isEquivariant: Bool { true }
+    var isEquivariant: Bool { true }
 
     func need(_ size: MatrixSize) -> MatrixNeed {
         MatrixNeed(
@@ -37,8 +37,8 @@ package struct CART: MatrixMethod {
         for index in 0..<tasks.count where kept > 0 {
             let vector = try tasks.vector(index)
             vector.add(mean, scale: -1)
-            let found = try vector.singularValues()
-            for column in 0..<kept { found.left.scaleColumn(column, by: inner * found.values[column]) }
+            let found = try vector.singularValues(first: kept)
+            found.left.scaleColumns(by: found.values[..<kept].map { inner * $0 })
             try update.assign(found.left.view(columns: 0..<kept), times: found.right.view(rows: 0..<kept), adding: true)
         }
         return update

@@ -36,18 +36,23 @@ package struct Consensus: MergeMethod {
 
     package func merge(_ tensor: TensorPasses) throws {
         try tensor.emit(lambdas.count) { tile, output, out in
-            let sums = try tile.taskVectorSum(models), base = try tile.source(base)
-            let vectors = try models.map { try tile.taskVector($0) }
-            var users = [Int32](repeating: 0, count: tile.count)
-            for vector in vectors {
-                for index in 0..<tile.count {
-                    let entry = Double(vector[index])
-                    if entry.magnitude > maskLambda * (sums[index] - entry).magnitude { users[index] += 1 }
-                }
-            }
+            let sums = try update(tile), base = try tile.source(base)
+            for index in 0..<tile.count { out[index] = Float(Double(base[index]) + lambdas[output] * sums[index]) }
+        }
+    }
+
+    /// The update of a tile without the scale.
+    func update(_ tile: Tile) throws -> [Double] {
+        var sums = try tile.taskVectorSum(models)
+        let vectors = try models.map { try tile.taskVector($0) }
+        var users = [Int32](repeating: 0, count: tile.count)
+        for vector in vectors {
             for index in 0..<tile.count {
-                out[index] = Float(Double(base[index]) + (users[index] >= agreement ? lambdas[output] * sums[index] : 0))
+                let entry = Double(vector[index])
+                if entry.magnitude > maskLambda * (sums[index] - entry).magnitude { users[index] += 1 }
             }
         }
+        for index in 0..<tile.count where users[index] < agreement { sums[index] = 0 }
+        return sums
     }
 }

@@ -23,7 +23,7 @@ package struct DCMerge: MatrixMethod {
 
     func applies(to size: MatrixSize) -> Bool { size.rank >= size.tasks }
 
-    static var isEquivariant: Bool { true }
+    var isEquivariant: Bool { true }
 
     func need(_ size: MatrixSize) -> MatrixNeed {
         var need = size.stackingNeed
@@ -34,9 +34,9 @@ package struct DCMerge: MatrixMethod {
     func update(_ tasks: TaskMatrices) throws -> Matrix {
         let rank = tasks.size.rank, share = rank / tasks.count
         var basis = try StackedTriplets(share * tasks.count, of: tasks)
-        for index in 0..<tasks.count { basis.append(try tasks.vector(index).singularValues(), first: share) }
+        for index in 0..<tasks.count { basis.append(try tasks.vector(index).singularValues(first: share), first: share) }
         let own = (left: try basis.left.copy(), right: try basis.right.copy())
-        for (column, value) in basis.values.enumerated() { own.left.scaleColumn(column, by: value) }
+        own.left.scaleColumns(by: basis.values)
         try basis.orthogonalize()
         let kept = max(1, Int(density * Double(rank) * Double(rank)))
         let cores = try (0..<tasks.count).map { index in

@@ -29,6 +29,8 @@ package struct DOGE: MatrixMethod {
 
     private static let threshold = "threshold"
 
+    package static let unmeasured: Set = ["eta", "subspace_divisor", "steps", "learning_rate", "others"]
+
     let role: MatrixRole
     private let eta: Double
     private let density: Double
@@ -90,12 +92,12 @@ package struct DOGE: MatrixMethod {
         let size = tasks.size, own = size.rank / tasks.count
         let stack = try tasks.tensor.matrix(rows: size.rows, columns: size.rank)
         for index in 0..<tasks.count {
-            let found = try tasks.vector(index).singularValues()
+            let found = try tasks.vector(index).singularValues(first: own)
             for column in 0..<own where found.values[column] > found.negligible {
                 for row in 0..<size.rows { stack[row, index * own + column] = found.left[row, column] }
             }
         }
-        let found = try stack.singularValues(), count = shared(size)
+        let count = shared(size), found = try stack.singularValues(first: count)
         let basis = try tasks.tensor.matrix(rows: size.rows, columns: count)
         for column in 0..<count where found.values[column] > found.negligible {
             for row in 0..<size.rows { basis[row, column] = found.left[row, column] }

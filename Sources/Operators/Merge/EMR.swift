@@ -16,6 +16,8 @@ package struct EMR: MergeMethod {
             "Whether the scale compares means over each tensor, as the authors' code, or sums, as their paper."),
     ]
 
+    package static let unmeasured: Set = ["task"]
+
     private static let magnitudes = (means: "mean_magnitude", sums: "magnitude")
     private static let masked = (means: "mean_masked_magnitude", sums: "masked_magnitude")
 

@@ -15,6 +15,8 @@ package struct Fisher: MergeMethod {
         .number("epsilon", .shared, default: 1e-6, in: 1e-30...1e30, "Added to the Fisher information of each entry."),
     ]
 
+    package static let unmeasured: Set = ["weight", "epsilon"]
+
     private static let squaredNorm = "squared_fisher"
     private static let normRidge = 1e-6
 

@@ -13,7 +13,7 @@ package struct IsoC: MatrixMethod {
         role = try MatrixRole(values, inputs: inputs)
     }
 
-    static var isEquivariant: Bool { true }
+    var isEquivariant: Bool { true }
 
     func need(_ size: MatrixSize) -> MatrixNeed {
         MatrixNeed(elements: 2 * size.area + size.factors + size.work, operations: size.decomposition)

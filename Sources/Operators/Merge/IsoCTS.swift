@@ -23,7 +23,7 @@ package struct IsoCTS: MatrixMethod {
 
     func applies(to size: MatrixSize) -> Bool { size.rank >= size.tasks }
 
-    static var isEquivariant: Bool { true }
+    var isEquivariant: Bool { true }
 
     func need(_ size: MatrixSize) -> MatrixNeed {
         var need = size.stackingNeed
@@ -37,17 +37,16 @@ package struct IsoCTS: MatrixMethod {
         let own = min(rank / tasks.count, Int((ownTotal / Double(tasks.count)).rounded(.toNearestOrEven)))
         let shared = rank - own * tasks.count
         var triplets = try StackedTriplets(rank, of: tasks)
-        let sum = try tasks.sum().singularValues(), basis = sum.left.view(columns: 0..<shared)
+        let sum = try tasks.sum().singularValues(first: shared), basis = sum.left.view(columns: 0..<shared)
         for index in 0..<tasks.count {
             let vector = try tasks.vector(index)
             let part = try basis.transposed.times(vector.view())
             part.add(part, scale: -2)
             try vector.assign(basis, times: part.view(), adding: true)
-            triplets.append(try vector.singularValues(), first: own)
+            triplets.append(try vector.singularValues(first: own), first: own)
         }
         triplets.append(sum, first: shared)
         let mean = triplets.values.reduce(0, +) / Double(rank)
-        try triplets.orthogonalize()
-        return try triplets.product(Array(repeating: mean, count: rank))
+        return try triplets.orthogonalProduct(Array(repeating: mean, count: rank))
     }
 }

@@ -17,6 +17,8 @@ package struct KnOTS: MatrixMethod {
 
     private static let threshold = "threshold", plus = "plus", minus = "minus"
 
+    package static let unmeasured: Set = ["others"]
+
     let role: MatrixRole
     private let density: Double
     /// Of the whole model; `nil` before they have been measured.
@@ -31,6 +33,9 @@ package struct KnOTS: MatrixMethod {
         let minus = try values.optionalNumber(Self.minus, ofInput: role.base)
         votes = if let plus, let minus { (plus, minus) } else { nil }
     }
+
+    /// An adapter's factors are smaller than any reduced matrix.
+    var isEquivariant: Bool { role.hasNoFactors }
 
     func order(_ size: MatrixSize) -> Int { max(size.rank, min(size.rows, role.factorCount(limit: size.rank))) }
 
@@ -58,7 +63,7 @@ package struct KnOTS: MatrixMethod {
     ) throws -> MagnitudeCounters {
         guard let size = matrixSize(tensor.shape) else { return counters }
         var counted = counters
-        let aligned = try Aligned(TaskMatrices(tensor: tensor, models: role.models, size: size))
+        let aligned = try Aligned(tasks(tensor, size))
         for (model, part) in zip(role.models, aligned.parts) {
             for row in 0..<part.rows {
                 let values = (0..<part.columns).map { Float(part[row, $0]) }
@@ -70,7 +75,7 @@ package struct KnOTS: MatrixMethod {
 
     package func measure(round: Int, _ tensor: TensorPasses) throws {
         guard let size = matrixSize(tensor.shape) else { return }
-        let aligned = try trimmed(TaskMatrices(tensor: tensor, models: role.models, size: size))
+        let aligned = try trimmed(tasks(tensor, size))
         let found = ElectedMean.votes(aligned.parts)
         for (name, count) in [(Self.plus, found.plus), (Self.minus, found.minus)] {
             tensor.report(name, tensor.sources.indices.map { $0 == role.base ? Double(count) : 0 })

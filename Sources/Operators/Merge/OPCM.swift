@@ -8,6 +8,9 @@ import LinearAlgebra
 /// whose sum does not exceed the share `alpha`. At the end `m = S_T·n̄/‖S_T‖`, with `n̄` the mean of `‖τₜ‖`; both norms are over
 /// the whole model. Other tensors: `Sₜ = Sₜ₋₁ + τₜ`.
 ///
+/// The task vector of an adapter is a difference of numbers that were rounded to float32 when the adapter was folded in. Singular
+/// values that this rounding explains have no directions that could be taken out (`TaskMatrices.rounding`).
+///
 /// The paper scales the update after every model, and the next model by as much; that cancels out.
 package struct OPCM: MatrixMethod {
     package static let name = "opcm"
@@ -38,10 +41,12 @@ package struct OPCM: MatrixMethod {
         alpha = try values.number("alpha")
     }
 
+    var isEquivariant: Bool { true }
+
     func need(_ size: MatrixSize) -> MatrixNeed {
         MatrixNeed(
             elements: 3 * size.area + 2 * size.factors + 2 * size.rank * size.rank + size.work,
-            operations: Double(size.tasks - 1) * (size.decomposition + 8 * Double(size.area) * Double(size.rank)))
+            operations: Double(size.tasks - 1) * (size.decomposition + 8 * Double(size.area) * Double(size.rank)), passes: 2)
     }
 
     package func modelRounds(of shape: [Int]) -> [[ModelStatistic]] {
@@ -54,7 +59,7 @@ package struct OPCM: MatrixMethod {
     package func measure(round: Int, _ tensor: TensorPasses) throws {
         let norm: Double
         if let size = matrixSize(tensor.shape) {
-            norm = try update(TaskMatrices(tensor: tensor, models: role.models, size: size)).squaredNorm
+            norm = try update(tasks(tensor, size)).squaredNorm
         } else {
             norm = try role.squaredNormOfOther(tensor)
         }
@@ -69,15 +74,16 @@ package struct OPCM: MatrixMethod {
 
     /// `S_T`.
     func update(_ tasks: TaskMatrices) throws -> Matrix {
-        let update = try tasks.vector(0)
+        let update = try tasks.vector(0), rounding = try tasks.rounding(of: role.base)
         for index in 1..<tasks.count {
             let found = try update.copy().singularValues(), vector = try tasks.vector(index)
             let inner = try found.left.transposed.times(vector.view()).view().times(found.right.transposed)
             let kept = leading(found)
             for row in 0..<inner.rows {
                 for column in 0..<inner.columns {
-                    // Directions that the update does not have are not taken out.
-                    let isReal = min(found.values[row], found.values[column]) > found.negligible
+                    // Directions that the update does not have, or that are only rounding, are not taken out.
+                    let least = max(found.negligible, Double(index) * rounding)
+                    let isReal = min(found.values[row], found.values[column]) > least
                     let isTaken = row == column || (row < kept && column < kept)
                     inner[row, column] = isTaken && isReal ? -inner[row, column] : 0
                 }
@@ -97,5 +103,20 @@ package struct OPCM: MatrixMethod {
             if sum > alpha * total { return index }
         }
         return 0
+    }
+}
+
+extension TaskMatrices {
+    /// The largest singular value of the errors of a task vector whose model was rounded to float32 near the base `b`.
+    ///
+    /// The errors are at most `u·|bᵢⱼ|` with `u = 2⁻²⁴`, and as good as independent: a random m × n matrix of entries with
+    /// standard deviation `s` has singular values up to `s·(√m + √n)`. With `s = 2u·‖b‖/√(mn)` there is room.
+    fileprivate func rounding(of base: Int) throws -> Double {
+        let whole = MatrixSize(tensor.shape, tasks: count), rows = Double(whole.rows), columns = Double(whole.columns)
+        let squares = try tensor.sums(1) { tile, sums in
+            let values = try tile.source(base)
+            for place in 0..<tile.count { sums[0] += Double(values[place]) * Double(values[place]) }
+        }[0]
+        return 0x1p-23 * squares.squareRoot() * (1 / rows.squareRoot() + 1 / columns.squareRoot())
     }
 }

@@ -21,7 +21,7 @@ package struct STAR: MatrixMethod {
         eta = try values.number("eta")
     }
 
-    static var isEquivariant: Bool { true }
+    var isEquivariant: Bool { true }
 
     func need(_ size: MatrixSize) -> MatrixNeed {
         MatrixNeed(
@@ -39,9 +39,7 @@ package struct STAR: MatrixMethod {
                 return sum / total < eta / 100
             }
             let kept = min(found.values.count, below.count + 1), factor = total / found.values[..<kept].reduce(0, +)
-            for column in 0..<kept {
-                found.left.scaleColumn(column, by: found.values[column] * factor / Double(tasks.count))
-            }
+            found.left.scaleColumns(by: found.values[..<kept].map { $0 * factor / Double(tasks.count) })
             try mean.assign(found.left.view(columns: 0..<kept), times: found.right.view(rows: 0..<kept), adding: true)
         }
         return mean

@@ -5,35 +5,29 @@ import LinearAlgebra
 ///
 /// With `m = U·Σ·Wᵀ`, `a_r = u_rᵀ·m` and `a_r^t = u_rᵀ·τₜ`, task `t` answers direction `r` by `s_r^t = ⟨a_r, a_r^t⟩/‖a_r^t‖²`.
 /// Each singular value is multiplied by `T/Σₜ max(alpha, s_r^t)`; a task without an answer counts as `alpha`.
-package struct SVC: MatrixMethod {
+package struct SVC: OuterMethod {
     package static let name = "svc"
     package static let summary = "Scales each direction of another method's update to how the tasks use it."
     package static let parameters = MatrixRole.parameters(
         [
-            InnerMethod.parameter("The method whose update is calibrated."),
+            InnerMethod.parameter(
+                "The method whose update is calibrated.",
+                of: [InnerMethod.taskArithmetic, Ties.name, TSV.name, WUDI.name]),
             .number(
                 "alpha", .shared, default: nil, in: Double.leastNonzeroMagnitude...1000,
-                "The least answer of a task: 0.1 for task_arithmetic, 1 for others."),
+                "The least answer of a task: 0.1 for task_arithmetic and ties, 1 for others."),
         ], others: nil, lambda: nil)
 
     /// The scale is part of what is calibrated.
     package static let scale: String? = nil
 
-    let role: MatrixRole
-    private let lambda: Double
+    let inner: InnerMethod
     private let alpha: Double
-    private let inner: InnerMethod
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         inner = try InnerMethod(values, inputs: inputs)
-        role = try inner.role(values, inputs: inputs)
-        lambda = role.lambdas[0]
-        alpha = values.optionalNumber("alpha") ?? (inner.isTaskArithmetic ? 0.1 : 1)
+        alpha = values.optionalNumber("alpha") ?? (inner.addsUp ? 0.1 : 1)
     }
-
-    static var isEquivariant: Bool { true }
-
-    func applies(to size: MatrixSize) -> Bool { inner.applies(to: size) }
 
     func order(_ size: MatrixSize) -> Int { max(size.rank, inner.order(size)) }
 
@@ -42,11 +36,11 @@ package struct SVC: MatrixMethod {
         return MatrixNeed(
             elements: max(other.elements, 3 * size.area + 2 * size.factors + size.work),
             operations: other.operations + size.decomposition + 2 * Double(size.tasks * size.rank) * Double(size.area),
-            passes: other.passes + 1)
+            passes: other.passes + 1, memory: other.memory)
     }
 
     func update(_ tasks: TaskMatrices) throws -> Matrix {
-        let found = try inner.update(tasks).singularValues()
+        let found = try inner.update(tasks).singularValues(), lambda = role.lambdas[0]
         var sums = [Double](repeating: 0, count: found.values.count)
         for index in 0..<tasks.count {
             let answers = try found.left.transposed.times(tasks.vector(index).view())

@@ -23,16 +23,15 @@ package struct TSV: MatrixMethod {
 
     func applies(to size: MatrixSize) -> Bool { size.rank >= size.tasks }
 
-    static var isEquivariant: Bool { true }
+    var isEquivariant: Bool { true }
 
     func need(_ size: MatrixSize) -> MatrixNeed { size.stackingNeed }
 
     func update(_ tasks: TaskMatrices) throws -> Matrix {
         let share = tasks.size.rank / tasks.count
         var triplets = try StackedTriplets(share * tasks.count, of: tasks)
-        for index in 0..<tasks.count { triplets.append(try tasks.vector(index).singularValues(), first: share) }
-        try triplets.orthogonalize()
-        let sum = try triplets.product(triplets.values)
+        for index in 0..<tasks.count { triplets.append(try tasks.vector(index).singularValues(first: share), first: share) }
+        let sum = try triplets.orthogonalProduct(triplets.values)
         return isIsotropic ? try sum.isotropic() : sum
     }
 }

@@ -98,15 +98,41 @@ struct TaskVectorSum: Sendable {
     ) throws {
         let notes = isSparse && rescale ? FlagNotes(models: models.count, elements: tensor.count, memory: tensor.memory) : nil
         let factors = try notes.map { try rescalingFactors(sparsifier, noting: $0, in: tensor) }
-        let total = weights.reduce(0, +)
-        let divisor: Float? = normalize && abs(total) >= 1e-8 ? total : nil
-        // The kernel elects plus where the sum is zero. With all vectors negated that is minus, and nothing else changes.
-        let sign: Float = zeroIsMinus ? -1 : 1
-        let merge = Kernels.TaskVectorMerge(
-            weights: weights, factors: (factors ?? Array(repeating: 1, count: models.count)).map { $0 * sign },
-            isConsensus: combination == .consensus, normalize: normalize, divisor: divisor ?? 1,
+        let sign = sign(zeroIsMinus)
+        let merged = values(
+            sparsifier, notes, factors ?? Array(repeating: 1, count: models.count), combination, zeroIsMinus,
             lambda: lambdas.count == 1 ? lambdas[0] * sign : nil)
-        let merged: TileValues = { tile, out in
+        guard lambdas.count > 1 else { return try tensor.emit(merged) }
+        try tensor.emit(lambdas.count, merged: merged) { tile, output, out in
+            try tile.addBase(base, to: out, scaledBy: lambdas[output] * sign)
+        }
+    }
+
+    /// `M` of whole task vectors or of what a sparsifier without flags keeps, not rescaled.
+    func update(_ sparsifier: any Sparsifier, by combination: Combination, zeroIsMinus: Bool) -> TileValues {
+        let sign = sign(zeroIsMinus)
+        let merged = values(
+            sparsifier, nil, Array(repeating: 1, count: models.count), combination, zeroIsMinus, lambda: nil)
+        return { tile, out in
+            try merged(tile, out)
+            if sign < 0 { tile.kernels.scale(out, by: sign, into: out, count: tile.count) }
+        }
+    }
+
+    /// The kernel elects plus where the sum is zero. With all vectors negated that is minus, and nothing else changes.
+    private func sign(_ zeroIsMinus: Bool) -> Float { zeroIsMinus ? -1 : 1 }
+
+    /// - Parameter lambda: `nil` for `M` alone, times the sign of the vectors.
+    private func values(
+        _ sparsifier: any Sparsifier, _ notes: FlagNotes?, _ factors: [Float], _ combination: Combination, _ zeroIsMinus: Bool,
+        lambda: Float?
+    ) -> TileValues {
+        let total = weights.reduce(0, +), sign = sign(zeroIsMinus)
+        let divisor: Float? = normalize && abs(total) >= 1e-8 ? total : nil
+        let merge = Kernels.TaskVectorMerge(
+            weights: weights, factors: factors.map { $0 * sign }, isConsensus: combination == .consensus, normalize: normalize,
+            divisor: divisor ?? 1, lambda: lambda)
+        return { tile, out in
             let vectors = try models.indices.map { index in
                 try taskVector(index, of: tile, sparsifier.isFlagging(index)) { flags in
                     if notes?.recall(index, flags, of: tile) != true { try sparsifier.flag(index, flags, of: tile) }
@@ -116,10 +142,6 @@ struct TaskVectorSum: Sendable {
             segments(of: tile, models.indices, sparsifier) { range, bands in
                 merge.apply(range, of: vectors, base: base, bands: bands, into: out, kernels: tile.kernels)
             }
-        }
-        guard lambdas.count > 1 else { return try tensor.emit(merged) }
-        try tensor.emit(lambdas.count, merged: merged) { tile, output, out in
-            try tile.addBase(base, to: out, scaledBy: lambdas[output] * sign)
         }
     }
 

@@ -20,6 +20,7 @@ package struct Ties: MergeMethod {
         ]
 
     package static let scale: String? = TaskVectorSum.scale
+    package static let unmeasured: Set = ["normalize", "int8_mask"]
 
     private static let threshold = "threshold", plus = "plus", minus = "minus"
 
@@ -75,6 +76,12 @@ package struct Ties: MergeMethod {
         for (name, count) in [(Self.plus, found.plus), (Self.minus, found.minus)] {
             tensor.report(name, tensor.sources.indices.map { $0 == vectors.base ? Double(count) : 0 })
         }
+    }
+
+    /// The update without the scale, trimmed over the whole model.
+    func update() throws(TesseraError) -> TileValues {
+        guard let votes else { throw .notMeasured }
+        return vectors.update(try trim(), by: .consensus, zeroIsMinus: votes.minus > votes.plus)
     }
 
     private func trim() throws(TesseraError) -> ModelTrim {

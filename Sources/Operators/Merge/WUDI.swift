@@ -30,7 +30,7 @@ package struct WUDI: MatrixMethod {
 
     func order(_ size: MatrixSize) -> Int { size.columns }
 
-    static var isEquivariant: Bool { true }
+    var isEquivariant: Bool { true }
 
     func need(_ size: MatrixSize) -> MatrixNeed { size.gramNeed }
 
