@@ -51,17 +51,12 @@ struct OutputProofs {
                 (ExactText($0.name), $0.digest)
             },
             uniquingKeysWith: { first, _ in first })
-        func changed(_ name: String, _ what: String) -> TesseraError {
-            TesseraError(
-                .cannotCreate, what, file: name,
-                advice: "make sure that nobody else writes to the output while a job runs, and submit the job again")
-        }
         let present = try output.fileNames(), names = Set(present.map { ExactText($0) })
         for name in present where parts[ExactText(name)] == nil && listed[ExactText(name)] == nil {
-            throw changed(name, "was put into the output by others while the job ran")
+            throw Self.changed(name, "was put into the output by others while the job ran")
         }
         for name in Array(parts.keys) + Array(listed.keys) where !names.contains(name) {
-            throw changed(name.string, "was removed from the output by others while the job ran")
+            throw Self.changed(name.string, "was removed from the output by others while the job ran")
         }
         return try FileDigest.of(
             present,
@@ -70,10 +65,16 @@ struct OutputProofs {
                 if let part = parts[ExactText(name)] { return try part.wholeDigest(of: file) }
                 let digest = try SHA256Sums.digest(of: file)
                 guard digest == listed[ExactText(name)] else {
-                    throw changed(name, "was changed by others while the job ran")
+                    throw Self.changed(name, "was changed by others while the job ran")
                 }
                 return digest
             })
+    }
+
+    private static func changed(_ name: String, _ what: String) -> TesseraError {
+        TesseraError(
+            .cannotCreate, what, file: name,
+            advice: "make sure that nobody else writes to the output while a job runs, and submit the job again")
     }
 
     /// The digest of every input file, called by the model's reference and the file's name. A file that several models share is
