@@ -43,23 +43,33 @@ extension JobManager {
     /// - Returns: the results that are believed; the attempts of the others have failed.
     private func checked(_ records: [CommitRecord]) async -> [CommitRecord] {
         guard checksDirectBlocks else { return records }
-        let errors = await withTaskGroup(of: (Int, TesseraError?).self) { group in
+        let reading = pools.reading
+        let findings = await withTaskGroup(of: (Int, Result<TesseraError?, any Error>).self) { group in
             for (index, record) in records.enumerated() {
                 guard let sample = state.jobs[record.attempt.job]?.job?.sample(of: record) else { continue }
-                let reading = pools.reading
                 group.addTask {
-                    do { try await reading.run { try sample.check() } } catch { return (index, TesseraError(wrapping: error)) }
-                    return (index, nil)
+                    do { return (index, .success(try await reading.run { try sample.problem() })) } catch {
+                        return (index, .failure(error))
+                    }
                 }
             }
-            var errors: [Int: TesseraError] = [:]
-            for await (index, error) in group { errors[index] = error }
-            return errors
+            var findings: [Int: Result<TesseraError?, any Error>] = [:]
+            for await (index, finding) in group { findings[index] = finding }
+            return findings
         }
-        for (index, error) in errors {
-            perform(state.committed(records[index], error: error, isWorkersFault: true, at: time.now()))
+        var believed: [CommitRecord] = []
+        for (index, record) in records.enumerated() {
+            switch findings[index] {
+            case .success(let problem?)?:
+                perform(state.committed(record, error: problem, isWorkersFault: true, at: time.now()))
+            case .failure(let error)? where TesseraError(wrapping: error).code == .io:
+                cannotWrite(record.attempt.job, error: TesseraError(wrapping: error))
+                perform(state.committed(record, error: TesseraError(wrapping: error), at: time.now()))
+            // What else keeps the output from being read is found out by those who write it.
+            case .failure?, .success(nil)?, nil: believed.append(record)
+            }
         }
-        return records.enumerated().filter { errors[$0.offset] == nil }.map(\.element)
+        return believed
     }
 
     /// - Parameter secure: called with the output of each job and the parts that the results lie in.

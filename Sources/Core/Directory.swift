@@ -10,6 +10,8 @@ struct FileIdentity: Sendable, Hashable {
         device = status.st_dev
         inode = status.st_ino
     }
+
+    func isOnFileSystem(of other: FileIdentity) -> Bool { device == other.device }
 }
 
 /// A directory of this host, held by a descriptor.

@@ -276,12 +276,17 @@ final class LocalOutput: OutputTransaction {
 
     /// The unfinished output's directory.
     ///
-    /// - Throws: `cannotCreate` if it is gone, or another directory has its name.
+    /// - Throws: `cannotCreate` if it is gone, or another directory has its name; `io` if its file system is not mounted.
     private func directory() throws(TesseraError) -> Directory {
         let found: Directory
         do throws(TesseraError) {
             found = try site.parent().directory(site.partialName)
         } catch  where error.code == .inputMissing {
+            guard let parent = try? site.parent().identity, parent.isOnFileSystem(of: identity) else {
+                throw TesseraError(
+                    .io, "the file system of the unfinished output is not mounted", file: site.partialPath,
+                    advice: "mount it again")
+            }
             throw TesseraError(
                 .cannotCreate, "the unfinished output was removed by others while the job ran", file: site.partialPath,
                 advice: "make sure that nobody else removes it, and submit the job again")

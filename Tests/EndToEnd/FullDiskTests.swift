@@ -17,6 +17,11 @@ private final class SmallDisk {
 
     deinit { _ = Self.run("umount", ["-l", path]) }
 
+    /// Shows the disk at another path, too, until `hide`.
+    func show(at other: String) { _ = Self.run("mount", ["--bind", path, other]) }
+
+    static func hide(_ other: String) { _ = run("umount", ["-l", other]) }
+
     func fill() throws {
         let path = "\(path)/ballast"
         try Data().write(to: URL(fileURLWithPath: path))
@@ -89,6 +94,26 @@ struct FullDiskTests {
         #expect(try await Tessera.run(["verify", output]).exitCode == 0)
         let done = try await second.job(id)
         #expect(done.shardDetails?.count(where: { $0.attempts == 1 }) ?? 0 >= paused.shards.committed)
+    }
+
+    /// The output's file system is gone for a while: that is not the same as an output that somebody removed.
+    @Test func aFileSystemThatGoesAwayPausesTheJob() async throws {
+        let disk = try SmallDisk(bytes: 4 << 20, at: "\(directory.path)/disk"), place = "\(directory.path)/place"
+        try FileManager.default.createDirectory(atPath: place, withIntermediateDirectories: false)
+        disk.show(at: place)
+        defer { SmallDisk.hide(place) }
+        let cluster = try await Cluster(
+            workers: 1, coordinator: ["--state", "\(directory.path)/state"], worker: ["--pause-milliseconds", "500"])
+        let id = try await cluster.submit(Self.recipe, "\(place)/out", Self.shards).output
+            .trimmingCharacters(in: .whitespacesAndNewlines)
+        try await eventually("a committed shard") { try await cluster.job(id).shards.committed > 0 }
+        SmallDisk.hide(place)
+        try await eventually("a pause") { try await cluster.job(id).state == "paused" }
+        let status = try await Tessera.run(["status", "--coordinator", cluster.jobs])
+        #expect(status.output.contains("the file system of the unfinished output is not mounted"), "\(status.output)")
+        disk.show(at: place)
+        try await eventually("the end") { try await cluster.job(id).state == "done" }
+        #expect(try await Tessera.run(["verify", "\(place)/out"]).exitCode == 0)
     }
 
     /// The journal's disk is full: nothing counts that it does not know, and the job waits.

@@ -158,6 +158,30 @@ import Testing
         #expect(scheduler.strikes(of: 1).count == 0)
     }
 
+    /// A full disk fails whoever writes to it, and the job is paused for that again and again: no shard is given up for it.
+    @Test mutating func aPauseForgivesFailures() {
+        join(1, host: "a")
+        join(2, host: "b")
+        begin()
+        var now = Duration.zero
+        for _ in 0..<10 {
+            var failures = 0
+            while failures < 4, ends.isEmpty {
+                now += .seconds(1)
+                handle(.tick, at: now)
+                guard !waiting.isEmpty else { continue }
+                failures += 1
+                fail(at: now)
+            }
+            handle(.jobPaused(Self.job), at: now)
+            now += .seconds(100)
+            handle(.tick, at: now)
+            #expect(waiting.isEmpty && ends.isEmpty)
+            handle(.jobResumed(Self.job), at: now)
+        }
+        #expect(ends.isEmpty)
+    }
+
     // MARK: Lost workers
 
     /// One worker that goes away and comes back is one worker.

@@ -326,13 +326,13 @@ struct BlockSample: Sendable {
 
     /// Reads the block back. May wait for a disk.
     ///
-    /// - Throws: `io` if the block is another.
-    func check() throws {
-        guard try Digest.sha256(of: output.open(file).bytes(range)) == digest else {
-            throw TesseraError(
-                .io, "a block that the worker says it wrote is not in the output", file: file, tensor: tensor,
-                advice: "look at that worker: does it see the coordinator's output root? '--blocks return' sends blocks instead")
-        }
+    /// - Returns: what is wrong with it, which is the worker's fault.
+    /// - Throws: when the output cannot be read, which is not.
+    func problem() throws -> TesseraError? {
+        guard try Digest.sha256(of: output.open(file).bytes(range)) != digest else { return nil }
+        return TesseraError(
+            .io, "a block that the worker says it wrote is not in the output", file: file, tensor: tensor,
+            advice: "look at that worker: does it see the coordinator's output root? '--blocks return' sends blocks instead")
     }
 }
 

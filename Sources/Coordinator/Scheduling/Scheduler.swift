@@ -238,12 +238,13 @@ package struct Scheduler: Sendable {
         }
     }
 
-    /// Takes back all leases of the job.
+    /// Takes back all leases of the job, and forgets failures: the reason of the pause may have been theirs.
     private mutating func pause(_ id: JobID, losesResults: Bool, at now: Duration) -> [Action] {
         guard var ended = jobs[id]?.leases.map({ (shard: $0.shard, epoch: $0.lease.epoch, worker: $0.lease.worker) }) else {
             return []
         }
         jobs[id]?.isPaused = true
+        jobs[id]?.forgiveFailures()
         for shard in (losesResults ? jobs[id]?.shards.indices : nil) ?? 0..<0 {
             guard case .committing(let epoch, let worker)? = jobs[id]?.shards[shard].state else { continue }
             jobs[id]?.shards[shard].state = .open

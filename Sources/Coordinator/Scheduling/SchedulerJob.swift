@@ -143,6 +143,10 @@ struct SchedulerJob: Sendable {
 
     mutating func makeReady(_ shard: Int) { ready.insert(shard, cost: shards[shard].cost, need: shards[shard].need) }
 
+    mutating func forgiveFailures() {
+        for shard in shards.indices where shards[shard].history != nil { shards[shard].history = nil }
+    }
+
     // MARK: Leases
 
     mutating func addLease(of shard: Int, to worker: Scheduler.WorkerID, since now: Duration, until end: Duration) -> UInt64 {
