@@ -30,7 +30,7 @@ struct ClusterState {
 
     private(set) var scheduler: Scheduler
     var jobs: JobRegistry
-    private(set) var workers = WorkerRegistry()
+    var workers = WorkerRegistry()
     /// `kernelIdentity` of the coordinator's machine.
     private let machine: String?
     private var effects: [Effect] = []
@@ -49,7 +49,7 @@ struct ClusterState {
         return effects
     }
 
-    private mutating func happened(_ event: JobEvent) {
+    mutating func happened(_ event: JobEvent) {
         jobs.apply(event)
         workers.apply(event)
         effects.append(.happened(event))
@@ -78,7 +78,7 @@ struct ClusterState {
         if !resumed.kept.isEmpty { happened(.kept(id, resumed.kept)) }
         feed(
             .jobAdded(
-                id, stages: resumed.plans.flatMap(\.costs), hasMoreStages: resumed.plans.last?.hasMoreStages ?? false,
+                id, stages: resumed.plans.flatMap(\.costs), hasMoreStages: resumed.job.hasMoreStages,
                 committed: Set(resumed.kept.map(\.shard))), at: now)
         return takeEffects()
     }
@@ -88,7 +88,7 @@ struct ClusterState {
         guard jobs[id]?.isRunning == true else { return [] }
         jobs[id]?.job?.take(stages)
         happened(.planned(id, stages.summary))
-        feed(.stagesAdded(id, stages: stages.costs, hasMoreStages: stages.hasMoreStages), at: now)
+        feed(.stagesAdded(id, stages: stages.costs, hasMoreStages: jobs[id]?.job?.hasMoreStages ?? false), at: now)
         return takeEffects()
     }
 
@@ -118,7 +118,7 @@ struct ClusterState {
         return takeEffects()
     }
 
-    private mutating func end(_ id: JobID, as state: JobState, _ error: TesseraError) {
+    mutating func end(_ id: JobID, as state: JobState, _ error: TesseraError) {
         guard let record = jobs[id], record.isRunning || record.isPublishing else { return }
         jobs[id]?.phase = .ending(state, error.bounded)
         effects.append(.start(.remove(id)))
@@ -153,6 +153,7 @@ struct ClusterState {
         happened(.workerJoined(workers.reference(to: id), address: description.address))
         feed(
             .workerJoined(id, host: description.address, slots: description.threads, memory: description.tensorMemory), at: now)
+        if workers.distrusted[description.address] != nil { feed(.workerDraining(id), at: now) }
         return (id, takeEffects())
     }
 
@@ -237,7 +238,7 @@ struct ClusterState {
             failed(attempt, record.worker, error)
             feed(.commitFailed(attempt, error, by: isWorkersFault ? record.worker.id : nil), at: now)
         } else {
-            let bytes = jobs[attempt.job]?.job?.commit(record) ?? 0
+            let bytes = jobs[attempt.job]?.job?.commit(record, host: workers[record.worker.id]?.description.address) ?? 0
             happened(.committed(attempt, record.worker, byteCount: bytes, record.delivery))
             feed(.shardCommitted(attempt), at: now)
         }
@@ -251,7 +252,7 @@ struct ClusterState {
 
     // MARK: Scheduling
 
-    private mutating func feed(_ event: Scheduler.Event, at now: Duration) {
+    mutating func feed(_ event: Scheduler.Event, at now: Duration) {
         for action in scheduler.handle(event, at: now) { perform(action, at: now) }
     }
 
@@ -276,7 +277,8 @@ struct ClusterState {
                 return feed(.commitFailed(attempt, error, by: nil), at: now)
             }
             effects.append(.start(.commit(record)))
-        case .jobContinues(let id): effects.append(.start(.plan(id)))
+        case .jobContinues(let id):
+            if jobs[id]?.job?.isAnalysing == true { effects.append(.start(.plan(id))) } else { audit(id, at: now) }
         case .jobFinished(let id):
             jobs[id]?.phase = .publishing
             effects.append(.start(.publish(id)))

@@ -42,6 +42,8 @@ struct WorkerRegistry {
 
     private(set) var members: [Scheduler.WorkerID: Member] = [:]
     private var nextID = 1
+    /// Addresses of hosts that computed something else than two others, and what that was. They get no shards.
+    private(set) var distrusted: [String: String] = [:]
 
     subscript(id: Scheduler.WorkerID) -> Member? { members[id] }
 
@@ -56,6 +58,11 @@ struct WorkerRegistry {
         members[nextID] = Member(description: description, since: now, send: send)
         return nextID
     }
+
+    /// Those that get shards.
+    var trusted: [Member] { members.values.filter { !$0.isDraining && distrusted[$0.description.address] == nil } }
+
+    mutating func distrust(_ address: String, because reason: String) { distrusted[address] = reason }
 
     mutating func drain(_ id: Scheduler.WorkerID) { members[id]?.isDraining = true }
 

@@ -101,7 +101,7 @@ final class History: @unchecked Sendable {
         case .ended(let id, let state, let error):
             note("ended \(state) \(error?.problem ?? "")")
             if let before = ends.updateValue(state, forKey: id) { violate("a job ended as \(before) and again as \(state)") }
-        case .planned, .progressed, .workerJoined, .workerLeft: break
+        case .planned, .progressed, .putAside, .workerJoined, .workerLeft: break
         }
     }
 

@@ -65,7 +65,7 @@ struct JobProgress: Sendable {
         case .ended:
             running = [:]
             bytesRunning = 0
-        case .added, .stale, .workerJoined, .workerLeft: break
+        case .added, .stale, .putAside, .workerJoined, .workerLeft: break
         }
     }
 

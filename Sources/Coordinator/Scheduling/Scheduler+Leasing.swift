@@ -32,9 +32,9 @@ extension Scheduler {
         guard !free.isEmpty, let candidates = jobs[id]?.ready.largest else { return nil }
         for (shard, memory) in candidates where !unplaceable.contains(memory) {
             visitedShards += 1
-            let failedHosts = jobs[id]?.shards[shard].failedHosts ?? []
-            guard let worker = bestWorker(memory, failedHosts: failedHosts) else {
-                unplaceable.insert(memory)
+            let failedHosts = jobs[id]?.shards[shard].failedHosts ?? [], avoids = jobs[id]?.shards[shard].avoids ?? []
+            guard let worker = bestWorker(memory, failedHosts: failedHosts, avoids: avoids) else {
+                if avoids.isEmpty { unplaceable.insert(memory) }
                 continue
             }
             jobs[id]?.ready.removeLargest(of: memory)
@@ -45,10 +45,17 @@ extension Scheduler {
 
     /// The worker with memory enough and the smallest share of its slots taken, on a host where the shard has not failed if there
     /// is one.
-    private func bestWorker(_ memory: MemoryNeed, failedHosts: Set<String>, except excluded: WorkerID? = nil) -> WorkerID? {
+    private func bestWorker(
+        _ memory: MemoryNeed, failedHosts: Set<String>, avoids: Set<String>, except excluded: WorkerID? = nil
+    ) -> WorkerID? {
+        let hasOthers =
+            !avoids.isEmpty
+            && workers.values.contains { !avoids.contains($0.host) && !$0.isDraining && $0.size.holds(memory) }
         var best: (rank: (Int, Double, WorkerID), id: WorkerID)?
         for id in free where id != excluded {
-            guard let worker = workers[id], worker.size.holds(memory) else { continue }
+            guard let worker = workers[id], worker.size.holds(memory), !hasOthers || !avoids.contains(worker.host) else {
+                continue
+            }
             let load = Double(worker.leases.count) / Double(max(1, worker.size.slots))
             let rank = (failedHosts.contains(worker.host) ? 1 : 0, load, id)
             if best.map({ rank < $0.rank }) ?? true { best = (rank, id) }
@@ -111,7 +118,8 @@ extension Scheduler {
         visitedShards += leaseCount
         return lagging.compactMap { attempt in
             guard let shard = jobs[attempt.job]?.shards[attempt.shard],
-                let worker = bestWorker(shard.memory, failedHosts: shard.failedHosts, except: shard.leases.first?.worker)
+                let worker = bestWorker(
+                    shard.memory, failedHosts: shard.failedHosts, avoids: shard.avoids, except: shard.leases.first?.worker)
             else { return nil }
             return lease(attempt.job, attempt.shard, to: worker, at: now)
         }

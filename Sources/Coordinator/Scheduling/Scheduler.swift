@@ -11,8 +11,11 @@ package struct ShardCost: Sendable, Hashable {
     package let cost: Int
     /// What a worker needs for one of its tensors.
     package let memory: MemoryNeed
+    /// Hosts that must not do it, as long as there are others.
+    package let avoids: Set<String>
 
-    package init(label: String, cost: Int, memory: MemoryNeed = MemoryNeed()) {
+    package init(label: String, cost: Int, memory: MemoryNeed = MemoryNeed(), avoids: Set<String> = []) {
+        self.avoids = avoids
         self.label = label
         self.cost = cost
         self.memory = memory

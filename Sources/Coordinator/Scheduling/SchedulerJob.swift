@@ -22,6 +22,8 @@ struct SchedulerShard: Sendable {
     let label: String
     let cost: Int
     let memory: MemoryNeed
+    /// `ShardCost.avoids`.
+    let avoids: Set<String>
     var state = State.open
     private(set) var leases: [SchedulerLease] = []
     /// Rises with every lease: an attempt with a lower epoch than the current ones is stale for ever.
@@ -36,6 +38,7 @@ struct SchedulerShard: Sendable {
         label = cost.label
         self.cost = cost.cost
         memory = cost.memory
+        avoids = cost.avoids
     }
 
     var isPending: Bool {

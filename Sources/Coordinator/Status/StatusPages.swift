@@ -135,7 +135,8 @@ struct StatusPages {
             id: id, name: description.name, address: description.address, build: description.build,
             state: worker.isDraining ? .draining : leases > 0 ? .busy : .idle, threads: description.threads,
             memory: description.memory, leases: leases, shardsDone: worker.shardsDone, bytesDone: worker.bytesDone,
-            bytesDirect: worker.bytesDirect, secondsConnected: (now - worker.since).seconds)
+            bytesDirect: worker.bytesDirect, secondsConnected: (now - worker.since).seconds,
+            putAside: cluster.workers.distrusted[worker.description.address]?.shortened(to: Self.labelLimit))
     }
 }
 
@@ -172,5 +173,5 @@ extension ShardStatus {
 }
 
 extension WorkerStatus {
-    fileprivate var textSize: Int { name.jsonSize + build.jsonSize }
+    fileprivate var textSize: Int { name.jsonSize + build.jsonSize + (putAside?.jsonSize ?? 0) }
 }

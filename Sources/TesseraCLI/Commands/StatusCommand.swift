@@ -100,6 +100,10 @@ struct StatusText {
                 ])
             }
             lines += table.lines
+            for worker in status.workers {
+                guard let reason = worker.putAside else { continue }
+                lines.append("\(worker.name) (\(worker.address)) is put aside: \(reason)")
+            }
         }
         return lines
     }
