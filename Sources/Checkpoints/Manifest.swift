@@ -25,6 +25,9 @@ package struct ManifestInput: Sendable, Hashable, Codable {
             self.blob = blob?.text
         }
 
+        /// The same without what it holds: as a store's index names its inputs, which is the same however they are pinned.
+        package var unpinned: Part { Part(file: file, size: size, headerDigest: headerDigest) }
+
         /// Whether both are of the same file, as far as is known of them.
         package func isSame(as other: Part) -> Bool {
             func agree<Value: Equatable>(_ one: Value?, _ other: Value?) -> Bool { one == nil || other == nil || one == other }

@@ -34,7 +34,7 @@ struct ClusterState {
 
     private(set) var scheduler: Scheduler
     var jobs: JobRegistry
-    private(set) var workers = WorkerRegistry()
+    var workers = WorkerRegistry()
     /// `kernelIdentity` of the coordinator's machine.
     private let machine: String?
     /// Whether jobs wait for disks that cannot be written, or fail.
@@ -90,7 +90,7 @@ struct ClusterState {
         if !resumed.kept.isEmpty { happened(.kept(id, resumed.kept)) }
         feed(
             .jobAdded(
-                id, stages: resumed.plans.flatMap(\.costs), hasMoreStages: resumed.plans.last?.hasMoreStages ?? false,
+                id, stages: resumed.plans.flatMap(\.costs), hasMoreStages: resumed.job.hasMoreStages,
                 committed: Set(resumed.kept.map(\.shard))), at: now)
         return takeEffects()
     }
@@ -100,7 +100,7 @@ struct ClusterState {
         guard jobs[id]?.isRunning == true else { return [] }
         jobs[id]?.job?.take(stages)
         happened(.planned(id, stages.summary))
-        feed(.stagesAdded(id, stages: stages.costs, hasMoreStages: stages.hasMoreStages), at: now)
+        feed(.stagesAdded(id, stages: stages.costs, hasMoreStages: jobs[id]?.job?.hasMoreStages ?? false), at: now)
         return takeEffects()
     }
 
@@ -130,7 +130,7 @@ struct ClusterState {
         return takeEffects()
     }
 
-    private mutating func end(_ id: JobID, as state: JobState, _ error: TesseraError) {
+    mutating func end(_ id: JobID, as state: JobState, _ error: TesseraError) {
         guard let record = jobs[id], record.isRunning || record.isPublishing else { return }
         paused.remove(id)
         jobs[id]?.pause = nil
@@ -171,6 +171,7 @@ struct ClusterState {
             .workerJoined(
                 id, host: description.host, key: description.key, slots: description.threads, memory: description.tensorMemory),
             at: now)
+        if workers.distrusted[description.host] != nil { feed(.workerDraining(id), at: now) }
         return (id, takeEffects())
     }
 
@@ -272,7 +273,7 @@ struct ClusterState {
             failed(attempt, record.worker, error)
             feed(.commitFailed(attempt, error, by: isWorkersFault ? record.worker.id : nil), at: now)
         } else {
-            let bytes = jobs[attempt.job]?.job?.commit(record) ?? 0
+            let bytes = jobs[attempt.job]?.job?.commit(record, host: workers[record.worker.id]?.description.host) ?? 0
             happened(.committed(attempt, record.worker, byteCount: bytes, record.delivery))
             feed(.shardCommitted(attempt), at: now)
         }
@@ -320,7 +321,8 @@ struct ClusterState {
                 return feed(.commitFailed(attempt, error, by: nil), at: now)
             }
             effects.append(.start(.commit(record)))
-        case .jobContinues(let id): effects.append(.start(.plan(id)))
+        case .jobContinues(let id):
+            if jobs[id]?.job?.isAnalysing == true { effects.append(.start(.plan(id))) } else { audit(id, at: now) }
         case .jobFinished(let id):
             jobs[id]?.phase = .publishing
             effects.append(.start(.publish(id)))

@@ -54,6 +54,10 @@ extension Logger {
             info(
                 "job ended",
                 metadata: ["job": "\(id)", "state": "\(state)", "error": "\(error?.description ?? "none")"])
+        case .putAside(let id, let host, let worker, let reason):
+            error(
+                "a host computes wrongly and is put aside",
+                metadata: ["job": "\(id)", "host": "\(host)", "worker": "\(worker)", "reason": "\(reason)"])
         case .workerJoined(let worker):
             info("worker joined", metadata: ["worker": "\(worker.name)", "address": "\(worker.address)"])
         case .workerLeft(let worker, let reason):

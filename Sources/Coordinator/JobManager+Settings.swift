@@ -40,6 +40,8 @@ extension JobManager {
         /// The same for a plan that reads all of its inputs.
         package var readingLimit = Duration.seconds(12 * 3600)
         package var limits = JobLimits()
+        /// The share of a job's shards that is done again on another host, unless the job says another.
+        package var auditShare = 0.0
         /// Version named in the manifest and to peers.
         package var build: String
         /// Part of every attempt; another number each time the coordinator starts.

@@ -56,6 +56,8 @@ struct WorkerRegistry {
     /// Since when there are none.
     private(set) var emptySince: Duration? = .zero
     private var nextID = 1
+    /// Hosts that computed something else than two others, and what that was. They get no shards.
+    private(set) var distrusted: [String: String] = [:]
 
     subscript(id: Scheduler.WorkerID) -> Member? { members[id] }
 
@@ -72,6 +74,11 @@ struct WorkerRegistry {
         emptySince = nil
         return nextID
     }
+
+    /// Those that get shards.
+    var trusted: [Member] { members.values.filter { !$0.isDraining && distrusted[$0.description.host] == nil } }
+
+    mutating func distrust(_ host: String, because reason: String) { distrusted[host] = reason }
 
     mutating func drain(_ id: Scheduler.WorkerID) { members[id]?.isDraining = true }
 

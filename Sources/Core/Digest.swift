@@ -12,9 +12,9 @@ package struct Digest: Sendable, Hashable {
     /// - Returns: `nil` unless `bytes` has exactly 32 bytes.
     package init?(bytes: some Collection<UInt8>) {
         guard bytes.count == Self.byteCount else { return nil }
-        var words: [UInt64] = [0, 0, 0, 0]
-        for (index, byte) in bytes.enumerated() { words[index / 8] = words[index / 8] << 8 | UInt64(byte) }
-        self.words = (words[0], words[1], words[2], words[3])
+        var rest = bytes.makeIterator()
+        func word() -> UInt64 { (0..<8).reduce(0) { word, _ in word << 8 | UInt64(rest.next() ?? 0) } }
+        words = (word(), word(), word(), word())
     }
 
     /// - Returns: `nil` unless `hex` is 64 hexadecimal digits.

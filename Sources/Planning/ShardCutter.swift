@@ -22,10 +22,12 @@ struct ShardCutter {
     let targetBytes: Int
 
     func cut(_ tensors: [TensorWork]) -> [PlannedShard] {
+        // Of a tensor's work that is compared, nothing but the name is copied.
+        let names = tensors.map(\.name)
         var groups: [(layer: TensorName.Layer?, tensors: [Int])] = []
         var positions: [TensorName.Layer?: Int] = [:]
         for index in tensors.indices {
-            let layer = TensorName(tensors[index].name).layer
+            let layer = TensorName(names[index]).layer
             if let position = positions[layer] {
                 groups[position].tensors.append(index)
             } else {
@@ -34,12 +36,10 @@ struct ShardCutter {
             }
         }
         // The names of one layer are few, and begin alike: sorting layer by layer compares less.
-        for group in groups.indices { groups[group].tensors.sort { precedes(tensors[$0], tensors[$1]) } }
-        groups.sort { precedes(tensors[$0.tensors[0]], tensors[$1.tensors[0]]) }
+        for group in groups.indices { groups[group].tensors.sort { names[$0].precedesNaturally(names[$1]) } }
+        groups.sort { names[$0.tensors[0]].precedesNaturally(names[$1.tensors[0]]) }
         return groups.flatMap { group in cut(group.tensors.map { tensors[$0] }, layer: group.layer) }
     }
-
-    private func precedes(_ left: TensorWork, _ right: TensorWork) -> Bool { left.name.precedesNaturally(right.name) }
 
     private func cut(_ tensors: [TensorWork], layer: TensorName.Layer?) -> [PlannedShard] {
         var runs: [[TensorWork]] = []

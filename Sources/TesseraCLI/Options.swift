@@ -61,13 +61,14 @@ struct JobArguments: ParsableArguments {
     @Flag(help: "Print the result as JSON.")
     var json = false
 
-    func submission() throws -> Submit {
+    /// - Parameter audit: `JobOptions.audit`.
+    func submission(audit: Double? = nil) throws -> Submit {
         Submit(
             recipe: try source.text(), recipeName: source.name, workingDirectory: currentDirectory(), output: output,
             options: JobOptions(
                 overwrite: overwrite, sha256Sums: sha256Sums, strict: strict, maxPartBytes: maxPartSize.bytes,
                 shardBytes: shardSize?.bytes, seed: seed, provenance: provenance ? true : nil,
-                fullInputs: inputs == .full ? true : nil), idempotencyKey: idempotencyKey)
+                fullInputs: inputs == .full ? true : nil, audit: audit), idempotencyKey: idempotencyKey)
     }
 }
 

@@ -5,6 +5,8 @@ import Work
 /// A shard's result that is about to count.
 struct CommitRecord: Sendable, Hashable {
     let attempt: Attempt
+    /// The number under which the journal keeps the result: another than the attempt's where a shard is done again.
+    let shard: Int
     let worker: WorkerReference
     let result: ShardResult
     let delivery: Delivery
@@ -12,6 +14,8 @@ struct CommitRecord: Sendable, Hashable {
     let parts: Set<Int>
 
     var journaled: JournaledShard {
-        JournaledShard(attempt: attempt, worker: worker.name, delivery: delivery, result: result)
+        JournaledShard(
+            attempt: Attempt(job: attempt.job, shard: shard, epoch: attempt.epoch, incarnation: attempt.incarnation),
+            worker: worker.name, delivery: delivery, result: result)
     }
 }

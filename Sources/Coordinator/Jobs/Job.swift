@@ -34,9 +34,7 @@ struct PlannedStages: Sendable {
         shards = Array(plan.stages.joined())
         costs = zip(plan.stages, plan.estimates).map { stage, estimates in
             zip(stage, estimates).map { shard, estimate in
-                ShardCost(
-                    label: shard.label, cost: Int(min(1e6 * estimate.seconds, 1e15)), byteCount: shard.progressByteCount,
-                    memory: estimate.memory)
+                ShardCost(estimate, label: shard.label, byteCount: shard.progressByteCount)
             }
         }
         summary = PlanSummary(
@@ -63,10 +61,12 @@ struct Job: Sendable {
     private(set) var files: Set<InputFile> = []
 
     /// The shards of the plan in hand. The scheduler counts the shards of earlier plans before them.
-    private var shards: [PlannedShard] = []
+    private(set) var shards: [PlannedShard] = []
     private var firstShard = 0
-    /// What came out of each committed shard of the plan in hand.
-    private var results: [ShardResult?] = []
+    /// What came out of each committed shard of the plan in hand, and who has done it.
+    private(set) var results: [Audit.Vote?] = []
+    /// Does shards again, numbered behind those of the plan; `nil` for a job without an audit.
+    var audit: Audit?
     /// The blocks that came, by shard and epoch, each with its digest once it is stored.
     private var arrived: [Int: [UInt64: [BlockPosition: Digest?]]] = [:]
     /// Results that were reported and are not committed yet.
@@ -81,7 +81,8 @@ struct Job: Sendable {
         let delivery: Delivery
     }
 
-    init(_ stages: PlannedStages, output: any OutputTransaction, options: JobOptions) {
+    init(_ stages: PlannedStages, output: any OutputTransaction, options: JobOptions, audit: Audit? = nil) {
+        self.audit = audit
         self.output = output
         self.options = options
         plan = stages.plan
@@ -99,10 +100,14 @@ struct Job: Sendable {
         files.formUnion(stages.files)
     }
 
-    /// A shard of the plan in hand, by the scheduler's number.
-    func shard(_ number: Int) -> PlannedShard? {
+    /// A shard of the plan in hand, by the scheduler's number: its own, or one under which it is done again.
+    func shard(_ number: Int) -> PlannedShard? { position(of: number).map { shards[$0] } }
+
+    private func position(of number: Int) -> Int? {
         let index = number - firstShard
-        return shards.indices.contains(index) ? shards[index] : nil
+        if shards.indices.contains(index) { return index }
+        guard let items = audit?.items, items.indices.contains(index - shards.count) else { return nil }
+        return items[index - shards.count].shard
     }
 
     /// What a worker is sent of the shard.
@@ -180,9 +185,10 @@ struct Job: Sendable {
     /// The reported result of an attempt; `nil` when there is none.
     func record(of attempt: Attempt, by worker: WorkerReference) -> CommitRecord? {
         guard let report = reported[attempt.shard], report.epoch == attempt.epoch else { return nil }
-        let parts = Set((shard(attempt.shard)?.outputs ?? []).map(\.part))
+        guard let position = position(of: attempt.shard) else { return nil }
         return CommitRecord(
-            attempt: attempt, worker: worker, result: report.result, delivery: report.delivery, parts: parts)
+            attempt: attempt, shard: firstShard + position, worker: worker, result: report.result, delivery: report.delivery,
+            parts: Set(shards[position].outputs.map(\.part)))
     }
 
     /// Where a block of a leased shard belongs.
@@ -209,11 +215,12 @@ struct Job: Sendable {
 
     /// Makes a result the shard's own.
     ///
+    /// - Parameter host: where the worker runs.
     /// - Returns: bytes of the shard's output.
-    mutating func commit(_ record: CommitRecord) -> Int {
+    mutating func commit(_ record: CommitRecord, host: String?) -> Int {
         reported[record.attempt.shard] = nil
         arrived[record.attempt.shard] = nil
-        return take(record.journaled)
+        return take(record.journaled, host: host)
     }
 
     /// Takes the results of shards of the plan in hand that an earlier coordinator committed.
@@ -223,15 +230,17 @@ struct Job: Sendable {
         for entry in kept {
             guard let planned = shard(entry.attempt.shard) else { continue }
             try Self.check(entry.result, of: planned)
-            _ = take(entry)
+            _ = take(entry, host: nil)
         }
     }
 
-    private mutating func take(_ committed: JournaledShard) -> Int {
-        guard let planned = shard(committed.attempt.shard) else { return 0 }
-        results[committed.attempt.shard - firstShard] = committed.result
-        bytesWritten += planned.byteCount
-        bytesRead += planned.sourceByteCount
+    private mutating func take(_ committed: JournaledShard, host: String?) -> Int {
+        guard let planned = shard(committed.attempt.shard), let position = position(of: committed.attempt.shard) else { return 0 }
+        if results[position] == nil {
+            bytesWritten += planned.byteCount
+            bytesRead += planned.sourceByteCount
+        }
+        results[position] = Audit.Vote(host: host, worker: committed.worker, result: committed.result)
         let name = committed.worker
         shares[name, default: RunReport.Worker(name: name)].add(bytes: planned.byteCount, committed.delivery)
         return planned.byteCount
@@ -291,7 +300,7 @@ struct Job: Sendable {
         var found: [ShardResult] = []
         for (shard, result) in zip(shards, results) {
             guard let result else { throw TesseraError(.internal, "the shard \(shard.label) has no result") }
-            found.append(result)
+            found.append(result.result)
         }
         return found
     }

@@ -85,7 +85,12 @@ struct JobPlanner: Sendable {
         let options = planned.submission.options
         let output = try outputs.begin(planned.output, job: "\(id)", overwrite: options.overwrite)
         try layOut(planned.stages, of: id, in: output)
-        return Job(planned.stages, output: output, options: options)
+        return Job(planned.stages, output: output, options: options, audit: audit(of: id, options))
+    }
+
+    private func audit(of id: JobID, _ options: JobOptions) -> Audit? {
+        let share = options.audit ?? settings.auditShare
+        return share > 0 ? Audit(id, share: share) : nil
     }
 
     /// The plan that follows from the statistics of the job's shards, all of which are committed.
@@ -146,7 +151,8 @@ struct JobPlanner: Sendable {
         guard !journaled.plans.isEmpty else { return nil }
         let plans = try replan(journaled)
         guard let output = try output(of: journaled, plans) else { return nil }
-        var job = Job(plans[0], output: output, options: journaled.submission.options)
+        let options = journaled.submission.options
+        var job = Job(plans[0], output: output, options: options, audit: audit(of: journaled.id, options))
         for stages in plans.dropFirst() { job.take(stages) }
         try job.keep(journaled.shards)
         let count = plans.reduce(0) { $0 + $1.shards.count }

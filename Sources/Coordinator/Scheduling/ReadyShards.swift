@@ -6,6 +6,10 @@ struct ShardNeed: Sendable, Hashable {
     let memory: MemoryNeed
     /// `Scheduler.Worker.key` of the workers that failed the shard, or went away with it.
     var avoids: Set<String> = []
+    /// Hosts that must not do it, as long as there are others.
+    var avoidedHosts: Set<String> = []
+
+    var isChoosy: Bool { !avoids.isEmpty || !avoidedHosts.isEmpty }
 }
 
 /// The shards of a job that can be leased now.

@@ -49,10 +49,10 @@ extension Scheduler {
 
     /// The worker with memory enough that failed the shard least often, if possible on a host where nobody did, with the smallest
     /// share of its slots taken. A worker that failed the shard, or went away with it, gets it again only when there is no other,
-    /// not even a busy one.
+    /// not even a busy one; nor does a host that the shard avoids.
     private func bestWorker(for need: ShardNeed, _ history: FailureHistory?, insteadOf holder: WorkerID? = nil) -> WorkerID? {
         let holderKey = holder.flatMap { workers[$0]?.key }
-        let mayRepeat = !need.avoids.isEmpty && holder == nil && !workers.values.contains { $0.couldDo(need) }
+        let mayRepeat = need.isChoosy && holder == nil && !workers.values.contains { $0.couldDo(need) }
         var best: (rank: (Int, Int, Double, WorkerID), id: WorkerID)?
         for id in free {
             guard let worker = workers[id], worker.key != holderKey,

@@ -13,8 +13,13 @@ package struct ShardCost: Sendable, Hashable {
     package let byteCount: Int
     /// What a worker needs for one of its tensors.
     package let memory: MemoryNeed
+    /// Hosts that must not do it, as long as there are others.
+    package let avoids: Set<String>
 
-    package init(label: String, cost: Int, byteCount: Int = 0, memory: MemoryNeed = MemoryNeed()) {
+    package init(
+        label: String, cost: Int, byteCount: Int = 0, memory: MemoryNeed = MemoryNeed(), avoids: Set<String> = []
+    ) {
+        self.avoids = avoids
         self.label = label
         self.cost = cost
         self.byteCount = byteCount
@@ -112,7 +117,9 @@ package struct Scheduler: Sendable {
         var freeSlots: Int { isDraining || isSilent || restsUntil != nil ? 0 : max(0, size.slots - leases.count) }
 
         /// Whether the worker can do such a shard and is not to be avoided.
-        func couldDo(_ need: ShardNeed) -> Bool { !isDraining && size.holds(need.memory) && !need.avoids.contains(key) }
+        func couldDo(_ need: ShardNeed) -> Bool {
+            !isDraining && size.holds(need.memory) && !need.avoids.contains(key) && !need.avoidedHosts.contains(host)
+        }
     }
 
     let policy: SchedulerPolicy

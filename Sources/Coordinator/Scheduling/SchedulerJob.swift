@@ -33,6 +33,8 @@ struct SchedulerShard: Sendable {
     /// Bytes that progress counts.
     let byteCount: Int
     let memory: MemoryNeed
+    /// `ShardCost.avoids`.
+    let avoids: Set<String>
     var state = State.open
     private(set) var leases: [SchedulerLease] = []
     /// Rises with every lease: an attempt with a lower epoch than the current ones is stale for ever.
@@ -46,9 +48,10 @@ struct SchedulerShard: Sendable {
         self.cost = cost.cost
         byteCount = cost.byteCount
         memory = cost.memory
+        avoids = cost.avoids
     }
 
-    var need: ShardNeed { ShardNeed(memory: memory, avoids: history?.avoids ?? []) }
+    var need: ShardNeed { ShardNeed(memory: memory, avoids: history?.avoids ?? [], avoidedHosts: avoids) }
 
     var isPending: Bool {
         if case .open = state { leases.isEmpty } else { false }

@@ -140,7 +140,8 @@ struct StatusPages {
             id: id, name: description.name, address: description.address, build: description.build,
             state: worker.isDraining ? .draining : leases > 0 ? .busy : .idle, threads: description.threads,
             memory: description.memory, leases: leases, shardsDone: worker.shardsDone, bytesDone: worker.bytesDone,
-            bytesDirect: worker.bytesDirect, secondsConnected: (now - worker.since).seconds)
+            bytesDirect: worker.bytesDirect, secondsConnected: (now - worker.since).seconds,
+            putAside: cluster.workers.distrusted[description.host]?.shortened(to: Self.labelLimit))
         guard strikes.count > 0 else { return status }
         status.failedInARow = strikes.count
         if let (job, error) = worker.lastFailure, let owner = cluster.jobs[job]?.key.owner, peer.maySeeJobs(of: owner) {
@@ -187,5 +188,7 @@ extension ShardStatus {
 }
 
 extension WorkerStatus {
-    fileprivate var textSize: Int { name.jsonSize + build.jsonSize + (lastError?.description.jsonSize ?? 0) }
+    fileprivate var textSize: Int {
+        name.jsonSize + build.jsonSize + (lastError?.description.jsonSize ?? 0) + (putAside?.jsonSize ?? 0)
+    }
 }

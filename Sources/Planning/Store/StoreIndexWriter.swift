@@ -1,3 +1,4 @@
+import Checkpoints
 import Core
 import Recipes
 import TaskVectors
@@ -39,7 +40,8 @@ package struct StoreIndexWriter: Sendable {
         }
         let input = inputs[0]
         let base = StoreIndex.Base(
-            model: input.reference, parts: input.parts, digest: try TreeDigest.tensor(blocks: entries.map(\.base.digest)))
+            model: input.reference, parts: input.parts.map(\.unpinned),
+            digest: try TreeDigest.tensor(blocks: entries.map(\.base.digest)))
         return StoreIndex(
             base: extended?.base ?? base, tensors: entries, shared: shared, tasks: (extended?.tasks ?? []) + tasks)
     }
@@ -79,7 +81,7 @@ package struct StoreIndexWriter: Sendable {
         }
         let input = inputs.first { $0.reference == "\(task.model.value)" }
         return StoreIndex.Task(
-            name: task.name, model: "\(task.model.value)", parts: input?.parts ?? [], scheme: recipe.title,
+            name: task.name, model: "\(task.model.value)", parts: (input?.parts ?? []).map(\.unpinned), scheme: recipe.title,
             files: files[task.name] ?? [],
             formats: encodings.map { encoding in
                 encoding.formats.isEmpty ? nil : encoding.formats.suffix(recipe.tasks.count).dropFirst(number).first

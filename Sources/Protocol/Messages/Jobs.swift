@@ -18,11 +18,14 @@ package struct JobOptions: Sendable, Hashable, Codable {
     package var provenance: Bool?
     /// Pin inputs by the digests of whole files; `nil` for no, by samples.
     package var fullInputs: Bool?
+    /// The share of the shards that is done again on another host, 0...1; `nil` for the coordinator's own choice.
+    package var audit: Double?
 
     package init(
         overwrite: Bool = false, sha256Sums: Bool = false, strict: Bool = false, maxPartBytes: Int? = nil, shardBytes: Int? = nil,
-        seed: UInt64? = nil, provenance: Bool? = nil, fullInputs: Bool? = nil
+        seed: UInt64? = nil, provenance: Bool? = nil, fullInputs: Bool? = nil, audit: Double? = nil
     ) {
+        self.audit = audit
         self.fullInputs = fullInputs
         self.overwrite = overwrite
         self.sha256Sums = sha256Sums
@@ -68,6 +71,7 @@ extension Submit {
         if let idempotencyKey { try bounds.name(idempotencyKey, "idempotencyKey") }
         if let bytes = options.maxPartBytes { try bounds.number(bytes, "maxPartBytes", 1...Limits.byteCount) }
         if let bytes = options.shardBytes { try bounds.number(bytes, "shardBytes", 1...Limits.byteCount) }
+        if let share = options.audit, !(0...1).contains(share) { throw bounds.refusal("'audit' is \(share), not from 0 to 1") }
     }
 }
 

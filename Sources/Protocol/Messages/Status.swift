@@ -167,12 +167,15 @@ package struct WorkerStatus: Sendable, Hashable, Codable {
     package var lastError: TesseraError?
     /// How long the worker gets no shards because of that.
     package var secondsResting: Double?
+    /// Why the worker's host gets no shards: it computed something else than two others; `nil` for most.
+    package var putAside: String?
 
     package init(
         id: Int, name: String, address: String, build: String, state: State, threads: Int, memory: Int, leases: Int,
         shardsDone: Int,
-        bytesDone: Int, bytesDirect: Int, secondsConnected: Double
+        bytesDone: Int, bytesDirect: Int, secondsConnected: Double, putAside: String? = nil
     ) {
+        self.putAside = putAside
         self.id = id
         self.name = name
         self.address = address

@@ -37,10 +37,16 @@ package struct SubmitCommand: AsyncParsableCommand {
     @Flag(help: "Wait for the job to end and show its progress.")
     var wait = false
 
+    @Option(
+        help: ArgumentHelp(
+            "Do this share of the shards again on another host, such as 5%. The default is the coordinator's choice.",
+            valueName: "share"))
+    var audit: Share?
+
     package init() {}
 
     package func run() async throws {
-        let submission = try job.submission()
+        let submission = try job.submission(audit: audit?.value)
         let (wait, json, style) = (wait, job.json, job.progress)
         let address = try target.address()
         let status = try await JobFollower(style).run(at: address) { client, known in

@@ -50,6 +50,12 @@ package struct CoordinatorCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Seconds between a worker's heartbeats.", valueName: "seconds"))
     var heartbeatSeconds = 5.0
 
+    @Option(
+        help: ArgumentHelp(
+            "Do this share of each job's shards again on another host, such as 5%, and find hosts that compute wrongly.",
+            valueName: "share"))
+    var audit = Share(value: 0)
+
     @Flag(
         help: """
             Listen beyond this machine without TLS. Anyone who can reach the ports may submit jobs and read all inputs, and \
@@ -88,6 +94,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
             inputRoots: root.isEmpty ? .wholeMachine : try Roots(root), outputRoot: try outputRoot.map(canonicalDirectory),
             policy: policy, build: tesseraVersion, incarnation: journal?.incarnation ?? .random(in: 1...UInt32.max))
         settings.signingKey = try signing.key()
+        settings.auditShare = audit.value
         settings.digests = InputDigests(
             directories: (root.isEmpty ? [] : settings.inputRoots.directories) + [state].compactMap(\.self))
         let manager = JobManager(settings: settings, log: log, journal: journal ?? NoJournal())

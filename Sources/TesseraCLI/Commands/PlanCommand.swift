@@ -7,7 +7,7 @@ import Worker
 package struct PlanCommand: ParsableCommand {
     package static let configuration = CommandConfiguration(
         commandName: "plan", abstract: "Show what a recipe would do.",
-        discussion: "Reads only the headers of the inputs. All problems are reported at once.")
+        discussion: "Reads the headers of the inputs and a sample of each file. All problems are reported at once.")
 
     @OptionGroup var source: RecipeArguments
 

@@ -106,6 +106,10 @@ struct StatusText {
                 let reason = worker.lastError.map { ": \($0)" } ?? ""
                 lines.append("\(worker.name) (\(worker.address)) failed \(count) in a row\(rest)\(reason)")
             }
+            for worker in status.workers {
+                guard let reason = worker.putAside else { continue }
+                lines.append("\(worker.name) (\(worker.address)) is put aside: \(reason)")
+            }
         }
         return lines
     }

@@ -120,6 +120,10 @@ package struct VerifyCommand: AsyncParsableCommand {
 struct Share: ExpressibleByArgument {
     let value: Double
 
+    init(value: Double) { self.value = value }
+
+    var defaultValueDescription: String { "\(Quantity.decimal(value * 100, places: 0))%" }
+
     init?(argument: String) {
         let isPercent = argument.hasSuffix("%")
         guard let number = Double(isPercent ? String(argument.dropLast()) : argument) else { return nil }
