@@ -28,7 +28,9 @@ package enum BrokenDownload {
             throw fail("begins with zeros only: its download was not finished", "download it again")
         }
         guard !isText else { return }
-        if bytes.starts(with: Array("PK\u{3}\u{4}".utf8)) || bytes.starts(with: [0x80, 2]) || bytes.starts(with: [0x80, 4]) {
+        // As the length of a header, each of these beginnings is larger than any that is allowed, but for the zip file's.
+        let pickles: [[UInt8]] = [[0x80, 2, 0x8a, 0x0a], [0x80, 2, 0x7d, 0x71]]
+        if bytes.starts(with: Array("PK\u{3}\u{4}".utf8)) || pickles.contains(where: { bytes.starts(with: $0) }) {
             throw fail("is a PyTorch or zip file, not safetensors", "convert it with transformers' save_pretrained")
         }
         if bytes.starts(with: Array("GGUF".utf8)) {

@@ -163,7 +163,8 @@ enum ConfigWords {
     static let parts: Set = modalities.union(["text", "encoder", "decoder"])
 
     private static let synonyms = [
-        "language": "text", "llm": "text", "visual": "vision", "vit": "vision", "image": "vision", "speech": "audio",
+        "language": "text", "llm": "text", "visual": "vision", "vit": "vision", "image": "vision", "video": "vision",
+        "speech": "audio",
     ]
     /// Words that tell nothing about the part.
     private static let plain: Set = [

@@ -11,6 +11,7 @@ part of the model. Needs torch and transformers. The file's lines, with tabs bet
     convert  OPERATION ...    PATTERN ...     TARGET ...    the tensors that match are made into the targets
     unknown  PATTERN ...                                    names that a rule of another kind changes
     class    CLASS ...        PREFIX          [SCOPE]=LIST ...     SCOPE=KEY:TYPE ...
+    transposed  CLASS ...                                   PEFT adapts the experts of these as matrices [experts, in, out]
 
 In a class whose inner model is called PREFIX, the rules of LIST hold for names that begin with SCOPE, and the part SCOPE of the
 model is described in the section KEY of its config; by default it is of the model type TYPE. Patterns are Python's.
@@ -131,7 +132,7 @@ def wrapped(first, words, rest):
 
 
 def main():
-    rows, failed = {}, []
+    rows, failed, transposed = {}, [], []
     for class_name, model_type in sorted(classes().items()):
         try:
             model = build(getattr(transformers, class_name), model_type)
@@ -139,6 +140,8 @@ def main():
             failed.append(f"{class_name}: {type(error).__name__}: {str(error).strip()[:80]}")
             continue
         prefix, lists, parts = describe(model)
+        if any(getattr(module, "is_transposed", False) for module in model.modules()):
+            transposed.append(class_name)
         if lists or parts:
             rows.setdefault((prefix, lists, parts), []).append(class_name)
     lists = {}
@@ -157,6 +160,7 @@ def main():
         out += [f"list\t{' '.join(keys)}", *rules]
     for (prefix, own, parts), names in rows.items():
         out += wrapped("class\t", names, f"\t{prefix}\t{own}\t{parts}")
+    out += wrapped("transposed\t", transposed, "")
     with open(sys.argv[1], "w") as file:
         file.write("\n".join(out) + "\n")
     print("not made:", *failed, sep="\n", file=sys.stderr)

@@ -138,11 +138,24 @@ import Work
         ([UInt8]("GGUF".utf8) + [3, 0, 0, 0, 9, 9], "is a GGUF file", "gguf_file="),
         ([0x89] + [UInt8]("HDF".utf8) + [0x0d, 0x0a, 0x1a, 0x0a, 0], "is an HDF5 file", "save_pretrained"),
         ([0x80, 2, 0x7d, 0x71, 0, 0x28, 0x58, 1, 0], "is a PyTorch or zip file", "save_pretrained"),
+        ([0x80, 2, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9], "is a PyTorch or zip file", "save_pretrained"),
     ])
     func filesOfOtherFormats(bytes: [UInt8], problem: String, advice: String) {
         family.files.write(bytes, to: "/models/b/model.safetensors")
         let found = problems(MemoryFamily.linear)
         #expect(found.first?.problem.contains(problem) == true && found.first?.advice?.contains(advice) == true, "\(found)")
+    }
+
+    /// Every length that a header may have is one, whatever file of another kind begins with the same bytes.
+    @Test func lengthsThatLookLikeOtherFiles() throws {
+        let bytes = TestTensor.encode(MemoryFamily.tensors(2)), own = Int(bytes[0]) + 256 * Int(bytes[1])
+        for length in [0x280, 0x480] {
+            let padding = [UInt8](repeating: UInt8(ascii: " "), count: length - own)
+            family.files.write(
+                [UInt8(length % 256), UInt8(length / 256), 0, 0, 0, 0, 0, 0] + bytes[8..<8 + own] + padding + bytes[(8 + own)...],
+                to: "/models/b/model.safetensors")
+            #expect(try family.plan(MemoryFamily.linear).tensors.count == 4)
+        }
     }
 
     /// transformers reads `model.safetensors` before an index, mergekit the index.

@@ -116,6 +116,15 @@ import Work
         #expect(try config(plan).integer(key) == 3 && plan.remarks == [])
     }
 
+    /// Two towers of one section: what counts the layers of one counts those of the other.
+    @Test func towersThatShareASection() throws {
+        write(
+            Self.layers("image_tower.encoder.layers", 4) + Self.layers("video_tower.encoder.layers", 4),
+            config: #"{"vision_config": {"num_hidden_layers": 4}}"#)
+        let plan = try plan("stack: image_tower.encoder.layers\n\(Self.pruned)")
+        #expect(plan.remarks.contains { $0.contains("may count the layers of video_tower.encoder.layers and not those of") })
+    }
+
     // MARK: Layers that depend on their place
 
     @Test(arguments: [

@@ -34,7 +34,7 @@ extension AdapterMatcher {
             let fitting = own.map { item in
                 (item: item, parameters: parameters.indices.filter { Self.layout(item.factors, parameters[$0].storage) != nil })
             }
-            let transposesSquares = transposesSquares(of: module)
+            let transposesSquares = transposesSquares(fitting.map { ($0.item.factors, $0.parameters.map { parameters[$0] }) })
             var taken: Set<Int> = []
             for (item, candidates) in fitting.sorted(by: {
                 ($0.parameters.count, -$0.item.group.place.depth) < ($1.parameters.count, -$1.item.group.place.depth)
@@ -98,14 +98,16 @@ extension AdapterMatcher {
         return (experts, (isTransposed && (!isPlain || transposesSquares)) != isExchanged)
     }
 
-    /// Whether the module computes with `[experts, in, out]`, so that PEFT's factors are those of the transposed matrices. The
-    /// module's two tensors tell it: they have the shapes `[experts, 2·inner, hidden]` and `[experts, hidden, inner]` otherwise.
-    private func transposesSquares(of module: String) -> Bool {
-        let shapes = ["gate_up_proj", "down_proj"].compactMap { leaf in
-            loadedShape(of: module, leaf).flatMap { $0.shape.count == 3 ? $0.shape : nil }
+    /// Whether PEFT takes square matrices of experts for `[in, out]`: as the module's other parameters, if the adapter has them,
+    /// else as it takes those of the model's class.
+    private func transposesSquares(_ fitting: [(factors: Factors, parameters: [Parameter])]) -> Bool {
+        for (factors, parameters) in fitting where factors.inputs.first != factors.outputs {
+            for parameter in parameters {
+                guard case .one(_, let shape, _) = parameter.storage else { continue }
+                return Array(shape.suffix(2)) == factors.inputs + [factors.outputs]
+            }
         }
-        guard shapes.count == 2 else { return false }
-        return shapes[0][2] == 2 * shapes[1][1] && shapes[0][1] == shapes[1][2]
+        return model.config.map { LoadingRules.transformers.transposesExperts($0) } ?? false
     }
 
     /// The one tensor of all experts, and its shape in memory.

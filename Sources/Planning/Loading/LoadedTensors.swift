@@ -35,7 +35,8 @@ struct LoadedTensors {
             guard let place else { continue }
             let loaded = numbered.filled(place.name)
             guard let conversion = place.conversion else {
-                tensors[ExactText(loaded)] = .whole(name)
+                let same = tensors.updateValue(.whole(name), forKey: ExactText(loaded))
+                if case .whole(let other)? = same { tensors[ExactText(loaded)] = .made(of: [other, name], by: "renaming") }
                 continue
             }
             let key = ExactText(loaded)

@@ -22,9 +22,12 @@ struct LoadingRules: Sendable {
 
     private let lists: [Substring: [LoadingRule]]
     private let classes: [Substring: ModelClass]
+    /// Classes whose experts PEFT adapts as matrices `[experts, in, out]`.
+    private let transposed: Set<Substring>
 
     init(_ text: String) {
         var lists: [Substring: [LoadingRule]] = [:], classes: [Substring: ModelClass] = [:]
+        var transposed: Set<Substring> = []
         var keys: [Substring] = [], list: [LoadingRule] = []
         func end() { for key in keys { lists[key] = list } }
         for line in text.split(separator: "\n") where line.first != "#" {
@@ -35,6 +38,7 @@ struct LoadingRules: Sendable {
                 end()
                 keys = words[1]
                 list = []
+            case ("transposed", 2): transposed.formUnion(words[1])
             case ("class", 5):
                 let own = ModelClass(
                     prefix: fields[2] == "-" ? "" : String(fields[2]),
@@ -54,6 +58,12 @@ struct LoadingRules: Sendable {
         end()
         self.lists = lists
         self.classes = classes
+        self.transposed = transposed
+    }
+
+    /// Whether PEFT adapts the experts of the config's model as matrices `[experts, in, out]`.
+    func transposesExperts(_ config: JSONText) -> Bool {
+        config.strings(["architectures"]).contains { transposed.contains(Substring($0)) }
     }
 
     /// - Returns: `nil` for a line that is none of a rule.
