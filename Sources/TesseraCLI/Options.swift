@@ -63,8 +63,9 @@ struct JobArguments: ParsableArguments {
 
     /// - Parameter audit: `JobOptions.audit`.
     func submission(audit: Double? = nil) throws -> Submit {
-        Submit(
-            recipe: try source.text(), recipeName: source.name, workingDirectory: currentDirectory(), output: output,
+        let recipe = try source.read()
+        return Submit(
+            recipe: recipe.text, recipeName: recipe.name, workingDirectory: currentDirectory(), output: output,
             options: JobOptions(
                 overwrite: overwrite, sha256Sums: sha256Sums, strict: strict, maxPartBytes: maxPartSize.bytes,
                 shardBytes: shardSize?.bytes, seed: seed, provenance: provenance ? true : nil,

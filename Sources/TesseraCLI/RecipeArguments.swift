@@ -15,34 +15,45 @@ struct RecipeArguments: ParsableArguments {
             valueName: "key=value"))
     var settings: [String] = []
 
+    func read() throws -> RecipeText { try RecipeText(path: recipe, settings: settings) }
+}
+
+/// A recipe as a job is to have it.
+struct RecipeText {
+    /// The name that messages use.
+    let name: String
+    let text: String
+
     private static let byteLimit = 1 << 20
 
-    private var isFromInput: Bool { recipe == "-" || recipe == "/dev/stdin" }
-
-    /// The name that messages use.
-    var name: String { isFromInput ? "<stdin>" : recipe }
-
-    /// The recipe as the job is to have it.
-    func text() throws -> String {
+    /// - Parameters:
+    ///   - path: a file, or `-` for stdin.
+    ///   - settings: values in the place of the recipe's own, as `--set` takes them.
+    /// - Throws: what reading throws; `badData` for what is no text, `usage` for settings that do not fit.
+    init(path: String, settings: [String] = []) throws {
         let overrides = try settings.map { try RecipeOverride($0) }
-        let bytes = isFromInput ? try Self.input() : try LocalFiles().read(recipe, maxBytes: Self.byteLimit)
+        let isInput = path == "-" || path == "/dev/stdin"
+        name = isInput ? Self.inputName : path
+        let bytes = isInput ? try Self.input() : try LocalFiles().read(path, maxBytes: Self.byteLimit)
         guard let text = String(validating: bytes, as: UTF8.self) else {
             throw TesseraError(.badData, "is not UTF-8 text", file: name)
         }
-        return try RecipeOverride.apply(overrides, to: text, file: name)
+        self.text = try RecipeOverride.apply(overrides, to: text, file: name)
     }
+
+    private static let inputName = "<stdin>"
 
     private static func input() throws(TesseraError) -> [UInt8] {
         var bytes: [UInt8] = [], buffer = [UInt8](repeating: 0, count: 1 << 16)
         while true {
-            let count = read(STDIN_FILENO, &buffer, buffer.count)
+            let count = Glibc.read(STDIN_FILENO, &buffer, buffer.count)
             if count < 0, errno == EINTR { continue }
-            guard count >= 0 else { throw .system(errno, "read", "<stdin>") }
+            guard count >= 0 else { throw .system(errno, "read", inputName) }
             guard count > 0 else { return bytes }
             bytes += buffer[..<count]
             guard bytes.count <= byteLimit else {
                 throw TesseraError(
-                    .badData, "is longer than \(byteLimit) bytes", file: "<stdin>", advice: "check that this is a recipe")
+                    .badData, "is longer than \(byteLimit) bytes", file: inputName, advice: "check that this is a recipe")
             }
         }
     }

@@ -26,9 +26,10 @@ package struct PlanCommand: ParsableCommand {
     package init() {}
 
     package func run() throws {
+        let recipe = try source.read()
         let plan = try Planner.plan(
             PlanRequest(
-                recipe: try source.text(), recipeName: source.name, workingDirectory: currentDirectory(),
+                recipe: recipe.text, recipeName: recipe.name, workingDirectory: currentDirectory(),
                 maxPartBytes: maxPartSize.bytes, strict: strict, seed: seed))
         if json {
             try printJSON(PlanSummary(plan))

@@ -83,9 +83,9 @@ package struct VerifyCommand: AsyncParsableCommand {
     }
 
     private func mend(_ report: inout VerifyReport, by recipe: String) async throws {
+        let recipe = try RecipeText(path: recipe)
         let request = PlanRequest(
-            recipe: try readText(recipe), recipeName: recipe, workingDirectory: currentDirectory(),
-            maxPartBytes: maxPartSize?.bytes,
+            recipe: recipe.text, recipeName: recipe.name, workingDirectory: currentDirectory(), maxPartBytes: maxPartSize?.bytes,
             seed: seed ?? 0)
         let repair = try Repair(
             directory: directory, request: request, threads: machine.threads, memory: machine.memory.bytes)
