@@ -198,6 +198,7 @@ final class LocalOutput: OutputTransaction {
             for folder in try directory.foldersBelow() { try calls.sync(try directory.directory(folder)) }
             try calls.sync(directory)
             try check(directory, state.withLock { $0.parts + $0.adopted })
+            try checkNames(in: directory)
             try giveName(in: parent)
         } catch {
             state.withLock { $0.phase = .open }
@@ -210,9 +211,11 @@ final class LocalOutput: OutputTransaction {
         if replaced != nil { calls.remove(parent, site.partialName) }
     }
 
-    /// - Throws: `cannotCreate` for a part that others have replaced, removed or cut short, and for files of others.
-    private func check(_ directory: Directory, _ parts: [Part]) throws(TesseraError) {
-        let known = state.withLock { $0.others }.union(parts.map { ExactText($0.name) })
+    /// - Throws: `cannotCreate` for a file that others have put there.
+    private func checkNames(in directory: Directory) throws(TesseraError) {
+        let known = state.withLock { state in
+            state.others.union((state.parts + state.adopted).map { ExactText($0.name) })
+        }
         // NFS keeps a file that is removed while somebody has it open under such a name.
         let isLeft = { (name: String) in FilePath.components(of: name).last?.hasPrefix(".nfs") == true }
         for name in try directory.filesBelow() where !known.contains(ExactText(name)) && !isLeft(name) {
@@ -221,6 +224,10 @@ final class LocalOutput: OutputTransaction {
                 file: FilePath.join(site.partialPath, name),
                 advice: "make sure that nobody else writes there, and submit the job again")
         }
+    }
+
+    /// - Throws: `cannotCreate` for a part that others have replaced, removed or cut short.
+    private func check(_ directory: Directory, _ parts: [Part]) throws(TesseraError) {
         for part in parts {
             guard let status = directory.status(of: part.name), FileIdentity(status) == part.identity,
                 Int(status.st_size) == part.size
