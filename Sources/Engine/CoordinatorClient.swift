@@ -116,7 +116,7 @@ package struct CoordinatorClient {
     ///
     /// - Parameter limit: how long the answer may take; the coordinator's timeout where `nil`.
     /// - Throws: `Problems` when the coordinator cannot meet the request, `unreachable` when the connection ends before the
-    ///   answer, or none comes in time.
+    ///   answer, or none comes in time, `protocolMismatch` for an answer out of bounds or about another job.
     package mutating func ask(_ request: Message, within limit: Duration? = nil) async throws -> Message {
         try connection.send(request)
         let limit = limit ?? timeout, begin = time.now()
@@ -141,7 +141,24 @@ package struct CoordinatorClient {
         case .refusal(let refusal): throw refusal.error
         case .failure(let failure): throw Problems(failure.problems)
         case .goodbye(let reason): throw TesseraError(.unreachable, "the coordinator closed the connection: \(reason)")
-        default: return answer
+        default:
+            guard Self.isAbout(request, answer) else {
+                throw TesseraError(
+                    .protocolMismatch, "the coordinator's '\(answer.name)' is about another job than the '\(request.name)' was")
+            }
+            return answer
+        }
+    }
+
+    /// Whether an answer is about the job that the request named, if it named one.
+    private static func isAbout(_ request: Message, _ answer: Message) -> Bool {
+        switch (request, answer) {
+        case (.cancel(let cancel), .cancelled(let cancelled)): cancelled.job == cancel.job
+        case (.statusRequest(let request), .status(let status)):
+            status.jobs.allSatisfy { job in
+                (request.job ?? job.id) == job.id && job.id.description.hasPrefix(request.prefix?.lowercased() ?? "")
+            }
+        default: true
         }
     }
 
