@@ -29,6 +29,7 @@ func tests(of name: String, uses: [Target.Dependency], exclude: [String] = []) -
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
@@ -93,7 +94,8 @@ let package = Package(
             "Coordinator",
             uses: [
                 "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport",
-                "Planning", "Journal", nioCore, nioPosix, logging, hummingbird, hummingbirdCore, httpTypes, lifecycle, heaps,
+                "Planning", "Journal", nioCore, nioPosix, nioHTTP1, logging, hummingbird, hummingbirdCore, httpTypes, lifecycle,
+                heaps,
             ]),
         module(
             "Engine",
@@ -163,8 +165,9 @@ let package = Package(
             of: "Coordinator",
             uses: [
                 "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport", "Planning", "Journal",
-                "Coordinator", "TestSupport", logging, nioCore, lifecycle,
+                "Coordinator", "TestSupport", logging, nioCore, nioEmbedded, nioHTTP1, lifecycle,
             ]),
+        tests(of: "Engine", uses: ["Core", "Protocol", "Transport", "Engine", "TestSupport", nioCore]),
         tests(
             of: "Simulation",
             uses: [

@@ -3,7 +3,7 @@ import NIOPosix
 /// Threads for work that waits for disks, apart from those that carry messages and from every other kind of such work: a plan
 /// that reads thousands of headers holds up no block, and an output that is made durable holds up no plan.
 package struct BlockingPools: Sendable {
-    /// Plans. Two, so that a small recipe does not wait behind a very large one; each holds a whole plan in the making.
+    /// Plans, by turns of the owners. Each thread holds a whole plan in the making.
     package let planning: BlockingPool
     /// Blocks that workers sent. Four keep a disk or a network file system busy.
     package let writing: BlockingPool
@@ -18,9 +18,12 @@ package struct BlockingPools: Sendable {
     /// Outputs that are made durable shard by shard. One: while it waits, further results gather for its next turn.
     let syncing: BlockingPool
 
+    /// Three, so that an owner whose plans take long has two of them and the next owner need not wait.
+    package static let planningThreads = 3
+
     /// - Parameter pool: makes a pool of so many threads.
     package init(_ pool: (_ threads: Int) -> BlockingPool = BlockingPool.init(threads:)) {
-        planning = pool(2)
+        planning = pool(Self.planningThreads)
         writing = pool(4)
         publishing = pool(2)
         reading = pool(4)

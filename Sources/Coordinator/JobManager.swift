@@ -39,6 +39,7 @@ package actor JobManager {
     private var beginning: [JobKey: (output: String, task: Task<Submitted, any Error>)] = [:]
     /// Submissions that are being planned, by their owners.
     private var submissions: [String: Int] = [:]
+    private var planningTurns = FairTurns<CheckedContinuation<Void, Never>>(slots: BlockingPools.planningThreads)
     private var waiters = JobWaiters()
     private var isDraining = false
     private let (steps, stepInput) = AsyncStream<ClusterState.Step>.makeStream()
@@ -142,10 +143,10 @@ package actor JobManager {
     }
 
     private func continueJob(_ id: JobID) async {
-        guard let job = state.jobs[id]?.job else { return }
+        guard let record = state.jobs[id], let job = record.job else { return }
         do {
-            let planner = planner
-            guard let stages = try await pools.planning.run({ try planner.next(after: job, id: id) }) else { return }
+            let planner = planner, owner = record.key.owner
+            guard let stages = try await planning(of: owner, { try planner.next(after: job, id: id) }) else { return }
             perform(state.extend(id, with: stages, at: time.now()))
         } catch {
             perform(state.abandon(id, TesseraError(wrapping: error), at: time.now()))
@@ -232,7 +233,18 @@ package actor JobManager {
             submissions[owner] = left > 0 ? left : nil
         }
         let planner = planner
-        return try await pools.planning.run { try planner.plan(submission, owner: owner) }
+        return try await planning(of: owner) { try planner.plan(submission, owner: owner) }
+    }
+
+    /// Runs `body` on one of the threads that plan, when it is the owner's turn.
+    private func planning<Result: Sendable>(
+        of owner: String, _ body: @escaping @Sendable () throws -> Result
+    ) async throws -> Result {
+        await withCheckedContinuation { waiting in
+            for next in planningTurns.ask(waiting, of: owner) { next.resume() }
+        }
+        defer { for next in planningTurns.end(of: owner) { next.resume() } }
+        return try await pools.planning.run(body)
     }
 
     /// - Throws: `temporary` when another job makes the same output: only one of them could have it in the end.
@@ -267,7 +279,7 @@ package actor JobManager {
             id: id, key: planned.key.text, owner: planned.key.owner, submission: planned.submission, output: planned.output,
             submittedAt: submittedAt)
         do {
-            let job = try await pools.planning.run {
+            let job = try await planning(of: planned.key.owner) {
                 try journal.add(journaled)
                 return try planner.begin(planned, id: id)
             }
@@ -296,7 +308,7 @@ package actor JobManager {
         // Without a key of its own, a finished job is meant only where its output is still there and is not to be replaced.
         guard !planned.submission.options.overwrite else { return nil }
         let planner = planner, id = record.id
-        let isThere = try? await pools.planning.run { planner.isPublished(id, output: planned.output) }
+        let isThere = try? await planning(of: planned.key.owner) { planner.isPublished(id, output: planned.output) }
         return isThere == true ? record : nil
     }
 

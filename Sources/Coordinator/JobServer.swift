@@ -37,7 +37,7 @@ package struct JobServer: Service {
     private let inputs: FetchSource
     private let settings: ServerConnection.Settings
     private let security: JobPortSecurity
-    private let connectionLimit: Int
+    private let limits: ConnectionPlaces.Limits
     private let time: TimeSource
     private let log: Logger
     /// Told the address once the port is open.
@@ -54,19 +54,19 @@ package struct JobServer: Service {
         inputs = FetchSource(roots: settings.inputRoots)
         self.settings = ServerConnection.Settings(build: settings.build, heartbeat: heartbeat, security: security)
         self.security = security
-        connectionLimit = Self.connectionLimit(descriptors: descriptors)
+        limits = Self.limits(descriptors: descriptors)
         self.time = time
         self.log = log
         self.onListening = onListening
     }
 
-    static func connectionLimit(descriptors: Int) -> Int { max(1, min(Limits.connections, descriptors / 2)) }
+    static func limits(descriptors: Int) -> ConnectionPlaces.Limits {
+        ConnectionPlaces.Limits(total: max(1, min(Limits.connections, descriptors / 2)))
+    }
 
     /// Serves until cancelled; on graceful shutdown, until the current jobs have ended.
     package func run() async throws {
-        let listener = try await Transport.listen(
-            on: address, tls: security.tls, limit: connectionLimit,
-            limitPerAddress: min(Limits.connectionsPerAddress, max(1, connectionLimit / 2)))
+        let listener = try await Transport.listen(on: address, tls: security.tls, limits: limits)
         onListening(listener.address)
         try await withThrowingDiscardingTaskGroup { group in
             group.addTask {

@@ -112,7 +112,8 @@ package struct CoordinatorClient {
     /// Sends a request and waits for its answer, as long as such an answer may take.
     ///
     /// - Throws: `Problems` when the coordinator cannot meet the request, `unreachable` when the connection ends before the
-    ///   answer, or no answer comes in time: a coordinator that stands still must not hold the command for ever.
+    ///   answer, or no answer comes in time: a coordinator that stands still must not hold the command for ever;
+    ///   `protocolMismatch` for an answer out of bounds or about another job.
     package mutating func ask(_ request: Message) async throws -> Message {
         let connection = connection, time = time, start = time.now(), limit = limit(of: request)
         return try await withThrowingTaskGroup(of: Void.self, returning: Message.self) { group in
@@ -157,7 +158,24 @@ package struct CoordinatorClient {
         case .refusal(let refusal): throw refusal.error
         case .failure(let failure): throw Problems(failure.problems)
         case .goodbye(let reason): throw TesseraError(.unreachable, "the coordinator closed the connection: \(reason)")
-        default: return answer
+        default:
+            guard Self.isAbout(request, answer) else {
+                throw TesseraError(
+                    .protocolMismatch, "the coordinator's '\(answer.name)' is about another job than the '\(request.name)' was")
+            }
+            return answer
+        }
+    }
+
+    /// Whether an answer is about the job that the request named, if it named one.
+    private static func isAbout(_ request: Message, _ answer: Message) -> Bool {
+        switch (request, answer) {
+        case (.cancel(let cancel), .cancelled(let cancelled)): cancelled.job == cancel.job
+        case (.statusRequest(let request), .status(let status)):
+            status.jobs.allSatisfy { job in
+                (request.job ?? job.id) == job.id && job.id.description.hasPrefix(request.prefix?.lowercased() ?? "")
+            }
+        default: true
         }
     }
 

@@ -27,11 +27,11 @@ package struct MagnitudeCounts: Sendable, Hashable {
         for entry in entries { totals[entry.bin, default: 0] += entry.count }
     }
 
-    /// Whether all counts can be of `elements` elements.
-    package func fit(_ elements: Int) -> Bool {
+    /// Whether all counts can be of `elements` elements in so many bins.
+    package func fit(_ elements: Int, bins: Int = binLimit) -> Bool {
         var left = elements
         return entries.allSatisfy { entry in
-            guard (0...left).contains(entry.count) else { return false }
+            guard entry.bin < bins, (0...left).contains(entry.count) else { return false }
             left -= entry.count
             return true
         }

@@ -164,6 +164,25 @@ extension MergeMethod {
         tensor.report(try count(names, of: tensor, in: MagnitudeCounters(stage)).counts)
     }
 
+    /// Whether the numbers and counts can be what `measure` reports: for each statistic of the round one entry per source, sums
+    /// that are not negative, and no more counts than the tensor has elements.
+    package func canReport(_ found: MergeStatistics, measuring stage: ModelStage, shape: [Int], sources: Int) -> Bool {
+        let rounds = modelRounds(of: shape), elements = Shape.count(shape)
+        guard rounds.indices.contains(stage.round) else { return false }
+        let numbersFit = rounds[stage.round].lazy.filter { $0.rank == nil && stage.known == 0 }.allSatisfy { statistic in
+            let isSum = if case .sum = statistic.fold { true } else { false }
+            guard let numbers = found.numbers[statistic.name], numbers.count == sources else { return false }
+            return numbers.allSatisfy { $0.isFinite && ($0 >= 0 || !isSum) }
+        }
+        let countsFit = stage.prefixes.allSatisfy { name, prefixes in
+            guard let counts = found.counts[name], counts.count == prefixes.count else { return false }
+            return zip(counts, prefixes).allSatisfy { counts, prefix in
+                counts.fit(prefix == nil ? 0 : elements, bins: 1 << stage.width)
+            }
+        }
+        return numbersFit && countsFit
+    }
+
     /// What a stage needs for a tensor of the given shape.
     package func cost(of shape: [Int], measuring stage: ModelStage) -> OperatorCost {
         measuringCost(of: shape, round: stage.round).adding(

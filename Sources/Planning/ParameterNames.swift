@@ -30,16 +30,26 @@ struct ParameterNames {
 
     /// Filters that fit none of the tensors, by whichever of their names.
     func uselessFilters(_ specs: [OutputTensorSpec]) -> [TesseraError] {
-        let tensors = specs.lazy.flatMap { spec in [spec.name] + spec.sources.map(\.name) }
+        let tensors = specs.flatMap { spec in [spec.name] + spec.sources.map(\.name) }
+        let parts = Set(tensors.flatMap { $0.split(separator: ".").map(String.init) })
+        let words = parts.filter { Int($0) == nil }.sorted()
+        // A recipe may repeat a filter thousands of times. `nil` for filters that fit.
+        var advice: [ExactText: String?] = [:]
+        for condition in conditions {
+            guard let filter = condition.filter, advice[ExactText(filter)] == nil else { continue }
+            let isUseless = !tensors.contains { condition.fits($0) }
+            advice[ExactText(filter)] = .some(isUseless ? self.advice(filter, words) : nil)
+        }
         return sorted(
-            conditions.filter { condition in !tensors.contains { condition.fits($0) } }.map { condition in
-                let filter = condition.filter ?? "", parts = Set(tensors.flatMap { $0.split(separator: ".").map(String.init) })
-                let words = parts.filter { Int($0) == nil }.sorted()
-                return told(
-                    "no tensor name contains '\(filter)', so the filter has no effect", condition.line,
-                    Suggestion.closest(to: filter, in: words).map { "did you mean '\($0)'?" }
-                        ?? "write a part of a tensor name, such as \(words.prefix(8).map { "'\($0)'" }.joined(separator: ", "))")
+            conditions.compactMap { condition in
+                guard let filter = condition.filter, let advice = advice[ExactText(filter)] ?? nil else { return nil }
+                return told("no tensor name contains '\(filter)', so the filter has no effect", condition.line, advice)
             })
+    }
+
+    private func advice(_ filter: String, _ words: [String]) -> String {
+        Suggestion.closest(to: filter, in: words).map { "did you mean '\($0)'?" }
+            ?? "write a part of a tensor name, such as \(words.prefix(8).map { "'\($0)'" }.joined(separator: ", "))"
     }
 
     /// Every filter of the method's parameters, wherever it is written.

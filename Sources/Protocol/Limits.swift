@@ -57,8 +57,6 @@ package enum Limits {
 
     /// Connections that a coordinator serves at the same time.
     package static let connections = 4096
-    /// Those of them that may come from one address.
-    package static let connectionsPerAddress = 2048
     /// Shards that one worker works on at the same time.
     package static let threads = 16_384
     /// Bytes of a file, a tensor or a memory. Sums of 2^15 such numbers cannot overflow.

@@ -34,6 +34,40 @@ package enum EncodingStatistics: Sendable, Hashable, Codable {
         }
     }
 
+    /// Whether they can be what `encoding` reports of a tensor with so many elements and sources: of its kind, with an entry for
+    /// each task, and with numbers in their ranges.
+    package func canBe(of encoding: Encoding, elements: Int, sources: Int) -> Bool {
+        func areSums(_ numbers: Double...) -> Bool { numbers.allSatisfy { $0.isFinite && $0 >= 0 } }
+        switch (encoding, self) {
+        case (.quantize(let quantizer), .vectors(_, let tasks)):
+            return tasks.count == quantizer.tasks.count && tasks.allSatisfy { areSums($0.error, $0.energy) }
+        case (.sparsify(let encoder), .vectors(_, let tasks)):
+            return tasks.count == encoder.kept.count && tasks.allSatisfy { areSums($0.error, $0.energy) }
+        case (.mask(let masks), .masks(_, let tasks)):
+            return tasks.count == masks.taskCount
+                && tasks.allSatisfy {
+                    areSums($0.error, $0.energy, $0.masked, $0.magnitudes, $0.maskedMagnitudes) && $0.product.isFinite
+                }
+        case (.compare, .comparison(_, let tasks)): return tasks.count == sources - 1
+        case (.measureGrids(let measurement), .grids(let tasks)):
+            let lengths = measurement.shared.map { _ in measurement.formats.count }
+            return tasks.count == sources - (measurement.sharedIsFrozen ? 2 : 1)
+                && tasks.allSatisfy { task in
+                    areSums(task.energy) && task.errors.map(\.count) == lengths
+                        && task.errors.allSatisfy { $0.allSatisfy { areSums($0) } }
+                }
+        case (.measureMagnitudes(let measurement), .magnitudes(let tasks)):
+            return tasks.count == measurement.bins.count
+                && zip(tasks, measurement.bins).allSatisfy { counts, bin in
+                    let isMeasured = !measurement.isSecondRound || bin != nil
+                    return counts.fit(isMeasured ? elements : 0)
+                }
+        case (.countKept(let encoder), .kept(let counts)):
+            return counts.count == encoder.kept.count && counts.allSatisfy { (0...elements).contains($0) }
+        default: return false
+        }
+    }
+
     package var taskCount: Int {
         switch self {
         case .vectors(_, let tasks): tasks.count

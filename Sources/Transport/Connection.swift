@@ -11,6 +11,8 @@ package struct Connection: Sendable {
     private let acceptedFrom: SocketAddress?
     /// Known at the end of the TLS handshake; `nil` for a connection without TLS.
     private let handshake: EventLoopFuture<PeerIdentity?>?
+    /// At a port that limits its connections.
+    private let place: Place?
 
     /// Bytes per read: a fraction of a block, so that the bytes are still in the core's cache when they are copied.
     private static let largestRead = 256 << 10
@@ -28,8 +30,10 @@ package struct Connection: Sendable {
     ///   - tls: encrypts the connection; `nil` for plain bytes.
     ///   - expects: what kind of certificate the peer must present, for errors and for `peer`.
     init(
-        on channel: any Channel, limits: FrameLimits, budget: ReceiveBudget?, tls: NIOSSLHandler?, expects: ExpectedCertificate
+        on channel: any Channel, limits: FrameLimits, budget: ReceiveBudget?, tls: NIOSSLHandler?, expects: ExpectedCertificate,
+        place: Place? = nil
     ) throws {
+        self.place = place
         try channel.syncOptions?.setOption(
             .recvAllocator,
             value: AdaptiveRecvByteBufferAllocator(minimum: 4 << 10, initial: 64 << 10, maximum: Self.largestRead))
@@ -72,8 +76,12 @@ package struct Connection: Sendable {
     /// Bytes received, including those of unfinished frames.
     package var bytesReceived: Int { received.total }
 
-    /// Changes the accepted frames. Takes effect before the peer can answer any frame sent later.
-    package func allow(_ limits: FrameLimits) { channel.channel.triggerUserOutboundEvent(limits, promise: nil) }
+    /// Admits the peer: changes the accepted frames, and keeps the connection's place. Takes effect before the peer can answer
+    /// any frame sent later.
+    package func allow(_ limits: FrameLimits) {
+        place?.keep()
+        channel.channel.triggerUserOutboundEvent(limits, promise: nil)
+    }
 
     /// Calls `body` with the frames that arrive, and closes the connection when it returns.
     ///

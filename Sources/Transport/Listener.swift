@@ -1,7 +1,5 @@
 import NIOCore
-import NIOSSL
 package import Protocol
-import Synchronization
 
 /// An open port.
 package struct Listener: Sendable {
@@ -36,47 +34,4 @@ package struct Listener: Sendable {
 
     /// Accepts no more connections and ends the open ones.
     package func close() { channel.channel.close(promise: nil) }
-}
-
-/// Counts the connections of a port.
-final class Admission: Sendable {
-    private struct Open {
-        var total = 0
-        var byAddress: [String: Int] = [:]
-
-        mutating func add(_ count: Int, _ address: String) {
-            total += count
-            let left = byAddress[address, default: 0] + count
-            byAddress[address] = left > 0 ? left : nil
-        }
-    }
-
-    private let limit: Int
-    private let limitPerAddress: Int
-    private let tls: ServerTLS?
-    private let open = Mutex(Open())
-    private let budget = ReceiveBudget()
-
-    init(limit: Int, perAddress: Int, tls: ServerTLS?) {
-        self.limit = limit
-        limitPerAddress = perAddress
-        self.tls = tls
-    }
-
-    /// - Returns: `nil` if there are too many connections; the channel is then closed.
-    func admit(_ channel: any Channel) throws -> Connection? {
-        let address = channel.remoteAddress?.ipAddress ?? ""
-        let isAdmitted = open.withLock { open in
-            open.add(1, address)
-            return open.total <= limit && open.byAddress[address, default: 0] <= limitPerAddress
-        }
-        channel.closeFuture.whenComplete { [self] _ in open.withLock { $0.add(-1, address) } }
-        guard isAdmitted else {
-            channel.close(promise: nil)
-            return nil
-        }
-        return try Connection(
-            on: channel, limits: .stranger, budget: budget, tls: tls.map { NIOSSLServerHandler(context: $0.context) },
-            expects: tls?.needsCertificates == true ? .role : .none)
-    }
 }

@@ -2,6 +2,7 @@ package import Core
 import Glibc
 import NIOCore
 import NIOPosix
+import NIOSSL
 package import Protocol
 
 /// Opens connections and ports. The only code that names sockets and their options.
@@ -38,14 +39,12 @@ package enum Transport {
     ///
     /// - Parameters:
     ///   - tls: how to encrypt connections and check peers; `nil` for connections without TLS.
-    ///   - limit: the largest number of simultaneous connections; further ones are closed at once.
-    ///   - limitPerAddress: the same, for the connections of one address.
+    ///   - limits: how many connections there may be. One is a stranger until `Connection.allow`.
     /// - Throws: `cannotCreate`, with the reason.
     package static func listen(
-        on address: HostPort, tls: ServerTLS? = nil, limit: Int = Limits.connections,
-        limitPerAddress: Int = Limits.connectionsPerAddress
+        on address: HostPort, tls: ServerTLS? = nil, limits: ConnectionPlaces.Limits = .init(total: Limits.connections)
     ) async throws(TesseraError) -> Listener {
-        let admission = Admission(limit: limit, perAddress: limitPerAddress, tls: tls)
+        let admission = Admission(limits), budget = ReceiveBudget()
         do {
             let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
                 .serverChannelOption(.backlog, value: 256)
@@ -54,7 +53,13 @@ package enum Transport {
                 // A client may be silent for hours; one whose host is gone must not hold its place for ever.
                 .childChannelOption(.socketOption(.so_keepalive), value: 1)
                 .bind(host: address.host, port: address.port) { channel in
-                    channel.eventLoop.makeCompletedFuture { try admission.admit(channel) }
+                    channel.eventLoop.makeCompletedFuture { () throws -> Connection? in
+                        guard let place = admission.place(for: channel) else { return nil }
+                        return try Connection(
+                            on: channel, limits: .stranger, budget: budget,
+                            tls: tls.map { NIOSSLServerHandler(context: $0.context) },
+                            expects: tls?.needsCertificates == true ? .role : .none, place: place)
+                    }
                 }
             return Listener(channel: channel, host: address.host)
         } catch {

@@ -36,3 +36,25 @@ package enum TensorStatistics: Sendable, Hashable, Codable {
         if case .encoding(let statistics) = self { statistics } else { nil }
     }
 }
+
+extension TensorWork {
+    /// Checks that the statistics can be what the operation reports of this tensor. A merge reports what it likes, or nothing.
+    ///
+    /// - Throws: `protocolMismatch` for statistics that are missing, of another kind, for another number of tasks or sources, or
+    ///   out of range; `badData` for values that the method does not accept.
+    package func check(_ statistics: TensorStatistics?) throws(TesseraError) {
+        let fits =
+            switch (operation, statistics) {
+            case (.merge, nil), (.merge, .merge): true
+            case (.measure(let merge, let stage), .merge(let found)):
+                try MergeMethods.named(merge.method)?.init(merge.values, inputs: merge.inputs(sources, given: given))
+                    .canReport(found, measuring: stage, shape: shape, sources: sources.count) == true
+            case (.encode(let encoding), .encoding(let found)):
+                found.canBe(of: encoding, elements: elementCount, sources: sources.count)
+            default: false
+            }
+        guard fits else {
+            throw TesseraError(.protocolMismatch, "the result's statistics cannot be those of this tensor", tensor: name)
+        }
+    }
+}

@@ -1,6 +1,7 @@
 import Core
 import Planning
 import Protocol
+import TaskVectors
 import TestSupport
 import Testing
 import Work
@@ -155,6 +156,39 @@ import Work
             return
         }
         #expect(error.code == .temporary && outcome.commits.isEmpty && cluster.jobs[Self.id]?.isRunning == true)
+    }
+
+    /// Wrong statistics cost their worker an attempt. The job goes on with what an honest one says.
+    @Test(arguments: ["none", "of no task", "too many", "negative"])
+    func statisticsThatDoNotFitFailTheAttempt(what: String) throws {
+        let jobs = try TestJobs(), stages = try jobs.stages(TestJobs.store)
+        var cluster = ClusterState()
+        _ = cluster.attach(.test(threads: 3), at: .zero) { _ in }
+        let job = Job(stages, output: try store.begin("/out", job: "", overwrite: false), options: JobOptions())
+        let leases = Outcome(
+            cluster.add(
+                Self.id, job, key: JobKey("k", owner: "o"), output: "/out", stages: stages, submittedAt: 0, at: .zero)
+        ).leases
+        let lease = try #require(leases.first), honest = try lease.done()
+        let statistics: [TensorStatistics?] =
+            switch what {
+            case "none": [nil]
+            case "of no task": [.encoding(.kept([]))]
+            case "too many": honest.result.statistics + honest.result.statistics
+            default: [.encoding(.kept([-1]))]
+            }
+        let wrong = ShardDone(
+            attempt: lease.attempt, result: ShardResult(digests: honest.result.digests, statistics: statistics), delivery: .direct
+        )
+        let outcome = Outcome(cluster.finished(wrong, by: 1, at: .zero))
+        guard case .failed(lease.attempt, _, let error)? = outcome.events.first else {
+            Issue.record("\(outcome.events)")
+            return
+        }
+        #expect(error.code == .temporary && error.problem.contains("statistics") && outcome.commits.isEmpty)
+        #expect(cluster.jobs[Self.id]?.isRunning == true && cluster.scheduler.strikes(of: 1).count == 1)
+        let again = try #require(Outcome(cluster.tick(at: .seconds(2))).leases.first { $0.attempt.shard == lease.attempt.shard })
+        #expect(Outcome(cluster.finished(try again.done(), by: 1, at: .seconds(2))).commits.count == 1)
     }
 
     @Test func workersComeAndGo() throws {

@@ -3,6 +3,7 @@ import Logging
 import Protocol
 import TestSupport
 import Testing
+import Transport
 import Work
 
 @testable import Coordinator
@@ -128,7 +129,7 @@ import Work
 
     @Test(arguments: [(1 << 20, 4096), (1024, 512), (256, 128), (1, 1)])
     func connectionsLeaveDescriptorsForJobs(descriptors: Int, connections: Int) {
-        #expect(JobServer.connectionLimit(descriptors: descriptors) == connections)
+        #expect(JobServer.limits(descriptors: descriptors).total == connections)
     }
 
     /// A restart forgets nobody's rights; jobs of a version without owners belong to operators.

@@ -49,9 +49,9 @@ struct TestJobs {
     }
 
     /// Three layers, by default a shard for each.
-    func stages(shardBytes: Int? = 1) throws -> PlannedStages {
+    func stages(_ recipe: String = linear, shardBytes: Int? = 1) throws -> PlannedStages {
         let request = PlanRequest(
-            recipe: Self.linear, recipeName: "recipe.yml", workingDirectory: directory.path, shardBytes: shardBytes)
+            recipe: recipe, recipeName: "recipe.yml", workingDirectory: directory.path, shardBytes: shardBytes)
         return PlannedStages(try Planner.plan(request), request: request)
     }
 }

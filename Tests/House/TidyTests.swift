@@ -63,8 +63,8 @@ import Testing
         "configuration", "defaultValueDescription", "validate",
         // SwiftNIO's channel handlers, and Hummingbird's responses.
         "InboundIn", "InboundOut", "OutboundIn", "OutboundOut", "channelActive", "channelInactive", "channelRead",
-        "channelWritabilityChanged", "errorCaught", "flush", "handlerRemoved", "response", "triggerUserOutboundEvent",
-        "userInboundEventTriggered",
+        "channelWritabilityChanged", "errorCaught", "flush", "handlerAdded", "handlerRemoved", "response",
+        "triggerUserOutboundEvent", "userInboundEventTriggered",
         // Tests count what the registries keep of ended jobs.
         "entryCount",
         // Tests compare the CPU's CRC instruction with the table, which other CPUs use.

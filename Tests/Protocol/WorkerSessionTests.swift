@@ -179,7 +179,8 @@ import Work
 
     /// Only as the first answer does nonsense tell that the other side is no coordinator for this build.
     @Test func onlyTheFirstAnswerIsFinal() {
-        for message in [Message.drain, .cancelled(Cancelled(job: .none)), .hello(Hello(role: .client, build: "", name: ""))] {
+        let cancelled = Message.cancelled(Cancelled(job: JobID(high: 1, low: 1)))
+        for message in [Message.drain, cancelled, .hello(Hello(role: .client, build: "", name: ""))] {
             var session = working()
             #expect(session.received(message, at: .zero) == [.close(Self.unexpected(message), isFinal: false)])
         }

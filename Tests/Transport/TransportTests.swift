@@ -102,9 +102,11 @@ import Transport
 
     @Test(arguments: [(2, 100), (100, 2)])
     func moreConnectionsThanTheLimitAreClosed(limit: Int, perAddress: Int) async throws {
-        let listener = try await Transport.listen(on: Self.anyPort, limit: limit, limitPerAddress: perAddress)
+        let listener = try await Transport.listen(
+            on: Self.anyPort, limits: .init(total: limit, perAddress: perAddress, strangers: 100))
         let server = Task {
             try await listener.serve { connection, _ in
+                connection.allow(.all)
                 try? await connection.withFrames { frames in
                     for try await frame in frames { connection.send(frame) }
                 }

@@ -137,9 +137,9 @@ struct Job: Sendable {
         if reported[attempt.shard]?.epoch == attempt.epoch { reported[attempt.shard] = nil }
     }
 
-    /// Takes the result of a finished attempt, after checking that it fits the shard and, unless the worker wrote its blocks
-    /// itself, that all of them are stored and have the digests that the result says. What is wrong is the worker's fault, and
-    /// another may do better.
+    /// Takes the result of a finished attempt, after checking that its digests and statistics fit the shard and, unless the
+    /// worker wrote its blocks itself, that all of them are stored and have the digests that the result says. What is wrong is
+    /// the worker's fault, and another may do better.
     ///
     /// - Throws: `temporary` for a result that does not fit the plan or its blocks.
     mutating func report(_ result: ShardResult, of attempt: Attempt, delivery: Delivery) throws(TesseraError) {
@@ -147,7 +147,9 @@ struct Job: Sendable {
             throw TesseraError(.temporary, "a result for shard \(attempt.shard), which the plan does not have")
         }
         do throws(TesseraError) { try Self.check(result, of: planned) } catch {
-            throw TesseraError(.temporary, error.problem)
+            var failure = error
+            failure.code = .temporary
+            throw failure
         }
         if delivery == .relayed { try checkBlocks(result, of: attempt, planned) }
         reported[attempt.shard] = Report(epoch: attempt.epoch, result: result, delivery: delivery)
@@ -247,10 +249,16 @@ struct Job: Sendable {
     }
 
     private static func check(_ result: ShardResult, of planned: PlannedShard) throws(TesseraError) {
-        guard result.digests.map(\.count) == planned.outputs.map(\.blockCount),
-            result.statistics.isEmpty || result.statistics.count == planned.tensors.count
-        else {
+        guard result.digests.map(\.count) == planned.outputs.map(\.blockCount) else {
             throw TesseraError(.protocolMismatch, "the result for \(planned.label) has digests for other blocks than the plan's")
+        }
+        let count = result.statistics.count, expected = planned.tensors.count
+        guard count == 0 || count == expected else {
+            throw TesseraError(
+                .protocolMismatch, "the result for \(planned.label) has statistics for \(count) tensors, not for \(expected)")
+        }
+        for (index, tensor) in planned.tensors.enumerated() {
+            try tensor.check(result.statistics.isEmpty ? nil : result.statistics[index])
         }
     }
 

@@ -61,7 +61,7 @@ struct StatusGuard: RouterMiddleware {
 
     /// Whether a `Host` header names an address, `localhost`, or one of the names.
     static func isKnown(_ authority: String?, _ hosts: Set<String>) -> Bool {
-        // HTTP/1.0 has no such header, and no browser speaks it.
+        // HTTP/1.0 has no such header, and no browser speaks it. Later versions do not come here without one.
         guard let authority else { return true }
         // A port behind the host.
         let host = HostPort(authority)?.host ?? String(authority.drop { $0 == "[" }.prefix { $0 != "]" })

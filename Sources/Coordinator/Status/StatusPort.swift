@@ -4,6 +4,7 @@ import Hummingbird
 import HummingbirdCore
 package import Logging
 import NIOCore
+import NIOHTTP1
 package import Protocol
 package import ServiceLifecycle
 import Transport
@@ -28,11 +29,11 @@ package enum StatusPort {
             router: router(manager, access),
             server: HTTPServerBuilder { responder in
                 StatusChannel(
-                    http: HTTP1Channel(responder: responder, configuration: .init(idleTimeout: idleTimeout)), tls: security.tls)
+                    http: HTTP1Channel(responder: responder, configuration: .init(httpDecoderConfiguration: headLimits)),
+                    tls: security.tls, admission: Admission(places, local: localPlaces))
             },
             configuration: ApplicationConfiguration(
-                address: .hostname(address.host, port: address.port), serverName: "tessera",
-                availableConnectionsDelegate: MaximumAvailableConnections(connectionLimit, logger: log)),
+                address: .hostname(address.host, port: address.port), serverName: "tessera"),
             onServerRunning: { channel in
                 onListening(HostPort(host: address.host, port: channel.localAddress?.port ?? address.port))
             },
@@ -40,10 +41,14 @@ package enum StatusPort {
         return StatusService(application: application, address: address)
     }
 
-    /// Connections at the same time. Further ones wait until one of these ends, so that they take no descriptors from jobs.
-    private static let connectionLimit = 128
-    /// How long a connection may be without a request. An endless handshake counts as none.
-    private static let idleTimeout = TimeAmount.seconds(30)
+    /// Connections at the same time, so few that they take no descriptors from jobs. One that waits for a request gives its
+    /// place to the next.
+    private static let places = ConnectionPlaces.Limits(total: 96, perAddress: 32, strangers: 96)
+    /// For probes and people on this host, whatever comes over the network.
+    private static let localPlaces = ConnectionPlaces.Limits(total: 32, perAddress: 32, strangers: 32)
+    /// Bytes of a request's target and of its headers.
+    private static let headLimits = HTTP1Channel.Configuration.DecoderConfiguration(
+        maxHeaderFieldSize: 16 << 10, maxHeaderListSize: 16 << 10, maxHeaderFieldCount: 100)
 
     /// Says in the words of all ports why the port cannot be opened.
     private struct StatusService: Service {
@@ -109,10 +114,19 @@ package enum StatusPort {
 private struct StatusChannel: ServerChildChannel {
     let http: HTTP1Channel
     let tls: ServerTLS?
+    let admission: Admission
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<HTTP1Channel.Value> {
-        channel.eventLoop.makeCompletedFuture { try tls?.encrypt(channel) }.flatMap {
+        guard let place = admission.place(for: channel) else {
+            return channel.eventLoop.makeFailedFuture(ChannelError.alreadyClosed)
+        }
+        return channel.eventLoop.makeCompletedFuture { try tls?.encrypt(channel) }.flatMap {
             http.setup(channel: channel, logger: logger)
+        }.flatMapThrowing { value in
+            let pipeline = channel.pipeline.syncOperations
+            let decoder = try pipeline.handler(type: ByteToMessageHandler<HTTPRequestDecoder>.self)
+            try pipeline.addHandler(StatusConnection(place: place), position: .after(decoder))
+            return value
         }
     }
 

@@ -40,7 +40,11 @@ extension Message {
             for (number, field) in [(request.after, "after"), (request.limit, "limit"), (request.workersAfter, "workersAfter")] {
                 try bounds.number(number ?? 0, field, 0...Limits.byteCount)
             }
-        case .drain, .submitted, .cancelled, .failure: break
+        case .submitted(let submitted): try bounds.job(submitted.job)
+        case .cancelled(let cancelled): try bounds.job(cancelled.job)
+        case .failure(let failure):
+            guard !failure.problems.isEmpty else { throw bounds.refusal("'problems' is empty; it must say what is wrong") }
+        case .drain: break
         }
     }
 }
@@ -80,6 +84,10 @@ struct Bounds {
     func path(_ path: String, _ field: String) throws(TesseraError) {
         try text(path, field, Limits.pathBytes)
         guard !path.utf8.contains(0) else { throw refusal("'\(field)' contains a NUL byte") }
+    }
+
+    func job(_ id: JobID) throws(TesseraError) {
+        guard id != .none else { throw refusal("'job' is zero, which names no job") }
     }
 
     func attempt(_ attempt: Attempt) throws(TesseraError) { try number(attempt.shard, "shard", 0...Limits.shards) }

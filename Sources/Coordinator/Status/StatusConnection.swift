@@ -1,0 +1,105 @@
+import NIOCore
+import NIOHTTP1
+import Protocol
+import Transport
+
+/// Bounds what a connection to the status port may take: its place, time and bytes.
+///
+/// Stands behind the HTTP decoder. The port's other connections may take its place except while a request is being answered.
+final class StatusConnection: ChannelDuplexHandler, RemovableChannelHandler {
+    typealias InboundIn = HTTPServerRequestPart
+    typealias InboundOut = HTTPServerRequestPart
+    typealias OutboundIn = HTTPServerResponsePart
+    typealias OutboundOut = HTTPServerResponsePart
+
+    /// For the first request, the TLS handshake included.
+    static let firstRequest = TimeAmount.seconds(10)
+    /// For a request, from its head to the end of its answer.
+    static let answering = TimeAmount.seconds(60)
+    /// For the next request, after an answer.
+    static let idle = TimeAmount.seconds(30)
+
+    private let place: Place
+    private var deadline: Scheduled<Void>?
+    /// Requests whose end has not come, and requests whose answer has not left.
+    private var unread = 0
+    private var unanswered = 0
+    private var isRefused = false
+
+    init(place: Place) { self.place = place }
+
+    func handlerAdded(context: ChannelHandlerContext) { close(context, in: Self.firstRequest) }
+
+    func handlerRemoved(context: ChannelHandlerContext) { deadline?.cancel() }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        deadline?.cancel()
+        context.fireChannelInactive()
+    }
+
+    // MARK: Requests
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !isRefused else { return }
+        switch unwrapInboundIn(data) {
+        case .head(let head):
+            // RFC 9112, section 3.2.
+            guard head.version == .http1_0 || head.headers["host"].count == 1 else { return refuse(context, .badRequest) }
+            if unread + unanswered == 0 {
+                place.keep()
+                close(context, in: Self.answering)
+            }
+            unread += 1
+            unanswered += 1
+        case .body: break
+        case .end: unread -= 1
+        }
+        context.fireChannelRead(data)
+        settle(context)
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        guard let error = error as? HTTPParserError else { return context.fireErrorCaught(error) }
+        refuse(context, error == .headerOverflow ? .requestHeaderFieldsTooLarge : .badRequest)
+    }
+
+    /// Answers what is no request of ours, and closes. Nothing of it goes on to those who answer requests.
+    private func refuse(_ context: ChannelHandlerContext, _ status: HTTPResponseStatus) {
+        guard !isRefused else { return }
+        isRefused = true
+        guard unanswered == 0 else { return context.close(promise: nil) }
+        let headers: HTTPHeaders = ["content-length": "0", "connection": "close"]
+        context.write(wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: status, headers: headers))), promise: nil)
+        let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
+        context.writeAndFlush(wrapOutboundOut(.end(nil))).whenComplete { _ in bound.value.close(promise: nil) }
+    }
+
+    // MARK: Answers
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        guard case .end = unwrapOutboundIn(data) else { return context.write(data, promise: promise) }
+        let left = promise ?? context.eventLoop.makePromise()
+        let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+        left.futureResult.whenComplete { _ in
+            let (handler, context) = bound.value
+            handler.unanswered -= 1
+            handler.settle(context)
+        }
+        context.write(data, promise: left)
+    }
+
+    // MARK: Time
+
+    /// Waits for the next request once there is nothing left of the last one.
+    private func settle(_ context: ChannelHandlerContext) {
+        guard unread == 0, unanswered == 0, context.channel.isActive else { return }
+        place.offer()
+        close(context, in: Self.idle)
+    }
+
+    private func close(_ context: ChannelHandlerContext, in time: TimeAmount) {
+        deadline?.cancel()
+        let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
+        deadline = context.eventLoop.scheduleTask(in: time) { bound.value.close(promise: nil) }
+    }
+}
