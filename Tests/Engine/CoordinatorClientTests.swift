@@ -17,7 +17,8 @@ import Testing
         let peer = try await ScriptedPeer(limits: .messages), connection = peer.connection
         async let failure = #expect(throws: (any Error).self) {
             try await CoordinatorClient.connect(
-                to: CoordinatorAddress(HostPort(host: "127.0.0.1", port: 1)), dial: { () throws(TesseraError) in connection },
+                to: CoordinatorAddress(HostPort(host: "127.0.0.1", port: 1), timeout: .seconds(600)),
+                dial: { () throws(TesseraError) in connection },
                 request
             )
         }
