@@ -39,7 +39,9 @@ final class RunningTessera: Sendable {
     ) throws {
         let process = Process(), logs = try TemporaryDirectory()
         process.executableURL = URL(fileURLWithPath: executable)
-        process.arguments = arguments
+        // The coordinator of a test shares two processors with all other tests.
+        let isClient = arguments.contains("--coordinator") && arguments[0] != "worker"
+        process.arguments = arguments + (isClient && !arguments.contains("--timeout") ? ["--timeout", "120"] : [])
         process.currentDirectoryURL = URL(fileURLWithPath: directory)
         if !environment.isEmpty {
             process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
