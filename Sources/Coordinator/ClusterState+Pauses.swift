@@ -18,6 +18,12 @@ extension ClusterState {
         return takeEffects()
     }
 
+    /// The parts of a job's next plan have no space, or the plan is not in the journal. A job that goes on begins with its plan.
+    mutating func cannotPlan(_ id: JobID, _ error: TesseraError, at now: Duration) -> [Effect] {
+        if canPause(error) { jobs[id]?.awaitsPlan = true }
+        return cannotWrite(id, error, at: now)
+    }
+
     mutating func pause(_ id: JobID, _ error: TesseraError, losesResults: Bool = false, at now: Duration) {
         if paused.insert(id).inserted, let next = jobs[id]?.nextProbe(after: now) {
             jobs[id]?.pause = JobPause(error: error.bounded, since: now, nextProbe: next)
@@ -42,6 +48,10 @@ extension ClusterState {
             jobs[id]?.pause = nil
             happened(.resumed(id))
             if record.isPublishing { effects.append(.start(.publish(id))) }
+            if record.awaitsPlan {
+                jobs[id]?.awaitsPlan = false
+                effects.append(.start(.plan(id)))
+            }
             feed(.jobResumed(id), at: now)
         }
         return takeEffects()

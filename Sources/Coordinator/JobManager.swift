@@ -149,7 +149,7 @@ package actor JobManager {
             guard let stages = try await planning(of: owner, { try planner.next(after: job, id: id) }) else { return }
             perform(state.extend(id, with: stages, at: time.now()))
         } catch {
-            perform(state.abandon(id, TesseraError(wrapping: error), at: time.now()))
+            perform(state.cannotPlan(id, TesseraError(wrapping: error), at: time.now()))
         }
     }
 

@@ -56,8 +56,10 @@ final class LocalOutput: OutputTransaction {
     func layOut(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError) {
         try state.withLock { state throws(TesseraError) in
             guard state.phase == .open else { throw Self.givenUp }
+            let directory = try directory()
             do throws(TesseraError) {
-                let directory = try directory(), reserves = try Self.reserves(parts.reduce(0) { $0 + $1.size }, in: directory)
+                clear(directory, &state)
+                let reserves = try Self.reserves(parts.reduce(0) { $0 + $1.size }, in: directory)
                 for part in parts {
                     _ = try folder(of: part.name, in: directory)
                     let file = try calls.create(directory, part.name, part.size, reserves)
@@ -68,11 +70,18 @@ final class LocalOutput: OutputTransaction {
                 try adopt(files, in: directory, &state)
                 state.hasDurableNames = false
             } catch {
-                state = State(phase: .aborted)
-                remove()
+                clear(directory, &state)
                 throw error
             }
         }
+    }
+
+    /// Removes what an earlier layout has left.
+    private func clear(_ directory: Directory, _ state: inout State) {
+        state.parts = []
+        state.adopted = []
+        for name in (try? directory.filesBelow()) ?? [] { directory.removeFile(name) }
+        for name in (try? directory.foldersBelow()) ?? [] { directory.removeEmptyDirectory(name) }
     }
 
     func reopen(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError) {

@@ -108,10 +108,10 @@ package protocol OutputTransaction: Sendable {
     /// `nil` when nobody but the coordinator can write to the output.
     var location: OutputLocation? { get }
 
-    /// Creates the parts at their full size with their headers in place, so that a lack of space shows before the work begins. A
-    /// transaction lays out parts at most once; parts are numbered in the order given.
+    /// Creates the parts at their full size with their headers in place, so that a lack of space shows before the work begins.
+    /// Parts are numbered in the order given. They replace those of an earlier layout.
     ///
-    /// - Throws: `io` when there is too little space, `cancelled` after `abort`. Either way nothing of the output stays.
+    /// - Throws: `io` when there is too little space, `cancelled` after `abort`. No part stays, and they may be laid out again.
     func layOut(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError)
 
     /// As `layOut`, for parts that another process laid out. Their bytes stay; files that are neither parts nor adopted go.

@@ -129,6 +129,22 @@ import Work
         }
     }
 
+    /// Sizes follow from the first stage, and the parts have no space then.
+    @Test(arguments: [TestJobs.store, TestJobs.modelWide])
+    func partsWithoutSpaceAfterAStageWait(recipe: String) async throws {
+        try await life { manager, worker in
+            worker.allow(0)
+            let id = try await manager.submit(jobs.submission(recipe)).job
+            for operation in [MemoryOutputStore.Operation.layOut, .probe] { store.fail(operation, with: Self.trouble) }
+            worker.allow(.max)
+            try await waitFor(.paused, of: id, manager)
+            for operation in [MemoryOutputStore.Operation.layOut, .probe] { store.fail(operation, with: nil) }
+            try await waitFor(.done, of: id, manager)
+            #expect(Set(worker.given).count == worker.given.count, "no shard is done twice")
+        }
+        #expect(store.outputs["/out"]?["tessera.manifest.json"] != nil && store.unfinished == [])
+    }
+
     /// All shards are committed, and the small files have no space.
     @Test func publishingWaitsToo() async throws {
         store.fail(.putFile, with: Self.trouble)

@@ -340,8 +340,15 @@ import Testing
             guard name != "part2" else { throw TesseraError(.io, "no space left") }
             return try system.create(directory, name, size, reserve)
         }
-        let output = try begin(store(calls))
-        #expect(throws: TesseraError.self) { try output.layOut(Self.parts, adopting: []) }
+        let output = try begin(store(calls)), fewer = Array(Self.parts.dropLast())
+        for _ in 1...2 {
+            #expect(throws: TesseraError.self) { try output.layOut(Self.parts, adopting: []) }
+            #expect(try output.fileNames() == [])
+            // Parts may be laid out again, also in the place of others.
+            try output.layOut(fewer, adopting: [])
+            #expect(try output.fileNames() == fewer.map(\.name))
+        }
+        output.abort()
         #expect(directory.names == [])
     }
 

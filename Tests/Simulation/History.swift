@@ -104,9 +104,7 @@ final class History: @unchecked Sendable {
         case .resumed: note("goes on", count: "resumed")
         case .ended(let id, let state, let error):
             note("ended \(state) \(error?.problem ?? "")")
-            // Only parts that have no space after an analysis cannot wait.
-            let waits = !(recipes[outputs[id] ?? ""] ?? []).contains(2)
-            if waits, let problem = error?.problem,
+            if let problem = error?.problem,
                 problem.contains("no space left") || problem.contains("make the bytes durable")
             {
                 violate("a job failed for a disk that may be mended: \(problem)")

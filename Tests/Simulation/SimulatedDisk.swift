@@ -202,7 +202,7 @@ private final class SimulatedOutput: OutputTransaction, @unchecked Sendable {
                 disk.directories[name]?[part.name] = file
             }
         } catch {
-            abort()
+            for part in parts { disk.directories[name]?[part.name] = nil }
             throw error
         }
         self.parts = parts.map(\.name)

@@ -124,7 +124,7 @@ package final class MemoryOutputStore: OutputStore {
                     }
                 }
             } catch {
-                store.state.withLock { $0.unfinished[name] = nil }
+                store.state.withLock { if $0.unfinished[name] != nil { $0.unfinished[name] = [:] } }
                 throw error
             }
             self.parts.withLock { $0 = parts.map(\.name) }

@@ -84,7 +84,12 @@ struct JobPlanner: Sendable {
     func begin(_ planned: PlannedJob, id: JobID) throws -> Job {
         let options = planned.submission.options
         let output = try outputs.begin(planned.output, job: "\(id)", overwrite: options.overwrite)
-        try layOut(planned.stages, of: id, in: output)
+        do {
+            try layOut(planned.stages, of: id, in: output)
+        } catch {
+            output.abort()
+            throw error
+        }
         return Job(planned.stages, output: output, options: options, audit: audit(of: id, options))
     }
 
@@ -108,12 +113,7 @@ struct JobPlanner: Sendable {
     /// An analysis stage has no parts: its output is laid out by a later plan.
     private func layOut(_ stages: PlannedStages, of id: JobID, in output: any OutputTransaction) throws {
         try output.layOut(stages.plan.parts, adopting: adopted(stages.plan))
-        do {
-            try journal.add(stages.journaled, of: id)
-        } catch {
-            output.abort()
-            throw error
-        }
+        try journal.add(stages.journaled, of: id)
     }
 
     private func adopted(_ plan: Plan) -> [AdoptedFile] {
@@ -180,7 +180,12 @@ struct JobPlanner: Sendable {
         guard last.parts.isEmpty || journaled.shards.allSatisfy({ $0.attempt.shard < earlier }) else { return nil }
         outputs.discard(journaled.output, job: id)
         let output = try outputs.begin(journaled.output, job: id, overwrite: overwrite)
-        try output.layOut(last.parts, adopting: adopted(last))
+        do throws(TesseraError) {
+            try output.layOut(last.parts, adopting: adopted(last))
+        } catch {
+            output.abort()
+            throw error
+        }
         return output
     }
 

@@ -43,6 +43,8 @@ struct JobRecord: Sendable {
     var phase = Phase.running
     /// In the phases `running` and `publishing`.
     var pause: JobPause?
+    /// Whether the job's next plan has failed and is made again.
+    var awaitsPlan = false
     /// How long the next pause lasts at least: longer each time, until a shard is committed.
     var nextWait = JobRecord.firstWait
     private static let firstWait = Duration.seconds(1), longestWait = Duration.seconds(60)
