@@ -179,13 +179,15 @@ import Testing
                 try output.layOut([], adopting: [AdoptedFile(path: path, in: files, size: 4, name: "part")])
             }
             #expect(error?.code == .badData && error?.file == path && error?.advice != nil)
+            #expect(try output.fileNames() == [])
+            output.abort()
             #expect(try LocalFiles().list(directory.path) == ["old"])
         }
         let failure = TesseraError(.io, "cannot read the file", file: "/far")
         memory.add(.failing(at: 1, failure), to: "/far")
         let file = AdoptedFile(path: "/far", in: memory, size: 3, name: "part"), output = try begin(store())
         #expect(#expect(throws: TesseraError.self) { try output.layOut([], adopting: [file]) } == failure)
-        #expect(try LocalFiles().list(directory.path) == ["old"])
+        #expect(try output.fileNames() == [])
     }
 
     @Test func anOutputAppearsWhenItIsCommitted() throws {
