@@ -7,7 +7,8 @@ import Testing
 @Suite(.serialized) struct ClientCommandTests {
     private let directory: TemporaryDirectory
     private static let recipe = "cases/ties/recipe.yml"
-    private static let slow = ["--pause-milliseconds", "2000"]
+    /// Longer than the test.
+    private static let slow = ["--pause-milliseconds", "600000"]
 
     init() throws { directory = try TemporaryDirectory() }
 

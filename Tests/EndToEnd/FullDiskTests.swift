@@ -53,8 +53,8 @@ private final class SmallDisk {
 struct FullDiskTests {
     private let directory: TemporaryDirectory
     private static let recipe = "cases/ties/recipe.yml"
-    /// A shard of every few tensors, each of which takes a tenth of a second.
-    private static let slow = ["--pause-milliseconds", "100"]
+    /// A shard of every few tensors, so slow that a busy machine finds the job in its middle.
+    private static let slow = ["--pause-milliseconds", "3000"]
     private static let shards = ["--shard-size", "10kB"]
 
     init() throws { directory = try TemporaryDirectory() }
@@ -103,7 +103,7 @@ struct FullDiskTests {
         disk.show(at: place)
         defer { SmallDisk.hide(place) }
         let cluster = try await Cluster(
-            workers: 1, coordinator: ["--state", "\(directory.path)/state"], worker: ["--pause-milliseconds", "500"])
+            workers: 1, coordinator: ["--state", "\(directory.path)/state"], worker: Self.slow)
         let id = try await cluster.submit(Self.recipe, "\(place)/out", Self.shards).output
             .trimmingCharacters(in: .whitespacesAndNewlines)
         try await eventually("a committed shard") { try await cluster.job(id).shards.committed > 0 }

@@ -7,7 +7,7 @@ import Testing
     private let directory: TemporaryDirectory
     private static let recipe = "cases/ties/recipe.yml"
     /// So slow that the job cannot end before the test has looked at it.
-    private static let slow = ["--pause-milliseconds", "700"]
+    private static let slow = ["--pause-milliseconds", "3000"]
     private static let shards = ["--shard-size", "10kB"]
 
     init() throws { directory = try TemporaryDirectory() }

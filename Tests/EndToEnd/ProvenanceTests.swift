@@ -85,7 +85,7 @@ import Testing
     @Test(arguments: ["evil.py", "model.safetensors"])
     func whatOthersChangeIsNotSigned(name: String) async throws {
         let cluster = try await Cluster(
-            workers: 1, coordinator: ["--sign-key", key.privateKey], worker: ["--pause-milliseconds", "500"])
+            workers: 1, coordinator: ["--sign-key", key.privateKey], worker: ["--pause-milliseconds", "3000"])
         let submitted = try await cluster.submit("cases/linear/recipe.yml", output, ["--shard-size", "10kB"])
         let id = submitted.output.trimmingCharacters(in: .whitespacesAndNewlines)
         try await eventually("work") { try await cluster.job(id).shards.committed > 0 }
