@@ -124,9 +124,11 @@ struct FullDiskTests {
         let id = try await cluster.submit(Self.recipe, output, Self.shards).output
             .trimmingCharacters(in: .whitespacesAndNewlines)
         try disk.fill()
-        try await eventually("a pause") { try await cluster.job(id).state == "paused" }
-        let status = try await Tessera.run(["status", "--coordinator", cluster.jobs])
-        #expect(status.output.contains("journal"), "\(status.output)")
+        // A probe may find room where the next commit finds none: then the job goes on for a while.
+        try await eventually("a pause that names the journal") {
+            let status = try await Tessera.run(["status", "--coordinator", cluster.jobs])
+            return status.output.contains("paused") && status.output.contains("journal")
+        }
         try disk.free()
         try await eventually("the end") { try await cluster.job(id).state == "done" }
         #expect(try await Tessera.run(["verify", output]).exitCode == 0)
