@@ -58,7 +58,7 @@ final class LocalOutput: OutputTransaction {
             guard state.phase == .open else { throw Self.givenUp }
             let directory = try directory()
             do throws(TesseraError) {
-                clear(directory, &state)
+                try clear(directory, &state)
                 let reserves = try Self.reserves(parts.reduce(0) { $0 + $1.size }, in: directory)
                 for part in parts {
                     _ = try folder(of: part.name, in: directory)
@@ -70,27 +70,28 @@ final class LocalOutput: OutputTransaction {
                 try adopt(files, in: directory, &state)
                 state.hasDurableNames = false
             } catch {
-                clear(directory, &state)
+                try? clear(directory, &state)
                 throw error
             }
         }
     }
 
-    /// Removes what an earlier layout has left.
-    private func clear(_ directory: Directory, _ state: inout State) {
+    /// Removes what an earlier layout has left, but for the files of these names.
+    private func clear(
+        _ directory: Directory, keeping names: Set<String> = [], _ state: inout State
+    ) throws(TesseraError) {
         state.parts = []
         state.adopted = []
-        for name in (try? directory.filesBelow()) ?? [] { directory.removeFile(name) }
-        for name in (try? directory.foldersBelow()) ?? [] { directory.removeEmptyDirectory(name) }
+        for name in try directory.filesBelow() where !names.contains(name) { directory.removeFile(name) }
+        // A folder that holds parts is not empty, and stays.
+        for name in try directory.foldersBelow() { directory.removeEmptyDirectory(name) }
     }
 
     func reopen(_ parts: [OutputPart], adopting files: [AdoptedFile]) throws(TesseraError) {
         try state.withLock { state throws(TesseraError) in
             guard state.phase == .open else { throw Self.givenUp }
-            let directory = try directory(), names = Set(parts.map(\.name))
-            for name in try directory.filesBelow() where !names.contains(name) { directory.removeFile(name) }
-            // A folder that holds parts is not empty, and stays.
-            for name in try directory.foldersBelow() { directory.removeEmptyDirectory(name) }
+            let directory = try directory()
+            try clear(directory, keeping: Set(parts.map(\.name)), &state)
             for part in parts {
                 let file = try OutputFile(existing: part.name, in: directory, size: part.size)
                 // Nobody may have made the header durable.

@@ -93,15 +93,5 @@ struct RepairedParts: ShardOutput {
         try files[output.part]?.write(bytes, at: output.offset + offset)
     }
 
-    func store(
-        byteCount: Int, tensor: Int, offset: Int, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
-    ) throws {
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: byteCount, alignment: 64)
-        defer { buffer.deallocate() }
-        guard let start = buffer.baseAddress else { return }
-        try fill(start) { _ in }
-        try store(UnsafeRawBufferPointer(buffer), tensor: tensor, offset: offset)
-    }
-
     func finish() {}
 }

@@ -24,6 +24,19 @@ package protocol ShardOutput: Sendable {
     func finish() throws
 }
 
+extension ShardOutput {
+    /// Fills a buffer of its own, for outputs that have none to fill in place.
+    package func store(
+        byteCount: Int, tensor: Int, offset: Int, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
+    ) throws {
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: byteCount, alignment: 64)
+        defer { buffer.deallocate() }
+        guard let start = buffer.baseAddress else { return }
+        try fill(start) { _ in }
+        try store(UnsafeRawBufferPointer(buffer), tensor: tensor, offset: offset)
+    }
+}
+
 /// Opens the input files of shards.
 package protocol InputProvider: Sendable {
     /// Opens `file` and checks that it is the planned one.

@@ -84,16 +84,6 @@ enum ReferenceWork {
             stored.withLock { $0.append(Block(tensor: tensor, offset: offset, bytes: Array(bytes))) }
         }
 
-        func store(
-            byteCount: Int, tensor: Int, offset: Int, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
-        ) throws {
-            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: byteCount, alignment: 64)
-            defer { buffer.deallocate() }
-            guard let start = buffer.baseAddress else { return }
-            try fill(start) { _ in }
-            try store(UnsafeRawBufferPointer(buffer), tensor: tensor, offset: offset)
-        }
-
         func finish() {}
     }
 }
