@@ -100,7 +100,8 @@ let package = Package(
         module(
             "Engine",
             uses: [
-                "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "Work", "Protocol", "Transport", "Worker",
+                "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport",
+                "Worker",
                 "Planning", "Journal", "Coordinator", logging,
             ]),
         module(

@@ -2,6 +2,7 @@
 """Measure every merge method on real test images, at its default and at its best scale.
 
     digits.py --tessera .build/release/tessera [--methods tsv,ties] [--write docs/methods.md]
+    digits.py --methods task_arithmetic --domains noisy,striped,quantised --json demo.json     # some fine-tunes alone
 
 The family is the one of `tessera demo`: a small vision transformer and eight fine-tunes of it, each for one way in which
 images of digits may be changed. Each row of the table is one method with some parameters, merged through a sweep over its
@@ -147,7 +148,7 @@ def evaluator() -> tuple[ModuleType, dict[str, np.ndarray]]:
     return module, module.load(str(DIGITS / "test.safetensors"))
 
 
-def accuracy(checkpoint: str) -> float:
+def accuracy(checkpoint: str, domains: tuple[str, ...]) -> float:
     """Of one checkpoint, the mean over the domains."""
     evaluate, test = evaluator()
     tensors, labels = evaluate.load(checkpoint), test["labels"]
@@ -157,15 +158,15 @@ def accuracy(checkpoint: str) -> float:
         found = [evaluate.logits(tensors, images[start : start + BATCH]).argmax(-1) for start in starts]
         return float((np.concatenate(found) == labels).mean())
 
-    return float(np.mean([share(test[f"images.{name}"]) for name in evaluate.DOMAINS]))
+    return float(np.mean([share(test[f"images.{name}"]) for name in domains]))
 
 
 # ---- Merging ----
 
 
 class Study:
-    def __init__(self, tessera: Path, work: Path, pool: ProcessPoolExecutor) -> None:
-        self.tessera, self.work, self.pool = tessera, work, pool
+    def __init__(self, tessera: Path, work: Path, pool: ProcessPoolExecutor, domains: tuple[str, ...]) -> None:
+        self.tessera, self.work, self.pool, self.domains = tessera, work, pool, domains
 
     def methods(self) -> list[dict[str, Any]]:
         return json.loads(subprocess.run([self.tessera, "methods", "--json"], check=True, capture_output=True).stdout)
@@ -182,7 +183,7 @@ class Study:
 
     def measure(self, method: dict[str, Any], trial: Trial, shared: dict[str, Any], sweep: dict[str, list]) -> dict[str, float]:
         """The accuracy with each value of a sweep, by the value's text; of the only merge, by an empty text."""
-        domains = evaluator()[0].DOMAINS
+        domains = self.domains
         size = trial.models or len(domains)
         found: dict[str, list] = {}
         for start in range(0, len(domains) - size + 1, size):
@@ -197,7 +198,7 @@ class Study:
                 recipe["base_model"] = str(DIGITS / "base")
             output = self.merge(recipe)
             folders = sorted(path for path in output.iterdir() if path.is_dir()) if sweep else [output]
-            scores = self.pool.map(accuracy, [str(folder) for folder in folders])
+            scores = self.pool.map(accuracy, [str(folder) for folder in folders], [domains] * len(folders))
             for folder, score in zip(folders, scores):
                 found.setdefault(folder.name.split("=")[-1] if sweep else "", []).append(score)
         return {name: float(np.mean(scores)) for name, scores in found.items()}
@@ -272,11 +273,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=ROOT / "Cluster/digits.json", help="where rows are kept")
     parser.add_argument("--write", type=Path, help="put the table into this page")
     parser.add_argument("--processes", type=int, default=2, help="that look at images at the same time")
+    parser.add_argument("--domains", help="merge and measure only these fine-tunes, separated by commas; needs another --json")
     arguments = parser.parse_args()
+    domains = tuple(arguments.domains.split(",") if arguments.domains else evaluator()[0].DOMAINS)
+    if arguments.domains and arguments.json == parser.get_default("json"):
+        parser.error("--domains needs --json: the rows of all fine-tunes stay where they are")
     wanted = arguments.methods.split(",") if arguments.methods else None
     rows = [Row(**row) for row in json.loads(arguments.json.read_text())] if arguments.json.exists() else []
     with tempfile.TemporaryDirectory() as work, ProcessPoolExecutor(arguments.processes) as pool:
-        study = Study(arguments.tessera.resolve(), Path(work), pool)
+        study = Study(arguments.tessera.resolve(), Path(work), pool, domains)
         methods = study.methods()
         known = {method["name"] for method in methods if not wanted or method["name"] not in wanted}
         rows = [row for row in rows if wanted and row.method in known]
@@ -290,7 +295,7 @@ def main() -> None:
                     continue  # a parameter that this build does not have
                 rows.append(study.row(method, trial))
                 print(rows[-1], file=sys.stderr, flush=True)
-        text = table(rows, accuracy(str(DIGITS / "base")))
+        text = table(rows, accuracy(str(DIGITS / "base"), domains))
     arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     if arguments.write:
         put(arguments.write, text)

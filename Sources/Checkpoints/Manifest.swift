@@ -133,6 +133,8 @@ package struct ManifestFile: Sendable, Hashable, Codable {
 /// recipe itself names.
 package struct Manifest: Sendable, Hashable, Codable, VersionedFile {
     package static let fileName = "tessera.manifest.json"
+    /// What says how a store's files hold its task vectors.
+    package static let storeIndexName = "task-vectors.json"
     /// Output files that the manifest does not list: itself, the run report, and what is made of the whole output.
     package static let unlistedFiles: Set<String> = [
         fileName, "tessera.report.json", Provenance.fileName, SHA256Sums.fileName, ModelSignature.fileName,

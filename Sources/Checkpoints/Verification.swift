@@ -11,11 +11,27 @@ package struct VerifyReport: Sendable, Hashable, Codable {
 
         package let kind: Kind
         package let file: String
-        package var tensor: String?
+        package let tensor: String?
         /// The index of the block in the tensor, from 0.
-        package var block: Int?
+        package let block: Int?
         /// What differs, for people.
         package let message: String
+        /// Whether the weights are concerned, or what says where they are and what they should be. Other files, such as configs,
+        /// tokenizers and model cards, may be edited without harm to the weights.
+        package let isOfWeights: Bool
+
+        package init(kind: Kind, file: String, tensor: String? = nil, block: Int? = nil, message: String) {
+            self.kind = kind
+            self.file = file
+            self.tensor = tensor
+            self.block = block
+            self.message = message
+            isOfWeights = Self.weightFiles.contains { file.hasSuffix($0) }
+        }
+
+        private static let weightFiles = [
+            ".safetensors", Checkpoint.indexName, Manifest.fileName, Manifest.storeIndexName,
+        ]
     }
 
     package let tensors: Int

@@ -33,4 +33,26 @@ package enum Quantity {
         let fraction = String(scaled % Int(scale))
         return "\(sign)\(scaled / Int(scale)).\(String(repeating: "0", count: places - fraction.count))\(fraction)"
     }
+
+    /// So many significant digits: `0.00734`, `12.3`, `4.2e-09`.
+    package static func significant(_ value: Double, digits: Int = 3) -> String {
+        guard value.isFinite, value != 0 else { return value.isFinite ? "0" : "\(value)" }
+        var exponent = 0, scaled = value.magnitude
+        while scaled >= 10 {
+            scaled /= 10
+            exponent += 1
+        }
+        while scaled < 1 {
+            scaled *= 10
+            exponent -= 1
+        }
+        if (-5..<15).contains(exponent) { return decimal(value, places: max(0, digits - 1 - exponent)) }
+        var mantissa = decimal(scaled, places: digits - 1)
+        if mantissa.hasPrefix("10") {
+            mantissa = decimal(1, places: digits - 1)
+            exponent += 1
+        }
+        let size = "\(exponent.magnitude)"
+        return "\(value < 0 ? "-" : "")\(mantissa)e\(exponent < 0 ? "-" : "+")\(size.count < 2 ? "0" : "")\(size)"
+    }
 }

@@ -18,39 +18,47 @@ enum DigitsFamily {
             advice: "run the demo from a clone of the repository: swift run -c release tessera demo")
     }
 
-    /// Accuracy on the test images of all eight domains, if Python with numpy is available to run the merged model.
+    /// The fine-tunes, each of which is for images that are changed in the way that gives it its name: a domain.
+    static let tunes = ["rotated", "inverted", "flipped", "upside-down", "noisy", "striped", "rolled", "quantised"]
+
+    /// The share of test images that a model reads, by domain. For the base and the fine-tunes these figures come with the
+    /// checkpoints (`accuracy.json`).
     ///
-    /// The accuracies of the base and the fine-tunes are bundled with the checkpoints (`accuracy.json`).
-    static func accuracyTable(digits: String, merged: String) -> [String] {
-        guard let known = try? LocalFiles().read("\(digits)/accuracy.json", maxBytes: 1 << 20),
-            let published = try? JSONDecoder().decode([String: [String: Double]].self, from: Data(known)),
-            let base = published["base"], let after = accuracy(digits: digits, of: merged)
-        else {
-            return ["(install python3 and numpy to see the accuracy of the merged model here)"]
-        }
-        var table = TextTable([("ACCURACY ON", .left), ("BASE", .right), ("MERGED", .right), ("OWN FINE-TUNE", .right)])
-        func percent(_ value: Double?) -> String { value.map { "\(Quantity.decimal($0 * 100, places: 1)) %" } ?? "–" }
-        func mean(_ values: [Double]) -> Double? { values.isEmpty ? nil : values.reduce(0, +) / Double(values.count) }
-        let domains = published.keys.filter { $0 != "base" }.sorted()
-        for domain in domains {
-            table.add([domain, percent(base[domain]), percent(after[domain]), percent(published[domain]?[domain])])
-        }
-        table.add([
-            "mean", percent(mean(domains.compactMap { base[$0] })), percent(mean(domains.compactMap { after[$0] })),
-            percent(mean(domains.compactMap { published[$0]?[$0] })),
-        ])
-        return table.lines
+    /// - Returns: by model, and then by domain; empty where the file cannot be read.
+    static func published(digits: String) -> [String: [String: Double]] {
+        guard let known = try? LocalFiles().read("\(digits)/accuracy.json", maxBytes: 1 << 20) else { return [:] }
+        return (try? JSONDecoder().decode([String: [String: Double]].self, from: Data(known))) ?? [:]
     }
 
-    private static func accuracy(digits: String, of checkpoint: String) -> [String: Double]? {
+    /// Measures a model on the test images, if Python with numpy is available to run it.
+    ///
+    /// - Returns: by domain; `nil` where it cannot be run.
+    static func accuracy(digits: String, of checkpoint: String, on domains: [String]) -> [String: Double]? {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = ["python3", "\(digits)/evaluate.py", checkpoint, "--json"]
+        process.arguments = [
+            "python3", "\(digits)/evaluate.py", checkpoint, "--domains", domains.joined(separator: ","), "--json",
+        ]
         let pipe = Pipe()
         process.standardOutput = pipe
         process.standardError = FileHandle.nullDevice
         guard (try? process.run()) != nil, let output = try? pipe.fileHandleForReading.readToEnd() else { return nil }
         process.waitUntilExit()
         return process.terminationStatus == 0 ? try? JSONDecoder().decode([String: Double].self, from: output) : nil
+    }
+
+    /// Rows of shares with a last row of their means, as percentages.
+    static func table(
+        _ columns: [String], rows: [(name: String, shares: [Double?])]
+    ) -> [String] {
+        var table = TextTable([("IMAGES", .left)] + columns.map { ($0, .right) })
+        func percent(_ value: Double?) -> String { value.map { "\(Quantity.decimal($0 * 100, places: 1)) %" } ?? "–" }
+        for row in rows { table.add([row.name] + row.shares.map(percent)) }
+        let means = columns.indices.map { column -> Double? in
+            let values = rows.compactMap { $0.shares[column] }
+            return values.count == rows.count && !values.isEmpty ? values.reduce(0, +) / Double(values.count) : nil
+        }
+        table.add(["mean"] + means.map(percent))
+        return table.lines
     }
 }

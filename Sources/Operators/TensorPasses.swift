@@ -127,9 +127,10 @@ package struct TensorPasses: Sendable {
 
     /// Folds each span of tiles into a value of its own.
     ///
+    /// - Parameter isLast: as of `fold`.
     /// - Returns: the values, in the order of the spans.
     package func spans<Part: Sendable>(
-        _ initial: Part, _ body: @escaping @Sendable (inout Part, Tile) throws -> Void
+        _ initial: Part, isLast: Bool = false, _ body: @escaping @Sendable (inout Part, Tile) throws -> Void
     ) throws -> [Part] {
         let parts = Mutex(Array(repeating: initial, count: spanCount))
         try runner.forEach(spanCount) { span in
@@ -141,6 +142,7 @@ package struct TensorPasses: Sendable {
                 }
                 parts.withLock { $0[span] = part }
             }
+            if isLast { release(elements(ofSpan: span)) }
         }
         return parts.withLock { $0 }
     }
@@ -294,6 +296,11 @@ package struct TensorPasses: Sendable {
         }
     }
 
+    private func elements(ofSpan span: Int) -> Range<Int> {
+        let tiles = tiles(ofSpan: span)
+        return tileRange(tiles.lowerBound).lowerBound..<tileRange(tiles.upperBound - 1).upperBound
+    }
+
     private func forEachSpan(
         atOnce limit: Int = .max, isLast: Bool = false,
         _ body: @escaping @Sendable (Tile, LazyMapSequence<Range<Int>, Range<Int>>) throws -> Void
@@ -301,7 +308,7 @@ package struct TensorPasses: Sendable {
         try runner.forEach(spanCount, atOnce: limit) { span in
             let indices = tiles(ofSpan: span)
             try tiles.with { try body($0, indices.lazy.map(tileRange)) }
-            if isLast { release(tileRange(indices.lowerBound).lowerBound..<tileRange(indices.upperBound - 1).upperBound) }
+            if isLast { release(elements(ofSpan: span)) }
         }
     }
 

@@ -95,7 +95,9 @@ struct RecipeReader {
         }
         guard documents.count <= 1 else {
             throw problem(
-                "contains \(documents.count) YAML documents", line: documents[1].line, advice: "put each recipe in its own file")
+                "contains \(documents.count) YAML documents, and recipes of several steps are not supported yet",
+                line: documents[1].line,
+                advice: "put each recipe in its own file, and run them in order: a later one names the output of an earlier one")
         }
         guard let node = documents.first, !node.isNull else {
             throw problem("is empty", line: nil, advice: "begin with a line such as 'merge_method: linear'")
@@ -111,8 +113,20 @@ struct RecipeReader {
                 "is \(node.isScalar ? "plain text" : "a list"), not a recipe", line: node.line,
                 advice: "write 'key: value' lines, such as 'merge_method: linear'")
         }
+        for (key, what) in Self.otherTools {
+            guard let value = mapping[key] else { continue }
+            throw problem(
+                "'\(key)' asks for \(what), which is not supported yet", line: value.line,
+                advice: "use that tool, or merge models of the same architecture with 'merge_method'")
+        }
         return mapping
     }
+
+    /// Keys of mergekit's other recipes, which say what the whole file is.
+    private static let otherTools = [
+        ("experts", "a mixture of experts made of dense models (mergekit-moe)"),
+        ("genome", "a search for a recipe (mergekit-evolve)"),
+    ]
 
     // MARK: The recipe
 

@@ -4,7 +4,7 @@ import FoundationEssentials
 
 /// `task-vectors.json`: what the safetensors files of a store mean (docs/task-vectors.md).
 package struct StoreIndex: Sendable, Hashable, Codable, VersionedFile {
-    package static let fileName = "task-vectors.json"
+    package static let fileName = Manifest.storeIndexName
     package static let formatName = "tessera.task-vectors"
     package static let formatVersion = 1
     package static let title = "the index of a store of task vectors"

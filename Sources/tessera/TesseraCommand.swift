@@ -19,7 +19,8 @@ struct TesseraCommand: AsyncParsableCommand {
         subcommands: [
             RunCommand.self, PlanCommand.self, MethodsCommand.self, CoordinatorCommand.self, WorkerCommand.self,
             SubmitCommand.self, WaitCommand.self, StatusCommand.self, CancelCommand.self, VerifyCommand.self,
-            InspectCommand.self, CompareCommand.self, MergekitCommand.self, DemoCommand.self, BenchCommand.self,
+            InspectCommand.self, CompareCommand.self, StatsCommand.self, MergekitCommand.self, DemoCommand.self,
+            BenchCommand.self,
         ])
 
     /// Runs the command given by the arguments and exits with its exit code.

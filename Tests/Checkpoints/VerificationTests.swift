@@ -71,6 +71,23 @@ import Testing
         #expect(report.checkedBytes > 2 * TreeDigest.blockSize)
     }
 
+    /// An edited model card is another matter than a damaged weight, or than an index that leads elsewhere.
+    @Test(arguments: [
+        ("config.json", false), ("recipe.yml", false), (Checkpoint.indexName, true), (Manifest.fileName, true),
+    ])
+    func tellsWeightsFromOtherFiles(name: String, isOfWeights: Bool) throws {
+        try change(name) { data in
+            // A digest of the manifest, or the text.
+            let place = data.range(of: Data(#""digest" : ""#.utf8), options: .backwards)?.upperBound ?? data.count - 2
+            data[place] = data[place] == UInt8(ascii: "a") ? UInt8(ascii: "b") : UInt8(ascii: "a")
+        }
+        let found = try findings().filter { $0.file == name }
+        #expect(!found.isEmpty && found.allSatisfy { $0.isOfWeights == isOfWeights }, "\(found)")
+        let part = layout.parts[1]
+        try change(part.fileName) { $0[part.fileSize - 1] ^= 1 }
+        #expect(try findings().first { $0.file == part.fileName }?.isOfWeights == true)
+    }
+
     @Test func findsWhatJoinedAFolder() throws {
         try directory.write("", to: "1_Pooling/x.safetensors")
         #expect(try findings().map { "\($0.kind) \($0.file)" } == ["extra 1_Pooling/x.safetensors"])

@@ -39,6 +39,22 @@ import Testing
         #expect(sums.exitCode == 1 && sums.output.contains("\"kind\" : \"block\""))
     }
 
+    @Test func verifyTellsAnEditedCardFromDamagedWeights() async throws {
+        try Data("# Mine\n".utf8).write(to: URL(fileURLWithPath: "\(output)/README.md"))
+        let outcome = try await Tessera.run(["verify", output])
+        #expect(outcome.exitCode == 1 && outcome.errors.contains("none in the weights"), "\(outcome.errors)")
+        #expect(outcome.output.contains("README.md: differs from the manifest (not the weights)"), "\(outcome.output)")
+        // SHA256SUMS vouches for the card as well, and agrees with the manifest.
+        #expect(outcome.output.contains("weights: match; other files: 1 difference"), "\(outcome.output)")
+        #expect(try await Tessera.run(["verify", output, "--weights"]).exitCode == 0)
+        let url = URL(fileURLWithPath: "\(output)/model.safetensors")
+        var data = try Data(contentsOf: url)
+        data[data.count - 3] ^= 1
+        try data.write(to: url)
+        let damaged = try await Tessera.run(["verify", output, "--weights"])
+        #expect(damaged.exitCode == 1 && damaged.output.contains("weights: 1 difference; other"), "\(damaged.output)")
+    }
+
     @Test func overwriteReplacesWhatTesseraWrote() async throws {
         let before = try outputFiles(output)
         let outcome = try await Tessera.run(["run", "cases/task-arithmetic/recipe.yml", output, "--overwrite"])
@@ -56,6 +72,10 @@ import Testing
         let other = try await Tessera.run(["compare", "models/f32/base", "models/f32/tune-0"])
         #expect(other.exitCode == 1)
         #expect(other.output.contains("of the norm"))
+        // The verdict follows the table, and is no error.
+        #expect(other.output.hasSuffix("tensors differ\n") && other.errors.isEmpty, "\(other.output)\(other.errors)")
+        let numbers = other.output.matches(of: #/at most ([0-9.e-]+)/#).map(\.output.1)
+        #expect(!numbers.isEmpty && numbers.allSatisfy { $0.filter(\.isNumber).drop { $0 == "0" }.count <= 4 }, "\(numbers)")
     }
 
     /// Nothing to divide by, no numbers, a share beyond any integer.
@@ -96,7 +116,7 @@ import Testing
     @Test func everyCommandHasHelp() async throws {
         for command in [
             "run", "plan", "methods", "coordinator", "worker", "submit", "status", "cancel", "verify", "inspect", "compare",
-            "demo",
+            "stats", "demo",
         ] {
             let outcome = try await Tessera.run([command, "--help"])
             #expect(outcome.exitCode == 0 && outcome.output.contains("USAGE: tessera \(command)"), "\(command)")
@@ -109,10 +129,16 @@ import Testing
         for words in ["was killed during a shard", "✓ verified", "made the same bytes", "Try next"] {
             #expect(outcome.output.contains(words), "\(outcome.output)")
         }
-        // Where Python can run the models, the merge is worth more than the base on the mean of the domains.
-        guard let mean = outcome.output.split(separator: "\n").first(where: { $0.hasPrefix("mean") }) else { return }
-        let shares = mean.split(separator: " ").compactMap { Double($0) }
-        #expect(shares.count == 3 && shares[1] > shares[0] + 3, "\(mean)")
+        #expect(outcome.output.contains("eight fine-tunes in one store of 2.25 bits per parameter"))
+        // Where Python can run the models, the merge reads more images than the base of every kind, and the store loses none.
+        let rows = outcome.output.split(separator: "\n").map { $0.split(separator: " ") }
+            .filter { $0.count > 3 && $0.last == "%" }
+        guard !rows.isEmpty else { return }
+        let shares = rows.map { row in row.dropFirst().compactMap { Double($0) } }
+        try #require(rows.count == 4 + 9, "\(outcome.output)")
+        for share in shares[..<4] { #expect(share.count == 3 && share[1] > share[0] + 4, "\(outcome.output)") }
+        #expect(shares[3][1] > shares[3][0] + 10 && rows[3].first == "mean")
+        #expect(shares[12].count == 2 && shares[12][1] > shares[12][0] - 0.5 && rows[12].first == "mean", "\(outcome.output)")
     }
 
     @Test func methodsAreListed() async throws {

@@ -8,55 +8,18 @@ import Testing
     private static let folder = "\(Repository.root)/docs/examples"
     private static let examples = ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [])
         .filter { $0.hasSuffix(".yml") }.sorted()
-    private static let layers = 4
 
     private let directory: TemporaryDirectory
 
     init() throws {
         directory = try TemporaryDirectory()
         for (seed, model) in ["base", "tune-0", "tune-1"].enumerated() {
-            try TestTensor.writeCheckpoint("\(directory.path)/\(model)", Self.tensors(seed: UInt64(seed)))
-            try write(
-                #"{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": \#(Self.layers), "#
-                    + #""vocab_size": 6, "torch_dtype": "bfloat16"}"#,
-                to: "\(model)/config.json")
+            try SmallFamily.write(model, seed: UInt64(seed), in: directory)
         }
-        try writeAdapter()
+        try SmallFamily.writeAdapter("adapter", in: directory)
     }
 
     private func write(_ text: String, to name: String) throws { try directory.write(text, to: name) }
-
-    /// The same base for all; what differs grows with the seed, so that the base is base.
-    private static func tensors(seed: UInt64) -> [(String, TestTensor)] {
-        var common = SplitMix(seed: 40), own = SplitMix(seed: seed)
-        func tensor(_ name: String, _ shape: [Int]) -> (String, TestTensor) {
-            let values = (0..<shape.reduce(1, *)).map { _ in
-                let value = Float.random(in: -1...1, using: &common), change = Float.random(in: -0.1...0.1, using: &own)
-                return Float(bitPattern: (seed == 0 ? value : value + change).bitPattern & 0xffff_0000)
-            }
-            return (name, TestTensor(bfloat16: values, shape: shape))
-        }
-        return [tensor("model.embed_tokens.weight", [6, 8])]
-            + (0..<layers).flatMap { layer in
-                let prefix = "model.layers.\(layer)"
-                return ["q", "k", "v", "o"].map { tensor("\(prefix).self_attn.\($0)_proj.weight", [8, 8]) }
-                    + ["gate", "up"].map { tensor("\(prefix).mlp.\($0)_proj.weight", [12, 8]) } + [
-                        tensor("\(prefix).mlp.down_proj.weight", [8, 12]), tensor("\(prefix).input_layernorm.weight", [8]),
-                        tensor("\(prefix).post_attention_layernorm.weight", [8]),
-                    ]
-            } + [tensor("model.norm.weight", [8]), tensor("lm_head.weight", [6, 8])]
-    }
-
-    private func writeAdapter() throws {
-        try FileManager.default.createDirectory(atPath: "\(directory.path)/adapter", withIntermediateDirectories: true)
-        try write(#"{"peft_type": "LORA", "r": 2, "lora_alpha": 4}"#, to: "adapter/adapter_config.json")
-        let name = "base_model.model.model.layers.1.self_attn.q_proj"
-        let factors = [("\(name).lora_A.weight", [2, 8]), ("\(name).lora_B.weight", [8, 2])].map {
-            ($0.0, TestTensor([Float](repeating: 0.25, count: 16), shape: $0.1))
-        }
-        try Data(TestTensor.encode(factors)).write(
-            to: URL(fileURLWithPath: "\(directory.path)/adapter/adapter_model.safetensors"))
-    }
 
     /// Every model has a token that the others lack.
     private func writeTokenizers() throws {
@@ -92,7 +55,7 @@ import Testing
         #expect(tensors != base)
         if example != "frankenmerge.yml" {
             #expect(Set(tensors.keys) == Set(base.keys))
-            #expect(try config("num_hidden_layers") == Self.layers)
+            #expect(try config("num_hidden_layers") == SmallFamily.layers)
         }
     }
 

@@ -64,7 +64,14 @@ import Testing
         Wrong(
             "an open bracket", "merge_method: linear\nmodels: [{model: a}\ndtype: float32\n", 3,
             "is not valid YAML: did not find expected ',' or ']'", "unclosed bracket"),
-        Wrong("two documents", linear + "---\n" + linear, 7, "contains 2 YAML documents", "its own file"),
+        Wrong(
+            "two documents", linear + "---\n" + linear, 7,
+            "contains 2 YAML documents, and recipes of several steps are not supported yet", "its own file"),
+        Wrong(
+            "a mixture of experts", "base_model: a\ngate_mode: hidden\nexperts:\n- source_model: b\n", 4,
+            "'experts' asks for a mixture of experts made of dense models (mergekit-moe), which is not supported yet",
+            "'merge_method'"),
+        Wrong("a search", "genome:\n  models: [a, b]\n", 2, "'genome' asks for a search for a recipe", "'merge_method'"),
     ]
 
     static let keys: [Wrong] = [

@@ -1,60 +1,293 @@
 #!/usr/bin/env python3
-"""read_task_vectors.py STORE TASK BASE.safetensors... OUT.safetensors: rebuilds a fine-tune, as docs/task-vectors.md says."""
-import json, math, struct, sys
+"""Read stores of task vectors, as docs/task-vectors.md describes them. Needs NumPy only.
+
+As a module:
+
+    store = Store("store")                         # store.tasks names the fine-tunes
+    tau = store.vector("math", "model.norm.weight")   # a task vector, as float32
+    tensors = read_checkpoint("base")
+    store.rebuild("math", tensors)                 # replaces the base's tensors by those of the fine-tune
+    write_safetensors("math.safetensors", tensors)
+
+As a program:
+
+    read_task_vectors.py STORE TASK BASE... OUT.safetensors
+
+BASE is a checkpoint's directory or its safetensors files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Union
+
 import numpy as np
+import numpy.typing as npt
 
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "U8": "u1"}
-F32 = np.float32
-def read(path):  # safetensors: {name: (dtype, shape, bytes)}
-    data = open(path, "rb").read()
-    start = 8 + struct.unpack("<Q", data[:8])[0]
-    return {name: (t["dtype"], t["shape"], data[start + t["data_offsets"][0]:start + t["data_offsets"][1]])
-            for name, t in json.loads(data[8:start]).items() if name != "__metadata__"}
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.uint8]
+PathLike = Union[str, Path]
 
-def numbers(tensor):  # bfloat16 is the upper half of a float32
-    raw = np.frombuffer(tensor[2], DTYPES[tensor[0]])
-    return (raw.astype(np.uint32) << 16).view(F32) if tensor[0] == "BF16" else raw
+NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "U8": "u1"}
+"""The types that NumPy has. It has neither bfloat16 nor float8."""
 
-def codes(tensor, bits, count):  # code i: bits i·b to (i+1)·b of the bytes, lowest bit first
-    stream = np.unpackbits(np.frombuffer(tensor[2], np.uint8), count=count * bits, bitorder="little")
-    return (stream.reshape(count, bits) << np.arange(bits, dtype=np.uint8)).sum(1, dtype=np.uint8).astype(F32)
 
-def vector(form, shape, part):  # float32; `part` gives a tensor of the store by the last part of its name
-    count, where = math.prod(shape), slice(None)
-    if form["form"] == "sparse": where = np.flatnonzero(codes(part("mask"), 1, count))
-    which = np.arange(count)[where]  # the element that each stored number belongs to
-    if "dtype" in form: found = numbers(part("values")).ravel()[:len(which)].astype(F32)
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor as a safetensors file holds it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    @property
+    def count(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    def numbers(self) -> npt.NDArray[Any]:
+        """The elements, flat: of bfloat16 and float8 tensors as float32, of others in their own type."""
+        if self.dtype == "BF16":  # the upper half of a float32
+            return (np.frombuffer(self.data, "<u2").astype(np.uint32) << 16).view(np.float32)
+        if self.dtype in FLOAT8:
+            return _float8_values(self.dtype)[np.frombuffer(self.data, np.uint8)]
+        if self.dtype not in NUMPY_TYPES:
+            raise ValueError(f"a tensor of type {self.dtype} has no numbers that this module can read")
+        return np.frombuffer(self.data, NUMPY_TYPES[self.dtype])
+
+    @classmethod
+    def of(cls, values: Floats, dtype: str, shape: Iterable[int]) -> Tensor:
+        """Rounds float32 numbers to a type: to the nearest, ties to even."""
+        if dtype == "BF16":
+            bits = values.view(np.uint32)
+            rounded = ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16).astype("<u2")
+            data = np.where(np.isnan(values), np.uint16(0x7FC0), rounded).astype("<u2").tobytes()
+        elif dtype in FLOAT8:
+            data = _float8_codes(values, dtype).tobytes()
+        else:
+            data = values.astype(NUMPY_TYPES[dtype]).tobytes()
+        return cls(dtype, tuple(shape), data)
+
+
+# ---- float8 ----
+
+
+@dataclass(frozen=True)
+class _Float8:
+    """PyTorch's float8_e4m3fn and float8_e5m2: a sign, an exponent and a mantissa."""
+
+    mantissa_bits: int
+    bias: int
+    largest: int
+    """The code of the largest number. The next code would be the number after it: NaN in e4m3, infinity in e5m2."""
+
+
+FLOAT8 = {"F8_E4M3": _Float8(3, 7, 0x7E), "F8_E5M2": _Float8(2, 15, 0x7B)}
+
+
+def _magnitudes(kind: _Float8) -> npt.NDArray[np.float64]:
+    """What the codes 0 to 127 stand for, as if all of them were numbers."""
+    codes = np.arange(128)
+    exponent, mantissa = codes >> kind.mantissa_bits, (codes & (1 << kind.mantissa_bits) - 1) / (1 << kind.mantissa_bits)
+    values: npt.NDArray[np.float64] = np.ldexp(
+        np.where(exponent == 0, mantissa, 1 + mantissa), np.maximum(exponent, 1) - kind.bias
+    )
+    return values
+
+
+@cache
+def _float8_values(dtype: str) -> Floats:
+    kind = FLOAT8[dtype]
+    values = _magnitudes(kind).astype(np.float32)
+    values[kind.largest + 1 :] = np.nan
+    if dtype == "F8_E5M2":
+        values[kind.largest + 1] = np.inf
+    return np.concatenate([values, -values])
+
+
+def _float8_codes(values: Floats, dtype: str) -> Codes:
+    kind = FLOAT8[dtype]
+    numbers = _magnitudes(kind)[: kind.largest + 2]
+    middles = (numbers[:-1] + numbers[1:]) / 2  # exact in float64
+    size = np.abs(values).astype(np.float64)
+    below, above = np.searchsorted(middles, size, "left"), np.searchsorted(middles, size, "right")
+    codes = np.where(below % 2 == 0, below, above).astype(np.uint8)  # they differ in the middle of two numbers
+    codes |= np.signbit(values).astype(np.uint8) << 7
+    return np.where(np.isnan(values), np.uint8(0x7F), codes)
+
+
+# ---- Files ----
+
+
+def read_safetensors(path: PathLike) -> dict[str, Tensor]:
+    """The tensors of a file, by name."""
+    data = Path(path).read_bytes()
+    start = 8 + int(struct.unpack("<Q", data[:8])[0])
+    header: dict[str, Any] = json.loads(data[8:start])
+    tensors: dict[str, Tensor] = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            first, last = entry["data_offsets"]
+            tensors[name] = Tensor(entry["dtype"], tuple(entry["shape"]), data[start + first : start + last])
+    return tensors
+
+
+def read_checkpoint(*paths: PathLike) -> dict[str, Tensor]:
+    """The tensors of safetensors files, and of those in directories."""
+    tensors: dict[str, Tensor] = {}
+    for path in map(Path, paths):
+        for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
+            tensors |= read_safetensors(file)
+    return tensors
+
+
+def write_safetensors(path: PathLike, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors into a file, in their order."""
+    header, end = {}, 0
+    for name, tensor in tensors.items():
+        offsets = [end, end + len(tensor.data)]
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+        end = offsets[1]
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.writelines(tensor.data for tensor in tensors.values())
+
+
+# ---- Task vectors ----
+
+
+def unpack_codes(stream: bytes, bits: int, count: int) -> Codes:
+    """Code i stands in the bits i·b to (i+1)·b of the bytes, the lowest bit first."""
+    found = np.unpackbits(np.frombuffer(stream, np.uint8), count=count * bits, bitorder="little")
+    codes: Codes = (found.reshape(count, bits) << np.arange(bits, dtype=np.uint8)).sum(1, dtype=np.uint8)
+    return codes
+
+
+def decode(form: Mapping[str, Any], shape: tuple[int, ...], name: str, files: Mapping[str, Tensor]) -> Floats:
+    """A vector in one of the forms `dense` and `sparse`, flat.
+
+    `files` holds the store's tensors, which are called as `name` and what they are: `name.codes`.
+    """
+    count = math.prod(shape)
+    where = np.arange(count)  # the element that each stored number belongs to
+    if form["form"] == "sparse":
+        where = np.flatnonzero(unpack_codes(files[f"{name}.mask"].data, 1, count))
+    if "dtype" in form:
+        found = files[f"{name}.values"].numbers()[: len(where)].astype(np.float32)
     else:
-        bits, group, code = form["bits"], form["group"], codes(part("codes"), form["bits"], len(which))
-        own = which // max(1, {"tensor": count, "row": (shape or [1])[-1]}.get(group, group))  # its group
-        step = numbers(part("steps"))[own]
-        stored = group in ("tensor", "row")
-        zero = numbers(part("zeros"))[own].astype(np.float64) if stored else 0.5 if bits == 1 else 2.0 ** (bits - 1)
-        if np.all(np.abs(zero) < 2 ** 20): found = (code - np.asarray(zero, F32)) * step
-        else: found = ((code - zero) * step.astype(np.float64)).astype(F32)
-    result = np.zeros(count, F32)
+        found = _on_grid(form, shape, where, name, files)
+    result = np.zeros(count, np.float32)
     result[where] = found
     return result
 
-def rebuild(store, task, base):  # replaces what differs in base, {name: (dtype, shape, bytes)}
-    index = json.load(open(f"{store}/task-vectors.json"))
-    owners = [next(t for t in index["tasks"] if t["name"] == task)] + ([index["shared"]] if index.get("shared") else [])
-    parts = [{k: v for file in owner["files"] for k, v in read(f"{store}/{file}").items()} for owner in owners]
-    for position, (name, dtype, shape) in enumerate((t["name"], t["dtype"], t["shape"]) for t in index["tensors"]):
-        forms = [owner["forms"][position] for owner in owners]
-        found = [vector(form, shape, lambda last: files[f"{name}.{last}"])
-                 for form, files in zip(forms, parts) if form and form["form"] not in ("zero", "mask")]
-        if not found: continue  # it is the base's
-        tau = found[0] if len(found) == 1 else found[0] + found[1]
-        if forms[0]["form"] == "mask": tau = np.where(codes(parts[0][f"{name}.mask"], 1, len(tau)) != 0, tau, F32(0))
-        new = numbers(base[name]).astype(F32) + (tau * F32(owners[0]["factor"]) if owners[0]["factor"] != 1 else tau)
-        if dtype == "BF16":  # rounded to the nearest, ties to even
-            new = new.view(np.uint32) + np.uint32(0x7FFF) + (new.view(np.uint32) >> 16 & 1) >> 16
-        base[name] = (dtype, shape, new.astype(DTYPES[dtype]).tobytes())
+
+def _on_grid(
+    form: Mapping[str, Any], shape: tuple[int, ...], where: npt.NDArray[np.intp], name: str, files: Mapping[str, Tensor]
+) -> Floats:
+    """(code − zero) · scale, with the scale, and perhaps the zero, of the element's group."""
+    bits: int = form["bits"]
+    group: str | int = form["group"]
+    code = unpack_codes(files[f"{name}.codes"].data, bits, len(where)).astype(np.float32)
+    length = math.prod(shape) if group == "tensor" else shape[-1] if group == "row" and shape else group
+    own = where // max(1, length if isinstance(length, int) else 1)
+    scale = files[f"{name}.steps"].numbers()[own].astype(np.float32)
+    if isinstance(group, int):
+        zero = np.full(len(where), 0.5 if bits == 1 else 2.0 ** (bits - 1))
+    else:
+        zero = files[f"{name}.zeros"].numbers()[own].astype(np.float64)
+    if np.all(np.abs(zero) < 2**20):
+        values: Floats = (code - zero.astype(np.float32)) * scale
+        return values
+    wide: Floats = ((code - zero) * scale.astype(np.float64)).astype(np.float32)
+    return wide
+
+
+class Store:
+    """A directory that `tessera run` wrote by a recipe with `quantize` or `sparsify`."""
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = Path(path)
+        self._index: dict[str, Any] = json.loads((self.path / "task-vectors.json").read_text())
+        if self._index.get("format") != "tessera.task-vectors" or self._index.get("version") != 1:
+            raise ValueError(f"{self.path} holds no store of task vectors in version 1 of the format")
+        self._tensors = {tensor["name"]: number for number, tensor in enumerate(self._index["tensors"])}
+        self._files: dict[str, dict[str, Tensor]] = {}
+
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the fine-tunes."""
+        return [task["name"] for task in self._index["tasks"]]
+
+    @property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the base's tensors, by their names."""
+        return {tensor["name"]: tuple(tensor["shape"]) for tensor in self._index["tensors"]}
+
+    def vector(self, task: str, name: str) -> Floats | None:
+        """The task vector of a tensor, flat and with the task's factor; `None` where the tensor is the base's."""
+        owner = self._task(task)
+        forms = [self._form(part, name) for part in (owner, self._index.get("shared"))]
+        files = [self._read(part) for part in (owner, self._index.get("shared"))]
+        found = [
+            decode(form, self.tensors[name], name, tensors)
+            for form, tensors in zip(forms, files)
+            if form and form["form"] not in ("zero", "mask")
+        ]
+        if not found:
+            return None
+        vector = found[0] if len(found) == 1 else found[0] + found[1]
+        if forms[0] and forms[0]["form"] == "mask":
+            bits = unpack_codes(files[0][f"{name}.mask"].data, 1, len(vector))
+            vector = np.where(bits != 0, vector, np.float32(0))
+        factor = np.float32(owner["factor"])
+        return vector if factor == 1 else vector * factor
+
+    def rebuild(self, task: str, base: dict[str, Tensor]) -> None:
+        """Replaces each tensor of the base by the fine-tune's, in the base's type."""
+        for name in self._tensors:
+            vector = self.vector(task, name)
+            if vector is not None:
+                values = base[name].numbers().astype(np.float32) + vector
+                base[name] = Tensor.of(values, base[name].dtype, base[name].shape)
+
+    def _task(self, name: str) -> dict[str, Any]:
+        for task in self._index["tasks"]:
+            if task["name"] == name:
+                return dict(task)
+        raise KeyError(f"the store has no task {name}; it has {', '.join(self.tasks)}")
+
+    def _form(self, owner: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:
+        return owner["forms"][self._tensors[name]] if owner else None
+
+    def _read(self, owner: Mapping[str, Any] | None) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for file in owner["files"] if owner else []:
+            if file not in self._files:
+                self._files[file] = read_safetensors(self.path / file)
+            tensors |= self._files[file]
+        return tensors
+
+
+def main() -> None:
+    """The program."""
+    parser = argparse.ArgumentParser(description="Rebuild a fine-tune from a store of task vectors.")
+    parser.add_argument("store", type=Path)
+    parser.add_argument("task")
+    parser.add_argument("base", type=Path, nargs="+", help="a directory or safetensors files")
+    parser.add_argument("out", type=Path, help="the safetensors file to write")
+    arguments = parser.parse_args()
+    tensors = read_checkpoint(*arguments.base)
+    Store(arguments.store).rebuild(arguments.task, tensors)
+    write_safetensors(arguments.out, tensors)
+
 
 if __name__ == "__main__":
-    tensors, end = {k: v for file in sys.argv[3:-1] for k, v in read(file).items()}, 0
-    rebuild(sys.argv[1], sys.argv[2], tensors)
-    header = {k: {"dtype": d, "shape": s, "data_offsets": [end, end := end + len(b)]} for k, (d, s, b) in tensors.items()}
-    text = json.dumps(header).encode()
-    open(sys.argv[-1], "wb").write(struct.pack("<Q", len(text)) + text + b"".join(t[2] for t in tensors.values()))
+    main()

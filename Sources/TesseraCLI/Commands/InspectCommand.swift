@@ -1,20 +1,84 @@
 package import ArgumentParser
 import Checkpoints
 import Core
+import Engine
+import Recipes
 import TaskVectors
 
-package struct InspectCommand: ParsableCommand {
+package struct InspectCommand: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(
-        commandName: "inspect", abstract: "List the tensors of a checkpoint or the tasks of a store; reads headers only.")
+        commandName: "inspect", abstract: "List the tensors of a checkpoint, or the tasks of a store.",
+        discussion: """
+            Reads headers only. For a store or one of its tasks, --errors reads the base and the fine-tunes as well, and \
+            measures how much each tensor lost.
+            """)
 
-    @Argument(help: "A checkpoint directory, a safetensors file, or a task-vector store.")
+    @Argument(help: "A checkpoint directory, a safetensors file, a task-vector store, or STORE#TASK for one of its tasks.")
     var path: String
 
-    @Option(help: ArgumentHelp("Check, byte by byte, whether this is the base of the store.", valueName: "dir"))
+    @Option(
+        help: ArgumentHelp(
+            "The base of the store. Without --errors, checks byte by byte that it is the base.", valueName: "dir"))
     var base: String?
+
+    @Flag(help: "Of a store: list each tensor, over all tasks.")
+    var tensors = false
+
+    @Flag(help: "Of a store: measure the error of each tensor.")
+    var errors = false
 
     @Flag(help: "Print JSON.")
     var json = false
+
+    @OptionGroup var machine: MachineArguments
+
+    package init() {}
+
+    package func run() async throws {
+        let files = LocalFiles()
+        // What lies at the path goes before what '#' means.
+        if try !files.exists(path), let reference = ModelReference(parsing: path), let task = reference.task {
+            let store = try TaskVectorStore.open(reference.path, in: files)
+            return try await list(tensorsOf: [store.task(named: task)], in: store)
+        }
+        if try TaskVectorStore.isStore(path, in: files) {
+            let store = try TaskVectorStore.open(path, in: files)
+            if tensors || errors { return try await list(tensorsOf: store.index.tasks, in: store) }
+            return try list(store: store)
+        }
+        let unfit = [("--base", base != nil), ("--tensors", tensors), ("--errors", errors)].first { $0.1 }
+        if let unfit {
+            throw TesseraError(.usage, "'\(unfit.0)' applies only to a task-vector store", file: path, advice: "remove it")
+        }
+        try list(checkpoint: Checkpoint.open(path, in: files))
+    }
+
+    // MARK: Stores
+
+    private func list(store: TaskVectorStore) throws {
+        var listing = try StoreListing(store)
+        if let base { try listing.compare(base: base, in: store) }
+        if json { try printJSON(listing) } else { print(listing.text) }
+        if listing.base.matches == false { throw ExitCode(TesseraError.Code.difference.exitCode) }
+    }
+
+    private func list(tensorsOf tasks: [StoreIndex.Task], in store: TaskVectorStore) async throws {
+        var listing = StoreTensorListing(store, tasks: tasks)
+        if errors {
+            let measured = ByteProgress("measured", of: listing.bytesToRead)
+            for task in tasks {
+                let base = base ?? store.index.base.model
+                let errors = try await StoreErrors(
+                    of: task, in: store, base: base, workingDirectory: currentDirectory(), threads: machine.threads,
+                    memory: machine.memory.bytes, progress: measured.add)
+                listing.add(errors, of: task)
+            }
+            measured.finish()
+        }
+        if json { try printJSON(listing) } else { print(listing.text) }
+    }
+
+    // MARK: Checkpoints
 
     private struct Listing: Encodable {
         struct Part: Encodable {
@@ -33,22 +97,7 @@ package struct InspectCommand: ParsableCommand {
         let parts: [Part]
     }
 
-    private func list(store: TaskVectorStore) throws {
-        var listing = StoreListing(store)
-        if let base { try listing.compare(base: base, in: store) }
-        if json { try printJSON(listing) } else { print(listing.text) }
-        if listing.base.matches == false { throw ExitCode(1) }
-    }
-
-    package init() {}
-
-    package func run() throws {
-        let files = LocalFiles()
-        if try TaskVectorStore.isStore(path, in: files) { return try list(store: TaskVectorStore.open(path, in: files)) }
-        guard base == nil else {
-            throw TesseraError(.usage, "'--base' applies only to a task-vector store", file: path, advice: "remove it")
-        }
-        let checkpoint = try Checkpoint.open(path, in: files)
+    private func list(checkpoint: Checkpoint) throws {
         if json {
             return try printJSON(
                 Listing(
@@ -64,8 +113,7 @@ package struct InspectCommand: ParsableCommand {
         var elements = 0
         for name in checkpoint.tensorNames.sorted(by: { $0.precedesNaturally($1) }) {
             guard let (_, entry) = checkpoint.tensor(named: name) else { continue }
-            let shape = entry.shape.isEmpty ? "scalar" : entry.shape.map(String.init).joined(separator: " × ")
-            table.add([name, entry.dtype.rawValue, shape, Quantity.bytes(entry.byteCount)])
+            table.add([name, entry.dtype.rawValue, shapeText(entry.shape), Quantity.bytes(entry.byteCount)])
             elements += entry.elementCount
         }
         for line in table.lines { print(line) }
@@ -77,3 +125,6 @@ package struct InspectCommand: ParsableCommand {
         )
     }
 }
+
+/// `4096 × 1024`.
+func shapeText(_ shape: [Int]) -> String { shape.isEmpty ? "scalar" : shape.map(String.init).joined(separator: " × ") }

@@ -77,6 +77,9 @@ struct PlanSummary: Encodable {
     /// What stands beside the weights, and what does not come along.
     let files: [File]
     let stages: [[Shard]]
+    /// Whether these stages only measure the models, and the output is laid out after them.
+    let measuresOnly: Bool
+    /// Of the output; those that are measured, while nothing else is known.
     let tensors: Int
     /// Input bytes counted once, and input bytes counted once per read.
     let bytesInput: Int
@@ -104,7 +107,8 @@ struct PlanSummary: Encodable {
                 Shard(label: $0.label, tensors: $0.tensors.count, bytesInput: $0.sourceByteCount, bytesOutput: $0.byteCount)
             }
         }
-        tensors = plan.tensorCount
+        measuresOnly = plan.hasMoreStages
+        tensors = plan.hasMoreStages ? plan.stages.joined().reduce(0) { $0 + $1.tensors.count } : plan.tensorCount
         bytesInput = plan.stages.joined().reduce(0) { $0 + $1.sourceByteCount }
         bytesRead = plan.bytesRead
         bytesWritten = plan.bytesWritten
@@ -122,14 +126,19 @@ struct PlanSummary: Encodable {
         var models = TextTable([("INPUT", .left), ("PARTS", .right), ("SIZE", .right)])
         for input in inputs { models.add([input.model, "\(input.parts)", Quantity.bytes(input.bytes)]) }
         lines += models.lines + [""]
-        var output = TextTable([("OUTPUT", .left), ("TENSORS", .right), ("SIZE", .right)])
-        for part in parts { output.add([part.file, "\(part.tensors)", Quantity.bytes(part.bytes)]) }
-        lines += output.lines + [""]
+        if !parts.isEmpty {
+            var output = TextTable([("OUTPUT", .left), ("TENSORS", .right), ("SIZE", .right)])
+            for part in parts { output.add([part.file, "\(part.tensors)", Quantity.bytes(part.bytes)]) }
+            lines += output.lines + [""]
+        }
         for (number, stage) in stages.enumerated() {
             let title = stages.count == 1 ? "SHARD" : "SHARD OF STAGE \(number + 1)"
             var table = TextTable([(title, .left), ("TENSORS", .right), ("IN", .right), ("OUT", .right)])
             for shard in stage.prefix(Self.listedShards) {
-                table.add([shard.label, "\(shard.tensors)", Quantity.bytes(shard.bytesInput), Quantity.bytes(shard.bytesOutput)])
+                table.add([
+                    shard.label, "\(shard.tensors)", Quantity.bytes(shard.bytesInput),
+                    measuresOnly ? "–" : Quantity.bytes(shard.bytesOutput),
+                ])
             }
             lines += table.lines
             if stage.count > Self.listedShards { lines.append("and \(stage.count - Self.listedShards) more") }
@@ -144,7 +153,9 @@ struct PlanSummary: Encodable {
         lines += [
             "",
             "reads   \(Quantity.bytes(bytesRead)): \(Quantity.bytes(bytesInput)) of input, \(passes) times",
-            "writes  \(Quantity.bytes(bytesWritten)) in \(tensors) tensors",
+            measuresOnly
+                ? "writes  what is known after these shards, which measure \(tensors) tensors"
+                : "writes  \(Quantity.bytes(bytesWritten)) in \(tensors) tensors",
             "memory  at least \(Quantity.bytes(bytesMemory)) with \(threads) \(threads == 1 ? "thread" : "threads")",
         ]
         return (lines + remarks.map { "note    \($0.printable)" }).joined(separator: "\n")

@@ -35,10 +35,14 @@ struct StoreListing: Encodable {
     /// Bytes of all tensors in the store, and of the fine-tunes' tensors that they represent.
     let bytes: Int
     let originalBytes: Int
+    /// Bytes of all files of the store's directory: tensors, headers, index, manifest and what stands beside them.
+    let bytesOnDisk: Int
+    let filesOnDisk: Int
     let bitsPerParameter: Double
     private(set) var base: Base
 
-    init(_ store: TaskVectorStore) {
+    /// - Throws: what looking at the store's files throws.
+    init(_ store: TaskVectorStore) throws(TesseraError) {
         let index = store.index
         let parameters = index.tensors.filter(\.dtype.isArithmetic).reduce(0) { $0 + $1.elementCount }
         func bytes(_ formats: [StorageFormat?]) -> Int {
@@ -59,6 +63,11 @@ struct StoreListing: Encodable {
             * index.tensors.filter(\.dtype.isArithmetic).reduce(0) { $0 + $1.elementCount * $1.dtype.bitWidth / 8 }
         bitsPerParameter = bits(self.bytes, tasks: index.tasks.count)
         base = Base(model: index.base.model, digest: index.base.digest)
+        let files = LocalFiles(), names = try files.below(store.directory)
+        var bytesOnDisk = 0
+        for name in names { bytesOnDisk += try files.status(of: FilePath.join(store.directory, name))?.size ?? 0 }
+        self.bytesOnDisk = bytesOnDisk
+        filesOnDisk = names.count
     }
 
     /// Compares a checkpoint, byte by byte, with the base of the task vectors.
@@ -71,7 +80,8 @@ struct StoreListing: Encodable {
 
     var text: String {
         var table = TextTable([
-            ("TASK", .left), ("SCHEME", .left), ("BITS", .right), ("ERROR", .right), ("SIZE", .right), ("RATIO", .right),
+            ("TASK", .left), ("SCHEME", .left), ("BITS", .right), ("ERROR", .right), ("SIZE", .right),
+            ("OF MODEL", .right),
         ])
         let one = originalBytes / max(1, tasks.count)
         for task in tasks {
@@ -93,12 +103,17 @@ struct StoreListing: Encodable {
             "\(tasks.count) \(tasks.count == 1 ? "task" : "tasks") of \(parameters) parameters: \(Quantity.bytes(bytes)), "
                 + "\(Self.share(bytes, of: originalBytes)) of the fine-tunes' \(Quantity.bytes(originalBytes)), "
                 + "\(Quantity.decimal(bitsPerParameter, places: 3)) bits per parameter",
+            "on disk \(Quantity.bytes(bytesOnDisk)) in \(filesOnDisk) files, with headers, index, manifest and tokenizer",
             "base \(base.model), \(base.digest.description.prefix(12))",
+            "",
+            "BITS      stored bits per parameter",
+            "ERROR     what storing lost: ‖τ − stored τ‖² / ‖τ‖², with the task vector τ = fine-tune − base",
+            "OF MODEL  the size as a share of the fine-tune's",
         ]
         let predictions = tasks.compactMap(\.predictedError)
         if !predictions.isEmpty {
             let mean = predictions.reduce(0, +) / Double(predictions.count)
-            lines.append("mean predicted error of the tasks with a budget: \(Quantity.decimal(mean, places: 4))")
+            lines.append("          the budget predicted a mean of \(Quantity.decimal(mean, places: 4))")
         }
         for task in tasks where !task.lost.isEmpty {
             lines.append("note \(task.name): not stored; the base's tensors are used: \(task.lost.joined(separator: ", "))")

@@ -8,9 +8,11 @@ package struct VerifyCommand: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(
         commandName: "verify", abstract: "Check every byte against the manifest, or against a signature.",
         discussion: """
-            Exit code 1 means that something differs; each finding names the file, tensor and block. With --key, every file \
-            must be as the holder of the key has signed it, with Tessera or with the model-signing tool. With --repair, what is \
-            damaged is computed again and put in place of the old, if it has exactly the digests of the manifest.
+            Exit code 1 means that something differs; each finding names the file, tensor and block, and the last line says \
+            whether the weights are concerned or only files beside them, such as an edited README.md. With --weights, only the \
+            weights decide the exit code. With --key, every file must be as the holder of the key has signed it, with Tessera or \
+            with the model-signing tool. With --repair, what is damaged is computed again and put in place of the old, if it has \
+            exactly the digests of the manifest.
             """)
 
     @Argument(help: "An output directory written by Tessera, or with --key any directory of a model.")
@@ -18,6 +20,9 @@ package struct VerifyCommand: AsyncParsableCommand {
 
     @Option(help: ArgumentHelp("Read only this share of the blocks, such as 5%.", valueName: "share"))
     var sample: Share?
+
+    @Flag(help: "Succeed if the weights match: report edited configs, tokenizers and model cards, but accept them.")
+    var weights = false
 
     @Option(help: ArgumentHelp("Check the signature too, by this public key (PEM).", valueName: "file"))
     var key: String?
@@ -51,6 +56,9 @@ package struct VerifyCommand: AsyncParsableCommand {
         guard key == nil || sample == nil else {
             throw ValidationError("A signature covers whole files: --sample and --key exclude each other.")
         }
+        guard key == nil || !weights else {
+            throw ValidationError("A signature covers all files: --weights and --key exclude each other.")
+        }
         guard repair == nil || sample == nil else {
             throw ValidationError("--repair mends all that is damaged: --sample and --repair exclude each other.")
         }
@@ -67,19 +75,26 @@ package struct VerifyCommand: AsyncParsableCommand {
         }
         // What others have signed has no manifest.
         let hasManifest = try check == nil || files.exists(FilePath.join(directory, Manifest.fileName))
-        var report =
-            try hasManifest
-            ? Verification(directory: directory, in: files, sample: sample?.value).run(threads: machine.threads) : VerifyReport()
+        var report = try hasManifest ? verified(in: files) : VerifyReport()
         if let repair, !report.findings.isEmpty { try await mend(&report, by: repair) }
         if let check { report.add(try check.findings(), signedFiles: check.fileCount) }
         if json { try printJSON(report) } else { show(report) }
-        guard report.findings.isEmpty else {
+        let decisive = report.findings.filter { $0.isOfWeights || !weights }
+        guard decisive.isEmpty else {
             throw TesseraError(
                 .difference,
-                "\(report.findings.count) \(report.findings.count == 1 ? "difference" : "differences") from the "
-                    + (check == nil ? "manifest" : "signature or the manifest"),
+                "\(decisive.count) \(decisive.count == 1 ? "difference" : "differences") from the "
+                    + (check == nil ? "manifest" : "signature or the manifest")
+                    + (decisive.contains { $0.isOfWeights } ? "" : ", none in the weights"),
                 file: directory)
         }
+    }
+
+    private func verified(in files: LocalFiles) throws -> VerifyReport {
+        let verification = try Verification(directory: directory, in: files, sample: sample?.value)
+        let progress = ByteProgress("verified", of: verification.byteCount)
+        defer { progress.finish() }
+        return try verification.run(threads: machine.threads, progress: progress.add)
     }
 
     private func mend(_ report: inout VerifyReport, by recipe: String) async throws {
@@ -97,7 +112,12 @@ package struct VerifyCommand: AsyncParsableCommand {
     private func show(_ report: VerifyReport) {
         for name in report.mendedFiles ?? [] { print("\(name.printable): mended") }
         for finding in report.findings { print(Self.line(finding).printable) }
-        guard report.findings.isEmpty else { return }
+        guard report.findings.isEmpty else {
+            let damaged = report.findings.count { $0.isOfWeights }, others = report.findings.count - damaged
+            func count(_ number: Int) -> String { "\(number) \(number == 1 ? "difference" : "differences")" }
+            print("weights: \(damaged == 0 ? "match" : count(damaged)); other files: \(others == 0 ? "match" : count(others))")
+            return
+        }
         if report.files > 0 {
             let amount = report.checkedBytes < report.totalBytes - (1 << 20) ? "\(Quantity.bytes(report.checkedBytes)) of " : ""
             print(
@@ -112,7 +132,7 @@ package struct VerifyCommand: AsyncParsableCommand {
         var place = finding.file
         if let tensor = finding.tensor { place += ": tensor '\(tensor)'" }
         if let block = finding.block { place += ", block \(block)" }
-        return "\(place): \(finding.message)"
+        return "\(place): \(finding.message)\(finding.isOfWeights ? "" : " (not the weights)")"
     }
 }
 

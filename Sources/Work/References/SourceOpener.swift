@@ -39,20 +39,35 @@ private struct SourceOpener {
     }
 }
 
+extension [SourceReference] {
+    /// Opens the sources of one tensor.
+    ///
+    /// - Parameters:
+    ///   - base: the source that differences are taken from.
+    ///   - files: that the references count.
+    /// - Throws: `badData` when sources do not fit their files, each other or the number of elements; `io` when they cannot be
+    ///   read.
+    package func open(
+        elements: Int, base: SourceReference?, in files: [any ByteSource], kernels: Kernels
+    ) throws -> [any ElementSource] {
+        var opener = SourceOpener(files: files, base: base, kernels: kernels)
+        return try map { reference in
+            let source = try opener.open(reference)
+            guard source.count == elements else {
+                throw TesseraError(.badData, "a source has \(source.count) elements, which do not fit a tensor of \(elements)")
+            }
+            return source
+        }
+    }
+}
+
 extension TensorWork {
     /// Opens the sources.
     ///
     /// - Parameter files: the files of the shard, in order.
     /// - Throws: `badData` when sources do not fit their files, each other or the tensor's shape; `io` when they cannot be read.
     package func openSources(in files: [any ByteSource], kernels: Kernels) throws -> [any ElementSource] {
-        var opener = SourceOpener(files: files, base: base, kernels: kernels)
-        return try sources.map { reference in
-            let source = try opener.open(reference)
-            guard source.count == elementCount else {
-                throw TesseraError(.badData, "a source has \(source.count) elements, which do not fit the shape \(shape)")
-            }
-            return source
-        }
+        try sources.open(elements: elementCount, base: base, in: files, kernels: kernels)
     }
 
     /// The source that the operation takes differences from, if there is one.

@@ -74,7 +74,7 @@ extension SourceReference {
     }
 
     /// Stored bytes of all tensors that the source is made of, except for the factors of adapters.
-    var byteCount: Int {
+    package var byteCount: Int {
         switch self {
         case .stored(let stored): stored.byteCount
         case .lowRank(let matrix, _), .rescaled(let matrix, _), .residual(let matrix, _), .transposed(let matrix, _):
@@ -99,7 +99,7 @@ extension SourceReference {
 
     /// Bytes of memory of the open source, without the matrices of aligned rows, which several sources share
     /// (`TensorWork.nestedSources`).
-    var memory: Int {
+    package var memory: Int {
         switch self {
         case .stored: 0
         case .lowRank(let matrix, let update): matrix.memory + update.memory
