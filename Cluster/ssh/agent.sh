@@ -61,6 +61,9 @@ send() {
 stop() {
   if is_over "$1"; then
     echo "was not running"
+  elif [ -e "$DIR/$1.unit" ] && [ "$2" = INT ]; then
+    # The unit knows the signal and how long to wait, and is not started again.
+    systemctl --user stop "$(unit "$1")" && echo "stopped"
   else
     send "$1" "$2"
     waited=0

@@ -49,11 +49,11 @@ class Inventory:
         return [known[name] for name in names] if names else list(self.services)
 
 
-WORKER_KEYS = {"roots": list, "output_root": str, "threads": int, "memory": str, "options": list}
-COORDINATOR_KEYS = {
+WORKER_KEYS: dict[str, type] = {"roots": list, "output_root": str, "threads": int, "memory": str, "options": list}
+COORDINATOR_KEYS: dict[str, type] = {
     "host": str, "address": str, "port": int, "status_port": int, "roots": list, "output_root": str, "options": list,
 }  # fmt: skip
-TOP_KEYS = {"name": str, "certificates": str, "insecure": bool, "coordinator": dict, "workers": dict, "worker": list}
+TOP_KEYS: dict[str, type] = {"name": str, "certificates": str, "insecure": bool, "coordinator": dict, "workers": dict, "worker": list}
 
 
 class Table:
@@ -68,7 +68,7 @@ class Table:
                 raise InventoryError(f"{where} has an unknown key '{key}'; there are {', '.join(sorted(keys))}")
             if type(value) is not keys[key]:
                 raise InventoryError(f"{where}: {key} must be of type {keys[key].__name__}")
-            if keys[key] is list and key != "worker" and not all(isinstance(item, str) for item in value):
+            if keys[key] is list and key != "worker" and not all(isinstance(item, str) for item in values[key]):
                 raise InventoryError(f"{where}: {key} must be a list of texts")
         self.values = values
 
@@ -81,15 +81,15 @@ class Table:
         return self.values.get(key, default)
 
     def directories(self, key: str) -> list[str]:
-        found = self.get(key, [])
-        found = found if isinstance(found, list) else [found]
+        value = self.get(key, [])
+        found: list[str] = value if isinstance(value, list) else [value]
         for path in found:
             if not path.startswith("/"):
                 raise InventoryError(f"{self.where}: '{path}' must be an absolute path")
         return found
 
     def number(self, key: str, default: int, most: int) -> int:
-        value = self.get(key, default)
+        value: int = self.get(key, default)
         if not 1 <= value <= most:
             raise InventoryError(f"{self.where}: {key} must be from 1 to {most}")
         return value

@@ -122,12 +122,11 @@ class Cluster:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
             deadline = time.monotonic() + 30
-            while True:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                    break
+            while is_free(port):
                 if process.poll() is not None or time.monotonic() > deadline:
                     process.kill()
-                    raise RemoteError(service.host, process.stderr.read().decode(errors="replace").strip(), True)
+                    _, complaint = process.communicate()
+                    raise RemoteError(service.host, complaint.decode(errors="replace").strip(), True)
                 time.sleep(0.1)
             yield ["--coordinator", f"localhost:{port}", *self.credentials("viewer")]
         finally:
@@ -140,6 +139,15 @@ class Cluster:
             return []
         folder = directory or self.inventory.certificates
         return ["--tls-ca", f"{folder}/ca.pem", "--tls-cert", f"{folder}/{name}.pem", "--tls-key", f"{folder}/{name}.key"]
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens at a port of this machine. A connection would tell as well, and leave a line in a log."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+        return True
+    except OSError:
+        return False
 
 
 def workers_of(tessera: Path, options: list[str]) -> dict[str, str]:
