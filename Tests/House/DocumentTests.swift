@@ -5,6 +5,8 @@ import Testing
 @Suite struct DocumentTests {
     /// Names of other systems, and of things that are not in the code.
     private static let foreign: Set = [
+        "BeginTime",  // Slurm
+        "ContainerCreating", "OOMKilled", "fsGroup",  // Kubernetes
         "None",  // Python
         "RssAnon",  // proc(5)
         "fatalError",  // Swift; the page forbids it
