@@ -108,7 +108,7 @@ let package = Package(
             "TesseraCLI",
             uses: [
                 "CLinux", "Core", "Checkpoints", "Operators", "TaskVectors", "Work", "Recipes", "Protocol", "Worker", "Planning",
-                "Journal", "Coordinator", "Engine", logging, lifecycle, unixSignals, argumentParser,
+                "Journal", "Coordinator", "Engine", logging, lifecycle, unixSignals, argumentParser, yams,
             ]),
         module(
             "Demo", uses: ["Core", "Checkpoints", "Protocol", "Engine", "TesseraCLI", argumentParser],
@@ -144,7 +144,7 @@ let package = Package(
         tests(
             of: "Protocol",
             uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "Protocol", "TestSupport", nioCore]),
-        tests(of: "TesseraCLI", uses: ["Core", "TesseraCLI", "TestSupport", argumentParser]),
+        tests(of: "TesseraCLI", uses: ["Core", "Protocol", "TesseraCLI", "TestSupport", argumentParser, logging]),
         tests(of: "Transport", uses: ["Core", "Protocol", "Transport", "TestSupport", nioCore, nioPosix, nioEmbedded]),
         tests(
             of: "Worker",

@@ -181,11 +181,17 @@ struct ClusterState {
         return takeEffects()
     }
 
-    mutating func detach(_ worker: Scheduler.WorkerID, reason: String, isLoss: Bool, at now: Duration) -> [Effect] {
-        let reference = workers.reference(to: worker)
-        guard workers.remove(worker, at: now) != nil else { return [] }
-        for attempt in scheduler.leases(of: worker) { revoked(attempt, reference, reason: "the worker left: \(reason)") }
-        happened(.workerLeft(reference, reason: reason))
+    /// - Parameters:
+    ///   - isLoss: whether the worker's process is taken to have ended, which may be the fault of its shards.
+    ///   - isOrderly: whether the worker said goodbye.
+    mutating func detach(
+        _ worker: Scheduler.WorkerID, reason: String, isLoss: Bool, isOrderly: Bool, at now: Duration
+    ) -> [Effect] {
+        let reference = workers.reference(to: worker), leases = scheduler.leases(of: worker)
+        guard let member = workers.remove(worker, at: now) else { return [] }
+        for attempt in leases { revoked(attempt, reference, reason: "the worker left: \(reason)") }
+        if !isOrderly { workers.lost(member.description, because: reason, leases: leases.count, at: now) }
+        happened(.workerLeft(reference, reason: reason, isOrderly: isOrderly))
         feed(.workerLeft(worker, isLoss: isLoss), at: now)
         return takeEffects()
     }

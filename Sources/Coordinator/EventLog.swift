@@ -25,7 +25,7 @@ extension Logger {
         case .planned(let id, let plan):
             info("job planned", metadata: ["job": "\(id)", "method": "\(plan.method)", "shards": "\(plan.shards.count)"])
         case .kept(let id, let shards):
-            info("job resumed", metadata: ["job": "\(id)", "committed shards kept": "\(shards.count)"])
+            info("job resumed", metadata: ["job": "\(id)", "kept": "\(shards.count)"])
         case .failed(let attempt, let worker, let error):
             warning(
                 "attempt failed",
@@ -51,17 +51,20 @@ extension Logger {
                 "job paused until its output and the journal can be written", metadata: ["job": "\(id)", "error": "\(error)"])
         case .resumed(let id): notice("job goes on", metadata: ["job": "\(id)"])
         case .ended(let id, let state, let error):
-            info(
-                "job ended",
-                metadata: ["job": "\(id)", "state": "\(state)", "error": "\(error?.description ?? "none")"])
+            var metadata: Logger.Metadata = ["job": "\(id)", "state": "\(state)"]
+            if let error { metadata["error"] = "\(error)" }
+            log(level: state == .failed ? .warning : .info, "job ended", metadata: metadata)
         case .putAside(let id, let host, let worker, let reason):
             error(
                 "a host computes wrongly and is put aside",
                 metadata: ["job": "\(id)", "host": "\(host)", "worker": "\(worker)", "reason": "\(reason)"])
         case .workerJoined(let worker):
             info("worker joined", metadata: ["worker": "\(worker.name)", "address": "\(worker.address)"])
-        case .workerLeft(let worker, let reason):
-            info("worker left", metadata: ["worker": "\(worker.name)", "reason": "\(reason)"])
+        case .workerLeft(let worker, let reason, let isOrderly):
+            let metadata: Logger.Metadata = [
+                "worker": "\(worker.name)", "address": "\(worker.address)", "reason": "\(reason)",
+            ]
+            if isOrderly { info("worker left", metadata: metadata) } else { warning("worker lost", metadata: metadata) }
         }
     }
 }

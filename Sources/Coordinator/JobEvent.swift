@@ -76,7 +76,8 @@ package enum JobEvent: Sendable, Hashable {
     /// The job's audit shows that a host computes wrongly: it gets no more shards. The worker is one of those there.
     case putAside(JobID, host: String, worker: String, reason: String)
     case workerJoined(WorkerReference)
-    case workerLeft(WorkerReference, reason: String)
+    /// - Parameter isOrderly: whether it said goodbye; the others are lost.
+    case workerLeft(WorkerReference, reason: String, isOrderly: Bool)
 
     /// `nil` for workers that come and go.
     package var job: JobID? {

@@ -14,8 +14,9 @@ extension JobManager {
     package func drain(_ worker: WorkerID) { perform(state.drain(worker, at: time.now())) }
 
     /// - Parameter isLoss: whether the worker's process is taken to have ended, which may be the fault of its shards.
-    package func detach(_ worker: WorkerID, reason: String, isLoss: Bool = true) {
-        perform(state.detach(worker, reason: reason, isLoss: isLoss, at: time.now()))
+    /// - Parameter isOrderly: whether it said goodbye.
+    package func detach(_ worker: WorkerID, reason: String, isLoss: Bool = true, isOrderly: Bool = false) {
+        perform(state.detach(worker, reason: reason, isLoss: isLoss, isOrderly: isOrderly, at: time.now()))
         let jobs = state.jobs.active.count
         if state.workers.emptySince != nil, jobs > 0 {
             log.warning("no worker is left: jobs wait until one connects", metadata: ["jobs": "\(jobs)"])

@@ -83,7 +83,9 @@ package actor JobManager {
         }
         isDraining = true
         guard !journal.keepsJobs else {
-            if !state.jobs.active.isEmpty { log.notice("\(state.jobs.active.count) unfinished jobs are kept for the next start") }
+            if !state.jobs.active.isEmpty {
+                log.notice("unfinished jobs are kept for the next start", metadata: ["jobs": "\(state.jobs.active.count)"])
+            }
             return
         }
         await interrupt()
@@ -342,8 +344,9 @@ package actor JobManager {
     /// Takes no more jobs; returns when those that are there have ended.
     func drain() async {
         isDraining = true
+        log.notice("no more jobs are taken", metadata: ["jobs": "\(state.jobs.active.count)"])
         while !Task.isCancelled, let id = state.jobs.active.first { _ = await end(of: id) }
-        for worker in state.workers.members.values { worker.send(.goodbye("the coordinator shuts down")) }
+        for worker in state.workers.members.values { worker.send(.goodbye("the coordinator shut down")) }
     }
 
     var takesJobs: Bool { !isDraining }

@@ -92,7 +92,7 @@ package struct JobServer: Service {
             do throws(TesseraError) {
                 if try tls.reload() { log.info("the TLS files have changed; new connections use the new ones") }
             } catch {
-                log.warning("the new TLS files cannot be used, the former ones stay in use: \(error)")
+                log.warning("the new TLS files cannot be used, the former ones stay in use", metadata: ["error": "\(error)"])
             }
         }
     }

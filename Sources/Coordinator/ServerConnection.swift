@@ -80,7 +80,7 @@ package final class ServerConnection: Sendable {
                 await sender.value
             }
         } catch {
-            log.debug("the connection did not close cleanly: \(error)")
+            log.debug("the connection did not close cleanly", metadata: ["error": "\(TesseraError(wrapping: error))"])
         }
         outboxInput.finish()
         await sender.value
@@ -95,7 +95,8 @@ package final class ServerConnection: Sendable {
             session.withLock { $0.admit(by: policy) }
             return true
         } catch {
-            log.warning("refused \(connection.peerAddress ?? "a peer"): \(error.problem)")
+            log.warning(
+                "refused a peer", metadata: ["address": "\(connection.peerAddress ?? "unknown")", "reason": "\(error.problem)"])
             return false
         }
     }
@@ -111,9 +112,9 @@ package final class ServerConnection: Sendable {
     private func receive(_ frames: FrameStream, in group: inout DiscardingTaskGroup) async -> Ending {
         do {
             for try await frame in frames { await handle(frame, in: &group) }
-            return Ending(reason: "the connection ended")
+            return Ending(reason: "the connection ended without a goodbye")
         } catch let error as FrameError {
-            log.warning("closed: \(error)")
+            log.warning("closed a connection", metadata: ["reason": "\(error)"])
             return Ending(reason: error.description, isLoss: !error.isDamage)
         } catch {
             return Ending(reason: TesseraError(wrapping: error).problem)
@@ -124,7 +125,10 @@ package final class ServerConnection: Sendable {
     private func detach(_ ending: Ending) async {
         guard let worker = worker.withLock({ $0 }) else { return }
         let own = closing.withLock { $0 }
-        await manager.detach(worker, reason: own ?? ending.reason, isLoss: own == nil && ending.isLoss)
+        // A coordinator that shuts down closes connections itself.
+        let isOrderly = session.withLock { $0.saidGoodbye } || Task.isCancelled
+        await manager.detach(
+            worker, reason: own ?? ending.reason, isLoss: own == nil && ending.isLoss, isOrderly: isOrderly)
     }
 
     private func keepTime() async {
@@ -156,11 +160,11 @@ package final class ServerConnection: Sendable {
             do throws(TesseraError) {
                 try connection.send(message)
             } catch {
-                log.error("cannot send: \(error.problem)")
+                log.error("cannot send a message", metadata: ["message_type": "\(message.name)", "error": "\(error)"])
                 await replace(message, error)
             }
         case .close(let reason):
-            log.info("closing: \(reason)")
+            log.info("closing a connection", metadata: ["reason": "\(reason)"])
             try? connection.send(.goodbye(reason), urgent: true)
             connection.close()
         }
@@ -312,7 +316,7 @@ package final class ServerConnection: Sendable {
                 // Larger than a frame may be: said, and answered by an error.
                 await send(.message(answer))
             } catch {
-                log.debug("the client has not taken its answer: \(error.problem)")
+                log.debug("the client has not taken its answer", metadata: ["error": "\(error)"])
             }
             group.cancelAll()
         }

@@ -52,7 +52,21 @@ struct WorkerRegistry {
         var lastFailure: (job: JobID, error: TesseraError)?
     }
 
+    /// A worker that left without a goodbye.
+    struct Lost {
+        let description: WorkerDescription
+        let since: Duration
+        let reason: String
+        /// Shards that it was working on.
+        let leases: Int
+    }
+
+    /// Lost workers that are remembered, and how long.
+    private static let lostLimit = 100, lostTime = Duration.seconds(3600)
+
     private(set) var members: [Scheduler.WorkerID: Member] = [:]
+    /// The latest last.
+    private var lost: [Lost] = []
     /// Since when there are none.
     private(set) var emptySince: Duration? = .zero
     private var nextID = 1
@@ -71,6 +85,11 @@ struct WorkerRegistry {
     ) -> Scheduler.WorkerID {
         defer { nextID += 1 }
         members[nextID] = Member(description: description, since: now, send: send)
+        // It has come back, or another process of its name has taken its place.
+        lost.removeAll {
+            $0.description.key == description.key
+                || ($0.description.name == description.name && $0.description.host == description.host)
+        }
         emptySince = nil
         return nextID
     }
@@ -86,6 +105,15 @@ struct WorkerRegistry {
         defer { if members.isEmpty, emptySince == nil { emptySince = now } }
         return members.removeValue(forKey: id)
     }
+
+    /// Keeps a worker in mind that is not a member any more.
+    mutating func lost(_ description: WorkerDescription, because reason: String, leases: Int, at now: Duration) {
+        lost.append(Lost(description: description, since: now, reason: reason, leases: leases))
+        if lost.count > Self.lostLimit { lost.removeFirst() }
+    }
+
+    /// The workers that were lost in the last hour, the latest first.
+    func lost(at now: Duration) -> [Lost] { lost.reversed().filter { now - $0.since < Self.lostTime } }
 
     mutating func apply(_ event: JobEvent) {
         if case .failed(let attempt, let worker, let error) = event { members[worker.id]?.lastFailure = (attempt.job, error) }

@@ -4,7 +4,7 @@ import TesseraCLI
 /// Shows each shard of a job as a coloured cell: the worker that processes or processed it.
 struct ShardMosaic {
     private let workers: [String]
-    private var screen = Screen()
+    private let screen = Screen()
     private var notes: [String] = []
     private var lastPlainLine = ""
     private static let colours: [Terminal.Style] = [.cyan, .yellow, .green]
@@ -24,6 +24,7 @@ struct ShardMosaic {
         lines += ["", "  \(job.shards.committed) of \(job.shards.total) shards   \(legend)   ▫ in progress  · waiting"]
         lines += notes.map { "  " + Terminal.styled($0, .red) }
         screen.show(lines, redraws: true)
+        if job.state.isEnd { screen.finish() }
     }
 
     /// One line per quarter of the job, for logs.

@@ -235,6 +235,15 @@ package struct CoordinatorClient {
         return job
     }
 
+    /// One job, the first of the shards that are worked on, and the workers, in one answer.
+    package mutating func progress(of id: JobID) async throws -> Status {
+        let status = try await page(StatusRequest(job: id, running: true))
+        guard !status.jobs.isEmpty else {
+            throw TesseraError(.protocolMismatch, "the coordinator did not answer with the job")
+        }
+        return status
+    }
+
     /// The job whose id begins with `text`.
     ///
     /// - Throws: `inputMissing` when there is none, `usage` when there are several.

@@ -49,6 +49,8 @@ package struct CoordinatorSession: Sendable {
     private let build: String
     private let heartbeat: Duration
     private var access = AccessPolicy.anyone
+    /// Whether the peer leaves, and does not merely vanish.
+    package private(set) var saidGoodbye = false
 
     /// - Parameter number: of the connection, unique in this coordinator.
     package init(number: Int, build: String, heartbeat: Duration = Limits.heartbeatInterval, at now: Duration) {
@@ -67,6 +69,7 @@ package struct CoordinatorSession: Sendable {
         } catch {
             return outOfBounds(error)
         }
+        if case .goodbye = message { saidGoodbye = true }
         switch (state, message) {
         case (.greeting, .hello(let hello)): return greet(hello, at: now)
         case (.greeting, _): return close("expected hello")

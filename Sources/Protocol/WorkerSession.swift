@@ -207,7 +207,7 @@ extension WorkerSession.Working {
         case .credit(let credit): return [.credit(credit.bytes)]
         case .fetchFailed(let failed): return [.fetchFailed(failed)]
         case .goodbye(let reason):
-            return [.close(TesseraError(.unreachable, "the coordinator said goodbye: \(reason)"), isFinal: false)]
+            return [.close(TesseraError(.unreachable, reason), isFinal: false)]
         default: return nil
         }
     }

@@ -1,8 +1,7 @@
-public import ArgumentParser
+import ArgumentParser
 import CLinux
 import Core
 import FoundationEssentials
-public import Logging
 import Protocol
 import Work
 
@@ -116,22 +115,6 @@ struct MachineArguments: ParsableArguments {
     }
 }
 
-struct LogArguments: ParsableArguments {
-    @Option(help: ArgumentHelp("How much to log to stderr.", valueName: "level"))
-    var logLevel = Logger.Level.info
-
-    func logger(_ label: String) -> Logger {
-        var log = Logger(label: label, factory: { EscapingLogHandler(StreamLogHandler.standardError(label: $0)) })
-        log.logLevel = logLevel
-        return log
-    }
-}
-
-extension Logger.Level: @retroactive ExpressibleByArgument {}
-
-/// Discards everything, for commands that show progress instead of a log.
-package let quietLog = Logger(label: "tessera", factory: { _ in SwiftLogNoOpLogHandler() })
-
 /// The absolute path of an existing directory.
 func canonicalDirectory(_ path: String) throws -> String { try Roots([path]).directories[0] }
 
@@ -140,7 +123,7 @@ package func currentDirectory() -> String { FileManager.default.currentDirectory
 /// The number of processors this process may use.
 package func availableProcessors() -> Int { max(1, Int(allowed_processors())) }
 
-func printJSON(_ value: some Encodable) throws {
+package func printJSON(_ value: some Encodable) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
     print(String(decoding: try encoder.encode(value), as: UTF8.self))

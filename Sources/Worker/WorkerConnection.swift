@@ -27,6 +27,7 @@ final class WorkerConnection: Sendable {
     private let welcomed = Mutex(false)
     /// How many shards come before the next pause.
     private let unpaused: Mutex<Int>
+    private let tally = Mutex(WorkTally())
 
     /// - Parameter trustsPeer: as `WorkerSession`.
     init(
@@ -77,6 +78,7 @@ final class WorkerConnection: Sendable {
         } catch {
             note(Ending(error: TesseraError(wrapping: error)))
         }
+        say(tally.withLock { $0.takeReport() })
         return ending.withLock { $0 } ?? Ending(error: TesseraError(.unreachable, "the coordinator closed the connection"))
     }
 
@@ -103,7 +105,18 @@ final class WorkerConnection: Sendable {
                 return session.tick(at: now, bytesReceived: received, progress: progress)
             }
             perform(actions)
+            say(tally.withLock { $0.report(isIdle: progress.isEmpty, at: now) })
         }
+    }
+
+    private func say(_ report: WorkTally.Report?) {
+        guard let report else { return }
+        log.info(
+            "worked on shards",
+            metadata: [
+                "shards": "\(report.shards)", "failed": "\(report.failed)", "bytes": "\(report.bytes)",
+                "seconds": "\(Quantity.decimal(report.seconds, places: 3))",
+            ])
     }
 
     // MARK: Frames
@@ -154,7 +167,7 @@ final class WorkerConnection: Sendable {
         do throws(TesseraError) {
             try connection.send(message)
         } catch {
-            log.error("cannot send: \(error.problem)")
+            log.error("cannot send a message", metadata: ["message_type": "\(message.name)", "error": "\(error)"])
         }
     }
 
@@ -173,10 +186,20 @@ final class WorkerConnection: Sendable {
             attempt: lease.attempt, widths: lease.work.outputs.map { max(1, $0.dtype.bitWidth / 8) }, gate: gate,
             connection: connection, packs: settings.packsBlocks(toLoopback: connection.isLoopback), buffers: buffers,
             frameBuffers: frameBuffers)
+        let start = time.now()
+        tally.withLock { $0.started(at: start) }
         switch await runner.run(lease, returning: output) {
-        case .success(let done): await report(done, of: lease)
+        case .success(let done):
+            await report(done, of: lease)
+            let end = time.now(), bytes = lease.work.byteCount
+            tally.withLock { $0.finished(bytes: bytes, at: end) }
+            var metadata = metadata(of: lease)
+            metadata["bytes"] = "\(bytes)"
+            metadata["seconds"] = "\(Quantity.decimal((end - start) / .seconds(1), places: 3))"
+            metadata["delivery"] = done.delivery.map { "\($0)" }
+            log.debug("shard finished", metadata: metadata)
         case .failure(let error): fail(lease, error)
-        case nil: log.debug("shard given up", metadata: ["shard": "\(lease.work.label)"])
+        case nil: log.debug("shard given up", metadata: metadata(of: lease))
         }
         perform(session.withLock { $0.ended(lease.attempt) })
     }
@@ -196,8 +219,14 @@ final class WorkerConnection: Sendable {
         }
     }
 
+    private func metadata(of lease: Lease) -> Logger.Metadata {
+        ["job": "\(lease.attempt.job)", "shard": "\(lease.attempt.shard)", "label": "\(lease.work.label)"]
+    }
+
     private func fail(_ lease: Lease, _ error: TesseraError) {
-        log.warning("shard failed", metadata: ["shard": "\(lease.work.label)", "error": "\(error)"])
+        let now = time.now()
+        tally.withLock { $0.failed(at: now) }
+        log.warning("shard failed", metadata: metadata(of: lease).merging(["error": "\(error)"]) { $1 })
         send(.shardFailed(ShardFailed(attempt: lease.attempt, error: error)))
     }
 }

@@ -76,7 +76,9 @@ package struct WorkerService: Service {
                 } else if connection.hasMetStranger {
                     strangers += 1
                 }
-                if !Task.isShuttingDownGracefully { log.warning("lost the coordinator: \(ending.error)") }
+                if !Task.isShuttingDownGracefully, !Task.isCancelled {
+                    log.warning("lost the coordinator; reconnecting", metadata: ["reason": "\(ending.error.problem)"])
+                }
             }
             await rest(backoff.next(random: random()))
         }
@@ -98,7 +100,11 @@ package struct WorkerService: Service {
         } catch let error as TesseraError where [.notAllowed, .protocolMismatch, .badData, .inputMissing].contains(error.code) {
             throw error
         } catch {
-            log.warning("\(TesseraError(wrapping: error))")
+            if !Task.isCancelled {
+                log.warning(
+                    "cannot reach the coordinator; trying again",
+                    metadata: ["coordinator": "\(settings.coordinator)", "reason": "\(TesseraError(wrapping: error).problem)"])
+            }
             return nil
         }
     }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Core
 import Demo
 import Engine
+import FoundationEssentials
 import Glibc
 import LinearAlgebra
 import TesseraCLI
@@ -14,13 +15,17 @@ struct TesseraCommand: AsyncParsableCommand {
         discussion: """
             'tessera run recipe.yml OUT' merges on this machine. To use several machines, start a coordinator and workers, then \
             submit the recipe. 'tessera demo' shows everything in a few seconds.
+
+            Every option can also be set by a variable, TESSERA_ and its name in capitals (TESSERA_COORDINATOR=head:7070), and \
+            in a file, ~/.config/tessera/config.yml or --config FILE. The command line wins over variables, and these over the \
+            file; 'tessera config' shows what is set, and where.
             """,
         version: tesseraVersion,
         subcommands: [
             RunCommand.self, PlanCommand.self, MethodsCommand.self, CoordinatorCommand.self, WorkerCommand.self,
             SubmitCommand.self, WaitCommand.self, StatusCommand.self, CancelCommand.self, VerifyCommand.self,
-            InspectCommand.self, CompareCommand.self, StatsCommand.self, MergekitCommand.self, DemoCommand.self,
-            BenchCommand.self,
+            InspectCommand.self, CompareCommand.self, StatsCommand.self, ConfigCommand.self, MergekitCommand.self,
+            DemoCommand.self, BenchCommand.self, ManualCommand.self,
         ])
 
     /// Runs the command given by the arguments and exits with its exit code.
@@ -32,7 +37,7 @@ struct TesseraCommand: AsyncParsableCommand {
         let name = CommandLine.arguments.first.map { FilePath.components(of: $0).last }
         let root: any ParsableCommand.Type = name == MergekitCommand.commandName ? MergekitCommand.self : Self.self
         do {
-            var command = try root.parseAsRoot()
+            var command = try parse(root)
             if var asynchronous = command as? any AsyncParsableCommand {
                 try await asynchronous.run()
             } else {
@@ -48,6 +53,19 @@ struct TesseraCommand: AsyncParsableCommand {
             Glibc.exit(TesseraError.Code.cancelled.exitCode)
         } catch {
             root.exit(withError: error)
+        }
+    }
+
+    /// The command that the arguments, the environment and the configuration file ask for.
+    private static func parse(_ root: any ParsableCommand.Type) throws -> any ParsableCommand {
+        let arguments = Array(CommandLine.arguments.dropFirst()), environment = ProcessInfo.processInfo.environment
+        guard try Settings.mayApply(arguments: arguments, environment: environment) else { return try root.parseAsRoot() }
+        let settings = try Settings(of: root, arguments: arguments, environment: environment)
+        do {
+            return try root.parseAsRoot(settings.arguments())
+        } catch {
+            // The user typed nothing wrong: say where the value is.
+            throw settings.culprit { (try? root.parseAsRoot($0)) != nil } ?? error
         }
     }
 }

@@ -193,10 +193,12 @@ import Work
 
     @Test func workersComeAndGo() throws {
         var (cluster, leases) = try busy()
-        let gone = Outcome(cluster.detach(1, reason: "silence", isLoss: true, at: .zero))
+        let gone = Outcome(cluster.detach(1, reason: "silence", isLoss: true, isOrderly: false, at: .zero))
         #expect(
             gone.events.count == 4
-                && gone.events.last == .workerLeft(WorkerReference(id: 1, name: "w", address: "h"), reason: "silence"))
+                && gone.events.last
+                    == .workerLeft(WorkerReference(id: 1, name: "w", address: "h"), reason: "silence", isOrderly: false)
+        )
         #expect(cluster.jobs[Self.id]?.progress.shards.pending == 3)
         #expect(Outcome(cluster.finished(try leases[0].done(), by: 1, at: .zero)).commits.isEmpty)
         let joined = cluster.attach(.test("v", threads: 1), at: .zero) { _ in }

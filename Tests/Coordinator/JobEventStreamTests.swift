@@ -5,7 +5,7 @@ import Testing
 
 @Suite struct JobEventStreamTests {
     private func event(_ number: Int) -> JobEvent {
-        .workerLeft(WorkerReference(id: number, name: "w", address: "h"), reason: "")
+        .workerLeft(WorkerReference(id: number, name: "w", address: "h"), reason: "", isOrderly: true)
     }
 
     @Test func everyReaderGetsEveryEventFromThenOn() async {

@@ -142,6 +142,9 @@ struct JobProgress: Sendable {
             failures: failures.isEmpty ? nil : failures)
     }
 
+    /// The first of the shards that are worked on, from `first` on.
+    func runningShards(from first: Int, limit: Int) -> [Int] { Array(running.keys.filter { $0 >= first }.sorted().prefix(limit)) }
+
     /// Lets the rows go and keeps the sums. To be called once the job has ended.
     mutating func dropRows() {
         rows = []

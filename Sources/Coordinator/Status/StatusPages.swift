@@ -39,6 +39,13 @@ struct StatusPages {
     private func add(_ workers: Status, to status: inout Status) {
         status.workers = workers.workers
         status.nextWorkers = workers.nextWorkers
+        let lost = cluster.workers.lost(at: now).map { worker in
+            LostWorker(
+                name: worker.description.name, address: worker.description.address,
+                reason: worker.reason.shortened(to: Self.labelLimit), secondsAgo: (now - worker.since).seconds,
+                leases: worker.leases)
+        }
+        if !lost.isEmpty { status.lostWorkers = lost }
     }
 
     // MARK: Jobs
@@ -72,13 +79,19 @@ struct StatusPages {
         let limit = min(max(0, request.limit ?? .max), Self.shardLimit), rows = record.progress.rowCount
         if limit > 0, rows > 0, peer.maySeeJobs(of: record.key.owner) {
             var page = Page(limit: limit), details: [ShardStatus] = []
-            var index = min(max(-1, request.after ?? -1), rows) + 1
-            while index < rows, let shard = shard(index, of: record), page.takes(shard.textSize) {
+            let first = min(max(-1, request.after ?? -1), rows - 1) + 1
+            // One more than the page takes tells whether another follows.
+            let ahead =
+                request.running == true
+                ? record.progress.runningShards(from: first, limit: limit + 1) : Array(first..<min(rows, first + limit + 1))
+            for index in ahead {
+                guard let shard = shard(index, of: record), page.takes(shard.textSize) else {
+                    status.next = index - 1
+                    break
+                }
                 details.append(shard)
-                index += 1
             }
             job.shardDetails = details
-            if index < rows { status.next = index - 1 }
         }
         status.jobs = [job]
         if limit > 0, request.after == nil { add(workers(after: nil), to: &status) }

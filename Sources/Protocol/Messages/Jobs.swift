@@ -100,10 +100,14 @@ package struct StatusRequest: Sendable, Hashable, Codable {
     package var limit: Int?
     /// `Status.nextWorkers` of the page before: asks for workers alone.
     package var workersAfter: Int?
+    /// Beside a job: only the shards that are worked on.
+    package var running: Bool?
 
     package init(
-        job: JobID? = nil, prefix: String? = nil, after: Int? = nil, limit: Int? = nil, workersAfter: Int? = nil
+        job: JobID? = nil, prefix: String? = nil, after: Int? = nil, limit: Int? = nil, workersAfter: Int? = nil,
+        running: Bool? = nil
     ) {
+        self.running = running
         self.job = job
         self.prefix = prefix
         self.after = after

@@ -191,10 +191,31 @@ package struct WorkerStatus: Sendable, Hashable, Codable {
     }
 }
 
+/// A worker that left without a goodbye, and has not come back.
+package struct LostWorker: Sendable, Hashable, Codable {
+    package let name: String
+    package let address: String
+    /// How the connection ended.
+    package let reason: String
+    package let secondsAgo: Double
+    /// Shards that it was working on.
+    package let leases: Int
+
+    package init(name: String, address: String, reason: String, secondsAgo: Double, leases: Int) {
+        self.name = name
+        self.address = address
+        self.reason = reason
+        self.secondsAgo = secondsAgo
+        self.leases = leases
+    }
+}
+
 /// A page of jobs in the order of submission, and of workers in the order of arrival.
 package struct Status: Sendable, Hashable, Codable {
     package var jobs: [JobStatus]
     package var workers: [WorkerStatus]
+    /// The workers that were lost in the last hour, the latest first; beside the first page of workers.
+    package var lostWorkers: [LostWorker]?
     /// The total number of the requested items: jobs, or shards of one job.
     package var total: Int?
     /// `StatusRequest.after` of the next page of jobs or shards; `nil` on the last page.
@@ -225,6 +246,7 @@ extension Status {
             }
         }
         for worker in workers { try bounds.number(worker.secondsConnected, "secondsConnected", 0...1e12) }
+        for worker in lostWorkers ?? [] { try bounds.number(worker.secondsAgo, "secondsAgo", 0...1e12) }
     }
 }
 

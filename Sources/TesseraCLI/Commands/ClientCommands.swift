@@ -2,7 +2,6 @@ package import ArgumentParser
 import Core
 import Engine
 import Protocol
-import Synchronization
 
 /// The address of the coordinator, and how to connect.
 struct CoordinatorArguments: ParsableArguments {
@@ -93,53 +92,6 @@ package struct WaitCommand: AsyncParsableCommand {
             return try await client.find(job)
         }
         if let status { try JobOutcome(status).report(json: json) }
-    }
-}
-
-/// Follows a job over the coordinator's restarts, until the job ends or a signal ends the command.
-private struct JobFollower {
-    private let style: ProgressStyle
-
-    init(_ style: ProgressStyle) { self.style = style }
-
-    /// - Parameter find: the job to follow, asked on each new connection with what it answered before; `nil` follows none.
-    ///   Asking again is safe: the same submission is the same job.
-    /// - Returns: the job once it has ended, or `nil` where none is followed.
-    func run(
-        at address: CoordinatorAddress,
-        _ find: @escaping @Sendable (inout CoordinatorClient, _ known: JobID?) async throws -> JobID?
-    ) async throws -> JobStatus? {
-        let followed = Mutex<JobID?>(nil), style = style
-        do {
-            return try await cancelledBySignals {
-                try await CoordinatorClient.reconnecting(to: address, remark: Terminal.remark) { client in
-                    guard let job = try await find(&client, followed.withLock { $0 }) else { return nil }
-                    followed.withLock { $0 = job }
-                    return try await Self.follow(job, style: style, &client)
-                }
-            }
-        } catch let error as CancellationError {
-            if let job = followed.withLock({ $0 }) {
-                Terminal.remark("the job goes on; 'tessera wait \(job)' follows it, 'tessera cancel \(job)' ends it")
-            }
-            throw error
-        }
-    }
-
-    private static func follow(_ id: JobID, style: ProgressStyle, _ client: inout CoordinatorClient) async throws -> JobStatus {
-        var display = ProgressDisplay(style), isPaused = false
-        defer { display.finish() }
-        while true {
-            let status = try await client.summary(of: id)
-            if (status.state == .paused) != isPaused {
-                isPaused.toggle()
-                display.finish()
-                Terminal.remark(isPaused ? "the job is paused: \(status.error?.description ?? "")" : "the job goes on")
-            }
-            display.show(status)
-            if status.state.isEnd { return status }
-            try await Task.sleep(for: .milliseconds(100))
-        }
     }
 }
 

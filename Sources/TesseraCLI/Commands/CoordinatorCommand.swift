@@ -99,7 +99,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
             directories: (root.isEmpty ? [] : settings.inputRoots.directories) + [state].compactMap(\.self))
         let manager = JobManager(settings: settings, log: log, journal: journal ?? NoJournal())
         try await manager.list()
-        let ready = ReadyLine()
+        let ready = ReadyLine(log: log, about: about)
         let server = JobServer(
             manager: manager, settings: settings, address: listen, heartbeat: .seconds(heartbeatSeconds), security: security,
             descriptors: raiseDescriptorLimit(), log: log
@@ -121,6 +121,15 @@ package struct CoordinatorCommand: AsyncParsableCommand {
                 ],
                 gracefulShutdownSignals: [.sigterm], cancellationSignals: [.sigint], logger: quietLog)
         ).run()
+    }
+
+    /// What the log says of a coordinator when it is ready.
+    private var about: Logger.Metadata {
+        [
+            "version": "\(tesseraVersion)", "roots": "\(root.isEmpty ? "any" : root.joined(separator: ":"))",
+            "output_root": "\(outputRoot ?? "any")", "state": "\(state ?? "none")",
+            "security": "\(port.own.certificate == nil ? "none" : port.authority == nil ? "tokens" : "certificates")",
+        ]
     }
 
     /// Beyond loopback, every permission must be given explicitly.
@@ -161,9 +170,16 @@ private struct JobManagerService: Service {
     }
 }
 
-/// Prints the addresses of both ports to stdout once they are open. Scripts wait for this line.
+/// Prints the addresses of both ports to stdout once they are open, and logs them. Scripts wait for this line.
 private final class ReadyLine: Sendable {
     private let addresses = Mutex<(jobs: HostPort?, status: String?)>((nil, nil))
+    private let log: Logger
+    private let metadata: Logger.Metadata
+
+    init(log: Logger, about metadata: Logger.Metadata) {
+        self.log = log
+        self.metadata = metadata
+    }
 
     func jobs(at address: HostPort) { note { $0.jobs = address } }
     func status(at address: HostPort, isEncrypted: Bool) { note { $0.status = "\(isEncrypted ? "https" : "http")://\(address)" } }
@@ -174,6 +190,7 @@ private final class ReadyLine: Sendable {
             return addresses
         }
         guard let jobs = found.jobs, let status = found.status else { return }
+        log.info("coordinator ready", metadata: metadata.merging(["jobs": "\(jobs)", "status": "\(status)"]) { $1 })
         print("ready: jobs on \(jobs), status on \(status)")
         flushOutput()
     }

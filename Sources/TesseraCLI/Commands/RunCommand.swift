@@ -36,11 +36,13 @@ package struct RunCommand: AsyncParsableCommand {
     /// Shows progress until cancelled.
     private func watch(_ id: JobID, in manager: JobManager, style: ProgressStyle) async {
         var display = ProgressDisplay(style)
-        guard !display.isSilent else { return }
+        let request = StatusRequest(job: id, running: true)
         while !Task.isCancelled {
-            if let job = await manager.status(StatusRequest(job: id, limit: 0), for: .local)?.jobs.first { display.show(job) }
-            try? await Task.sleep(for: .milliseconds(100))
+            if let status = await manager.status(request, for: .local) { display.show(status) }
+            try? await Task.sleep(for: ProgressDisplay.interval)
         }
+        // The last line says how it ended.
+        if let status = await manager.status(request, for: .local) { display.show(status) }
         display.finish()
     }
 }

@@ -2,6 +2,7 @@ package import ArgumentParser
 import Core
 import Engine
 import FoundationEssentials
+import Glibc
 import Protocol
 
 package struct StatusCommand: AsyncParsableCommand {
@@ -16,7 +17,7 @@ package struct StatusCommand: AsyncParsableCommand {
     @Flag(help: "Keep updating until the job ends or Ctrl-C is pressed.")
     var watch = false
 
-    @Flag(help: "Print JSON.")
+    @Flag(help: "Print JSON; with --watch, an object a line for each change.")
     var json = false
 
     package init() {}
@@ -26,108 +27,71 @@ package struct StatusCommand: AsyncParsableCommand {
         let address = try target.address()
         try await cancelledBySignals {
             try await CoordinatorClient.connect(to: address) { client in
-                var screen = Screen()
-                while true {
-                    let status = try await Self.status(of: job, &client)
-                    if json {
-                        try printJSON(status)
-                    } else {
-                        screen.show(StatusText(status).lines, redraws: watch)
-                    }
-                    let hasEnded = job != nil && status.jobs.allSatisfy(\.state.isEnd)
-                    guard watch, !hasEnded else { return }
-                    try await Task.sleep(for: .milliseconds(250))
+                let id: JobID? = if let job { try await client.find(job) } else { nil }
+                if watch {
+                    try await Self.follow(id, json: json, &client)
+                } else {
+                    let status = if let id { try await client.status(of: id) } else { try await client.status() }
+                    if json { return try printJSON(status) }
+                    let width = Terminal.isTerminal(STDOUT_FILENO) ? Terminal.size(STDOUT_FILENO).width - 1 : nil
+                    Screen().show(StatusText(status).lines(width: width, height: nil), redraws: false)
                 }
             }
         }
     }
 
-    private static func status(of job: String?, _ client: inout CoordinatorClient) async throws -> Status {
-        guard let job else { return try await client.status() }
-        return try await client.status(of: try await client.find(job))
+    /// Shows each change until the job has ended, if there is one.
+    private static func follow(_ id: JobID?, json: Bool, _ client: inout CoordinatorClient) async throws {
+        var view = JobView(), changes = StatusChanges()
+        let screen = Screen(), isLive = Terminal.isTerminal(STDOUT_FILENO) && !json, time = TimeSource.system
+        defer { screen.finish() }
+        while true {
+            let start = time.now()
+            let status = if let id { try await client.progress(of: id) } else { try await client.status() }
+            let cost = time.now() - start, hasEnded = id != nil && status.jobs.allSatisfy(\.state.isEnd)
+            if isLive {
+                let size = Terminal.size(STDOUT_FILENO)
+                let lines =
+                    id == nil
+                    ? StatusText(status).lines(width: size.width - 1, height: size.height - 1)
+                    : view.lines(status, width: size.width, height: size.height)
+                screen.show(lines, redraws: true)
+            } else if changes.isNew(status) {
+                let lines =
+                    json ? [JSONLine(status).text] : [Date().timestamp] + StatusText(status).lines(width: nil, height: nil)
+                screen.show(json ? lines : lines + [""], redraws: false)
+            }
+            if hasEnded { return }
+            try await Task.sleep(for: max(isLive ? .milliseconds(250) : .seconds(1), cost * 9))
+        }
     }
 }
 
-/// A status formatted for people.
-struct StatusText {
-    private let status: Status
+/// Tells whether a status says something new, apart from times and bytes, which always change.
+struct StatusChanges {
+    private var last: Status?
 
-    init(_ status: Status) { self.status = status }
-
-    var lines: [String] {
-        var lines: [String] = []
-        if status.jobs.isEmpty {
-            lines.append("no jobs")
-        } else {
-            // Without access control all jobs have the same owner.
-            let showsOwners = status.jobs.contains { $0.owner != PeerIdentity.anyone.owner }
-            var table = TextTable(
-                [
-                    ("JOB", .left), ("STATE", .left), ("METHOD", .left), ("SHARDS", .right), ("DONE", .right), ("SIZE", .right),
-                    ("TIME", .right),
-                ] + (showsOwners ? [("OWNER", .left)] : []) + [("OUTPUT", .left)])
-            for job in status.jobs {
-                let share = job.bytesTotal > 0 ? 100 * job.bytesDone / job.bytesTotal : 100
-                table.add(
-                    [
-                        String(job.id.description.prefix(8)), job.state.rawValue, job.method,
-                        "\(job.shards.committed)/\(job.shards.total)",
-                        "\(share) %", Quantity.bytes(job.bytesTotal), Quantity.seconds(job.seconds),
-                    ] + (showsOwners ? [job.owner ?? PeerIdentity.unknownOwner] : []) + [job.output.isEmpty ? "-" : job.output])
-            }
-            lines += table.lines
-            for job in status.jobs {
-                for problem in [job.error?.description, job.blockedReason].compactMap(\.self) {
-                    lines.append("\(job.id.description.prefix(8)): \(problem)")
-                }
+    mutating func isNew(_ status: Status) -> Bool {
+        var status = status
+        for index in status.jobs.indices {
+            status.jobs[index].seconds = 0
+            status.jobs[index].bytesDone = 0
+            // It counts seconds.
+            status.jobs[index].blockedReason = status.jobs[index].blockedReason.map { _ in "" }
+            status.jobs[index].shardDetails = status.jobs[index].shardDetails?.map { shard in
+                var shard = shard
+                shard.bytesDone = 0
+                return shard
             }
         }
-        for job in status.jobs { if let shards = job.shardDetails { lines += [""] + Self.shards(shards) } }
-        lines.append("")
-        if status.workers.isEmpty {
-            lines.append("no workers")
-        } else {
-            var table = TextTable([
-                ("WORKER", .left), ("STATE", .left), ("ADDRESS", .left), ("THREADS", .right), ("LEASES", .right),
-                ("SHARDS", .right),
-                ("MADE", .right), ("DIRECT", .right),
-            ])
-            for worker in status.workers {
-                table.add([
-                    worker.name, worker.state.rawValue, worker.address, "\(worker.threads)", "\(worker.leases)",
-                    "\(worker.shardsDone)",
-                    Quantity.bytes(worker.bytesDone), Quantity.bytes(worker.bytesDirect),
-                ])
-            }
-            lines += table.lines
-            for worker in status.workers {
-                guard let count = worker.failedInARow, count > 0 else { continue }
-                let rest = worker.secondsResting.map { ", and gets nothing for \(Quantity.seconds($0))" } ?? ""
-                let reason = worker.lastError.map { ": \($0)" } ?? ""
-                lines.append("\(worker.name) (\(worker.address)) failed \(count) in a row\(rest)\(reason)")
-            }
-            for worker in status.workers {
-                guard let reason = worker.putAside else { continue }
-                lines.append("\(worker.name) (\(worker.address)) is put aside: \(reason)")
-            }
+        for index in status.workers.indices {
+            status.workers[index].secondsConnected = 0
+            status.workers[index].secondsResting = nil
         }
-        return lines
-    }
-
-    private static func shards(_ shards: [ShardStatus]) -> [String] {
-        var table = TextTable([
-            ("SHARD", .left), ("STATE", .left), ("WORKER", .left), ("ATTEMPTS", .right), ("DONE", .right), ("SIZE", .right),
-        ])
-        for shard in shards {
-            let share = shard.bytesTotal > 0 ? 100 * shard.bytesDone / shard.bytesTotal : (shard.state == .committed ? 100 : 0)
-            table.add([
-                shard.label, shard.state.rawValue, shard.workers.joined(separator: ", "), "\(shard.attempts)", "\(share) %",
-                Quantity.bytes(shard.bytesTotal),
-            ])
+        status.lostWorkers = status.lostWorkers?.map {
+            LostWorker(name: $0.name, address: $0.address, reason: $0.reason, secondsAgo: 0, leases: $0.leases)
         }
-        let failures = shards.flatMap { shard in
-            (shard.failures ?? []).map { "\(shard.label) failed on \($0.worker) (\($0.address)): \($0.error)" }
-        }
-        return table.lines + failures
+        defer { last = status }
+        return status != last
     }
 }

@@ -62,9 +62,6 @@ package struct VerifyCommand: AsyncParsableCommand {
         guard repair == nil || sample == nil else {
             throw ValidationError("--repair mends all that is damaged: --sample and --repair exclude each other.")
         }
-        guard repair != nil || (maxPartSize == nil && seed == nil) else {
-            throw ValidationError("--max-part-size and --seed need --repair.")
-        }
     }
 
     package func run() async throws {

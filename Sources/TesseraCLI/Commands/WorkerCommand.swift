@@ -70,7 +70,14 @@ package struct WorkerCommand: AsyncParsableCommand {
         settings.digests = root.isEmpty ? cachedDigests() : InputDigests(directories: settings.roots.directories)
         settings.outputs = LocalOutputs(mode: blocks, root: try outputRoot.map(canonicalDirectory))
         settings.pause = WorkerSettings.Pause(length: .milliseconds(pauseMilliseconds), after: pauseAfter)
-        let service = WorkerService(settings: settings, log: logging.logger("tessera.worker"))
+        let log = logging.logger("tessera.worker", ["worker": "\(name)"])
+        log.info(
+            "worker started",
+            metadata: [
+                "version": "\(tesseraVersion)", "coordinator": "\(coordinator)", "threads": "\(memory.threads)",
+                "memory": "\(memory.total)", "roots": "\(root.isEmpty ? "any" : root.joined(separator: ":"))",
+            ])
+        let service = WorkerService(settings: settings, log: log)
         try await ServiceGroup(
             configuration: .init(
                 services: [.init(service: service, successTerminationBehavior: .gracefullyShutdownGroup)],

@@ -1,12 +1,17 @@
 package import Core
+import FoundationEssentials
 import Glibc
-import Work
+import Synchronization
 
 /// Output conventions: results go to stdout, everything else to stderr; colour is used on a terminal only.
 package enum Terminal {
-    static let isInteractive = isatty(STDERR_FILENO) == 1
-    package static let hasColour =
-        isInteractive && getenv("NO_COLOR") == nil && getenv("TERM").map { String(cString: $0) } != "dumb"
+    static let isInteractive = isTerminal(STDERR_FILENO) && !isDumb
+    package static let hasColour = isInteractive && getenv("NO_COLOR").map { $0.pointee == 0 } ?? true
+
+    /// A terminal that cannot move its cursor.
+    private static let isDumb = getenv("TERM").map { String(cString: $0) == "dumb" } ?? false
+
+    static func isTerminal(_ descriptor: Int32) -> Bool { isatty(descriptor) == 1 }
 
     package enum Style: String {
         case bold = "1"
@@ -21,55 +26,90 @@ package enum Terminal {
         hasColour ? "\u{1b}[\(style.rawValue)m\(text)\u{1b}[0m" : text
     }
 
-    /// Writes to stderr, unbuffered.
-    static func note(_ text: String, terminator: String = "\n") {
-        let bytes = Array((text + terminator).utf8)
+    /// What is shared by all that is written to the terminal.
+    private struct Output {
+        var region = LiveRegion()
+        /// Where the region is.
+        var descriptor = STDERR_FILENO
+        /// Whether stderr has JSON alone, one object a line.
+        var isJSON = false
+    }
+
+    private static let output = Mutex(Output())
+
+    /// From now on, notes and errors are JSON objects too: stderr is one stream for a program.
+    static func speakJSON() { output.withLock { $0.isJSON = true } }
+
+    /// Writes a line to stderr, above the lines that change.
+    static func note(_ text: String) {
+        output.withLock { output in
+            let isBeside = isTerminal(output.descriptor) && isTerminal(STDERR_FILENO)
+            guard isBeside else { return write(text + "\n", to: STDERR_FILENO) }
+            write(output.region.insert(text + "\n", width: size(output.descriptor).width), to: STDERR_FILENO)
+        }
+    }
+
+    /// Shows lines that the next call replaces.
+    static func showLive(_ lines: [String], on descriptor: Int32 = STDERR_FILENO) {
+        output.withLock { output in
+            output.descriptor = descriptor
+            write(output.region.show(lines, width: size(descriptor).width), to: descriptor)
+        }
+    }
+
+    /// What is shown stays.
+    static func leaveLive() { output.withLock { $0.region = LiveRegion() } }
+
+    private static func write(_ text: String, to descriptor: Int32) {
+        let bytes = Array(text.utf8)
         var done = 0
         while done < bytes.count {
-            let count = bytes.withUnsafeBytes { write(STDERR_FILENO, $0.baseAddress.map { $0 + done }, bytes.count - done) }
+            let count = bytes.withUnsafeBytes {
+                Glibc.write(descriptor, $0.baseAddress.map { $0 + done }, bytes.count - done)
+            }
             guard count > 0 || errno == EINTR else { return }
             done += max(0, count)
         }
     }
 
     package static func complain(_ problems: [TesseraError]) {
-        for problem in problems { note("\(styled("error:", .red)) \(problem)") }
+        for problem in problems { say("error", problem.description, .red) }
     }
 
-    static func remark(_ text: String) { note("\(styled("note:", .yellow)) \(text.printable)") }
+    static func remark(_ text: String) { say("note", text.printable, .yellow) }
 
-    /// The width of the terminal in columns; 80 if unknown.
-    static var width: Int {
+    private static func say(_ kind: String, _ text: String, _ style: Style) {
+        if output.withLock({ $0.isJSON }) {
+            note(JSONLine(["event": kind, "time": Date().timestamp, "text": text]).text)
+        } else if isInteractive {
+            let lines = "\(kind): \(text)".wrapped(toColumns: size(STDERR_FILENO).width - 1, indent: kind.count + 2)
+            note(styled("\(kind):", style) + lines.joined(separator: "\n").dropFirst(kind.count + 1))
+        } else {
+            note("\(kind): \(text)")
+        }
+    }
+
+    /// Columns and rows of the terminal; 80 and 24 if unknown.
+    static func size(_ descriptor: Int32) -> (width: Int, height: Int) {
         var size = winsize()
-        guard ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return 80 }
-        return Int(size.ws_col)
+        guard ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0, size.ws_row > 0 else { return (80, 24) }
+        return (Int(size.ws_col), Int(size.ws_row))
     }
 }
 
-/// A table whose columns fit their contents.
-package struct TextTable {
-    package enum Alignment { case left, right }
+/// One line of JSON with sorted keys.
+struct JSONLine {
+    let text: String
 
-    private var rows: [[String]] = []
-    private let alignments: [Alignment]
-
-    package init(_ columns: [(title: String, alignment: Alignment)]) {
-        alignments = columns.map(\.alignment)
-        rows = [columns.map(\.title)]
+    init(_ value: some Encodable) {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        encoder.dateEncodingStrategy = .iso8601
+        text = (try? encoder.encode(value)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
     }
+}
 
-    /// Control characters in the row are escaped.
-    package mutating func add(_ row: [String]) { rows.append(row.map(\.printable)) }
-
-    package var lines: [String] {
-        let widths = alignments.indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
-        return rows.map { row in
-            let cells = row.enumerated().map { column, cell in
-                let padding = String(repeating: " ", count: widths[column] - cell.count)
-                return alignments[column] == .left ? cell + padding : padding + cell
-            }
-            let line = cells.joined(separator: "  ")
-            return String(line.reversed().drop { $0 == " " }.reversed())
-        }
-    }
+extension Date {
+    /// UTC, to the second, as ISO 8601 has it: `2026-05-04T12:00:00Z`.
+    var timestamp: String { ISO8601Format() }
 }

@@ -1,0 +1,80 @@
+import Core
+import Engine
+import Protocol
+import Synchronization
+
+/// Follows a job over the coordinator's restarts, until the job ends or a signal ends the command.
+struct JobFollower {
+    private let style: ProgressStyle
+
+    init(_ style: ProgressStyle) { self.style = style }
+
+    /// - Parameter find: the job to follow, asked on each new connection with what it answered before; `nil` follows none.
+    ///   Asking again is safe: the same submission is the same job.
+    /// - Returns: the job once it has ended, or `nil` where none is followed.
+    func run(
+        at address: CoordinatorAddress,
+        _ find: @escaping @Sendable (inout CoordinatorClient, _ known: JobID?) async throws -> JobID?
+    ) async throws -> JobStatus? {
+        let followed = Mutex<JobID?>(nil), style = style
+        do {
+            return try await cancelledBySignals {
+                try await CoordinatorClient.reconnecting(to: address, remark: Terminal.remark) { client in
+                    guard let job = try await find(&client, followed.withLock { $0 }) else { return nil }
+                    followed.withLock { $0 = job }
+                    return try await Self.follow(job, at: address.address, style: style, &client)
+                }
+            }
+        } catch let error as CancellationError {
+            if let job = followed.withLock({ $0 }) {
+                Terminal.remark("the job goes on; 'tessera wait \(job)' follows it, 'tessera cancel \(job)' ends it")
+            }
+            throw error
+        }
+    }
+
+    private static func follow(
+        _ id: JobID, at address: HostPort, style: ProgressStyle, _ client: inout CoordinatorClient
+    ) async throws -> JobStatus {
+        var display = ProgressDisplay(style), remarks = JobRemarks(coordinator: address)
+        let time = TimeSource.system
+        defer { display.finish() }
+        while true {
+            let start = time.now(), status = try await client.progress(of: id)
+            let cost = time.now() - start
+            for remark in remarks.about(status) { Terminal.remark(remark) }
+            display.show(status)
+            if let job = status.jobs.first, job.state.isEnd { return job }
+            // A busy coordinator is asked less often.
+            try await Task.sleep(for: max(ProgressDisplay.interval, cost * 9))
+        }
+    }
+}
+
+/// What a user who follows a job is told once, when it begins.
+struct JobRemarks {
+    private let coordinator: HostPort
+    private var isPaused = false
+    private var lacksWorkers = false
+
+    /// - Parameter coordinator: where workers connect to.
+    init(coordinator: HostPort) { self.coordinator = coordinator }
+
+    mutating func about(_ status: Status) -> [String] {
+        guard let job = status.jobs.first else { return [] }
+        var remarks: [String] = []
+        if (job.state == .paused) != isPaused {
+            isPaused.toggle()
+            remarks.append(isPaused ? "the job is paused: \(job.error?.description ?? "")" : "the job goes on")
+        }
+        let lacks = job.state == .running && status.workers.isEmpty
+        if lacks != lacksWorkers {
+            lacksWorkers = lacks
+            if lacks {
+                remarks.append(
+                    "no worker is connected, so the job waits; start one: tessera worker --coordinator \(coordinator)")
+            }
+        }
+        return remarks
+    }
+}

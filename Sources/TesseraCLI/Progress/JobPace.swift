@@ -1,0 +1,52 @@
+import Protocol
+
+/// How fast a job goes, by what it did in the last half minute: an average since submission would count time in which nobody
+/// worked, and shards that an earlier process did.
+struct JobPace {
+    private struct Sample {
+        let seconds: Double
+        let bytes: Int
+    }
+
+    private var samples: [Sample] = []
+    /// Seconds that are looked back on, and between samples.
+    private static let window = 30.0, step = 0.5
+    /// Seconds of watching that say something.
+    private static let least = 1.0
+
+    /// To be called each time that the job's status is known.
+    mutating func note(_ job: JobStatus) {
+        if let last = samples.last {
+            // A coordinator that starts again may have lost what was not durable.
+            if job.bytesDone < last.bytes || job.seconds < last.seconds { samples = [] }
+            if let last = samples.last, job.seconds - last.seconds < Self.step { return }
+        }
+        samples.append(Sample(seconds: job.seconds, bytes: job.bytesDone))
+        // The oldest sample is the last one before the window.
+        while samples.count > 2, samples[1].seconds <= job.seconds - Self.window { samples.removeFirst() }
+    }
+
+    /// Bytes in each second; `nil` while that is not known.
+    var bytesPerSecond: Double? {
+        guard let first = samples.first, let last = samples.last, last.seconds - first.seconds >= Self.least else { return nil }
+        return Double(last.bytes - first.bytes) / (last.seconds - first.seconds)
+    }
+
+    /// Seconds until the stages that are planned so far are done; `nil` where nobody can say.
+    func secondsLeft(of job: JobStatus) -> Double? {
+        guard job.state == .running, let rate = bytesPerSecond, rate > 0, job.bytesDone < job.bytesTotal else { return nil }
+        let seconds = Double(job.bytesTotal - job.bytesDone) / rate
+        return seconds < 1e9 ? seconds : nil
+    }
+}
+
+extension JobStatus {
+    /// Done of all, from 0 to 1.
+    var share: Double { bytesTotal > 0 ? Double(bytesDone) / Double(bytesTotal) : state.isEnd || state == .publishing ? 1 : 0 }
+
+    /// Whole per cent, 100 only where nothing is left.
+    var percent: Int { Int(share * 100) }
+
+    /// Attempts that came to nothing.
+    var repeated: Int { max(0, attempts - shards.committed - shards.leased) }
+}

@@ -1,0 +1,64 @@
+import Core
+import Protocol
+
+/// A job's progress for programs: one small object for each change, at most one in a second unless the state changes.
+struct ProgressEvents {
+    /// The shape is a promise to programs: docs/commands.md describes it.
+    struct Event: Encodable {
+        let event = "progress"
+        let time: String
+        let job: String
+        let state: JobState
+        let bytesDone: Int
+        let bytesTotal: Int
+        let shardsDone: Int
+        let shardsRunning: Int
+        let shardsTotal: Int
+        let attempts: Int
+        let workers: Int
+        let seconds: Double
+        let bytesPerSecond: Int?
+        let secondsLeft: Double?
+        let blockedReason: String?
+        let error: String?
+    }
+
+    private struct Change: Equatable {
+        let state: JobState
+        let bytes: Int
+        let shards: JobStatus.Shards
+        let workers: Int
+        let isBlocked: Bool
+    }
+
+    private var pace = JobPace()
+    private var last: (change: Change, moment: Double)?
+    private static let interval = 1.0
+
+    /// - Parameters:
+    ///   - moment: seconds on any clock.
+    ///   - date: the same moment, in ISO 8601.
+    /// - Returns: `nil` where nothing has changed, or the last event is too recent.
+    mutating func event(_ status: Status, at moment: Double, date: String) -> Event? {
+        guard let job = status.jobs.first else { return nil }
+        pace.note(job)
+        let change = Change(
+            state: job.state, bytes: job.bytesDone, shards: job.shards, workers: status.workers.count,
+            isBlocked: job.blockedReason != nil)
+        if let last {
+            guard change != last.change else { return nil }
+            guard change.state != last.change.state || moment - last.moment >= Self.interval else { return nil }
+        }
+        last = (change, moment)
+        return Event(
+            time: date, job: job.id.description, state: job.state, bytesDone: job.bytesDone, bytesTotal: job.bytesTotal,
+            shardsDone: job.shards.committed, shardsRunning: job.shards.leased, shardsTotal: job.shards.total,
+            attempts: job.attempts, workers: status.workers.count, seconds: Self.rounded(job.seconds),
+            bytesPerSecond: pace.bytesPerSecond.map { Int(min($0, 1e18)) },
+            secondsLeft: pace.secondsLeft(of: job).map(Self.rounded), blockedReason: job.blockedReason,
+            error: job.error?.description)
+    }
+
+    /// Milliseconds are enough.
+    private static func rounded(_ seconds: Double) -> Double { (min(seconds, 1e12) * 1000).rounded() / 1000 }
+}

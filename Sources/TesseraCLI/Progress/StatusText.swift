@@ -1,0 +1,103 @@
+import Core
+import Protocol
+
+/// A coordinator's status as tables for people.
+struct StatusText {
+    private let status: Status
+
+    init(_ status: Status) { self.status = status }
+
+    /// - Parameters:
+    ///   - width: of the lines at most; `nil` for no limit.
+    ///   - height: lines at most, of which jobs that have ended give way first; `nil` for no limit.
+    func lines(width: Int?, height: Int?) -> [String] {
+        let workers = workers(width: width), words = words(width: width)
+        let shards = status.jobs.compactMap(\.shardDetails).flatMap { [""] + Self.shards($0, width: width) }
+        guard let height else { return jobs(width: width).all + shards + [""] + workers.all + words }
+        // Half of the lines are the workers', if they need as many.
+        let column = width ?? .max, notes = Array(words.prefix(max(0, height / 3)))
+        let space = height - 1 - notes.count
+        let below = workers.fitting(max(space / 2, space - jobs(width: width).all.count), width: column)
+        return jobs(width: width).fitting(space - below.count, width: column) + [""] + below + notes
+    }
+
+    private func jobs(width: Int?) -> Rows {
+        guard !status.jobs.isEmpty else { return Rows(head: nil, rows: ["no jobs"], noun: "jobs") }
+        // Without access control all jobs have the same owner.
+        let showsOwners = status.jobs.contains { $0.owner != PeerIdentity.anyone.owner }
+        var table = TextTable(
+            [
+                ("JOB", .left), ("STATE", .left), ("METHOD", .left), ("SHARDS", .right), ("DONE", .right), ("SIZE", .right),
+                ("TIME", .right),
+            ] + (showsOwners ? [("OWNER", .left)] : []) + [("OUTPUT", .left)])
+        // Those that have ended come last, so that they are cut off first.
+        for job in status.jobs.filter({ !$0.state.isEnd }) + status.jobs.filter(\.state.isEnd) {
+            table.add(
+                [
+                    String(job.id.description.prefix(8)), job.state.rawValue, job.method,
+                    "\(job.shards.committed)/\(job.shards.total)", "\(job.percent) %", Quantity.bytes(job.bytesTotal),
+                    Quantity.seconds(job.seconds),
+                ] + (showsOwners ? [job.owner ?? PeerIdentity.unknownOwner] : []) + [job.output.isEmpty ? "-" : job.output])
+        }
+        let lines = table.lines(fitting: width)
+        return Rows(head: lines[0], rows: Array(lines.dropFirst()), noun: "jobs")
+    }
+
+    private func workers(width: Int?) -> Rows {
+        let lost = status.lostWorkers ?? []
+        guard !status.workers.isEmpty || !lost.isEmpty else {
+            return Rows(head: nil, rows: ["no workers"], noun: "workers")
+        }
+        var table = TextTable([
+            ("WORKER", .left), ("STATE", .left), ("ADDRESS", .left), ("THREADS", .right), ("LEASES", .right), ("SHARDS", .right),
+            ("MADE", .right), ("DIRECT", .right),
+        ])
+        for worker in status.workers.sorted(by: { $0.name.precedesNaturally($1.name) }) {
+            table.add([
+                worker.name, worker.state.rawValue, worker.address, "\(worker.threads)", "\(worker.leases)",
+                "\(worker.shardsDone)", Quantity.bytes(worker.bytesDone), Quantity.bytes(worker.bytesDirect),
+            ])
+        }
+        for worker in lost { table.add([worker.name, "lost", worker.address, "", "\(worker.leases)", "", "", ""]) }
+        let lines = table.lines(fitting: width)
+        return Rows(head: lines[0], rows: Array(lines.dropFirst()), noun: "workers")
+    }
+
+    /// What is wrong, in words.
+    private func words(width: Int?) -> [String] {
+        var words = status.jobs.flatMap { job in
+            [job.error?.description, job.blockedReason].compactMap(\.self).map { "\(job.id.description.prefix(8)): \($0)" }
+        }
+        words += status.workers.compactMap(\.trouble) + (status.lostWorkers ?? []).map(\.description)
+        return words.map(\.printable).flatMap { words in width.map { words.wrapped(toColumns: $0, indent: 2) } ?? [words] }
+            .map { line in width.map { line.shortened(toColumns: $0) } ?? line }
+    }
+
+    private static func shards(_ shards: [ShardStatus], width: Int?) -> [String] {
+        var table = TextTable([
+            ("SHARD", .left), ("STATE", .left), ("WORKER", .left), ("ATTEMPTS", .right), ("DONE", .right), ("SIZE", .right),
+        ])
+        for shard in shards {
+            table.add([
+                shard.label, shard.state.rawValue, shard.workers.joined(separator: ", "), "\(shard.attempts)",
+                "\(shard.percent) %", Quantity.bytes(shard.bytesTotal),
+            ])
+        }
+        let failures = shards.flatMap { shard in
+            (shard.failures ?? []).map { "\(shard.label) failed on \($0.worker) (\($0.address)): \($0.error)".printable }
+        }
+        return table.lines(fitting: width) + failures
+    }
+}
+
+extension LostWorker {
+    var description: String {
+        let shards = leases == 0 ? "" : ", while it worked on \(leases) \(leases == 1 ? "shard" : "shards")"
+        return "\(name) (\(address)) was lost \(Quantity.wholeSeconds(secondsAgo)) ago\(shards): \(reason)"
+    }
+}
+
+extension Rows {
+    /// Every row, whatever the height.
+    fileprivate var all: [String] { [head].compactMap(\.self) + rows }
+}

@@ -1,0 +1,212 @@
+import Core
+import Protocol
+import Testing
+
+@testable import TesseraCLI
+
+/// What is shown of a job: status in, lines out.
+@Suite struct ProgressTests {
+    private static func job(
+        _ state: JobState = .running, done: Int = 0, of total: Int = 1000, committed: Int = 0, leased: Int = 0,
+        seconds: Double = 0, attempts: Int? = nil, blocked: String? = nil, output: String = "/data/out"
+    ) throws -> JobStatus {
+        JobStatus(
+            id: try #require(JobID("00112233445566778899aabbccddeeff")), state: state, method: "ties", output: output,
+            plan: .none, shards: .init(total: 10, pending: 10 - committed - leased, leased: leased, committed: committed),
+            bytesDone: done, bytesTotal: total, bytesOutput: total, bytesInput: total, attempts: attempts ?? committed + leased,
+            submittedAt: 0, seconds: seconds, error: nil, blockedReason: blocked, shardDetails: nil)
+    }
+
+    private static func worker(_ name: String, at address: String = "10.0.0.1:5") -> WorkerStatus {
+        WorkerStatus(
+            id: 1, name: name, address: address, build: "1", state: .busy, threads: 8, memory: 1 << 30, leases: 1, shardsDone: 3,
+            bytesDone: 5_000_000, bytesDirect: 0, secondsConnected: 9)
+    }
+
+    private static func plainView() -> JobView { JobView(styled: { text, _ in text }) }
+
+    // MARK: The view
+
+    @Test(arguments: [(80, 24), (160, 50), (40, 10), (24, 5), (20, 2), (10, 1)])
+    func theViewFitsTheTerminal(width: Int, height: Int) throws {
+        let path = "/a/very/long/path/" + String(repeating: "directory/", count: 20) + "out"
+        var job = try Self.job(done: 470, committed: 4, leased: 3, seconds: 20, blocked: "waits for a worker", output: path)
+        job.shardDetails = (0..<3).map { index in
+            ShardStatus(
+                index: index, label: "model.layers.\(index)", state: .leased, workers: ["node-\(index)"], attempts: 1,
+                bytesDone: 10, bytesTotal: 100)
+        }
+        let lost = [LostWorker(name: "node-x", address: "h:1", reason: "gone", secondsAgo: 9, leases: 1)]
+        for count in [0, 1, 3, 100] {
+            var view = Self.plainView()
+            var status = Status(jobs: [job], workers: (0..<count).map { Self.worker("node-\($0)") })
+            status.lostWorkers = lost
+            let lines = view.lines(status, width: width, height: height)
+            #expect(lines.count < max(2, height), "\(lines)")
+            #expect(lines.allSatisfy { $0.columns < max(width, 21) }, "\(lines)")
+        }
+    }
+
+    @Test func theViewTellsBytesRateTimeLeftShardsAndWorkers() throws {
+        var view = Self.plainView()
+        let workers = ["node-10", "node-9"].map { Self.worker($0) }
+        var job = try Self.job(done: 100, committed: 1, seconds: 10)
+        _ = view.lines(Status(jobs: [job], workers: workers), width: 80, height: 24)
+        job = try Self.job(done: 300, committed: 3, leased: 1, seconds: 20, attempts: 6)
+        job.shardDetails = [
+            ShardStatus(
+                index: 3, label: "layers.3", state: .leased, workers: ["node-9"], attempts: 1, bytesDone: 25, bytesTotal: 100)
+        ]
+        let lines = view.lines(Status(jobs: [job], workers: workers), width: 80, height: 24)
+        #expect(lines[0].hasPrefix("ties → /data/out") && lines[0].hasSuffix("job 00112233"))
+        // 200 bytes in ten seconds, and 700 bytes to do.
+        #expect(lines[1].hasSuffix("━" + String(repeating: "─", count: 44) + "  30 %  35 s left"), "\(lines[1])")
+        #expect(lines[2] == "300 B of 1.00 kB   20 B/s   3 of 10 shards   2 repeated   20 s")
+        #expect(lines[3].hasPrefix("WORKER") && lines[4].hasPrefix("node-9 ") && lines[5].hasPrefix("node-10 "))
+        #expect(lines[4].hasSuffix("layers.3 25 %"))
+    }
+
+    @Test func workersThatHaveNoSpaceAreCounted() throws {
+        var view = Self.plainView()
+        let status = Status(jobs: [try Self.job()], workers: (0..<100).map { Self.worker("node-\($0)") })
+        let lines = view.lines(status, width: 80, height: 10)
+        #expect(lines.count == 9 && lines.last == "and 96 more workers", "\(lines)")
+    }
+
+    @Test func aRunOnThisMachineNamesItsShards() throws {
+        var view = Self.plainView(), job = try Self.job(leased: 1)
+        job.shardDetails = [
+            ShardStatus(
+                index: 3, label: "layers.3", state: .leased, workers: ["local"], attempts: 1, bytesDone: 50, bytesTotal: 100)
+        ]
+        let lines = view.lines(Status(jobs: [job], workers: [Self.worker("local", at: "local")]), width: 80, height: 24)
+        #expect(lines.last == "now: layers.3 50 %")
+        #expect(!lines.contains { $0.hasPrefix("WORKER") })
+    }
+
+    /// Shards that an earlier process did, or hours in which nobody worked, say nothing about the time left.
+    @Test func theRateIsThatOfTheLastHalfMinute() throws {
+        var pace = JobPace()
+        pace.note(try Self.job(done: 500, seconds: 3600))
+        #expect(pace.bytesPerSecond == nil)
+        for second in 1...100 { pace.note(try Self.job(done: 500 + second, seconds: 3600 + Double(second))) }
+        #expect(pace.bytesPerSecond == 1)
+        #expect(pace.secondsLeft(of: try Self.job(done: 600, seconds: 3700)) == 400)
+        // A restart that lost some of it.
+        pace.note(try Self.job(done: 100, seconds: 3701))
+        #expect(pace.bytesPerSecond == nil)
+    }
+
+    // MARK: Lines that change in place
+
+    @Test func newLinesReplaceThoseThatAreShown() {
+        var region = LiveRegion()
+        #expect(region.show(["one", "two"], width: 80) == "one\ntwo\n")
+        #expect(region.show(["three"], width: 80) == "\u{1b}[2A\r\u{1b}[Jthree\n")
+        #expect(region.show([], width: 80) == "\u{1b}[1A\r\u{1b}[J")
+        #expect(region.show([], width: 80) == "")
+    }
+
+    @Test func notesAppearAboveTheLines() {
+        var region = LiveRegion()
+        _ = region.show(["bar"], width: 80)
+        #expect(region.insert("error: full\n", width: 80) == "\u{1b}[1A\r\u{1b}[Jerror: full\nbar\n")
+    }
+
+    @Test func afterTheTerminalBecameNarrowerLinesTakeMoreRows() {
+        var region = LiveRegion()
+        _ = region.show([Terminal.Style.red.rawValue, String(repeating: "x", count: 50)], width: 80)
+        #expect(region.show([], width: 20) == "\u{1b}[4A\r\u{1b}[J")
+    }
+
+    // MARK: Without a terminal
+
+    @Test func plainProgressSpeaksAtTheBeginningAtTenthsAndAtTheEnd() throws {
+        var progress = PlainProgress()
+        var spoken: [String] = []
+        for second in 0...1000 {
+            let job = try Self.job(second == 1000 ? .done : .running, done: second, seconds: Double(second))
+            if let line = progress.line(job, at: Double(second), date: "\(second)") { spoken.append(line) }
+        }
+        #expect((90...110).contains(spoken.count), "\(spoken.count)")
+        #expect(spoken.first == "0    0 %  0 B of 1.00 kB  0 of 10 shards")
+        #expect(spoken.last == "1000  100 %  1.00 kB of 1.00 kB  0 of 10 shards  done after 16 min 40 s")
+        #expect(spoken[50].contains("1 B/s") && spoken[50].contains(" left"), "\(spoken[50])")
+    }
+
+    @Test func plainProgressIsRareWhereNothingHappens() throws {
+        var progress = PlainProgress()
+        let job = try Self.job(done: 100, seconds: 1, blocked: "waits")
+        let spoken = (0..<600).filter { progress.line(job, at: Double($0), date: "") != nil }
+        #expect(spoken == [0, 60, 120, 180, 240, 300, 360, 420, 480, 540])
+    }
+
+    @Test func eventsAreFewAndSayChangesOnly() throws {
+        var events = ProgressEvents(), times: [Int] = []
+        for tenth in 0..<100 {
+            let moment = Double(tenth) / 10
+            // Nothing changes after five seconds.
+            let job = try Self.job(done: min(tenth, 50), seconds: moment)
+            if events.event(Status(jobs: [job], workers: []), at: moment, date: "") != nil { times.append(tenth) }
+        }
+        #expect(times == [0, 10, 20, 30, 40, 50])
+        let end = Status(jobs: [try Self.job(.done, done: 1000, committed: 10)], workers: [])
+        let event = events.event(end, at: 9.95, date: "2026-01-01T00:00:00Z")
+        let last = try #require(event)
+        let text = JSONLine(last).text
+        #expect(text.contains(#""event":"progress""#) && text.contains(#""state":"done""#) && !text.contains("\n"), "\(text)")
+        #expect(text.utf8.count < 400)
+    }
+
+    // MARK: What is said once
+
+    @Test func aJobWithoutWorkersSaysHowToStartOne() throws {
+        var remarks = JobRemarks(coordinator: HostPort(host: "head", port: 7070))
+        let status = Status(jobs: [try Self.job()], workers: [])
+        #expect(
+            remarks.about(status) == [
+                "no worker is connected, so the job waits; start one: tessera worker --coordinator head:7070"
+            ])
+        #expect(remarks.about(status) == [])
+        #expect(remarks.about(Status(jobs: [try Self.job()], workers: [Self.worker("a")])) == [])
+        #expect(remarks.about(status).count == 1)
+    }
+
+    @Test func aPausedJobSaysWhyAndThatItGoesOn() throws {
+        var remarks = JobRemarks(coordinator: HostPort(host: "head", port: 7070))
+        var job = try Self.job(.paused)
+        job.error = TesseraError(.io, "the disk is full")
+        #expect(remarks.about(Status(jobs: [job], workers: [])) == ["the job is paused: the disk is full"])
+        #expect(remarks.about(Status(jobs: [try Self.job()], workers: [Self.worker("a")])) == ["the job goes on"])
+    }
+
+    // MARK: Status
+
+    @Test(arguments: [(80, 24), (60, 12), (160, 50)])
+    func tablesOfAStatusFitTheTerminal(width: Int, height: Int) throws {
+        let jobs = try (0..<50).map {
+            try Self.job($0 < 40 ? .done : .running, output: "/data/\(String(repeating: "x", count: 99))")
+        }
+        let status = Status(jobs: jobs, workers: (0..<50).map { Self.worker("node-with-a-long-name-\($0)") })
+        let lines = StatusText(status).lines(width: width, height: height)
+        #expect(lines.count <= height && lines.allSatisfy { $0.columns <= width }, "\(lines)")
+        #expect(lines.contains { $0.contains("running") } && lines.contains { $0.hasSuffix(" more jobs") }, "\(lines)")
+        #expect(lines.contains { $0.hasSuffix(" more workers") })
+    }
+
+    @Test func aLostWorkerStaysInSight() throws {
+        var status = Status(jobs: [], workers: [])
+        status.lostWorkers = [LostWorker(name: "n1", address: "h:1", reason: "no heartbeat", secondsAgo: 61, leases: 2)]
+        let lines = StatusText(status).lines(width: 80, height: nil)
+        #expect(lines.contains { $0.hasPrefix("n1") && $0.contains("lost") })
+        #expect(lines.last == "n1 (h:1) was lost 1 min 1 s ago, while it worked on 2 shards: no heartbeat")
+    }
+
+    @Test func timesAreNoNews() throws {
+        var changes = StatusChanges()
+        #expect(changes.isNew(Status(jobs: [try Self.job(seconds: 1)], workers: [Self.worker("a")])))
+        #expect(!changes.isNew(Status(jobs: [try Self.job(done: 5, seconds: 2)], workers: [Self.worker("a")])))
+        #expect(changes.isNew(Status(jobs: [try Self.job(committed: 1, seconds: 3)], workers: [Self.worker("a")])))
+        #expect(changes.isNew(Status(jobs: [try Self.job(committed: 1, seconds: 3)], workers: [])))
+    }
+}

@@ -1,0 +1,125 @@
+import ArgumentParser
+import Core
+import Foundation
+import Protocol
+import TestSupport
+import Testing
+
+@testable import TesseraCLI
+
+/// Options of the environment and of a configuration file.
+@Suite struct SettingsTests {
+    private struct Root: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "tool", subcommands: [WorkerCommand.self, StatusCommand.self, CoordinatorCommand.self])
+    }
+
+    private let directory: TemporaryDirectory
+
+    init() throws { directory = try TemporaryDirectory() }
+
+    private func arguments(
+        _ given: String, _ environment: [String: String] = [:], file: String? = nil
+    ) throws -> [String] {
+        var environment = environment
+        environment["XDG_CONFIG_HOME"] = directory.path
+        if let file {
+            let path = try directory.write(file, to: "config.yml")
+            environment["TESSERA_CONFIG"] = path
+        }
+        return try Settings(of: Root.self, arguments: given.split(separator: " ").map(String.init), environment: environment)
+            .arguments()
+    }
+
+    @Test func theCommandLineWinsOverTheEnvironmentAndThatOverTheFile() throws {
+        let file = "coordinator: file:1\nname: file\nthreads: 1\n"
+        let environment = ["TESSERA_COORDINATOR": "env:1", "TESSERA_NAME": "env"]
+        let words = try arguments("worker --coordinator=typed:1", environment, file: file)
+        #expect(words.first == "worker" && words.contains("--coordinator=typed:1"))
+        #expect(words.contains("--name=env") && words.contains("--threads=1"))
+        #expect(!words.contains { $0.contains("file") || $0 == "--coordinator=env:1" }, "\(words)")
+        let command = try WorkerCommand.parse(Array(words.dropFirst()))
+        #expect(command.coordinator.host == "typed" && command.name == "env" && command.machine.threads == 1)
+    }
+
+    @Test func anOptionIsForTheCommandsThatHaveIt() throws {
+        let words = try arguments("status", ["TESSERA_ROOT": "/data", "TESSERA_COORDINATOR": "env:1"])
+        #expect(words == ["status", "--coordinator=env:1"])
+        #expect(try arguments("", ["TESSERA_COORDINATOR": "env:1"]) == [])
+        #expect(try arguments("status", ["TESSERA_COORDINATOR": ""]) == ["status"])
+    }
+
+    /// `coordinator` and `status` are options as well as commands.
+    @Test func aSectionIsForOneCommand() throws {
+        let file = """
+            coordinator: all:1
+            status:
+              timeout: 9
+            coordinator_: &x
+            """
+        #expect(throws: Problems.self) { try arguments("status", file: file) }
+        let good = "coordinator: all:1\ntimeout: 7\nstatus:\n  timeout: 9\nworker: {root: [/a, /b]}\n"
+        #expect(try arguments("status", file: good) == ["status", "--coordinator=all:1", "--timeout=9"])
+        let words = try arguments("worker", file: good)
+        #expect(words.contains("--root=/a") && words.contains("--root=/b") && !words.contains("--timeout=7"), "\(words)")
+        let own = try arguments("coordinator", file: "coordinator:\n  listen: 0.0.0.0:1\n  status: 127.0.0.1:2\n")
+        #expect(Set(own) == ["coordinator", "--listen=0.0.0.0:1", "--status=127.0.0.1:2"])
+    }
+
+    @Test func severalValuesAreSeparatedByColons() throws {
+        let words = try arguments("worker", ["TESSERA_ROOT": "/a:/b", "TESSERA_COORDINATOR": "[::1]:7070"])
+        #expect(words.contains("--root=/a") && words.contains("--root=/b") && words.contains("--coordinator=[::1]:7070"))
+    }
+
+    @Test func switchesAreTrueOrFalse() throws {
+        #expect(try arguments("status", ["TESSERA_JSON": "true", "TESSERA_WATCH": "0"]) == ["status", "--json"])
+        #expect(throws: TesseraError.self) { try arguments("status", ["TESSERA_JSON": "maybe"]) }
+    }
+
+    @Test func everythingWrongWithAFileIsSaidWithItsLine() throws {
+        let file = "cordinator: x:1\nworker:\n  thread: 8\n  root:\nname: [a]\nmerge: {x: 1}\n"
+        #expect {
+            try arguments("status", file: file)
+        } throws: { error in
+            let problems = (error as? Problems)?.all ?? []
+            #expect(problems.map(\.line) == [1, 3, 4, 5, 6], "\(problems)")
+            #expect(problems.first?.advice == "did you mean 'coordinator'?")
+            return problems.allSatisfy { $0.file?.hasSuffix("config.yml") == true }
+        }
+    }
+
+    @Test(arguments: ["a: b: c\n", "- x\n", "threads: 1\nthreads: 2\n"])
+    func aFileThatIsNoMapIsRefused(text: String) { #expect(throws: Problems.self) { try arguments("status", file: text) } }
+
+    @Test func theFileIsNamedOrUsual() throws {
+        let file = try directory.write("timeout: 3\n", to: "other.yml")
+        #expect(try arguments("status --config \(file)") == ["status", "--timeout=3"])
+        #expect(try arguments("--config=\(file) status") == ["status", "--timeout=3"])
+        try FileManager.default.createDirectory(atPath: "\(directory.path)/tessera", withIntermediateDirectories: true)
+        _ = try directory.write("timeout: 4\n", to: "tessera/config.yml")
+        #expect(try arguments("status") == ["status", "--timeout=4"])
+        #expect(throws: TesseraError.self) { try arguments("status --config /no/such/file") }
+        #expect(throws: TesseraError.self) { try arguments("status --config") }
+    }
+
+    @Test func aValueThatDoesNotFitNamesItsSource() throws {
+        let settings = try Settings(
+            of: Root.self, arguments: ["status"], environment: ["TESSERA_TIMEOUT": "soon", "TESSERA_COORDINATOR": "h:1"])
+        let error = settings.culprit { (try? Root.parseAsRoot($0)) != nil }
+        #expect(error?.problem == "TESSERA_TIMEOUT: 'soon' does not fit --timeout")
+        #expect(settings.culprit { _ in true } == nil)
+    }
+
+    // MARK: Manual pages
+
+    @Test func everyCommandHasAPage() throws {
+        let pages = ManualPage.all(of: try #require(CommandOptions.of(Root.self)))
+        #expect(pages.map(\.fileName) == ["tool.1", "tool-worker.1", "tool-status.1", "tool-coordinator.1"])
+        let worker = try #require(pages.first { $0.fileName == "tool-worker.1" }).text
+        for words in [".Nm tool worker", ".Fl -coordinator Ar host:port", ".It Fl -root Ar dir", ".Sh EXIT STATUS", ".It 69"] {
+            #expect(worker.contains(words), "\(words)")
+        }
+        #expect(!worker.contains("pause"), "hidden options have no place in the manual")
+        #expect(pages.allSatisfy { page in page.text.split(separator: "\n").allSatisfy { $0.count <= 80 } })
+    }
+}
