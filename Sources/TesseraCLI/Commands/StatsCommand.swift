@@ -59,7 +59,7 @@ package struct StatsCommand: AsyncParsableCommand {
         } else if json {
             try printJSON(report)
         } else {
-            print(ChangeTables(report: report, width: Terminal.width).text(listsTensors: tensors))
+            print(ChangeTables(report: report, width: Terminal.size(STDOUT_FILENO).width).text(listsTensors: tensors))
         }
         if !json, let reasons = Self.reasons(report.leftOut) { Terminal.remark("left out: \(reasons)") }
         if let plot { try writeFile(plot, Array(ChangePlot(report).document.utf8)) }

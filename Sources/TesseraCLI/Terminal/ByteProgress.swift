@@ -1,4 +1,5 @@
 import Core
+import Glibc
 import Synchronization
 
 /// Shows on a terminal how much has been read, in one line that goes away at the end. Shows nothing elsewhere.
@@ -23,13 +24,13 @@ final class ByteProgress: Sendable {
             let now = ContinuousClock.now
             guard Terminal.isInteractive, total > 0, now >= state.next else { return }
             state.next = now + Self.interval
-            Terminal.note(
-                "\r\(line(state.done, after: start.duration(to: now)).prefix(Terminal.width - 1))\u{1b}[K", terminator: "")
+            let line = line(state.done, after: start.duration(to: now))
+            Terminal.showLive([line.shortened(toColumns: Terminal.size(STDERR_FILENO).width - 1)])
         }
     }
 
     func finish() {
-        if Terminal.isInteractive { Terminal.note("\r\u{1b}[K", terminator: "") }
+        if Terminal.isInteractive { Terminal.showLive([]) }
     }
 
     private func line(_ done: Int, after elapsed: Duration) -> String {
