@@ -118,11 +118,12 @@ let package = Package(
             name: "tessera", dependencies: ["Core", "LinearAlgebra", "Engine", "TesseraCLI", "Demo", argumentParser],
             swiftSettings: strict),
 
+        .target(name: "TestProcess", path: "Tests/Process"),
         .target(
             name: "TestSupport",
             dependencies: [
-                "Core", "TensorKernels", "Checkpoints", "Operators", "Recipes", "Protocol", "Transport", "Journal", logging,
-                nioCore, nioEmbedded,
+                "TestProcess", "Core", "TensorKernels", "Checkpoints", "Operators", "Recipes", "Protocol", "Transport", "Journal",
+                logging, nioCore, nioEmbedded,
             ],
             path: "Tests/Support",
             swiftSettings: strict),

@@ -336,12 +336,3 @@ struct ClusterState {
         }
     }
 }
-
-extension TesseraError {
-    /// The error with texts of a length that a status message can bear; a worker may send any.
-    var bounded: TesseraError {
-        func bounded(_ text: String) -> String { text.shortened(to: 2000) }
-        return TesseraError(
-            code, bounded(problem), file: file.map(bounded), line: line, tensor: tensor.map(bounded), advice: advice.map(bounded))
-    }
-}

@@ -127,14 +127,12 @@ extension JobManager {
 
     // MARK: Restarts
 
-    /// Takes up what an earlier process left in the journal: unfinished jobs go on, and what is left of the outputs of others is
-    /// removed. To be called once, before anybody asks for anything.
+    /// Lists what an earlier process left in the journal, and removes what is left of the outputs of ended jobs. `run` takes the
+    /// unfinished jobs up. To be called once, before anybody asks for anything.
     ///
-    /// - Returns: what became of each job that had not ended.
     /// - Throws: when the journal cannot be read.
-    @discardableResult
-    package func resume() async throws -> [Resumption] {
-        guard journal.keepsJobs else { return [] }
+    package func list() async throws {
+        guard journal.keepsJobs else { return }
         let journal = journal, planner = planner
         let contents = try await pools.journal.run { try journal.load() }
         for ended in contents.ended {
@@ -143,19 +141,40 @@ extension JobManager {
             state.jobs.add(ended: status, key: key, at: time.now())
             try? await pools.publishing.run { planner.discard(status.id, output: status.output) }
         }
+        for job in contents.jobs {
+            delayedJobs[job.id] = DelayedJob(job: job, error: nil, wait: .milliseconds(500), nextTry: time.now())
+            var status = job.status(as: .running, at: time.wallClock())
+            status.blockedReason = "is planned again since the coordinator was restarted, and then goes on by itself"
+            state.jobs.add(delayed: status, key: JobKey(job.key, owner: job.owner), at: time.now())
+        }
+    }
+
+    /// Lists what an earlier process left in the journal, as `list`, and takes the unfinished jobs up.
+    ///
+    /// - Returns: what became of each job that had not ended.
+    /// - Throws: when the journal cannot be read.
+    @discardableResult
+    package func resume() async throws -> [Resumption] {
+        try await list()
         var resumptions: [Resumption] = []
-        for job in contents.jobs { resumptions.append(Resumption(job: job.id, error: await resume(job))) }
+        for (id, delayed) in jobsToTakeUp { resumptions.append(Resumption(job: id, error: await resume(delayed.job))) }
         return resumptions
     }
 
-    /// Takes up jobs for which an input or a disk was not there at the start, once it is.
+    /// Jobs that wait, in order of submission.
+    private var jobsToTakeUp: [(key: JobID, value: DelayedJob)] {
+        delayedJobs.sorted { ($0.value.job.submittedAt, $0.key.low) < ($1.value.job.submittedAt, $1.key.low) }
+    }
+
+    /// Takes up jobs of an earlier process: all at first, and those for which an input or a disk was not there once it is.
     func resumeDelayedJobs() async {
-        while (try? await time.sleep(.seconds(1))) != nil {
-            for (id, delayed) in delayedJobs.sorted(by: { $0.value.job.submittedAt < $1.value.job.submittedAt })
-            where delayed.nextTry <= time.now() && state.jobs[id]?.isRunning == true {
-                if await resume(delayed.job) == nil { log.notice("job goes on", metadata: ["job": "\(id)"]) }
+        repeat {
+            for (id, delayed) in jobsToTakeUp where delayed.nextTry <= time.now() && state.jobs[id]?.isRunning == true {
+                if await resume(delayed.job) == nil, delayed.error != nil {
+                    log.notice("job goes on", metadata: ["job": "\(id)"])
+                }
             }
-        }
+        } while (try? await time.sleep(.seconds(1))) != nil
     }
 
     /// Removes what is left of a job that was given up before it could be taken up.
@@ -217,7 +236,10 @@ extension JobManager {
     private func end(_ journaled: JournaledJob, as end: JobState, _ error: TesseraError?) async {
         var status = journaled.status(as: end, at: time.wallClock())
         status.error = error
+        delayedJobs[journaled.id] = nil
         state.jobs.add(ended: status, key: JobKey(journaled.key, owner: journaled.owner), at: time.now())
+        // Clients may wait for the job since before the restart.
+        perform([.happened(.ended(journaled.id, end, error))])
         guard error?.code.isTransient != true else { return }
         await keep(status)
         let planner = planner
@@ -228,7 +250,8 @@ extension JobManager {
 /// A job of an earlier process that cannot be taken up yet.
 struct DelayedJob: Sendable {
     let job: JournaledJob
-    let error: TesseraError
+    /// Why the last try failed; `nil` before the first one.
+    let error: TesseraError?
     /// Since the last try.
     let wait: Duration
     let nextTry: Duration

@@ -30,3 +30,13 @@ extension String {
         utf8.count <= limit ? self : String(decoding: utf8.prefix(limit), as: UTF8.self) + "…"
     }
 }
+
+extension TesseraError {
+    /// The error with texts of a length that a message, a log and a terminal can bear; a worker may send any, and names and
+    /// values of recipes and files may be megabytes.
+    package var bounded: TesseraError {
+        func bounded(_ text: String) -> String { text.shortened(to: 2000) }
+        return TesseraError(
+            code, bounded(problem), file: file.map(bounded), line: line, tensor: tensor.map(bounded), advice: advice.map(bounded))
+    }
+}

@@ -25,6 +25,8 @@ final class WorkerConnection: Sendable {
     private let session: Mutex<WorkerSession>
     private let ending = Mutex<Ending?>(nil)
     private let welcomed = Mutex(false)
+    /// How many shards come before the next pause.
+    private let unpaused: Mutex<Int>
 
     /// - Parameter trustsPeer: as `WorkerSession`.
     init(
@@ -37,6 +39,7 @@ final class WorkerConnection: Sendable {
         self.fetches = fetches
         self.time = time
         self.log = log
+        unpaused = Mutex(settings.pause.after)
         session = Mutex(WorkerSession(at: time.now(), trustsPeer: trustsPeer))
     }
 
@@ -158,7 +161,14 @@ final class WorkerConnection: Sendable {
     // MARK: Shards
 
     private func work(on lease: Lease) async {
-        if settings.pause > .zero { try? await time.sleep(settings.pause) }
+        if settings.pause.length > .zero,
+            unpaused.withLock({ left in
+                defer { left = max(0, left - 1) }
+                return left == 0
+            })
+        {
+            try? await time.sleep(settings.pause.length)
+        }
         let output = StreamOutput(
             attempt: lease.attempt, widths: lease.work.outputs.map { max(1, $0.dtype.bitWidth / 8) }, gate: gate,
             connection: connection, packs: settings.packsBlocks(toLoopback: connection.isLoopback), buffers: buffers,

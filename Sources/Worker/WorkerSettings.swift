@@ -26,8 +26,21 @@ package struct WorkerSettings: Sendable {
     package var outputs = LocalOutputs()
     /// Of this host's copies of inputs.
     package var digests = InputDigests()
-    /// A delay before each shard, for demonstrations.
-    package var pause = Duration.zero
+    package var pause = Pause()
+
+    /// Delays before shards, for demonstrations and for tests that need a job in its middle.
+    package struct Pause: Sendable {
+        package var length = Duration.zero
+        /// How many shards of a connection come before the first pause.
+        package var after = 0
+
+        package init() {}
+
+        package init(length: Duration, after: Int) {
+            self.length = length
+            self.after = after
+        }
+    }
 
     package init(coordinator: HostPort, roots: Roots, name: String, build: String, memory: WorkerMemory) {
         self.coordinator = coordinator

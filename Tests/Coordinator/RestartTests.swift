@@ -19,13 +19,13 @@ import Work
 
     init() throws { jobs = try TestJobs() }
 
-    private func manager(incarnation: UInt32, keepsFailed: Bool = false) -> JobManager {
+    private func manager(incarnation: UInt32, keepsFailed: Bool = false, journal: MemoryJournal? = nil) -> JobManager {
         var settings = JobManager.Settings(inputRoots: .wholeMachine, build: "test", incarnation: incarnation)
         settings.keepsJob = { keepsFailed && $0.code.isTransient }
         return JobManager(
             settings: settings,
             log: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }), time: clock.source, outputs: store,
-            journal: journal)
+            journal: journal ?? self.journal)
     }
 
     /// One life of a coordinator, from its start to its sudden end.
@@ -321,6 +321,35 @@ import Work
         _ = try store.begin("/out", job: "\(id)", overwrite: true)
         try await manager.resume()
         #expect(store.unfinished == [])
+    }
+
+    /// A large job takes a while to be planned again. Clients that come back meanwhile find it.
+    @Test(arguments: [false, true])
+    func jobsAreThereBeforeTheyArePlannedAgain(isPublished: Bool) async throws {
+        let id = try await life(1) { manager, _ in try await manager.submit(jobs.submission()).job }
+        let journal = MemoryJournal()
+        for job in self.journal.contents.jobs { try journal.add(job) }
+        if isPublished {
+            // As after a kill between the rename and the journal's entry.
+            let end = try await life(2) { manager, _ in
+                let worker = await work(3, for: manager, shards: Done())
+                defer { worker.cancel() }
+                return await manager.end(of: id)?.state
+            }
+            #expect(end == .done)
+        }
+        let manager = manager(incarnation: 3, journal: journal)
+        try await manager.list()
+        let listed = try #require(await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first)
+        #expect(listed.state == .running && listed.shards.total == 3 && listed.blockedReason?.contains("planned again") == true)
+        #expect(try await manager.submit(jobs.submission()).job == id)
+        async let end = manager.end(of: id)
+        let run = Task { await manager.run() }
+        let worker = await work(3, for: manager, shards: Done())
+        #expect(await end?.state == .done)
+        worker.cancel()
+        run.cancel()
+        await run.value
     }
 
     // MARK: The same job twice

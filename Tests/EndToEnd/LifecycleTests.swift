@@ -6,8 +6,7 @@ import Testing
 /// Beginnings and ends of processes and jobs: signals, cancelling, draining, coming back.
 @Suite(.serialized) struct LifecycleTests {
     private let directory: TemporaryDirectory
-    /// Makes a shard of every few tensors, each of which takes a tenth of a second.
-    private static let slow = ["--pause-milliseconds", "100"]
+    /// Makes a shard of every few tensors.
     private static let shards = ["--shard-size", "10kB"]
 
     init() throws { directory = try TemporaryDirectory() }
@@ -39,7 +38,7 @@ import Testing
     }
 
     @Test func aDrainingWorkerFinishesWhatItHas() async throws {
-        let cluster = try await Cluster(workers: 1, worker: Self.slow)
+        let cluster = try await Cluster(workers: 1, worker: ["--pause-milliseconds", "3000", "--pause-after", "1"])
         let id = try await submit(cluster)
         try await waitForWork(cluster, id)
         cluster.workers[0].signal(SIGTERM)

@@ -113,7 +113,7 @@ import Testing
     @Test func withAWorkerKilledInTheMiddle() async throws {
         let jobs = try await jobs()
         for job in jobs {
-            let cluster = try await Cluster(workers: 1, worker: Cluster.slow + ["--blocks", "auto"])
+            let cluster = try await Cluster(workers: 1, worker: Cluster.stuck + ["--blocks", "auto"])
             let output = "\(directory.path)/killed"
             let id = try await cluster.submitAndKillItsWorker(job.recipe, output, Self.limits)
             try await eventually("the end of \(job.name)") { try await cluster.job(id).state == "done" }
@@ -125,10 +125,10 @@ import Testing
 }
 
 extension Cluster {
-    /// So that a worker surely holds a shard when it dies.
-    static let slow = ["--pause-milliseconds", "100"]
+    /// A worker that finishes one shard and holds the next one for longer than a test takes.
+    static let stuck = ["--pause-milliseconds", "600000", "--pause-after", "1"]
 
-    /// Submits a job to a cluster of one slow worker, which dies in the middle of it and is replaced.
+    /// Submits a job to a cluster of one worker, which dies in the middle of it and is replaced.
     func submitAndKillItsWorker(_ recipe: String, _ output: String, _ options: [String]) async throws -> String {
         let submission = try await submit(recipe, output, options)
         try #require(submission.exitCode == 0, "\(submission.errors)")

@@ -110,7 +110,7 @@ import Testing
 
     @Test func withAWorkerKilledInTheMiddle() async throws {
         for job in try await jobs(["tvq-group", "rtvq", "budget", "magnitude-model", "dare", "emr"], families: ["f32"]) {
-            let cluster = try await Cluster(workers: 1, worker: Cluster.slow)
+            let cluster = try await Cluster(workers: 1, worker: Cluster.stuck)
             let output = "\(bench.path)/killed"
             let id = try await cluster.submitAndKillItsWorker(job.recipe, output, Self.limits)
             try await eventually("the end of \(job.name)") { try await cluster.job(id).state == "done" }

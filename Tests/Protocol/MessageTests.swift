@@ -115,6 +115,16 @@ import Work
     @Test(arguments: all)
     func survivesTheWire(message: Message) throws { #expect(try Message(try message.frame()) == message) }
 
+    /// A recipe may have a value of megabytes wrong, and thousands of values.
+    @Test func failuresAreShort() throws {
+        let long = String(repeating: "x", count: 3_000_000)
+        let error = TesseraError(.usage, long, file: long, line: 7, tensor: long, advice: long)
+        let failure = Failure(problems: Array(repeating: error, count: 5000))
+        #expect(failure.problems.count == 101 && failure.problems.last?.problem == "and 4900 further problems")
+        #expect(failure.problems[0].line == 7 && failure.problems[0].code == .usage)
+        #expect(try Message.failure(failure).frame().body.readableBytes < 1_000_000)
+    }
+
     /// The JSON of some messages, as docs/protocol.md shows it.
     @Test(
         arguments: [

@@ -19,7 +19,7 @@ final class History: @unchecked Sendable {
     private var leased: Set<Attempt> = []
     private var committed: [ShardKey: Attempt] = [:]
     private var outputs: [JobID: String] = [:]
-    private var ends: [JobID: JobState] = [:]
+    private var ends: [JobID: (state: JobState, process: SimulatedProcess)] = [:]
     private var published: Set<String> = []
     /// Workers whose present process has worked on something.
     private var welcomed: Set<String> = []
@@ -59,7 +59,7 @@ final class History: @unchecked Sendable {
         case .failed?, nil: if error?.problem.isEmpty ?? true { violate("a job failed without a reason") }
         default: break
         }
-        if let id, let state, let end = ends[id], end != state { violate("a job ended as \(end) and as \(state)") }
+        if let id, let state, let end = ends[id]?.state, end != state { violate("a job ended as \(end) and as \(state)") }
     }
 
     // MARK: Workers
@@ -109,7 +109,10 @@ final class History: @unchecked Sendable {
             {
                 violate("a job failed for a disk that may be mended: \(problem)")
             }
-            if let before = ends.updateValue(state, forKey: id) { violate("a job ended as \(before) and again as \(state)") }
+            // A coordinator that does not know that its predecessor published the output finds out and says so.
+            if let before = ends.updateValue((state, process), forKey: id), before.state != state || before.process === process {
+                violate("a job ended as \(before.state) and again as \(state)")
+            }
         case .planned, .progressed, .putAside, .workerJoined, .workerLeft: break
         }
     }

@@ -99,7 +99,7 @@ final class SimulatedCluster: @unchecked Sendable {
         process.start { [history] in for await event in events { history.happened(event, at: process) } }
         process.start { [self] in
             do {
-                try await manager.resume()
+                try await manager.list()
             } catch {
                 if process.isAlive { history.violate("the coordinator does not start: \(error)") }
             }

@@ -206,6 +206,19 @@ import Testing
         #expect(failure?.problem.contains("5 workers were lost while they worked on s0") == true)
     }
 
+    /// Where processes end with other work in hand as well, or with none, it is not the shard that ends them.
+    @Test mutating func workersThatAreLostEverywhereAreNotBlamedOnTheShard() {
+        begin()
+        for round in 1...9 {
+            join(2 * round, host: "host \(2 * round)")
+            #expect(waiting.last?.worker == 2 * round)
+            join(2 * round + 1, host: "host \(2 * round + 1)")
+            handle(.workerLeft(2 * round + 1), at: .seconds(2 * round))
+            handle(.workerLeft(2 * round), at: .seconds(2 * round + 1))
+        }
+        #expect(ends.isEmpty)
+    }
+
     /// Silence does not show that a process has ended.
     @Test mutating func silentWorkersAreNotBlamedOnTheShard() {
         begin()

@@ -15,6 +15,8 @@ struct FailureHistory: Sendable {
     /// Those of them whose process ended, and their hosts.
     private(set) var lost: Set<String> = []
     private(set) var lostHosts: Set<String> = []
+    /// How often a worker was lost with the shard, and the number of the first of these losses among all that there were.
+    private var losses = 0, firstLoss = 0
 
     /// - Parameter worker: `nil` when no worker is to blame.
     mutating func failed(_ error: TesseraError, by worker: Scheduler.Worker?) {
@@ -25,13 +27,22 @@ struct FailureHistory: Sendable {
         if FailureScope(error.code) == .job { verdicts.insert(worker.key) }
     }
 
-    /// - Parameter isLoss: whether the worker's process ended.
-    mutating func left(_ worker: Scheduler.Worker, isLoss: Bool) {
+    /// - Parameters:
+    ///   - isLoss: whether the worker's process ended.
+    ///   - number: of losses of workers so far, this one with them.
+    mutating func left(_ worker: Scheduler.Worker, isLoss: Bool, number: Int) {
         left.insert(worker.key)
         guard isLoss else { return }
+        losses += 1
+        if losses == 1 { firstLoss = number }
         lost.insert(worker.key)
         lostHosts.insert(worker.host)
     }
+
+    /// How many workers were lost without the shard since the first was lost with it.
+    ///
+    /// - Parameter number: of losses of workers so far.
+    func lossesElsewhere(_ number: Int) -> Int { number - firstLoss + 1 - losses }
 
     /// Workers that had better not be given the shard.
     var avoids: Set<String> { left.union(attempts.keys) }

@@ -55,11 +55,12 @@ extension Scheduler {
         updateFree(worker)
     }
 
-    /// The worker's connection is gone: its leases go back. A shard that goes with worker after worker is taken for the cause;
-    /// one process that comes back each time counts once.
+    /// The worker's connection is gone: its leases go back. A shard that goes with worker after worker is taken for the cause,
+    /// unless workers are lost without it as well; one process that comes back each time counts once.
     mutating func left(_ id: WorkerID, isLoss: Bool, at now: Duration) -> [Action] {
         let attempts = leases(of: id)
         var actions: [Action] = []
+        if isLoss { losses += 1 }
         for attempt in attempts { release(attempt, from: id) }
         guard let worker = workers.removeValue(forKey: id) else { return [] }
         sizes[worker.size, default: 0] -= 1
@@ -71,9 +72,10 @@ extension Scheduler {
         for attempt in attempts {
             guard let shard = jobs[attempt.job]?.shards[attempt.shard] else { continue }
             var history = shard.history ?? FailureHistory()
-            history.left(worker, isLoss: isLoss)
+            history.left(worker, isLoss: isLoss, number: losses)
             jobs[attempt.job]?.shards[attempt.shard].history = history
-            guard history.lostHosts.count < policy.hostLimit, history.lost.count < policy.failureLimit else {
+            let factor = 1 + history.lossesElsewhere(losses)
+            guard history.lostHosts.count < factor * policy.hostLimit, history.lost.count < factor * policy.failureLimit else {
                 let error = TesseraError(
                     .temporary, "\(history.lost.count) workers were lost while they worked on \(shard.label)",
                     advice: "look for what ended them, such as a lack of memory, then submit the job again")

@@ -155,6 +155,8 @@ package struct Scheduler: Sendable {
     /// for a while.
     var leaseEnds: Heap<ShardTimer> = []
     var leaseCount = 0
+    /// How often a worker's process has ended while it was connected.
+    var losses = 0
     /// When leases are looked through for those without progress.
     var nextStallCheck = Duration.zero
     var leaseCounts = LeaseCounts()

@@ -8,6 +8,7 @@ package struct SchedulerPolicy: Sendable {
     /// whose workers died on this many hosts.
     package var hostLimit = 3
     /// The same for a shard that failed this often, or took this many worker processes with it, however few hosts there are.
+    /// For each process that ended meanwhile without the shard, it takes as many more.
     package var failureLimit = 5
     /// A shard of which this many workers say that nobody can do it fails its job.
     package var verdictLimit = 2

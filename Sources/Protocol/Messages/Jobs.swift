@@ -131,8 +131,17 @@ package struct Cancelled: Sendable, Hashable, Codable {
 
 /// A request could not be met.
 package struct Failure: Sendable, Hashable, Codable {
+    /// How many problems are told; whoever mends so many asks again.
+    private static let limit = 100
+
     /// At least one.
     package let problems: [TesseraError]
 
-    package init(problems: [TesseraError]) { self.problems = problems }
+    /// - Parameter problems: shortened, and beyond the first hundred only counted.
+    package init(problems: [TesseraError]) {
+        self.problems =
+            problems.prefix(Self.limit).map(\.bounded)
+            + (problems.count > Self.limit
+                ? [TesseraError(problems[0].code, "and \(problems.count - Self.limit) further problems")] : [])
+    }
 }

@@ -98,7 +98,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         settings.digests = InputDigests(
             directories: (root.isEmpty ? [] : settings.inputRoots.directories) + [state].compactMap(\.self))
         let manager = JobManager(settings: settings, log: log, journal: journal ?? NoJournal())
-        try await manager.resume()
+        try await manager.list()
         let ready = ReadyLine()
         let server = JobServer(
             manager: manager, settings: settings, address: listen, heartbeat: .seconds(heartbeatSeconds), security: security,

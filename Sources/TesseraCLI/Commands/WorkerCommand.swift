@@ -43,6 +43,9 @@ package struct WorkerCommand: AsyncParsableCommand {
     @Option(name: .customLong("pause-milliseconds"), help: ArgumentHelp("Wait before each shard.", visibility: .hidden))
     var pauseMilliseconds = 0
 
+    @Option(help: ArgumentHelp("Shards of a connection before the first such pause.", visibility: .hidden))
+    var pauseAfter = 0
+
     @OptionGroup var credentials: CredentialArguments
     @OptionGroup var machine: MachineArguments
     @OptionGroup var logging: LogArguments
@@ -66,7 +69,7 @@ package struct WorkerCommand: AsyncParsableCommand {
         settings.packing = pack
         settings.digests = root.isEmpty ? cachedDigests() : InputDigests(directories: settings.roots.directories)
         settings.outputs = LocalOutputs(mode: blocks, root: try outputRoot.map(canonicalDirectory))
-        settings.pause = .milliseconds(pauseMilliseconds)
+        settings.pause = WorkerSettings.Pause(length: .milliseconds(pauseMilliseconds), after: pauseAfter)
         let service = WorkerService(settings: settings, log: logging.logger("tessera.worker"))
         try await ServiceGroup(
             configuration: .init(
