@@ -63,6 +63,7 @@ let package = Package(
         .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
         .target(name: "CLinux"),
         .target(name: "CLoadingRules", exclude: ["transformers.txt"]),
+        .target(name: "CStatusPage", exclude: ["openapi.json", "page.html"]),
         .target(name: "CTensorKernels"),
         module("Core", uses: ["CLibCrypto", "CLinux"]),
         module("TensorKernels", uses: ["CTensorKernels", "Core"]),
@@ -93,8 +94,9 @@ let package = Package(
         module(
             "Coordinator",
             uses: [
-                "CLinux", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Transport",
-                "Planning", "Journal", nioCore, nioPosix, nioHTTP1, logging, hummingbird, hummingbirdCore, httpTypes, lifecycle,
+                "CLinux", "CStatusPage", "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol",
+                "Transport", "Planning", "Journal", nioCore, nioPosix, nioHTTP1, logging, hummingbird, hummingbirdCore, httpTypes,
+                lifecycle,
                 heaps,
             ]),
         module(

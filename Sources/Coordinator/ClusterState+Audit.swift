@@ -10,7 +10,7 @@ extension ClusterState {
         case .again(let items, let culprits):
             for culprit in culprits { putAside(culprit, in: id, at: now) }
             guard let (costs, summary) = jobs[id]?.job?.costs(of: items) else { return }
-            happened(.planned(id, summary))
+            happened(.planned(id, summary), at: now)
             feed(.stagesAdded(id, stages: [costs], hasMoreStages: true), at: now)
         case .stuck(let error):
             feed(.jobCancelled(id), at: now)
@@ -28,7 +28,7 @@ extension ClusterState {
         let hosts = Set(workers.members.values.map(\.description).filter(isMeant).map(\.host))
         for host in hosts.union([culprit.host].compactMap(\.self)).sorted() {
             workers.distrust(host, because: culprit.problem)
-            happened(.putAside(job, host: host, worker: culprit.worker, reason: culprit.problem))
+            happened(.putAside(job, host: host, worker: culprit.worker, reason: culprit.problem), at: now)
             for (worker, member) in workers.members.sorted(by: { $0.key < $1.key }) where member.description.host == host {
                 feed(.workerDraining(worker), at: now)
             }

@@ -27,7 +27,7 @@ extension ClusterState {
     mutating func pause(_ id: JobID, _ error: TesseraError, losesResults: Bool = false, at now: Duration) {
         if paused.insert(id).inserted, let next = jobs[id]?.nextProbe(after: now) {
             jobs[id]?.pause = JobPause(error: error.bounded, since: now, nextProbe: next)
-            happened(.paused(id, error.bounded))
+            happened(.paused(id, error.bounded), at: now)
         }
         feed(.jobPaused(id, losesResults: losesResults), at: now)
     }
@@ -46,7 +46,7 @@ extension ClusterState {
             jobs[id]?.pause?.isProbing = false
         } else if paused.remove(id) != nil {
             jobs[id]?.pause = nil
-            happened(.resumed(id))
+            happened(.resumed(id), at: now)
             if record.isPublishing { effects.append(.start(.publish(id))) }
             if record.awaitsPlan {
                 jobs[id]?.awaitsPlan = false

@@ -35,6 +35,7 @@ struct ClusterState {
     private(set) var scheduler: Scheduler
     var jobs: JobRegistry
     var workers = WorkerRegistry()
+    private(set) var counters = ClusterCounters()
     /// `kernelIdentity` of the coordinator's machine.
     private let machine: String?
     /// Whether jobs wait for disks that cannot be written, or fail.
@@ -61,9 +62,10 @@ struct ClusterState {
         return effects
     }
 
-    mutating func happened(_ event: JobEvent) {
-        jobs.apply(event)
-        workers.apply(event)
+    mutating func happened(_ event: JobEvent, at now: Duration) {
+        jobs.apply(event, at: now)
+        workers.apply(event, at: now)
+        counters.apply(event, at: now)
         effects.append(.happened(event))
     }
 
@@ -85,9 +87,9 @@ struct ClusterState {
         at now: Duration
     ) -> [Effect] {
         jobs.add(id, key: key, output: output, job: resumed.job, startedAt: startedAt, submittedAt: submittedAt)
-        happened(.added(id, output: output, owner: key.owner))
-        for stages in resumed.plans { happened(.planned(id, stages.summary)) }
-        if !resumed.kept.isEmpty { happened(.kept(id, resumed.kept)) }
+        happened(.added(id, output: output, owner: key.owner), at: now)
+        for stages in resumed.plans { happened(.planned(id, stages.summary), at: now) }
+        if !resumed.kept.isEmpty { happened(.kept(id, resumed.kept), at: now) }
         feed(
             .jobAdded(
                 id, stages: resumed.plans.flatMap(\.costs), hasMoreStages: resumed.job.hasMoreStages,
@@ -99,7 +101,7 @@ struct ClusterState {
     mutating func extend(_ id: JobID, with stages: PlannedStages, at now: Duration) -> [Effect] {
         guard jobs[id]?.isRunning == true else { return [] }
         jobs[id]?.job?.take(stages)
-        happened(.planned(id, stages.summary))
+        happened(.planned(id, stages.summary), at: now)
         feed(.stagesAdded(id, stages: stages.costs, hasMoreStages: jobs[id]?.job?.hasMoreStages ?? false), at: now)
         return takeEffects()
     }
@@ -147,7 +149,7 @@ struct ClusterState {
             if canPause(error), mayRepeat { pause(id, error, at: now) } else { end(id, as: .failed, error) }
         } else {
             jobs[id]?.phase = .ended(.done, nil, at: now)
-            happened(.ended(id, .done, nil))
+            happened(.ended(id, .done, nil), at: now)
         }
         return takeEffects()
     }
@@ -156,7 +158,7 @@ struct ClusterState {
     mutating func removed(_ id: JobID, at now: Duration) -> [Effect] {
         guard case .ending(let state, let error)? = jobs[id]?.phase else { return [] }
         jobs[id]?.phase = .ended(state, error, at: now)
-        happened(.ended(id, state, error))
+        happened(.ended(id, state, error), at: now)
         return takeEffects()
     }
 
@@ -166,7 +168,7 @@ struct ClusterState {
         _ description: WorkerDescription, at now: Duration, send: @escaping @Sendable (Message) -> Void
     ) -> (id: Scheduler.WorkerID, effects: [Effect]) {
         let id = workers.add(description, at: now, send: send)
-        happened(.workerJoined(workers.reference(to: id)))
+        happened(.workerJoined(workers.reference(to: id)), at: now)
         feed(
             .workerJoined(
                 id, host: description.host, key: description.key, slots: description.threads, memory: description.tensorMemory),
@@ -189,16 +191,16 @@ struct ClusterState {
     ) -> [Effect] {
         let reference = workers.reference(to: worker), leases = scheduler.leases(of: worker)
         guard let member = workers.remove(worker, at: now) else { return [] }
-        for attempt in leases { revoked(attempt, reference, reason: "the worker left: \(reason)") }
+        for attempt in leases { revoked(attempt, reference, reason: "the worker left: \(reason)", at: now) }
         if !isOrderly { workers.lost(member.description, because: reason, leases: leases.count, at: now) }
-        happened(.workerLeft(reference, reason: reason, isOrderly: isOrderly))
+        happened(.workerLeft(reference, reason: reason, isOrderly: isOrderly), at: now)
         feed(.workerLeft(worker, isLoss: isLoss), at: now)
         return takeEffects()
     }
 
-    private mutating func revoked(_ attempt: Attempt, _ worker: WorkerReference, reason: String) {
+    private mutating func revoked(_ attempt: Attempt, _ worker: WorkerReference, reason: String, at now: Duration) {
         jobs[attempt.job]?.job?.forget(attempt)
-        happened(.revoked(attempt, worker, reason: reason))
+        happened(.revoked(attempt, worker, reason: reason), at: now)
     }
 
     // MARK: Attempts
@@ -207,8 +209,9 @@ struct ClusterState {
     mutating func heartbeat(
         _ worker: Scheduler.WorkerID, _ leases: [LeaseProgress], waiting: Set<Attempt> = [], at now: Duration
     ) -> [Effect] {
+        workers.heard(worker, at: now)
         for entry in leases where scheduler.holdsLease(worker, entry.attempt) {
-            happened(.progressed(entry.attempt, bytesDone: entry.bytesDone))
+            happened(.progressed(entry.attempt, bytesDone: entry.bytesDone), at: now)
         }
         feed(.heartbeat(worker, leases, waiting: waiting), at: now)
         return takeEffects()
@@ -216,6 +219,7 @@ struct ClusterState {
 
     /// Bytes of the worker have arrived, or have not for long.
     mutating func heard(_ worker: Scheduler.WorkerID, isSilent: Bool, at now: Duration) -> [Effect] {
+        if !isSilent { workers.heard(worker, at: now) }
         feed(isSilent ? .workerSilent(worker) : .workerHeard(worker), at: now)
         return takeEffects()
     }
@@ -236,7 +240,7 @@ struct ClusterState {
     mutating func finished(_ done: ShardDone, by worker: Scheduler.WorkerID, at now: Duration) -> [Effect] {
         let attempt = done.attempt
         guard scheduler.holdsLease(worker, attempt) else {
-            happened(.stale(attempt, workers.reference(to: worker)))
+            happened(.stale(attempt, workers.reference(to: worker)), at: now)
             return takeEffects()
         }
         do throws(TesseraError) {
@@ -252,7 +256,7 @@ struct ClusterState {
         _ attempt: Attempt, by worker: Scheduler.WorkerID, _ error: TesseraError, at now: Duration
     ) -> [Effect] {
         if scheduler.holdsLease(worker, attempt) {
-            failed(attempt, workers.reference(to: worker), error)
+            failed(attempt, workers.reference(to: worker), error, at: now)
             // The worker could not write the output. Where the coordinator cannot either, it is not the worker's fault.
             if canPause(error), let place = jobs[attempt.job]?.job?.output.location, let file = error.file,
                 FilePath.components(of: file).contains(FilePath.components(of: place.directory).last ?? "")
@@ -264,9 +268,9 @@ struct ClusterState {
         return takeEffects()
     }
 
-    private mutating func failed(_ attempt: Attempt, _ worker: WorkerReference, _ error: TesseraError) {
+    private mutating func failed(_ attempt: Attempt, _ worker: WorkerReference, _ error: TesseraError, at now: Duration) {
         jobs[attempt.job]?.job?.forget(attempt)
-        happened(.failed(attempt, worker, error.bounded))
+        happened(.failed(attempt, worker, error.bounded), at: now)
     }
 
     /// The answer to the step `commit`. It counts for nothing when the job has ended meanwhile.
@@ -276,11 +280,11 @@ struct ClusterState {
         let attempt = record.attempt
         guard scheduler.isCommitting(attempt) else { return [] }
         if let error {
-            failed(attempt, record.worker, error)
+            failed(attempt, record.worker, error, at: now)
             feed(.commitFailed(attempt, error, by: isWorkersFault ? record.worker.id : nil), at: now)
         } else {
             let bytes = jobs[attempt.job]?.job?.commit(record, host: workers[record.worker.id]?.description.host) ?? 0
-            happened(.committed(attempt, record.worker, byteCount: bytes, record.delivery))
+            happened(.committed(attempt, record.worker, byteCount: bytes, record.delivery), at: now)
             feed(.shardCommitted(attempt), at: now)
         }
         return takeEffects()
@@ -309,21 +313,21 @@ struct ClusterState {
             let lease = Lease(
                 attempt: attempt, milliseconds: Int(lasting / .milliseconds(1)), work: work,
                 output: jobs[attempt.job]?.job?.place(attempt.shard, machine: machine))
-            happened(.leased(attempt, workers.reference(to: worker)))
+            happened(.leased(attempt, workers.reference(to: worker)), at: now)
             effects.append(.send(.lease(lease), to: send))
         case .revoke(let worker, let attempt, let reason):
-            revoked(attempt, workers.reference(to: worker), reason: reason)
+            revoked(attempt, workers.reference(to: worker), reason: reason, at: now)
             guard let send = workers[worker]?.send else { return }
             effects.append(.send(.revoke(Revoke(attempt: attempt, reason: reason)), to: send))
         case .giveUp(let worker, let attempt, let error):
-            failed(attempt, workers.reference(to: worker), error)
+            failed(attempt, workers.reference(to: worker), error, at: now)
             guard let send = workers[worker]?.send else { return }
             effects.append(.send(.revoke(Revoke(attempt: attempt, reason: error.problem)), to: send))
-        case .stale(let worker, let attempt): happened(.stale(attempt, workers.reference(to: worker)))
+        case .stale(let worker, let attempt): happened(.stale(attempt, workers.reference(to: worker)), at: now)
         case .commit(let worker, let attempt):
             guard let record = jobs[attempt.job]?.job?.record(of: attempt, by: workers.reference(to: worker)) else {
                 let error = TesseraError(.temporary, "the result of shard \(attempt.shard) is not there")
-                failed(attempt, workers.reference(to: worker), error)
+                failed(attempt, workers.reference(to: worker), error, at: now)
                 return feed(.commitFailed(attempt, error, by: nil), at: now)
             }
             effects.append(.start(.commit(record)))

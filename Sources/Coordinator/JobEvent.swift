@@ -14,10 +14,43 @@ package struct ShardSummary: Sendable, Hashable {
     package let label: String
     /// Bytes that progress counts: of the output, or of the inputs where nothing but statistics comes out.
     package let byteCount: Int
+    package let tensorCount: Int
 
-    package init(label: String, byteCount: Int) {
+    package init(label: String, byteCount: Int, tensorCount: Int = 1) {
         self.label = label
         self.byteCount = byteCount
+        self.tensorCount = tensorCount
+    }
+}
+
+/// A plan for people to read.
+package struct PlanDescription: Sendable, Hashable, Encodable {
+    package struct Input: Sendable, Hashable, Encodable {
+        /// As the recipe has it.
+        package let name: String
+        package let files: Int
+        package let bytes: Int
+    }
+
+    package struct Part: Sendable, Hashable, Encodable {
+        package let file: String
+        package let tensors: Int
+        package let bytes: Int
+    }
+
+    /// What messages call the recipe, and its text.
+    package let recipeName: String
+    package let recipe: String
+    package let method: String
+    package let digest: Digest
+    package let inputs: [Input]
+    /// The output's safetensors files.
+    package let parts: [Part]
+    package let remarks: [String]
+
+    /// Bytes that it takes, more or less.
+    var size: Int {
+        recipe.utf8.count + remarks.reduce(0) { $0 + $1.utf8.count } + 100 * (inputs.count + parts.count)
     }
 }
 
@@ -31,8 +64,14 @@ package struct PlanSummary: Sendable, Hashable {
     package let bytesOutput: Int
     /// The shards that this plan adds, in order.
     package let shards: [ShardSummary]
+    /// For people; `nil` once the job has ended long ago.
+    package let description: PlanDescription?
 
-    package init(method: String, digest: Digest, bytesInput: Int, bytesOutput: Int, shards: [ShardSummary]) {
+    package init(
+        method: String, digest: Digest, bytesInput: Int, bytesOutput: Int, shards: [ShardSummary],
+        description: PlanDescription? = nil
+    ) {
+        self.description = description
         self.method = method
         self.digest = digest
         self.bytesInput = bytesInput

@@ -4,6 +4,7 @@ import Synchronization
 package final class JobEventStream: Sendable {
     private struct State {
         var readers: [Int: AsyncStream<JobEvent>.Continuation] = [:]
+        var listeners: [Int: @Sendable (JobEvent) -> Void] = [:]
         var nextReader = 0
     }
 
@@ -25,7 +26,27 @@ package final class JobEventStream: Sendable {
         return events
     }
 
+    /// A listener, until nobody holds it.
+    final class Listener: Sendable {
+        private let remove: @Sendable () -> Void
+
+        fileprivate init(remove: @escaping @Sendable () -> Void) { self.remove = remove }
+
+        deinit { remove() }
+    }
+
+    /// - Parameter note: called with every event from now on, while whoever decides waits: must not wait itself.
+    func listen(_ note: @escaping @Sendable (JobEvent) -> Void) -> Listener {
+        let number = state.withLock { state in
+            state.nextReader += 1
+            state.listeners[state.nextReader] = note
+            return state.nextReader
+        }
+        return Listener { [weak self] in self?.state.withLock { _ = $0.listeners.removeValue(forKey: number) } }
+    }
+
     func send(_ event: JobEvent) {
+        for listener in state.withLock({ $0.listeners.values }) { listener(event) }
         for (number, reader) in state.withLock({ $0.readers }) {
             guard case .dropped = reader.yield(event) else { continue }
             state.withLock { _ = $0.readers.removeValue(forKey: number) }

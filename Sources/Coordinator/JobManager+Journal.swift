@@ -32,7 +32,9 @@ extension JobManager {
         } else {
             durable = await secured(durable) { output, parts in try output.sync(parts) }
             let journal = journal, shards = durable.map(\.journaled)
+            let begin = time.now()
             error = await failure { try await pools.journal.run { try journal.commit(shards) } }
+            journalCounters.note(seconds: (time.now() - begin).seconds, hasFailed: error != nil)
             if let error { for id in Set(durable.map(\.attempt.job)) { cannotWrite(id, error: error) } }
         }
         for record in durable { perform(state.committed(record, error: error, at: time.now())) }

@@ -4,6 +4,7 @@ package import Journal
 package import Logging
 import Planning
 package import Protocol
+import Synchronization
 package import Work
 
 /// The coordinator's jobs and workers, for connections and commands: passes what happens to `ClusterState` and does what is left
@@ -23,6 +24,8 @@ package actor JobManager {
     var checksDirectBlocks: Bool { settings.checksDirectBlocks }
     /// `Settings.pausesJobs`.
     var waitsForDisks: Bool { settings.pausesJobs }
+    /// `Settings.build`.
+    nonisolated var build: String { settings.build }
     /// Threads for what blocks, also for the connections.
     package nonisolated let pools: BlockingPools
     /// Where tasks run that must outlive the one that starts them; `nil` for the threads that all tasks share.
@@ -33,6 +36,9 @@ package actor JobManager {
     /// Results that wait until the ones before them are committed.
     var waitingCommits: [CommitRecord] = []
     var isCommitting = false
+    var journalCounters = JournalCounters()
+    /// To the job port.
+    nonisolated let connections = Mutex(0)
     /// Jobs of an earlier process that cannot be taken up yet, and when that is tried again.
     var delayedJobs: [JobID: DelayedJob] = [:]
     /// Jobs whose output is being begun, by their keys.
@@ -376,9 +382,4 @@ package actor JobManager {
     }
 
     private func stopWaiting(_ number: Int, for id: JobID) { waiters.stop(number, for: id) }
-
-    /// A page of jobs, of workers, or of one job's shards, as far as `peer` may see them; `nil` when there is no such job.
-    package func status(_ request: StatusRequest, for peer: PeerIdentity) -> Status? {
-        StatusPages(state, at: time.now(), for: peer).answer(request)
-    }
 }

@@ -64,6 +64,8 @@ package final class ServerConnection: Sendable {
 
     /// Serves the peer until the connection ends.
     package func run() async {
+        manager.connections.withLock { $0 += 1 }
+        defer { manager.connections.withLock { $0 -= 1 } }
         // Not a part of the group: what was said before the connection is cancelled still leaves.
         let sender = Task(executorPreference: manager.executor) {
             for await outgoing in self.outbox { await self.send(outgoing) }

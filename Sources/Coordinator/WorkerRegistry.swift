@@ -43,6 +43,9 @@ struct WorkerRegistry {
         /// Takes messages for the worker. Must neither wait nor encode: it is called while all other workers wait.
         let send: @Sendable (Message) -> Void
         var isDraining = false
+        /// When the worker last said that it is there.
+        var heardAt: Duration
+        var throughput = Throughput()
         var shardsDone = 0
         /// Output bytes of committed shards.
         var bytesDone = 0
@@ -84,7 +87,7 @@ struct WorkerRegistry {
         _ description: WorkerDescription, at now: Duration, send: @escaping @Sendable (Message) -> Void
     ) -> Scheduler.WorkerID {
         defer { nextID += 1 }
-        members[nextID] = Member(description: description, since: now, send: send)
+        members[nextID] = Member(description: description, since: now, send: send, heardAt: now)
         // It has come back, or another process of its name has taken its place.
         lost.removeAll {
             $0.description.key == description.key
@@ -115,12 +118,16 @@ struct WorkerRegistry {
     /// The workers that were lost in the last hour, the latest first.
     func lost(at now: Duration) -> [Lost] { lost.reversed().filter { now - $0.since < Self.lostTime } }
 
-    mutating func apply(_ event: JobEvent) {
+    mutating func heard(_ id: Scheduler.WorkerID, at now: Duration) { members[id]?.heardAt = now }
+
+    mutating func apply(_ event: JobEvent, at now: Duration = .zero) {
+        if case .leased(_, let worker) = event { members[worker.id]?.throughput.begin(at: now) }
         if case .failed(let attempt, let worker, let error) = event { members[worker.id]?.lastFailure = (attempt.job, error) }
         guard case .committed(_, let worker, let byteCount, let delivery) = event else { return }
         members[worker.id]?.lastFailure = nil
         members[worker.id]?.shardsDone += 1
         members[worker.id]?.bytesDone += byteCount
+        members[worker.id]?.throughput.add(byteCount, at: now)
         if delivery == .direct { members[worker.id]?.bytesDirect += byteCount }
     }
 }

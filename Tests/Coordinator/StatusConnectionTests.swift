@@ -74,6 +74,21 @@ import Transport
         #expect(!channel.isActive)
     }
 
+    /// The event stream lasts as long as each of its parts is taken in time.
+    @Test func anAnswerInPartsHasTimeForEach() throws {
+        let channel = try #require(try connect())
+        try channel.writeInbound(ByteBuffer(string: Self.request))
+        let head = HTTPResponseHead(version: .http1_1, status: .ok, headers: ["transfer-encoding": "chunked"])
+        try channel.writeOutbound(HTTPServerResponsePart.head(head))
+        for _ in 0..<5 {
+            channel.embeddedEventLoop.advanceTime(by: .seconds(59))
+            try channel.writeOutbound(HTTPServerResponsePart.body(.byteBuffer(ByteBuffer(string: "x"))))
+        }
+        #expect(channel.isActive)
+        channel.embeddedEventLoop.advanceTime(by: .seconds(60))
+        #expect(!channel.isActive)
+    }
+
     @Test func anAnswerWithoutEndEnds() throws {
         let channel = try #require(try connect())
         try channel.writeInbound(ByteBuffer(string: Self.request))

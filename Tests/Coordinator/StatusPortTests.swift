@@ -30,6 +30,11 @@ import Work
             authority: authority ? certificates.path("ca.pem") : nil)
     }
 
+    private struct Job: Decodable {
+        let id: JobID
+        let output, submittedAt: String
+    }
+
     /// Opens the port while `body` runs.
     private func serving(_ security: JobPortSecurity, _ body: (String) async throws -> Void) async throws {
         let address = Mutex<HostPort?>(nil)
@@ -58,10 +63,15 @@ import Work
                 ("submitter", ["/mine", ""]), ("viewer", ["/mine", "/other"]), ("operator", ["/mine", "/other"]),
             ] {
                 let answer = try await request(address, as: name).get("/api/v1/jobs")
-                let jobs = try JSONDecoder().decode([JobStatus].self, from: Data(answer.body.utf8))
+                let jobs = try JSONDecoder().decode([Job].self, from: Data(answer.body.utf8))
                 #expect(jobs.map(\.output) == outputs && jobs.map(\.id) == [mine, other], "\(name)")
+                #expect(jobs.allSatisfy { $0.submittedAt.hasPrefix("20") && $0.submittedAt.hasSuffix("Z") })
+                let plan = try await request(address, as: name).get("/api/v1/jobs/\(other)/plan")
+                #expect(plan.status == (outputs[1].isEmpty ? 404 : 200), "\(name)")
+                let shard = try await request(address, as: name).get("/api/v1/jobs/\(other)/shards/0")
+                #expect(shard.status == (outputs[1].isEmpty ? 404 : 200), "\(name)")
                 let job = try await request(address, as: name).get("/api/v1/jobs/\(other)")
-                #expect(try JSONDecoder().decode(JobStatus.self, from: Data(job.body.utf8)).output == outputs[1], "\(name)")
+                #expect(try JSONDecoder().decode(Job.self, from: Data(job.body.utf8)).output == outputs[1], "\(name)")
             }
             // A worker learns nothing about jobs from the status port.
             let worker = try await request(address, as: "127.0.0.1").get("/api/v1/jobs")
@@ -83,7 +93,11 @@ import Work
                 #expect(answer.status == status && answer.body.contains("/out") == shows, "\(token): \(answer)")
             }
             #expect(try await client.get("/api/v1/jobs").status == 401)
+            #expect(try await client.get("/api/v1/events").status == 401)
             #expect(try await client.get("/readyz").status == 200)
+            // The page knows nothing before it is given a token.
+            let page = try await client.get("/")
+            #expect(page.status == 200 && page.body.contains("<title>Tessera</title>") && !page.body.contains("/out"))
         }
     }
 

@@ -180,6 +180,29 @@ import Testing
         #expect(try await HTTP.get(cluster.status + "/api/v1/jobs/0123").status == 404)
         #expect(try await HTTP.get(cluster.status + "/api/v1/jobs/\(String(repeating: "0", count: 32))").status == 404)
         #expect(try await HTTP.get(cluster.status + "/etc/passwd").status == 404)
+        #expect(try await HTTP.get(cluster.status + "/").body.hasPrefix("<!doctype html>"))
+        #expect(try await HTTP.get(cluster.status + "/openapi.json").body.hasPrefix("{"))
+        #expect(try await HTTP.get(cluster.status + "/metrics").body.contains("tessera_jobs_ended_total{state=\"done\"} 1\n"))
+        #expect(try await HTTP.get(cluster.status + "/api/v1/jobs/\(id)/plan").body.contains("merge_method: linear"))
+        #expect(try await HTTP.get(cluster.status + "/api/v1/jobs/\(id)/shards/0").body.contains("\"begunAfter\""))
+        #expect(try await HTTP.get(cluster.status + "/api/v1/events?job=x").status == 400)
+    }
+
+    /// An open page does not keep a coordinator that is told to end.
+    @Test func eventStreamsEndWithTheCoordinator() async throws {
+        let cluster = try await Cluster()
+        let reader = try RawConnection(cluster.status.replacingOccurrences(of: "http://", with: ""))
+        reader.send(Array("GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n".utf8))
+        var seen: [UInt8] = []
+        repeat {
+            let piece = await reader.read()
+            try #require(!piece.isEmpty)
+            seen += piece
+        } while !String(decoding: seen, as: UTF8.self).contains("event: status")
+        cluster.coordinator.signal(SIGTERM)
+        #expect(await cluster.coordinator.exitCode() == 0)
+        // The last chunk: a stream that ends, and not a connection that breaks.
+        #expect(String(decoding: await reader.readToEnd(), as: UTF8.self).hasSuffix("0\r\n\r\n"))
     }
 
     @Test func theStatusPortAnswersKnownHostNamesOnly() async throws {

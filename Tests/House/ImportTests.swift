@@ -4,7 +4,8 @@ import Testing
 @Suite struct ImportTests {
     /// A module may import what stands before it, never what stands after.
     private static let order = [
-        "CTensorKernels", "CLibCrypto", "CLZ4", "CLinux", "CLoadingRules", "Core", "TensorKernels", "LinearAlgebra",
+        "CTensorKernels", "CLibCrypto", "CLZ4", "CLinux", "CLoadingRules", "CStatusPage", "Core", "TensorKernels",
+        "LinearAlgebra",
         "Checkpoints", "Operators",
         "TaskVectors", "Work", "Protocol", "Transport", "Worker", "Recipes", "Tokenizers", "Planning", "Journal", "Coordinator",
         "Engine", "TesseraCLI", "Demo", "tessera",

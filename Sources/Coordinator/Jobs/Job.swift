@@ -40,7 +40,14 @@ struct PlannedStages: Sendable {
         summary = PlanSummary(
             method: plan.method, digest: plan.digest, bytesInput: plan.inputs.reduce(0) { $0 + $1.byteCount },
             bytesOutput: shards.reduce(0) { $0 + $1.byteCount },
-            shards: shards.map { ShardSummary(label: $0.label, byteCount: $0.progressByteCount) })
+            shards: shards.map {
+                ShardSummary(label: $0.label, byteCount: $0.progressByteCount, tensorCount: $0.tensors.count)
+            },
+            description: PlanDescription(
+                recipeName: plan.recipeName, recipe: plan.recipeText, method: plan.method, digest: plan.digest,
+                inputs: plan.inputs.map { .init(name: $0.reference, files: $0.parts.count, bytes: $0.byteCount) },
+                parts: plan.layout.parts.map { .init(file: $0.fileName, tensors: $0.tensors.count, bytes: $0.fileSize) },
+                remarks: plan.remarks))
         files = Set(plan.files.map(\.unpinned))
     }
 

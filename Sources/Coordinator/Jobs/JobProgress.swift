@@ -1,30 +1,61 @@
 import Core
 import Protocol
 
+/// One attempt at a shard: who made it, and when.
+struct ShardRun: Sendable, Hashable {
+    enum Outcome: UInt8, Sendable { case running, committed, failed }
+
+    /// Index into `JobProgress.names`.
+    let worker: UInt32
+    /// Milliseconds from the job's beginning; `nil` for an attempt of an earlier coordinator.
+    let begun: UInt32?
+    /// Milliseconds; `nil` while the attempt runs.
+    let lasted: UInt32?
+    let outcome: Outcome
+}
+
+/// A shard as the event stream tells of it.
+struct ShardTrace: Sendable, Hashable {
+    let index: Int
+    let state: ShardStatus.State
+    let attempts: Int
+    let bytesDone: Int
+    /// The last failed attempts, then the one that counts or those that are not over.
+    let runs: [ShardRun]
+}
+
 /// How far a job has come, counted from its events as they happen: what a status message says is there at once, however many
 /// shards.
 struct JobProgress: Sendable {
     private struct Running {
         let epoch: UInt64
-        let worker: String
+        /// Index into `names`.
+        let worker: UInt32
+        let begun: UInt32
         var bytesDone = 0
+    }
+
+    private struct Failure {
+        let failure: ShardFailure
+        let run: ShardRun
     }
 
     /// A shard's row in a status message, in as little memory as it takes.
     private struct Row {
         let shard: ShardSummary
         var attempts: UInt32 = 0
-        /// Index into `names` of the worker whose result the shard has.
-        var committer: UInt32?
+        /// The attempt whose result the shard has.
+        var committed: ShardRun?
     }
 
     private var rows: [Row] = []
-    private var names: [String] = []
+    /// Of all workers that runs name.
+    private(set) var names: [String] = []
     private var indices: [String: UInt32] = [:]
     /// The attempts at each shard that are not over.
     private var running: [Int: [Running]] = [:]
     /// The last failed attempts at each shard.
-    private var failures: [Int: [ShardFailure]] = [:]
+    private var failures: [Int: [Failure]] = [:]
     private var failureCount = 0
     /// The shard whose attempt failed last.
     private var lastFailed: Int?
@@ -34,6 +65,11 @@ struct JobProgress: Sendable {
     private var total = 0
     private(set) var bytesTotal = 0
     private(set) var attempts = 0
+    private var throughput = Throughput()
+    /// What runs count their time from.
+    private let startedAt: Duration
+
+    init(startedAt: Duration = .zero) { self.startedAt = startedAt }
 
     /// Failures that are kept of one shard, and of all together.
     private static let failuresOfShard = 8, failureLimit = 1000
@@ -49,7 +85,16 @@ struct JobProgress: Sendable {
     /// Rows that are kept: one for each shard, or none.
     var rowCount: Int { rows.count }
 
-    mutating func apply(_ event: JobEvent) {
+    func bytesPerSecond(at now: Duration) -> Double? { throughput.bytesPerSecond(at: now) }
+
+    mutating func apply(_ event: JobEvent, at now: Duration = .zero) {
+        let before = bytesDone
+        count(event, at: now)
+        if case .kept = event { return }
+        if bytesDone > before { throughput.add(bytesDone - before, at: now) }
+    }
+
+    private mutating func count(_ event: JobEvent, at now: Duration) {
         switch event {
         case .planned(_, let plan):
             rows += plan.shards.map { Row(shard: $0) }
@@ -59,19 +104,24 @@ struct JobProgress: Sendable {
             for entry in kept where rows.indices.contains(entry.shard) {
                 attempts += 1
                 rows[entry.shard].attempts += 1
-                commit(entry.shard, by: entry.worker)
+                commit(entry.shard, ShardRun(worker: index(of: entry.worker), begun: nil, lasted: nil, outcome: .committed))
             }
         case .leased(let attempt, let worker):
             attempts += 1
             rows[attempt.shard].attempts += 1
-            running[attempt.shard, default: []].append(Running(epoch: attempt.epoch, worker: worker.name))
+            running[attempt.shard, default: []].append(
+                Running(epoch: attempt.epoch, worker: index(of: worker.name), begun: milliseconds(startedAt, now)))
+            throughput.begin(at: now)
         case .progressed(let attempt, let bytes): progressed(attempt, min(max(0, bytes), rows[attempt.shard].shard.byteCount))
         case .committed(let attempt, let worker, _, _):
+            let run = run(of: attempt, by: worker, outcome: .committed, at: now)
             remove(attempt.shard) { _ in true }
-            commit(attempt.shard, by: worker.name)
+            commit(attempt.shard, run)
         case .failed(let attempt, let worker, let error):
+            let run = run(of: attempt, by: worker, outcome: .failed, at: now)
             remove(attempt.shard) { $0.epoch == attempt.epoch }
-            note(ShardFailure(worker: worker.name, address: worker.address, error: error), of: attempt.shard)
+            let failure = ShardFailure(worker: worker.name, address: worker.address, error: error)
+            note(Failure(failure: failure, run: run), of: attempt.shard)
         case .revoked(let attempt, _, _): remove(attempt.shard) { $0.epoch == attempt.epoch }
         case .ended:
             running = [:]
@@ -80,7 +130,22 @@ struct JobProgress: Sendable {
         }
     }
 
-    private mutating func note(_ failure: ShardFailure, of shard: Int) {
+    /// What is known of an attempt that is over.
+    private mutating func run(
+        of attempt: Attempt, by worker: WorkerReference, outcome: ShardRun.Outcome, at now: Duration
+    ) -> ShardRun {
+        let begun = running[attempt.shard]?.first { $0.epoch == attempt.epoch }?.begun
+        return ShardRun(
+            worker: index(of: worker.name), begun: begun, lasted: begun.map { milliseconds(startedAt, now) - $0 },
+            outcome: outcome)
+    }
+
+    /// Saturates after 49 days; never less at a later moment.
+    private func milliseconds(_ start: Duration, _ end: Duration) -> UInt32 {
+        UInt32(clamping: Int((end - start) / .milliseconds(1)))
+    }
+
+    private mutating func note(_ failure: Failure, of shard: Int) {
         lastFailed = shard
         guard failureCount < Self.failureLimit else { return }
         var known = failures[shard] ?? []
@@ -92,17 +157,17 @@ struct JobProgress: Sendable {
     var whoFailed: String? {
         guard let last = lastFailed, let known = failures[last], known.count > 1 else { return nil }
         var names: [String] = []
-        for failure in known {
+        for failure in known.map(\.failure) {
             let name = "\(failure.worker) (\(failure.address))"
             if !names.contains(name) { names.append(name) }
         }
         return "\(rows.indices.contains(last) ? rows[last].shard.label : "a shard") failed on \(names.joined(separator: ", "))"
     }
 
-    private mutating func commit(_ shard: Int, by worker: String) {
+    private mutating func commit(_ shard: Int, _ run: ShardRun) {
         committed += 1
         bytesCommitted += rows[shard].shard.byteCount
-        rows[shard].committer = index(of: worker)
+        rows[shard].committed = run
     }
 
     private mutating func progressed(_ attempt: Attempt, _ bytes: Int) {
@@ -132,18 +197,43 @@ struct JobProgress: Sendable {
     /// The shard's row, or `nil` when rows are not kept any more.
     func row(_ index: Int) -> ShardStatus? {
         guard rows.indices.contains(index) else { return nil }
-        let row = rows[index], attempts = running[index] ?? [], failures = failures[index] ?? []
-        let current = row.committer.map { [names[Int($0)]] } ?? attempts.map(\.worker)
-        return ShardStatus(
-            index: index, label: row.shard.label,
-            state: row.committer != nil ? .committed : attempts.isEmpty ? .pending : .leased,
-            workers: current.isEmpty ? failures.map(\.worker) : current, attempts: Int(row.attempts),
-            bytesDone: row.committer != nil ? row.shard.byteCount : bytesDone(of: index), bytesTotal: row.shard.byteCount,
+        let row = rows[index], failures = failures[index]?.map(\.failure) ?? [], current = currentRuns(of: index)
+        let names = current.map { self.names[Int($0.worker)] }, last = current.first
+        var status = ShardStatus(
+            index: index, label: row.shard.label, state: state(of: index),
+            workers: names.isEmpty ? failures.map(\.worker) : names, attempts: Int(row.attempts),
+            bytesDone: row.committed != nil ? row.shard.byteCount : bytesDone(of: index), bytesTotal: row.shard.byteCount,
             failures: failures.isEmpty ? nil : failures)
+        status.tensors = row.shard.tensorCount
+        status.begunAfter = last?.begun.map { Double($0) / 1000 }
+        status.seconds = last?.lasted.map { Double($0) / 1000 }
+        return status
     }
 
     /// The first of the shards that are worked on, from `first` on.
     func runningShards(from first: Int, limit: Int) -> [Int] { Array(running.keys.filter { $0 >= first }.sorted().prefix(limit)) }
+
+    private func state(of shard: Int) -> ShardStatus.State {
+        rows[shard].committed != nil ? .committed : running[shard] == nil ? .pending : .leased
+    }
+
+    /// The attempt that counts, or those that are not over.
+    private func currentRuns(of shard: Int) -> [ShardRun] {
+        if let run = rows[shard].committed { return [run] }
+        return (running[shard] ?? []).map { ShardRun(worker: $0.worker, begun: $0.begun, lasted: nil, outcome: .running) }
+    }
+
+    /// The shard as the event stream tells of it, with the last of its attempts; `nil` when rows are not kept any more.
+    func trace(_ index: Int) -> ShardTrace? {
+        guard rows.indices.contains(index) else { return nil }
+        let row = rows[index]
+        return ShardTrace(
+            index: index, state: state(of: index), attempts: Int(row.attempts),
+            bytesDone: row.committed != nil ? row.shard.byteCount : bytesDone(of: index),
+            runs: (failures[index] ?? []).map(\.run) + currentRuns(of: index))
+    }
+
+    func shard(_ index: Int) -> ShardSummary? { rows.indices.contains(index) ? rows[index].shard : nil }
 
     /// Lets the rows go and keeps the sums. To be called once the job has ended.
     mutating func dropRows() {

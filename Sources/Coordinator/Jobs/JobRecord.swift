@@ -50,9 +50,9 @@ struct JobRecord: Sendable {
     private static let firstWait = Duration.seconds(1), longestWait = Duration.seconds(60)
     /// Plan and results; `nil` once the job has ended.
     var job: Job?
-    private(set) var progress = JobProgress()
+    private(set) var progress: JobProgress
     /// The last plan.
-    private var plan: PlanSummary?
+    private(set) var plan: PlanSummary?
     private var bytesOutput = 0
     /// What is known of a job that an earlier coordinator worked on.
     private var journaled: JobStatus?
@@ -65,6 +65,7 @@ struct JobRecord: Sendable {
         self.job = job
         self.startedAt = startedAt
         self.submittedAt = submittedAt
+        progress = JobProgress(startedAt: startedAt)
     }
 
     /// A job that has ended, as an earlier coordinator left it.
@@ -97,15 +98,17 @@ struct JobRecord: Sendable {
     var isPublishing: Bool { if case .publishing = phase { true } else { false } }
     var hasEnded: Bool { if case .ended = phase { true } else { false } }
 
-    mutating func apply(_ event: JobEvent) {
-        progress.apply(event)
+    mutating func apply(_ event: JobEvent, at now: Duration = .zero) {
+        progress.apply(event, at: now)
         if case .committed = event { nextWait = Self.firstWait }
         guard case .planned(_, let plan) = event else { return }
         bytesOutput += plan.bytesOutput
         // The shards are in `progress`.
-        self.plan = PlanSummary(
-            method: plan.method, digest: plan.digest, bytesInput: plan.bytesInput, bytesOutput: plan.bytesOutput, shards: [])
+        self.plan = plan.without(description: false)
     }
+
+    /// Rows of shards that are kept, with what else grows with the job, counted as so many rows.
+    var rowCount: Int { progress.rowCount + (plan?.description?.size ?? 0) / 64 }
 
     /// - Returns: when to try whether the job can go on, doubled each time.
     mutating func nextProbe(after now: Duration) -> Duration {
@@ -113,7 +116,10 @@ struct JobRecord: Sendable {
         return now + nextWait
     }
 
-    mutating func dropRows() { progress.dropRows() }
+    mutating func dropRows() {
+        progress.dropRows()
+        plan = plan?.without(description: true)
+    }
 
     /// Costs the same for every number of shards.
     ///
@@ -144,10 +150,21 @@ struct JobRecord: Sendable {
         case .ending(let final, let problem) where isFinal: (state, error) = (final, problem)
         case .ending: break
         }
-        return JobStatus(
+        var status = JobStatus(
             id: id, state: state, method: plan.method, output: output, plan: plan.digest, shards: progress.shards,
             bytesDone: progress.bytesDone, bytesTotal: progress.bytesTotal, bytesOutput: bytesOutput, bytesInput: plan.bytesInput,
             attempts: progress.attempts, submittedAt: submittedAt, seconds: (end - startedAt).seconds, error: error,
             blockedReason: blockedReason, shardDetails: shards, owner: key.owner)
+        if isRunning { status.bytesPerSecond = progress.bytesPerSecond(at: now) }
+        return status
+    }
+}
+
+extension PlanSummary {
+    /// Without the shards, and if wanted without the description.
+    fileprivate func without(description isDropped: Bool) -> PlanSummary {
+        PlanSummary(
+            method: method, digest: digest, bytesInput: bytesInput, bytesOutput: bytesOutput, shards: [],
+            description: isDropped ? nil : description)
     }
 }

@@ -67,9 +67,9 @@ struct JobRegistry: Sendable {
             .first { $0.key.text == key.text && peer.resubmitsJobs(of: $0.key.owner) }
     }
 
-    mutating func apply(_ event: JobEvent) {
+    mutating func apply(_ event: JobEvent, at now: Duration = .zero) {
         guard let id = event.job else { return }
-        records[id]?.apply(event)
+        records[id]?.apply(event, at: now)
         if case .ended(let id, _, _) = event { retire(id) }
     }
 
@@ -78,9 +78,9 @@ struct JobRegistry: Sendable {
         guard active.remove(id) != nil else { return }
         records[id]?.job = nil
         ended.append(id)
-        endedRows += records[id]?.progress.rowCount ?? 0
+        endedRows += records[id]?.rowCount ?? 0
         while endedRows > limits.endedRows, withoutRows < ended.count {
-            endedRows -= records[ended[withoutRows]]?.progress.rowCount ?? 0
+            endedRows -= records[ended[withoutRows]]?.rowCount ?? 0
             records[ended[withoutRows]]?.dropRows()
             withoutRows += 1
         }
@@ -88,7 +88,7 @@ struct JobRegistry: Sendable {
         ended.removeFirst()
         withoutRows = max(0, withoutRows - 1)
         guard let record = records.removeValue(forKey: oldest) else { return }
-        endedRows -= record.progress.rowCount
+        endedRows -= record.rowCount
         let position = position(after: record.number - 1)
         if order.indices.contains(position), order[position].number == record.number { order.remove(at: position) }
     }

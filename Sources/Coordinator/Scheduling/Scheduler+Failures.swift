@@ -100,6 +100,7 @@ extension Scheduler {
                     ShardTimer(at: lease.ends, number: end.number, id: end.id, shard: end.shard, epoch: end.epoch))
                 continue
             }
+            leaseCounts.expired += 1
             let attempt = attempt(end.id, shard: end.shard, epoch: end.epoch)
             guard jobs[end.id]?.shards[end.shard].leases.count == 1 else {
                 release(attempt, from: lease.worker)
@@ -130,6 +131,7 @@ extension Scheduler {
             guard let job = jobs[attempt.job], let lease = job.shards[attempt.shard].lease(epoch: attempt.epoch) else { continue }
             let pause = now - lease.progressAt
             guard pause > job.longestDuration(of: attempt.shard) * policy.stallFactor else { continue }
+            leaseCounts.stalled += 1
             let error = TesseraError(
                 .temporary, "\(job.shards[attempt.shard].label) made no progress for \(Int(pause.seconds)) s",
                 advice: "look at the disks and mounts of that worker")

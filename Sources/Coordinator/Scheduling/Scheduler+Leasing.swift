@@ -138,6 +138,7 @@ extension Scheduler {
             guard let shard = jobs[attempt.job]?.shards[attempt.shard],
                 let worker = bestWorker(for: shard.need, shard.history, insteadOf: shard.leases.first?.worker)
             else { return nil }
+            leaseCounts.backups += 1
             return lease(attempt.job, attempt.shard, to: worker, at: now)
         }
     }

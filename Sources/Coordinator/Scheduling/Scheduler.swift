@@ -122,6 +122,16 @@ package struct Scheduler: Sendable {
         }
     }
 
+    /// What became of leases since the beginning, beside results and failures.
+    struct LeaseCounts: Sendable {
+        /// Not renewed in time.
+        var expired = 0
+        /// Taken back for lack of progress.
+        var stalled = 0
+        /// Second leases of shards that take long.
+        var backups = 0
+    }
+
     let policy: SchedulerPolicy
     /// Which start of the coordinator this is: part of every attempt.
     let incarnation: UInt32
@@ -149,6 +159,7 @@ package struct Scheduler: Sendable {
     var losses = 0
     /// When leases are looked through for those without progress.
     var nextStallCheck = Duration.zero
+    var leaseCounts = LeaseCounts()
     /// How many shards were looked at since the beginning: what an event costs.
     package internal(set) var visitedShards = 0
 

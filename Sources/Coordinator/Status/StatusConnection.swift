@@ -14,7 +14,7 @@ final class StatusConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     /// For the first request, the TLS handshake included.
     static let firstRequest = TimeAmount.seconds(10)
-    /// For a request, from its head to the end of its answer.
+    /// For a request, from its head to the end of its answer, or to the next part of an answer in many.
     static let answering = TimeAmount.seconds(60)
     /// For the next request, after an answer.
     static let idle = TimeAmount.seconds(30)
@@ -77,13 +77,23 @@ final class StatusConnection: ChannelDuplexHandler, RemovableChannelHandler {
     // MARK: Answers
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
-        guard case .end = unwrapOutboundIn(data) else { return context.write(data, promise: promise) }
+        let part = unwrapOutboundIn(data)
+        if case .head = part { return context.write(data, promise: promise) }
         let left = promise ?? context.eventLoop.makePromise()
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
-        left.futureResult.whenComplete { _ in
+        left.futureResult.whenComplete { result in
             let (handler, context) = bound.value
-            handler.unanswered -= 1
-            handler.settle(context)
+            switch part {
+            case .head: break
+            case .body:
+                // An answer in many parts, such as the event stream, has the time of an answer for each of them.
+                if case .success = result, handler.unanswered > 0, context.channel.isActive {
+                    handler.close(context, in: Self.answering)
+                }
+            case .end:
+                handler.unanswered -= 1
+                handler.settle(context)
+            }
         }
         context.write(data, promise: left)
     }

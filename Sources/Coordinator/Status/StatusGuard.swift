@@ -25,8 +25,8 @@ struct StatusGuard: RouterMiddleware {
     let hosts: Set<String>
     let security: JobPortSecurity
 
-    /// Probes need neither a token nor a role, and say nothing about jobs.
-    private static let openPaths: Set<String> = ["/healthz", "/readyz"]
+    /// Probes, the page and the description need neither a token nor a role, and say nothing about jobs.
+    private static let openPaths: Set<String> = ["/", "/healthz", "/openapi.json", "/readyz"]
 
     @concurrent func handle(
         _ request: Request, context: StatusContext, next: @concurrent (Request, StatusContext) async throws -> Response

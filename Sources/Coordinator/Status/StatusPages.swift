@@ -98,6 +98,33 @@ struct StatusPages {
         return status
     }
 
+    // MARK: Changes
+
+    /// - Parameter refreshes: whether jobs that have not ended are wanted as well.
+    func jobs(_ changed: Set<JobID>, refreshes: Bool) -> [JobStatus] {
+        let records = (refreshes ? changed.union(cluster.jobs.active) : changed).compactMap { cluster.jobs[$0] }
+        return records.sorted { $0.number < $1.number }.compactMap { summary(of: $0) }
+    }
+
+    /// - Parameter refreshes: whether all are wanted.
+    func workers(_ changed: Set<Scheduler.WorkerID>, refreshes: Bool) -> [WorkerStatus] {
+        (refreshes ? Set(cluster.workers.members.keys) : changed).sorted().compactMap { worker($0) }
+    }
+
+    /// - Parameters:
+    ///   - rowsTold: shards that the reader has heard of.
+    ///   - namesTold: names of workers that it has heard of.
+    /// - Returns: `nil` when there is no such job for the peer, or nothing is kept of its shards.
+    func shards(_ shards: [Int], of id: JobID, rowsTold: Int, namesTold: Int) -> ShardNews? {
+        guard let record = cluster.jobs[id], peer.maySeeJobs(of: record.key.owner), record.progress.rowCount > 0 else {
+            return nil
+        }
+        let progress = record.progress, new = rowsTold..<max(rowsTold, min(progress.rowCount, (shards.last ?? -1) + 1))
+        return ShardNews(
+            job: id, total: progress.rowCount, firstNew: rowsTold, new: new.compactMap { progress.shard($0) },
+            names: Array(progress.names.dropFirst(namesTold)), traces: shards.compactMap { progress.trace($0) })
+    }
+
     private func shard(_ index: Int, of record: JobRecord) -> ShardStatus? {
         guard var shard = record.progress.row(index) else { return nil }
         shard.label = shard.label.shortened(to: Self.labelLimit)
@@ -155,6 +182,8 @@ struct StatusPages {
             memory: description.memory, leases: leases, shardsDone: worker.shardsDone, bytesDone: worker.bytesDone,
             bytesDirect: worker.bytesDirect, secondsConnected: (now - worker.since).seconds,
             putAside: cluster.workers.distrusted[description.host]?.shortened(to: Self.labelLimit))
+        status.bytesPerSecond = worker.throughput.bytesPerSecond(at: now)
+        status.secondsSinceHeard = (now - worker.heardAt).seconds
         guard strikes.count > 0 else { return status }
         status.failedInARow = strikes.count
         if let (job, error) = worker.lastFailure, let owner = cluster.jobs[job]?.key.owner, peer.maySeeJobs(of: owner) {

@@ -42,6 +42,12 @@ package struct ShardStatus: Sendable, Hashable, Codable {
     package var bytesTotal: Int
     /// The last failed attempts, if there were any.
     package var failures: [ShardFailure]?
+    /// `nil` from a coordinator that does not say.
+    package var tensors: Int?
+    /// The attempt that counts, or the first of those that run: seconds from the job's submission to its beginning, and how long
+    /// it took; `nil` before it begins or ends, and for attempts of an earlier coordinator.
+    package var begunAfter: Double?
+    package var seconds: Double?
 
     package init(
         index: Int, label: String, state: State, workers: [String], attempts: Int, bytesDone: Int, bytesTotal: Int,
@@ -100,6 +106,8 @@ package struct JobStatus: Sendable, Hashable, Codable {
     package var error: TesseraError?
     /// The reason why a running job makes no progress, if someone can act on it.
     package var blockedReason: String?
+    /// Finished bytes per second of late, while the job runs; `nil` at its beginning.
+    package var bytesPerSecond: Double?
     /// One page of shards, if the request named a job. The coordinator does not keep the shards of jobs that ended long ago.
     package var shardDetails: [ShardStatus]?
 
@@ -167,6 +175,10 @@ package struct WorkerStatus: Sendable, Hashable, Codable {
     package var lastError: TesseraError?
     /// How long the worker gets no shards because of that.
     package var secondsResting: Double?
+    /// Output bytes of committed shards per second of late; `nil` before the worker has worked.
+    package var bytesPerSecond: Double?
+    /// Since the worker last said that it is there; `nil` from a coordinator that does not say.
+    package var secondsSinceHeard: Double?
     /// Why the worker's host gets no shards: it computed something else than two others; `nil` for most.
     package var putAside: String?
 

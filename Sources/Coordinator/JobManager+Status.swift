@@ -1,0 +1,47 @@
+import Core
+import Planning
+package import Protocol
+import Synchronization
+import Work
+
+/// What may be known of jobs and workers, and by whom.
+extension JobManager {
+    /// A page of jobs, of workers, or of one job's shards, as far as `peer` may see them; `nil` when there is no such job.
+    package func status(_ request: StatusRequest, for peer: PeerIdentity) -> Status? {
+        StatusPages(state, at: time.now(), for: peer).answer(request)
+    }
+
+    /// What Prometheus is told.
+    func metrics() -> ClusterMetrics {
+        ClusterMetrics(state, journal: journalCounters, connections: connections.withLock { $0 }, build: build)
+    }
+
+    /// The jobs and workers that have changed, for a reader of the event stream.
+    func news(
+        of changes: FeedChanges, refreshes: Bool, for peer: PeerIdentity
+    ) -> (jobs: [JobStatus], workers: [WorkerStatus]) {
+        let pages = StatusPages(state, at: time.now(), for: peer)
+        return (pages.jobs(changes.jobs, refreshes: refreshes), pages.workers(changes.workers, refreshes: refreshes))
+    }
+
+    /// Some shards of a job, and all that the reader has not heard of; `nil` where it may not see them.
+    func shardNews(
+        of id: JobID, _ shards: [Int], rowsTold: Int, namesTold: Int, for peer: PeerIdentity
+    ) -> ShardNews? {
+        StatusPages(state, at: time.now(), for: peer).shards(shards, of: id, rowsTold: rowsTold, namesTold: namesTold)
+    }
+
+    /// The job's last plan; `nil` where there is none any more, or `peer` may not see it.
+    func plan(of id: JobID, for peer: PeerIdentity) -> PlanDescription? {
+        guard let record = state.jobs[id], peer.maySeeJobs(of: record.key.owner) else { return nil }
+        return record.plan?.description
+    }
+
+    /// One shard of a job; `nil` where there is none any more, or `peer` may not see it.
+    func shard(_ index: Int, of id: JobID, for peer: PeerIdentity) -> ShardDocument? {
+        guard let record = state.jobs[id], peer.maySeeJobs(of: record.key.owner), let status = record.progress.row(index) else {
+            return nil
+        }
+        return ShardDocument(status: status, tensorNames: record.job?.shard(index)?.tensors.map(\.name))
+    }
+}
