@@ -26,7 +26,7 @@ import Work
         changes.note(.leased(Self.attempt(3), Self.worker))
         for bytes in 0..<1000 { changes.note(.progressed(Self.attempt(3), bytesDone: bytes)) }
         changes.note(.progressed(Self.attempt(4, of: Self.other), bytesDone: 1))
-        changes.note(.workerLeft(WorkerReference(id: 8, name: "v", address: "h"), reason: "x"))
+        changes.note(.workerLeft(WorkerReference(id: 8, name: "v", address: "h"), reason: "x", isOrderly: true))
         let news = changes.take()
         #expect(news.shards == [3] && news.jobs == [Self.id, Self.other] && news.workers == [7] && news.leftWorkers == [8])
         #expect(!news.changesAllShards && changes.isEmpty)
@@ -46,7 +46,7 @@ import Work
     @Test func whoeverLeftIsNotThere() {
         var changes = FeedChanges(watched: nil)
         changes.note(.workerJoined(Self.worker))
-        changes.note(.workerLeft(Self.worker, reason: "x"))
+        changes.note(.workerLeft(Self.worker, reason: "x", isOrderly: true))
         #expect(changes.workers.isEmpty && changes.leftWorkers == [7])
     }
 

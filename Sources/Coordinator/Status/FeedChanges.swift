@@ -41,7 +41,7 @@ struct FeedChanges {
             workers.insert(worker.id)
         case .planned(let id, _), .kept(let id, _), .ended(let id, _, _): if id == watched { changesAllShards = true }
         case .workerJoined(let worker): workers.insert(worker.id)
-        case .workerLeft(let worker, _):
+        case .workerLeft(let worker, _, _):
             workers.remove(worker.id)
             leftWorkers.insert(worker.id)
         case .added, .paused, .resumed, .putAside: break

@@ -1,6 +1,7 @@
 package import ArgumentParser
 import Core
 import Engine
+import Glibc
 import Planning
 
 package struct StatsCommand: AsyncParsableCommand {
