@@ -40,7 +40,7 @@ final class RunningTessera: Sendable {
         let process = Process(), logs = try TemporaryDirectory()
         process.executableURL = URL(fileURLWithPath: executable)
         // The coordinator of a test shares two processors with all other tests.
-        let isClient = arguments.contains("--coordinator") && arguments[0] != "worker"
+        let isClient = executable == Tessera.path && arguments.contains("--coordinator") && arguments[0] != "worker"
         process.arguments = arguments + (isClient && !arguments.contains("--timeout") ? ["--timeout", "120"] : [])
         process.currentDirectoryURL = URL(fileURLWithPath: directory)
         if !environment.isEmpty {
