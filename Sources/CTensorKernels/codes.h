@@ -90,10 +90,15 @@ INLINE void decode(const uint8_t *restrict codes, float step, double zero, float
  * than below. */
 INLINE float fitted_zero(size_t bits) { return bits == 1 ? 0.5f : (float)(1u << (bits - 1)); }
 
+/* On a rising grid zero lies halfway between the two middle codes. */
+INLINE float rising_zero(size_t bits) { return (float)((1u << bits) - 1) / 2; }
+
 /* For each number of bits, the step with the least error on normally distributed numbers, as a fraction of their root mean
  * square; and the multiples of that step that are tried, since real numbers are not normally distributed. */
 static const float normal_steps[] = {0, 1.596f, 1.15f, 0.62f, 0.345f, 0.19f, 0.105f, 0.057f, 0.031f};
 static const float tried_steps[] = {0.8f, 0.95f, 1.15f};
+/* The same for a rising grid, which has no code for zero. */
+static const float rising_steps[] = {0, 1.596f, 0.9957f, 0.586f, 0.335f, 0.188f, 0.1041f, 0.0569f, 0.0308f};
 enum { TRIED_STEPS = sizeof tried_steps / sizeof *tried_steps };
 
 /* A step closer to zero than this counts as zero. */
@@ -145,21 +150,28 @@ INLINE float stored_step(double x) {
     return fabsf(rounded) >= LEAST_STEP && fabsf(rounded) < INFINITY ? rounded : 0;
 }
 
+/* Where the zero of a grid lies, and the step with the least error on normal numbers. */
+typedef struct fitted_grid {
+    float zero, usual_step;
+    bool is_rising;
+} fitted_grid;
+
 /* Quantizes one group with the step of least squared error, from a few candidates refined by least squares. The step's sign says
- * on which side the grid has one more value. The stored step is rescaled so that <x, decoded> = <x, x>, which keeps the vector's
- * length along x; the rescaling is at most a factor of two. */
-INLINE float fit_group(const float *restrict x, size_t bits, uint8_t *restrict codes, float *restrict decoded, size_t n) {
-    const float top = (float)((1u << bits) - 1), zero = fitted_zero(bits);
-    const double energy = dot(x, x, n);
+ * on which side the grid has one more value. The stored step is rescaled so that <x, decoded> = `wanted`, at most by a factor of
+ * 2 * `most`. With the energy <x, x> as `wanted`, that keeps the vector's length along x. */
+INLINE float fit_group(
+    const float *restrict x, size_t bits, fitted_grid grid, double energy, double wanted, double most, uint8_t *restrict codes,
+    float *restrict decoded, size_t n) {
+    const float top = (float)((1u << bits) - 1), zero = grid.zero;
     float low, high;
     range(x, &low, &high, n);
     const float reach = -low > high ? -low : high, widest = bits == 1 ? 2 * reach : reach / zero;
-    const float side = high > -low ? -1.0f : 1.0f, usual = (float)sqrt(energy / (double)n) * normal_steps[bits];
+    const float side = high > -low ? -1.0f : 1.0f, usual = (float)sqrt(energy / (double)n) * grid.usual_step;
     fit best = {0, -1};
     for (int k = 0; k <= TRIED_STEPS; k++) {
         const float tried = k < TRIED_STEPS ? usual * tried_steps[k] : widest, step = side * (tried < widest ? tried : widest);
         try_step(x, step, zero, top, n, &best);
-        if (bits == 2) try_step(x, -step, zero, top, n, &best);
+        if (bits == 2 && !grid.is_rising) try_step(x, -step, zero, top, n, &best);
     }
     for (int k = 0; k < 2; k++) try_step(x, best.step, zero, top, n, &best);
 
@@ -167,8 +179,8 @@ INLINE float fit_group(const float *restrict x, size_t bits, uint8_t *restrict c
     const moments m = step != 0 ? moments_of(x, step, zero, top, n) : (moments){0, 0};
     float stored = 0;
     if (m.square > 0 && m.product != 0) {
-        const double least = m.product / m.square, unbiased = energy / m.product;
-        stored = stored_step(fabs(unbiased) < 2 * fabs(least) ? unbiased : 2 * least);
+        const double least = m.product / m.square, unbiased = wanted / m.product;
+        stored = stored_step(fabs(unbiased) < 2 * most * fabs(least) ? unbiased : 2 * most * least);
     }
     if (stored == 0) {
         memset(codes, bits == 1 ? 0 : 1 << (bits - 1), n);
@@ -183,8 +195,76 @@ INLINE float fit_group(const float *restrict x, size_t bits, uint8_t *restrict c
 INLINE void fit_groups(
     const float *restrict x, size_t group, size_t bits, float *restrict steps, uint8_t *restrict codes, float *restrict decoded,
     size_t n) {
+    const fitted_grid grid = {fitted_zero(bits), normal_steps[bits], false};
     for (size_t i = 0; i < n; i += group) {
-        *steps++ = fit_group(x + i, bits, codes + i, decoded + i, n - i < group ? n - i : group);
+        const size_t count = n - i < group ? n - i : group;
+        const double energy = dot(x + i, x + i, count);
+        *steps++ = fit_group(x + i, bits, grid, energy, energy, 1, codes + i, decoded + i, count);
+    }
+}
+
+/* --- thinned vectors ------------------------------------------------------------------------------------------------ */
+
+/* A thinned vector keeps one element of every `every` consecutive ones, which a random byte chooses. Bytes are looked up in
+ * pieces, so that the words they come from stay in the cache. */
+enum { THINNED_PIECE = 1024 };
+
+/* Which of `left` elements, at most `every`, the byte chooses. */
+INLINE size_t chosen(uint8_t byte, size_t every, size_t left) { return byte * (left < every ? left : every) >> 8; }
+
+/* The random bytes of the strata first, first + 1, ..., at most THINNED_PIECE of them: four to a word, the lowest first. */
+INLINE const uint8_t *stratum_bytes(const tk_thinning *how, size_t first, uint32_t *words, size_t n) {
+    draw(how->key, 0, first / 4, words, (first % 4 + n + 3) / 4);
+    return (const uint8_t *)words + first % 4;
+}
+
+INLINE void pick_kept(const tk_thinning *how, const float *restrict x, size_t first, float *restrict kept, size_t n) {
+    const size_t every = how->every;
+    uint32_t words[THINNED_PIECE / 4 + 1];
+    if (every == 1) {
+        memcpy(kept, x, n * sizeof *kept);
+        return;
+    }
+    for (size_t stratum = 0, strata = (n + every - 1) / every; stratum < strata; stratum += THINNED_PIECE) {
+        const size_t count = strata - stratum < THINNED_PIECE ? strata - stratum : THINNED_PIECE;
+        const uint8_t *bytes = stratum_bytes(how, first / every + stratum, words, count);
+        for (size_t j = 0; j < count; j++) {
+            const size_t start = (stratum + j) * every;
+            kept[stratum + j] = x[start + chosen(bytes[j], every, n - start)];
+        }
+    }
+}
+
+INLINE void place_kept(
+    const tk_thinning *how, const float *restrict kept, size_t first, float *restrict target, size_t n) {
+    const size_t every = how->every, begin = first / every;
+    uint32_t words[THINNED_PIECE / 4 + 1];
+    if (every == 1) {
+        memcpy(target, kept, n * sizeof *target);
+        return;
+    }
+    memset(target, 0, n * sizeof *target);
+    for (size_t stratum = begin, end = (first + n + every - 1) / every; stratum < end; stratum += THINNED_PIECE) {
+        const size_t count = end - stratum < THINNED_PIECE ? end - stratum : THINNED_PIECE;
+        const uint8_t *bytes = stratum_bytes(how, stratum, words, count);
+        for (size_t j = 0; j < count; j++) {
+            const size_t start = (stratum + j) * every;
+            /* Counted from `first`; one that lies before it wraps around, and is no element of the target either. */
+            const size_t place = start + chosen(bytes[j], every, how->count - start) - first;
+            if (place < n) target[place] = kept[stratum - begin + j];
+        }
+    }
+}
+
+INLINE void fit_kept(
+    const float *restrict kept, const double *restrict wanted, size_t every, size_t group, size_t bits, float *restrict steps,
+    uint8_t *restrict codes, float *restrict decoded, size_t n) {
+    const fitted_grid grid = {rising_zero(bits), rising_steps[bits], true};
+    for (size_t i = 0; i < n; i += group) {
+        const size_t count = n - i < group ? n - i : group;
+        const double energy = dot(kept + i, kept + i, count);
+        *steps++ =
+            fit_group(kept + i, bits, grid, energy, *wanted++, 2 * (double)every, codes + i, decoded + i, count);
     }
 }
 

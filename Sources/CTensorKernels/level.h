@@ -82,6 +82,15 @@ WRAP(void, decode, (const uint8_t *codes, float step, double zero, float *target
 WRAP(
     void, fit_groups, (const float *x, size_t group, size_t bits, float *steps, uint8_t *codes, float *decoded, size_t n),
     (x, group, bits, steps, codes, decoded, n))
+WRAP(
+    void, pick_kept, (const tk_thinning *how, const float *x, size_t first, float *kept, size_t n), (how, x, first, kept, n))
+WRAP(
+    void, place_kept, (const tk_thinning *how, const float *kept, size_t first, float *y, size_t n), (how, kept, first, y, n))
+WRAP(
+    void, fit_kept,
+    (const float *kept, const double *wanted, size_t every, size_t group, size_t bits, float *steps, uint8_t *codes,
+     float *decoded, size_t n),
+    (kept, wanted, every, group, bits, steps, codes, decoded, n))
 WRAP(double, sum_of_magnitudes, (const float *x, size_t n), (x, n))
 WRAP(double, squared_error, (const float *x, const float *y, size_t n), (x, y, n))
 WRAP(void, bits_nonzero, (const float *x, void *bits, size_t n), (x, bits, n))
@@ -150,6 +159,9 @@ static const tk_kernels table = {
     .dequantize_groups = level_dequantize_groups,
     .decode = level_decode,
     .fit_groups = level_fit_groups,
+    .pick_kept = level_pick_kept,
+    .place_kept = level_place_kept,
+    .fit_kept = level_fit_kept,
     .sum_of_magnitudes = level_sum_of_magnitudes,
     .squared_error = level_squared_error,
     .bits_nonzero = level_bits_nonzero,

@@ -24,6 +24,11 @@ package struct SidecarFile: Sendable, Hashable {
         source = .copy(of: path)
     }
 
+    /// `nil` for a copy.
+    package var byteCount: Int? {
+        if case .bytes(let bytes) = source { bytes.count } else { nil }
+    }
+
     /// The path of the original; `nil` for a file made from bytes.
     package var copiedFrom: String? {
         if case .copy(let path) = source { path } else { nil }

@@ -95,6 +95,13 @@ package struct TensorPasses: Sendable {
         }
     }
 
+    /// The same passes with other outputs.
+    package func with(sinks: [any BlockSink]) -> TensorPasses {
+        var passes = self
+        passes.sinks = sinks
+        return passes
+    }
+
     package var count: Int { Shape.count(shape) }
     package var tileCount: Int { (count + FixedTree.tileElements - 1) / FixedTree.tileElements }
 

@@ -84,10 +84,13 @@ package struct ReusedPart: Sendable {
 package enum DerivedFile: Sendable {
     /// The index of a store of task vectors.
     case storeIndex(StoreIndexWriter)
+    /// The small vectors of a store's tasks.
+    case packedVectors(StoreIndexWriter)
 
     package var name: String {
         switch self {
         case .storeIndex: StoreIndex.fileName
+        case .packedVectors(let writer): writer.packedFile
         }
     }
 
@@ -96,6 +99,7 @@ package enum DerivedFile: Sendable {
     package func contents(_ statistics: [ExactText: TensorStatistics]) throws(TesseraError) -> [UInt8] {
         switch self {
         case .storeIndex(let writer): try writer.index(statistics: statistics).encoded()
+        case .packedVectors(let writer): try writer.packedVectors(statistics: statistics)
         }
     }
 }

@@ -12,6 +12,8 @@ extension PlanEncoding {
             flag(quantizer.sharedIsFrozen)
             flag(quantizer.correctsErrors)
             list(quantizer.tasks) { $0.format($1) }
+            // Plans from before there was packing keep their digests.
+            if let limit = quantizer.packLimit { integer(limit) }
         case .sparsify(let encoder):
             tag(1)
             sparse(encoder)
@@ -76,6 +78,12 @@ extension PlanEncoding {
             integer(kept)
             self.values(values)
         case .mask: tag(3)
+        case .thinned(let grid):
+            tag(4)
+            integer(grid.bits)
+            integer(grid.group)
+            integer(grid.every)
+            bits(grid.key)
         }
     }
 

@@ -16,7 +16,8 @@ struct ShardCutter {
     /// Sources and outputs of one shard at most, so that a lease stays a small message.
     private static let partLimit = 8192
 
-    /// Bytes of histograms that workers report for one shard at most, so that a result stays a small message.
+    /// Bytes of histograms and of packed vectors that workers report for one shard at most, so that a result stays a small
+    /// message.
     private static let statisticsLimit = 3 << 20
 
     let targetBytes: Int
@@ -73,7 +74,7 @@ extension TensorWork {
         if case .merge = operation { byteCount } else { max(byteCount, sourceByteCount / max(1, sources.count)) }
     }
 
-    /// Bytes of the histograms that a look at the tensor reports.
+    /// Bytes of the histograms that a look at the tensor reports, or of the vectors that are packed, in base64.
     fileprivate var statisticsBytes: Int {
         let histograms: Int
         let bins: Int
@@ -81,6 +82,8 @@ extension TensorWork {
         case .measure(_, let stage): (histograms, bins) = (stage.histogramCount, 1 << stage.width)
         case .encode(.measureMagnitudes(let measurement)):
             (histograms, bins) = (measurement.bins.count, MagnitudeCounts.binLimit)
+        case .encode(.quantize(let quantizer)):
+            return quantizer.tasks.reduce(0) { $0 + (quantizer.packedByteCount(of: $1, shape: shape) ?? 0) * 4 / 3 }
         case .encode, .merge: return 0
         }
         return histograms * min(elementCount, bins) * MagnitudeCounts.bytesPerBin

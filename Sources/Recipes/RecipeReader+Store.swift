@@ -103,7 +103,7 @@ extension RecipeReader {
     private mutating func readQuantization(_ mapping: Node.Mapping) -> StoreRecipe.Kind? {
         checkKeys(
             of: mapping,
-            known: ["scheme", "bits", "group", "budget", "sensitivity", "floor", "error_correction"] + Self.filterKeys,
+            known: ["scheme", "bits", "group", "budget", "sensitivity", "floor", "thin", "error_correction"] + Self.filterKeys,
             place: "'quantize'")
         let scheme = mapping["scheme"]?.plainText ?? "tvq"
         guard ["tvq", "rtvq"].contains(scheme) else {
@@ -126,9 +126,14 @@ extension RecipeReader {
                         "has both 'budget' and '\(key)'", at: other.line, advice: "remove '\(key)': the budget determines it")
                 }
             }
+            if isResidual, let thin = mapping["thin"], thin.scalarValue?.asBool != false {
+                complain(
+                    "'thin' does not apply to 'rtvq'", at: thin.line,
+                    advice: "remove it, or use 'scheme: tvq': what is dropped from an offset is missing in the sum")
+            }
             return readBudget(node, mapping).map { .quantize(.budget($0, isResidual: isResidual)) }
         }
-        for key in ["sensitivity", "floor"] {
+        for key in ["sensitivity", "floor", "thin"] {
             if let node = mapping[key] {
                 complain(
                     "'\(key)' applies only with a budget", at: node.line, advice: "add 'budget: 2.25 bits', or remove '\(key)'")
@@ -214,7 +219,8 @@ extension RecipeReader {
             }
             floor = bits
         }
-        return StoreRecipe.Budget(amount: amount, sensitivity: sensitivity, floor: floor, line: node.line)
+        return StoreRecipe.Budget(
+            amount: amount, sensitivity: sensitivity, floor: floor, thins: readFlag(mapping, "thin"), line: node.line)
     }
 
     // MARK: Sparsifying

@@ -43,6 +43,8 @@ package struct StoreRecipe: Sendable {
         package let sensitivity: Sensitivity
         /// The minimum bits per parameter of a tensor; `nil` for the default.
         package let floor: Double?
+        /// Whether vectors may be thinned and the budget covers everything that is stored; `nil` for the default.
+        package let thins: Bool?
         package let line: Int
     }
 

@@ -21,6 +21,8 @@ package struct BaseIdentity: Sendable, Hashable, Codable {
 
     /// The number of pieces in a sample, and bytes per piece.
     private static let pieces = 64, pieceBytes = 64
+    /// Bytes of a sample. A tensor of no more is sampled as a whole.
+    static let sampleByteCount = pieces * pieceBytes
 
     /// SHA-256 over 64 pieces of 64 bytes, spread evenly from the first to the last byte of the tensor; over all bytes of a
     /// smaller tensor.

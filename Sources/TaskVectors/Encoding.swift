@@ -53,8 +53,12 @@ package enum Encoding: Sendable, Hashable, Codable {
         }
     }
 
-    /// The tensors of each of `formats`, for a tensor of the given shape.
+    /// The tensors of each of `formats` that are written as outputs, for a tensor of the given shape: none for a vector that is
+    /// packed.
     package func outputs(shape: [Int]) -> [[EncodedTensor]] {
+        if case .quantize(let quantizer) = self, quantizer.packLimit != nil {
+            return formats.map { quantizer.packedByteCount(of: $0, shape: shape) == nil ? $0.tensors(shape: shape) : [] }
+        }
         // Mostly all tasks have one format: its tensors are made once, and share their shapes.
         var last: (format: StorageFormat, tensors: [EncodedTensor])?
         return formats.map { format in

@@ -1,3 +1,5 @@
+import Core
+package import FoundationEssentials
 package import Operators
 
 /// What an encoding reports about one tensor. Lists have one entry per task, in order.
@@ -24,23 +26,28 @@ package enum EncodingStatistics: Sendable, Hashable, Codable {
     /// Every number that a worker names in the statistics, to be bounded.
     package var numbers: [Double] {
         switch self {
-        case .vectors(_, let tasks): tasks.flatMap { [$0.error, $0.energy] }
+        case .vectors(_, let tasks): tasks.flatMap { [$0.error, $0.energy, $0.product ?? 0] }
         case .masks(_, let tasks):
             tasks.flatMap { [$0.error, $0.energy, $0.product, $0.masked, $0.magnitudes, $0.maskedMagnitudes] }
         case .comparison: []
-        case .grids(let tasks): tasks.flatMap { [$0.energy] + $0.errors.joined() }
+        case .grids(let tasks): tasks.flatMap { [$0.energy, $0.base ?? 0] + $0.errors.joined() }
         case .magnitudes(let tasks): tasks.flatMap(\.entries).map { Double($0.count) }
         case .kept(let counts): counts.map(Double.init)
         }
     }
 
-    /// Whether they can be what `encoding` reports of a tensor with so many elements and sources: of its kind, with an entry for
-    /// each task, and with numbers in their ranges.
-    package func canBe(of encoding: Encoding, elements: Int, sources: Int) -> Bool {
+    /// Whether they can be what `encoding` reports of a tensor with that shape and so many sources: of its kind, with an entry
+    /// for each task, and with numbers in their ranges.
+    package func canBe(of encoding: Encoding, shape: [Int], sources: Int) -> Bool {
+        let elements = Shape.count(shape)
         func areSums(_ numbers: Double...) -> Bool { numbers.allSatisfy { $0.isFinite && $0 >= 0 } }
         switch (encoding, self) {
         case (.quantize(let quantizer), .vectors(_, let tasks)):
-            return tasks.count == quantizer.tasks.count && tasks.allSatisfy { areSums($0.error, $0.energy) }
+            return tasks.count == quantizer.tasks.count
+                && zip(tasks, quantizer.tasks).allSatisfy { task, format in
+                    areSums(task.error, task.energy) && (task.product ?? 0).isFinite
+                        && task.packed?.count == quantizer.packedByteCount(of: format, shape: shape)
+                }
         case (.sparsify(let encoder), .vectors(_, let tasks)):
             return tasks.count == encoder.kept.count && tasks.allSatisfy { areSums($0.error, $0.energy) }
         case (.mask(let masks), .masks(_, let tasks)):
@@ -53,7 +60,7 @@ package enum EncodingStatistics: Sendable, Hashable, Codable {
             let lengths = measurement.shared.map { _ in measurement.formats.count }
             return tasks.count == sources - (measurement.sharedIsFrozen ? 2 : 1)
                 && tasks.allSatisfy { task in
-                    areSums(task.energy) && task.errors.map(\.count) == lengths
+                    areSums(task.energy, task.base ?? 0) && task.errors.map(\.count) == lengths
                         && task.errors.allSatisfy { $0.allSatisfy { areSums($0) } }
                 }
         case (.measureMagnitudes(let measurement), .magnitudes(let tasks)):
@@ -86,10 +93,16 @@ package struct VectorError: Sendable, Hashable, Codable {
     package let error: Double
     /// `Στ²`
     package let energy: Double
+    /// `Σττ̂`, of a vector that a budget on everything stored asked for; else `nil`.
+    package let product: Double?
+    /// The bytes of a small vector that is packed with others; `nil` for one that was written to outputs of its own.
+    package let packed: Data?
 
-    package init(error: Double, energy: Double) {
+    package init(error: Double, energy: Double, product: Double? = nil, packed: Data? = nil) {
         self.error = error
         self.energy = energy
+        self.product = product
+        self.packed = packed
     }
 }
 
@@ -126,11 +139,14 @@ package struct MaskSums: Sendable, Hashable, Codable {
 package struct GridErrors: Sendable, Hashable, Codable {
     /// `Στ²`
     package let energy: Double
+    /// `Σθ₀²` of the base; `nil` from workers of earlier builds.
+    package let base: Double?
     /// `Σ(τ − τ̂)²`, indexed by shared format, then by format.
     package let errors: [[Double]]
 
-    package init(energy: Double, errors: [[Double]]) {
+    package init(energy: Double, base: Double? = nil, errors: [[Double]]) {
         self.energy = energy
+        self.base = base
         self.errors = errors
     }
 }

@@ -74,6 +74,20 @@ package struct PackedVector: Sendable {
             try decode(grid, elements: range, codes: range, into: target, scratch: scratch, kernels: kernels)
         case .sparse(_, let values):
             try loadSparse(range, values, into: target, scratch: scratch, kernels: kernels)
+        case .thinned(let grid):
+            try loadThinned(range, grid, into: target, scratch: scratch, kernels: kernels)
+        }
+    }
+
+    private func loadThinned(
+        _ range: Range<Int>, _ grid: ThinnedGrid, into target: UnsafeMutablePointer<Float>,
+        scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
+    ) throws {
+        let thinning = grid.thinning(count: Shape.count(shape)), strata = thinning.strata(of: range)
+        try withUnsafeTemporaryAllocation(of: Float.self, capacity: max(1, strata.count)) { buffer in
+            guard let kept = buffer.baseAddress else { return }
+            try decode(grid.grid, elements: strata, codes: strata, into: kept, scratch: scratch, kernels: kernels)
+            kernels.place(thinning, kept, into: target, range)
         }
     }
 
@@ -113,7 +127,8 @@ package struct PackedVector: Sendable {
 
     // MARK: Grids
 
-    /// Decodes the codes of the elements, or of the kept elements of a sparse vector.
+    /// Decodes the codes of the elements, or of the kept elements of a sparse vector. The elements of a thinned one are those
+    /// that it keeps.
     private func decode(
         _ grid: Grid, elements: Range<Int>, codes range: Range<Int>, into target: UnsafeMutablePointer<Float>,
         scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
@@ -133,7 +148,8 @@ package struct PackedVector: Sendable {
                 let before = (range.lowerBound / 8 * 8 - range.lowerBound / length * length) / 8 * grid.bits
                 return kernels.dequantize(
                     codes - before, bits: grid.bits, first: range.lowerBound % length, group: length, scales: points.scales,
-                    zero: Kernels.fittedZero(bits: grid.bits), into: target, count: range.count)
+                    zero: format.isThinned ? Kernels.risingZero(bits: grid.bits) : Kernels.fittedZero(bits: grid.bits),
+                    into: target, count: range.count)
             }
             try decodeGroups(grid, codes, first: first, points, of: elements, into: target, scratch: rest, kernels: kernels)
         }
@@ -214,7 +230,10 @@ package struct PackedVector: Sendable {
     /// overlaps. The scale of a whole tensor is not among them: it was read when the vector was opened.
     private func stored(_ range: Range<Int>) -> [(StoredTensor, Range<Int>)] {
         guard !range.isEmpty else { return [] }
-        var values = range
+        // The elements that codes and scales count.
+        var coded = range
+        if case .thinned(let grid) = format { coded = grid.thinning(count: Shape.count(shape)).strata(of: range) }
+        var values = coded
         if isSparse {
             let last = (range.upperBound + FixedTree.tileElements - 1) / FixedTree.tileElements
             values = keptBefore[range.lowerBound / FixedTree.tileElements]..<keptBefore[last]
@@ -228,7 +247,7 @@ package struct PackedVector: Sendable {
         }
         if let grid = format.grid, whole == nil {
             let length = grid.groupLength(in: shape)
-            let groups = range.lowerBound / length..<(range.upperBound - 1) / length + 1
+            let groups = coded.lowerBound / length..<(coded.upperBound - 1) / length + 1
             stored += [(parts.scales, groups), (parts.zeros, groups)]
         }
         return stored.compactMap { part, range in part.map { ($0, range) } }
@@ -258,6 +277,7 @@ extension StorageFormat {
     package var grid: Grid? {
         switch self {
         case .dense(.grid(let grid)), .sparse(_, .grid(let grid)): grid
+        case .thinned(let thinned): thinned.grid
         default: nil
         }
     }

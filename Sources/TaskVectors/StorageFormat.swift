@@ -64,6 +64,8 @@ package enum StorageFormat: Sendable, Hashable {
     case sparse(kept: Int, ValueFormat)
     /// A bitmap of the elements that are taken from the store's shared vector; the others are zero.
     case mask
+    /// Codes of the elements that a hash keeps; the others are zero.
+    case thinned(ThinnedGrid)
 }
 
 extension StorageFormat {
@@ -81,7 +83,7 @@ extension StorageFormat {
 }
 
 extension EncodedTensor {
-    fileprivate init(
+    init(
         _ part: StorageFormat.Part, _ dtype: DType, _ shape: [Int], rate: ChunkRate? = nil, blockSize: Int? = nil
     ) {
         self.init(suffix: part.rawValue, dtype: dtype, shape: shape, rate: rate, blockSize: blockSize)
@@ -108,6 +110,7 @@ extension StorageFormat {
             // A block holds whole codes: 2²³ of them.
             [mask, EncodedTensor(.codes, .u8, [grid.codeBytes(kept)], blockSize: grid.bits << 20)]
                 + grid.parameters(shape: shape)
+        case .thinned(let grid): grid.tensors(count: Shape.count(shape))
         }
     }
 
@@ -197,13 +200,14 @@ extension ValueFormat: Codable {
 
 extension StorageFormat: Codable {
     private enum CodingKeys: String, CodingKey { case format = "form", kept }
-    private enum Name: String, Codable { case zero, dense, sparse, mask }
+    private enum Name: String, Codable { case zero, dense, sparse, mask, thinned }
 
     package init(from decoder: any Decoder) throws {
         let container = try decoder.container(keyedBy: CodingKeys.self)
         switch try container.decode(Name.self, forKey: .format) {
         case .zero: self = .zero
         case .mask: self = .mask
+        case .thinned: self = .thinned(try ThinnedGrid(from: decoder))
         case .dense: self = .dense(try ValueFormat(from: decoder))
         case .sparse:
             let kept = try container.decode(Int.self, forKey: .kept)
@@ -219,6 +223,9 @@ extension StorageFormat: Codable {
         switch self {
         case .zero: try container.encode(Name.zero, forKey: .format)
         case .mask: try container.encode(Name.mask, forKey: .format)
+        case .thinned(let grid):
+            try container.encode(Name.thinned, forKey: .format)
+            try grid.encode(to: encoder)
         case .dense(let values):
             try container.encode(Name.dense, forKey: .format)
             try values.encode(to: encoder)

@@ -3,10 +3,10 @@ package import Core
 import FoundationEssentials
 
 /// `task-vectors.json`: what the safetensors files of a store mean (docs/task-vectors.md).
-package struct StoreIndex: Sendable, Hashable, Codable, VersionedFile {
+package struct StoreIndex: Sendable, Hashable, VersionedFile {
     package static let fileName = Manifest.storeIndexName
     package static let formatName = "tessera.task-vectors"
-    package static let formatVersion = 1
+    package static let formatVersion = 2
     package static let title = "the index of a store of task vectors"
 
     /// The base that the task vectors were taken from.
@@ -24,21 +24,46 @@ package struct StoreIndex: Sendable, Hashable, Codable, VersionedFile {
         }
     }
 
-    package struct Tensor: Sendable, Hashable, Codable {
+    package struct Tensor: Sendable, Hashable {
         package let name: String
         /// Of the base.
         package let dtype: DType
         package let shape: [Int]
         package let base: BaseIdentity
+        /// `nil` in stores of the first version.
+        package let measured: Measured?
 
-        package init(name: String, dtype: DType, shape: [Int], base: BaseIdentity) {
+        package init(name: String, dtype: DType, shape: [Int], base: BaseIdentity, measured: Measured? = nil) {
             self.name = name
             self.dtype = dtype
             self.shape = shape
             self.base = base
+            self.measured = measured
         }
 
         package var elementCount: Int { Shape.count(shape) }
+    }
+
+    /// What was measured of a tensor's vectors in all tasks of a recipe, in three digits.
+    package struct Measured: Sendable, Hashable {
+        /// `Σ(τ − τ̂)² / Στ²`
+        package let error: Double
+        /// `Σττ̂ / Στ² − 1`
+        package let bias: Double
+        /// What the budget predicted, a mean over the tasks (docs/task-vectors.md).
+        package let loss: Double
+
+        package init(error: Double, bias: Double, loss: Double) {
+            self.error = Self.rounded(error)
+            self.bias = Self.rounded(bias)
+            self.loss = Self.rounded(loss)
+        }
+
+        private static func rounded(_ number: Double) -> Double {
+            var scale = 1.0
+            while number.magnitude * scale < 100, scale < 1e15 { scale *= 10 }
+            return (number * scale).rounded() / scale
+        }
     }
 
     /// The vector that all tasks share.
@@ -58,7 +83,19 @@ package struct StoreIndex: Sendable, Hashable, Codable, VersionedFile {
         }
     }
 
-    package struct Task: Sendable, Hashable, Codable {
+    /// Where the small vectors of a task lie: one after another in one tensor, which has the task's name.
+    package struct Packed: Sendable, Hashable, Codable {
+        package let file: String
+        /// Bytes: vectors of at most so many are in it.
+        package let limit: Int
+
+        package init(file: String, limit: Int) {
+            self.file = file
+            self.limit = limit
+        }
+    }
+
+    package struct Task: Sendable, Hashable {
         package let name: String
         /// As the recipe had it.
         package let model: String
@@ -66,39 +103,46 @@ package struct StoreIndex: Sendable, Hashable, Codable, VersionedFile {
         /// What the recipe asked for, in words.
         package let scheme: String
         package let files: [String]
-        /// Of each tensor, in the order of `tensors`; `null` where the tensor is the base's.
+        package let packed: Packed?
+        /// Decides which elements thinned vectors keep; `nil` if there are none.
+        package let seed: UInt64?
+        /// Of each tensor, in the order of `tensors`; `nil` where the tensor is the base's.
         package let formats: [StorageFormat?]
         /// What the vector is multiplied by when it is read.
         package let factor: Double
         /// `Σ(τ − τ̂)²` and `Στ²` over the whole model.
         package let error: Double
         package let energy: Double
-        /// What a budget's measurements promised of `error / energy`; absent without a budget.
+        /// `Σττ̂ / Στ² − 1`: how much too far the stored vector steps along the task's. `nil` in earlier stores.
+        package let bias: Double?
+        /// What a budget's measurements promised of `error / energy`; `nil` without a budget.
         package let predicted: Double?
         /// Tensors without arithmetic that differ from the base's, of which nothing is stored.
         package let lost: [String]
 
         package init(
-            name: String, model: String, parts: [ManifestInput.Part], scheme: String, files: [String], formats: [StorageFormat?],
-            factor: Double, error: Double, energy: Double, predicted: Double?, lost: [String]
+            name: String, model: String, parts: [ManifestInput.Part], scheme: String, files: [String], packed: Packed? = nil,
+            seed: UInt64? = nil, formats: [StorageFormat?], factor: Double, error: Double, energy: Double, bias: Double? = nil,
+            predicted: Double?, lost: [String]
         ) {
             self.name = name
             self.model = model
             self.parts = parts
             self.scheme = scheme
             self.files = files
+            self.packed = packed
+            self.seed = seed
             self.formats = formats
             self.factor = factor
             self.error = error
             self.energy = energy
+            self.bias = bias
             self.predicted = predicted
             self.lost = lost
         }
 
-        private enum CodingKeys: String, CodingKey {
-            case name, model, parts, scheme, files, factor, error, energy, predicted, lost
-            case formats = "forms"
-        }
+        /// The files that hold its tensors and its packed vectors.
+        package var allFiles: [String] { files + [packed?.file].compactMap(\.self) }
     }
 
     package let format: String
@@ -111,7 +155,8 @@ package struct StoreIndex: Sendable, Hashable, Codable, VersionedFile {
 
     package init(base: Base, tensors: [Tensor], shared: Shared?, tasks: [Task]) {
         format = Self.formatName
-        version = Self.formatVersion
+        // Stores without the forms of the second version can be read by builds that know the first.
+        version = tasks.contains { $0.packed != nil || $0.formats.contains { $0?.isThinned == true } } ? 2 : 1
         self.base = base
         self.tensors = tensors
         self.shared = shared
@@ -133,7 +178,9 @@ package struct StoreIndex: Sendable, Hashable, Codable, VersionedFile {
         let path = "\(directory)/\(fileName)", index = try StoreIndex.decode(path, in: files)
         guard index.tasks.allSatisfy({ $0.formats.count == index.tensors.count }),
             index.shared.map({ $0.formats.count == index.tensors.count }) ?? true,
-            (index.tasks.flatMap(\.files) + (index.shared?.files ?? [])).allSatisfy({ FilePath.isName($0) && !$0.hasPrefix(".") })
+            (index.tasks.flatMap(\.allFiles) + (index.shared?.files ?? [])).allSatisfy({
+                FilePath.isName($0) && !$0.hasPrefix(".")
+            })
         else { throw TesseraError(.badData, "is damaged: it contradicts itself", file: path) }
         try index.checkSizes(file: path)
         return index

@@ -10,6 +10,8 @@ package struct TaskVectorStore: Sendable {
     package let headers: [String: SafetensorsHeader]
     /// By file and tensor.
     private let entries: [String: [ExactText: TensorEntry]]
+    /// For each task, where its packed vectors begin in their file: of each tensor, `nil` where it is not packed.
+    private var packed: [String: [Int?]] = [:]
     private let files: any InputFiles
 
     /// Whether a directory holds a store.
@@ -26,16 +28,17 @@ package struct TaskVectorStore: Sendable {
         }
         let index = try StoreIndex.read(directory: path, in: files)
         var headers: [String: SafetensorsHeader] = [:]
-        for name in Set(index.tasks.flatMap(\.files) + (index.shared?.files ?? [])) {
+        for name in Set(index.tasks.flatMap(\.allFiles) + (index.shared?.files ?? [])) {
             headers[name] = try SafetensorsHeader.read(path: "\(path)/\(name)", in: files)
         }
         let entries = headers.mapValues { header in
             Dictionary(header.tensors.map { (ExactText($0.name), $0) }, uniquingKeysWith: { first, _ in first })
         }
-        let store = TaskVectorStore(directory: path, index: index, headers: headers, entries: entries, files: files)
+        var store = TaskVectorStore(directory: path, index: index, headers: headers, entries: entries, files: files)
+        for task in index.tasks { store.packed[task.name] = try store.packedPlaces(of: task) }
         for position in index.tensors.indices {
             if let shared = index.shared { _ = try store.place(shared.formats[position], files: shared.files, position) }
-            for task in index.tasks { _ = try store.place(task.formats[position], files: task.files, position) }
+            for task in index.tasks { _ = try store.place(of: task, position) }
         }
         return store
     }
@@ -73,6 +76,42 @@ package struct TaskVectorStore: Sendable {
         package let format: StorageFormat
         package let file: String
         package let offsets: [Int]
+    }
+
+    /// Where the tensors of a task's vector lie.
+    ///
+    /// - Returns: `nil` for a form without tensors.
+    package func place(of task: StoreIndex.Task, _ position: Int) throws(TesseraError) -> Place? {
+        let format = task.formats[position]
+        guard let format, let file = task.packed?.file, let start = packed[task.name]?[position] else {
+            return try place(format, files: task.files, position)
+        }
+        var next = start
+        let offsets = format.tensors(shape: index.tensors[position].shape).map { tensor in
+            defer { next += tensor.byteCount }
+            return next
+        }
+        return Place(format: format, file: file, offsets: offsets)
+    }
+
+    /// Packed vectors lie one after another in the order of the tensors.
+    private func packedPlaces(of task: StoreIndex.Task) throws(TesseraError) -> [Int?] {
+        guard let packed = task.packed else { return [] }
+        func damage(_ problem: String) -> TesseraError {
+            TesseraError(.badData, "\(problem) of the task '\(task.name)'", file: "\(directory)/\(packed.file)")
+        }
+        guard let entry = entries[packed.file]?[ExactText(task.name)] else { throw damage("has no packed vectors") }
+        var next = entry.range.lowerBound
+        let places = zip(index.tensors, task.formats).map { tensor, format -> Int? in
+            let byteCount = format?.byteCount(shape: tensor.shape) ?? 0
+            guard byteCount > 0, byteCount <= packed.limit else { return nil }
+            defer { next += byteCount }
+            return next
+        }
+        guard next == entry.range.upperBound, entry.dtype == .u8 else {
+            throw damage("does not hold, as the index says, the packed vectors")
+        }
+        return places
     }
 
     /// - Returns: `nil` for a form without tensors.

@@ -50,7 +50,7 @@ extension TensorWork {
                 try MergeMethods.named(merge.method)?.init(merge.values, inputs: merge.inputs(sources, given: given))
                     .canReport(found, measuring: stage, shape: shape, sources: sources.count) == true
             case (.encode(let encoding), .encoding(let found)):
-                found.canBe(of: encoding, elements: elementCount, sources: sources.count)
+                found.canBe(of: encoding, shape: shape, sources: sources.count)
             default: false
             }
         guard fits else {

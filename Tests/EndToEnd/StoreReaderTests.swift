@@ -8,6 +8,7 @@ import Testing
     private static let recipes = [
         "quantize: {bits: 3}", "quantize: {bits: 2, group: row, min_rank: 0}", "quantize: {bits: 5, group: 16, rest: bfloat16}",
         "quantize: {bits: 1, group: 64}", "quantize: {scheme: rtvq, bits: {base: 3, offset: 2}}", "quantize: {budget: 3 bits}",
+        "quantize: {budget: 0.6 bits, exclude: a.bias}", "quantize: {budget: 2.5 bits, thin: true}",
         "sparsify: {method: magnitude, density: 0.2}",
         "sparsify: {method: magnitude, density: 0.2, values: {bits: 4, group: 32}}",
         "sparsify: {method: magnitude, density: 0.2, values: {bits: 3, group: row}}",
@@ -29,10 +30,11 @@ import Testing
         return process.terminationStatus
     }
 
-    /// Two matrices and two vectors; a quarter of the base is a zero, half of those with a minus.
+    /// Three matrices, of which one is thinned, and two vectors; a quarter of the base is a zero, half of those with a minus.
     private static func model(seed: UInt64) -> [(String, TestTensor)] {
         var common = SplitMix(seed: 7), own = SplitMix(seed: seed)
-        return [("a.weight", [37, 24]), ("a.bias", [37]), ("b.weight", [9, 50]), ("b.norm", [50])].map { name, shape in
+        return [("a.weight", [37, 24]), ("a.bias", [37]), ("b.weight", [9, 50]), ("b.norm", [50]), ("d.weight", [91, 70])].map {
+            name, shape in
             let values = (0..<shape.reduce(1, *)).map { index -> Float in
                 let value = Float.random(in: -1...1, using: &common), change = Float.random(in: -0.2...0.2, using: &own)
                 let base = index % 4 == 0 ? (index % 8 == 0 ? -0.0 : 0) : value

@@ -5,6 +5,7 @@ TESSERA is a built executable. The files are committed; run this after a change 
 have added under other names stay.
 """
 import json
+import math
 import os
 import pathlib
 import random
@@ -66,6 +67,19 @@ def write(path, *parts):
     path.write_bytes(SEPARATOR.join(parts))
 
 
+def thinned(index):
+    """The index, and a packed file, of a store whose vectors all keep one of four elements."""
+    task, data = index["tasks"][0], b""
+    index["forms"], task["seed"] = [{"form": "thinned", "bits": 3, "group": 16, "every": 4}], 7
+    task["forms"] = [0 if tensor["dtype"] in ("F32", "F16", "BF16") else None for tensor in index["tensors"]]
+    for tensor, form in zip(index["tensors"], task["forms"]):
+        kept = 0 if form is None else -(-math.prod(tensor["shape"]) // 4)
+        data += bytes(range(-(-kept * 3 // 8))) + b"\x80\x3c" * -(-kept // 16)
+    header = json.dumps({task["name"]: {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}}).encode()
+    header += b" " * (-len(header) % 8)
+    return json.dumps(index).encode(), len(header).to_bytes(8, "little") + header + data
+
+
 def main():
     tessera = pathlib.Path(sys.argv[1]).resolve()
     models, seeds = HERE / "Models", HERE / "Seeds"
@@ -125,16 +139,19 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         forms = ["quantize: {budget: 4 bits}", "quantize: {scheme: tvq, bits: 4}", "sparsify: {method: dare, density: 0.5}",
-                 "sparsify: {method: emr}"]
+                 "sparsify: {method: emr}", "quantize: {budget: 16 bits, thin: true}"]
         for number, form in enumerate(forms):
             recipe = folder / "recipe.yml"
             recipe.write_text(f"{form}\nbase_model: a\nmodels:\n- {{model: b}}\n")
             out = folder / f"store-{number}"
             subprocess.run([tessera, "run", recipe, out, "--progress", "none"], cwd=models, check=True,
                            stdout=subprocess.DEVNULL)
-            shared = out / "shared.safetensors"
-            write(seeds / f"store/{number}", (out / "task-vectors.json").read_bytes(), (out / "b.safetensors").read_bytes(),
-                  shared.read_bytes() if shared.exists() else b"")
+            more = [out / name for name in ("shared.safetensors", "b.packed")]
+            rest = [path.read_bytes() if path.exists() else b"" for path in more]
+            write(seeds / f"store/{number}", (out / "task-vectors.json").read_bytes(), (out / "b.safetensors").read_bytes(), *rest)
+            if rest[1]:  # the models are too small for a mask of their own
+                index, packed = thinned(json.loads((out / "task-vectors.json").read_bytes()))
+                write(seeds / f"store/{number}-thinned", index, (out / "b.safetensors").read_bytes(), b"", packed)
         recipe = folder / "merge.yml"
         recipe.write_text("merge_method: passthrough\nmodels: [{model: a}]\n")
         subprocess.run([tessera, "run", recipe, folder / "out", "--sha256sums", "--progress", "none"], cwd=models, check=True,

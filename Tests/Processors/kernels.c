@@ -648,6 +648,40 @@ static void check_fit_groups(const tk_kernels *k, size_t n) {
     }
 }
 
+static void check_pick_kept(const tk_kernels *k, size_t n) {
+    for (size_t every = 1; every <= 128; every *= 2) {
+        const tk_thinning how = {.key = 0x123456789abcdef0 + every, .every = every, .count = n + 512};
+        k->pick_kept(&how, x, 512, target, n);
+        note_target(n);
+    }
+}
+
+static void check_place_kept(const tk_kernels *k, size_t n) {
+    for (size_t every = 1; every <= 128; every *= 2) {
+        for EACH(f, firsts) {
+            const tk_thinning how = {.key = 0x123456789abcdef0 + every, .every = every, .count = n + firsts[f] + 3};
+            k->place_kept(&how, y, firsts[f], target, n);
+            note_target(n);
+        }
+    }
+}
+
+static void check_fit_kept(const tk_kernels *k, size_t n) {
+    static const size_t groups[] = {16, 64, 512};
+    static float steps[LONGEST / 16 + SPARE];
+    static double wanted[LONGEST / 16 + SPARE];
+    for (size_t i = 0; i < n; i++) x[i] = isfinite(x[i]) ? x[i] : 1;
+    for (size_t i = 0; i < COUNT(wanted); i++) wanted[i] = (double)(i % 7);
+    for EACH(g, groups) {
+        for (size_t bits = 1; bits <= 8; bits++) {
+            k->fit_kept(x, wanted, 8, groups[g], bits, steps, flags, target, n);
+            note_floats(steps, COUNT(steps));
+            note_flags(n);
+            note_target(n);
+        }
+    }
+}
+
 /* --- bitmaps ------------------------------------------------------------------------------------------------------- */
 
 static void check_bits_nonzero(const tk_kernels *k, size_t n) {
@@ -771,7 +805,8 @@ static const check checks[] = {
     CHECK(flag_random), CHECK(pack_flags), CHECK(unpack_flags), CHECK(keep_by_rank), CHECK(keep_keyed), CHECK(variance),
     CHECK(fuse_agreeing), CHECK(count_changes), CHECK(merge_changes), CHECK(nearswap), CHECK(exponential), CHECK(softmax_parts),
     CHECK(divergence), CHECK(importance), CHECK(swap_important), CHECK(range), CHECK(quantize), CHECK(pack),
-    CHECK(dequantize_table), CHECK(dequantize_groups), CHECK(decode), CHECK(fit_groups), CHECK(sum_of_magnitudes),
+    CHECK(dequantize_table), CHECK(dequantize_groups), CHECK(decode), CHECK(fit_groups),
+    CHECK(pick_kept), CHECK(place_kept), CHECK(fit_kept), CHECK(sum_of_magnitudes),
     CHECK(squared_error), CHECK(bits_nonzero), CHECK(bits_above), CHECK(bits_agreeing), CHECK(count_bits),
     CHECK(apply_bits), CHECK(compress), CHECK(expand), CHECK(keep_of_blocks),
 };

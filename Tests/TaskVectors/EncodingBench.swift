@@ -99,7 +99,25 @@ extension EncodingBench.Stored {
             var all = [Float](repeating: 0, count: count)
             for (place, value) in zip(places, numbers(values, at: places)) { all[place] = value }
             return all
+        case .thinned(let grid):
+            let starts = Array(stride(from: 0, to: count, by: grid.every))
+            var words = [UInt32](repeating: 0, count: starts.count / 4 + 1)
+            CounterRandom(key: grid.key, stream: 0).draw(first: 0, into: &words, count: words.count, kernels: .portable)
+            let scales = Self.floats(parts[.scales] ?? [], .bf16, (starts.count + grid.group - 1) / grid.group)
+            var all = [Float](repeating: 0, count: count)
+            for (stratum, start) in starts.enumerated() {
+                let byte = Int(words[stratum / 4] >> (8 * UInt32(stratum % 4)) & 0xff), left = min(grid.every, count - start)
+                let code = Float(self.code(stratum, bits: grid.bits))
+                all[start + byte * left / 256] = (code - Float((1 << grid.bits) - 1) / 2) * scales[stratum / grid.group]
+            }
+            return all
         }
+    }
+
+    private func code(_ place: Int, bits: Int) -> Int {
+        let codes = parts[.codes] ?? [], bit = place * bits
+        let pair = Int(codes[bit / 8]) | (bit / 8 + 1 < codes.count ? Int(codes[bit / 8 + 1]) << 8 : 0)
+        return pair >> (bit % 8) & ((1 << bits) - 1)
     }
 
     func isMarked(_ element: Int) -> Bool { (parts[.mask] ?? [])[element / 8] >> (element % 8) & 1 == 1 }
@@ -109,7 +127,7 @@ extension EncodingBench.Stored {
         switch format {
         case .raw(let dtype): return Self.floats(parts[.values] ?? [], dtype, elements.count)
         case .grid(let grid):
-            let codes = parts[.codes] ?? [], count = grid.scaleCount(in: shape)
+            let count = grid.scaleCount(in: shape)
             let scales = Self.floats(parts[.scales] ?? [], grid.granularity == .tensor ? .f32 : .bf16, count)
             let zeros: [Double] =
                 switch grid.granularity {
@@ -124,10 +142,7 @@ extension EncodingBench.Stored {
                 case .group(let length): length
                 }
             return elements.enumerated().map { place, element in
-                let bit = place * grid.bits
-                let pair = Int(codes[bit / 8]) | (bit / 8 + 1 < codes.count ? Int(codes[bit / 8 + 1]) << 8 : 0)
-                let code = pair >> (bit % 8) & ((1 << grid.bits) - 1)
-                return Float((Double(code) - zeros[element / length]) * Double(scales[element / length]))
+                Float((Double(code(place, bits: grid.bits)) - zeros[element / length]) * Double(scales[element / length]))
             }
         }
     }

@@ -19,6 +19,7 @@ BASE is a checkpoint's directory or its safetensors files.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import struct
@@ -37,6 +38,7 @@ PathLike = Union[str, Path]
 
 NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "U8": "u1"}
 """The types that NumPy has. It has neither bfloat16 nor float8."""
+ELEMENT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 
 
 @dataclass(frozen=True)
@@ -210,14 +212,45 @@ def _on_grid(
     return wide
 
 
+# ---- Thinned vectors ----
+
+
+def random_words(key: int, count: int) -> npt.NDArray[np.uint32]:
+    """Philox4x32-10: the word e % 32 / 8 of the counter (e / 32 * 8 + e % 8, 0, 0, 0) is that of element e."""
+    multipliers, increments = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
+    low = 0xFFFFFFFF
+    block = np.arange(-(-count // 32) * 8, dtype=np.uint64)
+    counter, keys = [block & low, block >> 32, block * 0, block * 0], [key & low, key >> 32]
+    for _ in range(10):
+        first, second = counter[0] * multipliers[0], counter[2] * multipliers[1]
+        counter = [second >> 32 ^ counter[1] ^ keys[0], second & low, first >> 32 ^ counter[3] ^ keys[1], first & low]
+        keys = [(word + step) & low for word, step in zip(keys, increments)]
+    return np.stack(counter, 1).reshape(-1, 8, 4).transpose(0, 2, 1).ravel()[:count].astype("<u4")
+
+
+def decode_thinned(
+    form: Mapping[str, Any], shape: tuple[int, ...], name: str, files: Mapping[str, Tensor], key: int
+) -> Floats:
+    """A vector of which one of `every` consecutive elements is kept: a byte of the random words says which."""
+    count = math.prod(shape)
+    bits, every = int(form["bits"]), int(form["every"])
+    start = np.arange(0, count, every)
+    byte = random_words(key, -(-len(start) // 4)).view(np.uint8)[: len(start)].astype(np.int64)
+    step = files[f"{name}.steps"].numbers()[np.arange(len(start)) // int(form["group"])]
+    code = unpack_codes(files[f"{name}.codes"].data, bits, len(start))
+    result = np.zeros(count, np.float32)
+    result[start + (byte * np.minimum(every, count - start) >> 8)] = (code - np.float32((2**bits - 1) / 2)) * step
+    return result
+
+
 class Store:
     """A directory that `tessera run` wrote by a recipe with `quantize` or `sparsify`."""
 
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
         self._index: dict[str, Any] = json.loads((self.path / "task-vectors.json").read_text())
-        if self._index.get("format") != "tessera.task-vectors" or self._index.get("version") != 1:
-            raise ValueError(f"{self.path} holds no store of task vectors in version 1 of the format")
+        if self._index.get("format") != "tessera.task-vectors" or self._index.get("version") not in (1, 2):
+            raise ValueError(f"{self.path} holds no store of task vectors in version 1 or 2 of the format")
         self._tensors = {tensor["name"]: number for number, tensor in enumerate(self._index["tensors"])}
         self._files: dict[str, dict[str, Tensor]] = {}
 
@@ -236,11 +269,13 @@ class Store:
         owner = self._task(task)
         forms = [self._form(part, name) for part in (owner, self._index.get("shared"))]
         files = [self._read(part) for part in (owner, self._index.get("shared"))]
-        found = [
-            decode(form, self.tensors[name], name, tensors)
-            for form, tensors in zip(forms, files)
-            if form and form["form"] not in ("zero", "mask")
-        ]
+        found: list[Floats] = []
+        for form, tensors in zip(forms, files):
+            if form and form["form"] == "thinned":
+                key = self._key(owner, name)
+                found.append(decode_thinned(form, self.tensors[name], name, tensors, key))
+            elif form and form["form"] not in ("zero", "mask"):
+                found.append(decode(form, self.tensors[name], name, tensors))
         if not found:
             return None
         vector = found[0] if len(found) == 1 else found[0] + found[1]
@@ -264,15 +299,43 @@ class Store:
                 return dict(task)
         raise KeyError(f"the store has no task {name}; it has {', '.join(self.tasks)}")
 
+    def _key(self, task: Mapping[str, Any], name: str) -> int:
+        """Decides, with the seed, which elements of a tensor are kept."""
+        text = struct.pack("<Q", task["seed"]) + f"{task['name']}#{name}".encode()
+        return int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
+
     def _form(self, owner: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:
-        return owner["forms"][self._tensors[name]] if owner else None
+        found = owner["forms"][self._tensors[name]] if owner else None
+        return self._index["forms"][found] if isinstance(found, int) else found
 
     def _read(self, owner: Mapping[str, Any] | None) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
-        for file in owner["files"] if owner else []:
+        packed: Mapping[str, Any] | None = owner.get("packed") if owner else None
+        for file in [*owner["files"], *([packed["file"]] if packed else [])] if owner else []:
             if file not in self._files:
                 self._files[file] = read_safetensors(self.path / file)
             tensors |= self._files[file]
+        return tensors | self._unpack(owner, packed, tensors) if owner and packed else tensors
+
+    def _unpack(
+        self, task: Mapping[str, Any], packed: Mapping[str, Any], files: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The small vectors, which lie one after another, under names of their own."""
+        data, start, tensors = files[task["name"]].data, 0, {}
+        for name, shape in self.tensors.items():
+            count, form = math.prod(shape), self._form(task, name)
+            if not form or form["form"] == "zero":
+                continue
+            if form["form"] == "thinned":
+                kept = -(-count // form["every"])
+                parts = [("codes", "U8", -(-kept * form["bits"] // 8)), ("steps", "BF16", -(-kept // form["group"]) * 2)]
+            else:
+                parts = [("values", form["dtype"], count * ELEMENT_BYTES[form["dtype"]])]
+            if sum(size for _, _, size in parts) > packed["limit"]:
+                continue
+            for last, dtype, size in parts:
+                tensors[f"{name}.{last}"] = Tensor(dtype, shape, data[start : start + size])
+                start += size
         return tensors
 
 

@@ -29,6 +29,13 @@ typedef struct tk_random {
     uint64_t first;
 } tk_random;
 
+/* Which elements of a vector of `count` a thinned form keeps: one of every `every` consecutive ones (a power of two, at most
+ * 128), the last of which may be fewer. */
+typedef struct tk_thinning {
+    uint64_t key;
+    size_t every, count;
+} tk_thinning;
+
 /* Scratch of keep_by_rank. `counts` must be zero on entry and is zero on return; `below` is undefined between calls. */
 typedef struct tk_rank_buffer {
     uint32_t counts[4][TK_RANK_CLASSES], below[TK_RANK_CLASSES];
@@ -197,6 +204,18 @@ typedef struct tk_kernels {
      * decode to. A group of zeros has step 0. */
     void (*fit_groups)(
         const float *x, size_t group, size_t bits, float *steps, uint8_t *codes, float *decoded, size_t n);
+    /* A thinned vector. Stratum s is the elements s * every ..< (s + 1) * every, or the `left` that there are of them; it keeps
+     * element s * every + (byte * left >> 8), where the byte is number s % 4, from the lowest, of word s / 4 that `draw` makes
+     * under the key in stream 0. pick_kept reads n elements from `first`, a multiple of 4 * every (or of the vector's end), on,
+     * and writes one for each stratum. place_kept is the inverse for n elements from any `first` on, with zeros between; `kept`
+     * begins with the stratum of `first`. Whatever the vector, nothing outside `target` is written. */
+    void (*pick_kept)(const tk_thinning *how, const float *x, size_t first, float *kept, size_t n);
+    void (*place_kept)(const tk_thinning *how, const float *kept, size_t first, float *target, size_t n);
+    /* As fit_groups for the kept elements, on grids whose zero lies between the two middle codes. The stored step is the one with
+     * <kept, decoded> = the group's entry in `wanted`, but at most 4 * every times as large as that of least error. */
+    void (*fit_kept)(
+        const float *kept, const double *wanted, size_t every, size_t group, size_t bits, float *steps, uint8_t *codes,
+        float *decoded, size_t n);
     /* The sums of |x| and of (x - y)^2, in float64 over eight lanes. */
     double (*sum_of_magnitudes)(const float *x, size_t n);
     double (*squared_error)(const float *x, const float *y, size_t n);

@@ -1,6 +1,7 @@
 import Core
 import Recipes
 import TaskVectors
+import TensorKernels
 import Work
 
 /// Plans a quantized store under a bit budget: one stage measures how well each format would do, then the budget is shared out.
@@ -19,6 +20,19 @@ struct BudgetPlanner: Sendable {
             .dense(.raw(.bf16))
         ]
 
+    /// What is measured for a budget that thins: every number of bits, each element kept. How others do follows from these.
+    private static let measuredFormats: [StorageFormat] = (1...5).map { .thinned(ThinnedGrid(bits: $0, group: 64, every: 1)) }
+
+    /// Elements of the smallest vector that is thinned: in a smaller one, such as a bias, what is dropped does not average out.
+    private static let leastThinned = 4096
+
+    /// A smaller tensor counts as much as one with so many elements: exact biases and norms cost little and are worth it.
+    private static let leastCounted = 4 * leastThinned
+
+    /// Bytes of the largest vector that is packed with others. A header and a manifest say some 500 bytes of each that is not.
+    static let packLimit = 4096
+    private static let descriptionBytes = 512
+
     private static let sharedFormats: [StorageFormat] = [.zero] + (1...4).map { runs($0, 128) }
 
     /// What is measured of a tensor. A store that is extended has its shared vector already, or none for this tensor.
@@ -27,7 +41,20 @@ struct BudgetPlanner: Sendable {
         return GridMeasurement(
             shared: isNew ? Self.sharedFormats : [.zero],
             sharedIsFrozen: isResidual && planner.extended?.hasShared(tensor) == true,
-            formats: Self.formats)
+            formats: thins ? Self.measuredFormats : Self.formats)
+    }
+
+    /// Whether vectors may be thinned, small ones are packed, and the budget covers everything that is stored.
+    private var thins: Bool { !isResidual && (budget.thins ?? (bitsPerParameter < 2)) }
+
+    private var bitsPerParameter: Double {
+        switch budget.amount {
+        case .bits(let bits): return bits
+        case .share(let share):
+            let tensors = planner.tensors.filter(\.isArithmetic)
+            let bytes = tensors.reduce(0) { $0 + $1.byteCount }, elements = tensors.reduce(0) { $0 + $1.elementCount }
+            return share * Double(8 * bytes) / Double(max(1, elements))
+        }
     }
 
     func plan() throws -> Plan {
@@ -38,34 +65,53 @@ struct BudgetPlanner: Sendable {
         return try plan(after: statistics, weights: weights)
     }
 
-    // MARK: Granularity out
+    // MARK: Sharing out
 
     private func plan(after statistics: [ExactText: TensorStatistics], weights: (String) -> Double) throws -> Plan {
-        let tensors = planner.tensors.filter(\.isArithmetic)
-        let budget = BitBudget(
-            units: try tensors.map { tensor in try unit(tensor, statistics[ExactText(tensor.name)], weight: weights(tensor.name))
-            },
-            budget: byteBudget(tensors))
-        let (choices, least) = budget.solve()
-        guard let choices else {
-            throw TesseraError(
-                .badData,
-                "the budget of \(budget.budget) bytes is too small; the smallest formats need \(least) bytes",
-                file: planner.recipe.file, line: self.budget.line, advice: "raise the budget or lower the floor")
+        let tensors = planner.tensors.filter(\.isArithmetic), total = byteBudget(tensors)
+        let found = try tensors.map { tensor throws(TesseraError) in try measured(tensor, statistics) }
+        let changes = relativeChanges(tensors, found)
+        let units = zip(tensors, found).map { unit($0, $1, weight: weights($0.name), changes) }
+        // What describes the vectors depends a little on how they are stored, and is known once that is chosen.
+        var description = 0
+        for _ in 0..<8 {
+            let (choices, least) = BitBudget(units: units, budget: total - description).solve()
+            guard let choices else {
+                throw TesseraError(
+                    .badData,
+                    "the budget of \(total) bytes is too small; the smallest formats need \(least + description) bytes",
+                    file: planner.recipe.file, line: budget.line, advice: "raise the budget or lower the floor")
+            }
+            let plan = try write(choices, tensors, found)
+            guard thins else { return plan }
+            let excess = try StoreSize(of: plan, extending: planner.extended).charged - total
+            guard excess > 0 else { return plan }
+            description += excess
         }
+        throw TesseraError(.internal, "no choice of formats keeps to the budget of \(total) bytes", file: planner.recipe.file)
+    }
+
+    private func write(
+        _ choices: [BitBudget.Choice], _ tensors: [StoreTensor], _ found: [[GridErrors]]
+    ) throws -> Plan {
         let byName = Dictionary(uniqueKeysWithValues: zip(tensors.map { ExactText($0.name) }, choices))
+        let packLimit = thins ? Self.packLimit : nil
         return try planner.write(
             { tensor in
-                guard let choice = byName[ExactText(tensor.name)] else { return planner.raw(tensor) }
-                guard tensor.isEncoded else { return planner.raw(tensor) }
-                let measurement = measurement(tensor)
+                guard let choice = byName[ExactText(tensor.name)], tensor.isEncoded else {
+                    return planner.raw(tensor, packLimit: packLimit)
+                }
+                let measurement = measurement(tensor), options = options(tensor)
                 let shared = measurement.shared[choice.shared], isFrozen = measurement.sharedIsFrozen
                 return .quantize(
                     Quantizer(
                         shared: isFrozen ? .zero : shared == .zero ? nil : shared,
                         sharedIsFrozen: isFrozen,
-                        tasks: choice.options.map { options(tensor)[$0] }))
-            }, predicted: predictedErrors(choices, tensors, statistics))
+                        tasks: try zip(planner.tasks, choice.options).map { task, option throws(TesseraError) in
+                            try options[option].keyed(seed: planner.request.seed, task: task, tensor: tensor.name)
+                        }, packLimit: packLimit))
+            }, predicted: predictedErrors(choices, tensors, found),
+            losses: thins ? predictedLosses(choices, tensors, found) : [:])
     }
 
     /// Bytes for everything that is stored, the tensors that are left as they are included.
@@ -79,34 +125,74 @@ struct BudgetPlanner: Sendable {
 
     /// What a tensor of one task may become: any of the formats, nothing, or what the recipe says of tensors that are left alone.
     private func options(_ tensor: StoreTensor) -> [StorageFormat] {
-        tensor.isEncoded ? Self.formats + [.zero] : [.dense(.raw(planner.recipe.rest))]
+        guard tensor.isEncoded else { return [.dense(.raw(planner.recipe.rest))] }
+        guard thins else { return Self.formats + [.zero] }
+        let strides = tensor.elementCount < Self.leastThinned ? [1] : Thinning.strides
+        return Self.measuredFormats.flatMap { format in strides.map { format.keeping(oneOf: $0) } } + [.zero]
+    }
+
+    private func measured(
+        _ tensor: StoreTensor, _ statistics: [ExactText: TensorStatistics]
+    ) throws(TesseraError) -> [GridErrors] {
+        let measurement = measurement(tensor)
+        guard case .encoding(.grids(let tasks)) = statistics[ExactText(tensor.name)], tasks.count == planner.tasks.count,
+            tasks.allSatisfy({ $0.errors.map(\.count) == measurement.shared.map { _ in measurement.formats.count } })
+        else { throw TesseraError(.internal, "no statistics for this tensor", tensor: tensor.name) }
+        return tasks
+    }
+
+    /// For each task, `Στ² / Σθ₀²` over the tensors that may be thinned; over all if none may be.
+    private func relativeChanges(_ tensors: [StoreTensor], _ measured: [[GridErrors]]) -> [Double] {
+        let encoded = zip(tensors, measured).filter(\.0.isEncoded),
+            large = encoded.filter { $0.0.elementCount >= Self.leastThinned }
+        let counted = (large.isEmpty ? encoded : large).map(\.1)
+        return planner.tasks.indices.map { task in
+            let energy = counted.reduce(0) { $0 + $1[task].energy }, base = counted.reduce(0) { $0 + ($1[task].base ?? 0) }
+            return energy / max(base, energy, .leastNormalMagnitude)
+        }
     }
 
     private func unit(
-        _ tensor: StoreTensor, _ found: TensorStatistics?, weight: Double
-    ) throws(TesseraError) -> [BitBudget.Shared] {
+        _ tensor: StoreTensor, _ tasks: [GridErrors], weight: Double, _ changes: [Double]
+    ) -> [BitBudget.Shared] {
         let measurement = measurement(tensor)
-        guard case .encoding(.grids(let tasks)) = found, tasks.count == planner.tasks.count,
-            tasks.allSatisfy({ $0.errors.map(\.count) == measurement.shared.map { _ in Self.formats.count } })
-        else { throw TesseraError(.internal, "no statistics for this tensor", tensor: tensor.name) }
-        let options = options(tensor), shape = tensor.shape
+        let options = options(tensor), bytes = options.map { $0.byteCount(shape: tensor.shape) }
         return measurement.shared.enumerated().map { index, shared in
             BitBudget.Shared(
-                bytes: tensor.isEncoded ? shared.byteCount(shape: shape) : 0,
-                items: tasks.map { found in
-                    let energy = found.energy, scale = energy > 0 ? weight / sensitivity(energy) : 0
-                    let errors = found.errors[index]
-                    let least = energy > 0 ? floor * Double(tensor.elementCount) / 8 : 0
-                    return options.enumerated().map { position, format in
-                        let bytes = format.byteCount(shape: shape)
-                        let error =
-                            tensor.isEncoded ? (position < errors.count ? errors[position] : energy) : 0
-                        // Below the floor nothing is chosen while there is something else.
-                        let isBelow = tensor.isEncoded && Double(bytes) < least
-                        return BitBudget.Option(bytes: isBelow ? bytes + (1 << 50) : bytes, loss: scale * error)
+                bytes: tensor.isEncoded ? shared.byteCount(shape: tensor.shape) : 0,
+                items: zip(tasks, changes).map { found, change in
+                    let energy = found.energy, least = energy > 0 ? floor * Double(tensor.elementCount) / 8 : 0
+                    return zip(options, bytes).map { format, bytes in
+                        // What is not to be chosen while there is something else: what is below the floor; and nothing at all,
+                        // which would be no step along the task's vector.
+                        let isBelow = Double(bytes) < least || thins && format == .zero && energy > 0
+                        return BitBudget.Option(
+                            bytes: bytes + (tensor.isEncoded && isBelow ? 1 << 50 : 0)
+                                + (thins && bytes > Self.packLimit ? Self.descriptionBytes : 0),
+                            loss: tensor.isEncoded
+                                ? loss(format, of: tensor, found, shared: index, weight: weight, relativeChange: change) : 0)
                     }
                 })
         }
+    }
+
+    private func loss(
+        _ format: StorageFormat, of tensor: StoreTensor, _ found: GridErrors, shared: Int, weight: Double, relativeChange: Double
+    ) -> Double {
+        guard found.energy > 0 else { return 0 }
+        let error = error(format.keeping(oneOf: 1), measurement(tensor), found, shared: shared)
+        guard thins else { return weight / sensitivity(found.energy) * error }
+        let loss = PredictedLoss(format, error: error, energy: found.energy).loss(relativeChange: relativeChange)
+        switch budget.sensitivity {
+        case .balanced: return Double(max(tensor.elementCount, Self.leastCounted)) * relativeChange * loss
+        case .relative: return loss
+        case .absolute, .file: return weight * found.energy * loss
+        }
+    }
+
+    /// The squared error that was measured, with every element kept.
+    private func error(_ format: StorageFormat, _ measurement: GridMeasurement, _ found: GridErrors, shared: Int) -> Double {
+        measurement.formats.firstIndex(of: format).map { found.errors[shared][$0] } ?? found.energy
     }
 
     /// What a squared error is divided by.
@@ -119,23 +205,43 @@ struct BudgetPlanner: Sendable {
         }
     }
 
-    private var floor: Double { budget.floor ?? (budget.sensitivity == .relative ? 1.5 : 0) }
+    private var floor: Double { budget.floor ?? (budget.sensitivity == .relative && !thins ? 1.5 : 0) }
 
     /// For each task, the share of its energy that will be lost.
     private func predictedErrors(
-        _ choices: [BitBudget.Choice], _ tensors: [StoreTensor], _ statistics: [ExactText: TensorStatistics]
+        _ choices: [BitBudget.Choice], _ tensors: [StoreTensor], _ measured: [[GridErrors]]
     ) -> [Double] {
         planner.tasks.indices.map { task in
             var error = 0.0, energy = 0.0
-            for (tensor, choice) in zip(tensors, choices) {
-                guard case .encoding(.grids(let tasks)) = statistics[ExactText(tensor.name)] else { continue }
-                energy += tasks[task].energy
-                let option = choice.options[task]
+            for (number, tensor) in tensors.enumerated() {
+                energy += measured[number][task].energy
                 guard tensor.isEncoded else { continue }
-                error += option < Self.formats.count ? tasks[task].errors[choice.shared][option] : tasks[task].energy
+                error += predicted(choices[number], tensor, measured[number], task).squaredError
             }
             return energy > 0 ? error / energy : 0
         }
+    }
+
+    /// For each tensor, the mean over the tasks.
+    private func predictedLosses(
+        _ choices: [BitBudget.Choice], _ tensors: [StoreTensor], _ measured: [[GridErrors]]
+    ) -> [ExactText: Double] {
+        let changes = relativeChanges(tensors, measured)
+        let losses = tensors.indices.filter { tensors[$0].isEncoded }.map { number in
+            let sum = planner.tasks.indices.reduce(0) {
+                $0 + predicted(choices[number], tensors[number], measured[number], $1).loss(relativeChange: changes[$1])
+            }
+            return (ExactText(tensors[number].name), sum / Double(planner.tasks.count))
+        }
+        return Dictionary(losses, uniquingKeysWith: { first, _ in first })
+    }
+
+    private func predicted(
+        _ choice: BitBudget.Choice, _ tensor: StoreTensor, _ measured: [GridErrors], _ task: Int
+    ) -> PredictedLoss {
+        let format = options(tensor)[choice.options[task]], found = measured[task]
+        let kept = error(format.keeping(oneOf: 1), measurement(tensor), found, shared: choice.shared)
+        return PredictedLoss(format, error: kept, energy: found.energy)
     }
 
     // MARK: Weights

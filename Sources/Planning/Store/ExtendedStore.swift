@@ -10,6 +10,7 @@ struct ExtendedStore: Sendable {
     /// The store's files as an input: they are where a frozen shared vector is read.
     let input: PlannedInput
     let reused: [ReusedPart]
+    private let manifest: Manifest
     /// The number of its first file when the files of all inputs are counted in order.
     private let firstFile: Int
     private let positions: [ExactText: Int]
@@ -25,6 +26,7 @@ struct ExtendedStore: Sendable {
         let store = try TaskVectorStore.open(try locator.locate(ModelReference.Source(path: named.value)), in: files)
         let manifest = try Manifest.read(directory: store.directory, in: files)
         self.store = store
+        self.manifest = manifest
         self.firstFile = firstFile
         positions = Dictionary(
             store.index.tensors.enumerated().map { (ExactText($1.name), $0) }, uniquingKeysWith: { first, _ in first })
@@ -58,6 +60,18 @@ struct ExtendedStore: Sendable {
         let pinned = try InputSet.pin(store.index.shared?.files ?? [], of: store, locator)
         input = PlannedInput(
             reference: named.value, parts: pinned.map(\.part), versions: pinned.map(\.version), paths: pinned.map(\.path))
+    }
+
+    /// Its files of small vectors, which the new store has, too.
+    var packedFiles: [SidecarFile] {
+        Set(store.index.tasks.compactMap(\.packed?.file)).sorted { $0.precedesInBytes($1) }.map {
+            SidecarFile(name: $0, copyOf: "\(store.directory)/\($0)")
+        }
+    }
+
+    /// Bytes of its index and its manifest.
+    var descriptionByteCount: Int {
+        get throws(TesseraError) { try store.index.encoded().count + manifest.encoded().count }
     }
 
     /// Whether the shared vector has this tensor.

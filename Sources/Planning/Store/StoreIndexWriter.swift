@@ -17,6 +17,10 @@ package struct StoreIndexWriter: Sendable {
     let extended: StoreIndex?
     /// For each task, the share of its energy that a budget expects to lose.
     let predicted: [Double]?
+    /// Of each tensor, what a budget predicted of its vectors; empty for what has no such budget.
+    let losses: [ExactText: Double]
+    /// Decides which elements thinned vectors keep.
+    let seed: UInt64
 
     func index(statistics: [ExactText: TensorStatistics]) throws(TesseraError) -> StoreIndex {
         var entries: [StoreIndex.Tensor] = []
@@ -27,7 +31,10 @@ package struct StoreIndexWriter: Sendable {
             else {
                 throw TesseraError(.internal, "no statistics for this tensor", tensor: tensor.name)
             }
-            entries.append(StoreIndex.Tensor(name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, base: base))
+            entries.append(
+                StoreIndex.Tensor(
+                    name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, base: base,
+                    measured: measured(of: tensor, statistics)))
             found.append(statistics)
         }
         if let old = extended, let other = zip(old.tensors, entries).first(where: { $0.base != $1.base }) {
@@ -46,6 +53,16 @@ package struct StoreIndexWriter: Sendable {
             base: extended?.base ?? base, tensors: entries, shared: shared, tasks: (extended?.tasks ?? []) + tasks)
     }
 
+    /// Over all tasks.
+    private func measured(of tensor: StoreTensor, _ statistics: EncodingStatistics) -> StoreIndex.Measured? {
+        guard let loss = losses[ExactText(tensor.name)], case .vectors(_, let tasks) = statistics else { return nil }
+        let energy = tasks.reduce(0) { $0 + $1.energy }
+        guard energy > 0 else { return nil }
+        return StoreIndex.Measured(
+            error: tasks.reduce(0) { $0 + $1.error } / energy, bias: tasks.reduce(0) { $0 + ($1.product ?? 0) } / energy - 1,
+            loss: loss)
+    }
+
     private var shared: StoreIndex.Shared? {
         if let old = extended?.shared { return old }
         let formats = encodings.map { encoding -> StorageFormat? in
@@ -62,8 +79,8 @@ package struct StoreIndexWriter: Sendable {
     private func task(
         _ task: StoreRecipe.Task, number: Int, statistics: [EncodingStatistics]
     ) throws(TesseraError) -> StoreIndex.Task {
-        let factor = factor(ofTask: number, statistics)
-        var error = 0.0, energy = 0.0
+        let factor = factor(ofTask: number, statistics), packed = packed(ofTask: number)
+        var error = 0.0, energy = 0.0, product: Double? = packed == nil ? nil : 0
         var lost: [String] = []
         for (tensor, (encoding, found)) in zip(tensors, zip(encodings, statistics)) {
             switch (encoding, found) {
@@ -76,17 +93,20 @@ package struct StoreIndexWriter: Sendable {
             case (.quantize, .vectors(_, let tasks)), (.sparsify, .vectors(_, let tasks)):
                 error += tasks[number].error
                 energy += tasks[number].energy
+                if let own = tasks[number].product { product? += own }
             default: throw TesseraError(.internal, "a worker's statistics are those of another encoding", tensor: tensor.name)
             }
         }
         let input = inputs.first { $0.reference == "\(task.model.value)" }
+        let formats = encodings.map { encoding in
+            encoding.formats.isEmpty ? nil : encoding.formats.suffix(recipe.tasks.count).dropFirst(number).first
+        }
         return StoreIndex.Task(
             name: task.name, model: "\(task.model.value)", parts: (input?.parts ?? []).map(\.unpinned), scheme: recipe.title,
-            files: files[task.name] ?? [],
-            formats: encodings.map { encoding in
-                encoding.formats.isEmpty ? nil : encoding.formats.suffix(recipe.tasks.count).dropFirst(number).first
-            }, factor: factor, error: max(0, error), energy: energy, predicted: predicted?[number],
-            lost: lost)
+            files: files[task.name] ?? [], packed: packed,
+            seed: formats.contains { $0?.isThinned == true } ? seed : nil, formats: formats, factor: factor,
+            error: max(0, error), energy: energy, bias: product.map { energy > 0 ? $0 / energy - 1 : 0 },
+            predicted: predicted?[number], lost: lost)
     }
 
     /// EMR's rescaler: `Σ mean|τ| / Σ mean|u|` over the tensors, or the same of sums (arXiv 2405.17461; the authors' code has

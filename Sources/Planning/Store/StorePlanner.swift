@@ -67,7 +67,9 @@ struct StorePlanner: Sendable {
     }
 
     /// The tensor as it is.
-    func raw(_ tensor: StoreTensor) -> Encoding { .quantize(Quantizer(tasks: tasks.map { _ in .dense(.raw(recipe.rest)) })) }
+    func raw(_ tensor: StoreTensor, packLimit: Int? = nil) -> Encoding {
+        .quantize(Quantizer(tasks: tasks.map { _ in .dense(.raw(recipe.rest)) }, packLimit: packLimit))
+    }
 
     // MARK: A look at the data
 
@@ -90,8 +92,13 @@ struct StorePlanner: Sendable {
     // MARK: The output
 
     /// The last plan: what is written.
-    /// - Parameter predicted: for each task, the share of its energy that a budget expects to lose.
-    func write(_ encoding: (StoreTensor) throws -> Encoding, predicted: [Double]? = nil) throws -> Plan {
+    ///
+    /// - Parameters:
+    ///   - predicted: for each task, the share of its energy that a budget expects to lose.
+    ///   - losses: of each tensor, what a budget predicts.
+    func write(
+        _ encoding: (StoreTensor) throws -> Encoding, predicted: [Double]? = nil, losses: [ExactText: Double] = [:]
+    ) throws -> Plan {
         var encodings: [(tensor: StoreTensor, encoding: Encoding)] = []
         for tensor in tensors { encodings.append((tensor, tensor.isArithmetic ? try encoding(tensor) : .compare)) }
         let (layout, starts) = try layout(of: encodings)
@@ -110,7 +117,8 @@ struct StorePlanner: Sendable {
         }
         let index = StoreIndexWriter(
             recipe: recipe, inputs: inputs, tensors: tensors, encodings: encodings.map(\.encoding), files: filesByOwner(layout),
-            extended: extended?.store.index, predicted: predicted)
+            extended: extended?.store.index, predicted: predicted, losses: losses,
+            seed: request.seed)
         return try plan(work, layout: layout, index: index, remarks: [])
     }
 
@@ -147,9 +155,15 @@ struct StorePlanner: Sendable {
             starts.append(count)
             count += group.tensors.reduce(0) { $0 + $1.count }
         }
-        // Without tensors there is no shared vector; a task has its file in any case.
-        let kept = groups[0].tensors.isEmpty ? groups.dropFirst() : groups[...]
-        return (try CheckpointLayout(groups: Array(kept), maxPartBytes: request.maxPartBytes), starts)
+        // Without tensors there is no shared vector. A task has its file in any case, unless its vectors are packed; and the
+        // first task then, too: an output has a part.
+        let packs = encodings.contains {
+            if case .quantize(let quantizer) = $0.encoding { quantizer.packLimit != nil } else { false }
+        }
+        let kept = groups.enumerated().filter { number, group in
+            group.tensors.contains { !$0.isEmpty } || number == 1 || number > 1 && !packs
+        }
+        return (try CheckpointLayout(groups: kept.map(\.element), maxPartBytes: request.maxPartBytes), starts)
     }
 
     private func filesByOwner(_ layout: CheckpointLayout) -> [String: [String]] {
@@ -168,12 +182,13 @@ struct StorePlanner: Sendable {
                     name: "README.md",
                     bytes: Array(StoreCard(recipe: recipe, earlier: extended?.store.index.tasks ?? []).text.utf8)),
             ]
+            sidecars += extended?.packedFiles ?? []
         }
         return try Plan(
             recipeText: recipe.text, recipeName: recipe.file, method: recipe.title, inputs: inputs, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)], sidecars: sidecars,
             remarks: self.remarks + remarks, reused: index == nil ? [] : extended?.reused ?? [],
-            derived: index.map { [.storeIndex($0)] } ?? [], hasMoreStages: index == nil)
+            derived: index.map { $0.derivedFiles } ?? [], hasMoreStages: index == nil)
     }
 }
 

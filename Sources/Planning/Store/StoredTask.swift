@@ -14,19 +14,18 @@ struct StoredTask {
 
     init(_ store: TaskVectorStore, task name: String) throws(TesseraError) {
         let task = try store.task(named: name), shared = store.index.shared
-        let files = (shared?.files ?? []) + task.files
-        func reference(_ format: StorageFormat?, _ own: [String], _ position: Int) throws(TesseraError) -> VectorReference.Vector?
-        {
-            guard let place = try store.place(format, files: own, position) else { return nil }
+        let files = (shared?.files ?? []) + task.allFiles
+        func reference(_ place: TaskVectorStore.Place?) -> VectorReference.Vector? {
+            guard let place else { return nil }
             return VectorReference.Vector(
                 format: place.format, file: files.firstIndex(of: place.file) ?? 0, offsets: place.offsets)
         }
         var vectors: [ExactText: VectorReference] = [:]
         for (position, tensor) in store.index.tensors.enumerated() where tensor.dtype.isArithmetic {
             vectors[ExactText(tensor.name)] = VectorReference(
-                shape: tensor.shape, own: try reference(task.formats[position], task.files, position),
+                shape: tensor.shape, own: reference(try store.place(of: task, position)),
                 shared: try shared.flatMap { shared throws(TesseraError) in
-                    try reference(shared.formats[position], shared.files, position)
+                    reference(try store.place(shared.formats[position], files: shared.files, position))
                 }, factor: task.factor, baseSample: tensor.base.sample)
         }
         self.store = store

@@ -34,6 +34,8 @@ struct FormatCoder: Sendable {
                 tile.kernels.narrow(x, to: dtype, narrow, count: tile.count)
                 tile.kernels.widen(dtype, narrow, decoded, count: tile.count)
             }
+        case .thinned(let grid):
+            ThinnedCoder(grid: grid).code(x, of: tile, codes: target.codes, scales: target.scales, decoded: decoded)
         case .zero, .mask, .sparse: decoded.update(repeating: 0, count: tile.count)
         }
     }
@@ -79,6 +81,11 @@ struct FormatWriter: Sendable {
             let target = target(in: buffer, tile)
             coder.code(x, of: tile, into: target, decoded: decoded)
             tile.kernels.pack(target.codes, bits: grid.bits, into: buffer.place(in: firstOutput), count: tile.count)
+        case .thinned(let grid):
+            let target = target(in: buffer, tile)
+            coder.code(x, of: tile, into: target, decoded: decoded)
+            tile.kernels.pack(
+                target.codes, bits: grid.bits, into: buffer.place(in: firstOutput), count: grid.kept(of: tile.count))
         case .zero, .mask, .sparse: decoded.update(repeating: 0, count: tile.count)
         }
     }

@@ -35,10 +35,12 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
         let tasks = tensor.taskCount - (sharedIsFrozen ? 1 : 0), width = 1 + shared.count * formats.count
         let sharedCoders = shared.map { FormatCoder($0, ranges: []) }, coders = formats.map { FormatCoder($0, ranges: []) }
         let stride = (tensor.tileCount + Self.tileLimit - 1) / Self.tileLimit
-        let sums = try tensor.sums(tasks * width + 1, isLast: true) { tile, sums in
+        let sums = try tensor.sums(tasks * width + 2, isLast: true) { tile, sums in
             guard stride <= 1 || tile.range.lowerBound / FixedTree.tileElements % stride == stride / 2 else { return }
             sums[tasks * width] = Double(tile.count)
             let kernels = tile.kernels, count = tile.count
+            let base = try tile.source(0)
+            sums[tasks * width + 1] = kernels.dot(base, base, count: count)
             for (index, coder) in sharedCoders.enumerated() {
                 let mean = tile.scratch(0), reference = tile.scratch(1)
                 if sharedIsFrozen {
@@ -69,7 +71,7 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
         let scale = Double(tensor.count) / max(1, sums[tasks * width])
         return (0..<tasks).map { task in
             GridErrors(
-                energy: sums[task * width] * scale,
+                energy: sums[task * width] * scale, base: sums[tasks * width + 1] * scale,
                 errors: shared.indices.map { index in
                     formats.indices.map { sums[task * width + 1 + index * formats.count + $0] * scale }
                 })

@@ -15,11 +15,16 @@ package struct Quantizer: Sendable, Hashable, Codable {
     /// Whether the shared vector is that of an earlier store. If so, the last source is the base plus that vector.
     package let sharedIsFrozen: Bool
     package let correctsErrors: Bool
-    /// For each task, the format of its vector or offset: dense or zero.
+    /// For each task, the format of its vector or offset: dense, thinned or zero.
     package let tasks: [StorageFormat]
+    /// Bytes: task vectors of at most so many are packed with others (`StoreIndex.Packed`), without outputs; `nil` to pack none.
+    package let packLimit: Int?
 
-    package init(shared: StorageFormat? = nil, sharedIsFrozen: Bool = false, correctsErrors: Bool = true, tasks: [StorageFormat])
-    {
+    package init(
+        shared: StorageFormat? = nil, sharedIsFrozen: Bool = false, correctsErrors: Bool = true, tasks: [StorageFormat],
+        packLimit: Int? = nil
+    ) {
+        self.packLimit = packLimit
         self.shared = shared
         self.sharedIsFrozen = sharedIsFrozen
         self.correctsErrors = correctsErrors
@@ -28,6 +33,13 @@ package struct Quantizer: Sendable, Hashable, Codable {
 
     /// The shared vector first.
     var formats: [StorageFormat] { (sharedIsFrozen ? [] : [shared].compactMap(\.self)) + tasks }
+
+    /// Bytes of a task's vector that is packed; `nil` for one with outputs of its own.
+    package func packedByteCount(of format: StorageFormat, shape: [Int]) -> Int? {
+        guard let packLimit else { return nil }
+        let byteCount = format.byteCount(shape: shape)
+        return (1...packLimit).contains(byteCount) ? byteCount : nil
+    }
 
     /// The number of passes before elements are encoded.
     var passes: Int {
@@ -53,14 +65,16 @@ package struct Quantizer: Sendable, Hashable, Codable {
             writers.append(FormatWriter(coder, firstOutput: writers.last?.nextOutput ?? 0, shape: tensor.shape))
         }
         let rates = writers.flatMap(\.rates)
+        let packed = PackedOutputs(self, of: tensor), width = packLimit == nil ? 2 : 3
+        let tensor = packed.tensor
         let taskWriters = Array(writers.suffix(tasks.count)), sharedWriter = sharedCoder.flatMap { _ in writers.first }
-        let sums = try tensor.emit(rates, terms: 2 * tasks.count) { tile, buffer, sums in
+        let sums = try tensor.emit(rates, terms: width * tasks.count) { tile, buffer, sums in
             let reference = try reference(sharedCoder, in: tile, writer: sharedWriter, buffer: buffer)
             let decoded = tile.scratch(0)
             for task in tasks.indices {
                 let vector = try tile.taskVector(task + 1)
-                sums[2 * task + 1] = tile.kernels.dot(vector, vector, count: tile.count)
-                guard sums[2 * task + 1].isFinite else { throw NotFinite.error }
+                sums[width * task + 1] = tile.kernels.dot(vector, vector, count: tile.count)
+                guard sums[width * task + 1].isFinite else { throw NotFinite.error }
                 if let reference { tile.kernels.subtract(vector, reference, into: vector, count: tile.count) }
                 taskWriters[task].write(vector, of: tile, buffer: buffer, decoded: decoded)
                 if let reference, sharedCoder != nil, !correctsErrors {
@@ -68,11 +82,16 @@ package struct Quantizer: Sendable, Hashable, Codable {
                     tile.kernels.add(tile.workspace { SharedVectorBuffer() }.decoded, to: decoded, count: tile.count)
                     tile.kernels.subtract(decoded, reference, into: decoded, count: tile.count)
                 }
-                sums[2 * task] = tile.kernels.squaredError(vector, decoded, count: tile.count)
+                sums[width * task] = tile.kernels.squaredError(vector, decoded, count: tile.count)
+                if width > 2 { sums[width * task + 2] = tile.kernels.dot(vector, decoded, count: tile.count) }
             }
         }
         for writer in writers { try writer.writeKnown(of: tensor) }
-        return tasks.indices.map { VectorError(error: sums[2 * $0], energy: sums[2 * $0 + 1]) }
+        return tasks.indices.map { task in
+            VectorError(
+                error: sums[width * task], energy: sums[width * task + 1], product: width > 2 ? sums[width * task + 2] : nil,
+                packed: packed.bytes(ofTask: task))
+        }
     }
 
     private typealias Vector = @Sendable (Tile, _ index: Int) throws -> UnsafePointer<Float>

@@ -15,6 +15,8 @@ struct StoreListing: Encodable {
         let error: Double?
         /// The error predicted by the budget's measurements.
         let predictedError: Double?
+        /// `Σττ̂ / Στ² − 1`; absent in stores of the first version.
+        let bias: Double?
         /// Tensors of non-arithmetic types that are taken from the base although the fine-tune's differ.
         let lost: [String]
     }
@@ -28,7 +30,18 @@ struct StoreListing: Encodable {
         var differences: [String] = []
     }
 
+    /// A tensor over all tasks of the last recipe that added any.
+    struct Tensor: Encodable {
+        let name: String
+        let bitsPerParameter: Double
+        let error: Double
+        let bias: Double
+        let predictedLoss: Double
+    }
+
     let tasks: [Task]
+    /// Those of which something was measured: absent in stores of the first version.
+    let tensors: [Tensor]
     /// Bytes of the shared vector.
     let sharedBytes: Int
     let parameters: Int
@@ -53,7 +66,14 @@ struct StoreListing: Encodable {
             Task(
                 name: task.name, model: task.model, scheme: task.scheme, bytes: bytes(task.formats),
                 bitsPerParameter: bits(bytes(task.formats)), error: task.energy > 0 ? task.error / task.energy : nil,
-                predictedError: task.predicted, lost: task.lost)
+                predictedError: task.predicted, bias: task.bias, lost: task.lost)
+        }
+        tensors = index.tensors.enumerated().compactMap { position, tensor in
+            guard let measured = tensor.measured else { return nil }
+            let own = index.tasks.reduce(0) { $0 + ($1.formats[position]?.byteCount(shape: tensor.shape) ?? 0) }
+            return Tensor(
+                name: tensor.name, bitsPerParameter: Double(8 * own) / Double(max(1, tensor.elementCount * index.tasks.count)),
+                error: measured.error, bias: measured.bias, predictedLoss: measured.loss)
         }
         sharedBytes = index.shared.map { bytes($0.formats) } ?? 0
         self.parameters = parameters
@@ -98,6 +118,7 @@ struct StoreListing: Encodable {
             ])
         }
         var lines = table.lines
+        if !tensors.isEmpty { lines += [""] + tensorLines }
         lines += [
             "",
             "\(tasks.count) \(tasks.count == 1 ? "task" : "tasks") of \(parameters) parameters: \(Quantity.bytes(bytes)), "
@@ -126,6 +147,17 @@ struct StoreListing: Encodable {
             if rest > 0 { lines.append("  and \(rest) more") }
         }
         return lines.joined(separator: "\n")
+    }
+
+    private var tensorLines: [String] {
+        var table = TextTable([("TENSOR", .left), ("BITS", .right), ("ERROR", .right), ("BIAS", .right), ("LOSS", .right)])
+        for tensor in tensors {
+            table.add([
+                tensor.name, Quantity.decimal(tensor.bitsPerParameter, places: 3), Quantity.decimal(tensor.error, places: 4),
+                Quantity.decimal(tensor.bias, places: 4), Quantity.decimal(tensor.predictedLoss, places: 4),
+            ])
+        }
+        return table.lines
     }
 
     private static func share(_ bytes: Int, of all: Int) -> String {

@@ -91,11 +91,12 @@ extension FuzzTarget {
 
     /// The index of a store of task vectors, and its files with vectors.
     static let store = FuzzTarget("store") { input in
-        let parts = sections(input, 3)
+        let parts = sections(input, 4)
         var folder = Folder.models
         folder.write(parts[0], to: "/models/store/task-vectors.json")
         folder.write(parts[1], to: "/models/store/b.safetensors")
         folder.write(parts[2], to: "/models/store/shared.safetensors")
+        folder.write(parts[3], to: "/models/store/b.packed")
         let store = try TaskVectorStore.open("/models/store", in: folder)
         _ = try store.differences(from: try Checkpoint.open("/models/a", in: folder))
         try planAndRead(Array("merge_method: passthrough\nmodels:\n- model: store#b\n".utf8), folder)
