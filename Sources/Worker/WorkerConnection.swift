@@ -19,6 +19,7 @@ final class WorkerConnection: Sendable {
     private let runner: any ShardRunner
     private let fetches: FetchClient
     private let time: TimeSource
+    private let onTick: @Sendable (WorkerActivity) -> Void
     private let log: Logger
     private let gate = CreditGate()
     private let buffers = BlockBuffers(), frameBuffers = FrameBuffers()
@@ -29,8 +30,9 @@ final class WorkerConnection: Sendable {
     /// - Parameter trustsPeer: as `WorkerSession`.
     init(
         connection: Connection, settings: WorkerSettings, trustsPeer: Bool, runner: any ShardRunner, fetches: FetchClient,
-        time: TimeSource, log: Logger
+        time: TimeSource, onTick: @escaping @Sendable (WorkerActivity) -> Void, log: Logger
     ) {
+        self.onTick = onTick
         self.connection = connection
         self.settings = settings
         self.runner = runner
@@ -100,6 +102,7 @@ final class WorkerConnection: Sendable {
                 return session.tick(at: now, bytesReceived: received, progress: progress)
             }
             perform(actions)
+            onTick(wasWelcomed ? .working(shards: progress.count) : .connecting)
         }
     }
 

@@ -67,7 +67,10 @@ package struct WorkerCommand: AsyncParsableCommand {
         settings.digests = root.isEmpty ? cachedDigests() : InputDigests(directories: settings.roots.directories)
         settings.outputs = LocalOutputs(mode: blocks, root: try outputRoot.map(canonicalDirectory))
         settings.pause = .milliseconds(pauseMilliseconds)
-        let service = WorkerService(settings: settings, log: logging.logger("tessera.worker"))
+        let systemd = try ServiceManager(), coordinator = coordinator
+        let service = WorkerService(
+            settings: settings, onTick: { systemd?.tick($0.status(of: coordinator)) }, log: logging.logger("tessera.worker"))
+        systemd?.isReady()
         try await ServiceGroup(
             configuration: .init(
                 services: [.init(service: service, successTerminationBehavior: .gracefullyShutdownGroup)],
@@ -78,3 +81,12 @@ package struct WorkerCommand: AsyncParsableCommand {
 
 extension WorkerSettings.Packing: ExpressibleByArgument {}
 extension LocalOutputs.Mode: ExpressibleByArgument {}
+
+extension WorkerActivity {
+    fileprivate func status(of coordinator: HostPort) -> String {
+        switch self {
+        case .connecting: "looks for the coordinator \(coordinator)"
+        case .working(let shards): "works for \(coordinator): \(shards) shards"
+        }
+    }
+}
