@@ -110,7 +110,7 @@ final class History: @unchecked Sendable {
                 violate("a job failed for a disk that may be mended: \(problem)")
             }
             if let before = ends.updateValue(state, forKey: id) { violate("a job ended as \(before) and again as \(state)") }
-        case .planned, .progressed, .putAside, .workerJoined, .workerLeft: break
+        case .planned, .progressed, .putAside, .copyDiffers, .workerJoined, .workerLeft: break
         }
     }
 

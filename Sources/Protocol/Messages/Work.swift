@@ -159,11 +159,14 @@ package struct ShardDone: Sendable, Hashable, Codable {
     package let result: ShardResult
     /// `nil` means `relayed`.
     package let delivery: Delivery?
+    /// What is wrong with the worker's copy of an input of the shard, which it fetched instead; `nil` where nothing is.
+    package let copyProblem: String?
 
-    package init(attempt: Attempt, result: ShardResult, delivery: Delivery? = nil) {
+    package init(attempt: Attempt, result: ShardResult, delivery: Delivery? = nil, copyProblem: String? = nil) {
         self.attempt = attempt
         self.result = result
         self.delivery = delivery
+        self.copyProblem = copyProblem
     }
 }
 

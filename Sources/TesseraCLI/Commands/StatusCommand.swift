@@ -110,6 +110,10 @@ struct StatusText {
                 guard let reason = worker.putAside else { continue }
                 lines.append("\(worker.name) (\(worker.address)) is put aside: \(reason)")
             }
+            for worker in status.workers {
+                guard let problem = worker.copyProblem else { continue }
+                lines.append("\(worker.name) (\(worker.address)) fetches an input: \(problem)")
+            }
         }
         return lines
     }
