@@ -53,7 +53,9 @@ WORKER_KEYS: dict[str, type] = {"roots": list, "output_root": str, "threads": in
 COORDINATOR_KEYS: dict[str, type] = {
     "host": str, "address": str, "port": int, "status_port": int, "roots": list, "output_root": str, "options": list,
 }  # fmt: skip
-TOP_KEYS: dict[str, type] = {"name": str, "certificates": str, "insecure": bool, "coordinator": dict, "workers": dict, "worker": list}
+TOP_KEYS: dict[str, type] = {
+    "name": str, "certificates": str, "insecure": bool, "coordinator": dict, "workers": dict, "worker": list,
+}  # fmt: skip
 
 
 class Table:

@@ -237,6 +237,9 @@ struct ClusterState {
         jobs[attempt.job]?.job?.stored(block, digest, of: attempt)
     }
 
+    /// Bytes of what a worker says about its copies.
+    private static let problemLimit = 1000
+
     mutating func finished(_ done: ShardDone, by worker: Scheduler.WorkerID, at now: Duration) -> [Effect] {
         let attempt = done.attempt
         guard scheduler.holdsLease(worker, attempt) else {
@@ -245,6 +248,9 @@ struct ClusterState {
         }
         do throws(TesseraError) {
             try jobs[attempt.job]?.job?.report(done.result, of: attempt, delivery: done.delivery ?? .relayed)
+            if let problem = done.copyProblem?.shortened(to: Self.problemLimit), workers[worker]?.copyProblem?.text != problem {
+                happened(.copyDiffers(attempt.job, workers.reference(to: worker), problem: problem))
+            }
             feed(.shardFinished(worker, attempt), at: now)
             return takeEffects()
         } catch {

@@ -58,6 +58,10 @@ extension Logger {
             error(
                 "a host computes wrongly and is put aside",
                 metadata: ["job": "\(id)", "host": "\(host)", "worker": "\(worker)", "reason": "\(reason)"])
+        case .copyDiffers(let id, let worker, let problem):
+            warning(
+                "a worker's copy of an input is not used",
+                metadata: ["job": "\(id)", "worker": "\(worker.name)", "address": "\(worker.address)", "problem": "\(problem)"])
         case .workerJoined(let worker):
             info("worker joined", metadata: ["worker": "\(worker.name)", "address": "\(worker.address)"])
         case .workerLeft(let worker, let reason, let isOrderly):

@@ -114,6 +114,8 @@ package enum JobEvent: Sendable, Hashable {
     case ended(JobID, JobState, TesseraError?)
     /// The job's audit shows that a host computes wrongly: it gets no more shards. The worker is one of those there.
     case putAside(JobID, host: String, worker: String, reason: String)
+    /// The worker's copy of an input is not the plan's file, and the worker fetches that instead.
+    case copyDiffers(JobID, WorkerReference, problem: String)
     case workerJoined(WorkerReference)
     /// - Parameter isOrderly: whether it said goodbye; the others are lost.
     case workerLeft(WorkerReference, reason: String, isOrderly: Bool)
@@ -122,7 +124,7 @@ package enum JobEvent: Sendable, Hashable {
     package var job: JobID? {
         switch self {
         case .added(let id, _, _), .planned(let id, _), .kept(let id, _), .paused(let id, _), .resumed(let id),
-            .ended(let id, _, _), .putAside(let id, _, _, _):
+            .ended(let id, _, _), .putAside(let id, _, _, _), .copyDiffers(let id, _, _):
             id
         case .leased(let attempt, _), .progressed(let attempt, _), .committed(let attempt, _, _, _),
             .failed(let attempt, _, _), .revoked(let attempt, _, _), .stale(let attempt, _):

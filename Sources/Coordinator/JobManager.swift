@@ -80,9 +80,11 @@ package actor JobManager {
 
     /// Keeps time and takes the steps of jobs, until cancelled. Then nothing of unfinished jobs stays, unless the journal keeps
     /// them.
-    package func run() async {
+    ///
+    /// - Parameter onTick: called some times a second, as long as jobs and workers are looked after.
+    package func run(onTick: @escaping @Sendable (ClusterSummary) -> Void = { _ in }) async {
         await withDiscardingTaskGroup { group in
-            group.addTask { await self.keepTime() }
+            group.addTask { await self.keepTime(onTick) }
             group.addTask { await self.resumeDelayedJobs() }
             for await step in steps { group.addTask { await self.take(step) } }
             group.cancelAll()
@@ -106,7 +108,7 @@ package actor JobManager {
         }
     }
 
-    private func keepTime() async {
+    private func keepTime(_ onTick: @Sendable (ClusterSummary) -> Void) async {
         var before = time.now()
         while (try? await time.sleep(Self.tickInterval)) != nil {
             let now = time.now(), late = now - before - Self.tickInterval
@@ -116,6 +118,7 @@ package actor JobManager {
             }
             before = now
             perform(state.tick(at: now))
+            onTick(state.summary(takesJobs: takesJobs))
         }
     }
 

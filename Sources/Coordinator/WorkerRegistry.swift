@@ -53,6 +53,8 @@ struct WorkerRegistry {
         var bytesDirect = 0
         /// Why its last attempt failed, and of which job it was, if it has finished none since.
         var lastFailure: (job: JobID, error: TesseraError)?
+        /// What is wrong with a copy of an input, of which job, that it fetched instead.
+        var copyProblem: (job: JobID, text: String)?
     }
 
     /// A worker that left without a goodbye.
@@ -123,6 +125,7 @@ struct WorkerRegistry {
     mutating func apply(_ event: JobEvent, at now: Duration = .zero) {
         if case .leased(_, let worker) = event { members[worker.id]?.throughput.begin(at: now) }
         if case .failed(let attempt, let worker, let error) = event { members[worker.id]?.lastFailure = (attempt.job, error) }
+        if case .copyDiffers(let job, let worker, let text) = event { members[worker.id]?.copyProblem = (job, text) }
         guard case .committed(_, let worker, let byteCount, let delivery) = event else { return }
         members[worker.id]?.lastFailure = nil
         members[worker.id]?.shardsDone += 1

@@ -3,7 +3,7 @@ import Glibc
 
 /// Tells one file from every other on this host, whatever its name is.
 struct FileIdentity: Sendable, Hashable {
-    private let device: dev_t
+    let device: dev_t
     private let inode: ino_t
 
     init(_ status: stat) {
@@ -133,6 +133,9 @@ package final class Directory: Sendable {
         var status = stat()
         return fstat(descriptor, &status) == 0 ? FileIdentity(status) : nil
     }
+
+    /// The number that the kernel gives the mounted file system; `nil` if it cannot be told.
+    package var device: UInt64? { identity.map { UInt64($0.device) } }
 
     /// The names in the directory, sorted by their bytes, without `.` and `..`.
     package func names() throws(TesseraError) -> [String] {

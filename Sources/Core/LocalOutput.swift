@@ -47,7 +47,7 @@ final class LocalOutput: OutputTransaction {
         self.calls = calls
     }
 
-    var location: OutputLocation? { site.location }
+    var location: OutputLocation? { site.location(on: UInt64(identity.device)) }
 
     private static let givenUp = TesseraError(.cancelled, "the output was given up")
 

@@ -138,8 +138,9 @@ struct OutputSite: Sendable {
 
     var partialPath: String { FilePath.join(FilePath.parent(of: output), partialName) }
 
-    var location: OutputLocation {
-        OutputLocation(directory: partialPath, relative: root.flatMap { FilePath.relative(partialPath, to: $0) })
+    func location(on device: UInt64) -> OutputLocation {
+        OutputLocation(
+            directory: partialPath, relative: root.flatMap { FilePath.relative(partialPath, to: $0) }, device: device)
     }
 
     /// The directory that holds the output.

@@ -61,10 +61,13 @@ package struct OutputLocation: Sendable, Hashable {
     package let directory: String
     /// The directory's path below the store's root; `nil` for a store without a root.
     package let relative: String?
+    /// `Directory.device`; `nil` for a store that is no file system of this host.
+    package let device: UInt64?
 
-    package init(directory: String, relative: String?) {
+    package init(directory: String, relative: String?, device: UInt64? = nil) {
         self.directory = directory
         self.relative = relative
+        self.device = device
     }
 }
 

@@ -40,7 +40,10 @@ package final class LeaseRunner: ShardRunner {
         do {
             direct = try lease.output.flatMap { try outputs.open($0, of: lease) }
             let result = try await executor.run(lease.work, output: direct ?? returning, progress: progress)
-            return .success(ShardDone(attempt: lease.attempt, result: result, delivery: direct == nil ? .relayed : .direct))
+            return .success(
+                ShardDone(
+                    attempt: lease.attempt, result: result, delivery: direct == nil ? .relayed : .direct,
+                    copyProblem: inputs.trouble(of: lease.work.files)?.description))
         } catch {
             guard !progress.isCancelled else { return nil }
             let error = TesseraError(wrapping: error)

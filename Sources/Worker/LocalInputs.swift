@@ -23,6 +23,8 @@ package final class LocalInputs: InputProvider {
         let source: any ByteSource
         /// The path and identity of the local copy when opened; `nil` for a fetched file.
         let copy: (path: String, identity: String)?
+        /// Why the local copy is not used.
+        var trouble: TesseraError?
     }
 
     /// For the host that made the plan: its files must be the planned files, or the job fails.
@@ -66,6 +68,11 @@ package final class LocalInputs: InputProvider {
     /// Closes files of which a read failed: after an error such as ESTALE only a fresh descriptor can do better.
     func letGo(of files: [InputFile]) { opened.withLock { opened in for file in files { opened[file] = nil } } }
 
+    /// What is wrong with this host's copy of one of the files, which was fetched instead; `nil` where nothing is.
+    func trouble(of files: [InputFile]) -> TesseraError? {
+        opened.withLock { opened in files.compactMap { opened[$0]?.trouble }.first }
+    }
+
     /// Finds the cause of a shard's failure. If a local copy of an input was cut short or written to while it was open, that is
     /// the cause, whatever it led to, and the copy is not used again.
     ///
@@ -82,7 +89,7 @@ package final class LocalInputs: InputProvider {
                 .io, "the copy on \(host) changed or ended early while it was read: \(change.problem)", file: copy.path)
             // One of which nobody knows whether it was written to is looked at again.
             if change.code != .temporary, let source = try? replacement(for: file, because: trouble) {
-                _ = keep(Opened(source: source, copy: nil), for: file)
+                _ = keep(Opened(source: source, copy: nil, trouble: trouble), for: file)
             }
             return trouble
         }
@@ -122,7 +129,7 @@ package final class LocalInputs: InputProvider {
             let trouble = TesseraError(
                 error.code == .io ? .io : .inputMissing, "the copy on \(host) is not the plan's file: \(error.problem)",
                 file: error.file ?? file.path, advice: error.advice)
-            return Opened(source: try replacement(for: file, because: trouble), copy: nil)
+            return Opened(source: try replacement(for: file, because: trouble), copy: nil, trouble: trouble)
         }
         guard let fallback else {
             throw TesseraError(

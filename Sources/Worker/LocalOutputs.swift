@@ -35,18 +35,19 @@ package final class LocalOutputs: Sendable {
     func open(_ place: OutputPlace, of lease: Lease) throws(TesseraError) -> DirectOutput? {
         let job = lease.attempt.job
         guard mode != .relayed, mode == .direct || !avoided.withLock({ $0.contains(job) }) else { return nil }
-        let isSameKernel = machine != nil && machine == place.machine
         do throws(TesseraError) {
             let directory = try directory(of: place, job: lease.attempt.job)
+            let cache = OutputPlace.cache(machine: machine, device: directory.device)
+            let sharesCache = cache != nil && cache == place.machine
             var files: [Int: OutputFile] = [:]
             for part in place.parts {
                 guard FilePath.isPlain(part.name) else { throw Self.suspicious(part.name) }
                 let file = try OutputFile(existing: part.name, in: directory, size: part.size)
                 // On other file systems, neighbouring bytes that another host writes could be lost.
-                guard mode == .direct || isSameKernel || file.isShareable else { return nil }
+                guard mode == .direct || sharesCache || file.isShareable else { return nil }
                 files[part.number] = file
             }
-            return DirectOutput(files: files, outputs: lease.work.outputs, buffers: buffers, syncs: !isSameKernel)
+            return DirectOutput(files: files, outputs: lease.work.outputs, buffers: buffers, syncs: !sharesCache)
         } catch {
             guard mode == .direct else { return nil }
             throw TesseraError(
@@ -102,8 +103,8 @@ final class DirectOutput: ShardOutput {
     /// another.
     let pieceSize = 1 << 20
 
-    /// - Parameter syncs: whether to sync the parts when the shard ends: on another machine than the coordinator's, whose own
-    ///   sync would not cover this machine's page cache.
+    /// - Parameter syncs: whether to sync the parts when the shard ends: where the coordinator has another page cache, which its
+    ///   own sync would cover alone.
     init(files: [Int: OutputFile], outputs: [OutputTensor], buffers: BlockBuffers, syncs: Bool) {
         self.files = files
         self.outputs = outputs

@@ -19,6 +19,7 @@ final class WorkerConnection: Sendable {
     private let runner: any ShardRunner
     private let fetches: FetchClient
     private let time: TimeSource
+    private let onTick: @Sendable (WorkerActivity) -> Void
     private let log: Logger
     private let gate = CreditGate()
     private let buffers = BlockBuffers(), frameBuffers = FrameBuffers()
@@ -32,8 +33,9 @@ final class WorkerConnection: Sendable {
     /// - Parameter trustsPeer: as `WorkerSession`.
     init(
         connection: Connection, settings: WorkerSettings, trustsPeer: Bool, runner: any ShardRunner, fetches: FetchClient,
-        time: TimeSource, log: Logger
+        time: TimeSource, onTick: @escaping @Sendable (WorkerActivity) -> Void, log: Logger
     ) {
+        self.onTick = onTick
         self.connection = connection
         self.settings = settings
         self.runner = runner
@@ -106,6 +108,7 @@ final class WorkerConnection: Sendable {
             }
             perform(actions)
             say(tally.withLock { $0.report(isIdle: progress.isEmpty, at: now) })
+            onTick(wasWelcomed ? .working(shards: progress.count) : .connecting)
         }
     }
 

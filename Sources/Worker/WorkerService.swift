@@ -4,6 +4,13 @@ import Protocol
 import ServiceLifecycle
 package import Transport
 
+/// What a worker does at a moment.
+package enum WorkerActivity: Sendable, Hashable {
+    /// No coordinator has admitted it.
+    case connecting
+    case working(shards: Int)
+}
+
 /// A worker process: connects to its coordinator, works, and reconnects when the connection is lost.
 package struct WorkerService: Service {
     private let settings: WorkerSettings
@@ -11,17 +18,21 @@ package struct WorkerService: Service {
     private let connect: @Sendable () async throws -> Connection
     private let runner: (any ShardRunner)?
     private let random: @Sendable () -> Double
+    private let onTick: @Sendable (WorkerActivity) -> Void
     private let log: Logger
 
     /// - Parameters:
     ///   - connect: makes a connection to the coordinator; `nil` for TCP to the address in `settings`.
     ///   - runner: computes the shards; `nil` for threads of this process.
     ///   - random: 0..<1, for the pauses between attempts to connect.
+    ///   - onTick: called some times a second, but for the seconds that it takes to connect.
     package init(
         settings: WorkerSettings, time: TimeSource = .system,
         connect: (@Sendable () async throws -> Connection)? = nil, runner: (any ShardRunner)? = nil,
-        random: @escaping @Sendable () -> Double = ReconnectBackoff.random, log: Logger
+        random: @escaping @Sendable () -> Double = ReconnectBackoff.random,
+        onTick: @escaping @Sendable (WorkerActivity) -> Void = { _ in }, log: Logger
     ) {
+        self.onTick = onTick
         self.runner = runner
         self.random = random
         self.settings = settings
@@ -61,8 +72,7 @@ package struct WorkerService: Service {
             if let opened = try await open() {
                 let connection = WorkerConnection(
                     connection: opened, settings: settings, trustsPeer: hasJoined || strangers < Self.strangerLimit - 1,
-                    runner: runner, fetches: fetches, time: time,
-                    log: log)
+                    runner: runner, fetches: fetches, time: time, onTick: onTick, log: log)
                 let ending = await withGracefulShutdownHandler {
                     await connection.run()
                 } onGracefulShutdown: {
@@ -88,6 +98,7 @@ package struct WorkerService: Service {
     private func rest(_ pause: Duration) async {
         let end = time.now() + pause
         while time.now() < end, !Task.isCancelled, !Task.isShuttingDownGracefully {
+            onTick(.connecting)
             try? await time.sleep(min(end - time.now(), .milliseconds(100)))
         }
     }

@@ -77,8 +77,19 @@ import Work
             let worker = try await request(address, as: "127.0.0.1").get("/api/v1/jobs")
             #expect(worker.status == 403 && worker.body.contains("has the role worker and may not read the status"))
             #expect(try await request(address, as: "127.0.0.1").get("/healthz").status == 200)
+            // Probes, as Kubernetes makes them, have no certificate.
             let nobody = SecureRequest(to: address, authority: certificates.path("ca.pem"))
-            #expect(try await nobody.get("/healthz").status == 0)
+            for path in ["/healthz", "/readyz"] { #expect(try await nobody.get(path).status == 200) }
+            for path in ["/api/v1/jobs", "/api/v1/jobs/\(mine)", "/api/v1/workers"] {
+                let answer = try await nobody.get(path)
+                #expect(answer.status == 403 && !answer.body.contains("/mine"), "\(path): \(answer)")
+            }
+            // A certificate of another authority is worse than none.
+            let others = try Certificates()
+            let stranger = SecureRequest(
+                to: address, authority: certificates.path("ca.pem"),
+                own: (others.path("viewer.pem"), others.path("viewer.key")))
+            #expect(try await stranger.get("/healthz").status == 0)
         }
     }
 

@@ -59,6 +59,12 @@ import Testing
         #expect(
             bad.errors.contains("\(copy): the copy on worker-1 is not the plan's file: has the size and header"), "\(bad.errors)")
         #expect(bad.errors.contains(isFull ? "SHA-256 of it is" : "a sample of it is"), "\(bad.errors)")
+        // The coordinator names the worker, once, and so does the status.
+        let words = "the copy on worker-1 is not the plan's file"
+        let said = cluster.coordinator.errors.split(separator: "\n").filter { $0.contains(words) }
+        #expect(said.count == 1 && said[0].contains("worker=worker-1"), "\(cluster.coordinator.errors)")
+        let status = try await Tessera.run(["status", "--coordinator", cluster.jobs])
+        #expect(status.output.contains("worker-1 (127.0.0.1) fetches an input: \(copy): \(words)"), "\(status.output)")
         // What is known of the whole files stays beside them.
         let lists = ["coordinator", "bad"].map {
             FileManager.default.fileExists(atPath: "\(directory.path)/\($0)/.tessera-digests.json")

@@ -12,6 +12,8 @@ import Worker
 @Suite struct LocalOutputsTests {
     private let root: TemporaryDirectory
     private let partial: String
+    /// The coordinator's page cache is this process's own.
+    private let cache: String?
     private static let job = JobID(high: 7, low: 9)
 
     init() throws {
@@ -19,15 +21,15 @@ import Worker
         partial = "\(root.path)/out.partial-\(Self.job)"
         try FileManager.default.createDirectory(atPath: partial, withIntermediateDirectories: false)
         _ = try OutputFile(creating: "model.safetensors", in: Directory(partial), size: 100, reserve: true)
+        cache = OutputPlace.cache(machine: kernelIdentity(), device: try Directory(partial).device)
     }
 
     private func place(
-        _ directory: String? = nil, relative: String? = nil, machine: String? = kernelIdentity(),
-        part: String = "model.safetensors",
+        _ directory: String? = nil, relative: String? = nil, machine: String?? = nil, part: String = "model.safetensors",
         size: Int = 100
     ) -> OutputPlace {
         OutputPlace(
-            directory: directory ?? partial, relative: relative, machine: machine,
+            directory: directory ?? partial, relative: relative, machine: machine ?? cache,
             parts: [.init(number: 4, name: part, size: size)])
     }
 
@@ -104,7 +106,11 @@ import Worker
     @Test func betweenHostsAFileSystemHasToBeShared() throws {
         // A local file system cannot be that of another host's coordinator, whatever it looks like.
         #expect(try LocalOutputs().open(place(machine: "another"), of: lease) == nil)
-        #expect(try LocalOutputs().open(place(machine: nil), of: lease) == nil)
+        #expect(try LocalOutputs().open(place(machine: .some(nil)), of: lease) == nil)
+        // Nor is one of this kernel that is mounted a second time, with a page cache of its own.
+        let other = OutputPlace.cache(machine: kernelIdentity(), device: try Directory("/proc").device)
+        #expect(try LocalOutputs().open(place(machine: other), of: lease) == nil)
+        #expect(try LocalOutputs().open(place(), of: lease) != nil)
         let forced = try #require(try LocalOutputs(mode: .direct).open(place(machine: "another"), of: lease))
         try store(forced, count: 32, offset: 0)
         try forced.finish()

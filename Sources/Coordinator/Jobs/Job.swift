@@ -128,7 +128,9 @@ struct Job: Sendable {
         let parts = numbers.map {
             OutputPlace.Part(number: $0, name: plan.layout.parts[$0].fileName, size: plan.layout.parts[$0].fileSize)
         }
-        return OutputPlace(directory: location.directory, relative: location.relative, machine: machine, parts: parts)
+        return OutputPlace(
+            directory: location.directory, relative: location.relative,
+            machine: OutputPlace.cache(machine: machine, device: location.device), parts: parts)
     }
 
     // MARK: Results

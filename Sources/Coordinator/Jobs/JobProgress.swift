@@ -126,7 +126,7 @@ struct JobProgress: Sendable {
         case .ended:
             running = [:]
             bytesRunning = 0
-        case .added, .stale, .paused, .resumed, .putAside, .workerJoined, .workerLeft: break
+        case .added, .stale, .paused, .resumed, .putAside, .copyDiffers, .workerJoined, .workerLeft: break
         }
     }
 

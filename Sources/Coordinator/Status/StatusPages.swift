@@ -184,11 +184,11 @@ struct StatusPages {
             putAside: cluster.workers.distrusted[description.host]?.shortened(to: Self.labelLimit))
         status.bytesPerSecond = worker.throughput.bytesPerSecond(at: now)
         status.secondsSinceHeard = (now - worker.heardAt).seconds
+        func isSeen(_ job: JobID) -> Bool { cluster.jobs[job].map { peer.maySeeJobs(of: $0.key.owner) } ?? false }
+        if let (job, text) = worker.copyProblem, isSeen(job) { status.copyProblem = text }
         guard strikes.count > 0 else { return status }
         status.failedInARow = strikes.count
-        if let (job, error) = worker.lastFailure, let owner = cluster.jobs[job]?.key.owner, peer.maySeeJobs(of: owner) {
-            status.lastError = error
-        }
+        if let (job, error) = worker.lastFailure, isSeen(job) { status.lastError = error }
         status.secondsResting = strikes.restsUntil.map { max(0, ($0 - now).seconds) }
         return status
     }
@@ -232,5 +232,6 @@ extension ShardStatus {
 extension WorkerStatus {
     fileprivate var textSize: Int {
         name.jsonSize + build.jsonSize + (lastError?.description.jsonSize ?? 0) + (putAside?.jsonSize ?? 0)
+            + (copyProblem?.jsonSize ?? 0)
     }
 }

@@ -181,6 +181,8 @@ package struct WorkerStatus: Sendable, Hashable, Codable {
     package var secondsSinceHeard: Double?
     /// Why the worker's host gets no shards: it computed something else than two others; `nil` for most.
     package var putAside: String?
+    /// What is wrong with its copy of an input, which it fetched instead; `nil` for most.
+    package var copyProblem: String?
 
     package init(
         id: Int, name: String, address: String, build: String, state: State, threads: Int, memory: Int, leases: Int,

@@ -79,7 +79,7 @@ package struct OutputPlace: Sendable, Hashable, Codable {
     package let directory: String
     /// The directory's path below the coordinator's output root, if there is one.
     package let relative: String?
-    /// `kernelIdentity` of the coordinator's machine.
+    /// `cache` of the directory on the coordinator's machine: who finds the same one there shares the coordinator's page cache.
     package let machine: String?
     /// The parts that the shard writes to.
     package let parts: [Part]
@@ -89,6 +89,17 @@ package struct OutputPlace: Sendable, Hashable, Codable {
         self.relative = relative
         self.machine = machine
         self.parts = parts
+    }
+
+    /// Names the page cache that files have. One kernel keeps one for each mounted file system: what is mounted twice over a
+    /// network, or by two programs of FUSE, has two.
+    ///
+    /// - Parameters:
+    ///   - machine: `kernelIdentity`; `nil` if unknown.
+    ///   - device: `Directory.device`; `nil` for what is no file system of this host.
+    package static func cache(machine: String?, device: UInt64?) -> String? {
+        guard let machine, let device else { return nil }
+        return "\(machine)/\(device)"
     }
 }
 
@@ -148,11 +159,14 @@ package struct ShardDone: Sendable, Hashable, Codable {
     package let result: ShardResult
     /// `nil` means `relayed`.
     package let delivery: Delivery?
+    /// What is wrong with the worker's copy of an input of the shard, which it fetched instead; `nil` where nothing is.
+    package let copyProblem: String?
 
-    package init(attempt: Attempt, result: ShardResult, delivery: Delivery? = nil) {
+    package init(attempt: Attempt, result: ShardResult, delivery: Delivery? = nil, copyProblem: String? = nil) {
         self.attempt = attempt
         self.result = result
         self.delivery = delivery
+        self.copyProblem = copyProblem
     }
 }
 

@@ -85,6 +85,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         let security = try port.security()
         try checkExposure()
         let log = logging.logger("tessera.coordinator")
+        let systemd = try ServiceManager()
         var policy = SchedulerPolicy()
         policy.lease = .seconds(leaseSeconds)
         let journal = try state.map { path throws(TesseraError) in
@@ -98,8 +99,9 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         settings.digests = InputDigests(
             directories: (root.isEmpty ? [] : settings.inputRoots.directories) + [state].compactMap(\.self))
         let manager = JobManager(settings: settings, log: log, journal: journal ?? NoJournal())
+        systemd?.tick("reads the journal")
         try await manager.list()
-        let ready = ReadyLine(log: log, about: about)
+        let ready = ReadyLine(log: log, about: about) { systemd?.isReady() }
         let server = JobServer(
             manager: manager, settings: settings, address: listen, heartbeat: .seconds(heartbeatSeconds), security: security,
             descriptors: raiseDescriptorLimit(), log: log
@@ -116,7 +118,9 @@ package struct CoordinatorCommand: AsyncParsableCommand {
             configuration: .init(
                 services: [
                     .init(service: statusPort, successTerminationBehavior: .gracefullyShutdownGroup),
-                    .init(service: JobManagerService(manager: manager), successTerminationBehavior: .gracefullyShutdownGroup),
+                    .init(
+                        service: JobManagerService(manager: manager, systemd: systemd),
+                        successTerminationBehavior: .gracefullyShutdownGroup),
                     .init(service: server, successTerminationBehavior: .gracefullyShutdownGroup),
                 ],
                 gracefulShutdownSignals: [.sigterm], cancellationSignals: [.sigint], logger: quietLog)
@@ -159,10 +163,11 @@ package struct CoordinatorCommand: AsyncParsableCommand {
 /// Runs the job manager as a service.
 private struct JobManagerService: Service {
     let manager: JobManager
+    let systemd: ServiceManager?
 
     package func run() async throws {
         await withTaskGroup { group in
-            group.addTask { await manager.run() }
+            group.addTask { await manager.run { systemd?.tick($0.description) } }
             group.addTask { try? await gracefulShutdown() }
             await group.next()
             group.cancelAll()
@@ -175,10 +180,12 @@ private final class ReadyLine: Sendable {
     private let addresses = Mutex<(jobs: HostPort?, status: String?)>((nil, nil))
     private let log: Logger
     private let metadata: Logger.Metadata
+    private let onReady: @Sendable () -> Void
 
-    init(log: Logger, about metadata: Logger.Metadata) {
+    init(log: Logger, about metadata: Logger.Metadata, onReady: @escaping @Sendable () -> Void) {
         self.log = log
         self.metadata = metadata
+        self.onReady = onReady
     }
 
     func jobs(at address: HostPort) { note { $0.jobs = address } }
@@ -193,6 +200,7 @@ private final class ReadyLine: Sendable {
         log.info("coordinator ready", metadata: metadata.merging(["jobs": "\(jobs)", "status": "\(status)"]) { $1 })
         print("ready: jobs on \(jobs), status on \(status)")
         flushOutput()
+        onReady()
     }
 }
 

@@ -77,7 +77,9 @@ package struct WorkerCommand: AsyncParsableCommand {
                 "version": "\(tesseraVersion)", "coordinator": "\(coordinator)", "threads": "\(memory.threads)",
                 "memory": "\(memory.total)", "roots": "\(root.isEmpty ? "any" : root.joined(separator: ":"))",
             ])
-        let service = WorkerService(settings: settings, log: log)
+        let systemd = try ServiceManager(), coordinator = coordinator
+        let service = WorkerService(settings: settings, onTick: { systemd?.tick($0.status(of: coordinator)) }, log: log)
+        systemd?.isReady()
         try await ServiceGroup(
             configuration: .init(
                 services: [.init(service: service, successTerminationBehavior: .gracefullyShutdownGroup)],
@@ -88,3 +90,12 @@ package struct WorkerCommand: AsyncParsableCommand {
 
 extension WorkerSettings.Packing: ExpressibleByArgument {}
 extension LocalOutputs.Mode: ExpressibleByArgument {}
+
+extension WorkerActivity {
+    fileprivate func status(of coordinator: HostPort) -> String {
+        switch self {
+        case .connecting: "looks for the coordinator \(coordinator)"
+        case .working(let shards): "works for \(coordinator): \(shards) shards"
+        }
+    }
+}

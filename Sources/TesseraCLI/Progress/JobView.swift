@@ -109,7 +109,9 @@ extension WorkerStatus {
     /// Why the worker is of little use, for people.
     var trouble: String? {
         if let putAside { return "\(name) (\(address)) is put aside: \(putAside)" }
-        guard let count = failedInARow, count > 0 else { return nil }
+        guard let count = failedInARow, count > 0 else {
+            return copyProblem.map { "\(name) (\(address)) fetches an input: \($0)" }
+        }
         let rest = secondsResting.map { ", and gets nothing for \(Quantity.wholeSeconds($0))" } ?? ""
         return "\(name) (\(address)) failed \(count) in a row\(rest)" + (lastError.map { ": \($0)" } ?? "")
     }

@@ -7,8 +7,15 @@ import Synchronization
 /// TLS 1.3 for a port, with files that are read again when they change.
 package final class ServerTLS: Sendable {
     private struct Loaded {
-        var context: NIOSSLContext
+        var contexts: Contexts
         var identities: [String]
+    }
+
+    private struct Contexts {
+        /// Peers must have a certificate, if there is an authority.
+        let strict: NIOSSLContext
+        /// Peers may come without one. One that they have is checked.
+        let lenient: NIOSSLContext
     }
 
     private let files: TLSFiles
@@ -21,14 +28,14 @@ package final class ServerTLS: Sendable {
         self.files = files
         self.authority = authority
         let identities = try Self.identities(files, authority)
-        loaded = Mutex(Loaded(context: try Self.context(files, authority), identities: identities))
+        loaded = Mutex(Loaded(contexts: try Self.contexts(files, authority), identities: identities))
     }
 
     /// Whether peers must have a certificate.
     var needsCertificates: Bool { authority != nil }
 
     /// The context for the next connection.
-    var context: NIOSSLContext { loaded.withLock { $0.context } }
+    var context: NIOSSLContext { loaded.withLock { $0.contexts.strict } }
 
     /// Reads the files again if one of them has changed. Connections that are open keep their certificates.
     ///
@@ -37,8 +44,8 @@ package final class ServerTLS: Sendable {
     package func reload() throws(TesseraError) -> Bool {
         let identities = try Self.identities(files, authority)
         guard identities != loaded.withLock({ $0.identities }) else { return false }
-        let context = try Self.context(files, authority)
-        loaded.withLock { $0 = Loaded(context: context, identities: identities) }
+        let contexts = try Self.contexts(files, authority)
+        loaded.withLock { $0 = Loaded(contexts: contexts, identities: identities) }
         return true
     }
 
@@ -53,21 +60,26 @@ package final class ServerTLS: Sendable {
         return identities
     }
 
-    private static func context(_ files: TLSFiles, _ authority: String?) throws(TesseraError) -> NIOSSLContext {
+    private static func contexts(_ files: TLSFiles, _ authority: String?) throws(TesseraError) -> Contexts {
         do {
-            return try NIOSSLContext(configuration: try configuration(files, authority))
+            var configuration = try configuration(files, authority)
+            let strict = try NIOSSLContext(configuration: configuration)
+            guard authority != nil else { return Contexts(strict: strict, lenient: strict) }
+            configuration.certificateVerification = .optionalVerification
+            return Contexts(strict: strict, lenient: try NIOSSLContext(configuration: configuration))
         } catch {
             throw (error as? TesseraError)
                 ?? TesseraError(.badData, "the certificate does not belong to the key \(files.key)", file: files.certificate)
         }
     }
 
-    /// Encrypts a channel of a server that makes its connections itself. Must be called on the channel's event loop.
+    /// Encrypts a channel of a server that makes its connections itself, and decides what peers without a certificate may ask.
+    /// Must be called on the channel's event loop.
     package func encrypt(_ channel: any Channel) throws {
-        try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: context))
+        try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: loaded.withLock { $0.contexts.lenient }))
     }
 
-    /// Who is at the other end of a channel that `encrypt` encrypts, once its handshake is over; `nil` where peers need no
+    /// Who is at the other end of a channel that `encrypt` encrypts, once its handshake is over; `nil` where nobody needs a
     /// certificate.
     package func peer(of channel: any Channel) async throws -> PeerIdentity? {
         guard needsCertificates else { return nil }
