@@ -17,7 +17,8 @@ package enum ModelFiles {
     }
 
     private static let madeAnew: Set = [
-        Checkpoint.configName, Checkpoint.indexName, "README.md", "recipe.yml", ".gitattributes", ".gitignore", ".DS_Store",
+        Checkpoint.configName, Checkpoint.indexName, "README.md", "recipe.yml", "mergekit_config.yml", ".gitattributes",
+        ".gitignore", ".DS_Store",
     ]
     private static let weightEndings: Set = [
         "safetensors", "bin", "pt", "pth", "ckpt", "h5", "msgpack", "gguf", "onnx", "npz", "ot", "tflite", "pdparams", "pkl",

@@ -84,7 +84,7 @@ package struct CoordinatorClient {
                     return try await body(&client)
                 }
             } catch let error as TesseraError where error.code == .unreachable && wasThere {
-                if lost == nil { remark("lost the coordinator, and waits for it: \(error.problem)") }
+                if lost == nil { remark("lost the coordinator (\(error.problem)); reconnecting") }
                 let since = lost ?? time.now()
                 guard time.now() - since < patience else { throw error }
                 lost = since

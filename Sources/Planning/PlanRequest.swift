@@ -20,6 +20,8 @@ package struct PlanRequest: Sendable {
     /// `Plan.pinnedFiles` of the job's first stage, which later stages have to find again; `nil` for the first stage itself.
     package var pinnedFiles: [String: PinnedFile]?
     package var pinning = InputPinning()
+    /// Whether the recipe goes into the output as `mergekit_config.yml` too.
+    package var writesMergekitConfig = false
 
     /// Whether planning has taken too long. Asked with each file and each tensor.
     package var isOverdue: @Sendable () -> Bool = { false }

@@ -26,15 +26,45 @@ package enum Planner {
         return made
     }
 
+    /// Everything that is wrong with the recipe and its inputs, for requests that fail anyway.
+    package static func problems(of request: PlanRequest) -> [TesseraError] {
+        do {
+            _ = try plan(request)
+            return []
+        } catch let problems as Problems {
+            return problems.all
+        } catch {
+            return [TesseraError(wrapping: error)]
+        }
+    }
+
     private static func plan(
         _ request: PlanRequest, reading files: PinnedFiles, after statistics: [[ExactText: TensorStatistics]]
     ) throws -> Plan {
         var request = request
         request.roots = request.roots.reading(files)
         return switch try JobRecipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict) {
-        case .merge(let recipe): try plan([recipe], request, after: statistics)
-        case .sweep(let sweep): try plan(sweep.points.map(\.recipe), of: sweep, request, after: statistics)
+        case .merge(let recipe): try withWarnings(of: [recipe]) { try plan([recipe], request, after: statistics) }
+        case .sweep(let sweep):
+            try withWarnings(of: sweep.points.map(\.recipe)) {
+                try plan(sweep.points.map(\.recipe), of: sweep, request, after: statistics)
+            }
         case .store(let recipe): try StorePlanner.plan(recipe, request: request, after: statistics)
+        }
+    }
+
+    /// Says what is odd about a recipe together with what is wrong with it, so that both can be mended at once.
+    private static func withWarnings(of recipes: [Recipe], _ body: () throws -> Plan) throws -> Plan {
+        do {
+            return try body()
+        } catch let problems as Problems {
+            let method = try? mergeMethod(of: recipes[0])
+            let warnings = recipes.flatMap { recipe in
+                recipe.warnings + (method.map { ParameterNames(recipe: recipe, method: $0).warnings() } ?? [])
+            }
+            // A problem says by itself what is odd about its line.
+            let lines = Set(problems.all.compactMap(\.line))
+            throw Problems(problems.all + unique(warnings).filter { $0.line.map { !lines.contains($0) } ?? true })
         }
     }
 
@@ -72,7 +102,8 @@ package enum Planner {
         let merged = try MergedOutputs(one.map { ($0.name, $0.outputs) }, maxPartBytes: request.maxPartBytes)
         let files = Sidecars(
             recipe: recipe, inputs: inputs, roots: request.roots, layout: merged.layout, vocabulary: vocabulary,
-            dtype: floatingType(of: one), layerOrigins: lists[0].layerOrigins)
+            dtype: floatingType(of: one), layerOrigins: lists[0].layerOrigins,
+            writesMergekitConfig: request.writesMergekitConfig)
         let sidecars = try files.make()
         // Every stage looks at every file, so that none can change in between.
         let points: [[PlannedTensor]]

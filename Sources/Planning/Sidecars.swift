@@ -16,6 +16,8 @@ struct Sidecars {
     let dtype: DType?
     /// As `OutputTensorList` says.
     let layerOrigins: [ExactText: [OutputTensorList.LayerOrigin]]
+    /// Whether the recipe is written under mergekit's name too.
+    let writesMergekitConfig: Bool
 
     private var primary: Checkpoint { inputs.primary.checkpoint }
 
@@ -51,10 +53,10 @@ struct Sidecars {
     /// What says how a recipe made the output: this one, or another that differs in parameters alone.
     func about(_ recipe: Recipe) -> [SidecarFile] {
         let card = ModelCard(recipe: recipe, repositories: inputs.inputs.compactMap(\.repository))
+        let text = Array(recipe.text.utf8)
         return [
-            SidecarFile(name: "recipe.yml", bytes: Array(recipe.text.utf8)),
-            SidecarFile(name: "README.md", bytes: Array(card.text.utf8)),
-        ]
+            SidecarFile(name: "recipe.yml", bytes: text), SidecarFile(name: "README.md", bytes: Array(card.text.utf8)),
+        ] + (writesMergekitConfig ? [SidecarFile(name: "mergekit_config.yml", bytes: text)] : [])
     }
 
     private func tokenizerFiles() throws(TesseraError) -> (files: [SidecarFile], remarks: [String]) {

@@ -20,10 +20,13 @@ struct JobArguments: ParsableArguments {
 
     @Flag(
         help: """
-            Also write tessera.provenance.json, a SLSA provenance that names the digest of every input and output file. It \
-            takes one more reading of them.
+            Also write tessera.provenance.json, an SLSA provenance statement with the digest of every input and output file. \
+            This reads all of them once more.
             """)
     var provenance = false
+
+    @Flag(help: "Also write the recipe as mergekit_config.yml, where the tools of mergekit look for it.")
+    var mergekitConfig = false
 
     @Option(
         help: ArgumentHelp(
@@ -36,7 +39,9 @@ struct JobArguments: ParsableArguments {
     @Flag(help: "Reject a recipe with unknown or unused keys.")
     var strict = false
 
-    @Option(name: .customLong("max-part-size"), help: ArgumentHelp("Maximum size of an output part.", valueName: "size"))
+    @Option(
+        name: .customLong("max-part-size"),
+        help: ArgumentHelp("Maximum size of an output part: 5GB, 512MiB. (A billion bytes are 1GB.)", valueName: "size"))
     var maxPartSize = ByteCount(5_000_000_000)
 
     @Option(
@@ -49,26 +54,27 @@ struct JobArguments: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Submissions with the same key are one job. The default is a key of plan, OUT and options.", valueName: "key"))
+            "Submissions with the same key are one job. The default is derived from plan, OUT and options.", valueName: "key"))
     var idempotencyKey: String?
 
-    @Option(
-        help: ArgumentHelp(
-            "How to show progress: \(ProgressStyle.allCases.map(\.rawValue).joined(separator: ", ")).", valueName: "style"))
+    @Option(help: ProgressStyle.help)
     var progress = ProgressStyle.auto
 
     @Flag(help: "Print the result as JSON.")
     var json = false
 
-    /// - Parameter audit: `JobOptions.audit`.
-    func submission(audit: Double? = nil) throws -> Submit {
+    /// - Parameters:
+    ///   - audit: `JobOptions.audit`.
+    ///   - name: `JobOptions.name`.
+    func submission(audit: Double? = nil, name: String? = nil) throws -> Submit {
         let recipe = try source.read()
         return Submit(
             recipe: recipe.text, recipeName: recipe.name, workingDirectory: currentDirectory(), output: output,
             options: JobOptions(
                 overwrite: overwrite, sha256Sums: sha256Sums, strict: strict, maxPartBytes: maxPartSize.bytes,
                 shardBytes: shardSize?.bytes, seed: seed, provenance: provenance ? true : nil,
-                fullInputs: inputs == .full ? true : nil, audit: audit), idempotencyKey: idempotencyKey)
+                fullInputs: inputs == .full ? true : nil, audit: audit, name: name,
+                mergekitConfig: mergekitConfig ? true : nil), idempotencyKey: idempotencyKey)
     }
 }
 

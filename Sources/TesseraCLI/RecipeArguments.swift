@@ -11,7 +11,7 @@ struct RecipeArguments: ParsableArguments {
     @Option(
         name: .customLong("set"),
         help: ArgumentHelp(
-            "Put a value in the place of the recipe's: parameters.lambda=0.3, models.0.parameters.weight=0.5; repeatable.",
+            "Override a value of the recipe: parameters.lambda=0.3, models.0.parameters.weight=0.5; repeatable.",
             valueName: "key=value"))
     var settings: [String] = []
 

@@ -5,7 +5,7 @@ func systemReason(_ number: Int32) -> String {
     switch number {
     case ECONNREFUSED: "the connection was refused"
     case ECONNRESET, EPIPE: "the connection was reset by the other side"
-    case ETIMEDOUT: "the connection timed out"
+    case ETIMEDOUT: "there was no answer in time"
     case EHOSTUNREACH, ENETUNREACH: "there is no route to the host"
     case EADDRINUSE: "the port is in use"
     case EADDRNOTAVAIL: "this host does not have the address"

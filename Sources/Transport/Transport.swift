@@ -19,19 +19,29 @@ package enum Transport {
         let handler = try tls?.prepare(for: address.host)
         let connection: Connection
         do {
-            connection = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-                .connectTimeout(TimeAmount(timeout))
-                .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-                .connect(host: address.host, port: address.port) { channel in
-                    channel.eventLoop.makeCompletedFuture {
-                        try Connection(
-                            on: channel, limits: limits, budget: nil, tls: try handler?(), expects: tls?.expects ?? .none)
+            connection = try await within(timeout, late: { $0.close() }) {
+                try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                    .connectTimeout(TimeAmount(timeout))
+                    .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+                    .connect(host: address.host, port: address.port) { channel in
+                        channel.eventLoop.makeCompletedFuture {
+                            try Connection(
+                                on: channel, limits: limits, budget: nil, tls: try handler?(), expects: tls?.expects ?? .none)
+                        }
                     }
-                }
+            }
         } catch {
             throw TesseraError(.unreachable, "no coordinator answers at \(address): \(reason(error))")
         }
-        _ = try await connection.peer()
+        do {
+            // A peer that accepts and says nothing must not hold the handshake for ever.
+            _ = try await within(timeout, late: { _ in }) { try await connection.peer() }
+        } catch let error as TesseraError {
+            throw error
+        } catch {
+            connection.close()
+            throw TesseraError(.unreachable, "no coordinator answers at \(address): \(reason(error))")
+        }
         return connection
     }
 
@@ -94,7 +104,7 @@ package enum Transport {
         case let error as SocketAddressError.FailedToParseIPByteBuffer: "\(error)"
         case SocketAddressError.unknown(let host, _): "the host name '\(host)' cannot be resolved"
         case let error as IOError: systemReason(error.errnoCode)
-        case ChannelError.connectTimeout: "the connection timed out"
+        case is DeadlineExceeded, ChannelError.connectTimeout: "there was no answer in time"
         case is ChannelError, is CancellationError: "the connection was closed"
         default: "\(error)"
         }

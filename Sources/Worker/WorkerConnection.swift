@@ -68,6 +68,8 @@ final class WorkerConnection: Sendable {
                     } catch let error as FrameError {
                         self.perform(self.session.withLock { $0.broke(error) })
                     } catch {
+                        // An interrupted worker leaves; its shards are not to blame.
+                        if Task.isCancelled { try? self.connection.send(.goodbye("interrupted"), urgent: true) }
                         let error = TesseraError(wrapping: error)
                         // The coordinator refused this worker's certificate, which with TLS 1.3 shows after the handshake.
                         self.note(Ending(error: error, isFinal: error.code == .notAllowed))

@@ -33,6 +33,6 @@ struct ConfigCommand: ParsableCommand {
         for setting in settings.all {
             table.add([setting.option, setting.values.joined(separator: ", "), setting.command ?? "all", setting.source])
         }
-        for line in table.lines { print(line) }
+        for line in table.lines(fitting: Terminal.outputWidth) { print(line) }
     }
 }

@@ -60,7 +60,9 @@ struct TesseraCommand: AsyncParsableCommand {
     private static func parse(_ root: any ParsableCommand.Type) throws -> any ParsableCommand {
         let arguments = Array(CommandLine.arguments.dropFirst()), environment = ProcessInfo.processInfo.environment
         guard try Settings.mayApply(arguments: arguments, environment: environment) else { return try root.parseAsRoot() }
-        let settings = try Settings(of: root, arguments: arguments, environment: environment)
+        let settings = try Settings(
+            of: Self.self, link: root is Self.Type ? nil : MergekitCommand.commandName, arguments: arguments,
+            environment: environment)
         do {
             return try root.parseAsRoot(settings.arguments())
         } catch {

@@ -191,6 +191,33 @@ import Work
         #expect(Outcome(cluster.finished(try again.done(), by: 1, at: .seconds(2))).commits.count == 1)
     }
 
+    @Test func aLostWorkerIsRememberedUntilItComesBack() throws {
+        var (cluster, _) = try busy()
+        func lost(at now: Duration) -> [LostWorker]? {
+            StatusPages(cluster, at: now, for: .local).answer(StatusRequest())?.lostWorkers
+        }
+        #expect(lost(at: .zero) == nil)
+        _ = cluster.detach(1, reason: "silence", isLoss: true, isOrderly: false, at: .seconds(1))
+        #expect(lost(at: .seconds(3)) == [LostWorker(name: "w", address: "h", reason: "silence", secondsAgo: 2, leases: 3)])
+        #expect(lost(at: .seconds(4000)) == nil)
+        _ = cluster.attach(.test(threads: 1), at: .seconds(5)) { _ in }
+        #expect(lost(at: .seconds(5)) == nil)
+        _ = cluster.detach(2, reason: "drained", isLoss: false, isOrderly: true, at: .seconds(6))
+        #expect(lost(at: .seconds(7)) == nil)
+    }
+
+    @Test func shardsThatAreWorkedOnCanBeAskedForAlone() throws {
+        var cluster = ClusterState()
+        _ = cluster.attach(.test(threads: 1), at: .zero) { _ in }
+        let lease = try #require(try add(to: &cluster).leases.first)
+        func shards(_ request: StatusRequest) -> [Int]? {
+            StatusPages(cluster, at: .zero, for: .local).answer(request)?.jobs.first?.shardDetails?.map(\.index)
+        }
+        #expect(shards(StatusRequest(job: Self.id)) == [0, 1, 2])
+        #expect(shards(StatusRequest(job: Self.id, running: true)) == [lease.attempt.shard])
+        #expect(shards(StatusRequest(job: Self.id, after: lease.attempt.shard, running: true)) == [])
+    }
+
     @Test func workersComeAndGo() throws {
         var (cluster, leases) = try busy()
         let gone = Outcome(cluster.detach(1, reason: "silence", isLoss: true, isOrderly: false, at: .zero))

@@ -57,6 +57,143 @@ import Testing
         withExtendedLifetime(connection) {}
     }
 
+    @Test(
+        arguments: [
+            ["status"], ["status", "--watch"], ["status", "ff"], ["submit", recipe, "out"], ["submit", recipe, "out", "--wait"],
+            ["cancel", "ff"], ["wait", "ff"],
+        ],
+        [("127.0.0.1:1", "the connection was refused"), ("nosuchhost.invalid:7070", "'nosuchhost.invalid' cannot be resolved")])
+    func aCoordinatorThatIsNotThereIsSaidInASentence(words: [String], peer: (address: String, reason: String)) async throws {
+        let outcome = try await Tessera.run(words + ["--coordinator", peer.address])
+        #expect(outcome.exitCode == 69 && outcome.output.isEmpty, "\(outcome)")
+        #expect(outcome.errors.contains(peer.reason) && outcome.errors.split(separator: "\n").count == 1, "\(outcome.errors)")
+    }
+
+    /// With TLS, the client would wait for the handshake before it says hello.
+    @Test func aPeerThatNeverShakesHandsIsNotWaitedForForEver() async throws {
+        let port = try RawListener(), certificates = try Certificates()
+        let client = try RunningTessera([
+            "status", "--coordinator", "127.0.0.1:\(port.port)", "--timeout", "1", "--tls-pin",
+            certificates.path("127.0.0.1.pem"),
+        ])
+        let connection = await port.accept()
+        #expect(await client.exitCode() == 69)
+        #expect(client.errors.contains("there was no answer in time"), "\(client.errors)")
+        withExtendedLifetime(connection) {}
+    }
+
+    @Test func environmentAndFileNameTheCoordinator() async throws {
+        let cluster = try await Cluster()
+        let file = "\(directory.path)/config.yml"
+        try "coordinator: 127.0.0.1:1\nstatus:\n  coordinator: \(cluster.jobs)\n".write(
+            toFile: file, atomically: true, encoding: .utf8)
+        let usual = ["TESSERA_TIMEOUT": "120", "TESSERA_CONFIG": file]
+        let status = try await Tessera.run(["status"], environment: usual)
+        #expect(status.exitCode == 0 && status.output.contains("no jobs"), "\(status)")
+        let wait = try await Tessera.run(["wait", "ff"], environment: usual)
+        #expect(wait.exitCode == 69, "\(wait)")
+        let named = try await Tessera.run(
+            ["wait", "ff"], environment: usual.merging(["TESSERA_COORDINATOR": cluster.jobs]) { $1 })
+        #expect(named.exitCode == 66, "\(named)")
+        let wrong = try await Tessera.run(["status"], environment: ["TESSERA_COORDINATOR": "http://localhost:7070"])
+        #expect(wrong.exitCode == 64 && wrong.errors.hasPrefix("error: TESSERA_COORDINATOR: "), "\(wrong)")
+        let shown = try await Tessera.run(["config", "--config", file], environment: ["TESSERA_ROOT": "/a:/b"])
+        #expect(shown.output.contains("\(file):3") && shown.output.contains("TESSERA_ROOT"), "\(shown)")
+    }
+
+    @Test func aJobHasAName() async throws {
+        let cluster = try await Cluster(workers: 1)
+        let done = try await cluster.submit(Self.recipe, "\(directory.path)/out", ["--wait", "--name", "nightly"])
+        #expect(done.exitCode == 0, "\(done.errors)")
+        let status = try await Tessera.run(["status", "--coordinator", cluster.jobs])
+        #expect(status.output.contains("NAME") && status.output.contains(" nightly "), "\(status.output)")
+    }
+
+    // MARK: Progress
+
+    @Test func progressForProgramsIsJSONAlone() async throws {
+        let run = try await Tessera.run(["run", Self.recipe, "\(directory.path)/out", "--progress", "json"])
+        #expect(run.exitCode == 0, "\(run)")
+        let lines = run.errors.split(separator: "\n")
+        let objects = lines.compactMap { try? JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any] }
+        #expect(objects.count == lines.count && !lines.isEmpty, "\(run.errors)")
+        #expect(objects.contains { $0["event"] as? String == "note" }, "the recipe's notes are objects too")
+        let last = try #require(objects.last { $0["event"] as? String == "progress" })
+        #expect(last["state"] as? String == "done" && last["bytesDone"] as? Int == last["bytesTotal"] as? Int, "\(last)")
+        let again = try await Tessera.run(["run", Self.recipe, "\(directory.path)/out", "--progress", "json"])
+        #expect(again.exitCode == 73 && again.errors.contains(#""event":"error""#), "\(again.errors)")
+    }
+
+    @Test func progressForAFileHasAFirstAndALastLine() async throws {
+        let run = try await Tessera.run(["run", Self.recipe, "\(directory.path)/out"])
+        let lines = run.errors.split(separator: "\n").filter { $0.contains(" shards") }
+        #expect(lines.last?.contains("100 %") == true && lines.last?.contains("done after ") == true, "\(run.errors)")
+        #expect(!run.errors.contains("\u{1b}"))
+    }
+
+    @Test func aStatusThatIsWatchedIntoAFileSaysChangesOnly() async throws {
+        let cluster = try await Cluster(workers: 1, worker: ["--pause-milliseconds", "300"])
+        let submitted = try await cluster.submit(Self.recipe, "\(directory.path)/out", ["--shard-size", "1000"])
+        let id = submitted.output.trimmingCharacters(in: .whitespacesAndNewlines)
+        let watch = try await Tessera.run(["status", id, "--watch", "--json", "--coordinator", cluster.jobs])
+        #expect(watch.exitCode == 0, "\(watch.errors)")
+        struct Line: Decodable { let jobs: [Cluster.Job]; let workers: [Cluster.Worker] }
+        let lines = try watch.output.split(separator: "\n").map {
+            try JSONDecoder().decode(Line.self, from: Data($0.utf8))
+        }
+        #expect(lines.last?.jobs.first?.state == "done")
+        // What the lines say apart from times and bytes.
+        let said = lines.map { line in
+            line.jobs.map { "\($0.state) \($0.attempts) \($0.shards)" } + line.workers.map { "\($0.state) \($0.leases)" }
+        }
+        #expect(zip(said, said.dropFirst()).allSatisfy { $0 != $1 }, "\(said)")
+    }
+
+    @Test func aJobThatIsFollowedWithoutWorkersSaysHowToStartOne() async throws {
+        let cluster = try await Cluster()
+        let client = try RunningTessera(
+            ["submit", Self.recipe, "\(directory.path)/out", "--wait", "--coordinator", cluster.jobs])
+        try await eventually("a note") { client.errors.contains("start one: tessera worker --coordinator \(cluster.jobs)") }
+        try cluster.addWorker()
+        #expect(await client.exitCode() == 0, "\(client.errors)")
+    }
+
+    // MARK: Logs
+
+    @Test func logsAreJSONWithWhatTheyAreAbout() async throws {
+        let cluster = try await Cluster(
+            workers: 1, coordinator: ["--log-format", "json"], worker: ["--log-format", "json", "--log-level", "debug"])
+        let done = try await cluster.submit(Self.recipe, "\(directory.path)/out", ["--wait"])
+        let id = String(try #require(done.output.split(separator: "\n").first))
+        let worker = try #require(cluster.workers.first)
+        worker.signal(SIGKILL)
+        try await eventually("the loss") { cluster.coordinator.errors.contains("worker lost") }
+        func objects(_ log: String) -> [[String: String]] {
+            log.split(separator: "\n").map { line in
+                let object = try? JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: String]
+                if object == nil { Issue.record("no object: \(line)") }
+                return object ?? [:]
+            }
+        }
+        let told = objects(cluster.coordinator.errors)
+        let ready = try #require(told.first { $0["message"] == "coordinator ready" })
+        #expect(ready["jobs"] == cluster.jobs && ready["version"] != nil && ready["roots"] == "any")
+        #expect(told.allSatisfy { $0["host"] != nil && $0["time"] != nil && $0["level"] != nil })
+        #expect(told.contains { $0["message"] == "worker lost" && $0["worker"] == "worker-1" && $0["reason"] != nil })
+        let finished = objects(worker.errors).first { $0["message"] == "shard finished" }
+        #expect(finished?["job"] == id && finished?["worker"] == "worker-1" && finished?["shard"] != nil, "\(worker.errors)")
+        let status = try await Tessera.run(["status", "--coordinator", cluster.jobs])
+        #expect(status.output.contains("worker-1 (127.0.0.1) was lost "), "\(status.output)")
+    }
+
+    @Test(arguments: [SIGTERM, SIGINT])
+    func aWorkerThatIsStoppedIsNotLost(signal: Int32) async throws {
+        let cluster = try await Cluster(workers: 1)
+        try #require(cluster.workers.first).signal(signal)
+        try await eventually("the end") { cluster.coordinator.errors.contains("worker l") }
+        #expect(cluster.coordinator.errors.contains("worker left"), "\(cluster.coordinator.errors)")
+    }
+
     @Test func aURLIsNoAddress() async throws {
         let outcome = try await Tessera.run(["status", "--coordinator", "http://localhost:7070"])
         #expect(outcome.exitCode == 64, "\(outcome.errors)")
@@ -84,6 +221,35 @@ import Testing
         #expect(wrong.exitCode == 64 && wrong.errors.contains("models.99.model=x"), "\(wrong.errors)")
     }
 
+    // MARK: Outputs
+
+    @Test func directoriesAboveTheOutputAreMade() async throws {
+        let run = try await Tessera.run(["run", Self.recipe, "\(directory.path)/a/b/out"])
+        #expect(run.exitCode == 0, "\(run.errors)")
+        #expect(try FileManager.default.contentsOfDirectory(atPath: "\(directory.path)/a/b") == ["out"])
+        // A recipe with a mistake leaves none of them behind.
+        let wrong = try await Tessera.run(
+            ["run", Self.recipe, "\(directory.path)/c/d/out", "--set", "merge_method=no_such_method"])
+        #expect(wrong.exitCode == 65 && directory.names == ["a"], "\(wrong.errors) \(directory.names)")
+    }
+
+    @Test func aPlaceThatCannotBeDoesNotHideTheRecipesMistakes() async throws {
+        let mistake = ["--set", "merge_method=no_such_method"]
+        // Nobody can create a directory there.
+        let run = try await Tessera.run(["run", Self.recipe, "/proc/no/out"] + mistake)
+        #expect(run.exitCode == 73 && run.errors.contains("no_such_method"), "\(run.errors)")
+        let cluster = try await Cluster()
+        let submit = try await cluster.submit(Self.recipe, "\(directory.path)/no/such/out", mistake)
+        #expect(submit.exitCode == 73 && submit.errors.contains("no_such_method"), "\(submit.errors)")
+    }
+
+    @Test func aMisspelledParameterIsSaidWithTheOtherMistakes() async throws {
+        let plan = try await Tessera.run([
+            "plan", Self.recipe, "--set", "parameters.lamda=1", "--set", "models.0.model=no/such/model",
+        ])
+        #expect(plan.exitCode == 66 && plan.errors.contains("no parameter 'lamda'"), "\(plan)")
+    }
+
     // MARK: mergekit
 
     @Test func aLinkIsMergekitsCommand() async throws {
@@ -97,6 +263,9 @@ import Testing
         }
         let usual = try await Tessera.run(["run", Self.recipe, "\(directory.path)/usual"])
         #expect(usual.exitCode == 0)
+        let (config, recipe) = (try outputFiles(out)["mergekit_config.yml"], try outputFiles(out)["recipe.yml"])
+        #expect(config == recipe && config != nil)
+        #expect(try await Tessera.run(["verify", out]).exitCode == 0)
         #expect(
             try outputFiles(out).filter { $0.key.hasSuffix(".safetensors") }
                 == outputFiles("\(directory.path)/usual").filter { $0.key.hasSuffix(".safetensors") })

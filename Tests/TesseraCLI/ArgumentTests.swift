@@ -13,7 +13,7 @@ import Testing
     ])
     func byteCountsHaveUnits(text: String, bytes: Int) { #expect(ByteCount(argument: text)?.bytes == bytes) }
 
-    @Test(arguments: ["", "B", "-1", "1XB", "1e30", "9999999999TB", "1.2.3", "\u{0661}MB"])
+    @Test(arguments: ["", "B", "-1", "1XB", "1e30", "9999999999TB", "1.2.3", "\u{0661}MB", "1B", "5b"])
     func otherByteCountsAreRefused(text: String) { #expect(ByteCount(argument: text) == nil) }
 
     @Test(arguments: [
@@ -43,6 +43,11 @@ import Testing
         let path = try directory.write("worker 0123456789abcdef\n", to: "token")
         let command = try WorkerCommand.parse(["--coordinator", "h:1", "--tls-pin", "p", "--token", path])
         #expect(throws: TesseraError.self) { try command.credentials.accessToken() }
+    }
+
+    @Test func clientsWaitFiveSeconds() throws {
+        #expect(try StatusCommand.parse([]).target.timeout == 5)
+        #expect(try WaitCommand.parse(["ff"]).target.timeout == 5)
     }
 
     // MARK: mergekit

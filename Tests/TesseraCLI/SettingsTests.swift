@@ -102,6 +102,14 @@ import Testing
         #expect(throws: TesseraError.self) { try arguments("status --config") }
     }
 
+    /// Under a link, the file may hold options of all commands, and the first argument is no command.
+    @Test func aLinkIsOneOfTheCommands() throws {
+        let file = try directory.write("root: [/a]\ntimeout: 3\n", to: "link.yml")
+        let settings = try Settings(
+            of: Root.self, link: "status", arguments: ["worker"], environment: ["TESSERA_CONFIG": file])
+        #expect(try settings.arguments() == ["--timeout=3", "worker"])
+    }
+
     @Test func aValueThatDoesNotFitNamesItsSource() throws {
         let settings = try Settings(
             of: Root.self, arguments: ["status"], environment: ["TESSERA_TIMEOUT": "soon", "TESSERA_COORDINATOR": "h:1"])

@@ -40,8 +40,12 @@ struct JobPlanner: Sendable {
 
     /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs, or `TesseraError` for the output.
     func plan(_ submission: Submit, owner: String) throws -> PlannedJob {
-        let output = try outputs.resolve(submission.output, workingDirectory: submission.workingDirectory)
-        let request = request(submission)
+        let request = request(submission), output: String
+        do throws(TesseraError) {
+            output = try outputs.resolve(submission.output, workingDirectory: submission.workingDirectory)
+        } catch {
+            throw Problems([error] + Planner.problems(of: request))
+        }
         let plan = try Planner.plan(request)
         return PlannedJob(
             submission: submission, output: output, stages: try stages(plan, request),
@@ -55,6 +59,7 @@ struct JobPlanner: Sendable {
             recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
             roots: settings.inputRoots, maxPartBytes: options.maxPartBytes, shardBytes: options.shardBytes,
             strict: options.strict, seed: options.seed ?? 0)
+        request.writesMergekitConfig = options.mergekitConfig == true
         request.isOverdue = { time.now() > end }
         request.pinning = InputPinning(digests: settings.digests, readsWhole: readsWhole)
         return request

@@ -37,6 +37,8 @@ struct JobRecord: Sendable {
     let number: Int
     let key: JobKey
     let output: String
+    /// What the submitter calls the job.
+    let name: String?
     let startedAt: Duration
     /// Seconds since 1970.
     let submittedAt: Double
@@ -62,6 +64,7 @@ struct JobRecord: Sendable {
         self.number = number
         self.key = key
         self.output = output
+        name = job?.options.name
         self.job = job
         self.startedAt = startedAt
         self.submittedAt = submittedAt
@@ -154,7 +157,7 @@ struct JobRecord: Sendable {
             id: id, state: state, method: plan.method, output: output, plan: plan.digest, shards: progress.shards,
             bytesDone: progress.bytesDone, bytesTotal: progress.bytesTotal, bytesOutput: bytesOutput, bytesInput: plan.bytesInput,
             attempts: progress.attempts, submittedAt: submittedAt, seconds: (end - startedAt).seconds, error: error,
-            blockedReason: blockedReason, shardDetails: shards, owner: key.owner)
+            blockedReason: blockedReason, shardDetails: shards, owner: key.owner, name: name)
         if isRunning { status.bytesPerSecond = progress.bytesPerSecond(at: now) }
         return status
     }

@@ -217,7 +217,7 @@ extension String {
 
 extension JobStatus {
     fileprivate var textSize: Int {
-        [owner, method, output, blockedReason, error?.problem, error?.file, error?.tensor, error?.advice]
+        [owner, name, method, output, blockedReason, error?.problem, error?.file, error?.tensor, error?.advice]
             .reduce(0) { $0 + ($1?.jsonSize ?? 0) }
     }
 }

@@ -20,11 +20,18 @@ package struct JobOptions: Sendable, Hashable, Codable {
     package var fullInputs: Bool?
     /// The share of the shards that is done again on another host, 0...1; `nil` for the coordinator's own choice.
     package var audit: Double?
+    /// What people call the job.
+    package var name: String?
+    /// Also write the recipe as `mergekit_config.yml`; `nil` for no.
+    package var mergekitConfig: Bool?
 
     package init(
         overwrite: Bool = false, sha256Sums: Bool = false, strict: Bool = false, maxPartBytes: Int? = nil, shardBytes: Int? = nil,
-        seed: UInt64? = nil, provenance: Bool? = nil, fullInputs: Bool? = nil, audit: Double? = nil
+        seed: UInt64? = nil, provenance: Bool? = nil, fullInputs: Bool? = nil, audit: Double? = nil,
+        name: String? = nil, mergekitConfig: Bool? = nil
     ) {
+        self.name = name
+        self.mergekitConfig = mergekitConfig
         self.audit = audit
         self.fullInputs = fullInputs
         self.overwrite = overwrite
@@ -71,6 +78,7 @@ extension Submit {
         if let idempotencyKey { try bounds.name(idempotencyKey, "idempotencyKey") }
         if let bytes = options.maxPartBytes { try bounds.number(bytes, "maxPartBytes", 1...Limits.byteCount) }
         if let bytes = options.shardBytes { try bounds.number(bytes, "shardBytes", 1...Limits.byteCount) }
+        if let name = options.name { try bounds.name(name, "name") }
         if let share = options.audit, !(0...1).contains(share) { throw bounds.refusal("'audit' is \(share), not from 0 to 1") }
     }
 }

@@ -83,6 +83,8 @@ package struct JobStatus: Sendable, Hashable, Codable {
     /// Who submitted the job: the name in a certificate, `token:NAME`, `anonymous` without access control. `nil` for jobs of a
     /// version without owners.
     package var owner: String?
+    /// What the submitter calls the job.
+    package var name: String?
     package var state: JobState
     package var method: String
     package var output: String
@@ -114,10 +116,12 @@ package struct JobStatus: Sendable, Hashable, Codable {
     package init(
         id: JobID, state: JobState, method: String, output: String, plan: Digest, shards: Shards, bytesDone: Int, bytesTotal: Int,
         bytesOutput: Int, bytesInput: Int, attempts: Int, submittedAt: Double, seconds: Double, error: TesseraError?,
-        blockedReason: String? = nil, shardDetails: [ShardStatus]?, owner: String? = nil
+        blockedReason: String? = nil, shardDetails: [ShardStatus]?, owner: String? = nil,
+        name: String? = nil
     ) {
         self.id = id
         self.owner = owner
+        self.name = name
         self.state = state
         self.method = method
         self.output = output
@@ -142,6 +146,7 @@ extension JobStatus {
     package var forOthers: JobStatus {
         var status = self
         status.output = ""
+        status.name = nil
         status.plan = .none
         status.error = error.map { TesseraError($0.code, "shown to the job's owner only") }
         status.blockedReason = nil

@@ -8,7 +8,7 @@ struct CoordinatorArguments: ParsableArguments {
     @Option(help: ArgumentHelp("The coordinator's job port.", valueName: "host:port"))
     var coordinator = HostPort(host: "127.0.0.1", port: 7070)
 
-    @Option(help: ArgumentHelp("How long a connection may take, and an answer.", valueName: "seconds"))
+    @Option(help: ArgumentHelp("How long to wait for a connection, and for an answer.", valueName: "seconds"))
     var timeout = 5.0
 
     @OptionGroup var credentials: CredentialArguments
@@ -38,14 +38,18 @@ package struct SubmitCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "Do this share of the shards again on another host, such as 5%. The default is the coordinator's choice.",
+            "Recompute this share of the shards on another host, such as 5%. The default is the coordinator's choice.",
             valueName: "share"))
     var audit: Share?
+
+    @Option(help: ArgumentHelp("What to call the job in status.", valueName: "name"))
+    var name: String?
 
     package init() {}
 
     package func run() async throws {
-        let submission = try job.submission(audit: audit?.value)
+        job.progress.begin()
+        let submission = try job.submission(audit: audit?.value, name: name)
         let (wait, json, style) = (wait, job.json, job.progress)
         let address = try target.address()
         let status = try await JobFollower(style).run(at: address) { client, known in
@@ -56,7 +60,7 @@ package struct SubmitCommand: AsyncParsableCommand {
             if !json {
                 print(submitted.job)
             } else if wait {
-                Terminal.note("job \(submitted.job)")
+                Terminal.remark("job \(submitted.job)")
             } else {
                 try printJSON(["job": "\(submitted.job)"])
             }
@@ -77,7 +81,7 @@ package struct WaitCommand: AsyncParsableCommand {
 
     @OptionGroup var target: CoordinatorArguments
 
-    @Option(help: ArgumentHelp("How to show progress.", valueName: "style"))
+    @Option(help: ProgressStyle.help)
     var progress = ProgressStyle.auto
 
     @Flag(help: "Print the result as JSON.")
@@ -86,6 +90,7 @@ package struct WaitCommand: AsyncParsableCommand {
     package init() {}
 
     package func run() async throws {
+        progress.begin()
         let (job, json) = (job, json)
         let status = try await JobFollower(progress).run(at: try target.address()) { client, known in
             if let known { return known }

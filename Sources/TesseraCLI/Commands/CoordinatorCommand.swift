@@ -27,7 +27,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
     var status = HostPort(host: "127.0.0.1", port: 7071)
 
     @Option(
-        help: ArgumentHelp("A further host name under which the status port may be asked; repeatable.", valueName: "name"))
+        help: ArgumentHelp("Another host name that clients may use for the status port; repeatable.", valueName: "name"))
     var statusHost: [String] = []
 
     @Option(
@@ -52,7 +52,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "Do this share of each job's shards again on another host, such as 5%, and find hosts that compute wrongly.",
+            "Recompute this share of each job's shards on another host, such as 5%, to find hosts that compute wrongly.",
             valueName: "share"))
     var audit = Share(value: 0)
 

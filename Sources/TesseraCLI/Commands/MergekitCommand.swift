@@ -10,8 +10,9 @@ package struct MergekitCommand: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(
         commandName: commandName, abstract: "Merge on this machine, with mergekit's options.",
         discussion: """
-            As 'tessera run CONFIG OUT --overwrite'. Options that choose devices, threads of writing or ways of loading change \
-            nothing: tensors are streamed, on the processor. A link named mergekit-yaml to the tessera binary is this command.
+            As 'tessera run CONFIG OUT --overwrite --mergekit-config'. Options that choose devices, threads of writing or ways \
+            of loading change nothing: tensors are streamed, on the processor. A link named mergekit-yaml to the tessera binary \
+            is this command.
             """)
 
     @Argument(help: "The configuration (a YAML file).")
@@ -46,7 +47,10 @@ package struct MergekitCommand: AsyncParsableCommand {
     package func run() async throws {
         try refused.check()
         if let note = idle.note { Terminal.remark(note) }
-        var words = [config, out, "--overwrite", "--max-part-size", "\(outShardSize.bytes)", "--seed", "\(randomSeed)"]
+        var words = [
+            config, out, "--overwrite", "--mergekit-config", "--max-part-size", "\(outShardSize.bytes)", "--seed",
+            "\(randomSeed)",
+        ]
         words += ["--threads", "\(threads)", "--progress", (quiet ? .none : verbose > 0 ? .plain : ProgressStyle.auto).rawValue]
         try await RunCommand.parse(words).run()
     }

@@ -14,7 +14,9 @@ package struct PlanCommand: ParsableCommand {
     @Flag(help: "Reject a recipe with unknown or unused keys.")
     var strict = false
 
-    @Option(name: .customLong("max-part-size"), help: ArgumentHelp("Maximum size of an output part.", valueName: "size"))
+    @Option(
+        name: .customLong("max-part-size"),
+        help: ArgumentHelp("Maximum size of an output part: 5GB, 512MiB. (A billion bytes are 1GB.)", valueName: "size"))
     var maxPartSize = ByteCount(5_000_000_000)
 
     @Option(help: ArgumentHelp("Seed for random methods such as dare_ties.", valueName: "n"))

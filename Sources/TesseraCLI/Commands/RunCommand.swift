@@ -2,6 +2,7 @@ package import ArgumentParser
 import Coordinator
 import Core
 import Engine
+import Planning
 import Protocol
 
 package struct RunCommand: AsyncParsableCommand {
@@ -19,10 +20,11 @@ package struct RunCommand: AsyncParsableCommand {
     package init() {}
 
     package func run() async throws {
+        job.progress.begin()
         let submission = try job.submission()
         let (style, threads, memory, key) = (job.progress, machine.threads, machine.memory.bytes, try signing.key())
         let status = try await cancelledBySignals {
-            let state = try RunState(beside: submission.output, workingDirectory: submission.workingDirectory)
+            let state = try Self.state(of: submission)
             let local = LocalRun(
                 threads: threads, memory: memory, signingKey: key, digests: cachedDigests(), state: state, log: quietLog)
             return try await local.run(submission) { manager, submitted in
@@ -31,6 +33,19 @@ package struct RunCommand: AsyncParsableCommand {
             }
         }
         try JobOutcome(status).report(json: job.json)
+    }
+
+    /// - Throws: what is wrong with the place for the output, together with what is wrong with the recipe.
+    private static func state(of submission: Submit) throws -> RunState {
+        do throws(TesseraError) {
+            return try RunState(beside: submission.output, workingDirectory: submission.workingDirectory)
+        } catch {
+            guard error.code != .temporary else { throw error }
+            let request = PlanRequest(
+                recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
+                maxPartBytes: submission.options.maxPartBytes, strict: submission.options.strict)
+            throw Problems([error] + Planner.problems(of: request))
+        }
     }
 
     /// Shows progress until cancelled.
@@ -55,7 +70,7 @@ struct JobOutcome {
 
     /// Prints the result, or throws the job's error.
     func report(json: Bool) throws {
-        if json { try printJSON(job) }
+        if json { try printJSON(JobDocument(job)) }
         guard job.state == .done else { throw job.error ?? TesseraError(.internal, "the job ended as \(job.state.rawValue)") }
         if !json {
             let rate = Quantity.rate(job.bytesInput + job.bytesOutput, job.seconds)

@@ -26,18 +26,24 @@ package struct StatusCommand: AsyncParsableCommand {
         let (job, watch, json) = (job, watch, json)
         let address = try target.address()
         try await cancelledBySignals {
-            try await CoordinatorClient.connect(to: address) { client in
-                let id: JobID? = if let job { try await client.find(job) } else { nil }
-                if watch {
-                    try await Self.follow(id, json: json, &client)
-                } else {
-                    let status = if let id { try await client.status(of: id) } else { try await client.status() }
-                    if json { return try printJSON(status) }
-                    let width = Terminal.isTerminal(STDOUT_FILENO) ? Terminal.size(STDOUT_FILENO).width - 1 : nil
-                    Screen().show(StatusText(status).lines(width: width, height: nil), redraws: false)
+            if watch {
+                try await CoordinatorClient.reconnecting(to: address, remark: Terminal.remark) { client in
+                    try await Self.follow(try await Self.find(job, &client), json: json, &client)
                 }
+            } else {
+                let status = try await CoordinatorClient.connect(to: address) { client in
+                    if let id = try await Self.find(job, &client) { return try await client.status(of: id) }
+                    return try await client.status()
+                }
+                if json { return try printJSON(StatusDocument(status)) }
+                Screen().show(StatusText(status).lines(width: Terminal.outputWidth, height: nil), redraws: false)
             }
         }
+    }
+
+    private static func find(_ job: String?, _ client: inout CoordinatorClient) async throws -> JobID? {
+        guard let job else { return nil }
+        return try await client.find(job)
     }
 
     /// Shows each change until the job has ended, if there is one.
@@ -58,12 +64,29 @@ package struct StatusCommand: AsyncParsableCommand {
                 screen.show(lines, redraws: true)
             } else if changes.isNew(status) {
                 let lines =
-                    json ? [JSONLine(status).text] : [Date().timestamp] + StatusText(status).lines(width: nil, height: nil)
+                    json
+                    ? [JSONLine(StatusDocument(status)).text]
+                    : [Date().timestamp] + StatusText(status).lines(width: nil, height: nil)
                 screen.show(json ? lines : lines + [""], redraws: false)
             }
             if hasEnded { return }
             try await Task.sleep(for: max(isLive ? .milliseconds(250) : .seconds(1), cost * 9))
         }
+    }
+}
+
+/// A status as JSON for programs.
+private struct StatusDocument: Encodable {
+    let jobs: [JobDocument]
+    let workers: [WorkerStatus]
+    let lostWorkers: [LostWorker]
+    let total: Int?
+
+    init(_ status: Status) {
+        jobs = status.jobs.map { JobDocument($0) }
+        workers = status.workers
+        lostWorkers = status.lostWorkers ?? []
+        total = status.total
     }
 }
 

@@ -26,7 +26,7 @@ struct JobView {
     }
 
     private func title(_ job: JobStatus, width: Int) -> String {
-        let name = "job \(job.id.description.prefix(8))"
+        let name = "job \(job.id.description.prefix(8))\(job.name.map { " \($0.shortened(toColumns: 20))" } ?? "")".printable
         let left = "\(job.method) → \(job.output)".printable.shortened(toColumns: max(1, width - name.columns - 2))
         return left + String(repeating: " ", count: max(1, width - left.columns - name.columns)) + styled(name, .dim)
     }

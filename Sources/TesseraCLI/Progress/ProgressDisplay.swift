@@ -14,6 +14,13 @@ enum ProgressStyle: String, ExpressibleByArgument, CaseIterable, Sendable {
     /// A JSON object for each change; notes and errors are objects too.
     case json
     case none
+
+    /// To be called before anything is said.
+    func begin() { if self == .json { Terminal.speakJSON() } }
+
+    static let help = ArgumentHelp(
+        "How to show progress: \(allCases.map(\.rawValue).joined(separator: ", ")). On a terminal, auto is bar; otherwise plain.",
+        valueName: "style")
 }
 
 /// Shows a job's progress on stderr.
@@ -36,9 +43,7 @@ struct ProgressDisplay {
         case .auto: form = Terminal.isInteractive ? .view(JobView()) : .plain(PlainProgress())
         case .bar: form = .view(JobView())
         case .plain: form = .plain(PlainProgress())
-        case .json:
-            form = .events(ProgressEvents())
-            Terminal.speakJSON()
+        case .json: form = .events(ProgressEvents())
         case .none: form = .none
         }
     }

@@ -25,11 +25,12 @@ struct StatusText {
         guard !status.jobs.isEmpty else { return Rows(head: nil, rows: ["no jobs"], noun: "jobs") }
         // Without access control all jobs have the same owner.
         let showsOwners = status.jobs.contains { $0.owner != PeerIdentity.anyone.owner }
+        let showsNames = status.jobs.contains { $0.name != nil }
         var table = TextTable(
             [
                 ("JOB", .left), ("STATE", .left), ("METHOD", .left), ("SHARDS", .right), ("DONE", .right), ("SIZE", .right),
                 ("TIME", .right),
-            ] + (showsOwners ? [("OWNER", .left)] : []) + [("OUTPUT", .left)])
+            ] + (showsOwners ? [("OWNER", .left)] : []) + (showsNames ? [("NAME", .left)] : []) + [("OUTPUT", .left)])
         // Those that have ended come last, so that they are cut off first.
         for job in status.jobs.filter({ !$0.state.isEnd }) + status.jobs.filter(\.state.isEnd) {
             table.add(
@@ -37,7 +38,9 @@ struct StatusText {
                     String(job.id.description.prefix(8)), job.state.rawValue, job.method,
                     "\(job.shards.committed)/\(job.shards.total)", "\(job.percent) %", Quantity.bytes(job.bytesTotal),
                     Quantity.seconds(job.seconds),
-                ] + (showsOwners ? [job.owner ?? PeerIdentity.unknownOwner] : []) + [job.output.isEmpty ? "-" : job.output])
+                ] + (showsOwners ? [job.owner ?? PeerIdentity.unknownOwner] : []) + (showsNames ? [job.name ?? ""] : []) + [
+                    job.output.isEmpty ? "-" : job.output
+                ])
         }
         let lines = table.lines(fitting: width)
         return Rows(head: lines[0], rows: Array(lines.dropFirst()), noun: "jobs")

@@ -19,17 +19,23 @@ package struct Settings {
     /// What comes first wins.
     package let all: [Setting]
     private let root: CommandOptions
+    /// The command under whose name the program was started.
+    private let link: String?
     private let given: [String]
 
     /// - Parameters:
-    ///   - type: the command that the process is.
+    ///   - type: the program with all of its commands.
+    ///   - link: the command under whose name the program was started; `nil` where the first argument is the command.
     ///   - arguments: what the user typed after its name.
     /// - Throws: what is wrong with the file, and values in the environment that do not fit.
-    package init(of type: any ParsableCommand.Type, arguments: [String], environment: [String: String]) throws {
+    package init(
+        of type: any ParsableCommand.Type, link: String? = nil, arguments: [String], environment: [String: String]
+    ) throws {
         guard let root = CommandOptions.of(type) else {
             throw TesseraError(.internal, "the description of the commands cannot be read")
         }
         self.root = root
+        self.link = link
         let commands = root.subcommands ?? [root]
         var arguments = arguments
         let named = try Self.takeFile(from: &arguments)
@@ -120,9 +126,10 @@ package struct Settings {
 
     /// The command that is meant, and where its options may stand.
     private var target: (command: CommandOptions, index: Int)? {
-        guard let subcommands = root.subcommands else { return (root, 0) }
-        guard let word = given.first, let command = subcommands.first(where: { $0.commandName == word }) else { return nil }
-        return (command, 1)
+        guard let name = link ?? given.first, let command = root.subcommands?.first(where: { $0.commandName == name }) else {
+            return nil
+        }
+        return (command, link == nil ? 1 : 0)
     }
 
     private func additions(to command: CommandOptions) throws(TesseraError) -> [Addition] {
@@ -162,17 +169,22 @@ package struct Settings {
     ///
     /// - Parameter parses: whether arguments can be parsed.
     package func culprit(_ parses: ([String]) -> Bool) -> TesseraError? {
-        guard let (command, index) = target, parses(given) || !parses(["help"]) else { return nil }
-        for addition in (try? additions(to: command)) ?? [] {
+        guard let (command, index) = target, let additions = try? additions(to: command) else { return nil }
+        func arguments(with chosen: [Addition]) -> [String] {
             var arguments = given
-            arguments.insert(contentsOf: addition.words, at: index)
-            guard !parses(arguments) else { continue }
-            let setting = addition.setting
-            return TesseraError(
-                .usage,
-                "\(setting.source): \(setting.values.map { "'\($0)'" }.joined(separator: ", ")) does not fit --\(setting.option)",
-                advice: "'tessera help \(command.commandName)' tells what fits")
+            arguments.insert(contentsOf: chosen.flatMap(\.words), at: index)
+            return arguments
         }
-        return nil
+        guard !parses(arguments(with: additions)) else { return nil }
+        let isAlone = additions.first { addition in
+            parses(arguments(with: additions.filter { $0.setting.option != addition.setting.option }))
+        }
+        guard let wrong = isAlone ?? additions.first(where: { parses(given) && !parses(arguments(with: [$0])) }) else {
+            return nil
+        }
+        let values = wrong.setting.values.map { "'\($0)'" }.joined(separator: ", ")
+        return TesseraError(
+            .usage, "\(wrong.setting.source): \(values) does not fit --\(wrong.setting.option)",
+            advice: "'tessera help \(command.commandName)' tells what fits")
     }
 }

@@ -17,6 +17,8 @@ struct ByteCount: ExpressibleByArgument, Sendable {
         guard let value = Double(number), let factor = factors[String(unit)], value >= 0, value * factor < 1e18 else {
             return nil
         }
+        // mergekit's 1B is a billion; a part or a buffer of one byte is a misunderstanding.
+        guard unit != "b" || value >= 1_000_000 else { return nil }
         bytes = Int(value * factor)
     }
 

@@ -82,12 +82,18 @@ package enum Terminal {
         if output.withLock({ $0.isJSON }) {
             note(JSONLine(["event": kind, "time": Date().timestamp, "text": text]).text)
         } else if isInteractive {
-            let lines = "\(kind): \(text)".wrapped(toColumns: size(STDERR_FILENO).width - 1, indent: kind.count + 2)
+            let lines = "\(kind): \(text)".wrapped(toColumns: width - 1, indent: kind.count + 2)
             note(styled("\(kind):", style) + lines.joined(separator: "\n").dropFirst(kind.count + 1))
         } else {
             note("\(kind): \(text)")
         }
     }
+
+    /// The width of the terminal in columns; 80 if unknown.
+    static var width: Int { size(STDERR_FILENO).width }
+
+    /// How wide lines on stdout should be; `nil` for no limit, where they go to a file or a program.
+    package static var outputWidth: Int? { isTerminal(STDOUT_FILENO) ? size(STDOUT_FILENO).width - 1 : nil }
 
     /// Columns and rows of the terminal; 80 and 24 if unknown.
     static func size(_ descriptor: Int32) -> (width: Int, height: Int) {

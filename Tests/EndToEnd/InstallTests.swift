@@ -1,0 +1,50 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// `Deploy/install` puts a build in place, and takes it away again.
+@Suite struct InstallTests {
+    private let directory: TemporaryDirectory
+
+    init() throws { directory = try TemporaryDirectory() }
+
+    private func install(_ arguments: [String]) async throws -> Tessera.Outcome {
+        let running = try RunningTessera(
+            ["--prefix", directory.path] + arguments, executable: "\(Repository.root)/Deploy/install")
+        let code = await running.exitCode()
+        return Tessera.Outcome(exitCode: code, output: running.output, errors: running.errors)
+    }
+
+    @Test func whatIsInstalledIsTakenAwayAgain() async throws {
+        _ = try directory.write("mine", to: "notes")
+        for _ in 1...2 {
+            let outcome = try await install(["--binary", Tessera.path])
+            #expect(outcome.exitCode == 0, "\(outcome.errors)")
+        }
+        for name in [
+            "share/bash-completion/completions/tessera", "share/zsh/site-functions/_mergekit-yaml",
+            "share/fish/vendor_completions.d/tessera.fish", "share/man/man1/tessera.1", "share/man/man1/tessera-run.1",
+        ] {
+            #expect(try !Data(contentsOf: URL(fileURLWithPath: "\(directory.path)/\(name)")).isEmpty, "\(name)")
+        }
+        let version = try RunningTessera(["--version"], executable: "\(directory.path)/bin/tessera")
+        #expect(await version.exitCode() == 0)
+        let mergekit = try RunningTessera(["--help"], executable: "\(directory.path)/bin/mergekit-yaml")
+        #expect(await mergekit.exitCode() == 0)
+        #expect(mergekit.output.contains("--out-shard-size"))
+        let removed = try await install(["--uninstall"])
+        #expect(removed.exitCode == 0, "\(removed.errors)")
+        #expect(directory.names == ["notes"])
+        #expect(try await install(["--uninstall"]).exitCode == 1)
+    }
+
+    /// A list that someone changed must not lead out of the prefix.
+    @Test func aDamagedListRemovesNothingElse() async throws {
+        try FileManager.default.createDirectory(atPath: "\(directory.path)/lib/tessera", withIntermediateDirectories: true)
+        let outside = try TemporaryDirectory()
+        _ = try outside.write("mine", to: "notes")
+        _ = try directory.write("../\(outside.path.split(separator: "/").last ?? "")/notes\n", to: "lib/tessera/installed")
+        #expect(try await install(["--uninstall"]).exitCode == 1)
+        #expect(outside.names == ["notes"])
+    }
+}
