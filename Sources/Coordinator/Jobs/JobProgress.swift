@@ -136,11 +136,11 @@ struct JobProgress: Sendable {
     ) -> ShardRun {
         let begun = running[attempt.shard]?.first { $0.epoch == attempt.epoch }?.begun
         return ShardRun(
-            worker: index(of: worker.name), begun: begun, lasted: begun.map { milliseconds(startedAt, now) - $0 },
+            worker: index(of: worker.name), begun: begun, lasted: begun.map { max($0, milliseconds(startedAt, now)) - $0 },
             outcome: outcome)
     }
 
-    /// Saturates after 49 days; never less at a later moment.
+    /// Saturates after 49 days.
     private func milliseconds(_ start: Duration, _ end: Duration) -> UInt32 {
         UInt32(clamping: Int((end - start) / .milliseconds(1)))
     }
