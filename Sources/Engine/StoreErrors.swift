@@ -16,8 +16,20 @@ package struct StoreErrors: Sendable {
         of task: StoreIndex.Task, in store: TaskVectorStore, base: String, workingDirectory: String, threads: Int, memory: Int,
         progress: @escaping @Sendable (Int) -> Void = { _ in }
     ) async throws {
-        let models = try OpenedModels.open(
-            [base, task.model, "\(store.directory)#\(task.name)"], base: base, workingDirectory: workingDirectory)
+        let models: OpenedModels
+        do {
+            models = try OpenedModels.open(
+                [base, task.model, "\(store.directory)#\(task.name)"], base: base, workingDirectory: workingDirectory)
+        } catch let problems as Problems {
+            throw Problems(
+                problems.all.map { problem in
+                    guard problem.code == .inputMissing else { return problem }
+                    var problem = problem
+                    problem.advice =
+                        "the store names its models as its recipe did: go where that was run, or name the base with --base"
+                    return problem
+                })
+        }
         let measurement = try await ModelMeasurement(models, threads: threads, memory: memory, progress: progress)
         tensors = measurement.tensors.reduce(into: [:]) { found, tensor in
             let all = tensor.changes.norm(of: 0) * tensor.changes.norm(of: 0)

@@ -209,6 +209,8 @@ import Testing
             #expect(tensors.count == index.index.tensors.count)
             #expect(tensors.allSatisfy { ($0["bits"] as? Double ?? 0) > 0 && $0["error"] is Double }, "\(tensors)")
         }
+        let elsewhere = try await Tessera.run(["inspect", "\(path)/store#one", "--errors"], in: "/")
+        #expect(elsewhere.exitCode == 66 && elsewhere.errors.contains("go where that was run"), "\(elsewhere.errors)")
         let text = try await Tessera.run(["inspect", "store#two"], in: path)
         #expect(text.output.contains("STORED AS") && text.output.contains("BITS    stored bits per element"), "\(text.output)")
     }

@@ -150,10 +150,11 @@ struct ChangePlot {
         }
     }
 
-    /// A heat map of all pairs. The strongest colour is that of the cosine that is farthest from 0.
+    /// A heat map of all pairs. The strongest colour is that of the cosine that is farthest from 0, if that is far at all.
     private func addCosines(top: Double, cell: Double, to drawing: inout SVG) {
         let models = report.models.indices, changes = report.total.changes
-        let strongest = ChangeReport.pairs(models.count).compactMap { changes.cosine($0, $1)?.magnitude }.max() ?? 0
+        let strongest = ChangeReport.pairs(models.count).compactMap { changes.cosine($0, $1)?.magnitude }
+            .reduce(0.1, max)
         let x = Self.left + 96, y = top + 58
         drawing.text("Cosines between the task vectors", x: 20, y: top + 18, style: "class=\"title\"")
         drawing.text(
@@ -165,7 +166,7 @@ struct ChangePlot {
             for column in models {
                 let left = x + Double(column) * cell, upper = y + Double(row) * cell
                 let cosine = changes.cosine(row, column)
-                let depth = row == column || strongest == 0 ? 0 : 0.7 * (cosine?.magnitude ?? 0) / strongest
+                let depth = row == column ? 0 : 0.7 * (cosine?.magnitude ?? 0) / strongest
                 drawing.rectangle(
                     x: left, y: upper, width: cell - 2, height: cell - 2,
                     style: "class=\"axis\" style=\"fill:\((cosine ?? 0) < 0 ? "#D55E00" : "#0072B2");fill-opacity:"

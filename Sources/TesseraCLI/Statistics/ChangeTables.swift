@@ -69,17 +69,23 @@ struct ChangeTables {
     /// The width of a number, and that of a usual first column.
     private static let cell = 7, firstColumn = 24
 
-    /// A table of one column of names, and one for each model as far as the width allows.
+    /// A table of one column of names, and one for each model as far as the width allows. Where long names leave no room for all
+    /// models, the ends of the names are shown.
     private func fitted(_ title: String, _ rows: [[String]]) -> [String] {
         let all = [[title] + heads] + rows
         let widths = all[0].indices.map { column in all.map { $0[column].count }.max() ?? 0 }
-        var columns = 1, used = widths[0]
+        let numbers = widths.dropFirst().reduce(0) { $0 + $1 + 2 }
+        let names = max(min(widths[0], Self.firstColumn), min(widths[0], width - numbers))
+        var columns = 1, used = names
         while columns < widths.count, columns < 2 || used + 2 + widths[columns] <= width {
             used += 2 + widths[columns]
             columns += 1
         }
         var table = TextTable([(title, .left)] + heads.prefix(columns - 1).map { ($0, .right) })
-        for row in rows { table.add(Array(row.prefix(columns))) }
+        for row in rows {
+            let name = row[0].count <= names ? row[0] : "…\(row[0].suffix(names - 1))"
+            table.add([name] + row[1..<columns])
+        }
         let rest = widths.count - columns
         return table.lines + (rest > 0 ? ["and \(rest) more \(rest == 1 ? "model" : "models"): see --csv or --json"] : [])
     }
