@@ -148,7 +148,8 @@ def main():
                            stdout=subprocess.DEVNULL)
             more = [out / name for name in ("shared.safetensors", "b.packed")]
             rest = [path.read_bytes() if path.exists() else b"" for path in more]
-            write(seeds / f"store/{number}", (out / "task-vectors.json").read_bytes(), (out / "b.safetensors").read_bytes(), *rest)
+            index, vectors = ((out / name).read_bytes() for name in ("task-vectors.json", "b.safetensors"))
+            write(seeds / f"store/{number}", index, vectors, *rest)
             if rest[1]:  # the models are too small for a mask of their own
                 index, packed = thinned(json.loads((out / "task-vectors.json").read_bytes()))
                 write(seeds / f"store/{number}-thinned", index, (out / "b.safetensors").read_bytes(), b"", packed)
