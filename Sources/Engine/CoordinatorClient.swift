@@ -7,7 +7,7 @@ package struct CoordinatorAddress: Sendable {
     package let address: HostPort
     package let tls: ClientTLS?
     package let token: AccessToken?
-    /// How long a connection may take, and an answer.
+    /// How long a connection may take until the coordinator has greeted the client, and how long an answer.
     package let timeout: Duration
 
     package init(
@@ -26,6 +26,8 @@ package struct CoordinatorClient {
     private let time: TimeSource
     private let timeout: Duration
     private var frames: FrameStream.Iterator
+    /// When the coordinator must have answered the hello.
+    private let greetsUntil: Duration
     /// Whether the coordinator has not answered yet.
     private var isGreeting = true
 
@@ -39,7 +41,7 @@ package struct CoordinatorClient {
         to coordinator: CoordinatorAddress, time: TimeSource = .system, dial: Dial? = nil,
         _ body: (inout CoordinatorClient) async throws -> Result
     ) async throws -> Result {
-        let connection: Connection
+        let connection: Connection, start = time.now()
         do throws(TesseraError) {
             connection =
                 if let dial {
@@ -55,7 +57,9 @@ package struct CoordinatorClient {
         }
         return try await connection.withFrames { frames in
             var client = CoordinatorClient(
-                connection: connection, time: time, timeout: coordinator.timeout, frames: frames.makeAsyncIterator())
+                connection: connection, time: time, timeout: coordinator.timeout, frames: frames.makeAsyncIterator(),
+                // A connection of the caller's own making has taken none of the time.
+                greetsUntil: (dial == nil ? start : time.now()) + coordinator.timeout)
             try await client.greet(coordinator)
             return try await body(&client)
         }
@@ -126,7 +130,7 @@ package struct CoordinatorClient {
                 return try await answer(to: request)
             } catch let error as TesseraError where error.code == .unreachable && time.now() - start >= limit {
                 throw TesseraError(
-                    .unreachable, "the coordinator did not answer within \(Quantity.seconds(limit / .seconds(1)))",
+                    .unreachable, "the coordinator did not answer within \(Quantity.seconds(max(limit, timeout) / .seconds(1)))",
                     advice: "is its process stopped, or its host overloaded?")
             }
         }
@@ -136,6 +140,7 @@ package struct CoordinatorClient {
         switch request {
         // These wait for planning, and for an output to be removed.
         case .submit, .cancel: max(timeout, Limits.slowAnswer)
+        case .hello: max(.zero, greetsUntil - time.now())
         default: timeout
         }
     }

@@ -10,13 +10,14 @@ package enum Transport {
     /// Connects to a coordinator.
     ///
     /// - Parameters:
+    ///   - timeout: for the look-up of the name, the connection and the handshake together.
     ///   - tls: how to encrypt the connection and check the coordinator; `nil` for a connection without TLS.
     ///   - limits: the frames accepted from the coordinator.
     /// - Throws: `unreachable`, with the reason; for TLS also what `Connection.peer` throws, and problems of the files.
     package static func connect(
         to address: HostPort, timeout: Duration = Limits.connecting, tls: ClientTLS? = nil, limits: FrameLimits
     ) async throws(TesseraError) -> Connection {
-        let handler = try tls?.prepare(for: address.host)
+        let handler = try tls?.prepare(for: address.host), end = ContinuousClock.now + timeout
         let connection: Connection
         do {
             connection = try await within(timeout, late: { $0.close() }) {
@@ -35,7 +36,7 @@ package enum Transport {
         }
         do {
             // A peer that accepts and says nothing must not hold the handshake for ever.
-            _ = try await within(timeout, late: { _ in }) { try await connection.peer() }
+            _ = try await within(max(.zero, end - .now), late: { _ in }) { try await connection.peer() }
         } catch let error as TesseraError {
             throw error
         } catch {
