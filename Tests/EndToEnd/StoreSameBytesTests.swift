@@ -17,6 +17,7 @@ import Testing
         ("rtvq-row", "quantize: {scheme: rtvq, bits: {base: 3, offset: 2}, group: row, error_correction: false}"),
         ("budget", "quantize: {budget: 2.25 bits}"),
         ("budget-rtvq", "quantize: {scheme: rtvq, budget: 12%, sensitivity: relative, floor: 1}"),
+        ("thinned", "quantize: {budget: 1.8 bits}"),
         ("magnitude", "sparsify: {method: magnitude, density: 0.2}"),
         ("magnitude-model", "sparsify: {method: magnitude, density: 0.2, scope: model, exclude: [norm]}"),
         ("dare", "sparsify: {method: dare, density: 0.3}"),

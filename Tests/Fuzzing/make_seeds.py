@@ -148,11 +148,11 @@ def main():
                            stdout=subprocess.DEVNULL)
             more = [out / name for name in ("shared.safetensors", "b.packed")]
             rest = [path.read_bytes() if path.exists() else b"" for path in more]
-            index, vectors = ((out / name).read_bytes() for name in ("task-vectors.json", "b.safetensors"))
-            write(seeds / f"store/{number}", index, vectors, *rest)
+            index, own = (out / "task-vectors.json").read_bytes(), (out / "b.safetensors").read_bytes()
+            write(seeds / f"store/{number}", index, own, *rest)
             if rest[1]:  # the models are too small for a mask of their own
-                index, packed = thinned(json.loads((out / "task-vectors.json").read_bytes()))
-                write(seeds / f"store/{number}-thinned", index, (out / "b.safetensors").read_bytes(), b"", packed)
+                index, packed = thinned(json.loads(index))
+                write(seeds / f"store/{number}-thinned", index, own, b"", packed)
         recipe = folder / "merge.yml"
         recipe.write_text("merge_method: passthrough\nmodels: [{model: a}]\n")
         subprocess.run([tessera, "run", recipe, folder / "out", "--sha256sums", "--progress", "none"], cwd=models, check=True,
