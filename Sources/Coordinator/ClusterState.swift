@@ -249,7 +249,7 @@ struct ClusterState {
         do throws(TesseraError) {
             try jobs[attempt.job]?.job?.report(done.result, of: attempt, delivery: done.delivery ?? .relayed)
             if let problem = done.copyProblem?.shortened(to: Self.problemLimit), workers[worker]?.copyProblem?.text != problem {
-                happened(.copyDiffers(attempt.job, workers.reference(to: worker), problem: problem))
+                happened(.copyDiffers(attempt.job, workers.reference(to: worker), problem: problem), at: now)
             }
             feed(.shardFinished(worker, attempt), at: now)
             return takeEffects()

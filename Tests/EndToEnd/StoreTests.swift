@@ -305,6 +305,8 @@ import Testing
         }
     }
 
+    private static let rtvq = "quantize: {scheme: rtvq, bits: {base: 3, offset: 2}}"
+
     @Test func whatCannotBeExtended() async throws {
         let tvq = "quantize: {bits: 4, group: 32}"
         try await makeStore(tvq, ["tune-0", "tune-1"])
@@ -312,7 +314,7 @@ import Testing
             StoreBench.recipe(tvq, ["tune-1"], extend: "store"), 65, "refused.yml:4: the store already has a task 'tune-1'",
             "'name: TASK'")
         try await expectRefusal(
-            StoreBench.recipe("quantize: {scheme: rtvq, bits: {base: 3, offset: 2}}", ["tune-2"], extend: "store"), 65,
+            StoreBench.recipe(Self.rtvq, ["tune-2"], extend: "store"), 65,
             "refused.yml:5: the store has no shared vector", "scheme: tvq")
         for method in ["tall", "emr", "cabs, n: 1, m: 4"] {
             try await expectRefusal(
@@ -321,6 +323,12 @@ import Testing
         }
         try await expectRefusal(StoreBench.recipe(tvq, ["tune-2"], extend: "none"), 66, "none")
         try await expectRefusal(StoreBench.recipe(tvq, ["tune-2"], extend: "base"), 66, "holds no store of task vectors")
+        // Vectors that are no offsets would be read with the shared vector added to them.
+        try await bench.run(StoreBench.recipe(Self.rtvq, ["tune-0", "tune-1"]), to: "shared")
+        for how in [tvq, "sparsify: {method: dare, density: 0.4}"] {
+            try await expectRefusal(
+                StoreBench.recipe(how, ["tune-2"], extend: "shared"), 65, "every task is an offset", "scheme: rtvq")
+        }
         // Another base: of other values, and of other shapes.
         try write("other", tensors(tune: 1))
         try await expectRefusal(

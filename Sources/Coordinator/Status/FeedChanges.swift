@@ -40,7 +40,7 @@ struct FeedChanges {
             note(attempt)
             workers.insert(worker.id)
         case .planned(let id, _), .kept(let id, _), .ended(let id, _, _): if id == watched { changesAllShards = true }
-        case .workerJoined(let worker): workers.insert(worker.id)
+        case .workerJoined(let worker), .copyDiffers(_, let worker, _): workers.insert(worker.id)
         case .workerLeft(let worker, _, _):
             workers.remove(worker.id)
             leftWorkers.insert(worker.id)

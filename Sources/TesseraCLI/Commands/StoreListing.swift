@@ -30,18 +30,7 @@ struct StoreListing: Encodable {
         var differences: [String] = []
     }
 
-    /// A tensor over all tasks of the last recipe that added any.
-    struct Tensor: Encodable {
-        let name: String
-        let bitsPerParameter: Double
-        let error: Double
-        let bias: Double
-        let predictedLoss: Double
-    }
-
     let tasks: [Task]
-    /// Those of which something was measured: absent in stores of the first version.
-    let tensors: [Tensor]
     /// Bytes of the shared vector.
     let sharedBytes: Int
     let parameters: Int
@@ -68,13 +57,6 @@ struct StoreListing: Encodable {
                 bitsPerParameter: bits(bytes(task.formats)), error: task.energy > 0 ? task.error / task.energy : nil,
                 predictedError: task.predicted, bias: task.bias, lost: task.lost)
         }
-        tensors = index.tensors.enumerated().compactMap { position, tensor in
-            guard let measured = tensor.measured else { return nil }
-            let own = index.tasks.reduce(0) { $0 + ($1.formats[position]?.byteCount(shape: tensor.shape) ?? 0) }
-            return Tensor(
-                name: tensor.name, bitsPerParameter: Double(8 * own) / Double(max(1, tensor.elementCount * index.tasks.count)),
-                error: measured.error, bias: measured.bias, predictedLoss: measured.loss)
-        }
         sharedBytes = index.shared.map { bytes($0.formats) } ?? 0
         self.parameters = parameters
         self.bytes = tasks.reduce(sharedBytes) { $0 + $1.bytes }
@@ -99,26 +81,23 @@ struct StoreListing: Encodable {
     private static let shownDifferences = 10
 
     var text: String {
-        var table = TextTable([
-            ("TASK", .left), ("SCHEME", .left), ("BITS", .right), ("ERROR", .right), ("SIZE", .right),
-            ("OF MODEL", .right),
-        ])
+        let hasBias = tasks.contains { $0.bias != nil }
+        var table = TextTable(
+            [("TASK", .left), ("SCHEME", .left), ("BITS", .right), ("ERROR", .right)] + (hasBias ? [("BIAS", .right)] : [])
+                + [("SIZE", .right), ("OF MODEL", .right)])
+        func number(_ value: Double?) -> String { value.map { Quantity.decimal($0, places: 4) } ?? "–" }
         let one = originalBytes / max(1, tasks.count)
         for task in tasks {
-            table.add([
-                task.name, task.scheme, Quantity.decimal(task.bitsPerParameter, places: 3),
-                task.error.map { Quantity.decimal($0, places: 4) } ?? "–", Quantity.bytes(task.bytes),
-                Self.share(task.bytes, of: one),
-            ])
+            table.add(
+                [task.name, task.scheme, Quantity.decimal(task.bitsPerParameter, places: 3), number(task.error)]
+                    + (hasBias ? [number(task.bias)] : []) + [Quantity.bytes(task.bytes), Self.share(task.bytes, of: one)])
         }
         if sharedBytes > 0 {
-            table.add([
-                "(shared)", "", Quantity.decimal(Double(8 * sharedBytes) / Double(max(1, parameters)), places: 3), "",
-                Quantity.bytes(sharedBytes), Self.share(sharedBytes, of: one),
-            ])
+            table.add(
+                ["(shared)", "", Quantity.decimal(Double(8 * sharedBytes) / Double(max(1, parameters)), places: 3), ""]
+                    + (hasBias ? [""] : []) + [Quantity.bytes(sharedBytes), Self.share(sharedBytes, of: one)])
         }
         var lines = table.lines
-        if !tensors.isEmpty { lines += [""] + tensorLines }
         lines += [
             "",
             "\(tasks.count) \(tasks.count == 1 ? "task" : "tasks") of \(parameters) parameters: \(Quantity.bytes(bytes)), "
@@ -131,6 +110,7 @@ struct StoreListing: Encodable {
             "ERROR     what storing lost: ‖τ − stored τ‖² / ‖τ‖², with the task vector τ = fine-tune − base",
             "OF MODEL  the size as a share of the fine-tune's",
         ]
+        if hasBias { lines.append("BIAS      ⟨τ, stored τ⟩ / ‖τ‖² − 1: how much longer the step along τ became") }
         let predictions = tasks.compactMap(\.predictedError)
         if !predictions.isEmpty {
             let mean = predictions.reduce(0, +) / Double(predictions.count)
@@ -147,17 +127,6 @@ struct StoreListing: Encodable {
             if rest > 0 { lines.append("  and \(rest) more") }
         }
         return lines.joined(separator: "\n")
-    }
-
-    private var tensorLines: [String] {
-        var table = TextTable([("TENSOR", .left), ("BITS", .right), ("ERROR", .right), ("BIAS", .right), ("LOSS", .right)])
-        for tensor in tensors {
-            table.add([
-                tensor.name, Quantity.decimal(tensor.bitsPerParameter, places: 3), Quantity.decimal(tensor.error, places: 4),
-                Quantity.decimal(tensor.bias, places: 4), Quantity.decimal(tensor.predictedLoss, places: 4),
-            ])
-        }
-        return table.lines
     }
 
     private static func share(_ bytes: Int, of all: Int) -> String {

@@ -16,9 +16,13 @@ struct StoreTensorListing: Encodable {
         let bits: Double
         /// `Σ(τ − τ̂)² / Στ²` over the listed tasks; absent where it was not measured, and for task vectors of zeros.
         fileprivate(set) var error: Double?
+        /// `Σττ̂ / Στ² − 1` and the loss that the budget predicted, over all tasks of the last recipe; absent in stores of the
+        /// first version and for some of the tasks.
+        let bias: Double?
+        let predictedLoss: Double?
         fileprivate var squares = (lost: 0.0, all: 0.0)
 
-        private enum CodingKeys: String, CodingKey { case name, dtype, shape, formats, bytes, bits, error }
+        private enum CodingKeys: String, CodingKey { case name, dtype, shape, formats, bytes, bits, error, bias, predictedLoss }
     }
 
     let tasks: [String]
@@ -26,7 +30,6 @@ struct StoreTensorListing: Encodable {
     /// Of all listed tasks and tensors together.
     private(set) var error: Double?
     private var squares = (lost: 0.0, all: 0.0)
-    private var isMeasured = false
 
     private enum CodingKeys: String, CodingKey { case tasks, tensors, error }
 
@@ -39,9 +42,11 @@ struct StoreTensorListing: Encodable {
                 let bytes = formats.reduce(0) { $0 + ($1?.byteCount(shape: tensor.shape) ?? 0) }
                 var words: [String] = []
                 for format in formats.map({ $0.map(Self.words) ?? "zero" }) where !words.contains(format) { words.append(format) }
+                let measured = tasks.count == store.index.tasks.count ? tensor.measured : nil
                 return Tensor(
                     name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, formats: words, bytes: bytes,
-                    bits: Double(8 * bytes) / Double(max(1, tensor.elementCount * tasks.count)))
+                    bits: Double(8 * bytes) / Double(max(1, tensor.elementCount * tasks.count)), error: measured?.error,
+                    bias: measured?.bias, predictedLoss: measured?.loss)
             }
     }
 
@@ -51,7 +56,6 @@ struct StoreTensorListing: Encodable {
     }
 
     mutating func add(_ errors: StoreErrors, of task: StoreIndex.Task) {
-        isMeasured = true
         for index in tensors.indices {
             guard let found = errors.tensors[ExactText(tensors[index].name)] else { continue }
             tensors[index].squares.lost += found.lost
@@ -72,14 +76,19 @@ struct StoreTensorListing: Encodable {
         var columns: [(title: String, alignment: TextTable.Alignment)] = [
             ("TENSOR", .left), ("STORED AS", .left), ("BITS", .right), ("SIZE", .right),
         ]
-        if isMeasured { columns.append(("ERROR", .right)) }
+        let hasErrors = tensors.contains { $0.error != nil }, hasBias = tensors.contains { $0.bias != nil }
+        if hasErrors { columns.append(("ERROR", .right)) }
+        if hasBias { columns += [("BIAS", .right), ("LOSS", .right)] }
+        func number(_ value: Double?) -> String { value.map { Quantity.significant($0) } ?? "–" }
         var table = TextTable(columns)
         for tensor in tensors {
             let cells = [
                 tensor.name, tensor.formats.count > 1 ? "\(tensor.formats.count) formats" : tensor.formats.joined(),
                 Quantity.decimal(tensor.bits, places: 3), Quantity.bytes(tensor.bytes),
             ]
-            table.add(cells + (isMeasured ? [tensor.error.map { Quantity.significant($0) } ?? "–"] : []))
+            table.add(
+                cells + (hasErrors ? [number(tensor.error)] : [])
+                    + (hasBias ? [number(tensor.bias), number(tensor.predictedLoss)] : []))
         }
         let bytes = tensors.reduce(0) { $0 + $1.bytes }
         var lines =
@@ -90,10 +99,16 @@ struct StoreTensorListing: Encodable {
                 "STORED  '2 bits/512' are codes of 2 bits with a scale for each 512 elements",
                 "BITS    stored bits per element of the tensor" + (tasks.count > 1 ? ", the mean over the tasks" : ""),
             ]
-        if isMeasured {
+        if hasErrors {
             lines.append(
-                "ERROR   what storing lost: ‖τ − stored τ‖² / ‖τ‖², with the task vector τ = fine-tune − base; of all tensors: "
-                    + (error.map { Quantity.significant($0) } ?? "–"))
+                "ERROR   what storing lost: ‖τ − stored τ‖² / ‖τ‖², with the task vector τ = fine-tune − base"
+                    + (error.map { "; of all tensors: \(Quantity.significant($0))" } ?? ""))
+        }
+        if hasBias {
+            lines += [
+                "BIAS    ⟨τ, stored τ⟩ / ‖τ‖² − 1: how much longer the step along τ became",
+                "LOSS    what the budget expects of the tensor's share of the loss",
+            ]
         }
         return lines.joined(separator: "\n")
     }
@@ -104,6 +119,7 @@ struct StoreTensorListing: Encodable {
         case .mask: "mask of the shared vector"
         case .dense(let values): words(values)
         case .sparse(let kept, let values): "\(kept) of them, \(words(values))"
+        case .thinned(let grid): "one of \(grid.every), \(grid.bits) bits/\(grid.group)"
         }
     }
 
