@@ -19,9 +19,12 @@ extension JobManager {
     /// The jobs and workers that have changed, for a reader of the event stream.
     func news(
         of changes: FeedChanges, refreshes: Bool, for peer: PeerIdentity
-    ) -> (jobs: [JobStatus], workers: [WorkerStatus]) {
+    ) -> Status {
         let pages = StatusPages(state, at: time.now(), for: peer)
-        return (pages.jobs(changes.jobs, refreshes: refreshes), pages.workers(changes.workers, refreshes: refreshes))
+        var status = Status(
+            jobs: pages.jobs(changes.jobs, refreshes: refreshes), workers: pages.workers(changes.workers, refreshes: refreshes))
+        status.lostWorkers = pages.lostWorkers
+        return status
     }
 
     /// Some shards of a job, and all that the reader has not heard of; `nil` where it may not see them.

@@ -33,7 +33,7 @@ import Testing
     /// Three matrices, of which one is thinned, and two vectors; a quarter of the base is a zero, half of those with a minus.
     private static func model(seed: UInt64) -> [(String, TestTensor)] {
         var common = SplitMix(seed: 7), own = SplitMix(seed: seed)
-        return [("a.weight", [37, 24]), ("a.bias", [37]), ("b.weight", [9, 50]), ("b.norm", [50]), ("d.weight", [91, 70])].map {
+        return [("a.weight", [37, 24]), ("a.bias", [37]), ("b.weight", [9, 50]), ("b.norm", [50]), ("t.weight", [91, 70])].map {
             name, shape in
             let values = (0..<shape.reduce(1, *)).map { index -> Float in
                 let value = Float.random(in: -1...1, using: &common), change = Float.random(in: -0.2...0.2, using: &own)

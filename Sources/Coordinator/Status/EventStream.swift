@@ -81,7 +81,7 @@ actor EventStream {
             await tellAll()
         } else if isDue || !news.isEmpty {
             let status = await manager.news(of: news, refreshes: isDue, for: peer)
-            add(status.jobs, status.workers, left: news.leftWorkers.sorted())
+            add(status, left: news.leftWorkers.sorted())
         } else if now - wrote >= Self.silence {
             waiting.append(ByteBuffer(string: ": no news\n\n"))
         }
@@ -94,13 +94,13 @@ actor EventStream {
         var after: Int?, afterWorkers: Int?
         repeat {
             guard let status = await manager.status(StatusRequest(after: after), for: peer) else { return }
-            add(status.jobs, status.workers, left: [])
+            add(status)
             if after == nil { afterWorkers = status.nextWorkers }
             after = status.next
         } while after != nil
         while let number = afterWorkers {
             guard let status = await manager.status(StatusRequest(workersAfter: number), for: peer) else { return }
-            add([], status.workers, left: [])
+            add(status)
             afterWorkers = status.nextWorkers
         }
     }
@@ -129,13 +129,16 @@ actor EventStream {
         let jobs: [JobDocument]
         let workers: [WorkerStatus]
         let left: [Int]
+        /// All that are lost now; absent where that is told in another message.
+        let lost: [LostWorker]?
     }
 
-    private func add(_ jobs: [JobStatus], _ workers: [WorkerStatus], left: [Int]) {
+    private func add(_ status: Status, left: [Int] = []) {
         add(
             "status",
             StatusNews(
-                time: JobDocument.time(manager.time.wallClock()), jobs: jobs.map(JobDocument.init), workers: workers, left: left))
+                time: JobDocument.time(manager.time.wallClock()), jobs: status.jobs.map(JobDocument.init),
+                workers: status.workers, left: left, lost: status.lostWorkers))
     }
 
     private func add(_ name: String, _ content: some Encodable) {

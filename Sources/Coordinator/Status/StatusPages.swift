@@ -39,13 +39,17 @@ struct StatusPages {
     private func add(_ workers: Status, to status: inout Status) {
         status.workers = workers.workers
         status.nextWorkers = workers.nextWorkers
-        let lost = cluster.workers.lost(at: now).map { worker in
+        let lost = lostWorkers
+        if !lost.isEmpty { status.lostWorkers = lost }
+    }
+
+    var lostWorkers: [LostWorker] {
+        cluster.workers.lost(at: now).map { worker in
             LostWorker(
                 name: worker.description.name, address: worker.description.address,
                 reason: worker.reason.shortened(to: Self.labelLimit), secondsAgo: (now - worker.since).seconds,
                 leases: worker.leases)
         }
-        if !lost.isEmpty { status.lostWorkers = lost }
     }
 
     // MARK: Jobs
