@@ -18,7 +18,7 @@ import Testing
         ] + command
     }
 
-    /// Changes one number of each layer, where no sample of the file's contents looks: as bad memory would, on every reading.
+    /// Makes one number of each layer larger, so that it is kept, where no sample of the file's contents looks: as bad memory would, on every reading.
     private func spoil(_ file: String) throws {
         let handle = try FileHandle(forUpdating: URL(fileURLWithPath: file))
         let size = Int(try handle.seekToEnd()), sampled = ContentSample.ranges(size: size)
@@ -26,7 +26,7 @@ import Testing
             var place = size - (layer + 1) * LargeFamily.layerBytes + LargeFamily.layerBytes / 2
             while sampled.contains(where: { $0.contains(place) }) { place += ContentSample.pageBytes }
             try handle.seek(toOffset: UInt64(place))
-            try handle.write(contentsOf: Data([0x3b]))
+            try handle.write(contentsOf: Data([0x3d]))
         }
         try handle.close()
     }
