@@ -18,7 +18,8 @@ import Testing
         ] + command
     }
 
-    /// Makes one number of each layer larger, so that it is kept, where no sample of the file's contents looks: as bad memory would, on every reading.
+    /// Makes one number of each layer larger, so that TIES keeps it, where no sample of the file looks: as bad memory would, on
+    /// every reading.
     private func spoil(_ file: String) throws {
         let handle = try FileHandle(forUpdating: URL(fileURLWithPath: file))
         let size = Int(try handle.seekToEnd()), sampled = ContentSample.ranges(size: size)

@@ -81,7 +81,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "budget: 1.2 bits", "budget: 3 bits, sensitivity: absolute", "budget: 2.25 bits, floor: 2", "scheme: rtvq, budget: 12.5%",
+        "budget: 1.2 bits, thin: false", "budget: 3 bits, sensitivity: absolute", "budget: 2.25 bits, floor: 2",
+        "scheme: rtvq, budget: 12.5%",
     ])
     func budgetsAreKeptAndUsed(how: String) async throws {
         try await bench.run(Self.digits("quantize: {\(how)}"), to: "store")
@@ -98,7 +99,7 @@ import Testing
         var last = Double.infinity
         for bits in [1.0, 2, 4] {
             try await bench.run(
-                Self.digits("quantize: {budget: \(bits) bits, sensitivity: absolute}"), to: "store", ["--overwrite"])
+                Self.digits("quantize: {budget: \(bits) bits, sensitivity: absolute, thin: false}"), to: "store", ["--overwrite"])
             let store = try StoreOnDisk("\(bench.path)/store")
             let error = store.index.tasks.reduce(0) { $0 + $1.error }
             #expect(error < last, "\(bits) bits")
