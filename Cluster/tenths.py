@@ -332,17 +332,19 @@ def plot(rows: list[Row], full: Row) -> str:
     for bits in (0.1, 0.2, 0.4, 0.6, 1, 2, 4):
         parts.append(f'<line x1="{x(bits):.1f}" y1="{TOP}" x2="{x(bits):.1f}" y2="{TOP + HEIGHT}" class="grid"/>')
         parts.append(f'<text x="{x(bits):.1f}" y="{TOP + HEIGHT + 18}" class="middle">{bits:g}</text>')
-    parts.append(f'<text x="{LEFT + WIDTH / 2}" y="{TOP + HEIGHT + 40}" class="middle">bits a parameter</text>')
+    parts.append(f'<text x="{LEFT + WIDTH / 2}" y="{TOP + HEIGHT + 40}" class="middle">bits per parameter</text>')
     level = y(float(np.mean(full.own)))
     parts.append(f'<line x1="{LEFT}" y1="{level:.1f}" x2="{LEFT + WIDTH}" y2="{level:.1f}" class="full"/>')
-    for number, (series, colour) in enumerate(COLOURS.items()):
+    legend = LEFT
+    for series, colour in COLOURS.items():
         members = sorted((r.bits, float(np.mean(r.own))) for r in rows if r.series == series)
         places = [(x(b), y(a)) for b, a in members if BITS[0] <= b <= BITS[1] and SPAN[0] <= a <= SPAN[1]]
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in places)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4.5" fill="{colour}"/>' for px, py in places]
-        parts.append(f'<circle cx="{LEFT + number * 104}" cy="18" r="4.5" fill="{colour}"/>')
-        parts.append(f'<text x="{LEFT + number * 104 + 9}" y="22">{series}</text>')
+        parts.append(f'<circle cx="{legend}" cy="18" r="4.5" fill="{colour}"/>')
+        parts.append(f'<text x="{legend + 9}" y="22">{series}</text>')
+        legend += 36 + 7 * len(series)
     style = (
         "text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-weight:600}.end{text-anchor:end}"
         ".middle{text-anchor:middle}.grid{stroke:#d8dee4}.full{stroke:#24292f;stroke-dasharray:5 4}"
@@ -350,7 +352,7 @@ def plot(rows: list[Row], full: Row) -> str:
     right, height = LEFT + WIDTH + 70, TOP + HEIGHT + 52
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right} {height}" role="img" '
-        f'aria-label="Accuracy of stored task vectors against bits a parameter"><style>{style}</style>'
+        f'aria-label="Accuracy of stored task vectors against bits per parameter"><style>{style}</style>'
         f'<rect width="{right}" height="{height}" fill="#ffffff"/>' + "\n".join(parts) + "</svg>\n"
     )
 

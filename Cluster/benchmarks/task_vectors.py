@@ -315,7 +315,7 @@ class Panel:
             x = self.x(bits)
             parts.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{TOP + HEIGHT}" class="grid"/>')
             parts.append(f'<text x="{x:.1f}" y="{TOP + HEIGHT + 18}" class="middle">{bits}</text>')
-        caption = "bits a parameter, all tensors counted"
+        caption = "bits per parameter, all tensors counted"
         parts.append(f'<text x="{self.left + WIDTH / 2}" y="{TOP + HEIGHT + 40}" class="middle">{caption}</text>')
         return parts
 
@@ -357,7 +357,7 @@ def plot(results: list[Result]) -> str:
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right} {height}" role="img" '
-        f'aria-label="Accuracy and error of stored task vectors against bits a parameter"><style>{style}</style>'
+        f'aria-label="Accuracy and error of stored task vectors against bits per parameter"><style>{style}</style>'
         f'<rect width="{right}" height="{height}" fill="#ffffff"/>' + "\n".join(parts) + "</svg>\n"
     )
 
