@@ -116,7 +116,7 @@ let package = Package(
             "Demo", uses: ["Core", "Checkpoints", "Protocol", "Engine", "TesseraCLI", argumentParser],
             resources: [.copy("Resources/digits")]),
         .executableTarget(
-            name: "tessera", dependencies: ["Core", "LinearAlgebra", "Engine", "TesseraCLI", "Demo", argumentParser],
+            name: "tessera", dependencies: ["Core", "LinearAlgebra", "Recipes", "Engine", "TesseraCLI", "Demo", argumentParser],
             swiftSettings: strict),
 
         .target(name: "TestProcess", path: "Tests/Process"),

@@ -20,9 +20,11 @@ package enum FilePath {
         directory.utf8.last == slash ? directory + name : "\(directory)/\(name)"
     }
 
-    /// The directory that holds the last component; `.` for a path without a slash.
+    /// The directory that holds the last component; `.` for a path without a slash before that. Slashes at the end count for
+    /// nothing.
     package static func parent(of path: String) -> String {
-        guard let last = path.utf8.lastIndex(of: slash) else { return "." }
+        guard let end = path.utf8.lastIndex(where: { $0 != slash }) else { return "/" }
+        guard let last = path.utf8[...end].lastIndex(of: slash) else { return "." }
         return last == path.utf8.startIndex ? "/" : String(path[..<last])
     }
 

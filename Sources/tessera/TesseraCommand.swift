@@ -5,6 +5,7 @@ import Engine
 import FoundationEssentials
 import Glibc
 import LinearAlgebra
+import Recipes
 import TesseraCLI
 
 @main
@@ -37,12 +38,15 @@ struct TesseraCommand: AsyncParsableCommand {
         let name = CommandLine.arguments.first.map { FilePath.components(of: $0).last }
         let root: any ParsableCommand.Type = name == MergekitCommand.commandName ? MergekitCommand.self : Self.self
         do {
+            try checkName(root)
             var command = try parse(root)
             if var asynchronous = command as? any AsyncParsableCommand {
                 try await asynchronous.run()
             } else {
                 try command.run()
             }
+            // What was printed may not have been written yet: the disk may be full.
+            guard fflush(nil) == 0 else { throw TesseraError.system(errno, "write", "stdout") }
         } catch let problems as Problems {
             Terminal.complain(problems.all)
             Glibc.exit(problems.exitCode)
@@ -54,6 +58,17 @@ struct TesseraCommand: AsyncParsableCommand {
         } catch {
             root.exit(withError: error)
         }
+    }
+
+    /// - Throws: `usage` for a first word that is no command.
+    private static func checkName(_ root: any ParsableCommand.Type) throws(TesseraError) {
+        let names = configuration.subcommands.compactMap { $0.configuration.commandName } + ["help"]
+        guard root is Self.Type, let word = CommandLine.arguments.dropFirst().first, !word.hasPrefix("-"), !names.contains(word)
+        else { return }
+        throw TesseraError(
+            .usage, "unknown command '\(word)'",
+            advice: Suggestion.closest(to: word, in: names).map { "did you mean '\($0)'?" } ?? "'tessera help' lists the commands"
+        )
     }
 
     /// The command that the arguments, the environment and the configuration file ask for.

@@ -189,7 +189,9 @@ import Testing
     @Test(arguments: [SIGTERM, SIGINT])
     func aWorkerThatIsStoppedIsNotLost(signal: Int32) async throws {
         let cluster = try await Cluster(workers: 1)
-        try #require(cluster.workers.first).signal(signal)
+        let worker = try #require(cluster.workers.first)
+        try await eventually("a welcome") { worker.errors.contains("joined the coordinator") }
+        worker.signal(signal)
         try await eventually("the end") { cluster.coordinator.errors.contains("worker l") }
         #expect(cluster.coordinator.errors.contains("worker left"), "\(cluster.coordinator.errors)")
     }

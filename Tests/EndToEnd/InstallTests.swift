@@ -47,4 +47,14 @@ import Testing
         #expect(try await install(["--uninstall"]).exitCode == 1)
         #expect(outside.names == ["notes"])
     }
+
+    /// pip puts a command of that name there.
+    @Test func anotherProgramsCommandStays() async throws {
+        try FileManager.default.createDirectory(atPath: "\(directory.path)/bin", withIntermediateDirectories: true)
+        let own = try directory.write("mergekit's own", to: "bin/mergekit-yaml")
+        let outcome = try await install(["--binary", Tessera.path])
+        #expect(outcome.exitCode == 0 && outcome.output.contains("stays as it is"), "\(outcome.output)\(outcome.errors)")
+        #expect(try await install(["--uninstall"]).exitCode == 0)
+        #expect(try String(contentsOfFile: own, encoding: .utf8) == "mergekit's own")
+    }
 }

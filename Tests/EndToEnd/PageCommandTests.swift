@@ -94,7 +94,7 @@ import Testing
         var named: [String: Set<String>] = [:]
         for page in Self.pages {
             let text = try String(contentsOfFile: "\(Repository.root)/\(page.name)", encoding: .utf8)
-            for span in text.matches(of: #/`tessera ([a-z]+)([^`]*)`/#) {
+            for span in text.matches(of: #/`tessera ([a-z][a-z-]*)([^`]*)`/#) {
                 named[String(span.output.1), default: []].formUnion(
                     span.output.2.matches(of: #/--[a-z0-9-]+/#).map { String($0.output) })
             }

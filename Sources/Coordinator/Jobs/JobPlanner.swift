@@ -47,9 +47,21 @@ struct JobPlanner: Sendable {
             throw Problems([error] + Planner.problems(of: request))
         }
         let plan = try Planner.plan(request)
+        if submission.options.overwrite { try checkInputs(of: plan, lieOutside: output) }
         return PlannedJob(
             submission: submission, output: output, stages: try stages(plan, request),
             key: JobKey(try Self.key(of: submission, plan: plan.digest, output: output), owner: owner))
+    }
+
+    /// An output that is replaced must not hold what it is made of.
+    private func checkInputs(of plan: Plan, lieOutside output: String) throws(TesseraError) {
+        for input in plan.inputs {
+            let inside = input.paths.compactMap(settings.inputRoots.locate).first { FilePath.relative($0, to: output) != nil }
+            guard inside != nil else { continue }
+            throw TesseraError(
+                .cannotCreate, "holds the input '\(input.reference)', which would be lost", file: output,
+                advice: "choose another output")
+        }
     }
 
     private func request(_ submission: Submit) -> PlanRequest {

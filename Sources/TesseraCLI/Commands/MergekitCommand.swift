@@ -1,5 +1,6 @@
 package import ArgumentParser
 import Core
+import Engine
 import Work
 
 /// mergekit's command line, for those who have it in their scripts and fingers.
@@ -13,7 +14,7 @@ package struct MergekitCommand: AsyncParsableCommand {
             As 'tessera run CONFIG OUT --overwrite --mergekit-config'. Options that choose devices, threads of writing or ways \
             of loading change nothing: tensors are streamed, on the processor. A link named mergekit-yaml to the tessera binary \
             is this command.
-            """)
+            """, version: tesseraVersion)
 
     @Argument(help: "The configuration (a YAML file).")
     var config: String

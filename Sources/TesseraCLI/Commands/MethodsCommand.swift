@@ -26,9 +26,13 @@ package struct MethodsCommand: ParsableCommand {
         } else if name != nil {
             print(first.text)
         } else {
-            var table = TextTable([("METHOD", .left), ("WHAT IT DOES", .left)])
-            for method in methods { table.add([method.name, method.summary]) }
-            print(table.lines.joined(separator: "\n"))
+            let indent = (methods.map(\.name.count).max() ?? 0) + 2
+            let width = Terminal.outputWidth.map { max(20, $0 - indent) } ?? .max
+            for (name, summary) in [("METHOD", "WHAT IT DOES")] + methods.map({ ($0.name, $0.summary) }) {
+                let words = summary.wrapped(toColumns: width)
+                let gap = String(repeating: " ", count: indent - name.count)
+                print(name + gap + words.joined(separator: "\n" + String(repeating: " ", count: indent)))
+            }
         }
     }
 }

@@ -40,7 +40,11 @@ package struct RunCommand: AsyncParsableCommand {
         do throws(TesseraError) {
             return try RunState(beside: submission.output, workingDirectory: submission.workingDirectory)
         } catch {
-            guard error.code != .temporary else { throw error }
+            guard error.code != .temporary else {
+                throw TesseraError(
+                    .temporary, "another 'tessera run' makes this output: \(error.problem)", file: submission.output,
+                    advice: "wait for it, or choose another output")
+            }
             let request = PlanRequest(
                 recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
                 maxPartBytes: submission.options.maxPartBytes, strict: submission.options.strict)
@@ -74,10 +78,10 @@ struct JobOutcome {
         guard job.state == .done else { throw job.error ?? TesseraError(.internal, "the job ended as \(job.state.rawValue)") }
         if !json {
             let rate = Quantity.rate(job.bytesInput + job.bytesOutput, job.seconds)
-            print(
+            let text =
                 "\(job.output): \(Quantity.bytes(job.bytesOutput)) of tensors by \(job.method) in "
-                    + "\(Quantity.seconds(job.seconds)) (\(rate) read and written), plan \(job.plan.hex.prefix(12))"
-            )
+                + "\(Quantity.seconds(job.seconds)) (\(rate) read and written), plan \(job.plan.hex.prefix(12))"
+            print(Terminal.outputWidth.map { text.wrapped(toColumns: $0).joined(separator: "\n") } ?? text)
         }
     }
 }

@@ -40,7 +40,7 @@ package struct Settings {
         var arguments = arguments
         let named = try Self.takeFile(from: &arguments)
         given = arguments
-        let path = try named ?? environment["TESSERA_CONFIG"].flatMap { $0.isEmpty ? nil : $0 } ?? Self.usualFile(environment)
+        let path = named ?? environment["TESSERA_CONFIG"].flatMap { $0.isEmpty ? nil : $0 } ?? Self.usualFile(environment)
         var settings = try Self.variables(environment, commands)
         if let path {
             let bytes = try LocalFiles().read(path, maxBytes: 1 << 20)
@@ -64,7 +64,7 @@ package struct Settings {
         let isGiven =
             environment.keys.contains { $0.hasPrefix("TESSERA_") } || arguments.contains { $0.hasPrefix("--config") }
         if isGiven { return true }
-        return try usualFile(environment) != nil
+        return usualFile(environment) != nil
     }
 
     /// The variable of an option: `TESSERA_` and the option in capitals.
@@ -86,13 +86,13 @@ package struct Settings {
         return arguments.remove(at: index)
     }
 
-    /// The file of the XDG base directory specification, if it is there.
-    private static func usualFile(_ environment: [String: String]) throws(TesseraError) -> String? {
+    /// The file of the XDG base directory specification, if it is there: `HOME` may be another user's, as with setpriv.
+    private static func usualFile(_ environment: [String: String]) -> String? {
         let base =
             environment["XDG_CONFIG_HOME"].flatMap { FilePath.isAbsolute($0) ? $0 : nil }
             ?? environment["HOME"].map { "\($0)/.config" }
         guard let path = base.map({ "\($0)/tessera/config.yml" }) else { return nil }
-        return try LocalFiles().status(of: path) == nil ? nil : path
+        return (try? LocalFiles().status(of: path)) == nil ? nil : path
     }
 
     private static func variables(_ environment: [String: String], _ commands: [CommandOptions]) throws -> [Setting] {

@@ -74,6 +74,7 @@ struct ChangeReport {
     }
 
     private static func end(of model: String, components: Int) -> String {
+        let model = model.last == "/" && model.count > 1 ? String(model.dropLast()) : model
         let separators = model.indices.filter { "/#+".contains(model[$0]) && $0 > model.startIndex }
         guard separators.count >= components else { return model }
         return String(model[model.index(after: separators[separators.count - components])...])
