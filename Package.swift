@@ -147,7 +147,8 @@ let package = Package(
             of: "Protocol",
             uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "Protocol", "TestSupport", nioCore]),
         tests(of: "TesseraCLI", uses: ["Core", "Protocol", "TesseraCLI", "TestSupport", argumentParser, logging]),
-        tests(of: "Transport", uses: ["Core", "Protocol", "Transport", "TestSupport", nioCore, nioPosix, nioEmbedded]),
+        tests(
+            of: "Transport", uses: ["Core", "Protocol", "Transport", "TestSupport", nioCore, nioPosix, nioEmbedded, nioSSL]),
         tests(
             of: "Worker",
             uses: [

@@ -84,7 +84,7 @@ stop() {
 case $verb in
   # What the host is. One KEY=VALUE a line.
   probe)
-    { mkdir -p "$DIR" && chmod 700 "$DIR"; } || fail "cannot make $DIR"
+    { mkdir -p "$DIR/no-inputs" && chmod 700 "$DIR"; } || fail "cannot make $DIR"
     echo "clock=$(date +%s.%N)"
     echo "machine=$(uname -m)"
     echo "directory=$DIR"

@@ -93,6 +93,8 @@ package struct LocalRun: Sendable {
                 // Interrupted. A job whose output is about to appear can only be waited for.
                 try? await manager.cancel(submitted.job, reason: "cancelled", by: .local)
                 status = await Task { await manager.end(of: submitted.job) }.value
+                status?.error?.advice =
+                    "nothing of its output is kept; a run that is killed instead goes on with the same command"
             }
             guard var status else { throw TesseraError(.internal, "the job \(submitted.job) is gone") }
             if let error = status.error, state?.holds(submitted.job) == true {

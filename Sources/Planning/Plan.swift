@@ -236,3 +236,8 @@ extension TensorWork {
         return located
     }
 }
+
+extension TesseraError {
+    /// The error as a remark on a plan that is good all the same. What shows remarks tells warnings by their first word.
+    var remark: String { "warning: \(description)" }
+}

@@ -117,7 +117,7 @@ package enum Planner {
         }
         let fit = OutputFit(inputs: inputs, layerOrigins: lists[0].layerOrigins).remarks(points[0], hasOwnRows: vocabulary != nil)
         let remarks =
-            warnings.map(\.description) + inputs.remarks + (vocabulary?.remarks ?? []) + lists[0].remarks + planned[0].remarks
+            warnings.map(\.remark) + inputs.remarks + (vocabulary?.remarks ?? []) + lists[0].remarks + planned[0].remarks
             + fit + sidecars.remarks + MergekitDifferences.remarks(recipe: recipe, tensors: points[0])
         let checkpoints = sweep?.points.map { point in
             SweptCheckpoint(

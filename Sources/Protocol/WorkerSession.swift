@@ -82,7 +82,9 @@ package struct WorkerSession: Sendable {
             let interval = Duration.milliseconds(welcome.heartbeatMilliseconds)
             state = .working(Working(lastHeard: now, nextBeat: now + interval, interval: interval, lastMessage: now))
             return [.welcomed(welcome)]
-        case (.greeting, _): return garbled(TesseraError(.protocolMismatch, "the coordinator did not answer with welcome"))
+        // A whole message: the peer is a coordinator, and its first frame has been lost.
+        case (.greeting, _):
+            return close(TesseraError(.unreachable, "the coordinator did not answer with welcome"), isFinal: false)
         case (.working(var working), _):
             let actions = working.received(message, at: now)
             (working.lastHeard, working.lastMessage) = (now, now)

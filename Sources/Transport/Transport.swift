@@ -27,7 +27,8 @@ package enum Transport {
                     .connect(host: address.host, port: address.port) { channel in
                         channel.eventLoop.makeCompletedFuture {
                             try Connection(
-                                on: channel, limits: limits, budget: nil, tls: try handler?(), expects: tls?.expects ?? .none)
+                                on: channel, limits: limits, budget: nil, tls: try handler?(),
+                                expects: tls?.expects(of: address.host) ?? .none)
                         }
                     }
             }

@@ -84,10 +84,12 @@ import Work
                 let status = await manager.status(StatusRequest(job: id))?.jobs.first
                 #expect(status?.shards.committed == before)
                 let worker = await work(perLife, for: manager, shards: done)
-                defer { worker.cancel() }
                 try await eventually("shards or the end") {
                     (journal.contents.jobs.first?.shards.count ?? .max) >= before + perLife || !journal.contents.ended.isEmpty
                 }
+                // A process that has ended writes nothing more into the journal.
+                worker.cancel()
+                await worker.value
                 return !journal.contents.ended.isEmpty
             }
         }

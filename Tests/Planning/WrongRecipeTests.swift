@@ -326,7 +326,7 @@ import Testing
         let plan = try Planner.plan(PlanRequest(recipe: recipe, recipeName: "recipe.yml", workingDirectory: directory.path))
         #expect(
             plan.remarks.contains {
-                $0.hasPrefix("recipe.yml:7: no tensor name contains 'self_atn'") && $0.hasSuffix("'self_attn'?")
+                $0.hasPrefix("warning: recipe.yml:7: no tensor name contains 'self_atn'") && $0.hasSuffix("'self_attn'?")
             })
     }
 }

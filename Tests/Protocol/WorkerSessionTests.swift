@@ -184,12 +184,16 @@ import Work
             var session = working()
             #expect(session.received(message, at: .zero) == [.close(Self.unexpected(message), isFinal: false)])
         }
+        // A lease comes from a coordinator whose welcome has been lost.
         var early = WorkerSession(at: .zero)
-        guard case .close(let error, isFinal: true)? = early.received(.lease(Self.lease), at: .zero).last else {
+        guard case .close(let error, isFinal: false)? = early.received(.lease(Self.lease), at: .zero).last else {
             Issue.record("the lease was taken")
             return
         }
-        #expect(error.code == .protocolMismatch)
+        #expect(error.code == .unreachable && !early.hasMetStranger)
+        var strange = WorkerSession(at: .zero)
+        let nonsense = strange.garbled(TesseraError(.protocolMismatch, "no frame"))
+        #expect(nonsense.last == .close(TesseraError(.protocolMismatch, "no frame"), isFinal: true) && strange.hasMetStranger)
     }
 
     private static func unexpected(_ message: Message) -> TesseraError {

@@ -1,10 +1,12 @@
 import Core
 import Foundation
 import Glibc
+import NIOSSL
 import Protocol
 import TestSupport
 import Testing
-import Transport
+
+@testable import Transport
 
 /// Real handshakes on loopback.
 @Suite(.timeLimit(.minutes(15))) struct TLSTests {
@@ -124,6 +126,19 @@ import Transport
         let meeting = try await meet(
             client("operator"), server: try ServerTLS(files: files("viewer"), authority: certificates.path("ca.pem")))
         #expect(meeting.clientError?.code == .notAllowed, "\(String(describing: meeting.clientError))")
+    }
+
+    /// A name that leads to an address which the certificate names is not in the certificate for that.
+    @Test func aNameIsNotProvedByItsAddress() throws {
+        let path = certificates.path("127.0.0.1.pem")
+        let certificate = try #require(NIOSSLCertificate.fromPEMFile(path).first)
+        #expect(certificate.names(host: "localhost") && certificate.names(host: "LocalHost."))
+        for host in ["coordinator", "localhost.example.org", "127.0.0.1", ""] {
+            #expect(!certificate.names(host: host), "\(host)")
+        }
+        let client = ClientTLS(trust: .authority(certificates.path("ca.pem")), files: nil)
+        #expect(client.expects(of: "head.cluster") == .authority(name: "head.cluster"))
+        #expect(client.expects(of: "127.0.0.1") == .authority(name: nil) && client.expects(of: "::1") == .authority(name: nil))
     }
 
     @Test func anExpiredCertificateIsNamedWithItsDate() async throws {

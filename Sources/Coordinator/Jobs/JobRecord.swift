@@ -90,7 +90,7 @@ struct JobRecord: Sendable {
     /// What status messages call the phase. A job that is ending is still running for those who wait for its end.
     var state: JobState {
         switch phase {
-        case .running where pause != nil, .publishing where pause != nil: .paused
+        case .running where pause != nil || journaled?.state == .paused, .publishing where pause != nil: .paused
         case .running, .ending: .running
         case .publishing: .publishing
         case .ended(let state, _, _): state

@@ -50,9 +50,9 @@ struct ExtendedStore: Sendable {
             throw problem(
                 "the store has a shared vector made from all of its tasks, so tasks cannot be added",
                 advice: "make a new store with all tasks")
-        case .quantize(.residual), .quantize(.budget(_, isResidual: true)):
-            guard store.index.shared == nil else { break }
+        case .quantize(.residual) where store.index.shared == nil:
             throw problem("the store has no shared vector for the offsets", advice: "use 'scheme: tvq'")
+        case .quantize(.residual), .quantize(.budget(_, isResidual: true)): break
         case _ where store.index.shared != nil:
             throw problem(
                 "the store has a shared vector, to which every task is an offset",

@@ -35,7 +35,7 @@ struct StorePlanner: Sendable {
         if let extended { inputs.append(extended.input) }
         let planner = StorePlanner(
             recipe: recipe, request: request, inputs: inputs, tensors: try StoreTensors.find(recipe, in: opened),
-            extended: extended, statistics: statistics, remarks: recipe.warnings.map(\.description))
+            extended: extended, statistics: statistics, remarks: recipe.warnings.map(\.remark))
         return try planner.plan()
     }
 

@@ -160,6 +160,7 @@ struct PlanSummary: Encodable {
                 : "writes  \(Quantity.bytes(bytesWritten)) in \(tensors) tensors",
             "memory  at least \(Quantity.bytes(bytesMemory)) with \(threads) \(threads == 1 ? "thread" : "threads")",
         ]
-        return (lines + remarks.map { "note    \($0.printable)" }).joined(separator: "\n")
+        return (lines + remarks.map { $0.hasPrefix("warning: ") ? $0.printable : "note    \($0.printable)" }).joined(
+            separator: "\n")
     }
 }

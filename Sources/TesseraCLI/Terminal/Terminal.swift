@@ -76,7 +76,11 @@ package enum Terminal {
         for problem in problems { say("error", problem.description, .red) }
     }
 
-    static func remark(_ text: String) { say("note", text.printable, .yellow) }
+    /// - Parameter text: a note, or a warning that begins with the word.
+    static func remark(_ text: String) {
+        let warning = "warning: ", isWarning = text.hasPrefix(warning)
+        say(isWarning ? "warning" : "note", String(text.dropFirst(isWarning ? warning.count : 0)).printable, .yellow)
+    }
 
     private static func say(_ kind: String, _ text: String, _ style: Style) {
         if output.withLock({ $0.isJSON }) {

@@ -20,11 +20,16 @@ package struct ClientTLS: Sendable, Hashable {
         self.files = files
     }
 
-    var expects: ExpectedCertificate {
+    func expects(of host: String) -> ExpectedCertificate {
         switch trust {
-        case .authority: .authority
+        case .authority: .authority(name: Self.name(host))
         case .pinned: .pinned
         }
+    }
+
+    /// An address is looked for among the certificate's addresses, and is never a server name.
+    private static func name(_ host: String) -> String? {
+        (try? SocketAddress(ipAddress: host, port: 0)) == nil ? host : nil
     }
 
     /// Reads the files.
@@ -39,8 +44,7 @@ package struct ClientTLS: Sendable, Hashable {
             configuration.certificateChain = chain.map { .certificate($0) }
             configuration.privateKey = .privateKey(key)
         }
-        // An address is looked for among the certificate's addresses, and is never a server name.
-        let name = (try? SocketAddress(ipAddress: host, port: 0)) == nil ? host : nil
+        let name = Self.name(host)
         switch trust {
         case .authority(let path):
             configuration.trustRoots = .certificates(try certificates(in: path))

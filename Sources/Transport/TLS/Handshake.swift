@@ -5,13 +5,14 @@ import NIOTLS
 package import Protocol
 
 /// The certificate that a side expects of its peer.
-enum ExpectedCertificate {
+enum ExpectedCertificate: Equatable {
     /// None.
     case none
     /// A peer's, with its roles in its names.
     case role
-    /// The coordinator's, signed by the authority.
-    case authority
+    /// The coordinator's, signed by the authority and with the name of the host; `nil` for a host given by its address, which
+    /// the library compares.
+    case authority(name: String?)
     /// The coordinator's, given to this side beforehand.
     case pinned
 }
@@ -33,8 +34,15 @@ final class Handshake: ChannelInboundHandler, RemovableChannelHandler {
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if case .handshakeCompleted? = event as? TLSUserEvent {
-            let certificate = expects == .role ? try? context.pipeline.syncOperations.nioSSL_peerCertificate() : nil
-            peer.succeed(certificate.map(PeerIdentity.init))
+            let certificate = try? context.pipeline.syncOperations.nioSSL_peerCertificate()
+            switch expects {
+            // The library is content with the address that the name leads to, which whoever answers for names chooses.
+            case .authority(let name?) where certificate?.names(host: name) != true:
+                peer.fail(TesseraError.wrongHost)
+                return context.close(promise: nil)
+            case .role: peer.succeed(certificate.map(PeerIdentity.init))
+            case .none, .authority, .pinned: peer.succeed(nil)
+            }
         }
         context.fireUserInboundEventTriggered(event)
     }
@@ -53,6 +61,19 @@ final class Handshake: ChannelInboundHandler, RemovableChannelHandler {
     }
 
     func handlerRemoved(context: ChannelHandlerContext) { peer.fail(ChannelError.ioOnClosedChannel) }
+}
+
+extension NIOSSLCertificate {
+    /// Whether one of the DNS names of the subject is the host's; `*` stands for its first label (RFC 6125, section 6.4).
+    func names(host: String) -> Bool {
+        let labels = host.lowercased().split(separator: ".")
+        return _subjectAlternativeNames().contains { name in
+            guard name.nameType == .dnsName else { return false }
+            let text = name.contents.withUnsafeBufferPointer { String(decoding: $0, as: UTF8.self) }
+            let own = text.lowercased().split(separator: ".")
+            return own == labels || (own.first == "*" && own.count > 2 && own.dropFirst() == labels.dropFirst())
+        }
+    }
 }
 
 extension PeerIdentity {

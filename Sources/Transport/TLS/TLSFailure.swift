@@ -19,9 +19,7 @@ func tlsFailure(
     case NIOSSLError.handshakeFailed: return TesseraError(.unreachable, "the peer closed the connection during the TLS handshake")
     case NIOSSLError.uncleanShutdown: return TesseraError(.unreachable, "the connection was cut off")
     case let error as NIOSSLExtraError where error == .failedToValidateHostname:
-        return TesseraError(
-            .notAllowed, "the coordinator's certificate does not name this host",
-            advice: "use one of the names in the certificate as --coordinator")
+        return .wrongHost
     case is NIOSSLError, is NIOSSLExtraError, is BoringSSLError: return TesseraError(.unreachable, "TLS failed: \(error)")
     default: return nil
     }
@@ -36,6 +34,12 @@ func tlsFailure(
     }
     let mismatch = expects == .pinned ? "is not the one that --tls-pin names" : "is not signed by the authority in --tls-ca"
     return TesseraError(.notAllowed, "the peer's certificate \(certificate?.validityProblem ?? mismatch)")
+}
+
+extension TesseraError {
+    static let wrongHost = TesseraError(
+        .notAllowed, "the coordinator's certificate does not name this host",
+        advice: "use one of the names in the certificate as --coordinator")
 }
 
 /// BoringSSL's reasons. An `ALERT` comes from the peer.
