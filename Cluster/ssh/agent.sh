@@ -97,7 +97,9 @@ case $verb in
     ;;
   # put FILE MODE: takes a file from the standard input, whole or not at all.
   put)
-    mkdir -p "$(dirname "$DIR/$1")" && umask 077 && cat >"$DIR/$1.new" && chmod "$2" "$DIR/$1.new" && mv "$DIR/$1.new" "$DIR/$1"
+    # Hosts may share their homes.
+    new="$DIR/$1.$(uname -n).$$.new"
+    mkdir -p "$(dirname "$new")" && umask 077 && cat >"$new" && chmod "$2" "$new" && mv "$new" "$DIR/$1"
     ;;
   # version FILE: runs the executable, or says why it does not run.
   version)
@@ -183,7 +185,9 @@ case $verb in
     ;;
   # tidy EXECUTABLE: removes those of other versions.
   tidy)
-    for file in "$DIR"/tessera-*; do [ "$file" = "$DIR/$1" ] || rm -f "$file"; done
+    for file in "$DIR"/tessera-*; do
+      case $file in "$DIR/$1" | *.new) ;; *) rm -f "$file" ;; esac
+    done
     ;;
   stop) stop "$@" ;;
   # purge: everything of the cluster on this host.
