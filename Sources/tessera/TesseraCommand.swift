@@ -74,7 +74,7 @@ struct TesseraCommand: AsyncParsableCommand {
     /// The command that the arguments, the environment and the configuration file ask for.
     private static func parse(_ root: any ParsableCommand.Type) throws -> any ParsableCommand {
         let arguments = Array(CommandLine.arguments.dropFirst()), environment = ProcessInfo.processInfo.environment
-        guard try Settings.mayApply(arguments: arguments, environment: environment) else { return try root.parseAsRoot() }
+        guard Settings.mayApply(arguments: arguments, environment: environment) else { return try root.parseAsRoot() }
         let settings = try Settings(
             of: Self.self, link: root is Self.Type ? nil : MergekitCommand.commandName, arguments: arguments,
             environment: environment)

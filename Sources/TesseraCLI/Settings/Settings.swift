@@ -60,11 +60,9 @@ package struct Settings {
     }
 
     /// Whether there is an environment or a file to look at. Most commands need none, and describing all options takes time.
-    package static func mayApply(arguments: [String], environment: [String: String]) throws(TesseraError) -> Bool {
-        let isGiven =
-            environment.keys.contains { $0.hasPrefix("TESSERA_") } || arguments.contains { $0.hasPrefix("--config") }
-        if isGiven { return true }
-        return usualFile(environment) != nil
+    package static func mayApply(arguments: [String], environment: [String: String]) -> Bool {
+        environment.keys.contains { $0.hasPrefix("TESSERA_") } || arguments.contains { $0.hasPrefix("--config") }
+            || usualFile(environment) != nil
     }
 
     /// The variable of an option: `TESSERA_` and the option in capitals.
