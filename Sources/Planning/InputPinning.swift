@@ -1,7 +1,5 @@
 import Checkpoints
 import Core
-import Dispatch
-import Synchronization
 package import Work
 
 /// How input files are recognised by what they hold.
@@ -29,14 +27,8 @@ package struct InputPinning: Sendable {
     func tensorPins(
         _ paths: [String], in files: any InputFiles
     ) throws(TesseraError) -> [(contents: ContentPin, blob: HubBlob?)] {
-        let found = Mutex<[Int: Result<(contents: ContentPin, blob: HubBlob?), TesseraError>]>([:])
-        DispatchQueue.concurrentPerform(iterations: paths.count) { index in
-            let result = Result { () throws(TesseraError) in try tensorPin(paths[index], in: files) }
-            found.withLock { $0[index] = result }
-        }
-        var pins: [(contents: ContentPin, blob: HubBlob?)] = []
-        for (_, result) in found.withLock({ $0 }).sorted(by: { $0.key < $1.key }) { pins.append(try result.get()) }
-        return pins
+        let pins = paths.concurrentMap { path in Result { () throws(TesseraError) in try tensorPin(path, in: files) } }
+        return try pins.map { (pin) throws(TesseraError) in try pin.get() }
     }
 
     private func tensorPin(

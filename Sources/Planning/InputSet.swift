@@ -138,6 +138,7 @@ struct InputSet {
         recipeFile: String?, request: PlanRequest, problems: [TesseraError] = []
     ) throws -> InputSet {
         let locator = ModelLocator(request)
+        let checkpoints = checkpoints(of: models, locator)
         var inputs: [Input] = []
         var indices: [ModelReference: Int] = [:]
         var problems = problems
@@ -147,7 +148,7 @@ struct InputSet {
         for named in models where seen.insert(named.value).inserted {
             do throws(TesseraError) {
                 let input = try open(
-                    named.value, base: base?.value, locator: locator, firstFile: files, stores: &stores)
+                    named.value, base: base?.value, locator: locator, checkpoints: checkpoints, firstFile: files, stores: &stores)
                 indices[named.value] = inputs.count
                 inputs.append(input)
                 files += input.files.count
@@ -218,11 +219,24 @@ struct InputSet {
         return blamed
     }
 
+    /// Opens the checkpoints that models name, by directory: at the same time, since the headers of a large model take a while.
+    private static func checkpoints(
+        of models: [Located<ModelReference>], _ locator: ModelLocator
+    ) -> [String: Result<Checkpoint, TesseraError>] {
+        let directories = Set(models.map(\.value).filter { $0.task == nil }.compactMap { try? locator.locate($0.model) })
+        let opened = Array(directories).concurrentMap { directory in
+            (directory, Result { () throws(TesseraError) in try Checkpoint.open(directory, in: locator.roots.files) })
+        }
+        return Dictionary(uniqueKeysWithValues: opened)
+    }
+
     /// - Parameters:
     ///   - base: the recipe's, which a store's tasks are added to.
+    ///   - checkpoints: those that are open already, by directory.
     ///   - stores: those that are open already: several tasks usually come from one.
     private static func open(
-        _ reference: ModelReference, base: ModelReference?, locator: ModelLocator, firstFile: Int,
+        _ reference: ModelReference, base: ModelReference?, locator: ModelLocator,
+        checkpoints: [String: Result<Checkpoint, TesseraError>], firstFile: Int,
         stores: inout [ModelReference.Source: TaskVectorStore]
     ) throws(TesseraError) -> Input {
         var task: StoredTask?
@@ -252,7 +266,10 @@ struct InputSet {
                 .badData, "is a task-vector store, not a model", file: reference.path,
                 advice: "name one of its tasks: '\(reference.path)#TASK'")
         }
-        let checkpoint = try Checkpoint.open(directory, in: locator.roots.files)
+        let checkpoint =
+            if let opened = checkpoints[directory] { try opened.get() } else {
+                try Checkpoint.open(directory, in: locator.roots.files)
+            }
         try task?.check(checkpoint, reference: "\(model)")
         var files: [PlannedFile] = []
         files += try pin(checkpoint, locator)

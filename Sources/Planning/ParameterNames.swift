@@ -30,20 +30,27 @@ struct ParameterNames {
 
     /// Filters that fit none of the tensors, by whichever of their names.
     func uselessFilters(_ specs: [OutputTensorSpec]) -> [TesseraError] {
-        let tensors = specs.flatMap { spec in [spec.name] + spec.sources.map(\.name) }
-        let parts = Set(tensors.flatMap { $0.split(separator: ".").map(String.init) })
-        let words = parts.filter { Int($0) == nil }.sorted()
-        // A recipe may repeat a filter thousands of times. `nil` for filters that fit.
-        var advice: [ExactText: String?] = [:]
-        for condition in conditions {
-            guard let filter = condition.filter, advice[ExactText(filter)] == nil else { continue }
-            let isUseless = !tensors.contains { condition.fits($0) }
-            advice[ExactText(filter)] = .some(isUseless ? self.advice(filter, words) : nil)
+        // A recipe may repeat a filter thousands of times, and a model has tens of thousands of names.
+        var known: [ExactText: Bool] = [:]
+        let useless = conditions.filter { condition in
+            guard let filter = condition.filter else { return false }
+            if let known = known[ExactText(filter)] { return known }
+            let isUseless = !specs.contains { spec in
+                condition.fits(spec.name) || spec.sources.contains { condition.fits($0.name) }
+            }
+            known[ExactText(filter)] = isUseless
+            return isUseless
         }
+        guard !useless.isEmpty else { return [] }
+        let names = specs.flatMap { spec in [spec.name] + spec.sources.map(\.name) }
+        let words = Set(names.flatMap { $0.split(separator: ".").map(String.init) }).filter { Int($0) == nil }.sorted()
+        var advice: [ExactText: String] = [:]
         return sorted(
-            conditions.compactMap { condition in
-                guard let filter = condition.filter, let advice = advice[ExactText(filter)] ?? nil else { return nil }
-                return told("no tensor name contains '\(filter)', so the filter has no effect", condition.line, advice)
+            useless.compactMap { condition in
+                guard let filter = condition.filter else { return nil }
+                let found = advice[ExactText(filter)] ?? self.advice(filter, words)
+                advice[ExactText(filter)] = found
+                return told("no tensor name contains '\(filter)', so the filter has no effect", condition.line, found)
             })
     }
 

@@ -1,5 +1,4 @@
 import Core
-import Dispatch
 import Synchronization
 import Work
 
@@ -16,13 +15,10 @@ final class PinnedFiles: InputFiles {
 
     /// Every file that was opened, by its path.
     func pinned() -> [String: PinnedFile] {
-        let files = Array(noted.withLock { $0 }), found = Mutex<[String: PinnedFile]>([:])
-        DispatchQueue.concurrentPerform(iterations: files.count) { index in
-            let (path, identity) = files[index]
-            let sample = try? request.pinning.pin(path, in: self.files).sample
-            found.withLock { $0[path] = PinnedFile(identity: identity, sample: sample) }
+        let pinned = noted.withLock { Array($0) }.concurrentMap { path, identity in
+            (path, PinnedFile(identity: identity, sample: try? request.pinning.pin(path, in: files).sample))
         }
-        return found.withLock { $0 }
+        return Dictionary(uniqueKeysWithValues: pinned)
     }
 
     func list(_ directory: String) throws(TesseraError) -> [String] { try files.list(directory) }

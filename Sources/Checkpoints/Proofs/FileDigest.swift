@@ -1,6 +1,4 @@
 package import Core
-import Dispatch
-import Synchronization
 
 /// A file, by its path in a directory, and SHA-256 of the whole of it.
 package struct FileDigest: Sendable, Hashable {
@@ -30,17 +28,12 @@ package struct FileDigest: Sendable, Hashable {
     static func results(
         of names: [String], digest: @Sendable (String) throws(TesseraError) -> Digest
     ) -> [Result<Digest, TesseraError>] {
-        let found = Mutex<[Int: Result<Digest, TesseraError>]>([:])
-        DispatchQueue.concurrentPerform(iterations: names.count) { index in
-            let result: Result<Digest, TesseraError>
+        names.concurrentMap { name in
             do throws(TesseraError) {
-                result = .success(try digest(names[index]))
+                return .success(try digest(name))
             } catch {
-                result = .failure(error)
+                return .failure(error)
             }
-            found.withLock { $0[index] = result }
         }
-        let all = found.withLock { $0 }
-        return names.indices.map { all[$0] ?? .failure(TesseraError(.internal, "was not read", file: names[$0])) }
     }
 }
