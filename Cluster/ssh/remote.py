@@ -161,9 +161,8 @@ class Cluster:
             local = free.getsockname()[1]
         host = self.inventory.coordinator.host
         ways = ["-o", "ExitOnForwardFailure=yes", "-N", "-L", f"127.0.0.1:{local}:localhost:{port}"]
-        process = subprocess.Popen(
-            [*self.ssh, *SSH_OPTIONS, *ways, host], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        command = [*self.ssh, *SSH_OPTIONS, *ways, host]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
             deadline = time.monotonic() + 30
             while is_free(local):
@@ -186,8 +185,8 @@ class Cluster:
         folder = self.inventory.certificates
         if folder is not None and not (folder / "viewer.pem").exists():
             raise NoInventory(
-                f"there is no {folder}/viewer.pem; copy the directory from the machine where Cluster/up was given. If it is lost, "
-                f"Cluster/up {self.inventory.lines.path} --take-over makes a new authority"
+                f"there is no {folder}/viewer.pem; copy the directory from the machine where Cluster/up was given. "
+                f"If it is lost, Cluster/up {self.inventory.lines.path} --take-over makes a new authority"
             )
         with self.forward(self.inventory.port) as port:
             yield ["--coordinator", f"localhost:{port}", *self.credentials("viewer")]
