@@ -7,7 +7,7 @@ inventory, which may have the same name by chance.
 import getpass
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from inventory import Inventory
@@ -32,7 +32,7 @@ class Owner:
             return Owner(f"without TLS, {place}", place)
         authority = inventory.certificates / "ca.pem"
         if not authority.exists():
-            return Owner("a new authority", place)
+            return Owner(f"without an authority: there is no {authority}", place)
         return Owner(f"authority {hashlib.sha256(authority.read_bytes()).hexdigest()[:16]}", place)
 
     def record(self, places: Iterable[Place]) -> str:
@@ -45,15 +45,16 @@ def places_of(inventory: Inventory) -> list[Place]:
     return [(service.name, service.host) for service in inventory.services]
 
 
-def recorded(record: str) -> Iterator[Place]:
-    """The services that a host's record names."""
-    for line in record.splitlines():
+def recorded(records: Iterable[str]) -> list[Place]:
+    """The services that the records of hosts name."""
+    found: dict[Place, None] = {}
+    for line in "\n".join(records).splitlines():
         match line.split():
             case ["service", name, host]:
-                yield name, host
+                found[name, host] = None
+    return list(found)
 
 
-def removed(inventory: Inventory, records: Iterable[str]) -> list[Place]:
+def removed(inventory: Inventory, before: Iterable[Place]) -> list[Place]:
     """Services that were started for the cluster and are no longer in its inventory."""
-    known = dict.fromkeys(place for record in records for place in recorded(record))
-    return [place for place in known if place not in places_of(inventory)]
+    return [place for place in before if place not in places_of(inventory)]

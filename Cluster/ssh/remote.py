@@ -185,8 +185,8 @@ class Cluster:
         folder = self.inventory.certificates
         if folder is not None and not (folder / "viewer.pem").exists():
             raise NoInventory(
-                f"there is no {folder}/viewer.pem; copy the directory from the machine where Cluster/up was given. "
-                f"If it is lost, Cluster/up {self.inventory.lines.path} --take-over makes a new authority"
+                f"there is no {folder}/viewer.pem; copy it from the machine where Cluster/up was given, or let "
+                f"Cluster/up {self.inventory.lines.path} make it anew with the authority's key, ca.key"
             )
         with self.forward(self.inventory.port) as port:
             yield ["--coordinator", f"localhost:{port}", *self.credentials("viewer")]
@@ -329,8 +329,9 @@ def main(body: Callable[[Cluster, argparse.Namespace], int], options: argparse.N
         if error.code == NOT_ALLOWED:
             own = Owner.of(inventory)
             complain(
-                f"This is {own.inventory} ({own.identity}). Give one of the inventories another 'name'; or let "
-                "'Cluster/up --take-over' go on with that cluster, its workers and its unfinished jobs for this inventory."
+                f"This is {own.inventory} ({own.identity}). Give one of the inventories another 'name'. "
+                "If it is the same cluster, bring its certificates here; if they are lost, or this inventory is to have that cluster with its workers and "
+                "unfinished jobs, Cluster/up --take-over does that."
             )
         return error.code
     except OSError as error:
