@@ -330,8 +330,8 @@ def main(body: Callable[[Cluster, argparse.Namespace], int], options: argparse.N
             own = Owner.of(inventory)
             complain(
                 f"This is {own.inventory} ({own.identity}). Give one of the inventories another 'name'. "
-                "If it is the same cluster, bring its certificates here; if they are lost, or this inventory is to have that cluster with its workers and "
-                "unfinished jobs, Cluster/up --take-over does that."
+                "If it is the same cluster, bring its certificates here; if they are lost, or this inventory is to have that "
+                "cluster with its workers and unfinished jobs, Cluster/up --take-over does that."
             )
         return error.code
     except OSError as error:
