@@ -1,12 +1,13 @@
-# What is done on a host of a cluster, in a POSIX shell: `sh -c "$(cat agent.sh)" agent NAME VERB ARGUMENT...`.
+# What is done on a host of a cluster, in a POSIX shell: `sh -c "$(cat agent.sh)" agent NAME OWNER VERB ARGUMENT...`.
 #
 # All that belongs to the cluster NAME lies in one directory, DIR. A service there is a unit of the user's systemd, where there
 # is one that lets services outlive the session, else a process of a session of its own. SERVICE.pid then holds the process's id
 # and its start time, and the boot that this is measured from, so that no other process is ever taken for it.
+# The file `cluster` there tells which inventory the cluster belongs to (owner.py); commands of another end with 77.
 set -u
 
-cluster=$1 verb=$2
-shift 2
+cluster=$1 owner=$2 verb=$3
+shift 3
 DIR=${XDG_STATE_HOME:-$HOME/.local/state}/tessera/$cluster
 [ -n "${XDG_RUNTIME_DIR:-}" ] || XDG_RUNTIME_DIR=/run/user/$(id -u)
 export XDG_RUNTIME_DIR
@@ -15,6 +16,11 @@ fail() {
   echo "$*" >&2
   exit 1
 }
+
+if [ "$owner" != anybody ] && [ -e "$DIR/cluster" ] && ! grep -qxF "identity $owner" "$DIR/cluster"; then
+  echo "$(sed -n 's/^inventory //p' "$DIR/cluster") ($(sed -n 's/^identity //p' "$DIR/cluster"))" >&2
+  exit 77
+fi
 
 has_systemd() {
   command -v systemd-run >/dev/null && systemctl --user show-environment >/dev/null 2>&1 || return 1
@@ -81,10 +87,15 @@ stop() {
   rm -f "$DIR/$1.pid" "$DIR/$1.unit" "$DIR/$1.command"
 }
 
+# trouble SERVICE: the last that its log complains of, else its last line.
+trouble() {
+  said=$({ grep -i -e warning -e error -- "$DIR/$1.log" || cat "$DIR/$1.log"; } 2>/dev/null | tail -n 1)
+  echo "${said:-its log is empty}"
+}
+
 case $verb in
   # What the host is. One KEY=VALUE a line.
   probe)
-    { mkdir -p "$DIR/no-inputs" && chmod 700 "$DIR"; } || fail "cannot make $DIR"
     echo "clock=$(date +%s.%N)"
     echo "machine=$(uname -m)"
     echo "directory=$DIR"
@@ -93,13 +104,17 @@ case $verb in
     PATH=$PATH:/sbin:/usr/sbin
     if ldconfig -p 2>/dev/null | grep -q 'libopenblas\.so\.0'; then echo "openblas=yes"; else echo "openblas=no"; fi
     for file in "$DIR"/tessera-*; do [ ! -e "$file" ] || echo "has=${file##*/}"; done
+    for file in "$DIR"/tls/*; do [ ! -e "$file" ] || echo "tls=$(sha256sum <"$file" | cut -c1-64) ${file##*/}"; done
+    [ ! -e "$DIR/cluster" ] || sed 's/^/record=/' "$DIR/cluster"
     for directory in "$@"; do [ -d "$directory" ] || echo "lacks=$directory"; done
     ;;
+  # record: which inventory the cluster belongs to, and its services.
+  record) cat "$DIR/cluster" 2>/dev/null || : ;;
   # put FILE MODE: takes a file from the standard input, whole or not at all.
   put)
     # Hosts may share their homes.
     new="$DIR/$1.$(uname -n).$$.new"
-    mkdir -p "$(dirname "$new")" && umask 077 && cat >"$new" && chmod "$2" "$new" && mv "$new" "$DIR/$1"
+    umask 077 && mkdir -p "$(dirname "$new")" && cat >"$new" && chmod "$2" "$new" && mv "$new" "$DIR/$1"
     ;;
   # version FILE: runs the executable, or says why it does not run.
   version)
@@ -107,16 +122,36 @@ case $verb in
     ldd "$DIR/$1" 2>&1 | grep -e 'not found' >&2
     exit 1
     ;;
+  # reach EXECUTABLE ADDRESS WORKER...: whether this host can reach the coordinator's, where nobody need listen yet. Workers that
+  # run, and look for that address, find out for themselves.
+  reach)
+    file=$DIR/$1 address=$2 asks=no
+    shift 2
+    for service in "$@"; do
+      if is_over "$service" || ! grep -qxF -e "$address" "$DIR/$service.command"; then asks=yes; fi
+    done
+    [ "$asks" = yes ] || exit 0
+    words=$("$file" status --coordinator "$address" --timeout 5 2>&1 >/dev/null) && exit 0
+    case $words in
+      *"connection was refused"*) ;;
+      *"no coordinator answers"*) fail "${words%% — *}" ;;
+    esac
+    ;;
   # start SERVICE EXECUTABLE ROLE OPTION...: unless it runs like that already. Running otherwise, it is started anew.
   start)
-    service=$1 executable=$DIR/$2
+    service=$1 executable=$DIR/$2 how=started
     shift
-    command=$(printf '%s\n' "$@")
-    shift
+    # A service trusts one authority as long as it runs.
+    command=$(printf '%s\n' "$@" "of $owner")
     if ! is_over "$service"; then
       [ "$command" != "$(cat "$DIR/$service.command" 2>/dev/null)" ] || { echo "runs already"; exit 0; }
+      how="restarted with other options"
+      [ "$1" = "$(head -n 1 "$DIR/$service.command")" ] || how="restarted with another executable"
+      grep -qxF -e "of $owner" "$DIR/$service.command" || how="restarted for this inventory"
       stop "$service" INT 60 >/dev/null
     fi
+    shift
+    mkdir -p "$DIR/no-inputs"
     [ ! -e "$DIR/$service.log" ] || mv "$DIR/$service.log" "$DIR/$service.log.1"
     rm -f "$DIR/$service.pid" "$DIR/$service.unit"
     printf '%s\n' "$command" >"$DIR/$service.command"
@@ -129,8 +164,8 @@ case $verb in
         --property=WatchdogSignal=SIGKILL --property=Restart=on-failure --property=RestartSec=2 \
         --property=RestartPreventExitStatus="64 65 66 76 77" --property=LimitNOFILE=65536 \
         --property=StandardOutput="append:$DIR/$service.log" --property=StandardError="append:$DIR/$service.log" \
-        "$executable" "$@" || { tail -n 20 "$DIR/$service.log" >&2; fail "$service did not start"; }
-      echo "started as a user service"
+        "$executable" "$@" || fail "$(trouble "$service")"
+      echo "$how as a user service"
     else
       # The shell writes its own id and start time before it becomes the service.
       # shellcheck disable=SC2016
@@ -143,9 +178,8 @@ case $verb in
         sleep 0.2
         waited=$((waited + 1))
         if [ -e "$DIR/$service.pid" ] && is_over "$service"; then
-          tail -n 20 "$DIR/$service.log" >&2
           rm -f "$DIR/$service.pid" "$DIR/$service.command"
-          fail "$service ended at once"
+          fail "$(trouble "$service")"
         fi
         case $1 in
           # It reads its journal first.
@@ -153,17 +187,19 @@ case $verb in
           *) [ "$waited" -lt 5 ] || break ;;
         esac
       done
-      echo "started"
+      echo "$how"
     fi
     ;;
-  # state SERVICE...: SERVICE, state, id of the process, a line each.
+  # state SERVICE...: SERVICE, state, id of the process, executable, a line each.
   state)
     for service in "$@"; do
       pid=$(pid_of "$service")
       [ ! -e "$DIR/$service.unit" ] || pid=$(systemctl --user show --property=MainPID --value "$(unit "$service")")
-      echo "$service $(state_of "$service") ${pid:--}"
+      program=$(head -n 1 "$DIR/$service.command" 2>/dev/null)
+      echo "$service $(state_of "$service") ${pid:--} ${program:--}"
     done
     ;;
+  trouble) trouble "$@" ;;
   # logs LINES FOLLOW SERVICE...
   logs)
     lines=$1 follow=$2
@@ -173,7 +209,8 @@ case $verb in
       if [ "$follow" = yes ]; then
         tail -n "$lines" -F "$DIR/$service.log" 2>/dev/null | sed -u "s|^|$service: |" &
       else
-        tail -n "$lines" "$DIR/$service.log" | sed "s|^|$service: |"
+        # The log of the life before tells why that ended.
+        cat "$DIR/$service.log.1" "$DIR/$service.log" 2>/dev/null | tail -n "$lines" | sed "s|^|$service: |"
       fi
     done
     if [ "$follow" = yes ]; then
@@ -195,7 +232,11 @@ case $verb in
     for file in "$DIR"/*.pid "$DIR"/*.unit; do
       [ ! -e "$file" ] || fail "$(basename "$file" | sed 's/\.[a-z]*$//') has not been stopped"
     done
-    rm -rf "$DIR"
+    [ -e "$DIR" ] || { echo "nothing was there"; exit 0; }
+    rm -rf "$DIR" || exit 1
+    # That of all clusters, if this was the last.
+    rmdir "${DIR%/*}" 2>/dev/null
+    echo "removed $DIR"
     ;;
   *) fail "unknown verb $verb" ;;
 esac

@@ -1,7 +1,9 @@
-"""The inventory of a cluster: a TOML file that says which hosts do what. README.md beside this file has an example."""
+"""The inventory of a cluster: a TOML file that says which hosts do what. docs/deploy/ssh.md has an example."""
 
+import difflib
 import re
 import tomllib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,20 @@ from typing import Any
 class InventoryError(Exception):
     """What is wrong with the inventory, and where."""
 
+    code = 65  # as tessera's for a malformed file
+
+
+class NoInventory(InventoryError):
+    """There is no file, or it cannot be read."""
+
+    code = 66
+
+
+class UnknownService(InventoryError):
+    """The command names a service that the inventory does not have."""
+
+    code = 64
+
 
 @dataclass(frozen=True)
 class Service:
@@ -17,14 +33,42 @@ class Service:
 
     name: str  # unique in the cluster; a worker is called so in `tessera status`
     role: str  # coordinator or worker
+    table: str  # of the inventory
     host: str  # as ssh knows it
     address: str  # of the host: a name or an IP address, which its certificate names
     directories: tuple[str, ...]  # must be on the host before the service starts
     words: tuple[str, ...]  # options of `tessera ROLE`, but for names, addresses and credentials
 
+    def __str__(self) -> str:
+        return self.name if self.name == self.host else f"{self.name} on {self.host}"
+
+
+class Lines:
+    """Where in the file tables and keys stand, as far as they are written a line each."""
+
+    def __init__(self, path: Path, text: str):
+        self.path, self.texts = path, text.splitlines()
+        self.numbers: dict[tuple[str, str], int] = {}
+        table, workers = "", 0
+        for number, line in enumerate(self.texts, 1):
+            if header := re.match(r"\s*(\[\[?)\s*([\w-]+)\s*\]", line):
+                workers += header[1] == "[[" and header[2] == "worker"
+                table = f"[[worker]] {workers}" if header[1] == "[[" else f"[{header[2]}]"
+                self.numbers.setdefault((table, ""), number)
+            elif key := re.match(r"\s*\"?([\w-]+)\"?\s*=", line):
+                self.numbers.setdefault((table, key[1]), number)
+
+    def where(self, table: str, *keys: str) -> str:
+        """The file, the line of the first of the keys that the table has or takes from [workers], and the table."""
+        tables = [table, "[workers]"] if table.startswith("[[") else [table]
+        places = [*((name, key) for key in keys for name in tables), (table, "")]
+        line = next((self.numbers[place] for place in places if place in self.numbers), None)
+        return f"{self.path}{f':{line}' if line else ''}{f': {table}' if table else ''}"
+
 
 @dataclass(frozen=True)
 class Inventory:
+    lines: Lines
     name: str
     coordinator: Service
     workers: tuple[Service, ...]
@@ -44,8 +88,8 @@ class Inventory:
     def select(self, names: list[str]) -> list[Service]:
         """The services with these names, or all of them if there are no names."""
         known = {service.name: service for service in self.services}
-        if unknown := [name for name in names if name not in known]:
-            raise InventoryError(f"no service is called {', '.join(unknown)}; there are {', '.join(known)}")
+        if unknown := next((name for name in names if name not in known), None):
+            raise UnknownService(f"no service is called '{unknown}'; {choice(unknown, known)}")
         return [known[name] for name in names] if names else list(self.services)
 
 
@@ -58,25 +102,44 @@ TOP_KEYS: dict[str, type] = {
 }  # fmt: skip
 
 
+KINDS: dict[type, str] = {
+    str: 'a text in quotes, "..."', int: "a whole number without quotes", bool: "true or false", list: 'a list, ["...", "..."]',
+    dict: "a table",
+}  # fmt: skip
+
+
+def choice(given: str, known: Iterable[str]) -> str:
+    """What may have been meant, or all there is."""
+    close = difflib.get_close_matches(given, list(known), 1)
+    return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(sorted(known))}"
+
+
 class Table:
     """A table of the file, whose keys are checked."""
 
-    def __init__(self, values: Any, keys: dict[str, type], where: str):
-        self.where = where
+    def __init__(self, values: Any, keys: dict[str, type], lines: Lines, name: str = ""):
+        self.lines, self.name = lines, name
         if not isinstance(values, dict):
-            raise InventoryError(f"{where} must be a table")
+            raise InventoryError(f"{self.where()}: a table must be here")
         for key, value in values.items():
+            where = self.where(key)
             if key not in keys:
-                raise InventoryError(f"{where} has an unknown key '{key}'; there are {', '.join(sorted(keys))}")
+                raise InventoryError(f"{where} has an unknown key '{key}'; {choice(key, keys)}")
             if type(value) is not keys[key]:
-                raise InventoryError(f"{where}: {key} must be of type {keys[key].__name__}")
+                if keys[key] in (dict, list) and key in ("coordinator", "workers", "worker"):
+                    header = f"[[{key}]]" if key == "worker" else f"[{key}]"
+                    raise InventoryError(f"{lines.where(f'[{key}]')}: write {header} in a line of its own, and its keys below")
+                raise InventoryError(f"{where}: {key} must be {KINDS[keys[key]]}")
             if keys[key] is list and key != "worker" and not all(isinstance(item, str) for item in values[key]):
-                raise InventoryError(f"{where}: {key} must be a list of texts")
+                raise InventoryError(f"{where}: {key} must be {KINDS[list]}")
         self.values = values
+
+    def where(self, *keys: str) -> str:
+        return self.lines.where(self.name, *keys)
 
     def need(self, key: str) -> Any:
         if key not in self.values:
-            raise InventoryError(f"{self.where} needs '{key}'")
+            raise InventoryError(f"{self.where()} needs '{key}'")
         return self.values[key]
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -87,66 +150,92 @@ class Table:
         found: list[str] = value if isinstance(value, list) else [value]
         for path in found:
             if not path.startswith("/"):
-                raise InventoryError(f"{self.where}: '{path}' must be an absolute path")
+                raise InventoryError(f"{self.where(key)}: '{path}' must be an absolute path")
         return found
 
     def number(self, key: str, default: int, most: int) -> int:
         value: int = self.get(key, default)
         if not 1 <= value <= most:
-            raise InventoryError(f"{self.where}: {key} must be from 1 to {most}")
+            raise InventoryError(f"{self.where(key)}: {key} must be from 1 to {most}")
         return value
 
-    def host(self) -> tuple[str, str]:
+    def host(self, address_of: Callable[[str], str]) -> tuple[str, str]:
         """The host as ssh knows it, and its address."""
         host = self.need("host")
         # ssh must not take the name for an option, nor a remote shell for more than a word.
         if not re.fullmatch(r"(?!-)[A-Za-z0-9._@:%\[\]-]+", host):
-            raise InventoryError(f"{self.where}: '{host}' is no destination that ssh knows")
-        address = self.get("address", host.rpartition("@")[2])
+            raise InventoryError(f"{self.where('host')}: '{host}' is no destination that ssh knows")
+        address = self.get("address") or address_of(host)
         if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?", address):
-            raise InventoryError(f"{self.where}: '{address}' is no host name and no IP address; give one as 'address'")
+            where = self.where("address", "host")
+            raise InventoryError(f"{where}: '{address}' is no host name and no IP address; give one as 'address'")
         return host, address
 
 
-def read(path: Path) -> Inventory:
-    """Reads an inventory.
+def bare(host: str) -> str:
+    """The host's name without the user's."""
+    return host.rpartition("@")[2]
 
-    Raises `InventoryError` for what is wrong in the file, and OSError where it cannot be read.
+
+def read(path: Path, address_of: Callable[[str], str] = bare) -> Inventory:
+    """Reads an inventory. `address_of` gives the address of a host that has none there.
+
+    Raises `InventoryError` for what is wrong in the file, and where it cannot be read.
     """
     try:
-        top = Table(tomllib.loads(path.read_text()), TOP_KEYS, str(path))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InventoryError(f"{path}: {error}") from error
+        text = path.read_text()
+        values = tomllib.loads(text)
+    except FileNotFoundError as error:
+        raise NoInventory(f"{path} does not exist; docs/deploy/ssh.md begins with an inventory to copy") from error
+    except OSError as error:
+        raise NoInventory(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InventoryError(f"{path} is not a text in UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        found = re.fullmatch(r"(.*?) ?\(at (?:line (\d+), column \d+|end of document)\)", str(error))
+        # A parser may be at the end of the last line, or behind it.
+        texts = text.splitlines() or [""]
+        words, line = (found[1], min(int(found[2] or len(texts)), len(texts))) if found else (str(error), 1)
+        if twice := re.search(r"\('(\w+)',\) twice", words):
+            words = f"[{twice[1]}] is there twice" + ("; each worker begins with [[worker]]" if twice[1] == "worker" else "")
+        raise InventoryError(f"{path}:{line}: this is no TOML: {words}: {texts[line - 1].strip()}") from error
+    lines = Lines(path, text)
+    top = Table(values, TOP_KEYS, lines)
     name = top.get("name", path.stem)
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", name):
-        raise InventoryError(f"{path}: the name '{name}' must be of a-z, 0-9 and '-', at most 40; give one as 'name'")
+        where = top.where("name")
+        raise InventoryError(f"{where}: the name '{name}' must be of a-z, 0-9 and '-', at most 40; give one as 'name'")
     is_insecure = top.get("insecure", False)
     if is_insecure and top.get("certificates"):
-        raise InventoryError(f"{path}: 'insecure' and 'certificates' do not go together")
+        raise InventoryError(f"{top.where('insecure')}: 'insecure' and 'certificates' do not go together")
     certificates = None if is_insecure else path.parent.resolve() / top.get("certificates", f"{name}.certificates")
 
-    table = Table(top.need("coordinator"), COORDINATOR_KEYS, f"{path}: [coordinator]")
-    host, address = table.host()
+    if "coordinator" not in top.values:
+        raise InventoryError(f"{path} needs a table [coordinator]")
+    table = Table(top.need("coordinator"), COORDINATOR_KEYS, lines, "[coordinator]")
+    host, address = table.host(address_of)
+    for key in ("roots", "output_root"):
+        table.need(key)
     roots, outputs = table.directories("roots"), table.directories("output_root")
-    if not roots or not outputs:
-        raise InventoryError(f"{table.where} needs 'roots' and 'output_root'")
+    if not roots:
+        raise InventoryError(f"{table.where('roots')}: roots must name a directory, below which recipes may read")
+    port, status_port = table.number("port", 7070, 65535), table.number("status_port", 7071, 65535)
+    if port == status_port:
+        raise InventoryError(f"{table.where('status_port', 'port')}: port and status_port are both {port}; give each its own")
     words = [*paired("--root", roots), *paired("--output-root", outputs), *table.get("options", [])]
-    coordinator = Service("coordinator", "coordinator", host, address, (*roots, *outputs), tuple(words))
-    return Inventory(
-        name, coordinator, tuple(read_workers(top, path)), table.number("port", 7070, 65535),
-        table.number("status_port", 7071, 65535), certificates,
-    )  # fmt: skip
+    coordinator = Service("coordinator", "coordinator", "[coordinator]", host, address, (*roots, *outputs), tuple(words))
+    return Inventory(lines, name, coordinator, tuple(read_workers(top, lines, address_of)), port, status_port, certificates)
 
 
-def read_workers(top: Table, path: Path) -> list[Service]:
-    defaults = Table(top.get("workers", {}), WORKER_KEYS, f"{path}: [workers]").values
+def read_workers(top: Table, lines: Lines, address_of: Callable[[str], str]) -> list[Service]:
+    defaults = Table(top.get("workers", {}), WORKER_KEYS, lines, "[workers]").values
     found: list[Service] = []
     for number, values in enumerate(top.get("worker", []), 1):
-        where = f"{path}: [[worker]] {number}"
-        own = Table(values, {**WORKER_KEYS, "host": str, "address": str, "name": str}, where).values
-        table = Table({**defaults, **own}, {**WORKER_KEYS, "host": str, "address": str, "name": str}, where)
-        host, address = table.host()
-        name = table.get("name", address)
+        place, keys = f"[[worker]] {number}", {**WORKER_KEYS, "host": str, "address": str, "name": str}
+        own = Table(values, keys, lines, place).values
+        table = Table({**defaults, **own}, keys, lines, place)
+        host, address = table.host(address_of)
+        name, where = table.get("name") or table.get("address") or bare(host), table.where("name", "host")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", name) or len(name) > 60:
             raise InventoryError(f"{where}: '{name}' is no name of a worker; use letters, digits, '.', '_' and '-'")
         if name == "coordinator" or name in [service.name for service in found]:
@@ -156,9 +245,9 @@ def read_workers(top: Table, path: Path) -> list[Service]:
         if "threads" in table.values:
             words += ["--threads", str(table.number("threads", 1, 1024))]
         words += [*paired("--memory", [table.get("memory")] if table.get("memory") else []), *table.get("options", [])]
-        found.append(Service(name, "worker", host, address, (*roots, *outputs), tuple(words)))
+        found.append(Service(name, "worker", place, host, address, (*roots, *outputs), tuple(words)))
     if not found:
-        raise InventoryError(f"{path} needs a [[worker]]")
+        raise InventoryError(f"{lines.path} needs a [[worker]]")
     return found
 
 
