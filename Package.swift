@@ -146,7 +146,9 @@ let package = Package(
         tests(
             of: "Protocol",
             uses: ["Core", "TensorKernels", "Operators", "TaskVectors", "Work", "Protocol", "TestSupport", nioCore]),
-        tests(of: "TesseraCLI", uses: ["Core", "Protocol", "TesseraCLI", "TestSupport", argumentParser, logging]),
+        tests(
+            of: "TesseraCLI",
+            uses: ["Core", "Operators", "Protocol", "Engine", "TesseraCLI", "TestSupport", argumentParser, logging]),
         tests(
             of: "Transport", uses: ["Core", "Protocol", "Transport", "TestSupport", nioCore, nioPosix, nioEmbedded, nioSSL]),
         tests(

@@ -204,7 +204,7 @@ extension JobManager {
                 await end(journaled, as: .done, nil)
                 return nil
             }
-            let age = Duration.seconds(max(0, time.wallClock() - journaled.submittedAt))
+            let age = countsPauses ? Duration.seconds(max(0, time.wallClock() - journaled.submittedAt)) : .zero
             perform(
                 state.resume(
                     id, resumed, key: key, output: journaled.output, submittedAt: journaled.submittedAt,

@@ -29,6 +29,8 @@ extension JobManager {
         package var pausesJobs = true
         /// Whether a job may be submitted for an output that another one makes: the caller gives up the other.
         package var replacesJobs = false
+        /// Whether a job's time goes on while no process works on it.
+        package var countsPauses = true
         /// Signs every output; `nil` for outputs without a signature.
         package var signingKey: SigningKey?
         /// Whether blocks that workers say they wrote are read back, one of each shard. Not where this process is the worker.

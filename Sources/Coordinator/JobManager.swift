@@ -24,6 +24,8 @@ package actor JobManager {
     var checksDirectBlocks: Bool { settings.checksDirectBlocks }
     /// `Settings.pausesJobs`.
     var waitsForDisks: Bool { settings.pausesJobs }
+    /// `Settings.countsPauses`.
+    var countsPauses: Bool { settings.countsPauses }
     /// `Settings.build`.
     nonisolated var build: String { settings.build }
     /// Threads for what blocks, also for the connections.
@@ -217,7 +219,8 @@ package actor JobManager {
                 same.hasEnded
                 ? "this output was made by the job \(same.id)"
                 : "goes on as the job \(same.id), which has \(shards.committed) of \(shards.total) shards"
-            return Submitted(job: same.id, remarks: planned.stages.plan.remarks + [remark])
+            let plan = planned.stages.plan
+            return Submitted(job: same.id, remarks: plan.remarks + [remark], warnings: plan.warnings)
         }
         try checkOutput(of: planned)
         try checkJobs(of: peer.owner)
@@ -303,7 +306,7 @@ package actor JobManager {
                 state.add(
                     id, job, key: planned.key, output: planned.output, stages: planned.stages, submittedAt: submittedAt,
                     at: time.now()))
-            return Submitted(job: id, remarks: planned.stages.plan.remarks)
+            return Submitted(job: id, remarks: planned.stages.plan.remarks, warnings: planned.stages.plan.warnings)
         } catch {
             try? await pools.journal.run { try journal.remove(id) }
             throw error

@@ -97,15 +97,28 @@ package struct LocalOutputStore: OutputStore {
         return try file.bytes(0..<file.size)
     }
 
+    /// The unfinished output of a job.
+    package static func partialPath(of output: String, job: String) -> String {
+        OutputSite(output: output, job: job, root: nil).partialPath
+    }
+
+    private func isOwnOrEmpty(_ directory: Directory) -> Bool {
+        ownFiles(directory.path) != nil || (try? directory.names().isEmpty) == true
+    }
+
     /// The existing output that `commit` will replace.
     private func replaced(
         _ site: OutputSite, in parent: Directory, overwrite: Bool
     ) throws(TesseraError) -> ReplacedDirectory? {
         guard let status = parent.status(of: site.name) else { return nil }
         guard overwrite else {
+            let mayBeReplaced = (try? parent.directory(site.name)).map { isOwnOrEmpty($0) } ?? false
             throw TesseraError(
-                .cannotCreate, "the output exists", file: site.output,
-                advice: "choose another path, or add --overwrite to replace it")
+                .cannotCreate, mayBeReplaced ? "the output exists" : "the output exists, and Tessera did not write it",
+                file: site.output,
+                advice: mayBeReplaced
+                    ? "choose another path, or add --overwrite to replace it"
+                    : "choose another path, or move it away: not even --overwrite replaces what others wrote")
         }
         guard status.st_mode & S_IFMT == S_IFDIR else { throw ReplacedDirectory.stranger(site.output) }
         let replaced = ReplacedDirectory(output: site.output, identity: FileIdentity(status), ownFiles: ownFiles)
@@ -176,7 +189,9 @@ struct ReplacedDirectory: Sendable {
         guard let directory = try? parent.directory(name), directory.identity == identity else {
             throw TesseraError(.cannotCreate, "the output was replaced by others while the job ran", file: output)
         }
-        guard let own = ownFiles(directory.path) else { throw Self.stranger(output) }
+        // Nothing is lost with an empty directory.
+        let isEmpty = try directory.names().isEmpty
+        guard let own = ownFiles(directory.path) ?? (isEmpty ? [] : nil) else { throw Self.stranger(output) }
         if let name = try directory.filesBelow().first(where: { !own.contains($0) }) {
             throw TesseraError(
                 .cannotCreate, "the output holds '\(name)', which Tessera did not write, so it is not replaced", file: output,

@@ -114,7 +114,7 @@ struct Demo: Sendable {
     /// - Returns: the seconds that it took.
     static func run(_ recipe: String, at path: String, in directory: String, output: String) async throws -> Double {
         let local = LocalRun(threads: availableProcessors(), memory: 1 << 30, log: quietLog)
-        let status = try await local.run(
+        let (status, _) = try await local.run(
             Submit(
                 recipe: recipe, recipeName: path, workingDirectory: directory, output: output,
                 options: JobOptions(overwrite: true))

@@ -9,7 +9,16 @@ import Work
 /// The differences between the tensors of two models, bit by bit.
 package struct CheckpointComparison: Sendable {
     package struct Difference: Sendable, Encodable {
+        package enum Kind: String, Sendable, Encodable {
+            /// The values differ.
+            case values
+            /// Type or shape differ.
+            case form
+            case onlyFirst, onlySecond
+        }
+
         package let tensor: String
+        package let kind: Kind
         /// For people: numbers are rounded.
         package let description: String
         /// The number of elements that differ (bytes, for types without arithmetic).
@@ -18,6 +27,17 @@ package struct CheckpointComparison: Sendable {
         package var largest: Double?
         /// `‖x − y‖ / ‖x‖`; `nil` if it is not finite.
         package var relative: Double?
+
+        package init(
+            tensor: String, kind: Kind, description: String, elements: Int? = nil, largest: Double? = nil, relative: Double? = nil
+        ) {
+            self.tensor = tensor
+            self.kind = kind
+            self.description = description
+            self.elements = elements
+            self.largest = largest
+            self.relative = relative
+        }
     }
 
     /// Of both models together.
@@ -80,10 +100,13 @@ package struct CheckpointComparison: Sendable {
             case (let left?, let right?):
                 others.append(
                     Difference(
-                        tensor: name,
+                        tensor: name, kind: .form,
                         description: "\(left.dtype.rawValue) \(left.shape) and \(right.dtype.rawValue) \(right.shape)"))
             case (let left, _):
-                others.append(Difference(tensor: name, description: left == nil ? "only in the second" : "only in the first"))
+                others.append(
+                    Difference(
+                        tensor: name, kind: left == nil ? .onlySecond : .onlyFirst,
+                        description: left == nil ? "only in the second" : "only in the first"))
             }
         }
         return (items, others)
@@ -116,12 +139,13 @@ package struct CheckpointComparison: Sendable {
         let tally = tallies.withLock { $0.reduce(into: Tally()) { $0.add($1) } }
         guard tally.differing > 0 else { return nil }
         guard item.dtype.isArithmetic else {
-            return Difference(tensor: item.name, description: "\(tally.differing) bytes differ", elements: tally.differing)
+            return Difference(
+                tensor: item.name, kind: .values, description: "\(tally.differing) bytes differ", elements: tally.differing)
         }
         let ratio = (tally.distance / tally.norm).squareRoot(), relative = ratio.isFinite ? ratio : nil
         let share = relative.map { ", \(Quantity.significant($0 * 100)) % of the norm" } ?? ""
         return Difference(
-            tensor: item.name,
+            tensor: item.name, kind: .values,
             description: "\(tally.differing) of \(Shape.count(item.shape)) elements, by at most "
                 + "\(Quantity.significant(tally.largest))\(share)",
             elements: tally.differing, largest: tally.largest.isFinite ? tally.largest : nil, relative: relative)

@@ -47,6 +47,8 @@ package struct LocalRun: Sendable {
         // Who waits for the command is told, and starts it again.
         settings.pausesJobs = false
         settings.replacesJobs = true
+        // The user may come back after days.
+        settings.countsPauses = false
         self.state = state
         // The disk may have space later, and a file system may come back.
         settings.keepsJob = { $0.code.isTransient }
@@ -58,24 +60,43 @@ package struct LocalRun: Sendable {
     /// Runs one job to its end, or goes on with it where an earlier process was killed.
     ///
     /// - Parameter watch: looks at the job while it runs; ends when cancelled.
-    package func run(_ submission: Submit, watch: @escaping @Sendable (JobManager, Submitted) async -> Void) async throws
-        -> JobStatus
-    {
+    /// - Throws: `RunInterruption` when the caller cancels the run; what is done stays.
+    /// - Returns: the job, and how many of its shards an earlier process made.
+    package func run(
+        _ submission: Submit, watch: @escaping @Sendable (JobManager, Submitted) async -> Void
+    ) async throws -> (status: JobStatus, keptShards: Int) {
         defer { state?.removeIfDone() }
         let earlier = try await manager.resume()
+        do {
+            return try await work(on: submission, after: earlier, watch: watch)
+        } catch let stop as Stop {
+            // By now all that was being committed has been, and a job that was about to end may have ended.
+            if let job = stop.jobs.first, let status = await manager.end(of: job), status.state.isEnd { return (status, 0) }
+            throw await interruption(of: stop.jobs)
+        }
+    }
+
+    /// The caller cancels the run.
+    private struct Stop: Error { let jobs: [JobID] }
+
+    private func work(
+        on submission: Submit, after earlier: [Resumption],
+        watch: @escaping @Sendable (JobManager, Submitted) async -> Void
+    ) async throws -> (status: JobStatus, keptShards: Int) {
+        let before = await committedShards(of: earlier)
         return try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await manager.run() }
             let answer: Submitted
             do {
                 answer = try await manager.submit(submission, by: .local)
             } catch {
-                // What an earlier run did is kept when the recipe has a mistake, but not when the user has had enough.
                 guard Task.isCancelled else { throw error }
-                await manager.interrupt()
-                throw CancellationError()
+                // What an earlier run did stays.
+                throw Stop(jobs: earlier.filter { $0.error == nil }.map(\.job))
             }
             let submitted = Submitted(
-                job: answer.job, remarks: answer.remarks + (await giveUp(earlier.filter { $0.job != answer.job })))
+                job: answer.job, remarks: answer.remarks + (await giveUp(earlier.filter { $0.job != answer.job })),
+                warnings: answer.warnings ?? [])
             let (messages, input) = AsyncStream<Message>.makeStream()
             let worker = await manager.attach(
                 WorkerDescription(
@@ -89,21 +110,42 @@ package struct LocalRun: Sendable {
             }
             group.addTask { await watch(manager, submitted) }
             var status = await manager.end(of: submitted.job)
-            if status?.state.isEnd == false {
+            if let found = status, !found.state.isEnd {
                 // Interrupted. A job whose output is about to appear can only be waited for.
-                try? await manager.cancel(submitted.job, reason: "cancelled", by: .local)
-                status = await Task { await manager.end(of: submitted.job) }.value
-                status?.error?.advice =
-                    "nothing of its output is kept; a run that is killed instead goes on with the same command"
+                if found.state != .publishing { throw Stop(jobs: [found.id]) }
+                status = await Task { await manager.end(of: found.id) }.value
             }
             guard var status else { throw TesseraError(.internal, "the job \(submitted.job) is gone") }
             if let error = status.error, state?.holds(submitted.job) == true {
-                let kept =
-                    "\(status.shards.committed) of \(status.shards.total) shards are kept: the same command goes on with them"
+                let kept = KeptWork(of: status).description
                 status.error?.advice = error.advice.map { "\($0); \(kept)" } ?? kept
             }
-            return status
+            return (status, before[status.id] ?? 0)
         }
+    }
+
+    private func committedShards(of jobs: [Resumption]) async -> [JobID: Int] {
+        var committed: [JobID: Int] = [:]
+        for job in jobs where job.error == nil {
+            committed[job.job] = await manager.status(StatusRequest(job: job.job, limit: 0), for: .local)?.jobs.first?.shards
+                .committed
+        }
+        return committed
+    }
+
+    /// Leaves the jobs to another process that goes on with them. Those of which nothing is done yet are cancelled.
+    private func interruption(of jobs: [JobID]) async -> RunInterruption {
+        var kept: KeptWork?
+        for job in jobs {
+            let status = await manager.status(StatusRequest(job: job, limit: 0), for: .local)?.jobs.first
+            if let status, status.shards.committed > 0, state?.holds(job) == true {
+                kept = KeptWork(of: status)
+            } else {
+                // In a task of its own: the caller's is cancelled.
+                try? await Task { try await manager.cancel(job, reason: "cancelled", by: .local) }.value
+            }
+        }
+        return RunInterruption(kept: kept)
     }
 
     /// Removes what earlier processes made of other jobs with the same output.
@@ -140,6 +182,27 @@ package struct LocalRun: Sendable {
             runner.stopAll()
         }
     }
+}
+
+/// The run was cancelled by its caller.
+package struct RunInterruption: Error {
+    /// `nil` where nothing was done yet.
+    package let kept: KeptWork?
+}
+
+/// What stays of a job that did not come to its end, for another run that goes on with it.
+package struct KeptWork: Sendable, CustomStringConvertible {
+    package let done: String
+    /// Removes it.
+    package let discarding: String
+
+    init(of job: JobStatus) {
+        let paths = [LocalOutputStore.partialPath(of: job.output, job: "\(job.id)"), RunState.path(beside: job.output)]
+        done = "\(job.shards.committed) of \(job.shards.total) shards are kept"
+        discarding = "rm -r \(paths.map(\.shellWord).joined(separator: " "))"
+    }
+
+    package var description: String { "\(done): the same command goes on with them; to discard them: \(discarding)" }
 }
 
 /// For shards that only look at their inputs: all others write directly.

@@ -4,7 +4,8 @@ import Glibc
 import Journal
 import Protocol
 
-/// What `tessera run` keeps beside OUT while it works, so that the same command goes on where an earlier one was killed.
+/// What `tessera run` keeps beside OUT while it works, so that the same command goes on where an earlier one was interrupted
+/// or killed.
 package struct RunState: Sendable {
     let journal: SQLiteJournal
     /// The directories above OUT that did not exist, from the outermost on.
@@ -18,12 +19,15 @@ package struct RunState: Sendable {
         made = try Self.makeDirectories(above: FilePath.absolute(output, in: workingDirectory))
         do throws(TesseraError) {
             let path = try store.resolve(output, workingDirectory: workingDirectory)
-            journal = try SQLiteJournal(directory: "\(path).partial-state", build: tesseraVersion, now: time.wallClock())
+            journal = try SQLiteJournal(directory: Self.path(beside: path), build: tesseraVersion, now: time.wallClock())
         } catch {
             Self.removeEmpty(made)
             throw error
         }
     }
+
+    /// The directory that keeps the job.
+    static func path(beside output: String) -> String { "\(output).partial-state" }
 
     private static func makeDirectories(above path: String) throws(TesseraError) -> [String] {
         var missing: [String] = [], directory = FilePath.parent(of: path)

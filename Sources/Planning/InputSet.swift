@@ -120,14 +120,69 @@ struct InputSet {
     /// - Parameter problems: what is already known to be wrong with the recipe.
     /// - Throws: `Problems` with these and every model that cannot be opened.
     static func open(_ recipe: Recipe, request: PlanRequest, problems: [TesseraError] = []) throws -> InputSet {
+        try open(
+            models(of: recipe), base: recipe.baseModel, tokenizerModels: recipe.tokenizer?.models ?? [], recipeFile: recipe.file,
+            request: request, problems: problems)
+    }
+
+    /// What is wrong with the models of a recipe that cannot be planned anyway.
+    static func problems(_ recipe: Recipe, request: PlanRequest) -> [TesseraError] {
+        problems(
+            models(of: recipe), base: recipe.baseModel, tokenizerModels: recipe.tokenizer?.models ?? [], recipeFile: recipe.file,
+            request: request)
+    }
+
+    static func problems(
+        _ models: [Located<ModelReference>], base: Located<ModelReference>?, tokenizerModels: [Located<ModelReference>] = [],
+        recipeFile: String?, request: PlanRequest
+    ) -> [TesseraError] {
+        openEach(models, base: base, tokenizerModels: tokenizerModels, recipeFile: recipeFile, request: request).problems
+    }
+
+    private static func models(of recipe: Recipe) -> [Located<ModelReference>] {
         let sources = recipe.modules.flatMap(\.body.sources).map(\.model)
         let sliceBases = recipe.modules.flatMap { module -> [Located<ModelReference>] in
             guard case .slices(let slices) = module.body else { return [] }
             return slices.compactMap(\.baseModel)
         }
-        return try open(
-            sources + sliceBases + [recipe.baseModel].compactMap(\.self), base: recipe.baseModel,
-            tokenizerModels: recipe.tokenizer?.models ?? [], recipeFile: recipe.file, request: request, problems: problems)
+        return sources + sliceBases + [recipe.baseModel].compactMap(\.self)
+    }
+
+    /// The models that can be opened, and what is wrong with the others.
+    private struct Opened {
+        var inputs: [Input] = []
+        var indices: [ModelReference: Int] = [:]
+        var tokenizerModels: [(reference: ModelReference, checkpoint: Checkpoint)] = []
+        var problems: [TesseraError] = []
+    }
+
+    private static func openEach(
+        _ models: [Located<ModelReference>], base: Located<ModelReference>?, tokenizerModels: [Located<ModelReference>],
+        recipeFile: String?, request: PlanRequest
+    ) -> Opened {
+        let locator = ModelLocator(request), checkpoints = checkpoints(of: models, locator)
+        var opened = Opened(), files = 0
+        var stores: [ModelReference.Source: TaskVectorStore] = [:], seen: Set<ModelReference> = []
+        for named in models where seen.insert(named.value).inserted {
+            do throws(TesseraError) {
+                let input = try open(
+                    named.value, base: base?.value, locator: locator, checkpoints: checkpoints, firstFile: files, stores: &stores)
+                opened.indices[named.value] = opened.inputs.count
+                opened.inputs.append(input)
+                files += input.files.count
+            } catch {
+                opened.problems.append(blame(named, for: error, in: recipeFile))
+            }
+        }
+        for named in tokenizerModels where seen.insert(named.value).inserted {
+            do throws(TesseraError) {
+                let checkpoint = try Checkpoint.open(try locator.locate(named.value.model), in: request.files)
+                opened.tokenizerModels.append((named.value, checkpoint))
+            } catch {
+                opened.problems.append(blame(named, for: error, in: recipeFile))
+            }
+        }
+        return opened
     }
 
     /// - Parameters:
@@ -137,34 +192,11 @@ struct InputSet {
         _ models: [Located<ModelReference>], base: Located<ModelReference>?, tokenizerModels: [Located<ModelReference>] = [],
         recipeFile: String?, request: PlanRequest, problems: [TesseraError] = []
     ) throws -> InputSet {
-        let locator = ModelLocator(request)
-        let checkpoints = checkpoints(of: models, locator)
-        var inputs: [Input] = []
-        var indices: [ModelReference: Int] = [:]
-        var problems = problems
-        var files = 0
-        var stores: [ModelReference.Source: TaskVectorStore] = [:]
-        var seen: Set<ModelReference> = []
-        for named in models where seen.insert(named.value).inserted {
-            do throws(TesseraError) {
-                let input = try open(
-                    named.value, base: base?.value, locator: locator, checkpoints: checkpoints, firstFile: files, stores: &stores)
-                indices[named.value] = inputs.count
-                inputs.append(input)
-                files += input.files.count
-            } catch {
-                problems.append(blame(named, for: error, in: recipeFile))
-            }
-        }
-        var opened: [(reference: ModelReference, checkpoint: Checkpoint)] = []
-        for named in tokenizerModels where seen.insert(named.value).inserted {
-            do throws(TesseraError) {
-                opened.append((named.value, try Checkpoint.open(try locator.locate(named.value.model), in: request.files)))
-            } catch {
-                problems.append(blame(named, for: error, in: recipeFile))
-            }
-        }
-        guard problems.isEmpty else { throw Problems(problems) }
+        let opened = openEach(
+            models, base: base, tokenizerModels: tokenizerModels, recipeFile: recipeFile, request: request)
+        guard problems.isEmpty, opened.problems.isEmpty else { throw Problems(problems + opened.problems) }
+        var inputs = opened.inputs
+        let indices = opened.indices
         try checkSize(of: inputs, in: recipeFile)
         let shared = InputNames.shared(inputs.map(\.names), primary: base.flatMap { indices[$0.value] } ?? 0)
         for (index, names) in shared { inputs[index].rename(names) }
@@ -174,7 +206,8 @@ struct InputSet {
         }
         let remarks = stale + shareExpertForms(&inputs, primary: primary)
         return InputSet(
-            inputs: inputs, base: base.flatMap { indices[$0.value] }, tokenizerModels: opened, remarks: remarks, indices: indices)
+            inputs: inputs, base: base.flatMap { indices[$0.value] }, tokenizerModels: opened.tokenizerModels, remarks: remarks,
+            indices: indices)
     }
 
     /// Gives all models the primary's form of experts.

@@ -1,4 +1,4 @@
-import Core
+package import Core
 import Glibc
 import Recipes
 import Work
@@ -67,6 +67,19 @@ struct ModelLocator {
             throw TesseraError(.inputMissing, "no such file or directory", file: snapshot)
         }
         return path
+    }
+}
+
+/// Where a model lies that a command names without a recipe.
+package enum ModelPath {
+    /// - Parameter text: a path, or a repository in the hub's cache, perhaps with `@REVISION`.
+    /// - Throws: `inputMissing` for what is neither.
+    package static func locate(_ text: String, workingDirectory: String) throws(TesseraError) -> String {
+        guard let reference = ModelReference(parsing: text), reference.adapter == nil, reference.task == nil else {
+            throw TesseraError(.inputMissing, "no such file or directory", file: text)
+        }
+        return try ModelLocator(PlanRequest(recipe: "", recipeName: "", workingDirectory: workingDirectory)).locate(
+            reference.model)
     }
 }
 

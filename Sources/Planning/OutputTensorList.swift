@@ -6,13 +6,11 @@ import Recipes
 /// Lists the tensors of the output: which they are, and from which layers of which models they come.
 struct OutputTensorList {
     let recipe: Recipe
-    let method: any MergeMethod.Type
     let inputs: InputSet
     private(set) var problems: [TesseraError] = []
 
-    init(recipe: Recipe, method: any MergeMethod.Type, inputs: InputSet) {
+    init(recipe: Recipe, inputs: InputSet) {
         self.recipe = recipe
-        self.method = method
         self.inputs = inputs
     }
 
@@ -52,7 +50,7 @@ struct OutputTensorList {
 
     /// The tensors in byte order of their names, the order in which they are packed into parts.
     ///
-    /// - Throws: `Problems`: unknown modules, layers that a model does not have, slices that break the method's contract.
+    /// - Throws: `Problems`: unknown modules, layers that a model does not have.
     mutating func specs() throws -> [OutputTensorSpec] {
         let names = inputs.inputs.reduce([]) { $1.tensorNames.mergedByBytes($0) }
         var specs: [OutputTensorSpec] = []
@@ -101,16 +99,13 @@ struct OutputTensorList {
                 sources.append(Slice.Source(model: base, layers: nil, parameters: ParameterScope(), line: named.line))
             }
             let slice = slice(sources, base: sources.firstIndex { $0.model == inputs.base }, scopes: scopes)
-            check(slice, line: recipe.method.line)
             return wholeModels(slice, names: names)
         case .slices(let slices):
             let found = slices.map { slice in
                 let sources = slice.sources.map { source(of: $0) }
                 let base = slice.baseModel.flatMap { inputs.index(of: $0.value) } ?? inputs.base
-                let found = self.slice(
+                return self.slice(
                     sources, base: sources.firstIndex { $0.model == base }, scopes: [slice.parameters] + scopes)
-                check(found, line: slice.line)
-                return found
             }
             return stacked(found, of: module.stack, names: names, line: slices.first?.line ?? 1)
         }
@@ -121,38 +116,6 @@ struct OutputTensorList {
         Slice.Source(
             model: inputs.index(of: source.model.value) ?? 0, layers: source.layers?.value, parameters: source.parameters,
             line: source.layers?.line ?? source.model.line)
-    }
-
-    /// The method's contract, for one slice.
-    private mutating func check(_ slice: Slice, line: Int) {
-        for (index, source) in slice.sources.enumerated()
-        where slice.sources[..<index].contains(where: { $0.model == source.model }) {
-            complain(
-                "the model '\(inputs.inputs[source.model].reference)' is listed twice", line: source.line,
-                advice: "list it once, with the sum of the weights")
-            return
-        }
-        if method.inputs.base == .required, slice.base == nil {
-            complain(
-                "the method '\(method.name)' needs a base model", line: line,
-                advice: recipe.baseModel == nil
-                    ? "add 'base_model: PATH'" : "list the base among the sources of every slice")
-            return
-        }
-        let hasBaseRole = method.inputs.givesBaseARole && slice.base != nil
-        let models = slice.sources.count - (hasBaseRole ? 1 : 0)
-        guard !method.inputs.models.contains(models) else { return }
-        let range = method.inputs.models
-        let expected = range.count == 1 ? "\(range.lowerBound)" : "at least \(range.lowerBound)"
-        complain(
-            "the method '\(method.name)' takes \(expected) \(range.upperBound == 1 ? "model" : "models")"
-                + "\(hasBaseRole ? " besides the base" : ""); the recipe has \(models)",
-            line: line,
-            advice: !method.inputs.givesBaseARole && slice.base != nil && recipe.baseModel != nil
-                ? "the base counts as a model here; remove 'base_model'"
-                : models > range.upperBound
-                    ? "remove \(models - range.upperBound), or choose a method for more models"
-                    : "add \(range.lowerBound - models) more")
     }
 
     // MARK: Tensors

@@ -125,6 +125,8 @@ package struct Plan: Sendable {
     package let leftOut: [LeftOutFile]
     /// What the user should know before the work begins.
     package let remarks: [String]
+    /// What is odd about the recipe and probably a mistake.
+    package let warnings: [TesseraError]
     /// Bytes that the sources are read in all passes together.
     package let bytesRead: Int
     /// What each shard is expected to take, by stage.
@@ -161,7 +163,8 @@ package struct Plan: Sendable {
     init(
         recipeText: String, recipeName: String, method: String, inputs: [PlannedInput], given: [PlannedInput] = [],
         layout: CheckpointLayout, stages: [[PlannedShard]], sidecars: [SidecarFile], leftOut: [LeftOutFile] = [],
-        remarks: [String], reused: [ReusedPart] = [], derived: [DerivedFile] = [], swept: [SweptCheckpoint] = [],
+        remarks: [String], warnings: [TesseraError] = [], reused: [ReusedPart] = [], derived: [DerivedFile] = [],
+        swept: [SweptCheckpoint] = [],
         hasMoreStages: Bool = false
     ) throws(TesseraError) {
         self.recipeText = recipeText
@@ -179,6 +182,7 @@ package struct Plan: Sendable {
         self.sidecars = sidecars
         self.leftOut = leftOut
         self.remarks = remarks
+        self.warnings = warnings
         allFiles = inputs.flatMap(\.files)
         var positions: [InputFile: Int] = [:]
         let firstOccurrences = allFiles.enumerated().map { position, file in
@@ -235,9 +239,4 @@ extension TensorWork {
         for index in located.sources.indices { located.sources[index].renumberFiles(number) }
         return located
     }
-}
-
-extension TesseraError {
-    /// The error as a remark on a plan that is good all the same. What shows remarks tells warnings by their first word.
-    var remark: String { "warning: \(description)" }
 }

@@ -1,4 +1,5 @@
-import Core
+import Checkpoints
+package import Core
 package import Work
 
 /// What to plan, and where to look for it.
@@ -7,6 +8,8 @@ package struct PlanRequest: Sendable {
     package var recipe: String
     /// What messages call the recipe.
     package var recipeName: String
+    /// Where the lines of a recipe come from that is not the user's file as it is.
+    package var recipeOrigins: LineOrigins?
     /// Relative model paths are looked up here first.
     package var workingDirectory: String
     /// Where inputs may lie, and the files that they are read from.
@@ -22,11 +25,18 @@ package struct PlanRequest: Sendable {
     package var pinning = InputPinning()
     /// Whether the recipe goes into the output as `mergekit_config.yml` too.
     package var writesMergekitConfig = false
+    /// Whether the output gets a model card.
+    package var writesModelCard = true
 
     /// Whether planning has taken too long. Asked with each file and each tensor.
     package var isOverdue: @Sendable () -> Bool = { false }
 
     var files: any InputFiles { roots.files }
+
+    /// The errors, placed where the user wrote what is wrong.
+    func located(_ errors: [TesseraError]) -> [TesseraError] {
+        errors.map { recipeOrigins?.located($0, in: recipeName) ?? $0 }
+    }
 
     /// - Throws: `badData` once planning has taken too long.
     func checkTime() throws(TesseraError) {
@@ -56,6 +66,11 @@ package struct PlanRequest: Sendable {
 }
 
 extension PlanRequest {
+    /// The files beside the weights that the request wants.
+    func chosen(_ files: [SidecarFile]) -> [SidecarFile] {
+        writesModelCard ? files : files.filter { $0.name != "README.md" }
+    }
+
     /// - Parameters:
     ///   - opened: the files that this stage has opened, by path.
     ///   - isComplete: whether the stage has opened all that it needs.

@@ -16,7 +16,15 @@ package enum Planner {
     ///   since the first stage; `internal` for statistics that are not those of the recipe's stages.
     package static func plan(_ request: PlanRequest, after statistics: [[ExactText: TensorStatistics]] = []) throws -> Plan {
         let files = PinnedFiles(request)
-        let outcome = Result { () throws -> Plan in try plan(request, reading: files, after: statistics) }
+        let outcome = Result { () throws -> Plan in
+            do {
+                return try plan(request, reading: files, after: statistics)
+            } catch let problems as Problems {
+                throw Problems(request.located(problems.all))
+            } catch let error as TesseraError {
+                throw request.located([error])[0]
+            }
+        }
         // A file that was changed may be why the stage cannot be planned: that is said first.
         let isComplete = if case .success = outcome { true } else { false }
         let pinned = files.pinned()
@@ -43,13 +51,17 @@ package enum Planner {
     ) throws -> Plan {
         var request = request
         request.roots = request.roots.reading(files)
-        return switch try JobRecipe.parse(text: request.recipe, file: request.recipeName, strict: request.strict) {
+        let reading = try JobRecipe.read(text: request.recipe, file: request.recipeName)
+        guard let recipe = reading.recipe else { throw RecipeCheck(request: request).problems(reading) }
+        return switch recipe {
         case .merge(let recipe): try withWarnings(of: [recipe]) { try plan([recipe], request, after: statistics) }
         case .sweep(let sweep):
             try withWarnings(of: sweep.points.map(\.recipe)) {
                 try plan(sweep.points.map(\.recipe), of: sweep, request, after: statistics)
             }
-        case .store(let recipe): try StorePlanner.plan(recipe, request: request, after: statistics)
+        case .store(let recipe):
+            try StorePlanner.plan(
+                recipe, request: request, after: statistics, problems: request.strict ? recipe.warnings : [])
         }
     }
 
@@ -58,13 +70,13 @@ package enum Planner {
         do {
             return try body()
         } catch let problems as Problems {
-            let method = try? mergeMethod(of: recipes[0])
+            // A problem says by itself what is odd about the parameter of its line.
+            let lines = Set(problems.all.compactMap(\.line)), method = RecipeCheck.method(of: recipes[0])
             let warnings = recipes.flatMap { recipe in
-                recipe.warnings + (method.map { ParameterNames(recipe: recipe, method: $0).warnings() } ?? [])
+                let names = method.map { ParameterNames(recipe: recipe, method: $0) }
+                return recipe.warnings + (names?.warnings() ?? []).filter { $0.line.map { !lines.contains($0) } ?? true }
             }
-            // A problem says by itself what is odd about its line.
-            let lines = Set(problems.all.compactMap(\.line))
-            throw Problems(problems.all + unique(warnings).filter { $0.line.map { !lines.contains($0) } ?? true })
+            throw Problems(unique(problems.all + warnings))
         }
     }
 
@@ -73,24 +85,25 @@ package enum Planner {
         _ recipes: [Recipe], of sweep: Sweep? = nil, _ request: PlanRequest, after statistics: [[ExactText: TensorStatistics]]
     ) throws -> Plan {
         let recipe = recipes[0]
-        let method = try mergeMethod(of: recipe)
+        guard let method = RecipeCheck.method(of: recipe) else {
+            throw Problems([RecipeCheck.unknownMethod(recipe)] + InputSet.problems(recipe, request: request))
+        }
         let parameters = recipes.map { ParameterNames(recipe: $0, method: method) }
         var warnings = unique(zip(recipes, parameters).flatMap { $0.warnings + $1.warnings() })
-        func throwIfStrict() throws(Problems) {
-            if request.strict, !warnings.isEmpty { throw Problems(warnings) }
-        }
-        try throwIfStrict()
-        let inputs = try InputSet.open(recipe, request: request, problems: unique(parameters.flatMap { $0.problems() }))
+        let problems =
+            (request.strict ? warnings : []) + MethodContract(recipe: recipe, method: method).problems()
+            + unique(parameters.flatMap { $0.problems() })
+        let inputs = try InputSet.open(recipe, request: request, problems: problems)
         let quantized = Quantization.problems(recipe, method: method, inputs: inputs)
         guard quantized.isEmpty else { throw Problems(quantized) }
         let given = try GivenFiles.open(recipe, method: method, inputs: inputs, request: request)
-        var lists = recipes.map { OutputTensorList(recipe: $0, method: method, inputs: inputs) }
+        var lists = recipes.map { OutputTensorList(recipe: $0, inputs: inputs) }
         let first = try lists[0].specs()
         try sweep?.check(tensors: first.count)
         let specs = try [first] + lists.indices.dropFirst().map { try lists[$0].specs() }
         warnings += unique(zip(parameters, specs).flatMap { $0.uselessFilters($1) })
         warnings += ModelDifferences.warnings(recipe, inputs: inputs)
-        try throwIfStrict()
+        guard !request.strict || warnings.isEmpty else { throw Problems(warnings) }
         let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs, files: request.files).plan()
         let planners = recipes.map {
             TensorPlanner(
@@ -117,19 +130,21 @@ package enum Planner {
         }
         let fit = OutputFit(inputs: inputs, layerOrigins: lists[0].layerOrigins).remarks(points[0], hasOwnRows: vocabulary != nil)
         let remarks =
-            warnings.map(\.remark) + inputs.remarks + (vocabulary?.remarks ?? []) + lists[0].remarks + planned[0].remarks
+            inputs.remarks + (vocabulary?.remarks ?? []) + lists[0].remarks + planned[0].remarks
             + fit + sidecars.remarks + MergekitDifferences.remarks(recipe: recipe, tensors: points[0])
         let checkpoints = sweep?.points.map { point in
             SweptCheckpoint(
-                folder: point.name, recipeText: point.recipe.text, sidecars: sidecars.files + files.about(point.recipe))
+                folder: point.name, recipeText: point.recipe.text,
+                sidecars: request.chosen(sidecars.files + files.about(point.recipe)))
         }
         return try Plan(
             recipeText: sweep?.text ?? recipe.text, recipeName: recipe.file, method: method.name, inputs: inputs.planned,
             given: given.planned,
             layout: sweep.map { CheckpointLayout(copiesOf: merged.layout, in: $0.points.map(\.name)) } ?? merged.layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
-            sidecars: sweep?.files ?? sidecars.files + files.about(recipe), leftOut: sidecars.leftOut,
-            remarks: remarks + (sweep?.remarks(of: work, tensors: merged.outputs.count) ?? []), swept: checkpoints ?? [])
+            sidecars: request.chosen(sweep?.files ?? sidecars.files + files.about(recipe)), leftOut: sidecars.leftOut,
+            remarks: remarks + (sweep?.remarks(of: work, tensors: merged.outputs.count) ?? []),
+            warnings: request.located(warnings), swept: checkpoints ?? [])
     }
 
     /// The points of a sweep have most problems in common.
@@ -155,14 +170,5 @@ package enum Planner {
     private static func floatingType(of tensors: [PlannedTensor]) -> DType? {
         let types = Set(tensors.map(\.codec.dtype).filter(\.isArithmetic))
         return types.count == 1 ? types.first : nil
-    }
-
-    private static func mergeMethod(of recipe: Recipe) throws -> any MergeMethod.Type {
-        let name = recipe.method.value
-        if let method = MergeMethods.all.first(where: { $0.name == name }) { return method }
-        let advice = Suggestion.advice(for: name, in: MergeMethods.all.map { $0.name }, otherwise: "write one of")
-        throw Problems([
-            TesseraError(.badData, "unknown merge method '\(name)'", file: recipe.file, line: recipe.method.line, advice: advice)
-        ])
     }
 }

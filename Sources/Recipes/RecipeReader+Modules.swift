@@ -7,14 +7,16 @@ extension RecipeReader {
     static let misplacedParameters = ["weight", "density", "scale"]
 
     mutating func readModules(_ root: Node.Mapping) -> [Recipe.Module] {
-        guard let form = theOneForm(of: root, forms: Self.forms, place: "the recipe", line: 1) else { return [] }
+        guard let (form, node) = theOneForm(of: root, forms: Self.forms, known: Self.allKeys, place: "the recipe", line: 1) else {
+            return []
+        }
         guard form == "modules" else {
-            guard let body = readBody(root, form: form) else { return [] }
+            guard let body = readBody(node, form: form) else { return [] }
             return [Recipe.Module(name: nil, body: body, stack: readStack(root, of: body), parameters: ParameterScope())]
         }
-        guard let node = root["modules"], case .mapping(let modules) = node else {
+        guard case .mapping(let modules) = node else {
             complain(
-                "'modules' must map module names to their models or slices", at: root["modules"]?.line ?? 1,
+                "'modules' must map module names to their models or slices", at: node.line,
                 advice: "write 'NAME:' entries with 'models:' or 'slices:' below each")
             return []
         }
@@ -28,10 +30,11 @@ extension RecipeReader {
                 advice: "write 'NAME:' with 'models:' or 'slices:' below it")
             return nil
         }
-        checkKeys(of: mapping, known: ["models", "slices", "parameters", Self.stackKey], place: "a module")
-        guard let form = theOneForm(of: mapping, forms: ["models", "slices"], place: "the module '\(name)'", line: key.line),
-            let body = readBody(mapping, form: form)
-        else { return nil }
+        let known = ["models", "slices", "parameters", Self.stackKey]
+        checkKeys(of: mapping, known: known, place: "a module")
+        let found = theOneForm(
+            of: mapping, forms: ["models", "slices"], known: known, place: "the module '\(name)'", line: key.line)
+        guard let (form, node) = found, let body = readBody(node, form: form) else { return nil }
         return Recipe.Module(
             name: Located(name, line: key.line), body: body, stack: readStack(mapping, of: body),
             parameters: readParameters(mapping["parameters"]))
@@ -49,7 +52,9 @@ extension RecipeReader {
     }
 
     /// An empty list counts as absent, as in mergekit.
-    private mutating func theOneForm(of mapping: Node.Mapping, forms: [String], place: String, line: Int) -> String? {
+    private mutating func theOneForm(
+        of mapping: Node.Mapping, forms: [String], known: [String], place: String, line: Int
+    ) -> (form: String, node: Node)? {
         let present = forms.filter { form in
             switch mapping[form] {
             case .sequence(let sequence)?: !sequence.isEmpty
@@ -58,8 +63,11 @@ extension RecipeReader {
             }
         }
         switch present.count {
-        case 1: return present[0]
+        case 1: return mapping[present[0]].map { (present[0], $0) }
         case 0:
+            for form in forms {
+                if let node = misspelled(form, in: mapping, known: known) { return (form, node) }
+            }
             let empty = forms.compactMap { mapping[$0]?.line }.first
             complain(
                 "\(place) has no models", at: empty ?? line, advice: "add a 'models:' list with entries such as '- model: PATH'")
@@ -71,10 +79,10 @@ extension RecipeReader {
         return nil
     }
 
-    private mutating func readBody(_ mapping: Node.Mapping, form: String) -> Recipe.Body? {
-        guard let node = mapping[form], case .sequence(let sequence) = node else {
+    private mutating func readBody(_ node: Node, form: String) -> Recipe.Body? {
+        guard case .sequence(let sequence) = node else {
             complain(
-                "'\(form)' must be a list", at: mapping[form]?.line ?? 1,
+                "'\(form)' must be a list", at: node.line,
                 advice: form == "slices" ? "write '- sources: [...]' entries" : "write '- model: PATH' entries")
             return nil
         }
@@ -90,10 +98,12 @@ extension RecipeReader {
             return nil
         }
         // mergekit also accepts 'residual_weight', but never uses it.
-        checkKeys(of: mapping, known: ["sources", "base_model", "parameters", "residual_weight"], place: "a slice")
-        guard case .sequence(let list)? = mapping["sources"], !list.isEmpty else {
+        let known = ["sources", "base_model", "parameters", "residual_weight"]
+        checkKeys(of: mapping, known: known, place: "a slice")
+        let written = mapping["sources"] ?? misspelled("sources", in: mapping, known: known)
+        guard case .sequence(let list)? = written, !list.isEmpty else {
             complain(
-                "the slice has no sources", at: mapping["sources"]?.line ?? node.line,
+                "the slice has no sources", at: written?.line ?? node.line,
                 advice: "add 'sources:' with entries such as '- {model: PATH, layer_range: [0, 16]}'")
             return nil
         }
@@ -118,22 +128,23 @@ extension RecipeReader {
         for (key, _) in mapping where Self.misplacedParameters.contains(key.plainText ?? "") {
             complain("'\(key.plainText ?? "")' is not under 'parameters:'", at: key.line, advice: "move it under 'parameters:'")
         }
-        let known = ["model", "adapter", "parameters"] + (isSlice ? ["layer_range"] : [])
-        checkKeys(of: mapping, known: known + Self.misplacedParameters, place: isSlice ? "a source" : "a model")
-        guard let reference = readModel(mapping, line: node.line) else { return nil }
+        let known = ["model", "adapter", "parameters"] + (isSlice ? ["layer_range"] : []) + Self.misplacedParameters
+        checkKeys(of: mapping, known: known, place: isSlice ? "a source" : "a model")
+        guard let reference = readModel(mapping, known: known, line: node.line) else { return nil }
         let layers = isSlice ? readLayers(mapping["layer_range"], of: reference.value, line: node.line) : nil
         if isSlice, layers == nil { return nil }
         return Recipe.Source(model: reference, layers: layers, parameters: readParameters(mapping["parameters"]))
     }
 
     /// `model: PATH`, with `adapter: PATH` beside it or in its place, where the adapter is the base's.
-    private mutating func readModel(_ mapping: Node.Mapping, line: Int) -> Located<ModelReference>? {
-        let model = mapping["model"].flatMap { readReference($0) }
+    private mutating func readModel(_ mapping: Node.Mapping, known: [String], line: Int) -> Located<ModelReference>? {
+        let written = mapping["model"] ?? misspelled("model", in: mapping, known: known)
+        let model = written.flatMap { readReference($0) }
         guard let node = mapping["adapter"] else {
-            if mapping["model"] == nil { complain("the model has no path", at: line, advice: "write '- model: PATH'") }
+            if written == nil { complain("the model has no path", at: line, advice: "write '- model: PATH'") }
             return model
         }
-        if mapping["model"] != nil, model == nil { return nil }
+        if written != nil, model == nil { return nil }
         guard let owner = model?.value ?? baseModel, owner.adapter == nil, owner.task == nil else {
             complain(
                 "the adapter has no model that it could be folded into", at: node.line,

@@ -12,7 +12,7 @@ extension RecipeReader {
 
     mutating func readStore(_ root: Node.Mapping) -> StoreRecipe? {
         let key = root["quantize"] != nil ? "quantize" : "sparsify"
-        checkKeys(of: root, known: Self.storeKeys, place: "a recipe with '\(key)'")
+        checkKeys(of: root, known: Self.storeKeys + ["merge_method"], place: "a recipe with '\(key)'")
         if let other = root["sparsify"], key == "quantize" {
             complain(
                 "has both 'quantize' and 'sparsify'", at: other.line,
@@ -37,8 +37,9 @@ extension RecipeReader {
         let filter = readFilter(mapping, leastRank: key == "quantize" && mapping["budget"] == nil ? 2 : 0)
         let rest = readFloat(mapping, "rest")
         var base: Located<ModelReference>?
-        if let node = root["base_model"] {
+        if let node = root["base_model"] ?? misspelled("base_model", in: root, known: Self.storeKeys) {
             base = readReference(node)
+            storeBase = base
         } else {
             complain("has no 'base_model'", at: node.line, advice: "add 'base_model: PATH': task vectors are differences from it")
         }
@@ -52,20 +53,21 @@ extension RecipeReader {
     // MARK: Tasks
 
     private mutating func readTasks(_ root: Node.Mapping) -> [StoreRecipe.Task] {
-        guard let node = root["models"], case .sequence(let list) = node, !list.isEmpty else {
+        let node = root["models"] ?? misspelled("models", in: root, known: Self.storeKeys)
+        guard case .sequence(let list)? = node, !list.isEmpty else {
             complain(
-                "has no models", at: root["models"]?.line ?? 1,
+                "has no models", at: node?.line ?? 1,
                 advice: "add a 'models:' list with entries such as '- model: PATH'")
             return []
         }
         var tasks: [StoreRecipe.Task] = []
         for entry in list {
-            guard case .mapping(let mapping) = entry, let modelNode = mapping["model"], let model = readReference(modelNode)
-            else {
+            guard let (mapping, node) = readTaskKeys(entry) else {
                 complain("a model must be a map", at: entry.line, advice: "write '- model: PATH', optionally with 'name: TASK'")
                 continue
             }
-            checkKeys(of: mapping, known: ["model", "name"], place: "a model")
+            guard let model = readReference(node) else { continue }
+            fineTunes.append(model)
             let name = mapping["name"]?.plainText ?? Self.taskName(of: model.value)
             guard Self.isTaskName(name) else {
                 complain(
@@ -82,6 +84,13 @@ extension RecipeReader {
             tasks.append(StoreRecipe.Task(model: model, name: name))
         }
         return tasks
+    }
+
+    private mutating func readTaskKeys(_ entry: Node) -> (Node.Mapping, model: Node)? {
+        guard case .mapping(let mapping) = entry else { return nil }
+        let known = ["model", "name"]
+        checkKeys(of: mapping, known: known, place: "a model")
+        return (mapping["model"] ?? misspelled("model", in: mapping, known: known)).map { (mapping, $0) }
     }
 
     /// The last component of the model's path, and of the adapter's.

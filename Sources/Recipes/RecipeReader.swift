@@ -6,33 +6,40 @@ struct RecipeReader {
     let text: String
     let file: String
     private var problems: [TesseraError] = []
-    private(set) var warnings: [TesseraError] = []
+    var warnings: [TesseraError] = []
     /// What adapters without a model of their own are folded into.
     private(set) var baseModel: ModelReference?
+    /// What could be read, although other things could not: see `RecipeReading`.
+    private var draft: Recipe?
+    var fineTunes: [Located<ModelReference>] = []
+    var storeBase: Located<ModelReference>?
 
     private static let byteLimit = 1 << 20
     private static let topLevelKeys = [
         "merge_method", "models", "slices", "modules", "base_model", "parameters", "dtype", "out_dtype",
     ]
 
+    static let allKeys = topLevelKeys + tokenizerKeys + [missingKey, stackKey]
+
     init(text: String, file: String) {
         self.text = text
         self.file = file
     }
 
-    mutating func readJob(strict: Bool) throws(Problems) -> JobRecipe {
+    /// - Throws: `Problems` for a text that is no map of YAML.
+    mutating func readJob() throws(Problems) -> RecipeReading {
         let root = try compose()
         let recipe: JobRecipe? =
             if Self.makesStore(root) {
                 readStore(root).map { .store($0) }
-            } else if let sweep = readSweep(root) {
-                .sweep(sweep)
+            } else if Self.isSwept(root) {
+                readSweep(root).map { .sweep($0) }
             } else {
-                hasProblems ? nil : readRecipe(root).map { .merge($0) }
+                readRecipe(root).map { .merge($0) }
             }
-        if strict { problems += warnings }
-        guard let recipe, problems.isEmpty else { throw Problems(problems) }
-        return recipe
+        return RecipeReading(
+            recipe: problems.isEmpty ? recipe : nil, problems: problems, warnings: warnings, draft: draft, fineTunes: fineTunes,
+            base: storeBase)
     }
 
     /// - Parameter advice: how to fix the problem.
@@ -50,7 +57,13 @@ struct RecipeReader {
         reader.warnings = warnings
         let recipe = reader.readRecipe(root)
         problems += reader.problems
-        return reader.hasProblems ? nil : recipe
+        draft = draft ?? reader.draft
+        // The first point has all unknown keys of the recipe; one that fails ends the reading.
+        guard !reader.hasProblems else {
+            warnings = reader.warnings
+            return nil
+        }
+        return recipe
     }
 
     // MARK: YAML
@@ -131,9 +144,9 @@ struct RecipeReader {
     // MARK: The recipe
 
     private mutating func readRecipe(_ root: Node.Mapping) -> Recipe? {
-        checkKeys(of: root, known: Self.topLevelKeys + Self.tokenizerKeys + [Self.missingKey, Self.stackKey], place: "a recipe")
+        checkKeys(of: root, known: Self.allKeys, place: "a recipe")
         var method: Located<String>?
-        if let node = root["merge_method"] {
+        if let node = root["merge_method"] ?? misspelled("merge_method", in: root, known: Self.allKeys) {
             if let name = node.plainText {
                 method = Located(name, line: node.line)
             } else {
@@ -150,11 +163,12 @@ struct RecipeReader {
         let parameters = readParameters(root["parameters"])
         let dtype = readDtype(root, "dtype"), outDtype = readDtype(root, "out_dtype")
         let tokenizer = readTokenizer(root), chatTemplate = readChatTemplate(root), missing = readMissing(root)
-        guard let method else { return nil }
-        return Recipe(
-            text: text, file: file, method: method, modules: modules, baseModel: base, parameters: parameters, dtype: dtype,
-            outDtype: outDtype, tokenizer: tokenizer, chatTemplate: chatTemplate, missing: missing,
-            warnings: warnings)
+        let recipe = Recipe(
+            text: text, file: file, method: method ?? Located("", line: 1), modules: modules, baseModel: base,
+            parameters: parameters, dtype: dtype, outDtype: outDtype, tokenizer: tokenizer, chatTemplate: chatTemplate,
+            missing: missing, warnings: warnings)
+        draft = recipe
+        return method == nil ? nil : recipe
     }
 
     mutating func readReference(_ node: Node) -> Located<ModelReference>? {
@@ -288,6 +302,20 @@ struct RecipeReader {
     }
 
     // MARK: Keys
+
+    /// The value of a key that has to be there and is not, under a misspelled name: that is complained about.
+    mutating func misspelled(_ key: String, in mapping: Node.Mapping, known: [String]) -> Node? {
+        let found = mapping.first { other, _ in
+            guard let name = other.plainText, !known.contains(name) else { return false }
+            return Suggestion.closest(to: name, in: known) == key
+        }
+        guard let (other, value) = found, let name = other.plainText else { return nil }
+        // This is more than a warning.
+        let advice = "did you mean '\(key)'?"
+        warnings.removeAll { $0.line == other.line && $0.advice == advice }
+        complain("unknown key '\(name)'", at: other.line, advice: advice)
+        return value
+    }
 
     mutating func checkKeys(of mapping: Node.Mapping, known: [String], place: String) {
         for (key, _) in mapping {

@@ -116,9 +116,33 @@ package enum JobRecipe: Sendable {
     case store(StoreRecipe)
 
     /// - Parameter strict: whether to treat warnings as problems.
-    /// - Throws: `Problems` with all problems and their lines.
+    /// - Throws: `Problems` with all problems and their lines, and with what is odd besides.
     package static func parse(text: String, file: String, strict: Bool = false) throws(Problems) -> JobRecipe {
-        var reader = RecipeReader(text: text, file: file)
-        return try reader.readJob(strict: strict)
+        let reading = try read(text: text, file: file)
+        guard let recipe = reading.recipe, !strict || reading.warnings.isEmpty else {
+            throw Problems(reading.problems + reading.warnings)
+        }
+        return recipe
     }
+
+    /// - Throws: `Problems` for a text of which nothing can be read, such as one that is not YAML.
+    package static func read(text: String, file: String) throws(Problems) -> RecipeReading {
+        var reader = RecipeReader(text: text, file: file)
+        return try reader.readJob()
+    }
+}
+
+/// As much of a recipe as could be read, and what is wrong with the rest.
+package struct RecipeReading: Sendable {
+    /// `nil` where anything is wrong.
+    package let recipe: JobRecipe?
+    /// What is wrong; empty for a recipe.
+    package let problems: [TesseraError]
+    /// What is odd, such as unknown keys.
+    package let warnings: [TesseraError]
+    /// Of a merge, or of the first one of a sweep. Its method is empty where the recipe names none.
+    package let draft: Recipe?
+    /// Of a store.
+    package let fineTunes: [Located<ModelReference>]
+    package let base: Located<ModelReference>?
 }

@@ -45,8 +45,38 @@ private struct SweptParameter {
 extension RecipeReader {
     private static let sweepKey = "sweep"
 
-    /// - Returns: `nil` for a recipe without sweeps, and for one whose problems are noted.
+    static func isSwept(_ root: Node.Mapping) -> Bool {
+        var isSwept = false
+        _ = replaceSweeps(in: .mapping(root), at: .outside) { _, mapping in
+            isSwept = true
+            return .mapping(mapping)
+        }
+        return isSwept
+    }
+
+    /// - Returns: `nil` for a recipe whose problems are noted.
     mutating func readSweep(_ root: Node.Mapping) -> Sweep? {
+        guard let swept = readSwept(root) else {
+            readRest(of: root)
+            return nil
+        }
+        return readPoints(of: swept, root)
+    }
+
+    /// Reads what is not swept, for whatever else is wrong with the recipe.
+    private mutating func readRest(of root: Node.Mapping) {
+        let node = Self.replaceSweeps(in: .mapping(root), at: .outside) { _, mapping in
+            guard case .sequence(let list)? = mapping[Self.sweepKey], let first = list.first(where: \.isScalar) else {
+                return .scalar(Node.Scalar("0", .implicit, .plain, mapping.mark))
+            }
+            return first
+        }
+        guard case .mapping(let rest) = node, let recipe = readPoint(rest, text: text) else { return }
+        warnings = recipe.warnings
+    }
+
+    /// - Returns: `nil` after complaints.
+    private mutating func readSwept(_ root: Node.Mapping) -> [SweptParameter]? {
         var swept: [SweptParameter] = []
         _ = Self.replaceSweeps(in: .mapping(root), at: .outside) { name, mapping in
             if let values = readSweptValues(mapping, name: name) {
@@ -67,7 +97,7 @@ extension RecipeReader {
                 advice: "list fewer values, or sweep fewer parameters")
             return nil
         }
-        return readPoints(of: swept, root)
+        return swept
     }
 
     /// One point for each combination; the last parameter moves fastest.

@@ -8,10 +8,12 @@ import Transport
 struct CertificateArguments: ParsableArguments {
     @Option(
         name: .customLong("tls-cert"),
-        help: ArgumentHelp("This side's certificate, followed by its chain (PEM).", valueName: "file"))
+        help: ArgumentHelp("This side's certificate, followed by its chain (PEM).", valueName: "file"), completion: .file())
     var certificate: String?
 
-    @Option(name: .customLong("tls-key"), help: ArgumentHelp("The key of --tls-cert (PEM, mode 600).", valueName: "file"))
+    @Option(
+        name: .customLong("tls-key"), help: ArgumentHelp("The key of --tls-cert (PEM, mode 600).", valueName: "file"),
+        completion: .file())
     var key: String?
 
     func validate() throws {
@@ -26,19 +28,22 @@ struct CertificateArguments: ParsableArguments {
 struct CredentialArguments: ParsableArguments {
     @Option(
         name: .customLong("tls-ca"),
-        help: ArgumentHelp("Use TLS; the coordinator's certificate must be signed by this authority (PEM).", valueName: "file"))
+        help: ArgumentHelp("Use TLS; the coordinator's certificate must be signed by this authority (PEM).", valueName: "file"),
+        completion: .file())
     var authority: String?
 
     @Option(
         name: .customLong("tls-pin"),
-        help: ArgumentHelp("Use TLS; the coordinator's certificate must be exactly this one (PEM).", valueName: "file"))
+        help: ArgumentHelp("Use TLS; the coordinator's certificate must be exactly this one (PEM).", valueName: "file"),
+        completion: .file())
     var pin: String?
 
     @OptionGroup var own: CertificateArguments
 
     @Option(
         name: .customLong("token"),
-        help: ArgumentHelp("A file (mode 600) that holds the token to present to the coordinator.", valueName: "file"))
+        help: ArgumentHelp("A file (mode 600) that holds the token to present to the coordinator.", valueName: "file"),
+        completion: .file())
     var tokenFile: String?
 
     func validate() throws {
@@ -46,6 +51,15 @@ struct CredentialArguments: ParsableArguments {
         guard authority != nil || pin != nil || (own.certificate == nil && tokenFile == nil) else {
             throw ValidationError("--tls-cert and --token need --tls-ca or --tls-pin, which say whom to trust.")
         }
+    }
+
+    /// The options as they were given. Keys and tokens are files.
+    var words: [String] {
+        let given = [
+            ("--tls-ca", authority), ("--tls-pin", pin), ("--tls-cert", own.certificate), ("--tls-key", own.key),
+            ("--token", tokenFile),
+        ]
+        return given.flatMap { name, value in value.map { [name, $0] } ?? [] }
     }
 
     /// - Returns: `nil` for a connection without TLS.
@@ -73,12 +87,14 @@ struct JobPortArguments: ParsableArguments {
     @Option(
         name: .customLong("tls-ca"),
         help: ArgumentHelp(
-            "Peers must have a certificate of this authority (PEM), whose names give their roles.", valueName: "file"))
+            "Peers must have a certificate of this authority (PEM), whose names give their roles.", valueName: "file"),
+        completion: .file())
     var authority: String?
 
     @Option(
         name: .customLong("token"),
-        help: ArgumentHelp("A file (mode 600) of the tokens that peers may present, with their roles.", valueName: "file"))
+        help: ArgumentHelp("A file (mode 600) of the tokens that peers may present, with their roles.", valueName: "file"),
+        completion: .file())
     var tokenFile: String?
 
     func validate() throws {

@@ -9,7 +9,7 @@ import Work
 struct JobArguments: ParsableArguments {
     @OptionGroup var source: RecipeArguments
 
-    @Argument(help: "The directory to create. It must not exist.")
+    @Argument(help: "The directory to create. It must not exist.", completion: .directory)
     var output: String
 
     @Flag(help: "Replace OUT if Tessera wrote it.")
@@ -28,6 +28,9 @@ struct JobArguments: ParsableArguments {
     @Flag(help: "Also write the recipe as mergekit_config.yml, where the tools of mergekit look for it.")
     var mergekitConfig = false
 
+    @Flag(name: .customLong("no-model-card"), help: "Do not write a model card, README.md.")
+    var noModelCard = false
+
     @Option(
         help: ArgumentHelp(
             """
@@ -44,10 +47,12 @@ struct JobArguments: ParsableArguments {
         help: ArgumentHelp("Maximum size of an output part: 5GB, 512MiB. (A billion bytes are 1GB.)", valueName: "size"))
     var maxPartSize = ByteCount(5_000_000_000)
 
-    @Option(
-        name: .customLong("shard-size"),
-        help: ArgumentHelp("Target size of a shard's output.", valueName: "size", visibility: .hidden))
+    @Option(name: .customLong("shard-size"), help: Self.shardSizeHelp)
     var shardSize: ByteCount?
+
+    static let shardSizeHelp = ArgumentHelp(
+        "Target size of a shard's output. Smaller shards suit many workers and take less memory; larger ones cost less to keep.",
+        valueName: "size")
 
     @Option(help: ArgumentHelp("Seed for random methods such as dare_ties.", valueName: "n"))
     var seed: UInt64 = 0
@@ -69,13 +74,25 @@ struct JobArguments: ParsableArguments {
     func submission(audit: Double? = nil, name: String? = nil) throws -> Submit {
         let recipe = try source.read()
         return Submit(
-            recipe: recipe.text, recipeName: recipe.name, workingDirectory: currentDirectory(), output: output,
+            recipe: recipe.text, recipeName: recipe.name, recipeOrigins: recipe.origins, workingDirectory: currentDirectory(),
+            output: output,
             options: JobOptions(
                 overwrite: overwrite, sha256Sums: sha256Sums, strict: strict, maxPartBytes: maxPartSize.bytes,
                 shardBytes: shardSize?.bytes, seed: seed, provenance: provenance ? true : nil,
                 fullInputs: inputs == .full ? true : nil, audit: audit, name: name,
-                mergekitConfig: mergekitConfig ? true : nil), idempotencyKey: idempotencyKey)
+                mergekitConfig: mergekitConfig ? true : nil, modelCard: noModelCard ? false : nil), idempotencyKey: idempotencyKey
+        )
     }
+}
+
+/// What every command has. The file is read before the command line is (`Settings`): this is for help and completion.
+package struct GeneralArguments: ParsableArguments {
+    @Option(
+        help: ArgumentHelp("The configuration file, instead of ~/.config/tessera/config.yml.", valueName: "file"),
+        completion: .file(extensions: ["yml", "yaml"]))
+    var config: String?
+
+    package init() {}
 }
 
 /// How much of the inputs is read to recognise them.
@@ -98,7 +115,7 @@ struct SigningArguments: ParsableArguments {
         name: .customLong("sign-key"),
         help: ArgumentHelp(
             "Sign every file of an output with this private key (PEM, P-256, P-384 or P-521, mode 600), into model.sig.",
-            valueName: "file"))
+            valueName: "file"), completion: .file())
     var file: String?
 
     func key() throws(TesseraError) -> SigningKey? {

@@ -5,7 +5,7 @@ import Recipes
 
 /// The recipe that a command is about, and what the command line changes in it.
 struct RecipeArguments: ParsableArguments {
-    @Argument(help: "The recipe (a YAML file); - reads it from stdin.")
+    @Argument(help: "The recipe (a YAML file); - reads it from stdin.", completion: .recipes)
     var recipe: String
 
     @Option(
@@ -18,11 +18,17 @@ struct RecipeArguments: ParsableArguments {
     func read() throws -> RecipeText { try RecipeText(path: recipe, settings: settings) }
 }
 
+extension CompletionKind {
+    static let recipes = CompletionKind.file(extensions: ["yml", "yaml"])
+}
+
 /// A recipe as a job is to have it.
 struct RecipeText {
     /// The name that messages use.
     let name: String
     let text: String
+    /// Where the lines of a text with settings come from.
+    let origins: LineOrigins?
 
     private static let byteLimit = 1 << 20
 
@@ -38,7 +44,7 @@ struct RecipeText {
         guard let text = String(validating: bytes, as: UTF8.self) else {
             throw TesseraError(.badData, "is not UTF-8 text", file: name)
         }
-        self.text = try RecipeOverride.apply(overrides, to: text, file: name)
+        (self.text, origins) = try RecipeOverride.apply(overrides, to: text, file: name)
     }
 
     private static let inputName = "<stdin>"

@@ -1,5 +1,19 @@
 import Glibc
+import Synchronization
 import UnixSignals
+
+/// The signal that ended the command.
+package enum Interruption {
+    private static let received = Mutex<Int32?>(nil)
+
+    /// `nil` where no signal came.
+    package static var signal: Int32? { received.withLock { $0 } }
+
+    /// What shells expect of a command that a signal ended: 128 and the signal's number.
+    package static var exitCode: Int32? { signal.map { 128 + $0 } }
+
+    static func note(_ signal: UnixSignal) { received.withLock { $0 = signal.rawValue } }
+}
 
 /// Runs `body` until it returns, or until SIGINT, SIGTERM or SIGHUP cancels it.
 package func cancelledBySignals<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async throws -> Result {
@@ -7,7 +21,10 @@ package func cancelledBySignals<Result: Sendable>(_ body: @escaping @Sendable ()
     return try await withThrowingTaskGroup(of: Result?.self) { group in
         group.addTask { try await body() }
         group.addTask {
-            for await _ in signals { return nil }
+            for await signal in signals {
+                Interruption.note(signal)
+                break
+            }
             return nil
         }
         defer { group.cancelAll() }

@@ -8,7 +8,7 @@ struct ManualCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "manual", abstract: "Write the manual pages of all commands into a directory.", shouldDisplay: false)
 
-    @Argument(help: "The directory.")
+    @Argument(help: "The directory.", completion: .directory)
     var directory: String
 
     func run() throws {

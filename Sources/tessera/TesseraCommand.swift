@@ -37,6 +37,7 @@ struct TesseraCommand: AsyncParsableCommand {
         LinearAlgebra.prepare()
         let name = CommandLine.arguments.first.map { FilePath.components(of: $0).last }
         let root: any ParsableCommand.Type = name == MergekitCommand.commandName ? MergekitCommand.self : Self.self
+        ProgressStyle.begin(Array(CommandLine.arguments.dropFirst()))
         do {
             try checkName(root)
             var command = try parse(root)
@@ -47,17 +48,31 @@ struct TesseraCommand: AsyncParsableCommand {
             }
             // What was printed may not have been written yet: the disk may be full.
             guard fflush(nil) == 0 else { throw TesseraError.system(errno, "write", "stdout") }
+            exit(0)
         } catch let problems as Problems {
             Terminal.complain(problems.all)
-            Glibc.exit(problems.exitCode)
+            exit(problems.exitCode)
         } catch let error as TesseraError {
             Terminal.complain([error])
-            Glibc.exit(error.code.exitCode)
+            exit(error.code.exitCode)
         } catch is CancellationError {
-            Glibc.exit(TesseraError.Code.cancelled.exitCode)
+            exit(TesseraError.Code.cancelled.exitCode)
         } catch {
-            root.exit(withError: error)
+            let code = root.exitCode(for: error).rawValue
+            // Help is no error, and a bare exit code has been explained.
+            guard code != 0, !(error is ExitCode), Terminal.speaksJSON else {
+                Terminal.end(exitCode: code)
+                root.exit(withError: error)
+            }
+            Terminal.complain([TesseraError(.usage, root.message(for: error))])
+            exit(code)
         }
+    }
+
+    private static func exit(_ code: Int32) -> Never {
+        let code = code == TesseraError.Code.cancelled.exitCode ? Interruption.exitCode ?? code : code
+        Terminal.end(exitCode: code)
+        Glibc.exit(code)
     }
 
     /// - Throws: `usage` for a first word that is no command.
@@ -79,7 +94,12 @@ struct TesseraCommand: AsyncParsableCommand {
             of: Self.self, link: root is Self.Type ? nil : MergekitCommand.commandName, arguments: arguments,
             environment: environment)
         do {
-            return try root.parseAsRoot(settings.arguments())
+            let arguments = try settings.arguments()
+            ProgressStyle.begin(arguments)
+            if arguments.first != ConfigCommand.configuration.commandName {
+                Terminal.warn(settings.strayVariables.filter { $0.advice != nil })
+            }
+            return try root.parseAsRoot(arguments)
         } catch {
             // The user typed nothing wrong: say where the value is.
             throw settings.culprit { (try? root.parseAsRoot($0)) != nil } ?? error

@@ -357,7 +357,7 @@ import Testing
     @Test func onlyOutputsOfTesseraAreReplaced() throws {
         try writeOld()
         #expect(throws: TesseraError.self) { try begin(store()) }
-        try FileManager.default.removeItem(atPath: "\(out)/mark")
+        try FileManager.default.moveItem(atPath: "\(out)/mark", toPath: "\(out)/other")
         #expect(throws: TesseraError.self) { try begin(store(), overwrite: true) }
         #expect(directory.names == ["out"])
     }

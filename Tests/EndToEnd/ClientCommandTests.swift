@@ -43,7 +43,11 @@ import Testing
         let id = try await client.waitForOutput("\n").trimmingCharacters(in: .whitespacesAndNewlines)
         client.signal(SIGINT)
         #expect(await client.exitCode() == 130)
-        #expect(client.errors.contains("tessera wait \(id)"), "\(client.errors)")
+        // As they are shown, so that they can be pasted.
+        let options = "--coordinator \(cluster.jobs) --timeout 120"
+        for command in ["wait", "cancel"] {
+            #expect(client.errors.contains("tessera \(command) \(id) \(options)\n"), "\(client.errors)")
+        }
         #expect(try await cluster.job(id).state == "running")
     }
 
@@ -120,8 +124,40 @@ import Testing
         #expect(objects.contains { $0["event"] as? String == "note" }, "the recipe's notes are objects too")
         let last = try #require(objects.last { $0["event"] as? String == "progress" })
         #expect(last["state"] as? String == "done" && last["bytesDone"] as? Int == last["bytesTotal"] as? Int, "\(last)")
-        let again = try await Tessera.run(["run", Self.recipe, "\(directory.path)/out", "--progress", "json"])
-        #expect(again.exitCode == 73 && again.errors.contains(#""event":"error""#), "\(again.errors)")
+        #expect(objects.last?["event"] as? String == "end" && objects.last?["outcome"] as? String == "done", "\(run.errors)")
+    }
+
+    /// Whatever goes wrong, programs get objects alone, and the last one says how it ended.
+    @Test(arguments: [
+        (["run", recipe, "/dev/null/out"], 73, "cannotCreate"), (["run", recipe], 64, "usage"),
+        (["run", recipe, "out", "--threads", "many"], 64, "usage"), (["run", "none.yml", "out"], 66, "inputMissing"),
+        (["run", recipe, "out", "--set", "merge_method=tise"], 65, "badData"), (["rum", recipe, "out"], 64, "usage"),
+        (["submit", recipe, "out", "--wait", "--coordinator", "127.0.0.1:1"], 69, "unreachable"),
+    ])
+    func mistakesAreObjectsToo(words: [String], exitCode: Int32, code: String) async throws {
+        for style in [["--progress", "json"], ["--progress=json"]] {
+            let outcome = try await Tessera.run(words + style)
+            #expect(outcome.exitCode == exitCode, "\(outcome)")
+            let lines = outcome.errors.split(separator: "\n")
+            let objects = lines.compactMap { try? JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any] }
+            #expect(objects.count == lines.count, "\(outcome.errors)")
+            let error = try #require(objects.first { $0["event"] as? String == "error" }, "\(outcome.errors)")
+            #expect(error["code"] as? String == code && error["problem"] != nil && error["text"] != nil, "\(error)")
+            let end = try #require(objects.last)
+            #expect(end["event"] as? String == "end" && end["outcome"] as? String == "failed", "\(end)")
+            #expect(end["exitCode"] as? Int32 == exitCode, "\(end)")
+        }
+    }
+
+    @Test func aSignalIsTheLastWord() async throws {
+        let cluster = try await Cluster(workers: 1, worker: Self.slow)
+        let client = try RunningTessera(
+            ["submit", Self.recipe, "\(directory.path)/out", "--wait", "--progress", "json", "--coordinator", cluster.jobs])
+        _ = try await client.waitForOutput("\n")
+        client.signal(SIGTERM)
+        #expect(await client.exitCode() == 143)
+        let last = try #require(client.errors.split(separator: "\n").last)
+        #expect(last.contains(#""event":"end""#) && last.contains(#""outcome":"interrupted""#), "\(client.errors)")
     }
 
     @Test func progressForAFileHasAFirstAndALastLine() async throws {

@@ -119,7 +119,7 @@ import Testing
     }
 
     @Test(arguments: [SIGINT, SIGTERM, SIGHUP])
-    func aRunThatIsInterruptedLeavesNothing(signal: Int32) async throws {
+    func aRunThatIsInterruptedBeforeAnythingIsDoneLeavesNothing(signal: Int32) async throws {
         // Large enough to be interrupted, made of zeros that take no time to write.
         let count = 64 << 20
         for model in ["a", "b"] {
@@ -131,7 +131,8 @@ import Testing
         let run = try RunningTessera(["run", "r.yml", "out", "--threads", "1"], in: directory.path)
         try await eventually("the partial output") { directory.names.contains { $0.hasPrefix("out.partial-") } }
         run.signal(signal)
-        #expect(await run.exitCode() == 130)
+        #expect(await run.exitCode() == 128 + signal)
+        #expect(run.errors.contains("nothing was done yet"), "\(run.errors)")
         #expect(directory.names == ["a", "b", "r.yml"])
     }
 

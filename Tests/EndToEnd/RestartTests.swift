@@ -214,27 +214,30 @@ import Testing
 
     // MARK: tessera run
 
-    /// Starts the command and kills it in the middle.
+    private func killedRun() async throws -> Set<Int> { try await stoppedRun(by: SIGKILL).kept }
+
+    /// Starts the command and ends it in the middle.
     ///
-    /// - Returns: the shards that are kept.
-    private func killedRun() async throws -> Set<Int> {
+    /// - Returns: the shards that are kept, and what the command said.
+    private func stoppedRun(by signal: Int32) async throws -> (kept: Set<Int>, errors: String) {
         // How long a merge takes differs by far between an idle and a busy machine.
         var milliseconds = 500
         for _ in 0..<12 {
             let run = try RunningTessera(["run", "r.yml", "out"] + LargeFamily.arguments, in: directory.path)
             try await eventually("an output") { directory.names.contains { $0.hasPrefix("out") } }
             try await Task.sleep(for: .milliseconds(milliseconds))
-            run.signal(SIGKILL)
-            guard await run.exitCode() == 128 + SIGKILL else {
+            run.signal(signal)
+            guard await run.exitCode() == 128 + signal else {
                 try FileManager.default.removeItem(atPath: output)
                 milliseconds /= 2
                 continue
             }
-            let kept = try committed("\(output).partial-state")
-            if !kept.isEmpty { return kept }
+            // Where nothing is done yet, an interrupted run leaves nothing.
+            let kept = directory.names.contains("out.partial-state") ? try committed("\(output).partial-state") : []
+            if !kept.isEmpty { return (kept, run.errors) }
             milliseconds = 2 * milliseconds + 20
         }
-        return []
+        return ([], "")
     }
 
     @Test func aRunThatIsKilledGoesOn() async throws {
@@ -288,9 +291,28 @@ import Testing
         first.signal(SIGSTOP)
         let second = try await Tessera.run(["run", "r.yml", "out"] + LargeFamily.arguments, in: directory.path)
         #expect(second.exitCode == 75 && second.errors.contains("is in use by process"), "\(second.errors)")
-        first.signal(SIGINT)
-        first.signal(SIGCONT)
-        #expect(await first.exitCode() == 130)
-        #expect(directory.names == ["a", "b", "r.yml"])
+        first.signal(SIGKILL)
+        #expect(await first.exitCode() == 128 + SIGKILL)
+    }
+
+    /// Whoever presses Ctrl-C is told what is kept, how to go on and how to discard it. Both work as they are written.
+    @Test(arguments: [SIGINT, SIGTERM, SIGHUP])
+    func aRunThatIsInterruptedKeepsWhatItHasDone(signal: Int32) async throws {
+        try LargeFamily.write(to: directory)
+        let (kept, errors) = try await stoppedRun(by: signal)
+        try #require(!kept.isEmpty)
+        #expect(errors.contains("interrupted; \(kept.count) of 24 shards are kept"), "\(errors)")
+        let words = try #require(errors.split(separator: "\n").first { $0.contains("rm -r ") })
+        let names = directory.names.filter { $0.hasPrefix("out.partial-") }
+        #expect(names.count == 2 && names.allSatisfy { words.contains("/\($0)") }, "\(words)")
+        if signal == SIGTERM {
+            let command = String(words[try #require(words.range(of: "rm -r ")).lowerBound...])
+            let shell = try RunningTessera(["-c", command], in: directory.path, executable: "/bin/bash")
+            #expect(await shell.exitCode() == 0 && directory.names == ["a", "b", "r.yml"], "\(directory.names)")
+        }
+        let again = try await Tessera.run(["run", "r.yml", "out"] + LargeFamily.arguments, in: directory.path)
+        #expect(again.exitCode == 0 && directory.names == ["a", "b", "out", "r.yml"], "\(again.errors)")
+        let goesOn = again.output.contains("\(kept.count) of 24 shards were made before")
+        #expect(goesOn == (signal != SIGTERM), "\(again.output)")
     }
 }

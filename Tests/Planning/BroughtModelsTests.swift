@@ -298,7 +298,7 @@ import Work
         #expect(try family.plan(MemoryFamily.linear + "base_model:\n").digest == linear.digest)
         let repeated = try family.plan("dtype: float16\n" + MemoryFamily.linear + "dtype: bfloat16\ndtype: null\n")
         #expect(repeated.digest == linear.digest)
-        #expect(repeated.remarks.filter { $0.contains("the key 'dtype' occurs twice; the last one counts") }.count == 2)
+        #expect(repeated.warnings.filter { $0.problem.contains("the key 'dtype' occurs twice; the last one counts") }.count == 2)
         let inner =
             "merge_method: linear\nmodels:\n- model: a\n  parameters: {weight: 1, \"weight\": 0.5}\n- {model: a, model: b}\n"
         #expect(try family.plan(inner + "parameters:\n  weight: 2\n  weight: 0.5\n").digest == linear.digest)
@@ -335,8 +335,8 @@ import Work
     func modelsThatDifferAreTold(own: String, other: String, words: String) throws {
         family.write(own, to: "a/config.json")
         family.write(other, to: "b/config.json")
-        let remarks = try family.plan(MemoryFamily.linear).remarks
-        #expect(remarks.count == 1 && remarks[0].contains(words), "\(remarks)")
+        let warnings = try family.plan(MemoryFamily.linear).warnings
+        #expect(warnings.count == 1 && warnings[0].problem.contains(words), "\(warnings)")
         var request = family.request(MemoryFamily.linear)
         request.strict = true
         let found = #expect(throws: Problems.self) { try Planner.plan(request) }?.all ?? []
@@ -347,6 +347,6 @@ import Work
         family.write(
             #"{"rope_theta": 10000, "eos_token_id": 1, "dtype": "float32", "max_position_embeddings": 64}"#, to: "a/config.json")
         family.write(#"{"rope_theta": 1e4, "eos_token_id": 2, "dtype": "bfloat16", "use_cache": false}"#, to: "b/config.json")
-        #expect(try family.plan(MemoryFamily.linear).remarks == [])
+        #expect(try family.plan(MemoryFamily.linear).warnings == [])
     }
 }

@@ -170,12 +170,12 @@ import Work
     @Test func parametersSetInVainAreTold() throws {
         let recipe =
             "merge_method: linear\nmodels:\n- model: a\n  parameters: {weihgt: 1, normalize: true}\nparameters: {weight: 1}\n"
-        let remarks = try plan(recipe).remarks
+        let warnings = try plan(recipe).warnings.map(\.description)
         #expect(
-            remarks.contains {
+            warnings.contains {
                 $0.contains("recipe.yml:4: the method 'linear' has no parameter 'weihgt'") && $0.contains("'weight'?")
             })
-        #expect(remarks.contains { $0.contains("'normalize' is shared by all models") })
+        #expect(warnings.contains { $0.contains("'normalize' is shared by all models") })
         var request = PlanRequest(recipe: recipe, recipeName: "recipe.yml", workingDirectory: directory.path)
         request.strict = true
         #expect(throws: Problems.self) { try Planner.plan(request) }

@@ -325,8 +325,9 @@ import Testing
         let recipe = Self.two + "parameters:\n  weight:\n  - {filter: self_atn, value: 1}\n  - value: 0.5\n"
         let plan = try Planner.plan(PlanRequest(recipe: recipe, recipeName: "recipe.yml", workingDirectory: directory.path))
         #expect(
-            plan.remarks.contains {
-                $0.hasPrefix("warning: recipe.yml:7: no tensor name contains 'self_atn'") && $0.hasSuffix("'self_attn'?")
+            plan.warnings.contains {
+                $0.description.hasPrefix("recipe.yml:7: no tensor name contains 'self_atn'")
+                    && $0.description.hasSuffix("'self_attn'?")
             })
     }
 }

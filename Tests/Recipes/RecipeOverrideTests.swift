@@ -13,7 +13,7 @@ import Testing
         """
 
     private static func set(_ overrides: String...) throws -> String {
-        try RecipeOverride.apply(overrides.map { try RecipeOverride($0) }, to: recipe, file: "r.yml")
+        try RecipeOverride.apply(overrides.map { try RecipeOverride($0) }, to: recipe, file: "r.yml").text
     }
 
     /// - Parameter model: `nil` for what all models share.
@@ -42,6 +42,44 @@ import Testing
         let text = try Self.set("models.1.parameters.weight=[{filter: mlp, value: 0.25}, {value: 0.75}]")
         #expect(text.contains("filter: mlp"))
         _ = try Recipe.parse(text: text, file: "r.yml", strict: true)
+    }
+
+    /// The lines of the new text come from lines of the file, or from settings.
+    @Test func linesKnowWhereTheyComeFrom() throws {
+        let recipe = """
+            # A comment goes, and what follows moves up.
+            merge_method: ties
+
+            base_model: base
+            models:
+              - model: a
+                parameters: {weight: 1.0, density: 0.5}
+              - {model: b, parameters: {weight: 1.0}}
+            dtype: &type bfloat16
+            out_dtype: *type
+            """
+        let overrides = try ["models.1.parameters.weight=0.5", "parameters.lamda=1", "models.0.model=c"].map {
+            try RecipeOverride($0)
+        }
+        let (text, found) = try RecipeOverride.apply(overrides, to: recipe, file: "r.yml")
+        let origins = try #require(found), lines = text.split(separator: "\n").map { $0.trimmingPrefix { " -".contains($0) } }
+        func origin(_ line: String) throws -> TesseraError {
+            let index = try #require(lines.firstIndex { $0 == line }, "\(text)")
+            return origins.located(TesseraError(.badData, "", file: "r.yml", line: index + 1), in: "r.yml")
+        }
+        for (line, number) in [("merge_method: ties", 2), ("base_model: base", 4), ("model: b", 8)] {
+            #expect(try origin(line).line == number, "\(line) \(text)")
+        }
+        let alias = try #require(lines.firstIndex { $0.hasPrefix("out_dtype") })
+        #expect(origins.lines[alias] == 10)
+        #expect(try origin("weight: 0.5").file == "--set models.1.parameters.weight=0.5")
+        #expect(try origin("lamda: 1").file == "--set parameters.lamda=1" && origin("lamda: 1").line == nil)
+        #expect(try origin("model: c").file == "--set models.0.model=c")
+        // What is not about the recipe stays.
+        let other = TesseraError(.badData, "", file: "other.yml", line: 1)
+        #expect(origins.located(other, in: "r.yml") == other)
+        let beyond = TesseraError(.badData, "", file: "r.yml", line: 1000)
+        #expect(origins.located(beyond, in: "r.yml") == beyond)
     }
 
     @Test(arguments: [

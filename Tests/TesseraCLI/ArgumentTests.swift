@@ -1,5 +1,7 @@
 import ArgumentParser
 import Core
+import Engine
+import Operators
 import TestSupport
 import Testing
 
@@ -48,6 +50,71 @@ import Testing
     @Test func clientsWaitFiveSeconds() throws {
         #expect(try StatusCommand.parse([]).target.timeout == 5)
         #expect(try WaitCommand.parse(["ff"]).target.timeout == 5)
+    }
+
+    // MARK: Completion
+
+    @Test func filesDirectoriesAndMethodsAreCompleted() throws {
+        struct Tool: ParsableCommand {
+            static let configuration = CommandConfiguration(
+                commandName: "tool", subcommands: [RunCommand.self, MethodsCommand.self, CompareCommand.self])
+        }
+        let script = Tool.completionScript(for: .zsh)
+        for words in [
+            "*.yml *.yaml", ":output:_files -/", ":first:_files", "dare_ties", "--config[", "--tls",
+        ] where words != "--tls" { #expect(script.contains(words), "\(words): \(script)") }
+    }
+
+    // MARK: Listings
+
+    private static func difference(_ name: String, _ kind: CheckpointComparison.Difference.Kind)
+        -> CheckpointComparison.Difference
+    {
+        CheckpointComparison.Difference(tensor: name, kind: kind, description: "1 of 2 elements, by at most 3")
+    }
+
+    @Test func modelsThatHaveLittleInCommonAreSummarised() {
+        let differences =
+            (0..<30).map { Self.difference("both.\($0)", .values) } + (0..<60).map { Self.difference("left.\($0)", .onlyFirst) }
+            + [Self.difference("right", .onlySecond)]
+        let lines = ComparisonListing(differences, tensors: 100, listsAll: false).lines(OutputWidths(table: nil, text: 80))
+        #expect(lines.count < 30 && lines.allSatisfy { $0.columns <= 80 }, "\(lines)")
+        #expect(lines.contains("and 10 more; --all lists them"))
+        #expect(
+            lines.contains { $0.hasPrefix("only in the first (60): left.0, left.1, ") && $0.hasSuffix("and 55 more") }, "\(lines)"
+        )
+        #expect(lines.suffix(2) == ["only in the second (1): right", "91 of 100 tensors differ"])
+        let all = ComparisonListing(differences, tensors: 100, listsAll: true).lines(OutputWidths(table: nil, text: 80))
+        #expect(all.contains { $0.hasPrefix("both.29 ") } && all.contains { $0.contains("left.59") }, "\(all)")
+    }
+
+    @Test func parametersOfMethodsFitTheTerminal() throws {
+        for method in MergeMethods.all.map(MethodSummary.init) {
+            let narrow = method.lines(OutputWidths(table: 79, text: 79))
+            #expect(narrow.allSatisfy { $0.columns <= 79 }, "\(narrow)")
+            for parameter in method.parameters {
+                let words = try #require(parameter.summary.split(separator: " ").first)
+                #expect(narrow.contains { $0.contains(parameter.name) } && narrow.contains { $0.contains(words) })
+            }
+            let piped = method.lines(OutputWidths(table: nil, text: 80))
+            #expect(method.parameters.allSatisfy { parameter in piped.contains { $0.hasSuffix(parameter.summary) } })
+        }
+    }
+
+    @Test(arguments: [("plot.png", false), ("plot", false), ("plot.svg", true), ("plot.SVG", true)])
+    func plotsAreSVG(name: String, fits: Bool) {
+        let command = try? StatsCommand.parse(["a", "b", "--plot", name])
+        #expect((command != nil) == fits)
+    }
+
+    @Test func theOptionsOfAConnectionCanBePasted() throws {
+        let given = ["--coordinator", "head:7070", "--timeout", "9.5", "--tls-ca", "my ca.pem", "--token", "/t"]
+        let command = try StatusCommand.parse(given)
+        #expect(
+            command.target.words == [
+                "--coordinator", "head:7070", "--timeout", "9.5", "--tls-ca", "'my ca.pem'", "--token", "/t",
+            ])
+        #expect(try StatusCommand.parse([]).target.words == [])
     }
 
     // MARK: mergekit

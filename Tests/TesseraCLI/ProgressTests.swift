@@ -194,6 +194,66 @@ import Testing
         #expect(lines.contains { $0.hasSuffix(" more workers") })
     }
 
+    /// With long names and owners, at the usual size: a row for each job, cut in the middle and not at its end.
+    @Test func rowsWithOwnersAndNamesKeepTheirEnds() throws {
+        func job(_ number: Int) throws -> JobStatus {
+            var job = try Self.job(.publishing, output: "/data/\(String(repeating: "x", count: 99))/out-\(number)")
+            job.owner = "somebody-with-a-long-name@example.org"
+            job.name = "nightly-merge-of-all-the-models-\(number)"
+            return job
+        }
+        let lines = StatusText(Status(jobs: try (10..<14).map(job), workers: [])).lines(width: 79, height: 23)
+        #expect(lines.allSatisfy { $0.columns <= 79 }, "\(lines)")
+        #expect(lines[0].contains("NAME") && lines[0].hasSuffix("OUTPUT") && !lines[0].contains("METHOD"), "\(lines)")
+        for (line, number) in zip(lines.dropFirst(), 10..<14) { #expect(line.hasSuffix("\(number)"), "\(line)") }
+        let wide = StatusText(Status(jobs: [try job(10)], workers: [])).lines(width: 159, height: 49)
+        #expect(wide[0].contains("METHOD") && wide[0].contains("OWNER"), "\(wide)")
+    }
+
+    @Test func jobsThatRunComeFirstAndOfTheOthersTheNewest() throws {
+        func job(_ state: JobState, submittedAt: Double, output: String) throws -> JobStatus {
+            let job = try Self.job(state, output: output)
+            return JobStatus(
+                id: job.id, state: state, method: job.method, output: output, plan: job.plan, shards: job.shards, bytesDone: 0,
+                bytesTotal: 1, bytesOutput: 1, bytesInput: 1, attempts: 0, submittedAt: submittedAt, seconds: 1, error: nil,
+                blockedReason: nil, shardDetails: nil)
+        }
+        let jobs = try [
+            job(.done, submittedAt: 1, output: "/oldest"), job(.failed, submittedAt: 2, output: "/old"),
+            job(.running, submittedAt: 3, output: "/first"), job(.done, submittedAt: 4, output: "/new"),
+            job(.paused, submittedAt: 5, output: "/second"),
+        ]
+        let lines = StatusText(Status(jobs: jobs, workers: [])).lines(width: 80, height: 7)
+        let outputs = lines.compactMap { $0.split(separator: " ").last }.filter { $0.hasPrefix("/") }
+        // 7 lines: a title, the workers below an empty line, and how many more there are.
+        #expect(outputs.suffix(3) == ["/first", "/second", "/new"], "\(lines)")
+        #expect(lines.contains("and 2 more jobs"), "\(lines)")
+    }
+
+    @Test func aWatchedClusterIsALogOfWhatHappens() throws {
+        var log = StatusLog()
+        let ended = (0..<30).map { _ in try? Self.job(.done, done: 1000, committed: 10) }.compactMap(\.self)
+        func other(_ state: JobState, done: Int) throws -> JobStatus {
+            let job = try Self.job(state, done: done, seconds: Double(done))
+            return JobStatus(
+                id: try #require(JobID("ffeeddccbbaa99887766554433221100")), state: state, method: "ties", output: "/o",
+                plan: .none, shards: job.shards, bytesDone: done, bytesTotal: 1000, bytesOutput: 1, bytesInput: 1, attempts: 0,
+                submittedAt: 0, seconds: 1, error: nil, blockedReason: nil, shardDetails: nil)
+        }
+        var said: [String] = []
+        for second in 0...300 {
+            let job = try other(second == 300 ? .done : .running, done: second)
+            let workers = second < 100 ? ["a", "b"] : ["b"]
+            let status = Status(jobs: ended + [job], workers: workers.map { Self.worker($0) })
+            said += log.lines(status, at: Double(second), date: "\(second)")
+        }
+        #expect(said[0] == "0  2 workers are connected" && said[1] == "0  30 jobs have ended", "\(said)")
+        #expect(said[2].hasPrefix("0  job ffeeddcc    0 %  0 B of"), "\(said)")
+        #expect(said.contains("100  worker a  left"), "\(said)")
+        #expect(said.last?.hasPrefix("300  job ffeeddcc   30 %") == true && said.last?.contains("done after") == true, "\(said)")
+        #expect(said.count < 50, "\(said)")
+    }
+
     @Test func aLostWorkerStaysInSight() throws {
         var status = Status(jobs: [], workers: [])
         status.lostWorkers = [LostWorker(name: "n1", address: "h:1", reason: "no heartbeat", secondsAgo: 61, leases: 2)]
@@ -204,9 +264,13 @@ import Testing
 
     @Test func timesAreNoNews() throws {
         var changes = StatusChanges()
-        #expect(changes.isNew(Status(jobs: [try Self.job(seconds: 1)], workers: [Self.worker("a")])))
-        #expect(!changes.isNew(Status(jobs: [try Self.job(done: 5, seconds: 2)], workers: [Self.worker("a")])))
-        #expect(changes.isNew(Status(jobs: [try Self.job(committed: 1, seconds: 3)], workers: [Self.worker("a")])))
-        #expect(changes.isNew(Status(jobs: [try Self.job(committed: 1, seconds: 3)], workers: [])))
+        let workers = [Self.worker("a")]
+        #expect(changes.isNew(Status(jobs: [try Self.job(seconds: 1)], workers: workers), at: 0))
+        #expect(!changes.isNew(Status(jobs: [try Self.job(done: 5, seconds: 2)], workers: workers), at: 100))
+        #expect(changes.isNew(Status(jobs: [try Self.job(committed: 1, seconds: 3)], workers: workers), at: 101))
+        #expect(changes.isNew(Status(jobs: [try Self.job(committed: 1, seconds: 3)], workers: []), at: 200))
+        // Shards come quickly, and states are told at once.
+        #expect(!changes.isNew(Status(jobs: [try Self.job(committed: 2)], workers: []), at: 201))
+        #expect(changes.isNew(Status(jobs: [try Self.job(.done, committed: 10)], workers: []), at: 202))
     }
 }

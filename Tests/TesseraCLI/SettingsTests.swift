@@ -118,6 +118,46 @@ import Testing
         #expect(settings.culprit { _ in true } == nil)
     }
 
+    // MARK: Looking at settings
+
+    private func check(_ environment: [String: String], file: String? = nil) throws -> (problems: [String], warnings: [String]) {
+        var environment = environment
+        environment["XDG_CONFIG_HOME"] = directory.path
+        if let file { environment["TESSERA_CONFIG"] = try directory.write(file, to: "config.yml") }
+        let settings = try Settings(of: Root.self, arguments: ["config"], environment: environment)
+        let problems = SettingsCheck(settings).problems { (try? Root.parseAsRoot($0)) != nil }
+        return (problems.map(\.description), settings.strayVariables.map(\.description))
+    }
+
+    @Test func impossibleValuesAreFoundWithTheirPlaces() throws {
+        let file = "timeout: 5\nworker:\n  threads: 0\n  memory: lots\nstatus:\n  json: maybe\ntls-key: k\n"
+        let (problems, _) = try check(["TESSERA_LEASE_SECONDS": "-1", "TESSERA_COORDINATOR": "h:1"], file: file)
+        #expect(problems.count == 5, "\(problems)")
+        for words in [
+            "TESSERA_LEASE_SECONDS: '-1' does not fit --lease-seconds", "config.yml:3: '0' does not fit --threads",
+            "config.yml:4: 'lots' does not fit --memory", "config.yml:6: 'json' is a switch",
+            // A key without a certificate.
+            "config.yml:7: 'k' does not fit --tls-key",
+        ] { #expect(problems.contains { $0.contains(words) }, "\(words): \(problems)") }
+    }
+
+    @Test func possibleValuesAreFine() throws {
+        let file = "timeout: 5\nroot: [/a, /b]\nworker: {threads: 2}\nstatus: {json: true}\n"
+        let (problems, warnings) = try check(["TESSERA_MEMORY": "1GiB", "TESSERA_TLS_PIN": "p", "TESSERA_NAME": "n"], file: file)
+        #expect(problems == [] && warnings == [])
+    }
+
+    @Test func variablesThatSetNothingArePointedOut() throws {
+        let (_, warnings) = try check([
+            "TESSERA_CORDINATOR": "h:1", "TESSERA_HOME": "/x", "TESSERA_CONFIG": "", "TESSERA_TLS_DAYS": "9", "OTHER": "",
+        ])
+        #expect(
+            warnings == [
+                "the variable TESSERA_CORDINATOR sets no option — did you mean TESSERA_COORDINATOR?",
+                "the variable TESSERA_HOME sets no option",
+            ], "\(warnings)")
+    }
+
     // MARK: Manual pages
 
     @Test func everyCommandHasAPage() throws {

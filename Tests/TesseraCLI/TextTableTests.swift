@@ -37,6 +37,14 @@ import Testing
         #expect(table.lines(fitting: 32).last == "aaaaaaa…aaaaaaa  bbbbbbb…bbbbbbb")
     }
 
+    @Test func expendableColumnsGoFirst() {
+        var table = TextTable([("NAME", .left), ("SIZE", .right), ("PATH", .left)], expendable: ["SIZE", "NAME"])
+        table.add(["short", "12345", "/data/models/llama/merged/final/out"])
+        #expect(table.lines(fitting: 40)[0] == "NAME    SIZE  PATH")
+        #expect(table.lines(fitting: 28) == ["NAME   PATH", "short  /data/mode…/final/out"])
+        #expect(table.lines(fitting: 20) == ["PATH", "/data/mod…/final/out"])
+    }
+
     // MARK: Widths
 
     @Test func textIsCutInTheMiddle() {

@@ -71,7 +71,9 @@ struct JobPlanner: Sendable {
             recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
             roots: settings.inputRoots, maxPartBytes: options.maxPartBytes, shardBytes: options.shardBytes,
             strict: options.strict, seed: options.seed ?? 0)
+        request.recipeOrigins = submission.recipeOrigins
         request.writesMergekitConfig = options.mergekitConfig == true
+        request.writesModelCard = options.modelCard != false
         request.isOverdue = { time.now() > end }
         request.pinning = InputPinning(digests: settings.digests, readsWhole: readsWhole)
         return request

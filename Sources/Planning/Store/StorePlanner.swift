@@ -14,16 +14,19 @@ struct StorePlanner: Sendable {
     let extended: ExtendedStore?
     /// Of the analysis stages so far.
     let statistics: [[ExactText: TensorStatistics]]
-    /// What the user should know.
-    let remarks: [String]
+    /// What is odd about the recipe.
+    let warnings: [TesseraError]
 
     var tasks: [String] { recipe.tasks.map(\.name) }
 
+    /// - Parameter problems: what is already known to be wrong with the recipe.
     static func plan(
-        _ recipe: StoreRecipe, request: PlanRequest, after statistics: [[ExactText: TensorStatistics]]
+        _ recipe: StoreRecipe, request: PlanRequest, after statistics: [[ExactText: TensorStatistics]],
+        problems: [TesseraError]
     ) throws -> Plan {
         let opened = try InputSet.open(
-            [recipe.baseModel] + recipe.tasks.map(\.model), base: recipe.baseModel, recipeFile: recipe.file, request: request)
+            [recipe.baseModel] + recipe.tasks.map(\.model), base: recipe.baseModel, recipeFile: recipe.file, request: request,
+            problems: problems)
         let quantized = opened.inputs.compactMap { input in
             input.quantization.map { Quantization.problem(input.reference, $0, recipe.file, line: recipe.baseModel.line) }
         }
@@ -35,7 +38,7 @@ struct StorePlanner: Sendable {
         if let extended { inputs.append(extended.input) }
         let planner = StorePlanner(
             recipe: recipe, request: request, inputs: inputs, tensors: try StoreTensors.find(recipe, in: opened),
-            extended: extended, statistics: statistics, remarks: recipe.warnings.map(\.remark))
+            extended: extended, statistics: statistics, warnings: request.located(recipe.warnings))
         return try planner.plan()
     }
 
@@ -187,7 +190,7 @@ struct StorePlanner: Sendable {
         return try Plan(
             recipeText: recipe.text, recipeName: recipe.file, method: recipe.title, inputs: inputs, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)], sidecars: sidecars,
-            remarks: self.remarks + remarks, reused: index == nil ? [] : extended?.reused ?? [],
+            remarks: remarks, warnings: warnings, reused: index == nil ? [] : extended?.reused ?? [],
             derived: index.map { $0.derivedFiles } ?? [], hasMoreStages: index == nil)
     }
 }

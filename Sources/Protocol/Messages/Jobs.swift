@@ -24,12 +24,15 @@ package struct JobOptions: Sendable, Hashable, Codable {
     package var name: String?
     /// Also write the recipe as `mergekit_config.yml`; `nil` for no.
     package var mergekitConfig: Bool?
+    /// Whether to write a model card, README.md; `nil` for yes.
+    package var modelCard: Bool?
 
     package init(
         overwrite: Bool = false, sha256Sums: Bool = false, strict: Bool = false, maxPartBytes: Int? = nil, shardBytes: Int? = nil,
         seed: UInt64? = nil, provenance: Bool? = nil, fullInputs: Bool? = nil, audit: Double? = nil,
-        name: String? = nil, mergekitConfig: Bool? = nil
+        name: String? = nil, mergekitConfig: Bool? = nil, modelCard: Bool? = nil
     ) {
+        self.modelCard = modelCard
         self.name = name
         self.mergekitConfig = mergekitConfig
         self.audit = audit
@@ -50,6 +53,8 @@ package struct Submit: Sendable, Hashable, Codable {
     package let recipe: String
     /// The recipe's name in error messages.
     package let recipeName: String
+    /// Where the lines of the recipe come from, if the submitter has changed its file; `nil` for the file itself.
+    package let recipeOrigins: LineOrigins?
     /// The directory to which relative paths in the recipe and of the output refer.
     package let workingDirectory: String
     package let output: String
@@ -58,9 +63,10 @@ package struct Submit: Sendable, Hashable, Codable {
     package let idempotencyKey: String?
 
     package init(
-        recipe: String, recipeName: String, workingDirectory: String, output: String, options: JobOptions,
-        idempotencyKey: String? = nil
+        recipe: String, recipeName: String, recipeOrigins: LineOrigins? = nil, workingDirectory: String, output: String,
+        options: JobOptions, idempotencyKey: String? = nil
     ) {
+        self.recipeOrigins = recipeOrigins
         self.idempotencyKey = idempotencyKey
         self.recipe = recipe
         self.recipeName = recipeName
@@ -73,6 +79,7 @@ package struct Submit: Sendable, Hashable, Codable {
 extension Submit {
     func validate(_ bounds: Bounds) throws(TesseraError) {
         try bounds.path(recipeName, "recipeName")
+        if let recipeOrigins { try recipeOrigins.validate(bounds) }
         try bounds.path(workingDirectory, "workingDirectory")
         try bounds.path(output, "output")
         if let idempotencyKey { try bounds.name(idempotencyKey, "idempotencyKey") }
@@ -83,14 +90,25 @@ extension Submit {
     }
 }
 
+extension LineOrigins {
+    fileprivate func validate(_ bounds: Bounds) throws(TesseraError) {
+        for setting in settings { try bounds.path(setting, "recipeOrigins") }
+        let known = -settings.count...Limits.byteCount
+        for line in lines { try bounds.number(line, "recipeOrigins", known) }
+    }
+}
+
 package struct Submitted: Sendable, Hashable, Codable {
     package let job: JobID
-    /// The plan's notes and warnings.
+    /// The plan's notes.
     package let remarks: [String]
+    /// What is odd about the recipe and probably a mistake; `nil` for nothing.
+    package let warnings: [TesseraError]?
 
-    package init(job: JobID, remarks: [String]) {
+    package init(job: JobID, remarks: [String], warnings: [TesseraError] = []) {
         self.job = job
         self.remarks = remarks
+        self.warnings = warnings.isEmpty ? nil : warnings.map(\.bounded)
     }
 }
 

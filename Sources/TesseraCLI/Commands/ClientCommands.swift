@@ -6,15 +6,26 @@ import Protocol
 /// The address of the coordinator, and how to connect.
 struct CoordinatorArguments: ParsableArguments {
     @Option(help: ArgumentHelp("The coordinator's job port.", valueName: "host:port"))
-    var coordinator = HostPort(host: "127.0.0.1", port: 7070)
+    var coordinator = Self.standard
 
     @Option(help: ArgumentHelp("How long to wait for a connection, and for an answer.", valueName: "seconds"))
-    var timeout = 5.0
+    var timeout = Self.standardTimeout
+
+    private static let standard = HostPort(host: "127.0.0.1", port: 7070)
+    private static let standardTimeout = 5.0
 
     @OptionGroup var credentials: CredentialArguments
 
     func validate() throws {
         guard timeout > 0, timeout <= 86_400 else { throw ValidationError("--timeout must be above 0, and at most a day.") }
+    }
+
+    /// The options as a shell reads them, without those that have their defaults.
+    var words: [String] {
+        var words: [String] = []
+        if coordinator != Self.standard { words += ["--coordinator", "\(coordinator)"] }
+        if timeout != Self.standardTimeout { words += ["--timeout", Int(exactly: timeout).map { "\($0)" } ?? "\(timeout)"] }
+        return (words + credentials.words).map(\.shellWord)
     }
 
     func address() throws -> CoordinatorAddress {
@@ -45,16 +56,18 @@ package struct SubmitCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("What to call the job in status.", valueName: "name"))
     var name: String?
 
+    @OptionGroup var general: GeneralArguments
+
     package init() {}
 
     package func run() async throws {
-        job.progress.begin()
         let submission = try job.submission(audit: audit?.value, name: name)
         let (wait, json, style) = (wait, job.json, job.progress)
         let address = try target.address()
-        let status = try await JobFollower(style).run(at: address) { client, known in
+        let status = try await JobFollower(style).run(at: address, named: target.words) { client, known in
             if let known { return wait ? known : nil }
             let submitted = try await client.submit(submission)
+            Terminal.warn(submitted.warnings ?? [])
             for remark in submitted.remarks { Terminal.remark(remark) }
             // With both options, stdout is the finished job as one JSON object.
             if !json {
@@ -87,12 +100,13 @@ package struct WaitCommand: AsyncParsableCommand {
     @Flag(help: "Print the result as JSON.")
     var json = false
 
+    @OptionGroup var general: GeneralArguments
+
     package init() {}
 
     package func run() async throws {
-        progress.begin()
         let (job, json) = (job, json)
-        let status = try await JobFollower(progress).run(at: try target.address()) { client, known in
+        let status = try await JobFollower(progress).run(at: try target.address(), named: target.words) { client, known in
             if let known { return known }
             return try await client.find(job)
         }
@@ -108,6 +122,8 @@ package struct CancelCommand: AsyncParsableCommand {
     var job: String
 
     @OptionGroup var target: CoordinatorArguments
+
+    @OptionGroup var general: GeneralArguments
 
     package init() {}
 

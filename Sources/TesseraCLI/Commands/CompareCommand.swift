@@ -11,19 +11,26 @@ package struct CompareCommand: AsyncParsableCommand {
             code 1 means that they differ. 'tessera stats' tells how far fine-tunes are from their base.
             """)
 
-    @Argument(help: "A checkpoint directory, a safetensors file, or another model.")
+    @Argument(help: "A checkpoint directory, a safetensors file, or another model.", completion: .file())
     var first: String
 
-    @Argument(help: "The model to compare it with.")
+    @Argument(help: "The model to compare it with.", completion: .file())
     var second: String
 
-    @Option(help: ArgumentHelp("The base of a store's tasks, if it is not where the store says.", valueName: "dir"))
+    @Option(
+        help: ArgumentHelp("The base of a store's tasks, if it is not where the store says.", valueName: "dir"),
+        completion: .directory)
     var base: String?
+
+    @Flag(help: "List every tensor that differs, and not only the first of them.")
+    var all = false
 
     @Flag(help: "Print JSON, with exact numbers.")
     var json = false
 
     @OptionGroup var machine: MachineArguments
+
+    @OptionGroup var general: GeneralArguments
 
     package init() {}
 
@@ -41,12 +48,50 @@ package struct CompareCommand: AsyncParsableCommand {
         } else if differing == 0 {
             print("\(comparison.tensors) tensors are identical, bit for bit")
         } else {
-            var table = TextTable([("TENSOR", .left), ("DIFFERENCE", .left)])
-            for difference in comparison.differences { table.add([difference.tensor, difference.description]) }
-            for line in table.lines { print(line) }
-            print("")
-            print("\(differing) of \(comparison.tensors) tensors differ")
+            let listing = ComparisonListing(comparison.differences, tensors: comparison.tensors, listsAll: all)
+            for line in listing.lines(.stdout) { print(line) }
         }
         if differing > 0 { throw ExitCode(TesseraError.Code.difference.exitCode) }
+    }
+}
+
+/// The differences of two models for people: the first of each kind, and how many more there are.
+struct ComparisonListing {
+    private let differences: [CheckpointComparison.Difference]
+    private let tensors: Int
+    private let listsAll: Bool
+
+    /// Rows of the table, and names of tensors that one model lacks.
+    private static let shownRows = 20, shownNames = 5
+
+    /// - Parameter tensors: of both models together.
+    init(_ differences: [CheckpointComparison.Difference], tensors: Int, listsAll: Bool) {
+        self.differences = differences
+        self.tensors = tensors
+        self.listsAll = listsAll
+    }
+
+    func lines(_ widths: OutputWidths) -> [String] {
+        let both = differences.filter { $0.kind == .values || $0.kind == .form }
+        var lines: [String] = []
+        if !both.isEmpty {
+            var table = TextTable([("TENSOR", .left), ("DIFFERENCE", .left)])
+            let shown = listsAll ? both : Array(both.prefix(Self.shownRows))
+            for difference in shown { table.add([difference.tensor, difference.description]) }
+            lines += table.lines(fitting: widths.table)
+            if shown.count < both.count { lines.append("and \(both.count - shown.count) more; --all lists them") }
+            lines.append("")
+        }
+        for (kind, place) in [(CheckpointComparison.Difference.Kind.onlyFirst, "first"), (.onlySecond, "second")] {
+            let names = differences.filter { $0.kind == kind }.map(\.tensor.printable)
+            guard !names.isEmpty else { continue }
+            let shown = listsAll ? names : Array(names.prefix(Self.shownNames))
+            let rest = names.count - shown.count
+            let text =
+                "only in the \(place) (\(names.count)): " + shown.joined(separator: ", ")
+                + (rest > 0 ? " and \(rest) more" : "")
+            lines += text.wrapped(toColumns: widths.text, indent: 2)
+        }
+        return lines + ["\(differences.count) of \(tensors) tensors differ"]
     }
 }

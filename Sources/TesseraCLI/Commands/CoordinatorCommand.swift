@@ -32,16 +32,17 @@ package struct CoordinatorCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "A directory that inputs may be read from; repeatable. On loopback, the default is any directory.", valueName: "dir"))
+            "A directory that inputs may be read from; repeatable. On loopback, the default is any directory.", valueName: "dir"),
+        completion: .directory)
     var root: [String] = []
 
-    @Option(help: ArgumentHelp("The directory that all outputs are written under.", valueName: "dir"))
+    @Option(help: ArgumentHelp("The directory that all outputs are written under.", valueName: "dir"), completion: .directory)
     var outputRoot: String?
 
     @Option(
         help: ArgumentHelp(
             "A directory that keeps the jobs, so that they outlive the coordinator. It is created if necessary.",
-            valueName: "dir"))
+            valueName: "dir"), completion: .directory)
     var state: String?
 
     @Option(help: ArgumentHelp("Seconds until a lease that is not renewed goes to another worker.", valueName: "seconds"))
@@ -68,6 +69,8 @@ package struct CoordinatorCommand: AsyncParsableCommand {
     @OptionGroup var signing: SigningArguments
 
     @OptionGroup var logging: LogArguments
+
+    @OptionGroup var general: GeneralArguments
 
     package init() {}
 

@@ -2,23 +2,30 @@ package import ArgumentParser
 import Checkpoints
 import Core
 import Engine
+import Planning
 import Recipes
 import TaskVectors
 
 package struct InspectCommand: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(
-        commandName: "inspect", abstract: "List the tensors of a checkpoint, or the tasks of a store.",
+        commandName: "inspect", abstract: "List the tensors of a checkpoint or an adapter, or the tasks of a store.",
         discussion: """
             Reads headers only. For a store or one of its tasks, --errors reads the base and the fine-tunes as well, and \
             measures how much each tensor lost.
             """)
 
-    @Argument(help: "A checkpoint directory, a safetensors file, a task-vector store, or STORE#TASK for one of its tasks.")
+    @Argument(
+        help: """
+            A checkpoint or an adapter (a directory, a safetensors file, or a repository in the Hugging Face cache), a \
+            task-vector store, or STORE#TASK for one of its tasks.
+            """,
+        completion: .file())
     var path: String
 
     @Option(
         help: ArgumentHelp(
-            "The base of the store. Without --errors, checks byte by byte that it is the base.", valueName: "dir"))
+            "The base of the store. Without --errors, checks byte by byte that it is the base.", valueName: "dir"),
+        completion: .directory)
     var base: String?
 
     @Flag(help: "Of a store: list each tensor, over all tasks.")
@@ -31,6 +38,8 @@ package struct InspectCommand: AsyncParsableCommand {
     var json = false
 
     @OptionGroup var machine: MachineArguments
+
+    @OptionGroup var general: GeneralArguments
 
     package init() {}
 
@@ -50,7 +59,16 @@ package struct InspectCommand: AsyncParsableCommand {
         if let unfit {
             throw TesseraError(.usage, "'\(unfit.0)' applies only to a task-vector store", file: path, advice: "remove it")
         }
-        try list(checkpoint: Checkpoint.open(path, in: files))
+        let place = try files.exists(path) ? path : ModelPath.locate(path, workingDirectory: currentDirectory())
+        if try AdapterSummary.isAdapter(place, in: files) { return try list(adapter: AdapterSummary(place, in: files)) }
+        try list(checkpoint: Checkpoint.open(place, in: files))
+    }
+
+    // MARK: Adapters
+
+    private func list(adapter: AdapterSummary) throws {
+        if json { return try printJSON(adapter) }
+        for line in AdapterListing(adapter).lines(.stdout) { print(line) }
     }
 
     // MARK: Stores
@@ -58,7 +76,11 @@ package struct InspectCommand: AsyncParsableCommand {
     private func list(store: TaskVectorStore) throws {
         var listing = try StoreListing(store)
         if let base { try listing.compare(base: base, in: store) }
-        if json { try printJSON(listing) } else { print(listing.text) }
+        if json {
+            try printJSON(listing)
+        } else {
+            for line in listing.lines(.stdout) { print(line) }
+        }
         if listing.base.matches == false { throw ExitCode(TesseraError.Code.difference.exitCode) }
     }
 
@@ -75,7 +97,8 @@ package struct InspectCommand: AsyncParsableCommand {
             }
             measured.finish()
         }
-        if json { try printJSON(listing) } else { print(listing.text) }
+        if json { return try printJSON(listing) }
+        for line in listing.lines(.stdout) { print(line) }
     }
 
     // MARK: Checkpoints
@@ -116,7 +139,7 @@ package struct InspectCommand: AsyncParsableCommand {
             table.add([name, entry.dtype.rawValue, shapeText(entry.shape), Quantity.bytes(entry.byteCount)])
             elements += entry.elementCount
         }
-        for line in table.lines { print(line) }
+        for line in table.lines(fitting: Terminal.outputWidth) { print(line) }
         let bytes = checkpoint.parts.reduce(0) { $0 + $1.header.fileSize }
         print("")
         print(

@@ -16,10 +16,12 @@ package struct MergekitCommand: AsyncParsableCommand {
             is this command.
             """, version: tesseraVersion)
 
-    @Argument(help: "The configuration (a YAML file).")
+    @Argument(help: "The configuration (a YAML file).", completion: .recipes)
     var config: String
 
-    @Argument(help: "The directory to create. An output of Tessera that is there is replaced.")
+    @Argument(
+        help: "The directory to create. An output of Tessera or an empty directory that is there is replaced.",
+        completion: .directory)
     var out: String
 
     @Option(
@@ -52,6 +54,7 @@ package struct MergekitCommand: AsyncParsableCommand {
             config, out, "--overwrite", "--mergekit-config", "--max-part-size", "\(outShardSize.bytes)", "--seed",
             "\(randomSeed)",
         ]
+        if !idle.writeModelCard { words.append("--no-model-card") }
         words += ["--threads", "\(threads)", "--progress", (quiet ? .none : verbose > 0 ? .plain : ProgressStyle.auto).rawValue]
         try await RunCommand.parse(words).run()
     }
@@ -74,7 +77,7 @@ struct ShardSize: ExpressibleByArgument, Sendable {
     var defaultValueDescription: String { Quantity.bytes(bytes) }
 }
 
-/// Options of mergekit about devices, downloads and ways of loading and writing.
+/// Options of mergekit about devices, downloads, ways of loading and writing, and the model card.
 struct IdleMergekitOptions: ParsableArguments {
     @Flag(inversion: .prefixedNo) var cuda = false
     @Flag(name: .customLong("low-cpu-memory"), inversion: .prefixedNo) var lowMemory = false
@@ -103,7 +106,6 @@ struct IdleMergekitOptions: ParsableArguments {
             ("--trust-remote-code", trustRemoteCode), ("--allow-crimes", allowCrimes),
             ("--lora-merge-cache", loraMergeCache != nil), ("--lora-merge-dtype", loraMergeDtype != nil),
             ("--transformers-cache", transformersCache != nil), ("--no-copy-tokenizer", !copyTokenizer),
-            ("--no-write-model-card", !writeModelCard),
         ]
         let names = given.filter(\.1).map(\.0)
         guard !names.isEmpty else { return nil }

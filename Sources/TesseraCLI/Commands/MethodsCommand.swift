@@ -7,11 +7,13 @@ package struct MethodsCommand: ParsableCommand {
         commandName: "methods", abstract: "List the merge methods and their parameters.",
         discussion: "docs/methods.md says what each computes, and when to choose it.")
 
-    @Argument(help: "Show the parameters of this method.")
+    @Argument(help: "Show the parameters of this method.", completion: .list(MergeMethods.all.map { $0.name }))
     var name: String?
 
     @Flag(help: "Print methods and parameters as JSON.")
     var json = false
+
+    @OptionGroup var general: GeneralArguments
 
     package init() {}
 
@@ -24,7 +26,7 @@ package struct MethodsCommand: ParsableCommand {
         if json {
             try printJSON(methods)
         } else if name != nil {
-            print(first.text)
+            for line in first.lines(.stdout) { print(line) }
         } else {
             let indent = (methods.map(\.name.count).max() ?? 0) + 2
             let width = Terminal.outputWidth.map { max(20, $0 - indent) } ?? .max
@@ -118,17 +120,29 @@ struct MethodSummary: Encodable {
         scale = method.scale
     }
 
-    var text: String {
+    func lines(_ widths: OutputWidths) -> [String] {
         let most = mostModels.map { $0 == leastModels ? "" : " to \($0)" } ?? " or more"
-        var table = TextTable([("PARAMETER", .left), ("SCOPE", .left), ("DEFAULT", .left), ("VALUES", .left), ("MEANING", .left)])
-        for parameter in parameters {
-            let standard = parameter.standard ?? (parameter.isRequired ? "required" : "none")
-            table.add([parameter.name, parameter.scope, standard, parameter.kind, parameter.summary])
-        }
-        return [
+        let head = [
             "\(name): \(summary)", "base: \(base); models: \(leastModels)\(most)",
-            scale.map { "a sweep over '\($0)' merges once" }, parameters.isEmpty ? nil : "",
-            parameters.isEmpty ? nil : table.lines.joined(separator: "\n"),
-        ].compactMap(\.self).joined(separator: "\n")
+            scale.map { "a sweep over '\($0)' merges once" },
+        ].compactMap(\.self).flatMap { $0.wrapped(toColumns: widths.text, indent: 2) }
+        guard !parameters.isEmpty else { return head }
+        let titles = ["PARAMETER", "SCOPE", "DEFAULT", "VALUES", "MEANING"]
+        var table = TextTable(titles.map { ($0, .left) })
+        for parameter in parameters { table.add(Self.cells(parameter)) }
+        guard let width = widths.table, table.lines.contains(where: { $0.columns > width }) else {
+            return head + [""] + table.lines
+        }
+        // Meanings are sentences: below the rest they have space.
+        var short = TextTable(titles.dropLast().map { ($0, .left) })
+        for parameter in parameters { short.add(Self.cells(parameter).dropLast()) }
+        let rows = short.lines(fitting: width)
+        let meanings = parameters.map { widths.labelled("", $0.summary, column: 4) }
+        return head + ["", rows[0]] + zip(rows.dropFirst(), meanings).flatMap { [$0] + $1 }
+    }
+
+    private static func cells(_ parameter: Setting) -> [String] {
+        let standard = parameter.standard ?? (parameter.isRequired ? "required" : "none")
+        return [parameter.name, parameter.scope, standard, parameter.kind, parameter.summary]
     }
 }

@@ -19,24 +19,30 @@ package struct PlanCommand: ParsableCommand {
         help: ArgumentHelp("Maximum size of an output part: 5GB, 512MiB. (A billion bytes are 1GB.)", valueName: "size"))
     var maxPartSize = ByteCount(5_000_000_000)
 
+    @Option(name: .customLong("shard-size"), help: JobArguments.shardSizeHelp)
+    var shardSize: ByteCount?
+
     @Option(help: ArgumentHelp("Seed for random methods such as dare_ties.", valueName: "n"))
     var seed: UInt64 = 0
 
     @Flag(help: "Print the plan as JSON.")
     var json = false
 
+    @OptionGroup var general: GeneralArguments
+
     package init() {}
 
     package func run() throws {
         let recipe = try source.read()
-        let plan = try Planner.plan(
-            PlanRequest(
-                recipe: recipe.text, recipeName: recipe.name, workingDirectory: currentDirectory(),
-                maxPartBytes: maxPartSize.bytes, strict: strict, seed: seed))
+        var request = PlanRequest(
+            recipe: recipe.text, recipeName: recipe.name, workingDirectory: currentDirectory(),
+            maxPartBytes: maxPartSize.bytes, shardBytes: shardSize?.bytes, strict: strict, seed: seed)
+        request.recipeOrigins = recipe.origins
+        let summary = PlanSummary(try Planner.plan(request))
         if json {
-            try printJSON(PlanSummary(plan))
+            try printJSON(summary)
         } else {
-            print(PlanSummary(plan).text)
+            for line in summary.lines(.stdout) { print(line) }
         }
     }
 }
@@ -91,6 +97,7 @@ struct PlanSummary: Encodable {
     let bytesMemory: Int
     let threads: Int
     let remarks: [String]
+    let warnings: [TesseraError]
 
     init(_ plan: Plan) {
         self.plan = plan.digest
@@ -117,21 +124,24 @@ struct PlanSummary: Encodable {
         threads = availableProcessors()
         bytesMemory = WorkerMemory.least(for: plan.largestNeed, threads: threads)
         remarks = plan.remarks
+        warnings = plan.warnings
     }
 
     /// The maximum number of shards listed individually.
     private static let listedShards = 40
 
-    var text: String {
+    func lines(_ widths: OutputWidths) -> [String] { tables(width: widths.table) + prose(widths) }
+
+    private func tables(width: Int?) -> [String] {
         let count = inputs.count { !$0.isGiven }
         var lines = ["\(method) of \(count) \(count == 1 ? "model" : "models"), plan \(plan.hex.prefix(12))", ""]
         var models = TextTable([("INPUT", .left), ("PARTS", .right), ("SIZE", .right)])
         for input in inputs { models.add([input.model, "\(input.parts)", Quantity.bytes(input.bytes)]) }
-        lines += models.lines + [""]
+        lines += models.lines(fitting: width) + [""]
         if !parts.isEmpty {
             var output = TextTable([("OUTPUT", .left), ("TENSORS", .right), ("SIZE", .right)])
             for part in parts { output.add([part.file, "\(part.tensors)", Quantity.bytes(part.bytes)]) }
-            lines += output.lines + [""]
+            lines += output.lines(fitting: width) + [""]
         }
         for (number, stage) in stages.enumerated() {
             let title = stages.count == 1 ? "SHARD" : "SHARD OF STAGE \(number + 1)"
@@ -142,25 +152,34 @@ struct PlanSummary: Encodable {
                     measuresOnly ? "–" : Quantity.bytes(shard.bytesOutput),
                 ])
             }
-            lines += table.lines
+            lines += table.lines(fitting: width)
             if stage.count > Self.listedShards { lines.append("and \(stage.count - Self.listedShards) more") }
         }
+        return lines
+    }
+
+    private func prose(_ widths: OutputWidths) -> [String] {
+        var lines: [String] = []
         for fate in ["made", "copied", "left out"] {
             let names = files.filter { $0.fate == fate }.map { file in file.file + (file.reason.map { " (\($0))" } ?? "") }
-            if !names.isEmpty {
-                lines += [fate == "made" ? "" : nil, "\(fate): \(names.joined(separator: ", ").printable)"].compactMap(\.self)
-            }
+            guard !names.isEmpty else { continue }
+            if fate == "made" { lines.append("") }
+            lines += "\(fate): \(names.joined(separator: ", ").printable)".wrapped(toColumns: widths.text, indent: 2)
         }
         let passes = bytesInput > 0 ? Quantity.decimal(Double(bytesRead) / Double(bytesInput), places: 1) : "0"
-        lines += [
-            "",
-            "reads   \(Quantity.bytes(bytesRead)): \(Quantity.bytes(bytesInput)) of input, \(passes) times",
-            measuresOnly
-                ? "writes  what is known after these shards, which measure \(tensors) tensors"
-                : "writes  \(Quantity.bytes(bytesWritten)) in \(tensors) tensors",
-            "memory  at least \(Quantity.bytes(bytesMemory)) with \(threads) \(threads == 1 ? "thread" : "threads")",
+        let facts = [
+            ("reads", "\(Quantity.bytes(bytesRead)): \(Quantity.bytes(bytesInput)) of input, \(passes) times"),
+            (
+                "writes",
+                measuresOnly
+                    ? "what is known after these shards, which measure \(tensors) tensors"
+                    : "\(Quantity.bytes(bytesWritten)) in \(tensors) tensors"
+            ), ("memory", "at least \(Quantity.bytes(bytesMemory)) with \(threads) \(threads == 1 ? "thread" : "threads")"),
         ]
-        return (lines + remarks.map { $0.hasPrefix("warning: ") ? $0.printable : "note    \($0.printable)" }).joined(
-            separator: "\n")
+        lines.append("")
+        for (label, text) in facts + remarks.map({ ("note", $0.printable) }) {
+            lines += widths.labelled(label, text, column: 8)
+        }
+        return lines + warnings.flatMap { "warning: \($0)".wrapped(toColumns: widths.text, indent: 9) }
     }
 }

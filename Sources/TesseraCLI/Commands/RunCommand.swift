@@ -10,29 +10,43 @@ package struct RunCommand: AsyncParsableCommand {
         commandName: "run", abstract: "Merge on this machine.",
         discussion: """
             Relative paths in the recipe start at the working directory. OUT appears only when it is complete. If the process is \
-            killed, the same command goes on where it was.
+            interrupted or killed, the same command goes on where it was.
             """)
 
     @OptionGroup var job: JobArguments
     @OptionGroup var machine: MachineArguments
     @OptionGroup var signing: SigningArguments
 
+    @OptionGroup var general: GeneralArguments
+
     package init() {}
 
     package func run() async throws {
-        job.progress.begin()
         let submission = try job.submission()
+        do {
+            let (status, keptShards) = try await work(on: submission)
+            try JobOutcome(status, keptShards: keptShards).report(json: job.json)
+        } catch let interruption as RunInterruption {
+            Terminal.remark(
+                interruption.kept.map { kept in
+                    "interrupted; \(kept.done)\nthe same command goes on with them\nto discard them: \(kept.discarding)"
+                } ?? "interrupted; nothing was done yet, and nothing is kept")
+            throw CancellationError()
+        }
+    }
+
+    private func work(on submission: Submit) async throws -> (JobStatus, keptShards: Int) {
         let (style, threads, memory, key) = (job.progress, machine.threads, machine.memory.bytes, try signing.key())
-        let status = try await cancelledBySignals {
+        return try await cancelledBySignals {
             let state = try Self.state(of: submission)
             let local = LocalRun(
                 threads: threads, memory: memory, signingKey: key, digests: cachedDigests(), state: state, log: quietLog)
             return try await local.run(submission) { manager, submitted in
+                Terminal.warn(submitted.warnings ?? [])
                 for remark in submitted.remarks { Terminal.remark(remark) }
                 await watch(submitted.job, in: manager, style: style)
             }
         }
-        try JobOutcome(status).report(json: job.json)
     }
 
     /// - Throws: what is wrong with the place for the output, together with what is wrong with the recipe.
@@ -45,9 +59,10 @@ package struct RunCommand: AsyncParsableCommand {
                     .temporary, "another 'tessera run' makes this output: \(error.problem)", file: submission.output,
                     advice: "wait for it, or choose another output")
             }
-            let request = PlanRequest(
+            var request = PlanRequest(
                 recipe: submission.recipe, recipeName: submission.recipeName, workingDirectory: submission.workingDirectory,
                 maxPartBytes: submission.options.maxPartBytes, strict: submission.options.strict)
+            request.recipeOrigins = submission.recipeOrigins
             throw Problems([error] + Planner.problems(of: request))
         }
     }
@@ -69,18 +84,26 @@ package struct RunCommand: AsyncParsableCommand {
 /// The outcome of a job, as shown to the user.
 struct JobOutcome {
     private let job: JobStatus
+    /// Made by an earlier process, in a time that the job's does not count.
+    private let keptShards: Int
 
-    init(_ job: JobStatus) { self.job = job }
+    init(_ job: JobStatus, keptShards: Int = 0) {
+        self.job = job
+        self.keptShards = keptShards
+    }
 
     /// Prints the result, or throws the job's error.
     func report(json: Bool) throws {
         if json { try printJSON(JobDocument(job)) }
         guard job.state == .done else { throw job.error ?? TesseraError(.internal, "the job ended as \(job.state.rawValue)") }
         if !json {
-            let rate = Quantity.rate(job.bytesInput + job.bytesOutput, job.seconds)
+            let rate =
+                keptShards > 0
+                ? "\(keptShards) of \(job.shards.total) shards were made before"
+                : Quantity.rate(job.bytesInput + job.bytesOutput, job.seconds) + " read and written"
             let text =
                 "\(job.output): \(Quantity.bytes(job.bytesOutput)) of tensors by \(job.method) in "
-                + "\(Quantity.seconds(job.seconds)) (\(rate) read and written), plan \(job.plan.hex.prefix(12))"
+                + "\(Quantity.seconds(job.seconds)) (\(rate)), plan \(job.plan.hex.prefix(12))"
             print(Terminal.outputWidth.map { text.wrapped(toColumns: $0).joined(separator: "\n") } ?? text)
         }
     }

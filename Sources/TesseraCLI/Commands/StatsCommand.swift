@@ -13,10 +13,10 @@ package struct StatsCommand: AsyncParsableCommand {
             explains the numbers.
             """)
 
-    @Argument(help: "The model that the others were trained from.")
+    @Argument(help: "The model that the others were trained from.", completion: .file())
     var base: String
 
-    @Argument(help: "Models: checkpoints, MODEL+ADAPTER, or STORE#TASK for a task of a store.")
+    @Argument(help: "Models: checkpoints, MODEL+ADAPTER, or STORE#TASK for a task of a store.", completion: .file())
     var models: [String]
 
     @Flag(help: "List each tensor, too.")
@@ -28,21 +28,29 @@ package struct StatsCommand: AsyncParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
-    @Option(help: ArgumentHelp("Also draw the changes over the layers, and the cosines, as SVG.", valueName: "file.svg"))
+    @Option(
+        help: ArgumentHelp("Also draw the changes over the layers, and the cosines, as SVG.", valueName: "file.svg"),
+        completion: .file(extensions: ["svg"]))
     var plot: String?
 
     @OptionGroup var machine: MachineArguments
+
+    @OptionGroup var general: GeneralArguments
 
     package init() {}
 
     package func validate() throws {
         guard !csv || !json else { throw ValidationError("--csv and --json exclude each other.") }
+        guard plot.map({ $0.lowercased().hasSuffix(".svg") }) ?? true else {
+            throw ValidationError("--plot writes SVG: give the file a name that ends in .svg.")
+        }
         guard models.count <= ModelMeasurement.modelLimit else {
             throw ValidationError("At most \(ModelMeasurement.modelLimit) models are compared at a time.")
         }
     }
 
     package func run() async throws {
+        if let plot { try checkPlace(for: plot) }
         let opened = try OpenedModels.open([base] + models, base: base, workingDirectory: currentDirectory())
         for remark in opened.remarks { Terminal.remark(remark) }
         let progress = ByteProgress("measured", of: ModelMeasurement.byteCount(opened))
@@ -64,6 +72,18 @@ package struct StatsCommand: AsyncParsableCommand {
         }
         if !json, let reasons = Self.reasons(report.leftOut) { Terminal.remark("left out: \(reasons)") }
         if let plot { try writeFile(plot, Array(ChangePlot(report).document.utf8)) }
+    }
+
+    /// - Throws: `cannotCreate` where the file cannot be written: better said before the work than after it.
+    private func checkPlace(for path: String) throws(TesseraError) {
+        let isThere = access(path, F_OK) == 0, descriptor = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o666)
+        guard descriptor >= 0 else {
+            throw TesseraError(
+                .cannotCreate, "the plot cannot be written: \(String(cString: strerror(errno)))", file: path,
+                advice: "name a file in a directory that you may write to")
+        }
+        close(descriptor)
+        if !isThere { unlink(path) }
     }
 
     private static func reasons(_ leftOut: [ModelMeasurement.LeftOut]) -> String? {

@@ -14,11 +14,16 @@ package struct StatusCommand: AsyncParsableCommand {
 
     @OptionGroup var target: CoordinatorArguments
 
-    @Flag(help: "Keep updating until the job ends or Ctrl-C is pressed.")
+    @Flag(
+        help: """
+            Keep updating until the job ends or Ctrl-C is pressed. Where stdout is no terminal: a dated line for each change.
+            """)
     var watch = false
 
     @Flag(help: "Print JSON; with --watch, an object a line for each change.")
     var json = false
+
+    @OptionGroup var general: GeneralArguments
 
     package init() {}
 
@@ -48,7 +53,7 @@ package struct StatusCommand: AsyncParsableCommand {
 
     /// Shows each change until the job has ended, if there is one.
     private static func follow(_ id: JobID?, json: Bool, _ client: inout CoordinatorClient) async throws {
-        var view = JobView(), changes = StatusChanges()
+        var view = JobView(), changes = StatusChanges(), log = StatusLog()
         let screen = Screen(), isLive = Terminal.isTerminal(STDOUT_FILENO) && !json, time = TimeSource.system
         defer { screen.finish() }
         while true {
@@ -62,12 +67,12 @@ package struct StatusCommand: AsyncParsableCommand {
                     ? StatusText(status).lines(width: size.width - 1, height: size.height - 1)
                     : view.lines(status, width: size.width, height: size.height)
                 screen.show(lines, redraws: true)
-            } else if changes.isNew(status) {
-                let lines =
-                    json
-                    ? [JSONLine(StatusDocument(status)).text]
-                    : [Date().timestamp] + StatusText(status).lines(width: nil, height: nil)
-                screen.show(json ? lines : lines + [""], redraws: false)
+            } else if json {
+                if changes.isNew(status, at: start / .seconds(1)) {
+                    screen.show([JSONLine(StatusDocument(status)).text], redraws: false)
+                }
+            } else {
+                screen.show(log.lines(status, at: start / .seconds(1), date: Date().timestamp), redraws: false)
             }
             if hasEnded { return }
             try await Task.sleep(for: max(isLive ? .milliseconds(250) : .seconds(1), cost * 9))
@@ -90,11 +95,24 @@ private struct StatusDocument: Encodable {
     }
 }
 
-/// Tells whether a status says something new, apart from times and bytes, which always change.
+/// Tells whether a status says something new, apart from times and bytes, which always change. Where no job begins or ends, it
+/// does so every few seconds at most.
 struct StatusChanges {
-    private var last: Status?
+    private var last: (status: Status, moment: Double)?
+    private static let interval = 5.0
 
-    mutating func isNew(_ status: Status) -> Bool {
+    /// - Parameter moment: seconds on any clock.
+    mutating func isNew(_ status: Status, at moment: Double) -> Bool {
+        let status = Self.withoutTimes(status)
+        if let last {
+            let isSame = status.jobs.map(\.state) == last.status.jobs.map(\.state)
+            guard status != last.status, !isSame || moment - last.moment >= Self.interval else { return false }
+        }
+        last = (status, moment)
+        return true
+    }
+
+    private static func withoutTimes(_ status: Status) -> Status {
         var status = status
         for index in status.jobs.indices {
             status.jobs[index].seconds = 0
@@ -114,7 +132,6 @@ struct StatusChanges {
         status.lostWorkers = status.lostWorkers?.map {
             LostWorker(name: $0.name, address: $0.address, reason: $0.reason, secondsAgo: 0, leases: $0.leases)
         }
-        defer { last = status }
-        return status != last
+        return status
     }
 }

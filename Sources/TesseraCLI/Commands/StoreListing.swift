@@ -80,7 +80,7 @@ struct StoreListing: Encodable {
 
     private static let shownDifferences = 10
 
-    var text: String {
+    func lines(_ widths: OutputWidths) -> [String] {
         let hasBias = tasks.contains { $0.bias != nil }
         var table = TextTable(
             [("TASK", .left), ("SCHEME", .left), ("BITS", .right), ("ERROR", .right)] + (hasBias ? [("BIAS", .right)] : [])
@@ -97,36 +97,47 @@ struct StoreListing: Encodable {
                 ["(shared)", "", Quantity.decimal(Double(8 * sharedBytes) / Double(max(1, parameters)), places: 3), ""]
                     + (hasBias ? [""] : []) + [Quantity.bytes(sharedBytes), Self.share(sharedBytes, of: one)])
         }
-        var lines = table.lines
-        lines += [
-            "",
+        return table.lines(fitting: widths.table) + [""] + sums(widths) + [""] + legend(widths, hasBias: hasBias) + notes(widths)
+    }
+
+    private func sums(_ widths: OutputWidths) -> [String] {
+        let tasks =
             "\(tasks.count) \(tasks.count == 1 ? "task" : "tasks") of \(parameters) parameters: \(Quantity.bytes(bytes)), "
-                + "\(Self.share(bytes, of: originalBytes)) of the fine-tunes' \(Quantity.bytes(originalBytes)), "
-                + "\(Quantity.decimal(bitsPerParameter, places: 3)) bits per parameter",
+        let share = "\(Self.share(bytes, of: originalBytes)) of the fine-tunes' \(Quantity.bytes(originalBytes)), "
+        return [
+            tasks + share + "\(Quantity.decimal(bitsPerParameter, places: 3)) bits per parameter",
             "on disk \(Quantity.bytes(bytesOnDisk)) in \(filesOnDisk) files, with headers, index, manifest and tokenizer",
-            "base \(base.model), \(base.digest.description.prefix(12))",
-            "",
-            "BITS      stored bits per parameter",
-            "ERROR     what storing lost: ‖τ − stored τ‖² / ‖τ‖², with the task vector τ = fine-tune − base",
-            "OF MODEL  the size as a share of the fine-tune's",
+            "base \(base.model), \(base.digest.description.prefix(12))".printable,
+        ].flatMap { $0.wrapped(toColumns: widths.text, indent: 2) }
+    }
+
+    private func legend(_ widths: OutputWidths, hasBias: Bool) -> [String] {
+        var legend = [
+            ("BITS", "stored bits per parameter"),
+            ("ERROR", "what storing lost: ‖τ − stored τ‖² / ‖τ‖², with the task vector τ = fine-tune − base"),
+            ("OF MODEL", "the size as a share of the fine-tune's"),
         ]
-        if hasBias { lines.append("BIAS      ⟨τ, stored τ⟩ / ‖τ‖² − 1: how much longer the step along τ became") }
+        if hasBias { legend.append(("BIAS", "⟨τ, stored τ⟩ / ‖τ‖² − 1: how much longer the step along τ became")) }
         let predictions = tasks.compactMap(\.predictedError)
         if !predictions.isEmpty {
             let mean = predictions.reduce(0, +) / Double(predictions.count)
-            lines.append("          the budget predicted a mean of \(Quantity.decimal(mean, places: 4))")
+            legend.append(("", "the budget predicted a mean of \(Quantity.decimal(mean, places: 4))"))
         }
+        return legend.flatMap { widths.labelled($0, $1, column: 10) }
+    }
+
+    private func notes(_ widths: OutputWidths) -> [String] {
+        var lines: [String] = []
         for task in tasks where !task.lost.isEmpty {
-            lines.append("note \(task.name): not stored; the base's tensors are used: \(task.lost.joined(separator: ", "))")
+            lines += "note \(task.name): not stored; the base's tensors are used: \(task.lost.joined(separator: ", "))".printable
+                .wrapped(toColumns: widths.text, indent: 2)
         }
-        if let matches = base.matches {
-            lines.append(
-                matches ? "the given checkpoint is the base of the store" : "the given checkpoint is not the base of the store:")
-            lines += base.differences.prefix(Self.shownDifferences).map { "  \($0)" }
-            let rest = base.differences.count - Self.shownDifferences
-            if rest > 0 { lines.append("  and \(rest) more") }
-        }
-        return lines.joined(separator: "\n")
+        guard let matches = base.matches else { return lines }
+        lines.append(
+            matches ? "the given checkpoint is the base of the store" : "the given checkpoint is not the base of the store:")
+        lines += base.differences.prefix(Self.shownDifferences).map { "  \($0)".printable }
+        let rest = base.differences.count - Self.shownDifferences
+        return lines + (rest > 0 ? ["  and \(rest) more"] : [])
     }
 
     private static func share(_ bytes: Int, of all: Int) -> String {

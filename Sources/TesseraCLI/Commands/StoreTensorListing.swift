@@ -72,7 +72,7 @@ struct StoreTensorListing: Encodable {
         return share.isFinite ? share : nil
     }
 
-    var text: String {
+    func lines(_ widths: OutputWidths) -> [String] {
         var columns: [(title: String, alignment: TextTable.Alignment)] = [
             ("TENSOR", .left), ("STORED AS", .left), ("BITS", .right), ("SIZE", .right),
         ]
@@ -91,26 +91,27 @@ struct StoreTensorListing: Encodable {
                     + (hasBias ? [number(tensor.bias), number(tensor.predictedLoss)] : []))
         }
         let bytes = tensors.reduce(0) { $0 + $1.bytes }
-        var lines =
-            table.lines + [
-                "",
-                "\(tensors.count) tensors of \(tasks.count == 1 ? "the task \(tasks[0])" : "\(tasks.count) tasks"): "
-                    + Quantity.bytes(bytes),
-                "STORED  '2 bits/512' are codes of 2 bits with a scale for each 512 elements",
-                "BITS    stored bits per element of the tensor" + (tasks.count > 1 ? ", the mean over the tasks" : ""),
-            ]
+        let whose = tasks.count == 1 ? "the task \(tasks[0])".printable : "\(tasks.count) tasks"
+        return table.lines(fitting: widths.table) + ["", "\(tensors.count) tensors of \(whose): \(Quantity.bytes(bytes))"]
+            + legend(hasErrors: hasErrors, hasBias: hasBias).flatMap { widths.labelled($0, $1, column: 8) }
+    }
+
+    private func legend(hasErrors: Bool, hasBias: Bool) -> [(label: String, text: String)] {
+        var legend = [
+            ("STORED", "'2 bits/512' are codes of 2 bits with a scale for each 512 elements"),
+            ("BITS", "stored bits per element of the tensor" + (tasks.count > 1 ? ", the mean over the tasks" : "")),
+        ]
         if hasErrors {
-            lines.append(
-                "ERROR   what storing lost: ‖τ − stored τ‖² / ‖τ‖², with the task vector τ = fine-tune − base"
-                    + (error.map { "; of all tensors: \(Quantity.significant($0))" } ?? ""))
+            let all = error.map { "; of all tensors: \(Quantity.significant($0))" } ?? ""
+            legend.append(("ERROR", "what storing lost: ‖τ − stored τ‖² / ‖τ‖², with the task vector τ = fine-tune − base\(all)"))
         }
         if hasBias {
-            lines += [
-                "BIAS    ⟨τ, stored τ⟩ / ‖τ‖² − 1: how much longer the step along τ became",
-                "LOSS    what the budget expects of the tensor's share of the loss",
+            legend += [
+                ("BIAS", "⟨τ, stored τ⟩ / ‖τ‖² − 1: how much longer the step along τ became"),
+                ("LOSS", "what the budget expects of the tensor's share of the loss"),
             ]
         }
-        return lines.joined(separator: "\n")
+        return legend
     }
 
     private static func words(_ format: StorageFormat) -> String {

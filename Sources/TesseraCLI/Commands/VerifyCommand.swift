@@ -15,7 +15,7 @@ package struct VerifyCommand: AsyncParsableCommand {
             exactly the digests of the manifest.
             """)
 
-    @Argument(help: "An output directory written by Tessera, or with --key any directory of a model.")
+    @Argument(help: "An output directory written by Tessera, or with --key any directory of a model.", completion: .directory)
     var directory: String
 
     @Option(help: ArgumentHelp("Read only this share of the blocks, such as 5%.", valueName: "share"))
@@ -24,16 +24,16 @@ package struct VerifyCommand: AsyncParsableCommand {
     @Flag(help: "Succeed if the weights match: report edited configs, tokenizers and model cards, but accept them.")
     var weights = false
 
-    @Option(help: ArgumentHelp("Check the signature too, by this public key (PEM).", valueName: "file"))
+    @Option(help: ArgumentHelp("Check the signature too, by this public key (PEM).", valueName: "file"), completion: .file())
     var key: String?
 
-    @Option(help: ArgumentHelp("The signature, if it is not the directory's model.sig.", valueName: "file"))
+    @Option(help: ArgumentHelp("The signature, if it is not the directory's model.sig.", valueName: "file"), completion: .file())
     var signature: String?
 
     @Option(
         help: ArgumentHelp(
             "Mend what is damaged, by the recipe that the output was made with. Its inputs must be what they were.",
-            valueName: "recipe"))
+            valueName: "recipe"), completion: .recipes)
     var repair: String?
 
     @Option(
@@ -48,6 +48,8 @@ package struct VerifyCommand: AsyncParsableCommand {
 
     @Flag(help: "Print the report as JSON.")
     var json = false
+
+    @OptionGroup var general: GeneralArguments
 
     package init() {}
 

@@ -21,12 +21,14 @@ package struct WorkerCommand: AsyncParsableCommand {
     var coordinator: HostPort
 
     @Option(
-        help: ArgumentHelp("A directory that inputs are read from; repeatable. The default is any directory.", valueName: "dir"))
+        help: ArgumentHelp("A directory that inputs are read from; repeatable. The default is any directory.", valueName: "dir"),
+        completion: .directory)
     var root: [String] = []
 
     @Option(
         help: ArgumentHelp(
-            "The path of the coordinator's output root on this host; nothing outside it is written.", valueName: "dir"))
+            "The path of the coordinator's output root on this host; nothing outside it is written.", valueName: "dir"),
+        completion: .directory)
     var outputRoot: String?
 
     @Option(
@@ -49,6 +51,8 @@ package struct WorkerCommand: AsyncParsableCommand {
     @OptionGroup var credentials: CredentialArguments
     @OptionGroup var machine: MachineArguments
     @OptionGroup var logging: LogArguments
+
+    @OptionGroup var general: GeneralArguments
 
     package init() {}
 

@@ -9,11 +9,13 @@ struct JobFollower {
 
     init(_ style: ProgressStyle) { self.style = style }
 
-    /// - Parameter find: the job to follow, asked on each new connection with what it answered before; `nil` follows none.
-    ///   Asking again is safe: the same submission is the same job.
+    /// - Parameters:
+    ///   - words: the options that name the coordinator, for a command that the user can paste.
+    ///   - find: the job to follow, asked on each new connection with what it answered before; `nil` follows none. Asking again
+    ///     is safe: the same submission is the same job.
     /// - Returns: the job once it has ended, or `nil` where none is followed.
     func run(
-        at address: CoordinatorAddress,
+        at address: CoordinatorAddress, named words: [String],
         _ find: @escaping @Sendable (inout CoordinatorClient, _ known: JobID?) async throws -> JobID?
     ) async throws -> JobStatus? {
         let followed = Mutex<JobID?>(nil), style = style
@@ -27,7 +29,8 @@ struct JobFollower {
             }
         } catch let error as CancellationError {
             if let job = followed.withLock({ $0 }) {
-                Terminal.remark("the job goes on; 'tessera wait \(job)' follows it, 'tessera cancel \(job)' ends it")
+                let words = (["\(job)"] + words).joined(separator: " ")
+                Terminal.remark("the job goes on\nfollow it: tessera wait \(words)\ncancel it: tessera cancel \(words)")
             }
             throw error
         }

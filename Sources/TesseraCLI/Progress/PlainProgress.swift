@@ -5,6 +5,10 @@ import Protocol
 struct PlainProgress {
     private var pace = JobPace()
     private var last: (job: JobStatus, moment: Double)?
+    /// Which job it is, where there are several.
+    private let label: String?
+
+    init(label: String? = nil) { self.label = label }
 
     /// Seconds between lines, and the least between two of them that say something new.
     private static let interval = 10.0, idleInterval = 60.0, leastInterval = 2.0
@@ -20,7 +24,7 @@ struct PlainProgress {
         guard isDue(job, at: moment) else { return nil }
         last = (job, moment)
         let padding = String(repeating: " ", count: job.percent < 10 ? 2 : job.percent < 100 ? 1 : 0)
-        return "\(date)  \(padding)\(text(job))".printable
+        return [date, label, "\(padding)\(text(job))"].compactMap(\.self).joined(separator: "  ").printable
     }
 
     private func isDue(_ job: JobStatus, at moment: Double) -> Bool {

@@ -4,7 +4,7 @@ import FoundationEssentials
 import Glibc
 import Protocol
 
-enum ProgressStyle: String, ExpressibleByArgument, CaseIterable, Sendable {
+package enum ProgressStyle: String, ExpressibleByArgument, CaseIterable, Sendable {
     /// `bar` on a terminal, otherwise `plain`.
     case auto
     /// A view that changes in place.
@@ -15,8 +15,15 @@ enum ProgressStyle: String, ExpressibleByArgument, CaseIterable, Sendable {
     case json
     case none
 
-    /// To be called before anything is said.
-    func begin() { if self == .json { Terminal.speakJSON() } }
+    /// From now on, stderr has JSON alone if the arguments ask for that, mistakes in these arguments included. To be called
+    /// before anything is said.
+    package static func begin(_ arguments: [String]) {
+        let words = arguments.prefix { $0 != "--" }
+        let asksForJSON =
+            zip(words, words.dropFirst()).contains { $0 == "--progress" && $1 == json.rawValue }
+            || words.contains("--progress=\(json.rawValue)")
+        if asksForJSON { Terminal.speakJSON() }
+    }
 
     static let help = ArgumentHelp(
         "How to show progress: \(allCases.map(\.rawValue).joined(separator: ", ")). On a terminal, auto is bar; otherwise plain.",

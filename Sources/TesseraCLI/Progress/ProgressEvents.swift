@@ -62,3 +62,54 @@ struct ProgressEvents {
     /// Milliseconds are enough.
     private static func rounded(_ seconds: Double) -> Double { (min(seconds, 1e12) * 1000).rounded() / 1000 }
 }
+
+/// A note, a warning or an error for programs.
+struct TextEvent: Encodable {
+    let event: String
+    let time: String
+    /// For people.
+    let text: String
+    /// Of warnings and errors.
+    let code: TesseraError.Code?
+    let file: String?
+    let line: Int?
+    let tensor: String?
+    let problem: String?
+    let advice: String?
+
+    init(event: String, time: String, text: String, error: TesseraError?) {
+        self.event = event
+        self.time = time
+        self.text = text
+        code = error?.code
+        file = error?.file
+        line = error?.line
+        tensor = error?.tensor
+        problem = error?.problem
+        advice = error?.advice
+    }
+}
+
+/// The last event of every command: how it ended.
+struct EndEvent: Encodable {
+    enum Outcome: String, Encodable {
+        case done, failed, cancelled, interrupted
+    }
+
+    let event = "end"
+    let time: String
+    let outcome: Outcome
+    let exitCode: Int32
+
+    init(time: String, exitCode: Int32) {
+        self.time = time
+        self.exitCode = exitCode
+        outcome =
+            switch exitCode {
+            case 0: .done
+            case TesseraError.Code.cancelled.exitCode where Interruption.signal == nil: .cancelled
+            case Interruption.exitCode ?? 0: .interrupted
+            default: .failed
+            }
+    }
+}

@@ -30,9 +30,9 @@ struct StatusText {
             [
                 ("JOB", .left), ("STATE", .left), ("METHOD", .left), ("SHARDS", .right), ("DONE", .right), ("SIZE", .right),
                 ("TIME", .right),
-            ] + (showsOwners ? [("OWNER", .left)] : []) + (showsNames ? [("NAME", .left)] : []) + [("OUTPUT", .left)])
-        // Those that have ended come last, so that they are cut off first.
-        for job in status.jobs.filter({ !$0.state.isEnd }) + status.jobs.filter(\.state.isEnd) {
+            ] + (showsOwners ? [("OWNER", .left)] : []) + (showsNames ? [("NAME", .left)] : []) + [("OUTPUT", .left)],
+            expendable: ["METHOD", "SIZE", "TIME", "OWNER"])
+        for job in status.jobsByInterest {
             table.add(
                 [
                     String(job.id.description.prefix(8)), job.state.rawValue, job.method,
@@ -51,10 +51,11 @@ struct StatusText {
         guard !status.workers.isEmpty || !lost.isEmpty else {
             return Rows(head: nil, rows: ["no workers"], noun: "workers")
         }
-        var table = TextTable([
-            ("WORKER", .left), ("STATE", .left), ("ADDRESS", .left), ("THREADS", .right), ("LEASES", .right), ("SHARDS", .right),
-            ("MADE", .right), ("DIRECT", .right),
-        ])
+        var table = TextTable(
+            [
+                ("WORKER", .left), ("STATE", .left), ("ADDRESS", .left), ("THREADS", .right), ("LEASES", .right),
+                ("SHARDS", .right), ("MADE", .right), ("DIRECT", .right),
+            ], expendable: ["ADDRESS", "DIRECT", "THREADS"])
         for worker in status.workers.sorted(by: { $0.name.precedesNaturally($1.name) }) {
             table.add([
                 worker.name, worker.state.rawValue, worker.address, "\(worker.threads)", "\(worker.leases)",
@@ -90,6 +91,15 @@ struct StatusText {
             (shard.failures ?? []).map { "\(shard.label) failed on \($0.worker) (\($0.address)): \($0.error)".printable }
         }
         return table.lines(fitting: width) + failures
+    }
+}
+
+extension Status {
+    /// Jobs that are worked on, in order of submission, and then those that have ended, the newest first: the last ones are cut
+    /// off where there is no space.
+    var jobsByInterest: [JobStatus] {
+        func end(_ job: JobStatus) -> Double { job.submittedAt + job.seconds }
+        return jobs.filter { !$0.state.isEnd } + jobs.filter(\.state.isEnd).sorted { end($0) > end($1) }
     }
 }
 

@@ -1,6 +1,7 @@
 package import ArgumentParser
 package import Core
 import FoundationEssentials
+import Recipes
 
 /// Options that environment and configuration file give to a command. The command line wins over the environment, the environment
 /// over the file, and the file over the defaults.
@@ -18,7 +19,9 @@ package struct Settings {
     package let file: String?
     /// What comes first wins.
     package let all: [Setting]
-    private let root: CommandOptions
+    /// Variables that look like those of options and are none. Such as look misspelled come with advice.
+    package let strayVariables: [TesseraError]
+    let root: CommandOptions
     /// The command under whose name the program was started.
     private let link: String?
     private let given: [String]
@@ -41,6 +44,7 @@ package struct Settings {
         let named = try Self.takeFile(from: &arguments)
         given = arguments
         let path = named ?? environment["TESSERA_CONFIG"].flatMap { $0.isEmpty ? nil : $0 } ?? Self.usualFile(environment)
+        strayVariables = Self.strayVariables(environment, commands)
         var settings = try Self.variables(environment, commands)
         if let path {
             let bytes = try LocalFiles().read(path, maxBytes: 1 << 20)
@@ -105,6 +109,21 @@ package struct Settings {
         return found.values.sorted { $0.option < $1.option }
     }
 
+    /// Used by scripts and tests, as their documents say.
+    private static let otherVariables = ["CONFIG", "TLS_DAYS", "SEEDS", "RECORD", "LAB_INSIDE", "FUZZER"]
+
+    private static func strayVariables(_ environment: [String: String], _ commands: [CommandOptions]) -> [TesseraError] {
+        let prefix = variable(""), known = Set(commands.flatMap(\.options).compactMap(\.option).map(variable))
+        let names = known.map { String($0.dropFirst(prefix.count)) } + otherVariables
+        return environment.keys.sorted().filter { $0.hasPrefix(prefix) }.compactMap { name in
+            let own = String(name.dropFirst(prefix.count))
+            guard !names.contains(own) else { return nil }
+            return TesseraError(
+                .usage, "the variable \(name) sets no option",
+                advice: Suggestion.closest(to: own, in: names).map { "did you mean \(prefix)\($0)?" })
+        }
+    }
+
     // MARK: Use
 
     /// What the user typed, completed by what environment and file say.
@@ -117,7 +136,7 @@ package struct Settings {
         return arguments
     }
 
-    private struct Addition {
+    struct Addition {
         let setting: Setting
         let words: [String]
     }
@@ -153,7 +172,7 @@ package struct Settings {
         }
     }
 
-    private static func words(_ setting: Setting, of argument: CommandOptions.Argument) throws(TesseraError) -> [String] {
+    static func words(_ setting: Setting, of argument: CommandOptions.Argument) throws(TesseraError) -> [String] {
         guard argument.kind == "flag" else { return setting.values.map { "--\(setting.option)=\($0)" } }
         switch setting.values.joined().lowercased() {
         case "true", "yes", "on", "1": return ["--\(setting.option)"]
@@ -168,21 +187,41 @@ package struct Settings {
     /// - Parameter parses: whether arguments can be parsed.
     package func culprit(_ parses: ([String]) -> Bool) -> TesseraError? {
         guard let (command, index) = target, let additions = try? additions(to: command) else { return nil }
-        func arguments(with chosen: [Addition]) -> [String] {
+        return Self.culprits(among: additions, to: given, at: index, parses).first?.setting.misfit(of: command)
+    }
+
+    /// The fewest settings without which the arguments can be parsed.
+    ///
+    /// - Parameter index: where settings stand in the arguments.
+    /// - Returns: none where nothing is wrong, or something else is.
+    static func culprits(
+        among additions: [Addition], to given: [String], at index: Int, _ parses: ([String]) -> Bool
+    ) -> [Addition] {
+        func fit(without left: Set<Int>) -> Bool {
             var arguments = given
-            arguments.insert(contentsOf: chosen.flatMap(\.words), at: index)
-            return arguments
+            let chosen = additions.indices.filter { !left.contains($0) }.flatMap { additions[$0].words }
+            arguments.insert(contentsOf: chosen, at: index)
+            return parses(arguments)
         }
-        guard !parses(arguments(with: additions)) else { return nil }
-        let isAlone = additions.first { addition in
-            parses(arguments(with: additions.filter { $0.setting.option != addition.setting.option }))
+        guard !fit(without: []) else { return [] }
+        // Options may depend on each other, so each is tried together with the others.
+        var sets: [Set<Int>] = [[]]
+        for _ in 0..<mostCulprits {
+            sets = Array(Set(sets.flatMap { set in additions.indices.map { set.union([$0]) } }.filter { !sets.contains($0) }))
+                .sorted { $0.sorted().lexicographicallyPrecedes($1.sorted()) }
+            if let found = sets.first(where: { fit(without: $0) }) { return found.sorted().map { additions[$0] } }
         }
-        guard let wrong = isAlone ?? additions.first(where: { parses(given) && !parses(arguments(with: [$0])) }) else {
-            return nil
-        }
-        let values = wrong.setting.values.map { "'\($0)'" }.joined(separator: ", ")
+        return []
+    }
+
+    private static let mostCulprits = 3
+}
+
+extension Settings.Setting {
+    func misfit(of command: CommandOptions) -> TesseraError {
+        let shown = values.map { "'\($0)'" }.joined(separator: ", ")
         return TesseraError(
-            .usage, "\(wrong.setting.source): \(values) does not fit --\(wrong.setting.option)",
+            .usage, "\(source): \(shown) does not fit --\(option)",
             advice: "'tessera help \(command.commandName)' tells what fits")
     }
 }

@@ -40,6 +40,8 @@ package enum Terminal {
     /// From now on, notes and errors are JSON objects too: stderr is one stream for a program.
     static func speakJSON() { output.withLock { $0.isJSON = true } }
 
+    package static var speaksJSON: Bool { output.withLock { $0.isJSON } }
+
     /// Writes a line to stderr, above the lines that change.
     static func note(_ text: String) {
         output.withLock { output in
@@ -73,24 +75,36 @@ package enum Terminal {
     }
 
     package static func complain(_ problems: [TesseraError]) {
-        for problem in problems { say("error", problem.description, .red) }
+        for problem in problems { say("error", problem.description, .red, problem) }
     }
 
-    /// - Parameter text: a note, or a warning that begins with the word.
-    static func remark(_ text: String) {
-        let warning = "warning: ", isWarning = text.hasPrefix(warning)
-        say(isWarning ? "warning" : "note", String(text.dropFirst(isWarning ? warning.count : 0)).printable, .yellow)
+    /// - Parameter text: one or more lines.
+    package static func remark(_ text: String) {
+        let lines = text.split(separator: "\n").map { String($0).printable }
+        say("note", lines.joined(separator: "\n"), .yellow)
     }
 
-    private static func say(_ kind: String, _ text: String, _ style: Style) {
-        if output.withLock({ $0.isJSON }) {
-            note(JSONLine(["event": kind, "time": Date().timestamp, "text": text]).text)
-        } else if isInteractive {
-            let lines = "\(kind): \(text)".wrapped(toColumns: width - 1, indent: kind.count + 2)
-            note(styled("\(kind):", style) + lines.joined(separator: "\n").dropFirst(kind.count + 1))
-        } else {
-            note("\(kind): \(text)")
+    package static func warn(_ warnings: [TesseraError]) {
+        for warning in warnings { say("warning", warning.description, .yellow, warning) }
+    }
+
+    /// The last line for programs says how the command ended.
+    package static func end(exitCode: Int32) {
+        guard speaksJSON else { return }
+        note(JSONLine(EndEvent(time: Date().timestamp, exitCode: exitCode)).text)
+    }
+
+    /// - Parameter error: what the text is of, if it is an error's.
+    private static func say(_ kind: String, _ text: String, _ style: Style, _ error: TesseraError? = nil) {
+        if speaksJSON {
+            return note(JSONLine(TextEvent(event: kind, time: Date().timestamp, text: text, error: error)).text)
         }
+        let margin = String(repeating: " ", count: kind.count + 2)
+        let lines = text.split(separator: "\n").enumerated().flatMap { number, line in
+            let line = number == 0 ? "\(kind): \(line)" : margin + line
+            return isInteractive && number == 0 ? line.wrapped(toColumns: width - 1, indent: margin.count) : [line]
+        }
+        note(styled("\(kind):", style) + lines.joined(separator: "\n").dropFirst(kind.count + 1))
     }
 
     /// The width of the terminal in columns; 80 if unknown.
