@@ -31,6 +31,7 @@ class Sample:
     bytes_read: int | None  # of inputs, each counted once, mapped or not; None where nobody counts them
     bytes_written: int
     inner: float | None = None  # the contender's own seconds, without its start and end
+    inner_cpu: float | None = None  # the same of the processor
 
     @classmethod
     def of(cls, usage: Usage, bytes_read: int | None, bytes_written: int, inner: float | None = None) -> "Sample":
@@ -161,20 +162,20 @@ class Mergekit:
 
 
 class TorchMethod:
-    """The papers' own code of a method (torch_methods.py), on the same matrices and threads. Its inner seconds are the method's
-    alone."""
+    """The papers' own code of a method (torch_methods.py), on the same tensors and threads, without the start of Python. `inner` and
+    `inner_cpu` are the method's alone."""
 
     def __init__(self, environment: Path, task: Task, method: str, layers: int | None):
         program = Path(__file__).with_name("torch_methods.py")
-        self.command = [environment / "bin" / "python", program, method, task.family, "--threads", str(task.threads)]
-        self.command += ["--layers", str(layers)] if layers else []
+        self.command = [environment / "bin" / "python", program, method, task.family]
+        self.options = ["--threads", str(task.threads)] + (["--layers", str(layers)] if layers else [])
         self.task = task
 
     def run(self, out: Path) -> Sample:
-        usage = measure(self.command, self.task.family)
+        usage = measure([*self.command, out, *self.options], self.task.family)
         said = json.loads(usage.output)
-        sample = Sample.of(usage, None, 0, said["seconds"])
-        return replace(sample, wall=said["seconds"], cpu=said["cpu"])
+        sample = Sample.of(usage, None, out.stat().st_size, said["seconds"])
+        return replace(sample, wall=said["whole_seconds"], cpu=said["whole_cpu"], inner_cpu=said["cpu"])
 
 
 class Dd:

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Times methods on whole matrices as their papers' code computes them, in PyTorch and float32, on the matrices of a family.
 
-Prints one line of JSON: the seconds that the method took for all matrices of the layers, by the clock and by the processor.
-Reading the checkpoints is not in them. Descents take the same time in every step: a few are measured and stand for all.
+Prints one line of JSON: the seconds that the method took for all matrices of the layers, by the clock and by the processor, and
+the seconds of all that a merge is: with the files read, task vectors taken, all other tensors averaged, results rounded and
+written. The start of Python and PyTorch is in neither. Descents take the same time in every step: a few are measured and stand
+for all.
 
 The formulas are TSV-Merge (arXiv 2412.00081), Iso-C (2502.04959), WUDI (2503.08099) and DOGE (2501.01230).
 """
@@ -18,6 +20,7 @@ import torch
 
 TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 MEASURED_STEPS = 2
+LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 class Checkpoint:
@@ -43,12 +46,17 @@ class Checkpoint:
             raw = bytearray(file.read(count * TYPES[dtype].itemsize))
         return torch.frombuffer(raw, dtype=TYPES[dtype]).reshape(shape).to(torch.float32)
 
-    def matrices(self, layers: int | None) -> list[str]:
+    def names(self, layers: int | None) -> list[str]:
+        """Of the tensors outside the layers, and of the first so many layers."""
+
         def wanted(name: str) -> bool:
-            found = re.search(r"\.layers\.(\d+)\.", name)
-            return bool(found) and (layers is None or int(found[1]) < layers) and len(self.entries[name][2]) == 2
+            found = LAYER.search(name)
+            return not found or layers is None or int(found[1]) < layers
 
         return sorted(filter(wanted, self.entries))
+
+    def is_matrix(self, name: str) -> bool:
+        return bool(LAYER.search(name)) and len(self.entries[name][2]) == 2
 
 
 # ---- Methods: the update of one matrix, and how much longer all of it takes than what was computed ----
@@ -96,14 +104,14 @@ def wudi(vectors):
 
 def doge(vectors):
     rank = min(vectors[0].shape)
-    begin = time.perf_counter(), time.process_time()
+    begin = now()
     scales = [0.07 / vector.norm() for vector in vectors]
     stack = torch.cat(
         [torch.linalg.svd(vector, full_matrices=False)[0][:, : rank // len(vectors)] for vector in vectors], 1
     )
     basis = torch.linalg.svd(stack, full_matrices=False)[0][:, : rank // 6]
     projector = basis @ basis.T
-    once = time.perf_counter() - begin[0], time.process_time() - begin[1]
+    once = since(begin)
     total = sum(scales)
     summed = sum(scale * vector for scale, vector in zip(scales, vectors))
 
@@ -119,28 +127,66 @@ def doge(vectors):
 METHODS = {"tsv": tsv, "iso_c": iso_c, "wudi": wudi, "doge": doge}
 
 
+class Stopwatch:
+    """Seconds by the clock and by the processor."""
+
+    def __init__(self):
+        self.wall = self.cpu = 0.0
+
+    def add(self, seconds: tuple[float, float], times: float = 1) -> None:
+        self.wall += seconds[0] * times
+        self.cpu += seconds[1] * times
+
+
+def now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def since(begin: tuple[float, float]) -> tuple[float, float]:
+    return time.perf_counter() - begin[0], time.process_time() - begin[1]
+
+
+def merge_matrix(method, vectors, alone: Stopwatch) -> torch.Tensor:
+    begin = now()
+    update, factor, *rest = method(vectors)
+    spent, once = since(begin), rest[0] if rest else (0.0, 0.0)
+    alone.add(once)
+    alone.add((spent[0] - once[0], spent[1] - once[1]), factor)
+    return update
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("method", choices=METHODS)
     parser.add_argument("family", type=Path, help="a directory with base and tune-0, tune-1, ...")
+    parser.add_argument("out", type=Path, help="the file for the merged tensors, one after the other")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--layers", type=int, help="only the first so many layers")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     base = Checkpoint(options.family / "base")
     tunes = [Checkpoint(path) for path in sorted(options.family.glob("tune-*"))]
-    wall = cpu = 0.0
-    names = base.matrices(options.layers)
-    for name in names:
-        origin = base.load(name)
-        vectors = [tune.load(name) - origin for tune in tunes]
-        begin = time.perf_counter(), time.process_time()
-        _, factor, *rest = METHODS[options.method](vectors)
-        spent = time.perf_counter() - begin[0], time.process_time() - begin[1]
-        once = rest[0] if rest else (0, 0)
-        wall += once[0] + (spent[0] - once[0]) * factor
-        cpu += once[1] + (spent[1] - once[1]) * factor
-    print(json.dumps({"seconds": wall, "cpu": cpu, "matrices": len(names)}))
+    method, alone, rest, matrices = METHODS[options.method], Stopwatch(), Stopwatch(), 0
+    with open(options.out, "wb") as out:
+        for name in base.names(options.layers):
+            begin = now()
+            origin = base.load(name)
+            if base.is_matrix(name):
+                vectors = [tune.load(name) - origin for tune in tunes]
+                rest.add(since(begin))
+                update = merge_matrix(method, vectors, alone)
+                matrices += 1
+                begin = now()
+            else:
+                update = torch.zeros_like(origin)
+                for tune in tunes:
+                    update += tune.load(name).sub_(origin)
+                update /= len(tunes)
+            merged = (origin + update).to(torch.bfloat16)
+            out.write(merged.view(torch.uint8).numpy() if merged.dim() else merged.reshape(1).view(torch.uint8).numpy())
+            rest.add(since(begin))
+    document = {"seconds": alone.wall, "cpu": alone.cpu, "matrices": matrices}
+    print(json.dumps(document | {"whole_seconds": alone.wall + rest.wall, "whole_cpu": alone.cpu + rest.cpu}))
 
 
 if __name__ == "__main__":

@@ -62,31 +62,31 @@ extension Matrix {
     /// The triplets by way of the Gram matrix; `nil` where that is not exact enough.
     private func gramTriplets(_ count: Int) throws(TesseraError) -> SingularValues? {
         let isTall = rows >= columns
-        guard let (values, vectors) = try gramSpectrum(ofColumns: isTall, exactTo: count) else { return nil }
-        let inverses = values[..<count].map { 1 / $0 }, leading = try space.matrix(rows: count, columns: vectors.columns)
-        for row in 0..<count { leading.copyRow(row, from: vectors, row: vectors.rows - 1 - row) }
+        guard let (values, vectors) = try gramSpectrum(ofColumns: isTall, first: count) else { return nil }
+        let inverses = values[..<count].map { 1 / $0 }
+        vectors.reverseRows()
         if isTall {
-            let left = try view().times(leading.transposed)
+            let left = try view().times(vectors.transposed)
             left.scaleColumns(by: inverses)
-            return SingularValues(left: left, values: values, right: leading)
+            return SingularValues(left: left, values: values, right: vectors)
         }
-        let right = try leading.view().times(view()), left = try space.matrix(rows: rows, columns: count)
+        let right = try vectors.view().times(view()), left = try space.matrix(rows: rows, columns: count)
         right.scaleRows(by: inverses)
-        left.assignTranspose(of: leading)
+        left.assignTranspose(of: vectors)
         return SingularValues(left: left, values: values, right: right)
     }
 
-    /// Singular values, which fall, and the eigenvectors of a Gram matrix as rows, those of the largest values last.
+    /// Singular values, which fall, and the first eigenvectors of a Gram matrix as rows, that of the largest value last.
     ///
     /// - Parameters:
     ///   - ofColumns: whether the Gram matrix is `AᵀA`, not `A·Aᵀ`.
-    ///   - count: of the leading vectors that must be exact enough.
-    /// - Returns: `nil` where they are not.
-    func gramSpectrum(ofColumns: Bool, exactTo count: Int) throws(TesseraError) -> (values: [Double], vectors: Matrix)? {
-        let vectors = try gram(ofColumns: ofColumns)
+    ///   - count: of the vectors, at most as many as there are singular values.
+    /// - Returns: `nil` where they are not exact enough.
+    func gramSpectrum(ofColumns: Bool, first count: Int) throws(TesseraError) -> (values: [Double], vectors: Matrix)? {
+        let gram = try gram(ofColumns: ofColumns)
         // No element is larger than the largest of the diagonal.
-        guard (0..<vectors.rows).allSatisfy({ vectors[$0, $0].isFinite }) else { return nil }
-        let rising = try vectors.risingEigenvalues()
+        guard (0..<gram.rows).allSatisfy({ gram[$0, $0].isFinite }) else { return nil }
+        let (rising, vectors) = try gram.risingEigenvalues(last: count)
         guard let largest = rising.last, largest.isNormal,
             rising[rising.count - max(1, count)] >= LinearAlgebra.leastEigenvalue * largest
         else { return nil }
@@ -124,43 +124,81 @@ extension Matrix {
         return SingularValues(left: left, values: values, right: right)
     }
 
-    /// Eigenvalues and eigenvectors of a symmetric matrix, which becomes the eigenvectors. Of each the entry of largest magnitude
+    /// Eigenvalues and eigenvectors of a symmetric matrix, whose elements are lost. Of each vector the entry of largest magnitude
     /// is positive.
     ///
     /// - Throws: as `singularValues`.
     package func eigenvalues() throws(TesseraError) -> Eigenvalues {
-        let values = try risingEigenvalues()
-        // The vectors are rows, those of the largest values last.
-        for row in 0..<rows / 2 { swapRows(row, rows - 1 - row) }
-        transposeInPlace()
-        scaleColumns(by: signs)
-        return Eigenvalues(values: values.reversed(), vectors: self)
+        let (values, vectors) = try risingEigenvalues(last: rows)
+        vectors.reverseRows()
+        vectors.transposeInPlace()
+        vectors.scaleColumns(by: vectors.signs)
+        return Eigenvalues(values: values.reversed(), vectors: vectors)
     }
 
     /// The eigenvalues of a symmetric matrix, which fall. The elements of the matrix are lost.
     ///
     /// - Throws: as `singularValues`.
-    package func eigenvaluesAlone() throws(TesseraError) -> [Double] { try risingEigenvalues(vectors: false).reversed() }
-
-    /// The eigenvalues of a symmetric matrix, which rise (LAPACK's syevd). The matrix becomes the eigenvectors, as rows.
-    private func risingEigenvalues(vectors: Bool = true) throws(TesseraError) -> [Double] {
+    package func eigenvaluesAlone() throws(TesseraError) -> [Double] {
         try checkFinite()
-        let work = try space.matrix(rows: 1, columns: LinearAlgebra.eigenvalueWork(rows, vectors: vectors))
-        var values = [Double](repeating: 0, count: rows)
+        let work = try space.matrix(rows: 1, columns: LinearAlgebra.eigenvalueWork(rows, vectors: false))
+        var values = [Double](repeating: 0, count: rows), integers: [Int32] = [0]
         guard rows == columns, var n = Int32(exactly: rows), var workCount = Int32(exactly: work.columns),
-            var integerCount = Int32(exactly: 3 + 5 * rows), let a = elements.baseAddress,
-            let scratch = work.elements.baseAddress
+            let a = elements.baseAddress, let scratch = work.elements.baseAddress
         else { throw TesseraError(.internal, "eigenvalues of \(rows) x \(columns) elements") }
         guard n > 0 else { return [] }
-        let library = try OpenBLAS.loaded.get()
-        var integers = [Int32](repeating: 0, count: 3 + 5 * rows), info: Int32 = 0, stride = n
+        var info: Int32 = 0, stride = n, integerCount: Int32 = 1
+        try OpenBLAS.loaded.get().syevd(
+            "N", "U", &n, a, &stride, &values, scratch, &workCount, &integers, &integerCount, &info, 1, 1)
+        try Self.checkConvergence(info)
+        return values.reversed()
+    }
+
+    /// All eigenvalues of a symmetric matrix, which rise, and the eigenvectors of the last of them, as rows. The elements of the
+    /// matrix are lost.
+    ///
+    /// These are the steps of LAPACK's syevd, of which the last one, which turns eigenvectors of a tridiagonal matrix into those
+    /// of this matrix, is taken for the vectors that are asked for.
+    private func risingEigenvalues(last count: Int) throws(TesseraError) -> (values: [Double], vectors: Matrix) {
+        try checkFinite()
+        let all = try space.matrix(rows: rows, columns: rows)
+        let work = try space.matrix(rows: 1, columns: LinearAlgebra.eigenvalueWork(rows) - rows * rows)
+        guard rows == columns, count <= rows, var n = Int32(exactly: rows), var workCount = Int32(exactly: work.columns),
+            var integerCount = Int32(exactly: 3 + 5 * rows), var wanted = Int32(exactly: count), let a = elements.baseAddress,
+            let z = all.elements.baseAddress, let scratch = work.elements.baseAddress
+        else { throw TesseraError(.internal, "eigenvalues of \(rows) x \(columns) elements") }
+        guard n > 0 else { return ([], all) }
+        let library = try OpenBLAS.loaded.get(), scale = scaleToMiddle()
+        var values = [Double](repeating: 0, count: rows), besideDiagonal = values, factors = values
+        var integers = [Int32](repeating: 0, count: 3 + 5 * rows), info: Int32 = 0, stride = n, vectorStride = n
+        library.sytrd("U", &n, a, &stride, &values, &besideDiagonal, &factors, scratch, &workCount, &info, 1)
+        try Self.checkConvergence(info)
         // LAPACK leaves the vectors in its columns, our rows.
-        library.syevd(
-            vectors ? "V" : "N", "U", &n, a, &stride, &values, scratch, &workCount, &integers, &integerCount, &info, 1, 1)
+        library.stedc(
+            "I", &n, &values, &besideDiagonal, z, &vectorStride, scratch, &workCount, &integers, &integerCount, &info, 1)
+        try Self.checkConvergence(info)
+        let last = z + (rows - count) * rows
+        library.ormtr(
+            "L", "U", "N", &n, &wanted, a, &stride, &factors, last, &vectorStride, scratch, &workCount, &info, 1, 1, 1)
+        try Self.checkConvergence(info)
+        return (values.map { $0 / scale }, count == rows ? all : try all.lastRows(count))
+    }
+
+    /// Multiplies a matrix of very large or very small elements by a power of two, so that squares of its elements are normal.
+    ///
+    /// - Returns: the power.
+    private func scaleToMiddle() -> Double {
+        let largest = elements.reduce(0) { max($0, $1.magnitude) }
+        guard largest > 0, !(1e-140...1e140).contains(largest) else { return 1 }
+        let scale = Double(sign: .plus, exponent: -max(-1000, min(1000, largest.exponent)), significand: 1)
+        for place in elements.indices { elements[place] *= scale }
+        return scale
+    }
+
+    private static func checkConvergence(_ info: Int32) throws(TesseraError) {
         guard info == 0 else {
             throw TesseraError(info < 0 ? .internal : .badData, "the search for eigenvalues does not converge (\(info))")
         }
-        return values
     }
 
     /// The `X` with `X · self = right`, which becomes `X`. The elements of this matrix are lost (LAPACK's gesv).
@@ -203,7 +241,7 @@ extension Matrix {
 
     /// - Throws: `badData` when an element is infinite or not a number: LAPACK may loop for ever over those.
     package func checkFinite() throws(TesseraError) {
-        guard elements.prefix(rows * columns).allSatisfy(\.isFinite) else {
+        guard isFinite else {
             throw TesseraError(
                 .badData, "has values that are infinite or not a number, which no matrix can be decomposed with",
                 advice: "repair the model, or leave the tensor out")
@@ -219,7 +257,7 @@ extension LinearAlgebra {
         return 4 * rank * rank + 7 * rank + 64 * (rows + columns)
     }
 
-    /// Float64 elements that `eigenvalues` works with besides the matrix, or `eigenvaluesAlone`.
+    /// Float64 elements that `eigenvalues` works with besides the matrix, the vectors included, or `eigenvaluesAlone`.
     package static func eigenvalueWork(_ size: Int, vectors: Bool = true) -> Int {
         vectors ? 1 + 6 * size + 2 * size * size : 1 + 2 * size
     }

@@ -1,4 +1,5 @@
 package import Core
+import Glibc
 import Synchronization
 
 /// A matrix of float64 in memory, row after row.
@@ -13,12 +14,15 @@ package final class Matrix: @unchecked Sendable {
         self.rows = rows
         self.columns = columns
         self.space = space
-        elements = .allocate(capacity: max(1, rows * columns))
-        elements.initialize(repeating: 0)
+        let count = max(1, rows * columns)
+        // Memory for a large matrix comes from the system, which has set it to 0 already. As everywhere in Swift, a process that
+        // gets none ends.
+        guard let memory = calloc(count, MemoryLayout<Double>.stride) else { abort() }
+        elements = UnsafeMutableBufferPointer(start: memory.bindMemory(to: Double.self, capacity: count), count: count)
     }
 
     deinit {
-        elements.deallocate()
+        free(elements.baseAddress)
         space.release(rows * columns)
     }
 
@@ -44,6 +48,13 @@ package final class Matrix: @unchecked Sendable {
         return part
     }
 
+    /// A copy of the last rows, in the same space.
+    func lastRows(_ count: Int) throws(TesseraError) -> Matrix {
+        let part = try space.matrix(rows: count, columns: columns), first = (rows - count) * columns
+        for place in 0..<count * columns { part.elements[place] = elements[first + place] }
+        return part
+    }
+
     /// A copy of the first columns, in the same space.
     package func firstColumns(_ count: Int) throws(TesseraError) -> Matrix {
         let part = try space.matrix(rows: rows, columns: count)
@@ -51,6 +62,15 @@ package final class Matrix: @unchecked Sendable {
             for column in 0..<count { part.elements[row * count + column] = elements[row * columns + column] }
         }
         return part
+    }
+
+    /// Becomes `scale · other` in a rectangle of so many rows and columns, which begins at the given place here and with the first
+    /// element there. It must be within both matrices.
+    package func copy(_ other: Matrix, rows: Int, columns: Int, toRow first: Int, column: Int, scale: Double = 1) {
+        for row in 0..<rows {
+            let from = row * other.columns, to = (first + row) * self.columns + column
+            for place in 0..<columns { elements[to + place] = scale * other.elements[from + place] }
+        }
     }
 
     /// Adds `scale · other`.
@@ -90,12 +110,26 @@ package final class Matrix: @unchecked Sendable {
         return largest.map { $0 < 0 ? -1 : 1 }
     }
 
-    func copyRow(_ row: Int, from other: Matrix, row source: Int) {
-        for column in 0..<columns { elements[row * columns + column] = other.elements[source * other.columns + column] }
+    /// Puts the last row first.
+    func reverseRows() {
+        for row in 0..<rows / 2 {
+            let one = row * columns, other = (rows - 1 - row) * columns
+            for column in 0..<columns { elements.swapAt(one + column, other + column) }
+        }
     }
 
-    func swapRows(_ one: Int, _ other: Int) {
-        for column in 0..<columns { elements.swapAt(one * columns + column, other * columns + column) }
+    /// Whether no element is infinite or not a number.
+    var isFinite: Bool {
+        // Without a branch for each element. All bits of the exponent are set in those that are not finite.
+        let exponent: UInt64 = 0x7ff0_0000_0000_0000, pieces = 4096, count = rows * columns
+        for start in stride(from: 0, to: count, by: pieces) {
+            var found = 0
+            for index in start..<min(count, start + pieces) {
+                found &+= elements[index].bitPattern & exponent == exponent ? 1 : 0
+            }
+            guard found == 0 else { return false }
+        }
+        return true
     }
 
     /// The side of the squares that are transposed one after the other: two of them stay in the core's own cache.

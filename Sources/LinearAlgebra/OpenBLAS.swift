@@ -31,6 +31,19 @@ struct OpenBLAS: Sendable {
         @Sendable @convention(c) (
             Letter, Letter, Integer, Numbers, Integer, Numbers, Numbers, Integer, Integer, Integer, Integer, Int, Int
         ) -> Void
+    typealias Sytrd =
+        @Sendable @convention(c) (
+            Letter, Integer, Numbers, Integer, Numbers, Numbers, Numbers, Numbers, Integer, Integer, Int
+        ) -> Void
+    typealias Stedc =
+        @Sendable @convention(c) (
+            Letter, Integer, Numbers, Numbers, Numbers, Integer, Numbers, Integer, Integer, Integer, Integer, Int
+        ) -> Void
+    typealias Ormtr =
+        @Sendable @convention(c) (
+            Letter, Letter, Letter, Integer, Integer, Numbers, Integer, Numbers, Numbers, Integer, Numbers, Integer, Integer, Int,
+            Int, Int
+        ) -> Void
     typealias Gesv = @Sendable @convention(c) (Integer, Integer, Numbers, Integer, Integer, Numbers, Integer, Integer) -> Void
 
     typealias Posv =
@@ -40,10 +53,17 @@ struct OpenBLAS: Sendable {
     let syrk: Syrk
     let gesdd: Gesdd
     let syevd: Syevd
+    let sytrd: Sytrd
+    let stedc: Stedc
+    let ormtr: Ormtr
     let gesv: Gesv
     let posv: Posv
-    /// Names everything that decides the bits of a result: library, version and loops.
+    /// Names everything that decides the bits of a result: library, version, loops, and how they are used.
     let identity: String
+
+    /// Numbers the way in which this program uses the library. Raise it with every change of a decomposition, or of a method on
+    /// whole matrices, after which the same matrices may give other bits.
+    private static let revision = 2
 
     /// The loops that every processor of an architecture uses, and the name under which the library then reports them.
     #if arch(x86_64)
@@ -83,6 +103,9 @@ struct OpenBLAS: Sendable {
         syrk = try find("cblas_dsyrk", Syrk.self)
         gesdd = try find("dgesdd_", Gesdd.self)
         syevd = try find("dsyevd_", Syevd.self)
+        sytrd = try find("dsytrd_", Sytrd.self)
+        stedc = try find("dstedc_", Stedc.self)
+        ormtr = try find("dormtr_", Ormtr.self)
         gesv = try find("dgesv_", Gesv.self)
         posv = try find("dposv_", Posv.self)
         typealias Text = @convention(c) () -> UnsafePointer<CChar>?
@@ -94,7 +117,7 @@ struct OpenBLAS: Sendable {
                 advice: "install a build of OpenBLAS with loops for several processors, as distributions have it")
         }
         try find("openblas_set_num_threads", (@convention(c) (Int32) -> Void).self)(1)
-        identity = config.split(separator: " ").prefix(2).joined(separator: " ") + " " + core
+        identity = config.split(separator: " ").prefix(2).joined(separator: " ") + " \(core) \(Self.revision)"
     }
 
     /// Sets what OpenBLAS looks at while it is loaded. Call this before the process has threads, which may read the environment.

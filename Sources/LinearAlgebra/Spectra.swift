@@ -11,7 +11,7 @@ extension Matrix {
     package func changingSingularValues(_ change: ([Double]) -> [Double]) throws(TesseraError) -> Matrix {
         try checkFinite()
         let isTall = rows >= columns
-        guard let (values, vectors) = try gramSpectrum(ofColumns: isTall, exactTo: min(rows, columns)) else {
+        guard let (values, vectors) = try gramSpectrum(ofColumns: isTall, first: min(rows, columns)) else {
             let found = try singularValues(), changed = change(found.values)
             return try found.rebuilt(with: changed)
         }
@@ -39,7 +39,7 @@ extension Matrix {
         try checkFinite()
         let count = ofColumns ? columns : rows
         guard count > 0, count <= min(rows, columns),
-            let (values, vectors) = try gramSpectrum(ofColumns: ofColumns, exactTo: count)
+            let (values, vectors) = try gramSpectrum(ofColumns: ofColumns, first: count)
         else { return nil }
         return try vectors.symmetric(values.map { 1 / $0 })
     }

@@ -13,6 +13,8 @@ struct InnerMethod: Sendable {
     }
 
     static let taskArithmetic = "task_arithmetic"
+    /// Of the parameter.
+    static let name = "of"
     private static let methods: [any MergeMethod.Type] = [Ties.self, Consensus.self, TSV.self, WUDI.self, IsoC.self]
 
     private let kind: Kind
@@ -24,13 +26,13 @@ struct InnerMethod: Sendable {
 
     /// - Parameter names: of the methods that are possible; the first is the default.
     static func parameter(_ summary: String, of names: [String]) -> Parameter {
-        .choice("of", of: names, default: names.first, summary)
+        .choice(name, of: names, default: names.first, summary)
     }
 
     /// - Parameter factor: multiplies the scale.
     /// - Throws: as the initializer of the method.
     init(_ values: ParameterValues, inputs: TensorInputs, scaledBy factor: Double = 1) throws(TesseraError) {
-        let name = try values.text("of"), method = Self.methods.first { $0.name == name }
+        let name = try values.text(Self.name), method = Self.methods.first { $0.name == name }
         let addsUp = method.map { $0 == Ties.self || $0 == Consensus.self } ?? true
         let lambdas = (values.optionalNumbers(MatrixRole.scale) ?? [addsUp ? 0.3 : 1]).map { $0 * factor }
         var own = values
@@ -42,11 +44,10 @@ struct InnerMethod: Sendable {
             own.shared[parameter.name] = parameter.defaultValue
         }
         switch method {
-        case is Ties.Type:
-            own.shared.merge(["trim": .text("model"), "normalize": .flag(false)]) { $1 }
-            for model in inputs.models { own.perInput[model].merge(["weight": .number(1), "density": .number(0.2)]) { $1 } }
-            kind = .ties(try Ties(own, inputs: inputs))
-        case is Consensus.Type: kind = .consensus(try Consensus(own, inputs: inputs))
+        case is Ties.Type: kind = .ties(try .published(own, inputs: inputs))
+        case is Consensus.Type:
+            own.shared[Self.name] = .text(Self.taskArithmetic)
+            kind = .consensus(try Consensus(own, inputs: inputs))
         case let method as any MatrixMethod.Type: kind = .matrices(try method.init(own, inputs: inputs))
         default: kind = .taskArithmetic
         }
@@ -100,9 +101,10 @@ struct InnerMethod: Sendable {
                 return target
             }
         case .consensus(let method):
+            let values = try method.update()
             return try tasks.tensor.matrix(columns: tasks.size.columns) { tile in
-                let target = tile.scratch(0)
-                for (index, value) in try method.update(tile).enumerated() { target[index] = Float(value) }
+                let sums = try values(tile), target = tile.scratch(0)
+                for (index, value) in sums.enumerated() { target[index] = Float(value) }
                 return target
             }
         }

@@ -16,17 +16,10 @@ struct StackedTriplets {
 
     /// Appends the first triplets. A value that is only rounding has no vectors of its own, so zeros take their place.
     mutating func append(_ found: SingularValues, first count: Int) {
-        var places: [(index: Int, place: Int)] = []
-        for index in 0..<count {
-            let place = values.count, hasVectors = found.values[index] > found.negligible
-            values.append(hasVectors ? found.values[index] : 0)
-            guard hasVectors else { continue }
-            places.append((index, place))
-            for column in 0..<right.columns { right[place, column] = found.right[index, column] }
-        }
-        for row in 0..<left.rows {
-            for (index, place) in places { left[row, place] = found.left[row, index] }
-        }
+        let first = values.count, known = found.values.prefix(count).count { $0 > found.negligible }
+        values += found.values[..<known] + Array(repeating: 0, count: count - known)
+        right.copy(found.right, rows: known, columns: right.columns, toRow: first, column: 0)
+        left.copy(found.left, rows: left.rows, columns: known, toRow: 0, column: first)
     }
 
     /// Replaces both sets of vectors by their nearest orthonormal ones.
@@ -69,60 +62,5 @@ extension Matrix {
             let least = 1e-5 * (values.first ?? 0), mean = values.reduce(0, +) / Double(max(1, values.count))
             return values.map { $0 > least ? mean : 0 }
         }
-    }
-}
-
-/// `C = Σ Gₜ` and `D = Σ τₜGₜ`, where `Gₜ` stands for the second moments of what flows into the matrix of task `t`, and `Σ τₜ`.
-struct GramSums {
-    private let gram: Matrix
-    private let target: Matrix
-    private let sum: Matrix
-
-    /// - Parameter moments: of a task vector: a matrix whose Gram matrix is taken, and the weight of that.
-    init(_ tasks: TaskMatrices, _ moments: (Int, Matrix) throws -> (matrix: Matrix, weight: Double)) throws {
-        let size = tasks.size
-        gram = try tasks.tensor.matrix(rows: size.columns, columns: size.columns)
-        target = try tasks.zeros()
-        sum = try tasks.zeros()
-        for index in 0..<tasks.count {
-            let vector = try tasks.vector(index), (matrix, weight) = try moments(index, vector)
-            let own = try tasks.tensor.matrix(rows: size.columns, columns: size.columns)
-            try own.addGram(of: matrix)
-            for element in own.elements.indices { own.elements[element] *= weight }
-            gram.add(own)
-            try target.assign(vector.view(), times: own.view(), adding: true)
-            sum.add(vector)
-        }
-    }
-
-    /// With the eigenvectors `q` of `C`: `Σ (a·D·q + b·S·q)·qᵀ`.
-    ///
-    /// - Parameters:
-    ///   - other: `S`; `Σ τₜ` if there is none.
-    ///   - factors: `a` and `b` for an eigenvalue and its index; values at or below `negligible` are rounding.
-    consuming func solve(
-        beside other: Matrix? = nil, _ factors: (_ index: Int, _ value: Double, _ negligible: Double) -> (a: Double, b: Double)
-    ) throws(TesseraError) -> Matrix {
-        let found = try gram.eigenvalues(), negligible = Double(gram.rows) * Double.ulpOfOne * max(0, found.values.first ?? 0)
-        let solved = try target.view().times(found.vectors.view())
-        let rest = try (other ?? sum).view().times(found.vectors.view())
-        for (index, value) in found.values.enumerated() {
-            let (a, b) = factors(index, value, negligible)
-            for row in 0..<solved.rows { solved[row, index] = a * solved[row, index] + b * rest[row, index] }
-        }
-        return try solved.view().times(found.vectors.transposed)
-    }
-}
-
-extension MatrixSize {
-    /// Whether the larger side is below 20,000. The release of ACTMat and TACT leaves larger matrices, those of vocabularies, to
-    /// the mean.
-    var isWithinReleasedLimit: Bool { max(rows, columns) < 20_000 }
-
-    /// What `GramSums` take.
-    var gramNeed: MatrixNeed {
-        MatrixNeed(
-            elements: 7 * area + 2 * columns * columns + LinearAlgebra.eigenvalueWork(columns),
-            operations: 2 * Double(tasks + 2) * gram + eigenvalues)
     }
 }

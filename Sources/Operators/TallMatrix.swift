@@ -62,14 +62,10 @@ struct TallMatrix: Sendable {
     }
 
     func reduction(_ tensor: TensorPasses, models: [Int]) throws -> Reduction {
-        let basis = try tensor.matrix(rows: width, columns: width)
-        try addGram(tensor, models: models, to: basis)
-        let norms = (0..<width).map { basis[$0, $0].squareRoot() }, scales = norms.map { $0 > 0 ? 1 / $0 : 0 }
-        for row in 0..<width {
-            for column in 0..<width { basis[row, column] *= scales[row] * scales[column] }
-        }
+        let (norms, found) = try spectrum(tensor, models: models), basis = found.vectors
+        let scales = Self.inverses(norms)
         // A sum of products over all rows is as exact as 1024 roundings, or as the eigenvalues of a larger matrix are.
-        let found = try basis.eigenvalues(), roundings = Double(max(1024, width))
+        let roundings = Double(max(1024, width))
         let least = roundings * Double.ulpOfOne * max(0, found.values.first ?? 0)
         let roots = found.values.map { $0 > least ? $0.squareRoot() : 0 }
         let factors = try (0..<size.tasks).map { (task) throws(TesseraError) in
@@ -88,6 +84,20 @@ struct TallMatrix: Sendable {
         return Reduction(
             tasks: TaskMatrices(tensor: tensor, models: models, size: reduced, factors: factors), size: size, basis: basis)
     }
+
+    /// The norms of the columns of `X`, and the eigenvalues of `D⁻¹·XᵀX·D⁻¹`.
+    private func spectrum(_ tensor: TensorPasses, models: [Int]) throws -> (norms: [Double], found: Eigenvalues) {
+        let gram = try tensor.matrix(rows: width, columns: width)
+        try addGram(tensor, models: models, to: gram)
+        let norms = (0..<width).map { gram[$0, $0].squareRoot() }, scales = Self.inverses(norms)
+        for row in 0..<width {
+            for column in 0..<width { gram[row, column] *= scales[row] * scales[column] }
+        }
+        return (norms, try gram.eigenvalues())
+    }
+
+    /// 0 for 0.
+    private static func inverses(_ numbers: [Double]) -> [Double] { numbers.map { $0 > 0 ? 1 / $0 : 0 } }
 
     /// Adds `XᵀX`, some rows at a time, in order.
     private func addGram(_ tensor: TensorPasses, models: [Int], to gram: Matrix) throws {
@@ -165,9 +175,12 @@ extension Matrix {
 
 extension TesseraError {
     /// The error of a matrix, which names the model whose task vector the matrix is.
-    func ofModel(_ index: Int) -> TesseraError {
+    func ofModel(_ index: Int) -> TesseraError { of("the task vector of model \(index + 1)") }
+
+    /// The error of a matrix, with words for the matrix.
+    func of(_ matrix: String) -> TesseraError {
         var error = self
-        error.problem = "the task vector of model \(index + 1) " + problem
+        error.problem = "\(matrix) \(problem)"
         return error
     }
 }

@@ -128,7 +128,9 @@ package final class Tile {
         var sums = [Double](repeating: 0, count: count)
         for source in sources {
             let vector = try taskVector(source)
-            for index in 0..<count { sums[index] += Double(vector[index]) }
+            sums.withUnsafeMutableBufferPointer { sums in
+                for index in 0..<count { sums[index] += Double(vector[index]) }
+            }
         }
         return sums
     }

@@ -45,15 +45,30 @@ import Testing
         expectEqual(try found.rebuilt(with: values), matrix)
     }
 
-    @Test func eigenvaluesRebuildTheMatrix() throws {
+    /// Products of the elements of such Gram matrices are 0 or infinite.
+    @Test(arguments: [1, 0x1p-250, 0x1p250])
+    func eigenvaluesRebuildTheMatrix(scale: Double) throws {
         for size in [1, 2, 5, 40] {
-            let matrix = try Self.random([size + 3, size]), gram = try matrix.transposed.times(matrix.view())
+            let matrix = try Self.random([size + 3, size], scale: scale), gram = try matrix.transposed.times(matrix.view())
             let found = try gram.copy().eigenvalues()
             #expect(found.values == found.values.sorted(by: >))
             expectIdentity(try found.vectors.transposed.times(found.vectors.view()))
             let scaled = try found.vectors.copy()
             for (column, value) in found.values.enumerated() { scaled.scaleColumn(column, by: value) }
             expectEqual(try scaled.view().times(found.vectors.transposed), gram)
+        }
+    }
+
+    /// With fewer vectors, all values and those vectors are the same.
+    @Test(arguments: shapes)
+    func theFirstVectorsAreThoseOfAll(shape: [Int]) throws {
+        let matrix = try Self.random(shape), rank = shape.min() ?? 0, all = try matrix.copy().singularValues()
+        for count in Set([0, 1, rank / 2, rank]) {
+            let first = try matrix.copy().singularValues(first: count)
+            #expect(zip(first.values, all.values).allSatisfy { ($0 - $1).magnitude < 1e-13 * all.values[0] })
+            #expect(first.values.count == rank && first.left.columns == count && first.right.rows == count)
+            expectEqual(first.left, try all.left.firstColumns(count), 1e-9)
+            expectEqual(first.right, try all.right.firstRows(count), 1e-9)
         }
     }
 

@@ -35,10 +35,11 @@ import Testing
     func update(
         _ name: String, _ vectors: [[Float]], shape: [Int] = shape, _ shared: [String: ParameterValue] = [:]
     ) throws -> [Double] {
-        let base = [Float](repeating: 0, count: shape.reduce(1, *))
-        return try Bench(sources: ([base] + vectors).map { TestTensor($0, shape: shape) }, base: 0).run(
-            method(name), shared: shared
-        ).values
+        let method = try method(name), hasBase = method.inputs.base == .required
+        let base = [[Float](repeating: 0, count: shape.reduce(1, *))]
+        return try Bench(
+            sources: ((hasBase ? base : []) + vectors).map { TestTensor($0, shape: shape) }, base: hasBase ? 0 : nil
+        ).run(method, shared: shared).values
     }
 
     func expectEqual(_ found: [Double], _ expected: [Double], _ what: String) {
@@ -68,6 +69,10 @@ import Testing
         for shape in [[12, 9], [9, 12], [7, 1], [1, 7], [40, 33]] {
             let vector = Self.models(1, shape: shape)[0]
             expectEqual(try update(name, [vector], shape: shape, shared), vector.map(Double.init), "\(name) \(shape)")
+        }
+        for (kind, shape, make) in Self.hostile {
+            let vector = make(shape, 2)
+            expectEqual(try update(name, [vector], shape: shape, shared), vector.map(Double.init), "\(name), \(kind)")
         }
     }
 
@@ -183,6 +188,55 @@ import Testing
         return found
     }
 
+    /// `m(τ₁·Qᵀ … τ_T·Qᵀ) = m(τ₁ … τ_T)·Qᵀ` where the columns of `Q` are orthonormal. All task vectors together have fewer rows
+    /// than the wide matrix has columns, and more than the narrow one.
+    @Test(
+        arguments: [
+            ("wudi", [:]), ("wudi", ["spectral": .number(0.9), "steps": .number(3)]), ("actmat", [:]),
+            ("anchored_regression", ["lambda": .number(0.4)]), ("anchored_regression", ["of": .text("wudi")]),
+        ] as [(String, [String: ParameterValue])])
+    func wideMatricesAreReduced(name: String, shared: [String: ParameterValue]) throws {
+        let rows = 6, narrow = 15, wide = 70
+        #expect(MatrixSize([rows, narrow], tasks: 3).gramOrder == narrow)
+        #expect(MatrixSize([rows, wide], tasks: 3).gramOrder == 3 * rows)
+        let rotation = Self.orthonormal(wide, narrow), vectors = Self.models(3, shape: [rows, narrow])
+        func rotated(_ values: [Double]) -> [Double] {
+            (0..<rows * wide).map { place in
+                let row = place / wide * narrow, column = place % wide
+                return (0..<narrow).reduce(0.0) { $0 + rotation[$1][column] * values[row + $1] }
+            }
+        }
+        var own = shared
+        // The share is of the columns, most of which have no eigenvalue here.
+        if own["spectral"] != nil { own["spectral"] = .number(0.9 * Double(narrow) / Double(wide)) }
+        // The ridge is relative to the mean of all eigenvalues.
+        if name == "anchored_regression" { own["ridge"] = .number(0.3 * Double(wide) / Double(narrow)) }
+        expectEqual(
+            try update(name, vectors.map { rotated($0.map(Double.init)).map(Float.init) }, shape: [rows, wide], own),
+            rotated(try update(name, vectors, shape: [rows, narrow], shared)), name)
+    }
+
+    /// `tact` looks at single entries, so that no rotation leaves it as it is: columns of zeros do.
+    @Test(arguments: ["tact", "actmat", "wudi", "anchored_regression"])
+    func columnsOfZerosChangeNothing(name: String) throws {
+        let rows = 4, vectors = Self.models(3, shape: [rows, 11]), wide = 40
+        func padded<Value: Numeric>(_ values: [Value]) -> [Value] {
+            let zeros = [Value](repeating: 0, count: wide - 11)
+            return (0..<rows).flatMap { row in Array(values[row * 11..<(row + 1) * 11]) + zeros }
+        }
+        // Both are relative to the number of columns.
+        let more = Double(wide) / 11
+        let shared: [String: ParameterValue] =
+            switch name {
+            case "tact": ["density": .number(0.5 / more)]
+            case "anchored_regression": ["ridge": .number(0.3 * more)]
+            default: [:]
+            }
+        let found = try update(name, vectors.map { padded($0) }, shape: [rows, wide], shared)
+        let expected = try update(name, vectors, shape: [rows, 11])
+        expectEqual(found, padded(expected), name)
+    }
+
     /// A tall matrix of several chunks, which end within a row.
     @Test func rowsAcrossChunksAreWhole() throws {
         let shape = [700_001, 3], vector = Self.models(1, shape: shape)[0]
@@ -201,6 +255,15 @@ import Testing
         let found = try update("wudi", [little, large], shape: shape)
         expectEqual(found, large.map(Double.init), "the large one")
         expectEqual(Array(found[1800...]), little[1800...].map(Double.init), "the little one")
+    }
+
+    /// So many entries for each direction are a share of the square: each of three tasks has 3 directions of 9, each of two has 4.
+    @Test(arguments: [(3, 3), (2, 4)])
+    func entriesPerDirectionAreAShare(tasks: Int, directions: Int) throws {
+        let vectors = Self.models(tasks), kept = 2.5 * Double(directions)
+        let found = try update("dc_merge", vectors, ["per_direction": .number(2.5)])
+        #expect(found == (try update("dc_merge", vectors, ["density": .number((kept.rounded(.down) + 0.5) / 81)])))
+        #expect(found != (try update("dc_merge", vectors, ["per_direction": .number(0.1)])))
     }
 
     /// A strong anchor is the result, a weak one leaves `wudi`.
@@ -261,16 +324,43 @@ import Testing
         ("one element", [1, 1], { _, seed in [Float(seed)] }),
     ]
 
-    @Test(arguments: names, hostile.map(\.0))
-    func hostileMatricesHaveAnAnswer(name: String, kind: String) throws {
+    /// Every method that computes with matrices, those without a base too, by its defaults and with each word and flag that it
+    /// knows: a method that is added later is tried as well.
+    private static let variants: [(name: String, shared: [String: ParameterValue])] =
+        MergeMethods.all.filter { $0.usesLinearAlgebra }.flatMap { method in
+            let words = method.parameters.filter { !["others", "mean_only", "exclude", "include"].contains($0.name) }
+            let own = words.flatMap { parameter -> [[String: ParameterValue]] in
+                switch parameter.kind {
+                case .choice(let choices):
+                    choices.map { ParameterValue.text($0) }.filter { $0 != parameter.defaultValue }.map { [parameter.name: $0] }
+                case .flag: [[parameter.name: .flag(parameter.defaultValue != .flag(true))]]
+                default: []
+                }
+            }
+            let fixed: [[String: ParameterValue]] = method.name == "wudi" ? [["spectral": .number(0.65)]] : []
+            return ([[:]] + own + fixed).map { (method.name, $0) }
+        }
+
+    @Test func theHostileTableIsWhole() {
+        #expect(Self.hostile.count == 10 && Set(Self.variants.map(\.name)).count == Self.methods.count + 1)
+        #expect(Self.variants.contains { $0.name == "core_space" && $0.shared["rule"] == .text("dare_ties") })
+        #expect(Self.variants.contains { $0.name == "svc" && $0.shared["of"] == .text("ties") })
+    }
+
+    @Test(arguments: hostile.map(\.0))
+    func hostileMatricesHaveAnAnswer(kind: String) throws {
         let (_, shape, make) = try #require(Self.hostile.first { $0.0 == kind })
-        for count in [1, 2, 3] {
-            let vectors = (0..<count).map { make(shape, UInt64($0) + 1) }
-            let found = try update(name, vectors, shape: shape)
-            let largest = vectors.joined().reduce(0) { max($0, Double($1.magnitude)) }
-            let bound = name == "doge" ? Double.greatestFiniteMagnitude : largest * Double(1000 * count)
-            #expect(found.allSatisfy { $0.isFinite && $0.magnitude <= bound }, "\(count) tasks")
-            #expect(try update(name, vectors, shape: shape) == found)
+        for (name, shared) in Self.variants {
+            for count in [1, 2, 3] {
+                let vectors = (0..<count).map { make(shape, UInt64($0) + 1) }
+                let found = try update(name, vectors, shape: shape, shared)
+                let largest = vectors.joined().reduce(0) { max($0, Double($1.magnitude)) }
+                // The norm of what `doge` adds is its own.
+                let isFree = name == "doge" && largest > 0
+                let bound = isFree ? Double.greatestFiniteMagnitude : largest * Double(1000 * count)
+                #expect(found.allSatisfy { $0.isFinite && $0.magnitude <= bound }, "\(name) \(shared), \(count) tasks")
+                #expect(try update(name, vectors, shape: shape, shared) == found, "\(name) \(shared)")
+            }
         }
     }
 
@@ -287,6 +377,16 @@ import Testing
             return
         }
         #expect(try update(name, vectors, shape: [108], ["others": .text("sum")]).contains { !$0.isFinite })
+    }
+
+    /// `regmean` has no task vectors.
+    @Test(arguments: [Float.nan, .infinity, -.infinity])
+    func valuesOfModelsThatAreNotFiniteAreNamed(value: Float) throws {
+        var models = Self.models(2)
+        models[1][40] = value
+        let error = #expect(throws: TesseraError.self) { try update("regmean", models) }
+        #expect(error?.code == .badData)
+        #expect(error?.problem.hasPrefix("the matrix of model 2 has values that are infinite or not a number") == true)
     }
 
     /// Sizes are judged without looking at data.

@@ -170,6 +170,31 @@ import Testing
         }
     }
 
+    /// `consensus` and `tall` with what TIES makes of the task vectors in place of their sum.
+    @Test(arguments: [1, 2, 3])
+    func masksOfTies(models: Int) throws {
+        let (base, tunes) = MethodTests.family(2_000, models: models, seed: 5), ones = tunes.map { _ in 1.0 }
+        let zero = base.map { _ in 0.0 }, vectors = tunes.map { zip($0, base).map { Double($0 - $1) } }
+        let update = Reference.modelTies(
+            base: zero, vectors, weights: ones, densities: ones.map { _ in 0.2 }, lambda: 1, normalize: false, rescale: false)
+        let masks = vectors.map { zip($0, update).map { $0.magnitude > 0.4 * ($1 - $0).magnitude } }
+        func found(_ method: any MergeMethod.Type, _ shared: [String: ParameterValue]) throws -> TestTensor {
+            try Bench(sources: ([base] + tunes).map { TestTensor($0) }, base: 0, runner: AtOnce()).run(
+                method, shared: shared.merging(["of": .text("ties")]) { $1 })
+        }
+        for agreement in 0...models {
+            let expected = base.indices.map { index in
+                Double(base[index]) + (masks.count { $0[index] } >= agreement ? 0.3 * update[index] : 0)
+            }
+            MethodTests.expect(
+                try found(Consensus.self, ["agreement": .number(Double(agreement))]), expected, "consensus of \(agreement)")
+        }
+        for task in 0..<models {
+            let expected = base.indices.map { Double(base[$0]) + (masks[task][$0] ? update[$0] : 0) }
+            MethodTests.expect(try found(TallMask.self, ["task": .number(Double(task + 1))]), expected, "tall, \(task)")
+        }
+    }
+
     /// Where two entries cancel, the sign of most other entries counts; in a tensor alone that is always plus.
     @Test(arguments: [1, -1] as [Float])
     func anEntryThatCancelsFollowsTheModel(sign: Float) throws {

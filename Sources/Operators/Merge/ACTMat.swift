@@ -17,7 +17,7 @@ package struct ACTMat: MatrixMethod {
 
     func applies(to size: MatrixSize) -> Bool { size.isWithinReleasedLimit }
 
-    func order(_ size: MatrixSize) -> Int { size.columns }
+    func order(_ size: MatrixSize) -> Int { size.gramOrder }
 
     var isEquivariant: Bool { true }
 

@@ -31,7 +31,7 @@ package struct AnchoredRegression: OuterMethod {
 
     var scales: [Double] { [1] }
 
-    func order(_ size: MatrixSize) -> Int { size.columns }
+    func order(_ size: MatrixSize) -> Int { size.gramOrder }
 
     func need(_ size: MatrixSize) -> MatrixNeed {
         var need = size.gramNeed

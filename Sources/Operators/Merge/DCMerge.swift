@@ -4,21 +4,27 @@ import LinearAlgebra
 /// A merge inside the basis that the tasks share (DC-Merge, arXiv 2603.06242), for full weights.
 ///
 /// `Ũ` and `Ṽ` are made of the first `d = ⌊r/T⌋` singular vectors of every task as in `tsv`, `τ̂ₜ` is `τₜ` cut to those. Of each
-/// core `Mₜ = Ũᵀ·τ̂ₜ·Ṽᵀ`, the entries with at least the `q`-th largest magnitude stay, `q = max(1, ⌊density·r²⌋)`. The cores are
-/// merged by sign election and mean, blocks of `d` off the diagonal are dropped, and `m = Ũ·M·Ṽ`.
+/// core `Mₜ = Ũᵀ·τ̂ₜ·Ṽᵀ`, the entries with at least the `q`-th largest magnitude stay, `q = max(1, ⌊density·r²⌋)`, or
+/// `max(1, ⌊per_direction·d⌋)`, which means the same for matrices of every size. The cores are merged by sign election and mean,
+/// blocks of `d` off the diagonal are dropped, and `m = Ũ·M·Ṽ`.
 package struct DCMerge: MatrixMethod {
     package static let name = "dc_merge"
     package static let summary = "Elects signs and averages inside the basis of all tasks' leading singular vectors."
     package static let parameters = MatrixRole.parameters([
-        .number("density", .shared, default: 0.001, in: 0...1, "Share of the largest entries of each core that is kept.")
+        .number("density", .shared, default: 0.001, in: 0...1, "Share of the largest entries of each core that is kept."),
+        .number(
+            "per_direction", .shared, default: nil, in: 0...1e6,
+            "Entries of each core that are kept for each direction of a task, in place of the share."),
     ])
 
     let role: MatrixRole
     private let density: Double
+    private let perDirection: Double?
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         role = try MatrixRole(values, inputs: inputs)
         density = try values.number("density")
+        perDirection = values.optionalNumber("per_direction")
     }
 
     func applies(to size: MatrixSize) -> Bool { size.rank >= size.tasks }
@@ -38,7 +44,7 @@ package struct DCMerge: MatrixMethod {
         let own = (left: try basis.left.copy(), right: try basis.right.copy())
         own.left.scaleColumns(by: basis.values)
         try basis.orthogonalize()
-        let kept = max(1, Int(density * Double(rank) * Double(rank)))
+        let kept = max(1, Int(perDirection.map { $0 * Double(share) } ?? density * Double(rank) * Double(rank)))
         let cores = try (0..<tasks.count).map { index in
             try tasks.tensor.checkCancellation()
             let triplets = index * share..<(index + 1) * share

@@ -74,7 +74,7 @@ package struct RegMean: MergeMethod {
         let size = MatrixSize(tensor.shape, tasks: models.count)
         let target = try tensor.matrix(rows: size.rows, columns: size.columns)
         let system = try tensor.matrix(rows: size.columns, columns: size.columns)
-        for (model, index) in zip(models, given) {
+        for (place, (model, index)) in zip(models, given).enumerated() {
             try tensor.checkCancellation()
             let own = try tensor.givenMatrix(index)
             guard own.rows == size.columns, own.columns == size.columns else {
@@ -82,7 +82,11 @@ package struct RegMean: MergeMethod {
             }
             try shrink(own, tensor.given[index])
             let values = try tensor.matrix(model)
-            try values.checkFinite()
+            do throws(TesseraError) {
+                try values.checkFinite()
+            } catch {
+                throw error.of("the matrix of model \(place + 1)")
+            }
             try target.assign(values.view(), times: own.view(), adding: true)
             system.add(own)
         }

@@ -23,7 +23,7 @@ package struct TACT: MatrixMethod {
 
     func applies(to size: MatrixSize) -> Bool { size.isWithinReleasedLimit }
 
-    func order(_ size: MatrixSize) -> Int { size.columns }
+    func order(_ size: MatrixSize) -> Int { size.gramOrder }
 
     func need(_ size: MatrixSize) -> MatrixNeed {
         var need = size.gramNeed

@@ -1,7 +1,7 @@
 package import Core
 
-/// One task's model out of the vector of all tasks (TALL-masks, arXiv 2405.07813): `out = b + m ⊙ τ` with `τ = Σ dₜ`, and `m` 1
-/// where `|d_task| > mask_lambda·|τ − d_task|`, else 0.
+/// One task's model out of the vector of all tasks (TALL-masks, arXiv 2405.07813): `out = b + m ⊙ τ` with `τ = Σ dₜ`, or what TIES
+/// makes of the task vectors (`Ties.published`), and `m` 1 where `|d_task| > mask_lambda·|τ − d_task|`, else 0.
 package struct TallMask: MergeMethod {
     package static let name = "tall"
     package static let summary = "Recovers one task's model from the sum of all task vectors, by a mask."
@@ -9,25 +9,35 @@ package struct TallMask: MergeMethod {
     package static let parameters: [Parameter] = [
         .integer("task", .shared, default: nil, in: 1...1_000_000, "Which of the models to recover, from 1."),
         .number("mask_lambda", .shared, default: 0.4, in: 0...1e6, "How far the task's entry must stand out to be kept."),
+        InnerMethod.parameter("What adds up the task vectors.", of: [InnerMethod.taskArithmetic, Ties.name]),
     ]
+    package static let unmeasured: Set = ["mask_lambda", "task"]
 
     private let base: Int
     private let shared: SharedVector
     private let task: Int
     private let lambda: Double
+    /// `nil` for the plain sum.
+    private let ties: Ties?
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         base = try inputs.requiredBase()
         shared = SharedVector(.tall, of: inputs.models)
         task = try inputs.task(values)
         lambda = try values.number("mask_lambda")
+        ties = try values.text(InnerMethod.name) == Ties.name ? .published(values, inputs: inputs) : nil
     }
+
+    package func modelRounds(of shape: [Int]) -> [[ModelStatistic]] { ties?.modelRounds(of: shape) ?? [] }
+    package func measure(round: Int, _ tensor: TensorPasses) throws { try ties?.measure(round: round, tensor) }
 
     package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: 1) }
 
     package func merge(_ tensor: TensorPasses) throws {
+        let merged = try ties?.update()
         try tensor.emit { tile, out in
-            let vector = try shared.vector(in: tile)
+            let vector = merged == nil ? try shared.vector(in: tile) : tile.scratch(0)
+            try merged?(tile, vector)
             try shared.keep(task, of: vector, lambda: lambda, in: tile)
             let base = try tile.source(base)
             for index in 0..<tile.count { out[index] = base[index] + vector[index] }

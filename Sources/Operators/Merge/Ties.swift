@@ -39,6 +39,19 @@ package struct Ties: MergeMethod {
         votes = if let plus, let minus { (plus, minus) } else { nil }
     }
 
+    /// As other methods begin with it: 20 % of each model's entries stay, and those that agree are added up.
+    ///
+    /// - Throws: as the initializer.
+    static func published(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) -> Ties {
+        var own = values
+        for parameter in parameters where parameter.scope == .shared && own.shared[parameter.name] == nil {
+            own.shared[parameter.name] = parameter.defaultValue
+        }
+        own.shared.merge(["trim": .text("model"), "normalize": .flag(false)]) { $1 }
+        for model in inputs.models { own.perInput[model].merge(["weight": .number(1), "density": .number(0.2)]) { $1 } }
+        return try Ties(own, inputs: inputs)
+    }
+
     package func cost(of shape: [Int]) -> OperatorCost {
         guard vectors.isSparse, !isModelWide else { return OperatorCost(passes: vectors.passes) }
         return OperatorCost(

@@ -28,7 +28,7 @@ package struct WUDI: MatrixMethod {
         steps = Double(try values.integer("steps"))
     }
 
-    func order(_ size: MatrixSize) -> Int { size.columns }
+    func order(_ size: MatrixSize) -> Int { size.gramOrder }
 
     var isEquivariant: Bool { true }
 
