@@ -24,6 +24,8 @@ extension Logger {
             info("job added", metadata: ["job": "\(id)", "output": "\(output)", "owner": "\(owner)"])
         case .planned(let id, let plan):
             info("job planned", metadata: ["job": "\(id)", "method": "\(plan.method)", "shards": "\(plan.shards.count)"])
+        case .repeated(let id, let shards):
+            info("shards are done again on other hosts", metadata: ["job": "\(id)", "shards": "\(shards.count)"])
         case .kept(let id, let shards):
             info("job resumed", metadata: ["job": "\(id)", "kept": "\(shards.count)"])
         case .failed(let attempt, let worker, let error):

@@ -113,7 +113,7 @@ final class History: @unchecked Sendable {
             if let before = ends.updateValue((state, process), forKey: id), before.state != state || before.process === process {
                 violate("a job ended as \(before.state) and again as \(state)")
             }
-        case .planned, .progressed, .putAside, .copyDiffers, .workerJoined, .workerLeft: break
+        case .planned, .repeated, .progressed, .putAside, .copyDiffers, .workerJoined, .workerLeft: break
         }
     }
 
