@@ -7,7 +7,9 @@ extension ClusterState {
     mutating func goOn(_ id: JobID, at now: Duration) {
         let hosts = Set(workers.trusted.map(\.description.host))
         let places = workers.members.values.map { ($0.description.name, $0.description.host) }
-        switch jobs[id]?.job?.auditNext(hosts: hosts, places: Dictionary(places, uniquingKeysWith: min)) {
+        let step = jobs[id]?.job?.auditNext(
+            hosts: hosts, distrusted: Set(workers.distrusted.keys), places: Dictionary(places, uniquingKeysWith: min))
+        switch step {
         case .again(let items, let culprits):
             for culprit in culprits { putAside(culprit, in: id, at: now) }
             guard let shards = jobs[id]?.job?.costs(of: items) else { return }
@@ -16,11 +18,13 @@ extension ClusterState {
         case .stuck(let error):
             feed(.jobCancelled(id), at: now)
             end(id, as: .failed, error)
-        case .over, nil:
+        case .over(let unaudited):
+            if unaudited > 0 { happened(.unaudited(id, shards: unaudited), at: now) }
             guard jobs[id]?.job?.isAnalysing == true else {
                 return feed(.stagesAdded(id, stages: [], hasMoreStages: false), at: now)
             }
             effects.append(.start(.plan(id)))
+        case nil: return
         }
     }
 

@@ -31,6 +31,9 @@ import Work
         var wrong: Set<String> = []
         /// Whether those compute all right that is measured before the output is planned.
         var measuresWell = false
+        /// A host that goes away when it is first to decide, and comes back once another has begun that.
+        var takesBreak: String?
+        private(set) var hasTakenBreak = false
         private(set) var leases: [(worker: Int, lease: Lease)] = []
         private(set) var events: [JobEvent] = [], steps: [ClusterState.Step] = []
         private(set) var commits: [CommitRecord] = []
@@ -62,6 +65,12 @@ import Work
         func work() throws {
             while !leases.isEmpty || !steps.isEmpty {
                 while let (worker, lease) = leases.popLast() {
+                    if let host = takesBreak, hosts[worker] == host, lease.attempt.shard >= 6 {
+                        (takesBreak, hasTakenBreak) = (nil, true)
+                        take(cluster.detach(worker, reason: "", isLoss: false, isOrderly: true, at: .zero))
+                        join(host)
+                        continue
+                    }
                     let isWrong = wrong.contains(hosts[worker] ?? "") && !(measuresWell && lease.work.outputs.isEmpty)
                     take(cluster.finished(try isWrong ? lease.doneWrongly() : lease.done(), by: worker, at: .zero))
                 }
@@ -97,10 +106,10 @@ import Work
 
     private func bench(
         _ hosts: [String], wrong: Set<String> = [], share: Double = 1, id: JobID = id, stages: PlannedStages? = nil,
-        measuresWell: Bool = false
+        measuresWell: Bool = false, takesBreak: String? = nil
     ) throws -> Bench {
         let bench = Bench(id), stages = stages ?? self.stages
-        (bench.wrong, bench.measuresWell) = (wrong, measuresWell)
+        (bench.wrong, bench.measuresWell, bench.takesBreak) = (wrong, measuresWell, takesBreak)
         for host in hosts { bench.join(host) }
         let audit = share > 0 ? Audit(id, share: share) : nil
         let job = Job(
@@ -134,10 +143,35 @@ import Work
         #expect(bench.isPublishing && bench.commits.count == 3)
     }
 
-    /// It could only repeat itself.
+    /// It could only repeat itself, and the log says so.
     @Test func aHostAloneIsNotAudited() throws {
         let bench = try bench(["a", "a"])
         #expect(bench.isPublishing && bench.commits.count == 3)
+        #expect(bench.events.contains(.unaudited(Self.id, shards: 3)))
+    }
+
+    /// Two hosts differ, and the third is away when it is to decide: neither of the two decides about itself.
+    @Test(arguments: ["a", "b"], [["a", "b", "c"], ["b", "a", "c"]])
+    func nobodyDecidesAboutItself(wrong: String, hosts: [String]) throws {
+        let bench = try bench(hosts, wrong: [wrong], takesBreak: "c")
+        #expect(bench.hasTakenBreak && bench.isPublishing && Set(bench.putAside) == [wrong])
+        #expect(try bench.digests == rightDigests())
+    }
+
+    /// The workers of a coordinator that was started again come one by one, each to what it has done itself.
+    @Test(arguments: [["a", "b"], ["b", "a"]])
+    func anAuditAfterARestartTakesTheOtherHost(order: [String]) throws {
+        let earlier = try bench(["a", "b"], share: 0)
+        #expect(Set(earlier.commits.map(\.worker.name)) == ["on-a", "on-b"])
+        let bench = Bench(Self.id)
+        try resume(earlier.commits, in: bench)
+        for host in order { bench.join(host) }
+        try bench.work()
+        #expect(bench.isPublishing && !bench.events.contains { if case .unaudited = $0 { true } else { false } })
+        for commit in earlier.commits {
+            let again = bench.commits.last { $0.shard == commit.shard }
+            #expect(again != nil && again?.worker.name != commit.worker.name, "shard \(commit.shard)")
+        }
     }
 
     /// Whoever of three hosts is wrong, in whatever order they come: its work is done again, and the output is right.
@@ -236,10 +270,18 @@ import Work
     /// Of what an earlier coordinator committed, the workers' names are known.
     @Test func anAuditGoesOnAfterARestart() throws {
         let earlier = try bench(["a"], wrong: ["a"], share: 0)
-        let kept = earlier.commits.map(\.journaled).sorted { $0.attempt.shard < $1.attempt.shard }
         let bench = Bench(Self.id)
         bench.wrong = ["a"]
         for host in ["b", "c", "a"] { bench.join(host) }
+        try resume(earlier.commits, in: bench)
+        try bench.work()
+        #expect(bench.isPublishing && Set(bench.putAside) == ["a"])
+        #expect(try bench.digests == rightDigests())
+    }
+
+    /// As a coordinator that was started again takes the job up.
+    private func resume(_ commits: [CommitRecord], in bench: Bench) throws {
+        let kept = commits.map(\.journaled).sorted { $0.attempt.shard < $1.attempt.shard }
         var job = Job(
             stages, output: try store.begin("/\(Self.id)", job: "", overwrite: false), options: JobOptions(),
             audit: Audit(Self.id, share: 1))
@@ -249,9 +291,6 @@ import Work
         bench.take(
             bench.cluster.resume(
                 Self.id, resumed, key: JobKey("k", owner: "o"), output: "/o", submittedAt: 0, startedAt: .zero, at: .zero))
-        try bench.work()
-        #expect(bench.isPublishing && Set(bench.putAside) == ["a"])
-        #expect(try bench.digests == rightDigests())
     }
 
     @Test func theShareIsDrawnOnce() {

@@ -13,16 +13,21 @@ extension Job {
     ///
     /// - Parameters:
     ///   - hosts: on which workers are there.
+    ///   - distrusted: hosts that get nothing.
     ///   - places: the hosts of workers, by their names: all that is known of results of an earlier coordinator.
-    mutating func auditNext(hosts: Set<String>, places: [String: String]) -> Audit.Step {
-        guard var audit else { return .over }
+    mutating func auditNext(hosts: Set<String>, distrusted: Set<String>, places: [String: String]) -> Audit.Step {
+        guard var audit else { return .over(unaudited: 0) }
         defer { self.audit = audit }
         let votes = votes.map { results in
             results.map { vote in
                 vote.map { Audit.Vote(host: $0.host ?? places[$0.worker], worker: $0.worker, result: $0.result) }
             }
         }
-        return audit.next(votes, firstShard: firstShard, hosts: hosts) { shard(at: $0).label }
+        let job = self
+        return audit.next(
+            Audit.Knowledge(results: votes, firstShard: firstShard, hosts: hosts, distrusted: distrusted) {
+                job.shard(at: $0).label
+            })
     }
 
     /// How shards that are done again look to the scheduler, and to people.

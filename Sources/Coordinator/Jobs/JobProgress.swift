@@ -124,7 +124,7 @@ struct JobProgress: Sendable {
         case .ended:
             running = [:]
             bytesRunning = 0
-        case .added, .stale, .paused, .resumed, .putAside, .copyDiffers, .workerJoined, .workerLeft: break
+        case .added, .stale, .paused, .resumed, .unaudited, .putAside, .copyDiffers, .workerJoined, .workerLeft: break
         }
     }
 

@@ -45,7 +45,7 @@ struct FeedChanges {
         case .workerLeft(let worker, _, _):
             workers.remove(worker.id)
             leftWorkers.insert(worker.id)
-        case .added, .paused, .resumed, .putAside: break
+        case .added, .paused, .resumed, .unaudited, .putAside: break
         }
     }
 
