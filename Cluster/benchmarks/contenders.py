@@ -75,9 +75,10 @@ class TesseraRun:
 class TesseraSubmit:
     """A coordinator and its workers, which stay up from the first run to the last, and a submit for each run."""
 
-    def __init__(self, tessera: Path, task: Task, blocks: str, logs: Path, stack: ExitStack):
+    def __init__(self, tessera: Path, task: Task, blocks: str, logs: Path, stack: ExitStack, state: Path | None = None):
         self.tessera, self.task, self.logs, self.stack = tessera, task, logs, stack
-        coordinator = self._start("coordinator", "--listen", "127.0.0.1:0", "--status", "127.0.0.1:0")
+        journal = ["--state", str(state)] if state else []
+        coordinator = self._start("coordinator", "--listen", "127.0.0.1:0", "--status", "127.0.0.1:0", *journal)
         self.address = self._address(coordinator)
         workers = [
             self._start(

@@ -11,9 +11,11 @@ class Row:
 
     name: str
     recipe: str  # its paths begin at the family: base, tune-0, tune-1, tune-2
-    against: str | None = None  # a mode of roofline.c; RUN for `tessera run` of the same recipe; None for nothing
+    # A mode of roofline.c; RUN for `tessera run` of the same recipe; STATELESS for a cluster without a journal; None for nothing.
+    against: str | None = None
     command: str = "run"  # or "submit", to a coordinator with WORKERS workers on this machine
     preset: str | None = None  # a family of its own instead of the one that --preset names
+    journal: bool = False  # whether the coordinator of a submit keeps one
     blocks: str | None = None  # how the workers of a submit deliver: direct or return
     store: str | None = None  # the recipe of a store that is made first; STORE in `recipe` is its path
     beside: str | None = None  # what RUN runs, if it is another recipe
@@ -21,6 +23,7 @@ class Row:
 
 
 RUN = "run"
+STATELESS = "no journal"
 STORE = "STORE"
 WORKERS = 2  # of a row that submits; they share the threads of the others
 
@@ -80,6 +83,14 @@ def rows(tunes: tuple[str, ...]) -> list[Row]:
             beside=merge("ties", tunes, base=True, **TRIMMED),
         ),
         Row("ties-direct", merge("ties", tunes, base=True, **TRIMMED), against=RUN, command="submit", blocks="direct"),
+        Row(
+            "ties-journal",
+            merge("ties", tunes, base=True, **TRIMMED),
+            against=STATELESS,
+            command="submit",
+            blocks="direct",
+            journal=True,
+        ),
         Row("ties-return", merge("ties", tunes, base=True, **TRIMMED), against=RUN, command="submit", blocks="return"),
         Row("start-up", merge("linear", tunes, weight=1.0), preset="tiny"),
     ]

@@ -2,20 +2,29 @@ import Core
 import Protocol
 
 extension ClusterState {
-    /// Goes on with a job all of whose shards are committed: with what is to be done again, if anything is.
-    mutating func audit(_ id: JobID, at now: Duration) {
+    /// Goes on with a job all of whose shards are committed: with what is to be done again, if anything is, else with its next
+    /// plan, else with its end.
+    mutating func goOn(_ id: JobID, at now: Duration) {
         let hosts = Set(workers.trusted.map(\.description.host))
         let places = workers.members.values.map { ($0.description.name, $0.description.host) }
-        switch jobs[id]?.job?.auditNext(hosts: hosts, places: Dictionary(places, uniquingKeysWith: min)) {
+        let step = jobs[id]?.job?.auditNext(
+            hosts: hosts, distrusted: Set(workers.distrusted.keys), places: Dictionary(places, uniquingKeysWith: min))
+        switch step {
         case .again(let items, let culprits):
             for culprit in culprits { putAside(culprit, in: id, at: now) }
-            guard let (costs, summary) = jobs[id]?.job?.costs(of: items) else { return }
-            happened(.planned(id, summary), at: now)
-            feed(.stagesAdded(id, stages: [costs], hasMoreStages: true), at: now)
+            guard let shards = jobs[id]?.job?.costs(of: items) else { return }
+            happened(.repeated(id, shards.map(\.summary)), at: now)
+            feed(.stagesAdded(id, stages: [shards.map(\.cost)], hasMoreStages: true), at: now)
         case .stuck(let error):
             feed(.jobCancelled(id), at: now)
             end(id, as: .failed, error)
-        case .over, nil: feed(.stagesAdded(id, stages: [], hasMoreStages: false), at: now)
+        case .over(let unaudited):
+            if unaudited > 0 { happened(.unaudited(id, shards: unaudited), at: now) }
+            guard jobs[id]?.job?.isAnalysing == true else {
+                return feed(.stagesAdded(id, stages: [], hasMoreStages: false), at: now)
+            }
+            effects.append(.start(.plan(id)))
+        case nil: return
         }
     }
 

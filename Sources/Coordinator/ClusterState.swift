@@ -337,8 +337,7 @@ struct ClusterState {
                 return feed(.commitFailed(attempt, error, by: nil), at: now)
             }
             effects.append(.start(.commit(record)))
-        case .jobContinues(let id):
-            if jobs[id]?.job?.isAnalysing == true { effects.append(.start(.plan(id))) } else { audit(id, at: now) }
+        case .jobContinues(let id): goOn(id, at: now)
         case .jobFinished(let id):
             jobs[id]?.phase = .publishing
             effects.append(.start(.publish(id)))

@@ -24,6 +24,10 @@ extension Logger {
             info("job added", metadata: ["job": "\(id)", "output": "\(output)", "owner": "\(owner)"])
         case .planned(let id, let plan):
             info("job planned", metadata: ["job": "\(id)", "method": "\(plan.method)", "shards": "\(plan.shards.count)"])
+        case .repeated(let id, let shards):
+            info("shards are done again on other hosts", metadata: ["job": "\(id)", "shards": "\(shards.count)"])
+        case .unaudited(let id, let shards):
+            warning("shards are not audited: no second host was there", metadata: ["job": "\(id)", "shards": "\(shards)"])
         case .kept(let id, let shards):
             info("job resumed", metadata: ["job": "\(id)", "kept": "\(shards.count)"])
         case .failed(let attempt, let worker, let error):

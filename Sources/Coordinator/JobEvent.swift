@@ -94,6 +94,8 @@ package enum JobEvent: Sendable, Hashable {
     case added(JobID, output: String, owner: String)
     /// A plan is laid out and its shards wait for workers; jobs with analysis stages are planned more than once.
     case planned(JobID, PlanSummary)
+    /// Shards are done again by an audit, under numbers behind all others.
+    case repeated(JobID, [ShardSummary])
     /// Shards that an earlier coordinator committed, as the journal names them and their workers.
     case kept(JobID, [KeptShard])
     case leased(Attempt, WorkerReference)
@@ -112,6 +114,8 @@ package enum JobEvent: Sendable, Hashable {
     case resumed(JobID)
     /// The job has ended, and its unfinished output is removed or its finished output published.
     case ended(JobID, JobState, TesseraError?)
+    /// Shards that an audit was to look at, and that no second host has done: there was none.
+    case unaudited(JobID, shards: Int)
     /// The job's audit shows that a host computes wrongly: it gets no more shards. The worker is one of those there.
     case putAside(JobID, host: String, worker: String, reason: String)
     /// The worker's copy of an input is not the plan's file, and the worker fetches that instead.
@@ -123,8 +127,9 @@ package enum JobEvent: Sendable, Hashable {
     /// `nil` for workers that come and go.
     package var job: JobID? {
         switch self {
-        case .added(let id, _, _), .planned(let id, _), .kept(let id, _), .paused(let id, _), .resumed(let id),
-            .ended(let id, _, _), .putAside(let id, _, _, _), .copyDiffers(let id, _, _):
+        case .added(let id, _, _), .planned(let id, _), .repeated(let id, _), .unaudited(let id, _), .kept(let id, _),
+            .paused(let id, _),
+            .resumed(let id), .ended(let id, _, _), .putAside(let id, _, _, _), .copyDiffers(let id, _, _):
             id
         case .leased(let attempt, _), .progressed(let attempt, _), .committed(let attempt, _, _, _),
             .failed(let attempt, _, _), .revoked(let attempt, _, _), .stale(let attempt, _):

@@ -99,7 +99,10 @@ import Testing
         let runs = await Self.run(Self.fixed), counts = Self.counts(runs)
         runs.forEach(Self.report)
         // The worlds are hard enough, and not too hard.
-        for event in ["kept", "stale", "revoked", "lost lease", "attempt failed", "cancelled", "refused", "paused", "resumed"] {
+        for event in [
+            "kept", "stale", "revoked", "lost lease", "attempt failed", "cancelled", "refused", "paused", "resumed", "audited",
+            "wrong", "put aside",
+        ] {
             #expect(counts[event, default: 0] > 0, "nothing was '\(event)' in \(counts)")
         }
         #expect(counts["done", default: 0] > Self.fixed.count, "\(counts)")

@@ -30,10 +30,10 @@ enum ReferenceWork {
             + "parameters: {trim: model}\n",
     ]
 
-    static func submission(recipe: Int, output: String, key: String? = nil) -> Submit {
+    static func submission(recipe: Int, output: String, key: String? = nil, audit: Double? = nil) -> Submit {
         Submit(
             recipe: recipes[recipe], recipeName: "recipe.yml", workingDirectory: "/models", output: output,
-            options: JobOptions(maxPartBytes: recipe == 2 ? nil : 64, shardBytes: 1), idempotencyKey: key)
+            options: JobOptions(maxPartBytes: recipe == 2 ? nil : 64, shardBytes: 1, audit: audit), idempotencyKey: key)
     }
 
     struct Block: Sendable {
@@ -99,6 +99,8 @@ final class SimulatedRunner: ShardRunner, @unchecked Sendable {
     var failures = 0.0
     /// How blocks reach the output.
     private let path: Path
+    /// Share of the shards that come out wrong, with digests that fit.
+    private let wrongs: Double
     private var active: [Attempt: ShardProgress] = [:]
 
     enum Path: CaseIterable {
@@ -109,7 +111,8 @@ final class SimulatedRunner: ShardRunner, @unchecked Sendable {
         case otherHost
     }
 
-    init(_ process: SimulatedProcess, disk: SimulatedDisk, history: History, path: Path) {
+    init(_ process: SimulatedProcess, disk: SimulatedDisk, history: History, path: Path, wrongs: Double) {
+        self.wrongs = wrongs
         self.process = process
         self.disk = disk
         self.history = history
@@ -125,7 +128,11 @@ final class SimulatedRunner: ShardRunner, @unchecked Sendable {
             try await process.rest(process.simulation.delay(pace))
             guard !progress.isCancelled else { return nil }
             guard !process.simulation.chance(failures) else { throw TesseraError(.io, "a read failed", file: "/models/a") }
-            let outcome = try ReferenceWork.outcome(of: lease.work)
+            var outcome = try ReferenceWork.outcome(of: lease.work)
+            if wrongs > 0, process.simulation.chance(wrongs) {
+                outcome = try outcome.spoiled(lease.work)
+                history.computedWrongly(lease.attempt, outcome)
+            }
             let place = path == .relayed ? nil : lease.output
             for block in outcome.blocks {
                 if let place {

@@ -39,6 +39,10 @@ final class SimulatedCluster: @unchecked Sendable {
     private var clients: [SimulatedProcess] = []
     /// Clients that have not got their last answer, some of which are still to come.
     private var waitingClients = 0
+    /// The share of every job's shards that is done again on another host.
+    var audit: Double?
+    /// The worker whose host has bad memory, and what share of its shards comes out wrong.
+    var badHost: (name: String, wrongs: Double)?
     private var nextJob: UInt64 = 1
     private var nextConnection = 1
     private var nextInstance = 0
@@ -124,7 +128,8 @@ final class SimulatedCluster: @unchecked Sendable {
         guard !isOver, workers[name] == nil else { return }
         let process = SimulatedProcess(name, in: simulation)
         let runner = SimulatedRunner(
-            process, disk: disk, history: history, path: simulation.pick(SimulatedRunner.Path.allCases))
+            process, disk: disk, history: history, path: simulation.pick(SimulatedRunner.Path.allCases),
+            wrongs: badHost?.name == name ? badHost?.wrongs ?? 0 : 0)
         workers[name] = SimulatedWorker(process: process, runner: runner)
         history.starts(name)
         process.whenDead = { [self] in
@@ -164,7 +169,7 @@ final class SimulatedCluster: @unchecked Sendable {
     private func startClient(_ recipe: Int, _ output: String, _ key: String?, _ cancelsAfter: Duration?) {
         let process = SimulatedProcess("client \(clients.count)", in: simulation)
         clients.append(process)
-        let submission = ReferenceWork.submission(recipe: recipe, output: output, key: key)
+        let submission = ReferenceWork.submission(recipe: recipe, output: output, key: key, audit: audit)
         history.submits(recipe: recipe, output: output)
         process.start { [self] in
             var job: JobID?
@@ -219,7 +224,10 @@ final class SimulatedCluster: @unchecked Sendable {
     /// - Returns: what broke a rule.
     func run() -> [String] {
         startCoordinator()
-        for number in 1...(isCalm ? 2 : simulation.draw(2..<5)) { startWorker("worker \(number)") }
+        if !isCalm { Weather(self).drawAudits() }
+        for number in 1...(isCalm ? 2 : badHost == nil ? simulation.draw(2..<5) : simulation.draw(3..<6)) {
+            startWorker("worker \(number)")
+        }
         if isCalm {
             for recipe in ReferenceWork.recipes.indices { addClient(after: .zero, recipe: recipe, output: "/out \(recipe)") }
         } else {

@@ -27,6 +27,16 @@ struct Weather {
     /// Faults that may end a job, so that most runs have none.
     private static let harsh: Set<Fault> = [.failingWorker]
 
+    /// Jobs of some worlds are audited, and of some of these a host has bad memory.
+    func drawAudits() {
+        guard simulation.chance(0.2) else { return }
+        (cluster.audit, cluster.history.hasAudits) = (1, true)
+        guard simulation.chance(0.6) else { return }
+        cluster.badHost = ("worker \(simulation.draw(1..<4))", simulation.draw(0.1...1))
+        cluster.history.note("the host of \(cluster.badHost?.name ?? "") has bad memory", count: "bad host")
+        cluster.history.badHost = cluster.badHost?.name
+    }
+
     func schedule() {
         jobs()
         let kinds = Fault.allCases.filter { !Self.harsh.contains($0) || simulation.chance(0.15) }

@@ -1,4 +1,6 @@
+import Core
 import Planning
+import Protocol
 
 extension Job {
     /// Whether another plan follows from the results of the one in hand.
@@ -11,33 +13,35 @@ extension Job {
     ///
     /// - Parameters:
     ///   - hosts: on which workers are there.
+    ///   - distrusted: hosts that get nothing.
     ///   - places: the hosts of workers, by their names: all that is known of results of an earlier coordinator.
-    mutating func auditNext(hosts: Set<String>, places: [String: String]) -> Audit.Step {
-        let shards = shards
-        let votes = results.compactMap(\.self).map { vote in
-            Audit.Vote(host: vote.host ?? places[vote.worker], worker: vote.worker, result: vote.result)
+    mutating func auditNext(hosts: Set<String>, distrusted: Set<String>, places: [String: String]) -> Audit.Step {
+        guard var audit else { return .over(unaudited: 0) }
+        defer { self.audit = audit }
+        let votes = votes.map { results in
+            results.map { vote in
+                vote.map { Audit.Vote(host: $0.host ?? places[$0.worker], worker: $0.worker, result: $0.result) }
+            }
         }
-        return audit?.next(votes, hosts: hosts) { shards[$0].label } ?? .over
+        let job = self
+        return audit.next(
+            Audit.Knowledge(results: votes, firstShard: firstShard, hosts: hosts, distrusted: distrusted) {
+                job.shard(at: $0).label
+            })
     }
 
     /// How shards that are done again look to the scheduler, and to people.
-    func costs(of items: [Audit.Item]) -> (costs: [ShardCost], summary: PlanSummary) {
-        let estimates = Array(plan.estimates.joined())
-        let costs = items.map { item in
-            ShardCost(
-                estimates[item.shard], label: label(of: item), byteCount: shards[item.shard].progressByteCount,
-                avoids: item.avoids)
+    func costs(of items: [Audit.Item]) -> [(cost: ShardCost, summary: ShardSummary)] {
+        let estimates = estimates
+        return items.map { item in
+            let shard = shard(at: item.place), label = "audit of \(shard.label)", bytes = shard.progressByteCount
+            let estimate = estimates[item.place.plan][item.place.index]
+            return (
+                ShardCost(estimate, label: label, byteCount: bytes, avoids: item.avoids),
+                ShardSummary(label: label, byteCount: bytes, tensorCount: shard.tensors.count)
+            )
         }
-        let rows = items.map { ShardSummary(label: label(of: $0), byteCount: shards[$0.shard].progressByteCount) }
-        return (
-            costs,
-            PlanSummary(
-                method: plan.method, digest: plan.digest, bytesInput: plan.inputs.reduce(0) { $0 + $1.byteCount },
-                bytesOutput: 0, shards: rows)
-        )
     }
-
-    private func label(of item: Audit.Item) -> String { "audit of \(shards[item.shard].label)" }
 }
 
 extension ShardCost {

@@ -58,21 +58,18 @@ struct PlannedStages: Sendable {
 struct Job: Sendable {
     let options: JobOptions
     let output: any OutputTransaction
-    /// The plan in hand; a job with analysis stages gets others.
-    private(set) var plan: Plan
     /// What later stages are planned from.
     let request: PlanRequest
+    /// The plan in hand; a job with analysis stages gets others. Those before it are kept for an audit alone.
+    private var plans: [JobPlan]
     /// Statistics of the analysis stages before the plan in hand.
     private var earlierStatistics: [[ExactText: TensorStatistics]] = []
     /// Every input file of all plans, without what they hold.
-    private(set) var files: Set<InputFile> = []
+    private(set) var files: Set<InputFile>
 
-    /// The shards of the plan in hand. The scheduler counts the shards of earlier plans before them.
-    private(set) var shards: [PlannedShard] = []
-    private var firstShard = 0
-    /// What came out of each committed shard of the plan in hand, and who has done it.
-    private(set) var results: [Audit.Vote?] = []
-    /// Does shards again, numbered behind those of the plan; `nil` for a job without an audit.
+    /// The scheduler's number of the first shard of the plan in hand.
+    private var firstNumber = 0
+    /// Does shards again, numbered behind those of the plan in hand; `nil` for a job without an audit.
     var audit: Audit?
     /// The blocks that came, by shard and epoch, each with its digest once it is stored.
     private var arrived: [Int: [UInt64: [BlockPosition: Digest?]]] = [:]
@@ -92,33 +89,43 @@ struct Job: Sendable {
         self.audit = audit
         self.output = output
         self.options = options
-        plan = stages.plan
+        plans = [JobPlan(stages, first: 0)]
         request = stages.request
-        take(stages)
+        files = stages.files
     }
+
+    private var current: JobPlan { plans[plans.count - 1] }
+
+    /// The plan in hand.
+    var plan: Plan { current.plan }
 
     /// Goes on with the plan that follows from the statistics of earlier ones.
     mutating func take(_ stages: PlannedStages) {
-        plan = stages.plan
+        let next = JobPlan(stages, first: current.first + current.shards.count)
+        firstNumber += current.shards.count + (audit?.items.count ?? 0)
+        audit?.begin()
+        plans = audit == nil ? [next] : plans + [next]
         earlierStatistics = stages.earlierStatistics
-        firstShard += shards.count
-        shards = stages.shards
-        results = Array(repeating: nil, count: shards.count)
         files.formUnion(stages.files)
     }
 
-    /// A shard of the plan in hand, by the scheduler's number: its own, or one under which it is done again.
-    func shard(_ number: Int) -> PlannedShard? { position(of: number).map { shards[$0] } }
+    /// A shard by the scheduler's number: one of the plan in hand, or one that is done again.
+    func shard(_ number: Int) -> PlannedShard? { place(of: number).map(shard(at:)) }
 
-    private func position(of number: Int) -> Int? {
-        let index = number - firstShard
-        if shards.indices.contains(index) { return index }
-        guard let items = audit?.items, items.indices.contains(index - shards.count) else { return nil }
-        return items[index - shards.count].shard
+    func shard(at place: ShardPlace) -> PlannedShard { plans[place.plan].shards[place.index] }
+
+    /// What each shard is expected to take, by plan.
+    var estimates: [[ShardEstimate]] { plans.map { Array($0.plan.estimates.joined()) } }
+
+    private func place(of number: Int) -> ShardPlace? {
+        let index = number - firstNumber, count = current.shards.count
+        if current.shards.indices.contains(index) { return ShardPlace(plan: plans.count - 1, index: index) }
+        guard let items = audit?.items, items.indices.contains(index - count) else { return nil }
+        return items[index - count].place
     }
 
     /// What a worker is sent of the shard.
-    func work(_ number: Int) -> ShardWork? { shard(number).map { plan.work(of: $0) } }
+    func work(_ number: Int) -> ShardWork? { place(of: number).map { plans[$0.plan].plan.work(of: shard(at: $0)) } }
 
     /// Where workers that see the output write the shard's bytes; `nil` where nobody can, or where the shard has none.
     func place(_ number: Int, machine: String?) -> OutputPlace? {
@@ -155,7 +162,7 @@ struct Job: Sendable {
         guard let planned = shard(attempt.shard) else {
             throw TesseraError(.temporary, "a result for shard \(attempt.shard), which the plan does not have")
         }
-        do throws(TesseraError) { try Self.check(result, of: planned) } catch {
+        do throws(TesseraError) { try planned.check(result) } catch {
             var failure = error
             failure.code = .temporary
             throw failure
@@ -196,10 +203,10 @@ struct Job: Sendable {
     /// The reported result of an attempt; `nil` when there is none.
     func record(of attempt: Attempt, by worker: WorkerReference) -> CommitRecord? {
         guard let report = reported[attempt.shard], report.epoch == attempt.epoch else { return nil }
-        guard let position = position(of: attempt.shard) else { return nil }
+        guard let place = place(of: attempt.shard) else { return nil }
         return CommitRecord(
-            attempt: attempt, shard: firstShard + position, worker: worker, result: report.result, delivery: report.delivery,
-            parts: Set(shards[position].outputs.map(\.part)))
+            attempt: attempt, shard: plans[place.plan].first + place.index, worker: worker, result: report.result,
+            delivery: report.delivery, parts: Set(shard(at: place).outputs.map(\.part)))
     }
 
     /// Where a block of a leased shard belongs.
@@ -231,96 +238,46 @@ struct Job: Sendable {
     mutating func commit(_ record: CommitRecord, host: String?) -> Int {
         reported[record.attempt.shard] = nil
         arrived[record.attempt.shard] = nil
-        return take(record.journaled, host: host)
+        return place(of: record.attempt.shard).map { take(record.journaled, at: $0, host: host) } ?? 0
     }
 
-    /// Takes the results of shards of the plan in hand that an earlier coordinator committed.
+    /// Takes the results of shards that an earlier coordinator committed.
     ///
     /// - Throws: `protocolMismatch` for a result that does not fit the plan.
     mutating func keep(_ kept: [JournaledShard]) throws(TesseraError) {
         for entry in kept {
-            guard let planned = shard(entry.attempt.shard) else { continue }
-            try Self.check(entry.result, of: planned)
-            _ = take(entry, host: nil)
+            guard let plan = plans.lastIndex(where: { $0.first <= entry.attempt.shard }) else { continue }
+            let place = ShardPlace(plan: plan, index: entry.attempt.shard - plans[plan].first)
+            guard plans[plan].shards.indices.contains(place.index) else { continue }
+            try shard(at: place).check(entry.result)
+            _ = take(entry, at: place, host: nil)
         }
     }
 
-    private mutating func take(_ committed: JournaledShard, host: String?) -> Int {
-        guard let planned = shard(committed.attempt.shard), let position = position(of: committed.attempt.shard) else { return 0 }
-        if results[position] == nil {
+    private mutating func take(_ committed: JournaledShard, at place: ShardPlace, host: String?) -> Int {
+        let planned = shard(at: place), vote = Audit.Vote(host: host, worker: committed.worker, result: committed.result)
+        if plans[place.plan].results[place.index] == nil {
             bytesWritten += planned.byteCount
             bytesRead += planned.sourceByteCount
         }
-        results[position] = Audit.Vote(host: host, worker: committed.worker, result: committed.result)
-        let name = committed.worker
-        shares[name, default: RunReport.Worker(name: name)].add(bytes: planned.byteCount, committed.delivery)
+        plans[place.plan].results[place.index] = vote
+        shares[vote.worker, default: RunReport.Worker(name: vote.worker)].add(bytes: planned.byteCount, committed.delivery)
         return planned.byteCount
     }
 
-    private static func check(_ result: ShardResult, of planned: PlannedShard) throws(TesseraError) {
-        guard result.digests.map(\.count) == planned.outputs.map(\.blockCount) else {
-            throw TesseraError(.protocolMismatch, "the result for \(planned.label) has digests for other blocks than the plan's")
-        }
-        let count = result.statistics.count, expected = planned.tensors.count
-        guard count == 0 || count == expected else {
-            throw TesseraError(
-                .protocolMismatch, "the result for \(planned.label) has statistics for \(count) tensors, not for \(expected)")
-        }
-        for (index, tensor) in planned.tensors.enumerated() {
-            try tensor.check(result.statistics.isEmpty ? nil : result.statistics[index])
-        }
-    }
+    /// Who has committed each shard, and what came out, by plan: those before the plan in hand are there for an audit alone.
+    var votes: [[Audit.Vote?]] { plans.map(\.results) }
 
-    /// The plan's blocks by part and position in the part, once every shard is committed.
-    func blocksByPart() throws(TesseraError) -> [[TensorBlocks]] {
-        var parts = plan.layout.parts.map { Array(repeating: TensorBlocks?.none, count: $0.tensors.count) }
-        let positions = plan.layout.parts.map { part in
-            // An empty tensor begins where the next one does, and has no blocks.
-            Dictionary(
-                uniqueKeysWithValues: part.tensors.enumerated().filter { $1.byteCount > 0 }.map { ($1.range.lowerBound, $0) })
-        }
-        for (shard, result) in zip(shards, try committedResults()) {
-            for (output, digests) in zip(shard.outputs, result.digests) where output.byteCount > 0 {
-                guard let position = positions[output.part][output.offset] else { continue }
-                parts[output.part][position] = TensorBlocks(size: output.blockSize, digests: digests)
-            }
-        }
-        return parts.map { $0.map { $0 ?? TensorBlocks(digests: []) } }
-    }
+    /// The number of the plan's first shard in the journal.
+    var firstShard: Int { current.first }
+
+    func blocksByPart() throws(TesseraError) -> [[TensorBlocks]] { try current.blocksByPart() }
 
     /// The statistics of each tensor of the plan in hand, by the models' name for it, once every shard is committed.
-    func statistics() throws(TesseraError) -> [ExactText: TensorStatistics] {
-        try Self.statistics(of: shards, Array(zip(shards.indices, try committedResults())))
-    }
-
-    /// The statistics of each tensor of some shards, whose results are given with their positions.
-    ///
-    /// - Throws: `internal` when a result is missing.
-    static func statistics(
-        of shards: [PlannedShard], _ results: [(index: Int, result: ShardResult)]
-    ) throws(TesseraError) -> [ExactText: TensorStatistics] {
-        var statistics: [ExactText: TensorStatistics] = [:]
-        guard results.map(\.index) == Array(shards.indices) else {
-            throw TesseraError(.internal, "\(results.count) of \(shards.count) shards have a result")
-        }
-        for (shard, entry) in zip(shards, results) {
-            try check(entry.result, of: shard)
-            for (tensor, found) in zip(shard.tensors, entry.result.statistics) { statistics[ExactText(tensor.name)] = found }
-        }
-        return statistics
-    }
+    func statistics() throws(TesseraError) -> [ExactText: TensorStatistics] { try current.statistics() }
 
     /// The statistics of every stage so far, once every shard of the plan in hand is committed.
     func allStatistics() throws(TesseraError) -> [[ExactText: TensorStatistics]] { earlierStatistics + [try statistics()] }
-
-    private func committedResults() throws(TesseraError) -> [ShardResult] {
-        var found: [ShardResult] = []
-        for (shard, result) in zip(shards, results) {
-            guard let result else { throw TesseraError(.internal, "the shard \(shard.label) has no result") }
-            found.append(result.result)
-        }
-        return found
-    }
 
     /// - Parameters:
     ///   - record: the job's entry in the registry.

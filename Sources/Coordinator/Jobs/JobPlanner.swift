@@ -216,7 +216,7 @@ struct JobPlanner: Sendable {
         for expected in journaled.plans {
             if let last = plans.last {
                 let kept = journaled.shards.filter { (first..<first + last.shards.count).contains($0.attempt.shard) }
-                statistics.append(try Job.statistics(of: last.shards, kept.map { ($0.attempt.shard - first, $0.result) }))
+                statistics.append(try JobPlan.statistics(of: last.shards, kept.map { ($0.attempt.shard - first, $0.result) }))
                 first += last.shards.count
             }
             let plan = try Planner.plan(request, after: statistics)

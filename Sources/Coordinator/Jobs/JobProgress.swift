@@ -96,10 +96,8 @@ struct JobProgress: Sendable {
 
     private mutating func count(_ event: JobEvent, at now: Duration) {
         switch event {
-        case .planned(_, let plan):
-            rows += plan.shards.map { Row(shard: $0) }
-            total += plan.shards.count
-            bytesTotal += plan.shards.reduce(0) { $0 + $1.byteCount }
+        case .planned(_, let plan): add(plan.shards)
+        case .repeated(_, let shards): add(shards)
         case .kept(_, let kept):
             for entry in kept where rows.indices.contains(entry.shard) {
                 attempts += 1
@@ -126,7 +124,7 @@ struct JobProgress: Sendable {
         case .ended:
             running = [:]
             bytesRunning = 0
-        case .added, .stale, .paused, .resumed, .putAside, .copyDiffers, .workerJoined, .workerLeft: break
+        case .added, .stale, .paused, .resumed, .unaudited, .putAside, .copyDiffers, .workerJoined, .workerLeft: break
         }
     }
 
@@ -162,6 +160,12 @@ struct JobProgress: Sendable {
             if !names.contains(name) { names.append(name) }
         }
         return "\(rows.indices.contains(last) ? rows[last].shard.label : "a shard") failed on \(names.joined(separator: ", "))"
+    }
+
+    private mutating func add(_ shards: [ShardSummary]) {
+        rows += shards.map { Row(shard: $0) }
+        total += shards.count
+        bytesTotal += shards.reduce(0) { $0 + $1.byteCount }
     }
 
     private mutating func commit(_ shard: Int, _ run: ShardRun) {

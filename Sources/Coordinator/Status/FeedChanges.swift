@@ -39,12 +39,13 @@ struct FeedChanges {
             .revoked(let attempt, let worker, _), .stale(let attempt, let worker):
             note(attempt)
             workers.insert(worker.id)
-        case .planned(let id, _), .kept(let id, _), .ended(let id, _, _): if id == watched { changesAllShards = true }
+        case .planned(let id, _), .repeated(let id, _), .kept(let id, _), .ended(let id, _, _):
+            if id == watched { changesAllShards = true }
         case .workerJoined(let worker), .copyDiffers(_, let worker, _): workers.insert(worker.id)
         case .workerLeft(let worker, _, _):
             workers.remove(worker.id)
             leftWorkers.insert(worker.id)
-        case .added, .paused, .resumed, .putAside: break
+        case .added, .paused, .resumed, .unaudited, .putAside: break
         }
     }
 
