@@ -162,14 +162,22 @@ class Table:
     def host(self, address_of: Callable[[str], str]) -> tuple[str, str]:
         """The host as ssh knows it, and its address."""
         host = self.need("host")
-        # ssh must not take the name for an option, nor a remote shell for more than a word.
-        if not re.fullmatch(r"(?!-)[A-Za-z0-9._@:%\[\]-]+", host):
+        if not is_destination(host):
             raise InventoryError(f"{self.where('host')}: '{host}' is no destination that ssh knows")
         address = self.get("address") or address_of(host)
         if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?", address):
             where = self.where("address", "host")
             raise InventoryError(f"{where}: '{address}' is no host name and no IP address; give one as 'address'")
         return host, address
+
+
+def is_destination(host: str) -> bool:
+    """Whether ssh takes the name for a host, and not for an option, and a remote shell for no more than a word."""
+    return re.fullmatch(r"(?!-)[A-Za-z0-9._@:%\[\]-]+", host) is not None
+
+
+def is_worker_name(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", name) is not None and len(name) <= 60
 
 
 def bare(host: str) -> str:
@@ -236,7 +244,7 @@ def read_workers(top: Table, lines: Lines, address_of: Callable[[str], str]) -> 
         table = Table({**defaults, **own}, keys, lines, place)
         host, address = table.host(address_of)
         name, where = table.get("name") or table.get("address") or bare(host), table.where("name", "host")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", name) or len(name) > 60:
+        if not is_worker_name(name):
             raise InventoryError(f"{where}: '{name}' is no name of a worker; use letters, digits, '.', '_' and '-'")
         if name == "coordinator" or name in [service.name for service in found]:
             raise InventoryError(f"{where}: two services are called '{name}'; give one of them another 'name'")

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from inventory import Inventory
+from inventory import Inventory, is_destination, is_worker_name
 
 Place = tuple[str, str]  # the name of a service, and its host as ssh knows it
 ANYBODY = "anybody"  # the identity of a command that takes a cluster over
@@ -27,7 +27,11 @@ class Owner:
     def of(inventory: Inventory) -> "Owner":
         """With TLS, the authority makes the cluster: whoever has its key may go on with it, from any machine. Without TLS, the
         inventory's own path does."""
-        place = f"{getpass.getuser()}@{os.uname().nodename}:{inventory.lines.path.resolve()}"
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # a container's user may have no name
+            user = str(os.getuid())
+        place = f"{user}@{os.uname().nodename}:{inventory.lines.path.resolve()}"
         if inventory.certificates is None:
             return Owner(f"without TLS, {place}", place)
         authority = inventory.certificates / "ca.pem"
@@ -46,11 +50,11 @@ def places_of(inventory: Inventory) -> list[Place]:
 
 
 def recorded(records: Iterable[str]) -> list[Place]:
-    """The services that the records of hosts name."""
+    """The services that the records of hosts name. What hosts say is not trusted: it becomes words of commands."""
     found: dict[Place, None] = {}
     for line in "\n".join(records).splitlines():
         match line.split():
-            case ["service", name, host]:
+            case ["service", name, host] if is_worker_name(name) and is_destination(host):
                 found[name, host] = None
     return list(found)
 

@@ -96,11 +96,14 @@ class Probe:
         def several(name: str) -> tuple[str, ...]:
             return tuple(value for key, _, value in lines if key == name)
 
-        return Probe(
-            values["machine"], values["directory"], int(values["memory"]), float(values["clock"]) - middle,
-            values["systemd"] == "yes", values["openblas"] == "yes", several("has"), several("tls"),
-            "\n".join(several("record")), several("lacks"),
-        )  # fmt: skip
+        try:
+            return Probe(
+                values["machine"], values["directory"], int(values["memory"]), float(values["clock"]) - middle,
+                values["systemd"] == "yes", values["openblas"] == "yes", several("has"), several("tls"),
+                "\n".join(several("record")), several("lacks"),
+            )  # fmt: skip
+        except (KeyError, ValueError) as error:
+            raise RemoteError(remote.host, "does not answer as Linux with a POSIX shell does") from error
 
 
 @dataclass
@@ -126,12 +129,16 @@ class Cluster:
             return self.remote(host).run("state", *(service.name for service in hosts[host])).splitlines()
 
         for host, lines in self.each(hosts, ask):
-            for number, service in enumerate(hosts[host]):
-                if isinstance(lines, RemoteError):
-                    found[service] = lines
-                else:
-                    _, state, process, executable = lines[number].split()
-                    found[service] = (state, process, executable)
+            # A login shell may say more.
+            answers = {} if isinstance(lines, RemoteError) else {words[0]: words for words in map(str.split, lines) if words}
+            for service in hosts[host]:
+                match lines if isinstance(lines, RemoteError) else answers.get(service.name, []):
+                    case RemoteError() as error:
+                        found[service] = error
+                    case [_, state, process, executable]:
+                        found[service] = (state, process, executable)
+                    case _:
+                        found[service] = RemoteError(host, f"does not tell the state of {service.name}")
         return found
 
     def each(self, items: Iterable[Item], body: Callable[[Item], Result]) -> list[tuple[Item, Result | RemoteError]]:
@@ -316,7 +323,10 @@ def address_of(ssh: tuple[str, ...], host: str) -> str:
 def main(body: Callable[[Cluster, argparse.Namespace], int], options: argparse.Namespace) -> int:
     """The exit code of a command."""
     try:
-        ssh = tuple(shlex.split(options.ssh))
+        try:
+            ssh = tuple(shlex.split(options.ssh))
+        except ValueError as error:
+            raise UsageError(f"--ssh: {error}") from error
         inventory = read(options.inventory, lambda host: address_of(ssh, host))
         if hasattr(options, "tessera"):
             options.tessera = executable(options.tessera)
