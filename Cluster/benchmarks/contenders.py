@@ -163,8 +163,8 @@ class Mergekit:
 
 
 class TorchMethod:
-    """The papers' own code of a method (torch_methods.py), on the same tensors and threads, without the start of Python. `inner` and
-    `inner_cpu` are the method's alone."""
+    """The papers' own code of a method (torch_methods.py), on the same tensors and threads, without the start of Python.
+    `inner` and `inner_cpu` are the method's alone."""
 
     def __init__(self, environment: Path, task: Task, method: str, layers: int | None):
         program = Path(__file__).with_name("torch_methods.py")

@@ -64,8 +64,8 @@ package final class Matrix: @unchecked Sendable {
         return part
     }
 
-    /// Becomes `scale · other` in a rectangle of so many rows and columns, which begins at the given place here and with the first
-    /// element there. It must be within both matrices.
+    /// Becomes `scale · other` in a rectangle of so many rows and columns. It begins at the given place here and with the first
+    /// element there, and must be within both matrices.
     package func copy(_ other: Matrix, rows: Int, columns: Int, toRow first: Int, column: Int, scale: Double = 1) {
         for row in 0..<rows {
             let from = row * other.columns, to = (first + row) * self.columns + column

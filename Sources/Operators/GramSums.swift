@@ -1,8 +1,8 @@
 import Core
 import LinearAlgebra
 
-/// `C = Σ Gₜ` and `D = Σ τₜGₜ`, where `Gₜ = wₜ·MₜᵀMₜ` stands for the second moments of what flows into the matrix of task `t`, and
-/// `S = Σ τₜ`.
+/// `C = Σ Gₜ`, `D = Σ τₜGₜ` and `S = Σ τₜ`, where `Gₜ = wₜ·MₜᵀMₜ` stands for the second moments of what flows into the matrix of
+/// task `t`.
 ///
 /// The rows `√wₜ·Mₜ` of all tasks, one below the other, are `X`: `C = XᵀX`, and `D = B·X` with the blocks `√wₜ·τₜ·Mₜᵀ` side by
 /// side in `B`. Where `X` has fewer rows than columns (a wide matrix), everything follows from `X·Xᵀ`, which is smaller than `C`.

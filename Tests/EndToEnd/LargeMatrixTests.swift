@@ -9,6 +9,8 @@ import Testing
     private static let methods = MergeMethods.all.filter { $0.usesLinearAlgebra && $0.inputs.base == .required }.map { $0.name }
     /// They leave a matrix with a side of 20,000 to the mean.
     private static let averaging = ["ace", "actmat", "tact"]
+    /// It counts magnitudes first, in little memory; its merge is judged when that is planned.
+    private static let counting = ["doge"]
 
     private let directory: TemporaryDirectory
 
@@ -39,16 +41,16 @@ import Testing
     }
 
     @Test func withinTheBudgetThereIsAPlanAndBeyondARefusal() async throws {
-        #expect(Self.methods.count >= 20)
+        #expect(Self.methods.count >= 18)
         for method in Self.methods {
             let path = try recipe(method)
             let planned = try await Tessera.run(["plan", path, "--json"], in: directory.path)
             #expect(planned.exitCode == 0, "\(method): \(planned.errors)")
             let needed = try JSONDecoder().decode(Plan.self, from: Data(planned.output.utf8)).bytesMemory
-            let isAveraged = Self.averaging.contains(method)
+            let isSmall = (Self.averaging + Self.counting).contains(method)
             // A matrix of all columns of both task vectors stands for the tall one, but where single entries count.
-            #expect(isAveraged ? needed < 100 << 20 : (1 << 29..<64 << 30).contains(needed), "\(method): \(needed) bytes")
-            guard !isAveraged else { continue }
+            #expect(isSmall ? needed < 100 << 20 : (1 << 29..<64 << 30).contains(needed), "\(method): \(needed) bytes")
+            guard !isSmall else { continue }
             let refused = try await Tessera.run(["run", path, "out", "--memory", "256MiB"], in: directory.path)
             #expect(refused.exitCode == 64, "\(method)")
             #expect(

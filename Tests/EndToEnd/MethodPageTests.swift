@@ -21,7 +21,7 @@ import Testing
         let shown = Set(Self.recipes.compactMap { $0.firstMatch(of: #/merge_method: (\w+)/#).map { String($0.output.1) } })
         // These share a section and a recipe with another method, which has the same inputs and parameters.
         let alike: Set = [
-            "breadcrumbs", "dare_linear", "della_linear", "identical", "iso_cts", "ram", "star", "tact", "tall",
+            "breadcrumbs", "dare_linear", "della_linear", "iso_cts", "ram", "star", "tact", "tall",
         ]
         #expect(Set(MergeMethods.all.map { $0.name }).subtracting(shown) == alike)
     }
@@ -54,7 +54,8 @@ import Testing
             }
             try directory.write(recipe, to: "\(number).yml")
             try directory.write(
-                #"{"tensors": ["lm_head.weight"], "coefficients": {"tune-a": [0.6], "tune-b": [0.3]}}"#, to: "coefficients.json")
+                #"{"tensors": \#(Self.names), "coefficients": {"tune-a": [0, 1, 0.5, 2], "tune-b": [1, 1, 1, 1]}}"#,
+                to: "coefficients.json")
             let outcome = try await Tessera.run(["plan", "\(number).yml", "--strict"], in: directory.path)
             #expect(outcome.exitCode == 0, "\(recipe)\(outcome.errors)")
         }

@@ -158,9 +158,9 @@ import Testing
 
     @Test func theLibraryComputesWithTheLoopsThatAllProcessorsHave() throws {
         #if arch(x86_64)
-            #expect(try LinearAlgebra.identity().hasSuffix(" Haswell"))
+            #expect(try LinearAlgebra.identity().contains(" Haswell "))
         #else
-            #expect(try LinearAlgebra.identity().lowercased().hasSuffix(" armv8"))
+            #expect(try LinearAlgebra.identity().lowercased().contains(" armv8 "))
         #endif
         #expect(try LinearAlgebra.identity().hasPrefix("OpenBLAS "))
     }

@@ -257,7 +257,7 @@ import Testing
         expectEqual(Array(found[1800...]), little[1800...].map(Double.init), "the little one")
     }
 
-    /// So many entries for each direction are a share of the square: each of three tasks has 3 directions of 9, each of two has 4.
+    /// So many entries for each direction are a share of the square: each of three tasks has 3 directions of 9, of two 4.
     @Test(arguments: [(3, 3), (2, 4)])
     func entriesPerDirectionAreAShare(tasks: Int, directions: Int) throws {
         let vectors = Self.models(tasks), kept = 2.5 * Double(directions)

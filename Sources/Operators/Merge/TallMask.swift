@@ -1,7 +1,7 @@
 package import Core
 
-/// One task's model out of the vector of all tasks (TALL-masks, arXiv 2405.07813): `out = b + m ⊙ τ` with `τ = Σ dₜ`, or what TIES
-/// makes of the task vectors (`Ties.published`), and `m` 1 where `|d_task| > mask_lambda·|τ − d_task|`, else 0.
+/// One task's model out of the vector of all tasks (TALL-masks, arXiv 2405.07813): `out = b + m ⊙ τ` with `τ = Σ dₜ`, or what
+/// TIES makes of the task vectors (`Ties.published`), and `m` 1 where `|d_task| > mask_lambda·|τ − d_task|`, else 0.
 package struct TallMask: MergeMethod {
     package static let name = "tall"
     package static let summary = "Recovers one task's model from the sum of all task vectors, by a mask."
