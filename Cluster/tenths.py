@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Measure task vectors in tenths of a bit: accuracy on real test images against bits on disk, ours and the published compressors.
+"""Measure task vectors in tenths of a bit: accuracy on real tests against bits, ours and the published compressors.
 
     tenths.py --tessera .build/release/tessera [--write docs/task-vectors.md] [--svg docs/tenths.svg]
+    tenths.py --language DIR [--write docs/task-vectors.md] [--svg docs/tenths-language.svg]
 
-The family is the one of `digits.py`, or another one in the same form (`--digits DIR`). Ours are stores that Tessera makes and
-rebuilds, with three seeds; every byte of the store's directory is counted but 16 KiB. The published compressors are computed
-here with NumPy after their papers and releases, in their bits alone: 16 bits for each scale, and for each element of the
-tensors that a scheme leaves out; positions by their entropy. Merges are TIES of all eight at a density of 0.2, and task
-arithmetic at a weight of 0.15, both scored on all domains. The last lines say how well two measures rank the schemes by
-accuracy. Needs NumPy; takes a few minutes.
+The family is the digits of `digits.py`, or another one in the same form (`--digits DIR`), or the language model of
+`language.py`. Ours are stores that Tessera makes and rebuilds, with three seeds; every byte of the store's directory is counted
+but 16 KiB. The published compressors are computed with NumPy (`compressors.py`); counted are the matrices that they
+encode. Merges are scored on all tasks: TIES at a density of 0.2 and a lambda of 0.5, task
+arithmetic, and TSV. The last line says how well two measures rank the schemes by accuracy. `--rows FILE` keeps what was
+measured, one row a line, and measures only what the file lacks. Needs NumPy, and for the language model what `language.py`
+needs; takes some minutes.
 """
 
 import argparse
@@ -21,22 +23,20 @@ import struct
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Callable
+from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 
+import plot  # noqa: E402
+from compressors import PUBLISHED, Compressor, Tensors  # noqa: E402
+from plot import Axis, Panel  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- Cluster/tenths.py writes this table -->", "<!-- end of the table -->"
 FREE = 16 << 10  # bytes of a store that do not count
 SEEDS = (0, 1, 2)
-Tensors = dict[str, np.ndarray]
-MERGES = {
-    "TIES 0.2": ("merge_method: ties\nparameters: {normalize: true}", "{weight: 1, density: 0.2}"),
-    "TA 0.15": ("merge_method: task_arithmetic", "{weight: 0.15}"),
-}
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Row:
     scheme: str
     series: str
     bits: float  # a parameter
-    own: list[float]  # accuracy of the rebuilt fine-tunes on their own domains, by seed
+    own: list[float]  # accuracy of the rebuilt fine-tunes on their own tasks, by seed
     error: float
     loss: float
     merged: dict[str, float] = field(default_factory=dict)
@@ -55,168 +55,142 @@ class Row:
 
 def write(directory: Path, tensors: Tensors) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    header, data = {}, b""
+    header, end = {}, 0
     for name, values in sorted(tensors.items()):
-        raw = np.ascontiguousarray(values, "<f4").tobytes()
-        header[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
+        header[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [end, end + 4 * values.size]}
+        end += 4 * values.size
     text = json.dumps(header).encode()
-    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    with (directory / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.writelines(np.ascontiguousarray(values, "<f4").tobytes() for _, values in sorted(tensors.items()))
+
+
+def read(directory: Path) -> Tensors:
+    data = (directory / "model.safetensors").read_bytes()
+    start = 8 + struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:start])
+    header.pop("__metadata__", None)
+    return {
+        name: np.frombuffer(data, "<f4", math.prod(entry["shape"]), start + entry["data_offsets"][0]).reshape(entry["shape"])
+        for name, entry in sorted(header.items())
+    }
 
 
 class Family:
+    """A base, its fine-tunes, and what scores them. Merged models are those of `merges`."""
+
+    name: str
+    tasks: list[str]
+    merges: dict[str, tuple[str, str]]
+    merged_rows: tuple[str, ...] = ()  # the schemes whose tasks are merged; all of them if there are none
+    axis: Axis  # of accuracies
+
     def __init__(self, directory: Path) -> None:
-        specification = importlib.util.spec_from_file_location("evaluate", directory / "evaluate.py")
-        self.evaluate = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(self.evaluate)
-        self.directory, self.domains = directory, list(self.evaluate.DOMAINS)
-        self.test = self.evaluate.load(str(directory / "test.safetensors"))
-        self.base = self.evaluate.load(str(directory / "base"))
+        self.directory = directory
+        self.base = read(directory / "base")
         self.parameters = sum(values.size for values in self.base.values())
-        self.vectors = {d: self.minus_base(self.evaluate.load(str(directory / d))) for d in self.domains}
+        self.vectors = {task: self.minus_base(read(directory / task)) for task in self.tasks}
+
+    def score(self, tensors: Tensors, task: str) -> float:
+        raise NotImplementedError
 
     def minus_base(self, tensors: Tensors) -> Tensors:
-        return {name: tensors[name].astype(np.float64) - self.base[name] for name in sorted(self.base)}
+        return {name: tensors[name] - base for name, base in self.base.items()}
 
     def tuned(self, vector: Tensors) -> Tensors:
         return {name: (self.base[name] + vector[name]).astype(np.float32) for name in vector}
 
-    def accuracy(self, tensors: Tensors, domains: list[str]) -> float:
-        def share(images: np.ndarray) -> float:
-            starts = range(0, len(images), 64)
-            classes = [self.evaluate.logits(tensors, images[start : start + 64]).argmax(-1) for start in starts]
-            return float((np.concatenate(classes) == self.test["labels"]).mean())
-
-        return float(np.mean([share(self.test[f"images.{name}"]) for name in domains]))
+    def accuracy(self, tensors: Tensors, tasks: list[str]) -> float:
+        return float(np.mean([self.score(tensors, task) for task in tasks]))
 
     def error(self, found: dict[str, Tensors]) -> float:
         """The squared error by the energy, over all tasks."""
-        pairs = [(self.vectors[d][name], found[d][name]) for d in self.domains for name in self.base]
-        return sum(((x - y) ** 2).sum() for x, y in pairs) / sum((x**2).sum() for x, _ in pairs)
+        pairs = [(self.vectors[task][name], found[task][name]) for task in self.tasks for name in self.base]
+        return sum(squares(x - y) for x, y in pairs) / sum(squares(x) for x, _ in pairs)
 
     def loss(self, found: dict[str, Tensors]) -> float:
         """The measure that a budget minimises, of vectors as they are read: the mean over tensors, weighted by their elements."""
         total = weights = 0.0
-        for domain in self.domains:
+        for task in self.tasks:
             large = [name for name, base in self.base.items() if base.size >= 4096]
-            change = sum((self.vectors[domain][name] ** 2).sum() for name in large)
-            change /= sum((self.base[name].astype(float) ** 2).sum() for name in large)
+            change = sum(squares(self.vectors[task][name]) for name in large) / sum(squares(self.base[name]) for name in large)
             for name, base in self.base.items():
-                x, y = self.vectors[domain][name], found[domain][name]
-                energy = (x**2).sum()
+                x, y = self.vectors[task][name], found[task][name]
+                energy = squares(x)
                 if energy == 0:
                     continue
                 kept = y != 0
                 share = kept.mean() or 1.0
-                bias = (x * y).sum() / energy - 1
-                codes = ((x - share * y)[kept] ** 2).sum() / max((x[kept] ** 2).sum(), 1e-300)
-                variance = (y**2).sum() * (1 - share) / energy
+                bias = np.vdot(x, y) / energy - 1
+                codes = squares((x - share * y)[kept]) / max(squares(x[kept]), 1e-300)
+                variance = squares(y) * (1 - share) / energy
                 total += max(base.size, 16384) * (bias**2 + codes + change * variance)
                 weights += max(base.size, 16384)
-        return total / weights
+        return float(total / weights)
 
 
-# ---- The published compressors: a vector as it is read, and its bits ----
+def squares(x: np.ndarray) -> float:
+    return float((x.astype(float) ** 2).sum())
 
 
-def rest(x: np.ndarray) -> tuple[np.ndarray, float]:
-    return x.astype(np.float16).astype(float), 16 * x.size
+def merges(weight: float, tsv: str) -> dict[str, tuple[str, str]]:
+    return {
+        "TIES 0.2": ("merge_method: ties\nparameters: {normalize: true, lambda: 0.5}", "{weight: 1, density: 0.2}"),
+        f"TA {weight:g}": ("merge_method: task_arithmetic", f"{{weight: {weight:g}}}"),
+        "TSV": (f"merge_method: tsv\n{tsv}", "{}"),
+    }
 
 
-def selected(name: str, x: np.ndarray) -> bool:
-    """The weights of linear layers."""
-    return x.ndim == 2 and "layers" in name
+class Digits(Family):
+    name = "digits"
+    merges = merges(0.15, "")
+    axis = Axis((0.60, 0.86), (0.60, 0.65, 0.70, 0.75, 0.80, 0.85))
+
+    def __init__(self, directory: Path) -> None:
+        specification = importlib.util.spec_from_file_location("evaluate", directory / "evaluate.py")
+        self.evaluate = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(self.evaluate)
+        self.tasks = list(self.evaluate.DOMAINS)
+        self.test = self.evaluate.load(str(directory / "test.safetensors"))
+        super().__init__(directory)
+
+    def score(self, tensors: Tensors, task: str) -> float:
+        images = self.test[f"images.{task}"]
+        starts = range(0, len(images), 64)
+        classes = [self.evaluate.logits(tensors, images[start : start + 64]).argmax(-1) for start in starts]
+        return float((np.concatenate(classes) == self.test["labels"]).mean())
 
 
-def each(compress: Callable[[str, np.ndarray], tuple[np.ndarray, float]]) -> Callable[[Tensors], tuple[Tensors, float]]:
-    def apply(vector: Tensors) -> tuple[Tensors, float]:
-        found = {name: compress(name, x) if selected(name, x) else rest(x) for name, x in vector.items()}
-        return {name: y for name, (y, _) in found.items()}, sum(bits for _, bits in found.values())
+class Text(Family):
+    name = "language"
+    merges = merges(0.3, "parameters: {mean_only: embeddings}")
+    merged_rows = ("full precision", "budget, 0.25 bits", "budget, 0.6 bits", "budget, 1.5 bits", "dense budget, 2.25 bits",
+                   "TVQ, 3 bits", "BitDelta", "UltraDelta, drop 0.9")
+    axis = Axis((0.64, 0.70), (0.64, 0.65, 0.66, 0.67, 0.68, 0.69, 0.70))
 
-    return apply
+    def __init__(self, directory: Path) -> None:
+        import language
 
+        self.model, self.tasks = language.Language(directory), list(language.TASKS)
+        super().__init__(directory)
 
-def bitdelta(_: str, x: np.ndarray) -> tuple[np.ndarray, float]:
-    """arXiv 2402.10193, without its distillation."""
-    return np.abs(x).mean() * np.where(x < 0, -1.0, 1.0), x.size + 16
-
-
-def axis_sign(_: str, x: np.ndarray) -> tuple[np.ndarray, float]:
-    """arXiv 2512.19720: a scale for each row or each column, whichever errs less; without its training."""
-
-    def along(axis: int) -> np.ndarray:
-        counts = np.maximum((x != 0).sum(axis, keepdims=True), 1)
-        return np.abs(x).sum(axis, keepdims=True) / counts * np.where(x < 0, -1.0, 1.0)
-
-    columns, rows = along(0), along(1)
-    is_columns = ((x - columns) ** 2).sum() <= ((x - rows) ** 2).sum()
-    return (columns, x.size + 16 * x.shape[1] + 1) if is_columns else (rows, x.size + 16 * x.shape[0] + 1)
+    def score(self, tensors: Tensors, task: str) -> float:
+        return self.model.accuracy(tensors, task)
 
 
-def qrelo(ratio: float) -> Callable[[str, np.ndarray], tuple[np.ndarray, float]]:
-    """D-QReLO (arXiv 2604.16940): one bit, then a low rank of what that leaves. `ratio` is of 16 bits, both together."""
-
-    def compress(_: str, x: np.ndarray) -> tuple[np.ndarray, float]:
-        sign = np.abs(x).mean() * np.sign(x)
-        u, s, v = np.linalg.svd(x - sign, full_matrices=False)
-        n, m = x.shape
-        rank = min(len(s), math.ceil(n * m * (ratio - 1 / 16) / (n + m)))
-        return sign + (u[:, :rank] * s[:rank]) @ v[:rank], x.size + 16 + 16 * (rank * (n + m) + rank)
-
-    return compress
+# ---- Schemes ----
 
 
-def ultradelta(drop: float, spread: float = 0.01, bits: int = 4) -> Callable[[Tensors], tuple[Tensors, float]]:
-    """arXiv 2505.13563: codes, and drop rates by the tensors' spread; the other tensors in 16 bits."""
-
-    def apply(vector: Tensors) -> tuple[Tensors, float]:
-        random, top = np.random.default_rng(0), 2**bits - 1
-        found, total = {}, 0.0
-        for name, x in vector.items():
-            if not selected(name, x):
-                found[name], used = rest(x)
-                total += used
-        coded = {}
-        for name, x in vector.items():
-            if name not in found:
-                low, width = x.min(), x.max() - x.min()
-                coded[name] = np.round((x - low) / width * top) / top * width + low
-        order = sorted(coded, key=lambda name: coded[name].std())
-        size, running, classes = sum(coded[name].size for name in order), 0, {}
-        for name in order:
-            running += coded[name].size
-            classes[name] = 0 if running <= size / 3 else 1 if running <= 2 * size / 3 else 2
-        sizes = [sum(coded[n].size for n in order if classes[n] == c) for c in range(3)]
-        last = (drop * size - drop * sizes[1] - (drop + spread) * sizes[0]) / sizes[2] if sizes[2] else drop
-        rates = (drop + spread, drop, min(max(last, 0), 0.99))
-        for name, x in coded.items():
-            rate, y, flat = rates[classes[name]], x.ravel() / (1 - drop), x.ravel()
-            for value in np.unique(flat):
-                places = np.flatnonzero(flat == value)
-                y[random.permutation(places)[: round(len(places) * rate)]] = 0
-            kept = np.count_nonzero(y) / y.size
-            entropy = -kept * math.log2(kept) - (1 - kept) * math.log2(1 - kept) if 0 < kept < 1 else 0
-            found[name] = y.reshape(x.shape)
-            total += y.size * (kept * bits + entropy) + 64
-        return {name: found[name] for name in vector}, total
-
-    return apply
-
-
-PUBLISHED = {
-    "BitDelta": ("BitDelta", each(bitdelta)),
-    "per-axis sign": ("per-axis sign", each(axis_sign)),
-    **{f"D-QReLO, {r} of 16 bits": ("D-QReLO", each(qrelo(r))) for r in (0.08, 0.1, 0.125, 0.1875)},
-    **{f"UltraDelta, drop {p}": ("UltraDelta", ultradelta(p)) for p in (0.8, 0.9, 0.97)},
-}
-STORES = {
-    **{f"TVQ, {b} bits": ("TVQ, RTVQ", f"{{scheme: tvq, bits: {b}}}") for b in (2, 3)},
-    "RTVQ, B3O2": ("TVQ, RTVQ", "{scheme: rtvq, bits: {base: 3, offset: 2}}"),
-    **{f"dense budget, {b} bits": ("dense budget", f"{{budget: {b} bits, thin: false}}") for b in (0.75, 1, 1.5, 2.25, 3)},
-    **{f"budget, {b} bits": ("budget", f"{{budget: {b} bits}}") for b in (0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 0.8, 1, 1.5)},
-    "budget, 2 bits, thinned": ("budget", "{budget: 2 bits, thin: true}"),
-}
-DENSE = {"TVQ, RTVQ", "dense budget"}  # their bits are those of the tensors alone, as the papers count, and ours without files
+def stores(family: Family) -> dict[str, tuple[str, str]]:
+    """Of each scheme its series, and what a recipe has under `quantize`."""
+    tenths = {"digits": (0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 0.8, 1, 1.5), "language": (0.1, 0.15, 0.25, 0.4, 0.6, 1, 1.5)}
+    return {
+        **{f"budget, {b} bits": ("budget", f"{{budget: {b} bits}}") for b in tenths[family.name]},
+        "budget, 2 bits, thinned": ("budget", "{budget: 2 bits, thin: true}"),
+        **{f"dense budget, {b} bits": ("dense budget", f"{{budget: {b} bits, thin: false}}") for b in (0.75, 1, 1.5, 2.25, 3)},
+        **{f"TVQ, {b} bits": ("TVQ, RTVQ", f"{{scheme: tvq, bits: {b}}}") for b in (2, 3)},
+        "RTVQ, B3O2": ("TVQ, RTVQ", "{scheme: rtvq, bits: {base: 3, offset: 2}}"),
+    }
 
 
 # ---- Running ----
@@ -239,47 +213,66 @@ class Study:
     def base(self) -> str:
         return f"base_model: {self.family.directory / 'base'}\n"
 
-    def merges(self, models: dict[str, str]) -> dict[str, float]:
-        found = {}
-        for name, (method, parameters) in MERGES.items():
+    def merged(self, scheme: str, models: dict[str, str]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        if self.family.merged_rows and scheme not in self.family.merged_rows:
+            return found
+        for name, (method, parameters) in self.family.merges.items():
             listed = "".join(f"- {{model: '{model}', parameters: {parameters}}}\n" for model in models.values())
-            merged = self.run("merged", f"{method}\n{self.base()}models:\n{listed}")
-            found[name] = self.family.accuracy(self.family.evaluate.load(str(merged)), self.family.domains)
+            output = self.run("merged", f"{method}\n{self.base()}models:\n{listed}")
+            found[name] = self.family.accuracy(read(output), self.family.tasks)
         return found
+
+    def full(self) -> Row:
+        family = self.family
+        own = float(np.mean([family.score(family.tuned(family.vectors[task]), task) for task in family.tasks]))
+        models = {task: str(family.directory / task) for task in family.tasks}
+        return Row("full precision", "full", 32, [own], 0, 0, self.merged("full precision", models))
+
+    def untuned(self) -> Row:
+        own = [self.family.accuracy(self.family.base, self.family.tasks)]
+        return Row("the base", "base", 0, own, 1, 1, dict.fromkeys(self.family.merges, own[0]))
 
     def store(self, scheme: str, series: str, quantize: str) -> Row:
         family, own, row = self.family, [], None
         for seed in SEEDS if series == "budget" else SEEDS[:1]:
-            listed = "".join(f"- {{model: {family.directory / d}}}\n" for d in family.domains)
+            listed = "".join(f"- {{model: {family.directory / task}}}\n" for task in family.tasks)
             store = self.run("store", f"quantize: {quantize}\n{self.base()}models:\n{listed}", seed)
-            models = {d: f"./store#{d}" for d in family.domains}
+            models = {task: f"./store#{task}" for task in family.tasks}
             found, scores = {}, []
-            for domain, model in models.items():
-                rebuilt = self.run("rebuilt", f"merge_method: passthrough\nmodels: [{{model: '{model}'}}]\n")
-                tensors = family.evaluate.load(str(rebuilt))
-                found[domain] = family.minus_base(tensors)
-                scores.append(family.accuracy(tensors, [domain]))
+            for task, model in models.items():
+                tensors = read(self.run("rebuilt", f"merge_method: passthrough\nmodels: [{{model: '{model}'}}]\n"))
+                found[task] = family.minus_base(tensors)
+                scores.append(family.score(tensors, task))
             own.append(float(np.mean(scores)))
             if row is None:
-                inspected = subprocess.run([self.tessera, "inspect", store, "--json"], capture_output=True, check=True)
-                size = sum(file.stat().st_size for file in store.iterdir()) - FREE
-                bits = json.loads(inspected.stdout)["bitsPerParameter"]
-                if series not in DENSE:
-                    bits = 8 * size / family.parameters / len(family.domains)
-                row = Row(scheme, series, bits, own, family.error(found), family.loss(found), self.merges(models))
+                error, loss = family.error(found), family.loss(found)
+                row = Row(scheme, series, self.bits(store, series), own, error, loss, self.merged(scheme, models))
         return row
 
-    def published(self, scheme: str, series: str, compress: Callable[[Tensors], tuple[Tensors, float]]) -> Row:
+    def bits(self, store: Path, series: str) -> float:
+        """Of a budget that thins, every byte but some; of others the tensors, as the papers count and we without files."""
+        family = self.family
+        if series == "budget":
+            size = sum(file.stat().st_size for file in store.iterdir()) - FREE
+            return 8 * size / family.parameters / len(family.tasks)
+        inspected = subprocess.run([self.tessera, "inspect", store, "--json"], capture_output=True, check=True)
+        return float(json.loads(inspected.stdout)["bitsPerParameter"])
+
+    def published(self, scheme: str, series: str, compress: Compressor) -> Row:
         family, found, bits, scores, models = self.family, {}, 0.0, [], {}
-        for domain in family.domains:
-            found[domain], used = compress(family.vectors[domain])
-            bits += used / family.parameters / len(family.domains)
-            tensors = family.tuned(found[domain])
-            scores.append(family.accuracy(tensors, [domain]))
-            write(self.work / f"tuned-{domain}", tensors)
-            models[domain] = str(self.work / f"tuned-{domain}")
+        for task in family.tasks:
+            found[task], used = compress(family.vectors[task])
+            bits += used / len(family.tasks)
+            tensors = family.tuned(found[task])
+            scores.append(family.score(tensors, task))
+            write(self.work / f"tuned-{task}", tensors)
+            models[task] = str(self.work / f"tuned-{task}")
         own = [float(np.mean(scores))]
-        return Row(scheme, series, bits, own, family.error(found), family.loss(found), self.merges(models))
+        return Row(scheme, series, bits, own, family.error(found), family.loss(found), self.merged(scheme, models))
+
+
+# ---- Results ----
 
 
 def rank_correlation(x: list[float], y: list[float]) -> float:
@@ -288,103 +281,85 @@ def rank_correlation(x: list[float], y: list[float]) -> float:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def table(rows: list[Row], full: Row) -> str:
+def table(rows: list[Row], names: list[str]) -> str:
     lines = [
-        "| scheme | bits | own domain | spread | error | loss | " + " | ".join(MERGES) + " |",
-        "|---|---:|---:|---:|---:|---:|" + "---:|" * len(MERGES),
+        "| scheme | bits | own task | spread | error | loss | " + " | ".join(names) + " |",
+        "|---|---:|---:|---:|---:|---:|" + "---:|" * len(names),
     ]
-    for row in [full, *sorted(rows, key=lambda row: row.bits)]:
+    for row in sorted(rows, key=lambda row: (row.series not in ("base", "full"), row.bits)):
         spread = f"{max(row.own) - min(row.own):.4f}" if len(row.own) > 1 else ""
-        merged = " | ".join(f"{row.merged[name]:.4f}" for name in MERGES)
+        merged = " | ".join(f"{row.merged[name]:.4f}" if name in row.merged else "" for name in names)
         lines.append(
             f"| {row.scheme} | {row.bits:.3f} | {np.mean(row.own):.4f} | {spread} | {row.error:.3f} | {row.loss:.3f} | {merged} |"
         )
+    rows = [row for row in rows if row.series not in ("base", "full")]
     if len(rows) < 3:
         return "\n".join(lines)
     accuracy = [float(np.mean(row.own)) for row in rows]
-    by_loss, by_error = ([-rank_correlation([getattr(row, key) for row in rows], accuracy)] for key in ("loss", "error"))
-    lines += ["", f"Rank correlation with the accuracy over the {len(rows)} schemes: {by_loss[0]:.2f} for the loss, "
-              f"{by_error[0]:.2f} for the squared error."]
+    by_loss, by_error = (-rank_correlation([getattr(row, key) for row in rows], accuracy) for key in ("loss", "error"))
+    lines += ["", f"Rank correlation with the accuracy over the {len(rows)} schemes: {by_loss:.2f} for the loss, "
+              f"{by_error:.2f} for the squared error."]
     return "\n".join(lines)
 
 
-# ---- Plot ----
-
 COLOURS = {
-    "budget": "#1656b8", "dense budget": "#7aa2dd", "TVQ, RTVQ": "#b8461b", "BitDelta": "#8a6d00", "per-axis sign": "#5b6b7a",
-    "D-QReLO": "#1a7f4b", "UltraDelta": "#8a3fa0",
+    "budget": "#1656b8", "dense budget": "#7aa2dd", "TVQ, RTVQ": "#b8461b", "BitDelta": "#8a6d00",
+    "per-axis sign": "#5b6b7a", "D-QReLO": "#1a7f4b", "UltraDelta": "#8a3fa0",
 }
-LEFT, TOP, WIDTH, HEIGHT = 64, 64, 680, 320
-BITS, SPAN = (0.1, 4.0), (0.60, 0.86)
 
 
-def plot(rows: list[Row], full: Row) -> str:
-    def x(bits: float) -> float:
-        return LEFT + math.log(bits / BITS[0]) / math.log(BITS[1] / BITS[0]) * WIDTH
-
-    def y(accuracy: float) -> float:
-        return TOP + HEIGHT - (accuracy - SPAN[0]) / (SPAN[1] - SPAN[0]) * HEIGHT
-
-    parts = [f'<text x="{LEFT}" y="{TOP - 14}" class="title">accuracy of the rebuilt fine-tunes on their own domains</text>']
-    for tick in (0.60, 0.65, 0.70, 0.75, 0.80, 0.85):
-        parts.append(f'<line x1="{LEFT}" y1="{y(tick):.1f}" x2="{LEFT + WIDTH}" y2="{y(tick):.1f}" class="grid"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" class="end">{tick:g}</text>')
-    for bits in (0.1, 0.2, 0.4, 0.6, 1, 2, 4):
-        parts.append(f'<line x1="{x(bits):.1f}" y1="{TOP}" x2="{x(bits):.1f}" y2="{TOP + HEIGHT}" class="grid"/>')
-        parts.append(f'<text x="{x(bits):.1f}" y="{TOP + HEIGHT + 18}" class="middle">{bits:g}</text>')
-    parts.append(f'<text x="{LEFT + WIDTH / 2}" y="{TOP + HEIGHT + 40}" class="middle">bits per parameter</text>')
-    level = y(float(np.mean(full.own)))
-    parts.append(f'<line x1="{LEFT}" y1="{level:.1f}" x2="{LEFT + WIDTH}" y2="{level:.1f}" class="full"/>')
-    legend = LEFT
+def draw(rows: list[Row], axis: Axis, file: Path) -> None:
+    bits = Axis((0.08, 4.0), (0.1, 0.2, 0.4, 0.6, 1, 2, 4), is_log=True)
+    panel = Panel("accuracy of the rebuilt fine-tunes on their own tasks", "bits per parameter", bits, axis, width=680)
+    for row in rows:
+        if row.series in ("base", "full"):
+            panel.level(float(np.mean(row.own)), f"{row.scheme} {np.mean(row.own):.4f}")
     for series, colour in COLOURS.items():
-        members = sorted((r.bits, float(np.mean(r.own))) for r in rows if r.series == series)
-        places = [(x(b), y(a)) for b, a in members if BITS[0] <= b <= BITS[1] and SPAN[0] <= a <= SPAN[1]]
-        path = " ".join(f"{px:.1f},{py:.1f}" for px, py in places)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4.5" fill="{colour}"/>' for px, py in places]
-        parts.append(f'<circle cx="{legend}" cy="18" r="4.5" fill="{colour}"/>')
-        parts.append(f'<text x="{legend + 9}" y="22">{series}</text>')
-        legend += 36 + 7 * len(series)
-    style = (
-        "text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-weight:600}.end{text-anchor:end}"
-        ".middle{text-anchor:middle}.grid{stroke:#d8dee4}.full{stroke:#24292f;stroke-dasharray:5 4}"
-    )
-    right, height = LEFT + WIDTH + 70, TOP + HEIGHT + 52
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right} {height}" role="img" '
-        f'aria-label="Accuracy of stored task vectors against bits per parameter"><style>{style}</style>'
-        f'<rect width="{right}" height="{height}" fill="#ffffff"/>' + "\n".join(parts) + "</svg>\n"
-    )
+        panel.points([(row.bits, float(np.mean(row.own))) for row in rows if row.series == series], colour)
+    plot.draw(file, "Accuracy of stored task vectors against bits per parameter", [panel], COLOURS)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tessera", type=Path, default=ROOT / ".build/release/tessera")
     parser.add_argument("--digits", type=Path, default=ROOT / "Sources/Demo/Resources/digits", help="the family")
+    parser.add_argument("--language", type=Path, help="the language model's family in place of the digits")
     parser.add_argument("--only", help="schemes whose names contain this")
+    parser.add_argument("--rows", type=Path, help="keep what was measured in this file")
     parser.add_argument("--write", type=Path, help="put the table into this page")
     parser.add_argument("--svg", type=Path, help="draw the plot to this file")
     arguments = parser.parse_args()
-    family = Family(arguments.digits.resolve())
+    family: Family = Text(arguments.language.resolve()) if arguments.language else Digits(arguments.digits.resolve())
+    rows: list[Row] = []
+    if arguments.rows and arguments.rows.exists():
+        rows = [Row(**json.loads(line)) for line in arguments.rows.read_text().splitlines()]
     with tempfile.TemporaryDirectory() as work:
-        study, rows = Study(arguments.tessera.resolve(), Path(work), family), []
-        tuned = {d: str(family.directory / d) for d in family.domains}
-        own = float(np.mean([family.accuracy(family.tuned(family.vectors[d]), [d]) for d in family.domains]))
-        full = Row("full precision", "full", 32, [own], 0, 0, study.merges(tuned))
-        for schemes, measure in ((STORES, study.store), (PUBLISHED, study.published)):
-            for scheme, (series, how) in schemes.items():
-                if arguments.only and arguments.only not in scheme:
-                    continue
-                rows.append(measure(scheme, series, how))
-                print(rows[-1], file=sys.stderr, flush=True)
-    text = table(rows, full)
+        study = Study(arguments.tessera.resolve(), Path(work), family)
+        wanted: list[tuple[str, Any]] = [("full precision", study.full), ("the base", study.untuned)]
+        for schemes, measure in ((stores(family), study.store), (PUBLISHED, study.published)):
+            wanted += [
+                (scheme, lambda scheme=scheme, series=series, how=how, measure=measure: measure(scheme, series, how))
+                for scheme, (series, how) in schemes.items()
+                if not arguments.only or arguments.only in scheme
+            ]
+        for scheme, measure_row in wanted:
+            if any(row.scheme == scheme for row in rows):
+                continue
+            rows.append(measure_row())
+            print(rows[-1], file=sys.stderr, flush=True)
+            if arguments.rows:
+                with arguments.rows.open("a") as file:
+                    file.write(json.dumps(asdict(rows[-1])) + "\n")
+    text = table(rows, list(family.merges))
     print(text)
     if arguments.write:
         page = arguments.write.read_text()
-        begin, end = page.index(BEGIN) + len(BEGIN), page.index(END)
+        mark = f"<!-- Cluster/tenths.py writes this table: {family.name} -->"
+        begin = page.index(mark) + len(mark)
+        end = page.index("<!-- end of the table -->", begin)
         arguments.write.write_text(f"{page[:begin]}\n\n{text}\n\n{page[end:]}")
     if arguments.svg:
-        arguments.svg.write_text(plot(rows, full))
+        draw(rows, family.axis, arguments.svg)
 
 
 if __name__ == "__main__":

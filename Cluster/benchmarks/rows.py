@@ -55,6 +55,12 @@ def quantize(bits: int, tunes: tuple[str, ...]) -> str:
     return f"quantize: {{scheme: tvq, bits: {bits}}}\nbase_model: base\nmodels:\n{models}"
 
 
+def tenths(bits: float, tunes: tuple[str, ...]) -> str:
+    """A store of thinned task vectors."""
+    models = "".join(f"- model: {tune}\n" for tune in tunes)
+    return f"quantize: {{budget: {bits} bits}}\nbase_model: base\nmodels:\n{models}"
+
+
 TRIMMED = {"weight": 1.0, "density": 0.5}
 LIKE_TIES = "ties+sha256"
 
@@ -80,6 +86,14 @@ def rows(tunes: tuple[str, ...]) -> list[Row]:
             merge("ties", stored, base=True, **TRIMMED),
             against=RUN,
             store=quantize(3, tunes),
+            beside=merge("ties", tunes, base=True, **TRIMMED),
+        ),
+        Row("store-0.3-bits", tenths(0.3, tunes), against=RUN, beside=merge("linear", tunes, weight=1.0)),
+        Row(
+            "ties-from-0.3-bits",
+            merge("ties", stored, base=True, **TRIMMED),
+            against=RUN,
+            store=tenths(0.3, tunes),
             beside=merge("ties", tunes, base=True, **TRIMMED),
         ),
         Row("ties-direct", merge("ties", tunes, base=True, **TRIMMED), against=RUN, command="submit", blocks="direct"),

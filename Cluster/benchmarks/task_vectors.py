@@ -24,6 +24,10 @@ from types import ModuleType
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "Cluster"))
+import plot  # noqa: E402
+from plot import Axis, Panel  # noqa: E402
+
 DIGITS = ROOT / "Sources/Demo/Resources/digits"
 
 
@@ -287,79 +291,25 @@ SERIES = {  # colour, and whether points are joined
     "sparse": ("#1a7f4b", False),
     "masks": ("#8a3fa0", False),
 }
-WIDTH, HEIGHT, TOP, BOTTOM = 410, 320, 64, 52
 
 
-class Panel:
-    """One of the two: a frame, its axes, and the points of every series."""
-
-    def __init__(self, left: float, title: str, span: tuple[float, float], is_log: bool) -> None:
-        self.left, self.title, self.span, self.is_log = left, title, span, is_log
-        self.bits = (1.0, 5.25)
-
-    def x(self, bits: float) -> float:
-        return self.left + (bits - self.bits[0]) / (self.bits[1] - self.bits[0]) * WIDTH
-
-    def y(self, value: float) -> float:
-        low, high = self.span
-        share = math.log(value / low) / math.log(high / low) if self.is_log else (value - low) / (high - low)
-        return TOP + HEIGHT - share * HEIGHT
-
-    def frame(self, ticks: list[float]) -> list[str]:
-        parts = [f'<text x="{self.left}" y="{TOP - 14}" class="title">{self.title}</text>']
-        for tick in ticks:
-            y = self.y(tick)
-            parts.append(f'<line x1="{self.left}" y1="{y:.1f}" x2="{self.left + WIDTH}" y2="{y:.1f}" class="grid"/>')
-            parts.append(f'<text x="{self.left - 8}" y="{y + 4:.1f}" class="end">{tick:g}</text>')
-        for bits in (1, 2, 3, 4, 5):
-            x = self.x(bits)
-            parts.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{TOP + HEIGHT}" class="grid"/>')
-            parts.append(f'<text x="{x:.1f}" y="{TOP + HEIGHT + 18}" class="middle">{bits}</text>')
-        caption = "bits per parameter, all tensors counted"
-        parts.append(f'<text x="{self.left + WIDTH / 2}" y="{TOP + HEIGHT + 40}" class="middle">{caption}</text>')
-        return parts
-
-    def points(self, series: str, found: list[tuple[float, float]]) -> list[str]:
-        colour, is_joined = SERIES[series]
-        low, high = self.span
-        inside = [(b, v) for b, v in sorted(found) if self.bits[0] <= b <= self.bits[1] and low <= v <= high]
-        places = [(self.x(b), self.y(v)) for b, v in inside]
-        parts = []
-        if is_joined:
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-            parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        return parts + [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>' for x, y in places]
-
-
-def plot(results: list[Result]) -> str:
-    own = Panel(64, "accuracy of the rebuilt fine-tunes, own domain", (0.74, 0.86), is_log=False)
-    error = Panel(64 + WIDTH + 76, "normalised squared error", (0.005, 2.0), is_log=True)
-    right = error.left + WIDTH + 18
-    height = TOP + HEIGHT + BOTTOM
-    parts = own.frame([0.74, 0.76, 0.78, 0.8, 0.82, 0.84, 0.86]) + error.frame([0.01, 0.03, 0.1, 0.3, 1.0])
+def draw(results: list[Result], file: Path) -> None:
+    bits, caption = Axis((1.0, 5.25), (1, 2, 3, 4, 5)), "bits per parameter, all tensors counted"
+    accuracies = Axis((0.74, 0.86), (0.74, 0.76, 0.78, 0.8, 0.82, 0.84, 0.86))
+    own = Panel("accuracy of the rebuilt fine-tunes, own domain", caption, bits, accuracies)
+    errors = Axis((0.005, 2.0), (0.01, 0.03, 0.1, 0.3, 1.0), is_log=True)
+    error = Panel("normalised squared error", caption, bits, errors)
+    plot.side_by_side(own, error)
     full = next(result for result in results if result.series == "full")
-    y = own.y(full.own)
-    parts.append(f'<line x1="{own.left}" y1="{y:.1f}" x2="{own.left + WIDTH}" y2="{y:.1f}" class="full"/>')
-    parts.append(f'<text x="{own.left + WIDTH - 6}" y="{y - 7:.1f}" class="end">full precision {full.own:.4f}</text>')
+    own.level(full.own, f"full precision {full.own:.4f}")
     best = max(result.own for result in results if result.series in ("sparse", "masks"))
-    note = f"sparse and masks: below, at most {best:.2f}"
-    parts.append(f'<text x="{own.left + 10}" y="{TOP + HEIGHT - 10}">{note}</text>')
-    for number, series in enumerate(SERIES):
+    own.note(f"sparse and masks: below, at most {best:.2f}")
+    for series, (colour, is_joined) in SERIES.items():
         members = [result for result in results if result.series == series]
-        parts += own.points(series, [(r.bits, r.own) for r in members])
-        parts += error.points(series, [(r.bits, r.error) for r in members])
-        x, y = 64 + number * 152, 22
-        parts.append(f'<circle cx="{x + 5}" cy="{y - 4}" r="4.5" fill="{SERIES[series][0]}"/>')
-        parts.append(f'<text x="{x + 15}" y="{y}">{series}</text>')
-    style = (
-        "text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-weight:600}.end{text-anchor:end}"
-        ".middle{text-anchor:middle}.grid{stroke:#d8dee4}.full{stroke:#24292f;stroke-dasharray:5 4}"
-    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right} {height}" role="img" '
-        f'aria-label="Accuracy and error of stored task vectors against bits per parameter"><style>{style}</style>'
-        f'<rect width="{right}" height="{height}" fill="#ffffff"/>' + "\n".join(parts) + "</svg>\n"
-    )
+        own.points([(r.bits, r.own) for r in members], colour, is_joined)
+        error.points([(r.bits, r.error) for r in members], colour, is_joined)
+    label = "Accuracy and error of stored task vectors against bits per parameter"
+    plot.draw(file, label, [own, error], {series: colour for series, (colour, _) in SERIES.items()})
 
 
 def main() -> None:
@@ -378,7 +328,7 @@ def main() -> None:
             found["digits"] = [asdict(result) for result in results]
             print(digits_table(results), end="\n\n")
             if options.svg:
-                options.svg.write_text(plot(results))
+                draw(results, options.svg)
         if options.only != "digits":
             synthetic = measure_synthetic(study)
             found["synthetic"] = {name: [asdict(result) for result in row] for name, row in synthetic.items()}
