@@ -11,6 +11,9 @@ extension JobManager {
         StatusPages(state, at: time.now(), for: peer).answer(request)
     }
 
+    /// Whether some jobs have not ended.
+    var hasJobs: Bool { !state.jobs.active.isEmpty }
+
     /// What Prometheus is told.
     func metrics() -> ClusterMetrics {
         ClusterMetrics(state, journal: journalCounters, connections: connections.withLock { $0 }, build: build)

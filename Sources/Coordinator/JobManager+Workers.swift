@@ -13,6 +13,11 @@ extension JobManager {
 
     package func drain(_ worker: WorkerID) { perform(state.drain(worker, at: time.now())) }
 
+    /// Tells the workers that nothing is left to do.
+    func dismissWorkers() {
+        for worker in state.workers.members.values { worker.send(.goodbye("the coordinator shut down")) }
+    }
+
     /// - Parameter isLoss: whether the worker's process is taken to have ended, which may be the fault of its shards.
     /// - Parameter isOrderly: whether it said goodbye.
     package func detach(_ worker: WorkerID, reason: String, isLoss: Bool = true, isOrderly: Bool = false) {

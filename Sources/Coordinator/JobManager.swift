@@ -358,7 +358,6 @@ package actor JobManager {
         isDraining = true
         log.notice("no more jobs are taken", metadata: ["jobs": "\(state.jobs.active.count)"])
         while !Task.isCancelled, let id = state.jobs.active.first { _ = await end(of: id) }
-        for worker in state.workers.members.values { worker.send(.goodbye("the coordinator shut down")) }
     }
 
     var takesJobs: Bool { !isDraining }

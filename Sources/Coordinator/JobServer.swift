@@ -60,6 +60,9 @@ package struct JobServer: Service {
         self.onListening = onListening
     }
 
+    /// How long clients that follow a job may still ask for its end. They ask several times a second.
+    private static let lastAnswers = Duration.seconds(3)
+
     static func limits(descriptors: Int) -> ConnectionPlaces.Limits {
         ConnectionPlaces.Limits(total: max(1, min(Limits.connections, descriptors / 2)))
     }
@@ -72,7 +75,10 @@ package struct JobServer: Service {
             group.addTask {
                 // Cancelled without it, there is nothing to wait for.
                 guard (try? await gracefulShutdown()) != nil else { return }
+                let hadJobs = await manager.hasJobs
                 await manager.drain()
+                if hadJobs { try? await time.sleep(Self.lastAnswers) }
+                await manager.dismissWorkers()
                 listener.close()
             }
             if let tls = security.tls { group.addTask { await reload(tls) } }

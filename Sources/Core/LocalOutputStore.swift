@@ -33,7 +33,9 @@ package struct LocalOutputStore: OutputStore {
         let directory = canonical.map { String(cString: $0) }
         // Nobody learns what lies outside the root.
         if let root, FilePath.relative(directory ?? FilePath.normalized(parent), to: root) == nil {
-            throw TesseraError(.notAllowed, "the output lies outside the output root \(root)", file: path)
+            throw TesseraError(
+                .notAllowed, "the output lies outside the output root \(root)",
+                file: FilePath.absolute(path, in: workingDirectory), advice: "name a directory below it, such as \(root)/\(name)")
         }
         guard let directory else {
             throw TesseraError(

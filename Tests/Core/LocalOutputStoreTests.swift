@@ -379,6 +379,8 @@ import Testing
         for (path, code) in [("..", TesseraError.Code.cannotCreate), ("none/out", .cannotCreate), ("../out", .notAllowed)] {
             let error = #expect(throws: TesseraError.self) { try store(root: real).resolve(path, workingDirectory: real) }
             #expect(error?.code == code, "\(path)")
+            // The user may have thought of another directory.
+            if code == .notAllowed { #expect(error?.file == "\(real)/../out" && error?.advice?.contains("\(real)/out") == true) }
         }
         let output = try store(root: real).begin("\(real)/out", job: "j", overwrite: false)
         let place = OutputLocation(

@@ -54,12 +54,14 @@ import Testing
         let cluster = try await Cluster(workers: 1, worker: ["--pause-milliseconds", "2000"])
         let id = try await submit(cluster)
         try await waitForWork(cluster, id)
+        let follower = try RunningTessera(["wait", id, "--coordinator", cluster.jobs])
         cluster.coordinator.signal(SIGTERM)
         try await eventually("no more jobs") {
             let outcome = try await cluster.submit("cases/ties/recipe.yml", "\(directory.path)/late")
             return outcome.exitCode == 75 && outcome.errors.contains("is shutting down")
         }
         #expect(await cluster.coordinator.exitCode() == 0)
+        #expect(await follower.exitCode() == 0, "whoever follows a job learns its end: \(follower.errors)")
         #expect(directory.names == ["out"])
         #expect(try await Tessera.run(["verify", "\(directory.path)/out"]).exitCode == 0)
     }

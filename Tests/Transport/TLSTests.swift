@@ -188,6 +188,20 @@ import Testing
         #expect(try await meet(pinned, server: tls).clientError == nil)
     }
 
+    @Test(arguments: ["operator", "ca"])
+    func filesThatCannotBeUsedTogetherAreNamed(name: String) throws {
+        // The authority's certificate and key are a pair, and the certificate is not for connections.
+        let certificate = certificates.path(name == "ca" ? "ca.pem" : "viewer.pem"), key = certificates.path("\(name).key")
+        let client = ClientTLS(
+            trust: .authority(certificates.path("ca.pem")), files: TLSFiles(certificate: certificate, key: key))
+        #expect {
+            try client.prepare(for: "127.0.0.1")
+        } throws: { error in
+            let error = error as? TesseraError
+            return error?.code == .badData && error?.file == certificate && error?.problem.contains(key) == true
+        }
+    }
+
     @Test func aKeyThatOthersCanReadIsRefused() throws {
         chmod(certificates.path("127.0.0.1.key"), 0o644)
         #expect {

@@ -48,11 +48,11 @@ package struct ClientTLS: Sendable, Hashable {
         switch trust {
         case .authority(let path):
             configuration.trustRoots = .certificates(try certificates(in: path))
-            let context = try Self.context(configuration)
+            let context = try self.context(configuration)
             return { try NIOSSLClientHandler(context: context, serverHostname: name) }
         case .pinned(let path):
             let pinned = try certificates(in: path).first
-            let context = try Self.context(configuration)
+            let context = try self.context(configuration)
             return {
                 // The callback replaces the verification.
                 try NIOSSLClientHandler(context: context, serverHostname: name) { presented, result in
@@ -62,11 +62,13 @@ package struct ClientTLS: Sendable, Hashable {
         }
     }
 
-    private static func context(_ configuration: TLSConfiguration) throws(TesseraError) -> NIOSSLContext {
+    private func context(_ configuration: TLSConfiguration) throws(TesseraError) -> NIOSSLContext {
         do {
             return try NIOSSLContext(configuration: configuration)
         } catch {
-            throw TesseraError(.badData, "the certificate and the key do not belong together")
+            throw TesseraError(
+                .badData, "cannot be used with the key \(files?.key ?? "")", file: files?.certificate,
+                advice: "they must be a pair, and the certificate not an authority's own; Deploy/tls makes NAME.pem and NAME.key")
         }
     }
 }
