@@ -187,16 +187,22 @@ def add_executable(found: argparse.ArgumentParser) -> None:
 def main(body: Callable[[Cluster, argparse.Namespace], int], options: argparse.Namespace) -> int:
     """The exit code of a command."""
     try:
-        tessera = getattr(options, "tessera", None)
+        inventory, tessera = read(options.inventory), getattr(options, "tessera", None)
         if tessera is not None and not tessera.is_file():
-            complain(f"there is no executable {tessera}; make it with Deploy/static, or name it with --tessera")
+            complain(f"error: there is no executable {tessera}; make it with Deploy/static, or name it with --tessera")
             return USAGE
-        return body(Cluster(read(options.inventory), tuple(shlex.split(options.ssh))), options)
-    except (InventoryError, OSError) as error:
-        complain(str(error))
+        return body(Cluster(inventory, tuple(shlex.split(options.ssh))), options)
+    except InventoryError as error:
+        complain(f"error: {error}")
+        return error.code
+    except OSError as error:
+        complain(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}")
         return USAGE
+    except subprocess.CalledProcessError as error:
+        complain(f"error: {error.cmd[0]} ended with {error.returncode}")
+        return TEMPORARY
     except RemoteError as error:
-        complain(str(error))
+        complain(f"error: {error}")
         return UNREACHABLE if error.is_unreachable else TEMPORARY
     except KeyboardInterrupt:
         return 130

@@ -130,8 +130,8 @@ import Testing
 
     /// A name that leads to an address which the certificate names is not in the certificate for that.
     @Test func aNameIsNotProvedByItsAddress() throws {
-        let path = certificates.path("127.0.0.1.pem")
-        let certificate = try #require(NIOSSLCertificate.fromPEMFile(path).first)
+        let local = try Certificates(hosts: ["--local", "127.0.0.1"], authority: certificates)
+        let certificate = try #require(NIOSSLCertificate.fromPEMFile(local.path("127.0.0.1.pem")).first)
         #expect(certificate.names(host: "localhost") && certificate.names(host: "LocalHost."))
         for host in ["coordinator", "localhost.example.org", "127.0.0.1", ""] {
             #expect(!certificate.names(host: host), "\(host)")
@@ -139,6 +139,24 @@ import Testing
         let client = ClientTLS(trust: .authority(certificates.path("ca.pem")), files: nil)
         #expect(client.expects(of: "head.cluster") == .authority(name: "head.cluster"))
         #expect(client.expects(of: "127.0.0.1") == .authority(name: nil) && client.expects(of: "::1") == .authority(name: nil))
+    }
+
+    /// Who has the key of one host is not taken for a coordinator at every other host's loopback.
+    @Test func onlyLocalCertificatesNameLoopback() throws {
+        let hosts = try Certificates(hosts: ["alpha", "beta"])
+        func certificate(_ host: String) throws -> NIOSSLCertificate {
+            try #require(NIOSSLCertificate.fromPEMFile(hosts.path("\(host).pem")).first)
+        }
+        let before = try certificate("beta")
+        #expect(try !certificate("alpha").names(host: "localhost") && certificate("alpha").names(host: "alpha"))
+        #expect(try certificate("alpha")._subjectAlternativeNames().count == 2)
+        try hosts.add(["--local", "alpha", "beta"])
+        #expect(try certificate("alpha").names(host: "localhost") && certificate("alpha").names(host: "alpha"))
+        #expect(try certificate("beta") == before && !before.names(host: "localhost"))
+        let local = try certificate("alpha")
+        try hosts.add(["--local", "alpha"])
+        #expect(try certificate("alpha") == local)
+        #expect(throws: CocoaError.self) { try hosts.add(["alpha", "--local"]) }
     }
 
     @Test func anExpiredCertificateIsNamedWithItsDate() async throws {
