@@ -194,12 +194,12 @@ struct Job: Sendable {
     }
 
     /// The reported result of an attempt; `nil` when there is none.
-    func record(of attempt: Attempt, by worker: WorkerReference) -> CommitRecord? {
+    func record(of attempt: Attempt, by worker: WorkerReference, time: AttemptTime?) -> CommitRecord? {
         guard let report = reported[attempt.shard], report.epoch == attempt.epoch else { return nil }
         guard let position = position(of: attempt.shard) else { return nil }
         return CommitRecord(
             attempt: attempt, shard: firstShard + position, worker: worker, result: report.result, delivery: report.delivery,
-            parts: Set(shards[position].outputs.map(\.part)))
+            parts: Set(shards[position].outputs.map(\.part)), time: time)
     }
 
     /// Where a block of a leased shard belongs.

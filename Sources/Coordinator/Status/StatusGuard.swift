@@ -37,7 +37,7 @@ struct StatusGuard: RouterMiddleware {
         }
         guard !Self.openPaths.contains(request.uri.path) else { return try await next(request, context) }
         var context = context
-        context.peer = try await peer(of: request, context.channel)
+        context.peer = try await peer(of: request, context)
         do throws(TesseraError) {
             try context.peer.require(.submitter, .operator, .viewer, to: "read the status")
         } catch {
@@ -46,15 +46,13 @@ struct StatusGuard: RouterMiddleware {
         return try await next(request, context)
     }
 
-    private func peer(of request: Request, _ channel: any Channel) async throws -> PeerIdentity {
+    private func peer(of request: Request, _ context: StatusContext) async throws -> PeerIdentity {
         switch security {
         case .open: return .anyone
-        case .certificates(let tls): return try await tls.peer(of: channel) ?? .withoutCertificate
+        case .certificates(let tls): return try await tls.peer(of: context.channel) ?? .withoutCertificate
         case .tokens(let tokens, _):
-            guard let peer = try Self.peer(request, tokens) else {
-                throw HTTPError(
-                    .unauthorized, headers: [.wwwAuthenticate: "Bearer realm=\"tessera\""], message: "a token is needed")
-            }
+            guard let header = request.headers[.authorization] else { throw Self.unauthorized("a token is needed") }
+            guard let peer = try Self.peer(header, tokens) else { throw Self.unauthorized("this token was refused") }
             return peer
         }
     }
@@ -69,11 +67,17 @@ struct StatusGuard: RouterMiddleware {
         return hosts.contains(host.lowercased()) || host.lowercased() == "localhost"
     }
 
-    private static func peer(_ request: Request, _ tokens: AccessTokens) throws -> PeerIdentity? {
+    /// RFC 6750, section 3.
+    private static func unauthorized(_ problem: String) -> HTTPError {
+        HTTPError(.unauthorized, headers: [.wwwAuthenticate: "Bearer realm=\"tessera\""], message: problem)
+    }
+
+    /// - Returns: `nil` for a token that is none of the coordinator's.
+    private static func peer(_ header: String, _ tokens: AccessTokens) throws -> PeerIdentity? {
         let scheme = "bearer "
-        guard let header = request.headers[.authorization], header.lowercased().hasPrefix(scheme),
-            let token = AccessToken(String(header.dropFirst(scheme.count)))
-        else { return nil }
+        guard header.lowercased().hasPrefix(scheme), let token = AccessToken(String(header.dropFirst(scheme.count))) else {
+            return nil
+        }
         return try tokens.identify(token)
     }
 }
