@@ -97,7 +97,7 @@ import Testing
         let other = ClientTLS(trust: .pinned(certificates.path("viewer.pem")), files: nil)
         let refused = try await meet(other, server: try server(authority: false))
         #expect(refused.clientError?.code == .notAllowed)
-        #expect(refused.clientError?.problem == "the peer's certificate is not the one that --tls-pin names")
+        #expect(refused.clientError?.problem.hasSuffix("'s certificate is not the one that --tls-pin names") == true)
     }
 
     @Test func aPeerWithoutACertificateIsToldToBringOne() async throws {
@@ -118,7 +118,8 @@ import Testing
         let ours = try await meet(
             client("viewer", trust: .authority(others.path("ca.pem"))), server: try server())
         #expect(ours.clientError?.code == .notAllowed)
-        #expect(ours.clientError?.problem == "the peer's certificate is not signed by the authority in --tls-ca")
+        #expect(ours.clientError?.problem.hasSuffix("'s certificate is not signed by the authority in --tls-ca") == true)
+        #expect(ours.clientError?.problem.hasPrefix("127.0.0.1:") == true)
         #expect(ours.serverError?.problem.contains("not signed by the peer's authority") == true)
     }
 
@@ -181,10 +182,11 @@ import Testing
         #expect(plain.clientError?.code == .protocolMismatch)
         #expect(plain.clientError?.problem == "the peer speaks TLS, this side does not")
         #expect(plain.serverError?.code == .protocolMismatch)
-        #expect(plain.serverError?.problem == "the peer does not speak TLS")
+        #expect(plain.serverError?.problem == "the peer does not speak TLS: what it says is not encrypted")
 
         let tls = try await meet(client("viewer"), server: nil)
-        #expect(tls.clientError?.problem == "the peer closed the connection during the TLS handshake")
+        #expect(tls.clientError?.problem.hasSuffix(" closed the connection during the TLS handshake") == true)
+        #expect(tls.clientError?.problem.hasPrefix("127.0.0.1:") == true)
     }
 
     @Test func changedFilesAreTakenIntoUseAndBrokenOnesAreNot() async throws {

@@ -24,6 +24,7 @@ struct StatusGuard: RouterMiddleware {
     /// Names, beside addresses and `localhost`, under which the port is known.
     let hosts: Set<String>
     let security: JobPortSecurity
+    let refusals: RefusalLog
 
     /// Probes, the page and the description need neither a token nor a role, and say nothing about jobs.
     private static let openPaths: Set<String> = ["/", "/healthz", "/openapi.json", "/readyz"]
@@ -33,6 +34,7 @@ struct StatusGuard: RouterMiddleware {
     ) async throws -> Response {
         // A page of another site can make a browser ask here under a name of that site, which then has the answer.
         guard Self.isKnown(request.head.authority, hosts) else {
+            note(request, context, "the host name '\(request.head.authority ?? "")' is unknown here")
             throw HTTPError(.misdirectedRequest, message: "this host name is unknown here; use an address, or --status-host NAME")
         }
         guard !Self.openPaths.contains(request.uri.path) else { return try await next(request, context) }
@@ -41,9 +43,17 @@ struct StatusGuard: RouterMiddleware {
         do throws(TesseraError) {
             try context.peer.require(.submitter, .operator, .viewer, to: "read the status")
         } catch {
+            note(request, context, error.problem, name: context.peer.name)
             throw HTTPError(.forbidden, message: error.problem)
         }
         return try await next(request, context)
+    }
+
+    /// Nothing that is not there is noted: the page asks without a token at first.
+    private func note(_ request: Request, _ context: StatusContext, _ reason: String, name: String? = nil) {
+        refusals.note(
+            .request, address: context.channel.remoteAddress?.ipAddress, name: name, asked: "for \(request.uri.path)",
+            reason: reason)
     }
 
     private func peer(of request: Request, _ context: StatusContext) async throws -> PeerIdentity {
@@ -52,7 +62,10 @@ struct StatusGuard: RouterMiddleware {
         case .certificates(let tls): return try await tls.peer(of: context.channel) ?? .withoutCertificate
         case .tokens(let tokens, _):
             guard let header = request.headers[.authorization] else { throw Self.unauthorized("a token is needed") }
-            guard let peer = try Self.peer(header, tokens) else { throw Self.unauthorized("this token was refused") }
+            guard let peer = try Self.peer(header, tokens) else {
+                note(request, context, "the token is not one of the coordinator's")
+                throw Self.unauthorized("this token was refused")
+            }
             return peer
         }
     }
