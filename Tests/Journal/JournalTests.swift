@@ -84,7 +84,7 @@ import Work
         #expect(found.submission == expected.submission && found.output == expected.output && found.key == expected.key)
         #expect(found.submittedAt == expected.submittedAt)
         #expect(found.plans == [try plan(0, pinned), try plan(1, pinned)])
-        #expect(found.shards == try (0..<3).map { try shard($0, isTimed: isTimed) })
+        #expect(try found.shards == (0..<3).map { try shard($0, isTimed: isTimed) })
         #expect(contents.jobs[1].plans.isEmpty && contents.jobs[1].shards.isEmpty)
     }
 

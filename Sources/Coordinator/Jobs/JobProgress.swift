@@ -184,7 +184,8 @@ struct JobProgress: Sendable {
         revoked[shard] = known + [run]
     }
 
-    /// Which workers failed the shard that failed last, for people; `nil` where it was one. Where all blame the same, none is named.
+    /// Which workers failed the shard that failed last, for people; `nil` where it was one. Where all blame the same, none is
+    /// named.
     var whoFailed: String? {
         guard let last = lastFailed, let known = failures[last]?.map(\.failure), known.count > 1 else { return nil }
         let latest = Dictionary(known.map { ("\($0.worker) \($0.address)", $0) }) { $1 }.values
