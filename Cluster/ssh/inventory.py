@@ -164,7 +164,8 @@ def read(path: Path) -> Inventory:
     top = Table(values, TOP_KEYS, lines)
     name = top.get("name", path.stem)
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", name):
-        raise InventoryError(f"{top.where('name')}: the name '{name}' must be of a-z, 0-9 and '-', at most 40; give one as 'name'")
+        where = top.where("name")
+        raise InventoryError(f"{where}: the name '{name}' must be of a-z, 0-9 and '-', at most 40; give one as 'name'")
     is_insecure = top.get("insecure", False)
     if is_insecure and top.get("certificates"):
         raise InventoryError(f"{top.where('insecure')}: 'insecure' and 'certificates' do not go together")
