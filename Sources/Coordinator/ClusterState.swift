@@ -191,16 +191,20 @@ struct ClusterState {
     ) -> [Effect] {
         let reference = workers.reference(to: worker), leases = scheduler.leases(of: worker)
         guard let member = workers.remove(worker, at: now) else { return [] }
-        for attempt in leases { revoked(attempt, reference, reason: "the worker left: \(reason)", at: now) }
+        for attempt in leases {
+            revoked(attempt, reference, reason: "the worker left: \(reason)", isLost: !isOrderly, at: now)
+        }
         if !isOrderly { workers.lost(member.description, because: reason, leases: leases.count, at: now) }
         happened(.workerLeft(reference, reason: reason, isOrderly: isOrderly), at: now)
         feed(.workerLeft(worker, isLoss: isLoss), at: now)
         return takeEffects()
     }
 
-    private mutating func revoked(_ attempt: Attempt, _ worker: WorkerReference, reason: String, at now: Duration) {
+    private mutating func revoked(
+        _ attempt: Attempt, _ worker: WorkerReference, reason: String, isLost: Bool = false, at now: Duration
+    ) {
         jobs[attempt.job]?.job?.forget(attempt)
-        happened(.revoked(attempt, worker, reason: reason), at: now)
+        happened(.revoked(attempt, worker, reason: reason, isLost: isLost), at: now)
     }
 
     // MARK: Attempts
@@ -331,7 +335,8 @@ struct ClusterState {
             effects.append(.send(.revoke(Revoke(attempt: attempt, reason: error.problem)), to: send))
         case .stale(let worker, let attempt): happened(.stale(attempt, workers.reference(to: worker)), at: now)
         case .commit(let worker, let attempt):
-            guard let record = jobs[attempt.job]?.job?.record(of: attempt, by: workers.reference(to: worker)) else {
+            let time = jobs[attempt.job]?.progress.time(of: attempt, at: now)
+            guard let record = jobs[attempt.job]?.job?.record(of: attempt, by: workers.reference(to: worker), time: time) else {
                 let error = TesseraError(.temporary, "the result of shard \(attempt.shard) is not there")
                 failed(attempt, workers.reference(to: worker), error, at: now)
                 return feed(.commitFailed(attempt, error, by: nil), at: now)

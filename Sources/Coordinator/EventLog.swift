@@ -11,44 +11,53 @@ extension Logger {
             debug(
                 "shard leased",
                 metadata: [
-                    "job": "\(attempt.job)", "shard": "\(attempt.shard)", "worker": "\(worker.name)", "epoch": "\(attempt.epoch)",
+                    "job": "\(attempt.job)", "shard": .stringConvertible(attempt.shard), "worker": "\(worker.name)",
+                    "epoch": .stringConvertible(attempt.epoch),
                 ])
         case .committed(let attempt, let worker, let byteCount, let delivery):
             debug(
                 "shard committed",
                 metadata: [
-                    "job": "\(attempt.job)", "shard": "\(attempt.shard)", "worker": "\(worker.name)", "bytes": "\(byteCount)",
+                    "job": "\(attempt.job)", "shard": .stringConvertible(attempt.shard), "worker": "\(worker.name)",
+                    "bytes": .stringConvertible(byteCount),
                     "delivery": "\(delivery)",
                 ])
         case .added(let id, let output, let owner):
             info("job added", metadata: ["job": "\(id)", "output": "\(output)", "owner": "\(owner)"])
         case .planned(let id, let plan):
-            info("job planned", metadata: ["job": "\(id)", "method": "\(plan.method)", "shards": "\(plan.shards.count)"])
+            info(
+                "job planned",
+                metadata: ["job": "\(id)", "method": "\(plan.method)", "shards": .stringConvertible(plan.shards.count)])
         case .repeated(let id, let shards):
-            info("shards are done again on other hosts", metadata: ["job": "\(id)", "shards": "\(shards.count)"])
+            info(
+                "shards are done again on other hosts",
+                metadata: ["job": "\(id)", "shards": .stringConvertible(shards.count)])
         case .unaudited(let id, let shards):
-            warning("shards are not audited: no second host was there", metadata: ["job": "\(id)", "shards": "\(shards)"])
+            warning(
+                "shards are not audited: no second host was there",
+                metadata: ["job": "\(id)", "shards": .stringConvertible(shards)])
         case .kept(let id, let shards):
-            info("job resumed", metadata: ["job": "\(id)", "kept": "\(shards.count)"])
+            info("job resumed", metadata: ["job": "\(id)", "kept": .stringConvertible(shards.count)])
         case .failed(let attempt, let worker, let error):
             warning(
                 "attempt failed",
                 metadata: [
-                    "job": "\(attempt.job)", "shard": "\(attempt.shard)", "worker": "\(worker.name)",
+                    "job": "\(attempt.job)", "shard": .stringConvertible(attempt.shard), "worker": "\(worker.name)",
                     "address": "\(worker.address)", "error": "\(error)",
                 ])
-        case .revoked(let attempt, let worker, let reason):
+        case .revoked(let attempt, let worker, let reason, _):
             debug(
                 "lease revoked",
                 metadata: [
-                    "job": "\(attempt.job)", "shard": "\(attempt.shard)", "worker": "\(worker.name)", "reason": "\(reason)",
+                    "job": "\(attempt.job)", "shard": .stringConvertible(attempt.shard), "worker": "\(worker.name)",
+                    "reason": "\(reason)",
                 ])
         case .stale(let attempt, let worker):
             info(
                 "a result came too late and is dropped",
                 metadata: [
-                    "worker": "\(worker.name)", "job": "\(attempt.job)", "shard": "\(attempt.shard)",
-                    "epoch": "\(attempt.epoch)", "incarnation": "\(attempt.incarnation)",
+                    "worker": "\(worker.name)", "job": "\(attempt.job)", "shard": .stringConvertible(attempt.shard),
+                    "epoch": .stringConvertible(attempt.epoch), "incarnation": .stringConvertible(attempt.incarnation),
                 ])
         case .paused(let id, let error):
             warning(

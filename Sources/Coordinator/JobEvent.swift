@@ -1,4 +1,5 @@
 package import Core
+package import Journal
 package import Protocol
 
 /// A worker as events name it.
@@ -85,6 +86,14 @@ package struct KeptShard: Sendable, Hashable {
     package let shard: Int
     /// The name of the worker that did it.
     package let worker: String
+    /// `nil` where an earlier version kept the shard.
+    package let time: AttemptTime?
+
+    package init(shard: Int, worker: String, time: AttemptTime? = nil) {
+        self.shard = shard
+        self.worker = worker
+        self.time = time
+    }
 }
 
 /// Everything that happens to jobs and workers, said once, where a decision has been carried out.
@@ -106,7 +115,9 @@ package enum JobEvent: Sendable, Hashable {
     /// The attempt is over and its shard, unless others work on it, waits again.
     case failed(Attempt, WorkerReference, TesseraError)
     /// As `failed`, but nothing is wrong with the attempt: another was faster, the worker left, the lease ran out, the job ended.
-    case revoked(Attempt, WorkerReference, reason: String)
+    ///
+    /// - Parameter isLost: whether the worker vanished without a goodbye.
+    case revoked(Attempt, WorkerReference, reason: String, isLost: Bool = false)
     /// A result came that nobody waits for any more.
     case stale(Attempt, WorkerReference)
     /// The job's output or the journal cannot be written: its leases are taken back, and nothing is done until that works again.
@@ -132,7 +143,7 @@ package enum JobEvent: Sendable, Hashable {
             .resumed(let id), .ended(let id, _, _), .putAside(let id, _, _, _), .copyDiffers(let id, _, _):
             id
         case .leased(let attempt, _), .progressed(let attempt, _), .committed(let attempt, _, _, _),
-            .failed(let attempt, _, _), .revoked(let attempt, _, _), .stale(let attempt, _):
+            .failed(let attempt, _, _), .revoked(let attempt, _, _, _), .stale(let attempt, _):
             attempt.job
         case .workerJoined, .workerLeft: nil
         }

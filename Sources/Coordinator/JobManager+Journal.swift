@@ -142,7 +142,7 @@ extension JobManager {
             try? await pools.publishing.run { planner.discard(status.id, output: status.output) }
         }
         for job in contents.jobs {
-            delayedJobs[job.id] = DelayedJob(job: job, error: nil, wait: .milliseconds(500), nextTry: time.now())
+            delayedJobs[job.id] = DelayedJob(job: job, error: nil, since: nil, wait: .milliseconds(500), nextTry: time.now())
             var status = job.status(as: .running, at: time.wallClock())
             status.blockedReason = "is planned again since the coordinator was restarted, and then goes on by itself"
             state.jobs.add(delayed: status, key: JobKey(job.key, owner: job.owner), at: time.now())
@@ -224,11 +224,12 @@ extension JobManager {
     /// Tries again after a while, with all that is done: a file system may only not be mounted yet.
     private func delay(_ journaled: JournaledJob, _ error: TesseraError) {
         let id = journaled.id, wait = min(.seconds(60), (delayedJobs[id]?.wait ?? .milliseconds(500)) * 2)
-        delayedJobs[id] = DelayedJob(job: journaled, error: error, wait: wait, nextTry: time.now() + wait)
+        let since = delayedJobs[id]?.since ?? time.now()
+        delayedJobs[id] = DelayedJob(job: journaled, error: error, since: since, wait: wait, nextTry: time.now() + wait)
         var status = journaled.status(as: .paused, at: time.wallClock())
         status.error = error
         status.blockedReason = "cannot be taken up; the coordinator tries again in \(Int(wait.seconds)) s and goes on by itself"
-        state.jobs.add(delayed: status, key: JobKey(journaled.key, owner: journaled.owner), at: time.now())
+        state.jobs.add(delayed: status, key: JobKey(journaled.key, owner: journaled.owner), since: since, at: time.now())
     }
 
     /// Ends a job that is not worked on any more. One that fails for a reason that may pass, such as a file system that is not
@@ -252,6 +253,8 @@ struct DelayedJob: Sendable {
     let job: JournaledJob
     /// Why the last try failed; `nil` before the first one.
     let error: TesseraError?
+    /// When the first try failed.
+    let since: Duration?
     /// Since the last try.
     let wait: Duration
     let nextTry: Duration

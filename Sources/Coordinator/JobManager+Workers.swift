@@ -24,7 +24,7 @@ extension JobManager {
         perform(state.detach(worker, reason: reason, isLoss: isLoss, isOrderly: isOrderly, at: time.now()))
         let jobs = state.jobs.active.count
         if state.workers.emptySince != nil, jobs > 0 {
-            log.warning("no worker is left: jobs wait until one connects", metadata: ["jobs": "\(jobs)"])
+            log.warning("no worker is left: jobs wait until one connects", metadata: ["jobs": .stringConvertible(jobs)])
         }
     }
 

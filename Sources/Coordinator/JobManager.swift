@@ -32,6 +32,8 @@ package actor JobManager {
     package nonisolated let pools: BlockingPools
     /// Where tasks run that must outlive the one that starts them; `nil` for the threads that all tasks share.
     nonisolated let executor: (any TaskExecutor)?
+    /// Of both ports.
+    nonisolated let refusals: RefusalLog
     /// What happens to jobs and workers.
     package nonisolated let events = JobEventStream()
     var state: ClusterState
@@ -71,6 +73,7 @@ package actor JobManager {
         self.log = log
         self.time = time
         self.journal = journal
+        refusals = RefusalLog(log: log, time: time)
         planner = JobPlanner(
             settings: settings,
             outputs: outputs ?? LocalOutputStore(root: settings.outputRoot, ownFiles: Manifest.files(ofOutput:)),
@@ -94,7 +97,9 @@ package actor JobManager {
         isDraining = true
         guard !journal.keepsJobs else {
             if !state.jobs.active.isEmpty {
-                log.notice("unfinished jobs are kept for the next start", metadata: ["jobs": "\(state.jobs.active.count)"])
+                log.notice(
+                    "unfinished jobs are kept for the next start", metadata: ["jobs": .stringConvertible(state.jobs.active.count)]
+                )
             }
             return
         }
@@ -115,7 +120,9 @@ package actor JobManager {
         while (try? await time.sleep(Self.tickInterval)) != nil {
             let now = time.now(), late = now - before - Self.tickInterval
             if late > Limits.standstill {
-                log.warning("this process stood still, nobody is blamed for that", metadata: ["seconds": "\(Int(late.seconds))"])
+                log.warning(
+                    "this process stood still, nobody is blamed for that",
+                    metadata: ["seconds": .stringConvertible(Int(late.seconds))])
                 state.stoodStill(for: late, at: now)
             }
             before = now
@@ -356,7 +363,7 @@ package actor JobManager {
     /// Takes no more jobs; returns when those that are there have ended.
     func drain() async {
         isDraining = true
-        log.notice("no more jobs are taken", metadata: ["jobs": "\(state.jobs.active.count)"])
+        log.notice("no more jobs are taken", metadata: ["jobs": .stringConvertible(state.jobs.active.count)])
         while !Task.isCancelled, let id = state.jobs.active.first { _ = await end(of: id) }
     }
 

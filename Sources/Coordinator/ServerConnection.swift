@@ -52,7 +52,7 @@ package final class ServerConnection: Sendable {
         self.inputs = inputs
         self.time = time
         var log = log
-        log[metadataKey: "connection"] = "\(number)"
+        log[metadataKey: "connection"] = .stringConvertible(number)
         self.log = log
         security = settings.security
         session = Mutex(
@@ -97,8 +97,7 @@ package final class ServerConnection: Sendable {
             session.withLock { $0.admit(by: policy) }
             return true
         } catch {
-            log.warning(
-                "refused a peer", metadata: ["address": "\(connection.peerAddress ?? "unknown")", "reason": "\(error.problem)"])
+            refuse(because: error.problem)
             return false
         }
     }
@@ -116,11 +115,38 @@ package final class ServerConnection: Sendable {
             for try await frame in frames { await handle(frame, in: &group) }
             return Ending(reason: "the connection ended without a goodbye")
         } catch let error as FrameError {
-            log.warning("closed a connection", metadata: ["reason": "\(error)"])
+            if isAdmitted {
+                log.warning("closed a connection", metadata: about(error.description))
+            } else {
+                refuse(because: error.description)
+            }
+            // What is no TLS record either tells the peer at once that this side does not speak TLS.
+            if error == .tls { say(.refusal(Refusal(error.asTesseraError(isGreeting: true)))) }
             return Ending(reason: error.description, isLoss: !error.isDamage)
         } catch {
             return Ending(reason: TesseraError(wrapping: error).problem)
         }
+    }
+
+    private var isAdmitted: Bool { session.withLock { $0.isAdmitted } }
+
+    /// Notes that the peer is not admitted.
+    private func refuse(because reason: String) {
+        let name = session.withLock { $0.claimedName }
+        manager.refusals.note(.peer, address: connection.peerAddress, name: name, asked: "to connect", reason: reason)
+    }
+
+    /// Notes that an admitted peer asked for what it may not have.
+    private func refuse(_ request: Message, of peer: PeerIdentity, because error: TesseraError) {
+        let reason = error.file.map { "\($0): \(error.problem)" } ?? error.problem
+        manager.refusals.note(
+            .request, address: connection.peerAddress, name: peer.name, asked: request.asked, reason: reason)
+    }
+
+    private func about(_ reason: String) -> Logger.Metadata {
+        var metadata: Logger.Metadata = ["address": "\(connection.peerAddress ?? "unknown")", "reason": "\(reason)"]
+        if let name = session.withLock({ $0.claimedName }) { metadata["peer"] = "\(name)" }
+        return metadata
     }
 
     /// Gives the worker's leases back at once, also while one of its blocks is being written.
@@ -166,7 +192,7 @@ package final class ServerConnection: Sendable {
                 await replace(message, error)
             }
         case .close(let reason):
-            log.info("closing a connection", metadata: ["reason": "\(reason)"])
+            if isAdmitted { log.info("closing a connection", metadata: about(reason)) } else { refuse(because: reason) }
             try? connection.send(.goodbye(reason), urgent: true)
             connection.close()
         }
@@ -228,6 +254,7 @@ package final class ServerConnection: Sendable {
         case .admit(let hello):
             let id = await manager.attach(describe(hello)) { [outboxInput] in outboxInput.yield(.message($0)) }
             worker.withLock { $0 = id }
+        case .refused(let request, let peer, let error): refuse(request, of: peer, because: error)
         case .close(let reason): close(reason)
         case .store, .fetch, .request: break
         case .renew, .heard, .silent, .finished, .failed, .drain:
@@ -302,6 +329,11 @@ package final class ServerConnection: Sendable {
             // Until it has left, so that no more is kept in memory than a few answers.
             try await connection.sendAndWait(FetchedFrame(request: request.request, bytes: ByteBuffer(bytes: bytes)).frame)
         } catch {
+            if let refused = error as? TesseraError, refused.code == .notAllowed {
+                manager.refusals.note(
+                    .request, address: connection.peerAddress, name: session.withLock { $0.claimedName },
+                    asked: "to read \(request.file.path)", reason: refused.problem)
+            }
             say(.fetchFailed(FetchFailed(request: request.request, error: TesseraError(wrapping: error))))
         }
     }
@@ -339,9 +371,24 @@ package final class ServerConnection: Sendable {
             default: throw TesseraError(.protocolMismatch, "this request has no answer")
             }
         } catch let problems as Problems {
+            if let refused = problems.all.first(where: { $0.code == .notAllowed }) { refuse(request, of: peer, because: refused) }
             return .failure(Failure(problems: problems.all))
         } catch {
-            return .failure(Failure(problems: [TesseraError(wrapping: error)]))
+            let error = TesseraError(wrapping: error)
+            if error.code == .notAllowed { refuse(request, of: peer, because: error) }
+            return .failure(Failure(problems: [error]))
+        }
+    }
+}
+
+extension Message {
+    /// What a client's request asks for, for the log.
+    fileprivate var asked: String {
+        switch self {
+        case .submit(let submission): "to submit \(submission.output)"
+        case .cancel(let cancel): "to cancel \(cancel.job)"
+        case .statusRequest: "for the status"
+        default: name
         }
     }
 }

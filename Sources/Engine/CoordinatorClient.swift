@@ -107,7 +107,9 @@ package struct CoordinatorClient {
 
     private mutating func greet(_ coordinator: CoordinatorAddress) async throws {
         let hello = Hello(role: .client, build: tesseraVersion, name: "tessera", token: coordinator.token)
-        guard case .welcome = try await ask(.hello(hello)) else {
+        let answer: Message
+        do { answer = try await ask(.hello(hello)) } catch let error as TesseraError { throw error.about(coordinator.address) }
+        guard case .welcome = answer else {
             throw TesseraError(.protocolMismatch, "\(coordinator.address) did not answer with welcome")
         }
         isGreeting = false

@@ -120,6 +120,18 @@ package struct JournaledPlan: Sendable, Hashable {
     }
 }
 
+/// When an attempt ran, in milliseconds.
+package struct AttemptTime: Sendable, Hashable {
+    /// From the job's submission.
+    package let begun: Int
+    package let lasted: Int
+
+    package init(begun: Int, lasted: Int) {
+        self.begun = begun
+        self.lasted = lasted
+    }
+}
+
 /// A shard whose bytes are durable, and what came out of it.
 package struct JournaledShard: Sendable, Hashable {
     /// The attempt whose result it is.
@@ -128,8 +140,11 @@ package struct JournaledShard: Sendable, Hashable {
     package let worker: String
     package let delivery: Delivery
     package let result: ShardResult
+    /// `nil` for a shard that a version without times kept.
+    package let time: AttemptTime?
 
-    package init(attempt: Attempt, worker: String, delivery: Delivery, result: ShardResult) {
+    package init(attempt: Attempt, worker: String, delivery: Delivery, result: ShardResult, time: AttemptTime? = nil) {
+        self.time = time
         self.attempt = attempt
         self.worker = worker
         self.delivery = delivery

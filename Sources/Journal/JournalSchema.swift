@@ -52,6 +52,10 @@ enum JournalSchema {
         }
         // A plan's pinned files have samples of their contents. No table changes; versions that know none refuse the journal.
         migrator.registerMigration("samples") { _ in }
+        // When the attempt of a shard ran, in milliseconds; NULL where nobody knows.
+        migrator.registerMigration("times") { database in
+            try database.execute(sql: "ALTER TABLE shard ADD COLUMN begun INTEGER; ALTER TABLE shard ADD COLUMN lasted INTEGER")
+        }
         return migrator
     }
 }

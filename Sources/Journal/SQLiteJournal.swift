@@ -105,14 +105,14 @@ package final class SQLiteJournal: JobJournal {
         try write { database in
             let insert = try database.makeStatement(
                 sql: """
-                    INSERT OR REPLACE INTO shard (job, number, incarnation, epoch, worker, delivery, result)
-                    SELECT number, ?, ?, ?, ?, ?, ? FROM job WHERE id = ? AND status IS NULL
+                    INSERT OR REPLACE INTO shard (job, number, incarnation, epoch, worker, delivery, result, begun, lasted)
+                    SELECT number, ?, ?, ?, ?, ?, ?, ?, ? FROM job WHERE id = ? AND status IS NULL
                     """)
             for shard in shards {
                 let attempt = shard.attempt
                 try insert.execute(arguments: [
                     attempt.shard, attempt.incarnation, Int64(clamping: attempt.epoch), shard.worker, shard.delivery.rawValue,
-                    try ResultCoding.encode(shard.result), attempt.job.description,
+                    try ResultCoding.encode(shard.result), shard.time?.begun, shard.time?.lasted, attempt.job.description,
                 ])
             }
         }
@@ -189,9 +189,14 @@ package final class SQLiteJournal: JobJournal {
             job.shards.append(
                 JournaledShard(
                     attempt: attempt, worker: try row.value("worker"), delivery: delivery,
-                    result: try ResultCoding.decode(try row.value("result"))))
+                    result: try ResultCoding.decode(try row.value("result")), time: try time(row)))
         }
         return job
+    }
+
+    private static func time(_ row: Row) throws -> AttemptTime? {
+        guard (row["begun"] as DatabaseValue?)?.isNull == false else { return nil }
+        return AttemptTime(begun: try row.count("begun"), lasted: try row.count("lasted"))
     }
 
     private static func plan(_ row: Row) throws -> JournaledPlan {

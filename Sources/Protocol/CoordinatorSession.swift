@@ -1,4 +1,4 @@
-import Core
+package import Core
 import TensorKernels
 import Work
 
@@ -33,6 +33,8 @@ package struct CoordinatorSession: Sendable {
         /// Answer a client's request with one message. The client's roles allow requests of this kind; whether they allow this
         /// one depends on the job.
         case request(Message, of: PeerIdentity)
+        /// A client asked for what its roles do not allow, and was told so.
+        case refused(Message, of: PeerIdentity, TesseraError)
         /// Close the connection. No action follows.
         case close(reason: String)
     }
@@ -49,6 +51,9 @@ package struct CoordinatorSession: Sendable {
     private let build: String
     private let heartbeat: Duration
     private var access = AccessPolicy.anyone
+    /// What the peer calls itself, admitted or not.
+    package private(set) var claimedName: String?
+    package private(set) var isAdmitted = false
     /// Whether the peer leaves, and does not merely vanish.
     package private(set) var saidGoodbye = false
 
@@ -124,6 +129,7 @@ package struct CoordinatorSession: Sendable {
     // MARK: Greeting
 
     private mutating func greet(_ hello: Hello, at now: Duration) -> [Action] {
+        claimedName = hello.name
         let version = Int(FrameHeader.protocolVersion)
         guard hello.oldestVersion <= version, version <= hello.newestVersion else {
             return refuse(
@@ -150,6 +156,7 @@ package struct CoordinatorSession: Sendable {
         let welcome = Welcome(
             version: version, build: build, session: number, heartbeatMilliseconds: max(1, Int(heartbeat / .milliseconds(1))),
             credit: Limits.creditBytes)
+        isAdmitted = true
         switch hello.role {
         case .client:
             state = .client(peer, lastHeard: now)
@@ -191,7 +198,7 @@ package struct CoordinatorSession: Sendable {
             }
             return [.request(message, of: peer)]
         } catch {
-            return [.send(.failure(Failure(problems: [error])))]
+            return [.send(.failure(Failure(problems: [error]))), .refused(message, of: peer, error)]
         }
     }
 

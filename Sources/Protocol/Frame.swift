@@ -68,7 +68,7 @@ package struct FrameHeader: Sendable, Hashable {
     package init?(readFrom buffer: inout ByteBuffer) throws(FrameError) {
         let start = buffer.readerIndex
         guard let magic: UInt32 = buffer.getInteger(at: start, endianness: .little) else { return nil }
-        guard magic == Self.magic else { throw FrameError.notTessera(FrameError.guess(buffer)) }
+        guard magic == Self.magic else { throw FrameError.guess(buffer) }
         guard var header = buffer.readSlice(length: Limits.headerBytes) else { return nil }
         let stored: UInt32 = header.getInteger(at: header.readerIndex + Self.checksumOffset, endianness: .little) ?? 0
         header.setInteger(UInt32(0), at: header.readerIndex + Self.checksumOffset, endianness: .little)

@@ -4,6 +4,7 @@ import NIOCore
 /// Why bytes from a peer are not a frame. The connection must close, since the start of the next frame is unknown.
 package enum FrameError: Error, Sendable, Hashable {
     case notTessera(String)
+    case tls
     case damagedHeader
     case damagedBody
     case version(UInt16)
@@ -17,17 +18,18 @@ package enum FrameError: Error, Sendable, Hashable {
     /// A frame that came more slowly than `Limits.slowestFrameRate`.
     case stalled
 
-    /// What the bytes look like instead of a frame.
-    static func guess(_ buffer: ByteBuffer) -> String {
+    /// What the bytes are instead of a frame, by their looks.
+    static func guess(_ buffer: ByteBuffer) -> FrameError {
         let start = buffer.getString(at: buffer.readerIndex, length: 4) ?? ""
         if ["GET ", "POST", "HEAD", "PUT ", "OPTI", "DELE", "PRI "].contains(start) {
-            return "this is the job port, which does not speak HTTP; the status port does"
+            return .notTessera("this is the job port, which does not speak HTTP; the status port does")
         }
+        if start == "HTTP" { return .notTessera("the peer speaks HTTP; the coordinator's job port is another one") }
         // The first byte of a TLS record: a handshake message or an alert.
         if let byte = buffer.getInteger(at: buffer.readerIndex, as: UInt8.self), [0x15, 0x16].contains(byte) {
-            return "the peer speaks TLS, this side does not"
+            return .tls
         }
-        return "the peer does not speak Tessera's protocol"
+        return .notTessera("the peer does not speak Tessera's protocol")
     }
 }
 
@@ -35,6 +37,7 @@ extension FrameError: CustomStringConvertible {
     package var description: String {
         switch self {
         case .notTessera(let guess): guess
+        case .tls: "the peer speaks TLS, this side does not"
         case .damagedHeader: "a frame header does not match its checksum"
         case .damagedBody: "a frame body does not match its checksum"
         case .version(let version): "the peer speaks protocol \(version), this build speaks \(FrameHeader.protocolVersion)"
@@ -57,6 +60,9 @@ extension FrameError: CustomStringConvertible {
     ///   a retry is pointless. Otherwise it describes a broken connection.
     package func asTesseraError(isGreeting: Bool) -> TesseraError {
         switch self {
+        case .tls:
+            TesseraError(
+                isGreeting ? .protocolMismatch : .unreachable, description, advice: "give both sides the TLS options, or none")
         case .notTessera, .version, .unknownType, .reservedBits, .unexpectedType, .tooLarge:
             TesseraError(isGreeting ? .protocolMismatch : .unreachable, description)
         case .damagedHeader, .damagedBody, .outOfOrder, .truncated, .stalled: TesseraError(.unreachable, description)

@@ -1,3 +1,5 @@
+package import Core
+
 /// A host and a port, as in `127.0.0.1:7070`, `[::1]:7070` or `coordinator.cluster:7070`.
 package struct HostPort: Sendable, Hashable {
     package let host: String
@@ -19,6 +21,17 @@ package struct HostPort: Sendable, Hashable {
 
     /// Whether only this machine can reach it.
     package var isLoopback: Bool { host == "localhost" || host == "::1" || host.hasPrefix("127.") }
+}
+
+extension TesseraError {
+    /// Names the peer that the error calls so: `the peer does not speak TLS` becomes `head:7070 does not speak TLS`.
+    package func about(_ peer: HostPort) -> TesseraError {
+        let words = "the peer"
+        guard problem.hasPrefix(words) else { return self }
+        var error = self
+        error.problem = "\(peer)\(problem.dropFirst(words.count))"
+        return error
+    }
 }
 
 extension HostPort: CustomStringConvertible {

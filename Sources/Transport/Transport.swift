@@ -39,7 +39,7 @@ package enum Transport {
             // A peer that accepts and says nothing must not hold the handshake for ever.
             _ = try await within(max(.zero, end - .now), late: { _ in }) { try await connection.peer() }
         } catch let error as TesseraError {
-            throw error
+            throw error.about(address)
         } catch {
             connection.close()
             throw TesseraError(.unreachable, "no coordinator answers at \(address): \(reason(error))")

@@ -119,9 +119,14 @@ final class WorkerConnection: Sendable {
         log.info(
             "worked on shards",
             metadata: [
-                "shards": "\(report.shards)", "failed": "\(report.failed)", "bytes": "\(report.bytes)",
-                "seconds": "\(Quantity.decimal(report.seconds, places: 3))",
+                "shards": .stringConvertible(report.shards), "failed": .stringConvertible(report.failed),
+                "bytes": .stringConvertible(report.bytes), "seconds": Self.milliseconds(report.seconds),
             ])
+    }
+
+    /// A number of seconds, to the millisecond.
+    private static func milliseconds(_ seconds: Double) -> Logger.MetadataValue {
+        .stringConvertible((seconds * 1000).rounded() / 1000)
     }
 
     // MARK: Frames
@@ -153,7 +158,9 @@ final class WorkerConnection: Sendable {
             case .welcomed(let welcome):
                 welcomed.withLock { $0 = true }
                 gate.add(min(welcome.credit, settings.memory.underWay))
-                log.info("joined the coordinator", metadata: ["session": "\(welcome.session)", "build": "\(welcome.build)"])
+                log.info(
+                    "joined the coordinator",
+                    metadata: ["session": .stringConvertible(welcome.session), "build": "\(welcome.build)"])
             case .start: break
             case .stop(let attempt): runner.stop(attempt)
             case .credit(let bytes): gate.add(bytes)
@@ -199,8 +206,8 @@ final class WorkerConnection: Sendable {
             let end = time.now(), bytes = lease.work.byteCount
             tally.withLock { $0.finished(bytes: bytes, at: end) }
             var metadata = metadata(of: lease)
-            metadata["bytes"] = "\(bytes)"
-            metadata["seconds"] = "\(Quantity.decimal((end - start) / .seconds(1), places: 3))"
+            metadata["bytes"] = .stringConvertible(bytes)
+            metadata["seconds"] = Self.milliseconds((end - start) / .seconds(1))
             metadata["delivery"] = done.delivery.map { "\($0)" }
             log.debug("shard finished", metadata: metadata)
         case .failure(let error): fail(lease, error)
@@ -225,7 +232,9 @@ final class WorkerConnection: Sendable {
     }
 
     private func metadata(of lease: Lease) -> Logger.Metadata {
-        ["job": "\(lease.attempt.job)", "shard": "\(lease.attempt.shard)", "label": "\(lease.work.label)"]
+        [
+            "job": "\(lease.attempt.job)", "shard": .stringConvertible(lease.attempt.shard), "label": "\(lease.work.label)",
+        ]
     }
 
     private func fail(_ lease: Lease, _ error: TesseraError) {

@@ -79,7 +79,7 @@ package struct WorkerService: Service {
                     connection.drain()
                 }
                 closeFiles()
-                if ending.isFinal { throw ending.error }
+                if ending.isFinal { throw ending.error.about(settings.coordinator) }
                 if connection.wasWelcomed {
                     (hasJoined, strangers) = (true, 0)
                     backoff.succeeded()
@@ -87,7 +87,9 @@ package struct WorkerService: Service {
                     strangers += 1
                 }
                 if !Task.isShuttingDownGracefully, !Task.isCancelled {
-                    log.warning("lost the coordinator; reconnecting", metadata: ["reason": "\(ending.error.problem)"])
+                    log.warning(
+                        "lost the coordinator; reconnecting",
+                        metadata: ["reason": "\(ending.error.about(settings.coordinator).problem)"])
                 }
             }
             await rest(backoff.next(random: random()))

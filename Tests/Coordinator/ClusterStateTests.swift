@@ -1,4 +1,5 @@
 import Core
+import Journal
 import Planning
 import Protocol
 import TaskVectors
@@ -216,6 +217,48 @@ import Work
         #expect(shards(StatusRequest(job: Self.id)) == [0, 1, 2])
         #expect(shards(StatusRequest(job: Self.id, running: true)) == [lease.attempt.shard])
         #expect(shards(StatusRequest(job: Self.id, after: lease.attempt.shard, running: true)) == [])
+    }
+
+    /// A job without a slot says which job has them; of jobs of others, no more than the id.
+    @Test func aQueuedJobNamesTheOneAhead() throws {
+        var (cluster, _) = try busy()
+        let second = JobID(high: 8, low: 8), third = JobID(high: 9, low: 9)
+        _ = try add(second, to: &cluster)
+        _ = try add(third, to: &cluster)
+        func jobs(_ peer: PeerIdentity = .local) -> [JobStatus] {
+            StatusPages(cluster, at: .seconds(1), for: peer).answer(StatusRequest())?.jobs ?? []
+        }
+        #expect(jobs().map(\.behind) == [nil, Self.id, Self.id])
+        let name = "\(Self.id.description.prefix(8)) (\(Self.id))"
+        #expect(
+            jobs().map(\.blockedReason) == [
+                nil, "waits behind the job \(name): workers take shards in order of submission",
+                "waits behind the job \(name) and 1 more: workers take shards in order of submission",
+            ])
+        let stranger = PeerIdentity(name: "s", roles: [.submitter], owner: "s")
+        #expect(jobs(stranger).allSatisfy { $0.behind == nil && $0.blockedReason == nil })
+        // With a slot left, nobody stands in the way.
+        _ = cluster.attach(.test("v", threads: 9), at: .seconds(2)) { _ in }
+        #expect(jobs().map(\.behind) == [nil, nil, nil])
+    }
+
+    /// No bytes come in while no worker is there, whatever the mean of the last half minute.
+    @Test func withoutWorkersThereIsNoRate() throws {
+        var (cluster, leases) = try busy()
+        let record = try #require(Outcome(cluster.finished(try leases[0].done(), by: 1, at: .seconds(2))).commits.first)
+        #expect(record.time == AttemptTime(begun: 0, lasted: 2000))
+        _ = cluster.committed(record, error: nil, at: .seconds(2))
+        func rate(at now: Duration) -> Double? {
+            StatusPages(cluster, at: now, for: .local).answer(StatusRequest())?.jobs.first?.bytesPerSecond
+        }
+        #expect(try #require(rate(at: .seconds(3))) > 0)
+        _ = cluster.detach(1, reason: "x", isLoss: false, isOrderly: true, at: .seconds(3))
+        #expect(rate(at: .seconds(3)) == nil)
+        _ = cluster.attach(.test("v", threads: 1), at: .seconds(4)) { _ in }
+        #expect(try #require(rate(at: .seconds(4))) > 0)
+        _ = cluster.cannotWrite(Self.id, TesseraError(.io, "full"), at: .seconds(5))
+        let paused = StatusPages(cluster, at: .seconds(7), for: .local).answer(StatusRequest())?.jobs.first
+        #expect(paused?.bytesPerSecond == nil && paused?.secondsPaused == 2 && paused?.state == .paused)
     }
 
     @Test func workersComeAndGo() throws {

@@ -1,5 +1,6 @@
 import Core
 import Foundation
+import Journal
 import NIOCore
 import Protocol
 import Synchronization
@@ -85,13 +86,33 @@ import Work
         #expect(row.begunAfter == 2 && row.seconds == 2 && row.tensors == 1)
     }
 
-    /// Shards that an earlier coordinator committed have no times.
-    @Test func keptShardsHaveNoTimes() throws {
+    /// Shards that an earlier coordinator committed have the times that the journal knows.
+    @Test func keptShardsHaveTheTimesOfTheJournal() throws {
+        var progress = JobProgress()
+        progress.apply(.planned(Self.id, try JobProgressTests.summary([10, 10])))
+        let time = AttemptTime(begun: 2000, lasted: 500)
+        progress.apply(
+            .kept(Self.id, [KeptShard(shard: 0, worker: "w"), KeptShard(shard: 1, worker: "v", time: time)]), at: .seconds(5))
+        #expect(progress.trace(0)?.runs == [ShardRun(worker: 0, begun: nil, lasted: nil, outcome: .committed)])
+        #expect(progress.trace(1)?.runs == [ShardRun(worker: 1, begun: 2000, lasted: 500, outcome: .committed)])
+        #expect(progress.row(0)?.seconds == nil && progress.row(1)?.seconds == 0.5)
+        #expect(progress.bytesPerSecond(at: .seconds(9)) == nil)
+    }
+
+    /// Attempts of workers that are gone, and those that were taken back, stay visible, a few of each shard.
+    @Test func attemptsThatBroughtNothingAreTold() throws {
         var progress = JobProgress()
         progress.apply(.planned(Self.id, try JobProgressTests.summary([10])))
-        progress.apply(.kept(Self.id, [KeptShard(shard: 0, worker: "w")]), at: .seconds(5))
-        #expect(progress.trace(0)?.runs == [ShardRun(worker: 0, begun: nil, lasted: nil, outcome: .committed)])
-        #expect(progress.row(0)?.seconds == nil && progress.bytesPerSecond(at: .seconds(9)) == nil)
+        for epoch in 1...9 {
+            let attempt = Attempt(job: Self.id, shard: 0, epoch: UInt64(epoch), incarnation: 0)
+            progress.apply(.leased(attempt, Self.worker), at: .seconds(epoch))
+            progress.apply(
+                .revoked(attempt, Self.worker, reason: "x", isLost: epoch == 9), at: .seconds(epoch) + .milliseconds(500))
+        }
+        let runs = try #require(progress.trace(0)?.runs)
+        #expect(runs.map(\.begun) == [6000, 7000, 8000, 9000] && runs.map(\.lasted) == [500, 500, 500, 500])
+        #expect(runs.map(\.outcome) == [.revoked, .revoked, .revoked, .lost])
+        #expect(progress.row(0)?.state == .pending && progress.row(0)?.failures == nil)
     }
 
     // MARK: The stream

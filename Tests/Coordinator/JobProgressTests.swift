@@ -68,6 +68,30 @@ import Testing
         #expect(progress.row(0) == nil)
     }
 
+    /// A fault that all hosts find is not blamed on those that found it.
+    @Test func whatAllBlameIsNoWorkersFault() throws {
+        func failed(_ errors: [TesseraError], sameHost: Bool = false) throws -> String? {
+            var progress = JobProgress()
+            progress.apply(.planned(Self.id, try Self.summary([10])))
+            for (number, error) in errors.enumerated() {
+                let worker = WorkerReference(id: number, name: "w\(number)", address: sameHost ? "h" : "h\(number)")
+                let attempt = Self.attempt(0, UInt64(number + 1))
+                progress.apply(.leased(attempt, worker))
+                progress.apply(.failed(attempt, worker, error))
+            }
+            return progress.whoFailed
+        }
+        let bad = TesseraError(.badData, "was changed", file: "/m/base/model.safetensors")
+        let io = TesseraError(.io, "cannot be read", file: "/mnt/base/model.safetensors")
+        #expect(try failed([bad, bad]) == "all 2 workers that tried it say so")
+        #expect(try failed([io, io]) == "all 2 workers that tried it say so")
+        #expect(try failed([io, bad]) == "all 2 workers that tried it say so")
+        #expect(try failed([bad]) == nil)
+        #expect(try failed([io, io], sameHost: true)?.contains("failed on w0 (h), w1 (h)") == true)
+        #expect(try failed([io, TesseraError(.io, "x", file: "/mnt/tune/model.safetensors")])?.contains("failed on w0") == true)
+        #expect(try failed([TesseraError(.io, "x"), TesseraError(.io, "x")])?.contains("failed on w0") == true)
+    }
+
     /// The sums that are kept as events happen are those of the rows.
     @Test(arguments: 0..<20)
     func sumsAreThoseOfTheRows(seed: Int) throws {

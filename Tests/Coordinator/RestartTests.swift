@@ -83,6 +83,8 @@ import Work
                 guard let before = journal.contents.jobs.first?.shards.count else { return true }
                 let status = await manager.status(StatusRequest(job: id))?.jobs.first
                 #expect(status?.shards.committed == before)
+                let kept = (status?.shardDetails ?? []).filter { $0.state == .committed }
+                #expect(kept.count == before && kept.allSatisfy { $0.begunAfter != nil && $0.seconds != nil })
                 let worker = await work(perLife, for: manager, shards: done)
                 try await eventually("shards or the end") {
                     (journal.contents.jobs.first?.shards.count ?? .max) >= before + perLife || !journal.contents.ended.isEmpty

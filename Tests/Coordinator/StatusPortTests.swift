@@ -103,7 +103,12 @@ import Work
                 let answer = try await client.get("/api/v1/jobs", headers: ["Authorization: Bearer \(secret)\(token)"])
                 #expect(answer.status == status && answer.body.contains("/out") == shows, "\(token): \(answer)")
             }
-            #expect(try await client.get("/api/v1/jobs").status == 401)
+            let none = try await client.get("/api/v1/jobs")
+            #expect(none.status == 401 && none.body.contains("a token is needed"))
+            for refused in ["Bearer \(secret)-x", "Bearer short", "Basic \(secret)-v"] {
+                let answer = try await client.get("/api/v1/jobs", headers: ["Authorization: \(refused)"])
+                #expect(answer.status == 401 && answer.body.contains("this token was refused"), "\(answer)")
+            }
             #expect(try await client.get("/api/v1/events").status == 401)
             #expect(try await client.get("/readyz").status == 200)
             // The page knows nothing before it is given a token.

@@ -206,18 +206,19 @@ import Testing
         try await eventually("the loss") { cluster.coordinator.errors.contains("worker lost") }
         func objects(_ log: String) -> [[String: String]] {
             log.split(separator: "\n").map { line in
-                let object = try? JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: String]
+                let object = try? JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
                 if object == nil { Issue.record("no object: \(line)") }
-                return object ?? [:]
+                return (object ?? [:]).mapValues { "\($0)" }
             }
         }
         let told = objects(cluster.coordinator.errors)
         let ready = try #require(told.first { $0["message"] == "coordinator ready" })
-        #expect(ready["jobs"] == cluster.jobs && ready["version"] != nil && ready["roots"] == "any")
+        #expect(ready["job_port"] == cluster.jobs && ready["version"] != nil && ready["roots"] == "any")
         #expect(told.allSatisfy { $0["host"] != nil && $0["time"] != nil && $0["level"] != nil })
         #expect(told.contains { $0["message"] == "worker lost" && $0["worker"] == "worker-1" && $0["reason"] != nil })
         let finished = objects(worker.errors).first { $0["message"] == "shard finished" }
         #expect(finished?["job"] == id && finished?["worker"] == "worker-1" && finished?["shard"] != nil, "\(worker.errors)")
+        #expect(worker.errors.contains(/"bytes":[0-9]+/) && worker.errors.contains(/"shard":[0-9]+/), "\(worker.errors)")
         let status = try await Tessera.run(["status", "--coordinator", cluster.jobs])
         #expect(status.output.contains("worker-1 (127.0.0.1) was lost "), "\(status.output)")
     }

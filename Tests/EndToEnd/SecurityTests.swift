@@ -54,8 +54,8 @@ import Testing
                 "has the role worker"
             ),
             ("none", ["status", "--tls-ca", certificates.path("ca.pem")], 77, "demands a certificate", "has no certificate"),
-            ("plaintext", ["status"], 76, "speaks TLS", "does not speak TLS"),
-            ("a plaintext worker", ["worker"], 76, "speaks TLS", "does not speak TLS"),
+            ("plaintext", ["status"], 76, "\(cluster.jobs) speaks TLS", "does not speak TLS"),
+            ("a plaintext worker", ["worker"], 76, "\(cluster.jobs) speaks TLS", "does not speak TLS"),
         ]
         for test in cases {
             let outcome = try await Tessera.run(test.arguments + ["--coordinator", cluster.jobs])
@@ -65,6 +65,23 @@ import Testing
         }
         let viewer = try await cluster.submit(try recipe(), "\(directory.path)/out", credentials("viewer"))
         #expect(viewer.exitCode == 77 && viewer.errors.contains("may not submit jobs"), "\(viewer.errors)")
+        try await eventually("who asked for what") {
+            cluster.coordinator.errors.split(separator: "\n").contains { line in
+                let words = ["refused a request", "address=127.0.0.1", "to submit", "viewer", "/out"]
+                return words.allSatisfy { line.contains($0) }
+            }
+        }
+    }
+
+    /// A client that expects TLS is told by a coordinator without TLS what is wrong, and does not take it for absent.
+    @Test(arguments: ["status", "worker"])
+    func aPlainCoordinatorTellsTLSPeers(command: String) async throws {
+        let cluster = try await Cluster()
+        let outcome = try await Tessera.run([command, "--coordinator", cluster.jobs] + credentials("127.0.0.1"))
+        #expect(outcome.exitCode == 76 && outcome.errors.contains("\(cluster.jobs) does not speak TLS"), "\(outcome.errors)")
+        try await eventually("the same in the log") {
+            cluster.coordinator.errors.contains("refused a peer") && cluster.coordinator.errors.contains("the peer speaks TLS")
+        }
     }
 
     @Test func tokensOverTLSAdmitTheirHolders() async throws {
@@ -112,6 +129,9 @@ import Testing
         let id = String(submitted.output.prefix(32))
         let refused = try await run(["cancel", id], as: "b")
         #expect(refused.exitCode == 77 && refused.errors.contains("belongs to 'token:alice'"), "\(refused.errors)")
+        try await eventually("who asked for what") {
+            cluster.coordinator.errors.contains("refused a request") && cluster.coordinator.errors.contains("to cancel \(id)")
+        }
         for (name, shows) in [("a", true), ("b", false), ("o", true)] {
             for command in [["status"], ["status", "--json"], ["status", id]] {
                 let status = try await run(command, as: name)

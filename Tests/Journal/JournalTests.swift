@@ -43,7 +43,7 @@ import Work
             pinnedFiles: ["/m/model.safetensors": try pinned ?? anyPin()])
     }
 
-    private static func shard(_ number: Int, of id: JobID = id) throws -> JournaledShard {
+    private static func shard(_ number: Int, of id: JobID = id, isTimed: Bool = true) throws -> JournaledShard {
         let statistics: [TensorStatistics?] =
             number == 1 ? [.encoding(.kept([5, 1 << 40])), nil, .merge(MergeStatistics(["share": [0.1, 1e-300]]))] : []
         return JournaledShard(
@@ -51,7 +51,7 @@ import Work
             delivery: number == 0 ? .relayed : .direct,
             result: ShardResult(
                 digests: try (0..<number + 1).map { tensor in try (0..<tensor * 2).map { try digest($0 + number) } },
-                statistics: statistics))
+                statistics: statistics), time: isTimed ? AttemptTime(begun: number << 33, lasted: 7) : nil)
     }
 
     private static func ended(_ id: JobID) throws -> JobStatus {
@@ -74,9 +74,9 @@ import Work
         try journal.end(ended(JobID(high: 1, low: 1)))
     }
 
-    private static func expectFilled(_ contents: JournalContents, owners: [String] = ["o7", "o2"], pinned: PinnedFile? = nil)
-        throws
-    {
+    private static func expectFilled(
+        _ contents: JournalContents, owners: [String] = ["o7", "o2"], pinned: PinnedFile? = nil, isTimed: Bool = true
+    ) throws {
         #expect(contents.ended.map(\.status) == [try ended(JobID(high: 1, low: 1))] && contents.ended.map(\.key) == ["key 1"])
         try #require(contents.jobs.map(\.id) == [id, JobID(high: 2, low: 2)])
         #expect(contents.jobs.map(\.owner) == owners)
@@ -84,7 +84,7 @@ import Work
         #expect(found.submission == expected.submission && found.output == expected.output && found.key == expected.key)
         #expect(found.submittedAt == expected.submittedAt)
         #expect(found.plans == [try plan(0, pinned), try plan(1, pinned)])
-        #expect(found.shards == [try shard(0), try shard(1), try shard(2)])
+        #expect(try found.shards == (0..<3).map { try shard($0, isTimed: isTimed) })
         #expect(contents.jobs[1].plans.isEmpty && contents.jobs[1].shards.isEmpty)
     }
 
@@ -113,10 +113,10 @@ import Work
         try FileManager.default.copyItem(atPath: golden, toPath: "\(path)/journal.sqlite")
         let journal = try open()
         #expect(journal.incarnation == 2)
-        // That version knew no owners, and told files apart by device, inode and time.
+        // That version knew no owners and no times of attempts, and told files apart by device, inode and time.
         try Self.expectFilled(
             try journal.load(), owners: [PeerIdentity.unknownOwner, PeerIdentity.unknownOwner],
-            pinned: PinnedFile(identity: "1-2-3.4"))
+            pinned: PinnedFile(identity: "1-2-3.4"), isTimed: false)
         try journal.commit([try Self.shard(0)])
     }
 

@@ -111,7 +111,7 @@ final class History: @unchecked Sendable {
         case .failed(let attempt, _, let error):
             let isLost = error.problem.contains("ran out")
             note("failed \(attempt.shard): \(error.problem)", count: isLost ? "lost lease" : "attempt failed")
-        case .revoked(let attempt, _, let reason):
+        case .revoked(let attempt, _, let reason, _):
             let isLost = reason.contains("ran out") || reason.contains("left")
             note("revoked \(attempt.shard): \(reason)", count: isLost ? "lost lease" : "revoked")
         case .kept(_, let kept): note("kept \(kept.count)", count: "kept")

@@ -181,6 +181,51 @@ import Testing
             ])
     }
 
+    /// What all hosts say of an input is no fault of theirs: their strikes go, and so do their rests.
+    @Test func aFaultOfTheInputIsNobodysFault() throws {
+        var (scheduler, actions) = scheduler(workers: 3)
+        var ended = false, now = Duration.zero, isFirst = true
+        let mounts = [1: "/mnt/a", 2: "/mnt/b", 3: "/data"]
+        while !ended {
+            for lease in leases(actions) {
+                let file = try #require(mounts[lease.worker]) + "/base/model.safetensors"
+                // Of two reads of a file that is cut short, the first may fail otherwise than the next.
+                let error = TesseraError(isFirst ? .io : .badData, isFirst ? "cut short" : "changed", file: file)
+                isFirst = false
+                ended = scheduler.handle(.shardFailed(lease.worker, lease.attempt, error), at: now).contains {
+                    if case .jobFailed(Self.job, _) = $0 { true } else { false }
+                }
+            }
+            now += .seconds(1)
+            try #require(now < .seconds(1000))
+            if !ended { actions = scheduler.handle(.tick, at: now) }
+        }
+        #expect((1...3).map { scheduler.strikes(of: $0).count } == [0, 0, 0])
+    }
+
+    /// Workers that fail a shard each in its own way have their strikes, and a lonely one whose disk fails.
+    @Test(arguments: [(1, ["/a/x/1"]), (2, ["/a/x/1", "/a/x/2"]), (2, [nil, nil])] as [(Int, [String?])])
+    func otherFailuresAreTheWorkers(workers: Int, files: [String?]) throws {
+        var (scheduler, actions) = scheduler(workers: workers)
+        var ended = false, now = Duration.zero
+        while !ended {
+            for lease in leases(actions) {
+                let error = TesseraError(.io, "disk", file: files[lease.worker - 1])
+                ended = scheduler.handle(.shardFailed(lease.worker, lease.attempt, error), at: now).contains {
+                    if case .jobFailed = $0 { true } else { false }
+                }
+            }
+            now += .seconds(1)
+            try #require(now < .seconds(1000))
+            if !ended { actions = scheduler.handle(.tick, at: now) }
+        }
+        #expect((1...workers).reduce(0) { $0 + scheduler.strikes(of: $1).count } == 5)
+        // And for the next job as well.
+        let next = JobID(high: 2, low: 2)
+        _ = scheduler.handle(.jobAdded(next, stages: [[ShardCost(label: "x", cost: 1)]]), at: now)
+        #expect((1...workers).reduce(0) { $0 + scheduler.strikes(of: $1).count } == 5)
+    }
+
     @Test func aTransientFailureIsTriedOnOtherHostsAfterAPause() throws {
         var (scheduler, actions) = scheduler(workers: 3)
         let error = TesseraError(.io, "disk")

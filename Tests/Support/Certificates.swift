@@ -12,6 +12,11 @@ package struct Certificates {
                 try FileManager.default.copyItem(atPath: authority.path(name), toPath: "\(directory.path)/\(name)")
             }
         }
+        try add(hosts, days: days)
+    }
+
+    /// Runs Deploy/tls once more.
+    package func add(_ hosts: [String], days: Int = 2) throws {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "\(Repository.root)/Deploy/tls")
         process.arguments = [directory.path] + hosts

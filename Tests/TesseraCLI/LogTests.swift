@@ -45,6 +45,25 @@ import Testing
         #expect(!line.contains("\n"))
     }
 
+    /// What is a number in the code is one in JSON; what a peer calls a number is a text.
+    @Test func numbersAreNumbers() throws {
+        let (log, lines) = logger(.json)
+        log.info(
+            "shard finished",
+            metadata: [
+                "shard": .stringConvertible(3), "bytes": .stringConvertible(UInt64.max), "seconds": .stringConvertible(0.25),
+                "odd": .stringConvertible(Double.nan), "worker": "7",
+            ])
+        struct Line: Decodable {
+            let shard: Int, bytes: UInt64, seconds: Double, odd: String, worker: String
+        }
+        let line = try JSONDecoder().decode(Line.self, from: Data(try #require(lines.all.first).utf8))
+        #expect(line.shard == 3 && line.bytes == .max && line.seconds == 0.25 && line.odd == "nan" && line.worker == "7")
+        let (text, words) = logger(.text)
+        text.info("shard finished", metadata: ["shard": .stringConvertible(3), "seconds": .stringConvertible(0.25)])
+        #expect(words.all == ["1970-01-01T00:00:01.500Z INFO    shard finished  shard=3  seconds=0.25  host=h1"])
+    }
+
     /// A peer's name must not look like another line.
     @Test func linesCannotBeForged() {
         let (log, lines) = logger(.text)

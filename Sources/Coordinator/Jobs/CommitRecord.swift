@@ -12,10 +12,12 @@ struct CommitRecord: Sendable, Hashable {
     let delivery: Delivery
     /// The output's parts that hold the shard's bytes.
     let parts: Set<Int>
+    /// Of the attempt, until its result arrived.
+    let time: AttemptTime?
 
     var journaled: JournaledShard {
         JournaledShard(
             attempt: Attempt(job: attempt.job, shard: shard, epoch: attempt.epoch, incarnation: attempt.incarnation),
-            worker: worker.name, delivery: delivery, result: result)
+            worker: worker.name, delivery: delivery, result: result, time: time)
     }
 }

@@ -201,12 +201,12 @@ struct Job: Sendable {
     }
 
     /// The reported result of an attempt; `nil` when there is none.
-    func record(of attempt: Attempt, by worker: WorkerReference) -> CommitRecord? {
+    func record(of attempt: Attempt, by worker: WorkerReference, time: AttemptTime?) -> CommitRecord? {
         guard let report = reported[attempt.shard], report.epoch == attempt.epoch else { return nil }
         guard let place = place(of: attempt.shard) else { return nil }
         return CommitRecord(
             attempt: attempt, shard: plans[place.plan].first + place.index, worker: worker, result: report.result,
-            delivery: report.delivery, parts: Set(shard(at: place).outputs.map(\.part)))
+            delivery: report.delivery, parts: Set(shard(at: place).outputs.map(\.part)), time: time)
     }
 
     /// Where a block of a leased shard belongs.

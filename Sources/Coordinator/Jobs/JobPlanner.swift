@@ -176,7 +176,8 @@ struct JobPlanner: Sendable {
         try job.keep(journaled.shards)
         let count = plans.reduce(0) { $0 + $1.shards.count }
         let kept = journaled.shards.filter { $0.attempt.shard < count }
-        return ResumedJob(job: job, plans: plans, kept: kept.map { KeptShard(shard: $0.attempt.shard, worker: $0.worker) })
+        return ResumedJob(
+            job: job, plans: plans, kept: kept.map { KeptShard(shard: $0.attempt.shard, worker: $0.worker, time: $0.time) })
     }
 
     /// The output as the journal has it. One that is not there, and would hold nothing yet, is laid out again: what analysis

@@ -1,13 +1,20 @@
 import Core
+import Journal
 import Protocol
 
 /// One attempt at a shard: who made it, and when.
 struct ShardRun: Sendable, Hashable {
-    enum Outcome: UInt8, Sendable { case running, committed, failed }
+    enum Outcome: UInt8, Sendable {
+        case running, committed, failed
+        /// Taken back from no fault of the attempt.
+        case revoked
+        /// Its worker vanished.
+        case lost
+    }
 
     /// Index into `JobProgress.names`.
     let worker: UInt32
-    /// Milliseconds from the job's beginning; `nil` for an attempt of an earlier coordinator.
+    /// Milliseconds from the job's beginning; `nil` where an earlier coordinator has not kept it.
     let begun: UInt32?
     /// Milliseconds; `nil` while the attempt runs.
     let lasted: UInt32?
@@ -20,7 +27,7 @@ struct ShardTrace: Sendable, Hashable {
     let state: ShardStatus.State
     let attempts: Int
     let bytesDone: Int
-    /// The last failed attempts, then the one that counts or those that are not over.
+    /// The last attempts that brought nothing, then the one that counts or those that are not over.
     let runs: [ShardRun]
 }
 
@@ -57,6 +64,9 @@ struct JobProgress: Sendable {
     /// The last failed attempts at each shard.
     private var failures: [Int: [Failure]] = [:]
     private var failureCount = 0
+    /// The last attempts at each shard that are over and neither committed nor failed.
+    private var revoked: [Int: [ShardRun]] = [:]
+    private var revokedCount = 0
     /// The shard whose attempt failed last.
     private var lastFailed: Int?
     private var bytesRunning = 0
@@ -73,6 +83,8 @@ struct JobProgress: Sendable {
 
     /// Failures that are kept of one shard, and of all together.
     private static let failuresOfShard = 8, failureLimit = 1000
+    /// The same for attempts that were taken back or lost.
+    private static let revokedOfShard = 4, revokedLimit = 4000
 
     /// Shards that are being committed count as leased.
     var shards: JobStatus.Shards {
@@ -102,7 +114,11 @@ struct JobProgress: Sendable {
             for entry in kept where rows.indices.contains(entry.shard) {
                 attempts += 1
                 rows[entry.shard].attempts += 1
-                commit(entry.shard, ShardRun(worker: index(of: entry.worker), begun: nil, lasted: nil, outcome: .committed))
+                commit(
+                    entry.shard,
+                    ShardRun(
+                        worker: index(of: entry.worker), begun: entry.time.map { UInt32(clamping: $0.begun) },
+                        lasted: entry.time.map { UInt32(clamping: $0.lasted) }, outcome: .committed))
             }
         case .leased(let attempt, let worker):
             attempts += 1
@@ -120,7 +136,9 @@ struct JobProgress: Sendable {
             remove(attempt.shard) { $0.epoch == attempt.epoch }
             let failure = ShardFailure(worker: worker.name, address: worker.address, error: error)
             note(Failure(failure: failure, run: run), of: attempt.shard)
-        case .revoked(let attempt, _, _): remove(attempt.shard) { $0.epoch == attempt.epoch }
+        case .revoked(let attempt, let worker, _, let isLost):
+            note(run(of: attempt, by: worker, outcome: isLost ? .lost : .revoked, at: now), of: attempt.shard)
+            remove(attempt.shard) { $0.epoch == attempt.epoch }
         case .ended:
             running = [:]
             bytesRunning = 0
@@ -138,6 +156,12 @@ struct JobProgress: Sendable {
             outcome: outcome)
     }
 
+    /// When the attempt, which has just ended, ran.
+    func time(of attempt: Attempt, at now: Duration) -> AttemptTime? {
+        guard let begun = running[attempt.shard]?.first(where: { $0.epoch == attempt.epoch })?.begun else { return nil }
+        return AttemptTime(begun: Int(begun), lasted: Int(max(begun, milliseconds(startedAt, now)) - begun))
+    }
+
     /// Saturates after 49 days.
     private func milliseconds(_ start: Duration, _ end: Duration) -> UInt32 {
         UInt32(clamping: Int((end - start) / .milliseconds(1)))
@@ -151,11 +175,23 @@ struct JobProgress: Sendable {
         failures[shard] = known + [failure]
     }
 
-    /// Which workers failed the shard that failed last, for people; `nil` where it was one.
+    private mutating func note(_ run: ShardRun, of shard: Int) {
+        guard run.begun != nil, revokedCount < Self.revokedLimit else { return }
+        var known = revoked[shard] ?? []
+        if known.count == Self.revokedOfShard { known.removeFirst() } else { revokedCount += 1 }
+        revoked[shard] = known + [run]
+    }
+
+    /// Which workers failed the shard that failed last, for people; `nil` where it was one. Where all blame the same, none is
+    /// named.
     var whoFailed: String? {
-        guard let last = lastFailed, let known = failures[last], known.count > 1 else { return nil }
+        guard let last = lastFailed, let known = failures[last]?.map(\.failure), known.count > 1 else { return nil }
+        let latest = Dictionary(known.map { ("\($0.worker) \($0.address)", $0) }) { $1 }.values
+        if FailureCause.common(latest.map { FailureCause($0.error) }, places: Set(latest.map(\.address)).count) != nil {
+            return latest.count > 1 ? "all \(latest.count) workers that tried it say so" : nil
+        }
         var names: [String] = []
-        for failure in known.map(\.failure) {
+        for failure in known {
             let name = "\(failure.worker) (\(failure.address))"
             if !names.contains(name) { names.append(name) }
         }
@@ -234,7 +270,12 @@ struct JobProgress: Sendable {
         return ShardTrace(
             index: index, state: state(of: index), attempts: Int(row.attempts),
             bytesDone: row.committed != nil ? row.shard.byteCount : bytesDone(of: index),
-            runs: (failures[index] ?? []).map(\.run) + currentRuns(of: index))
+            runs: pastRuns(of: index) + currentRuns(of: index))
+    }
+
+    /// The last attempts that brought nothing, in the order in which they began.
+    private func pastRuns(of shard: Int) -> [ShardRun] {
+        ((failures[shard] ?? []).map(\.run) + (revoked[shard] ?? [])).sorted { $0.begun ?? 0 < $1.begun ?? 0 }
     }
 
     func shard(_ index: Int) -> ShardSummary? { rows.indices.contains(index) ? rows[index].shard : nil }
@@ -243,6 +284,7 @@ struct JobProgress: Sendable {
     mutating func dropRows() {
         rows = []
         failures = [:]
+        revoked = [:]
         names = []
         indices = [:]
     }

@@ -58,6 +58,8 @@ struct JobRecord: Sendable {
     private var bytesOutput = 0
     /// What is known of a job that an earlier coordinator worked on.
     private var journaled: JobStatus?
+    /// Since when it cannot be taken up.
+    private var delayedSince: Duration?
 
     init(id: JobID, number: Int, key: JobKey, output: String, job: Job?, startedAt: Duration, submittedAt: Double) {
         self.id = id
@@ -82,9 +84,12 @@ struct JobRecord: Sendable {
     }
 
     /// A job that waits to be taken up where an earlier coordinator stopped.
-    init(delayed status: JobStatus, number: Int, key: JobKey, at now: Duration) {
+    ///
+    /// - Parameter since: when that first failed; `nil` before the first try.
+    init(delayed status: JobStatus, number: Int, key: JobKey, since: Duration?, at now: Duration) {
         self.init(ended: status, number: number, key: key, at: now)
         phase = .running
+        delayedSince = since
     }
 
     /// What status messages call the phase. A job that is ending is still running for those who wait for its end.
@@ -135,7 +140,7 @@ struct JobRecord: Sendable {
             case .ended(let state, let problem, _): (status.state, status.error, status.blockedReason) = (state, problem, nil)
             case .ending(let state, let problem) where isFinal:
                 (status.state, status.error, status.blockedReason) = (state, problem, nil)
-            case .running, .publishing, .ending: break
+            case .running, .publishing, .ending: status.secondsPaused = delayedSince.map { (now - $0).seconds }
             }
             return status
         }
@@ -158,7 +163,8 @@ struct JobRecord: Sendable {
             bytesDone: progress.bytesDone, bytesTotal: progress.bytesTotal, bytesOutput: bytesOutput, bytesInput: plan.bytesInput,
             attempts: progress.attempts, submittedAt: submittedAt, seconds: (end - startedAt).seconds, error: error,
             blockedReason: blockedReason, shardDetails: shards, owner: key.owner, name: name)
-        if isRunning { status.bytesPerSecond = progress.bytesPerSecond(at: now) }
+        status.secondsPaused = pause.map { (now - $0.since).seconds }
+        if isRunning, pause == nil { status.bytesPerSecond = progress.bytesPerSecond(at: now) }
         return status
     }
 }

@@ -48,8 +48,10 @@ struct JobRegistry: Sendable {
     }
 
     /// Lists a job that waits to be taken up, or lists it anew.
-    mutating func add(delayed status: JobStatus, key: JobKey, at now: Duration) {
-        add(JobRecord(delayed: status, number: nextNumber, key: key, at: now))
+    ///
+    /// - Parameter since: when that first failed; `nil` before the first try.
+    mutating func add(delayed status: JobStatus, key: JobKey, since: Duration? = nil, at now: Duration) {
+        add(JobRecord(delayed: status, number: nextNumber, key: key, since: since, at: now))
     }
 
     private mutating func add(_ record: JobRecord) {

@@ -37,7 +37,7 @@ struct ClusterCounters: Sendable {
         case .failed(let attempt, _, let error):
             failures[error.code, default: 0] += 1
             begun[attempt] = nil
-        case .revoked(let attempt, _, _):
+        case .revoked(let attempt, _, _, _):
             revoked += 1
             begun[attempt] = nil
         case .stale: stale += 1

@@ -8,6 +8,8 @@ struct FailureHistory: Sendable {
     private(set) var count = 0
     /// The hosts of workers that failed.
     private(set) var hosts: Set<String> = []
+    /// What each of these workers blamed last.
+    private var causes: [String: FailureCause?] = [:]
     /// Workers that blamed the job (`FailureScope.job`).
     private(set) var verdicts: Set<String> = []
     /// Workers whose connection ended while they had the shard.
@@ -24,8 +26,12 @@ struct FailureHistory: Sendable {
         guard let worker else { return }
         attempts[worker.key, default: 0] += 1
         hosts.insert(worker.host)
+        causes[worker.key] = .some(FailureCause(error))
         if FailureScope(error.code) == .job { verdicts.insert(worker.key) }
     }
+
+    /// What all workers that failed blame; `nil` where they may be at fault themselves.
+    var commonCause: FailureCause? { FailureCause.common(causes.values, places: hosts.count) }
 
     /// - Parameters:
     ///   - isLoss: whether the worker's process ended.

@@ -24,13 +24,16 @@ extension Scheduler {
         history.failed(error, by: worker.flatMap { workers[$0] })
         shard.history = history
         if shard.leases.isEmpty { shard.state = .open }
-        if let worker { strike(worker, at: now) }
+        if let worker { strike(worker, FailureCause(error).map { Blame(job: attempt.job, cause: $0) }, at: now) }
         let tried = ShardNeed(memory: shard.memory, avoids: Set(history.attempts.keys))
         let hasOthers = worker != nil && workers.values.contains { $0.couldDo(tried) }
         let pause = hasOthers ? policy.firstBackoff : policy.firstBackoff * (1 << min(history.count - 1, 16))
         shard.notBefore = now + min(policy.longestBackoff, pause)
         jobs[attempt.job]?.shards[attempt.shard] = shard
-        guard !isHopeless(history, error, hasOthers: hasOthers) else { return fail(attempt.job, error) }
+        guard !isHopeless(history, error, hasOthers: hasOthers) else {
+            if let cause = history.commonCause { forgive(Blame(job: attempt.job, cause: cause)) }
+            return fail(attempt.job, error)
+        }
         queue(attempt.job, attempt.shard, at: now)
         return []
     }
@@ -46,13 +49,26 @@ extension Scheduler {
     }
 
     /// A worker that fails again and again gets nothing for a while.
-    private mutating func strike(_ worker: WorkerID, at now: Duration) {
+    private mutating func strike(_ worker: WorkerID, _ blame: Blame?, at now: Duration) {
         workers[worker]?.strikes += 1
+        if let blame { workers[worker]?.blames[blame, default: 0] += 1 }
         guard let strikes = workers[worker]?.strikes, strikes >= policy.strikeLimit else { return }
         let rest = policy.firstRest * (1 << min(strikes - policy.strikeLimit, 16))
         workers[worker]?.restsUntil = now + min(policy.longestRest, rest)
         resting.insert(worker)
         updateFree(worker)
+    }
+
+    /// Takes the strikes back that workers have for what is nobody's fault, such as a damaged input that all of them read.
+    private mutating func forgive(_ blame: Blame) {
+        for id in workers.keys.sorted() {
+            guard let count = workers[id]?.blames.removeValue(forKey: blame) else { continue }
+            workers[id]?.strikes -= count
+            if workers[id]?.strikes ?? 0 < policy.strikeLimit, resting.remove(id) != nil {
+                workers[id]?.restsUntil = nil
+                updateFree(id)
+            }
+        }
     }
 
     /// The worker's connection is gone: its leases go back. A shard that goes with worker after worker is taken for the cause,

@@ -110,6 +110,8 @@ package struct Scheduler: Sendable {
         var isSilent = false
         /// Attempts that it failed since it last finished one.
         var strikes = 0
+        /// Those of them that blame something which may prove to be nobody's fault.
+        var blames: [Blame: Int] = [:]
         /// Gets nothing before this moment.
         var restsUntil: Duration?
         var leases: Set<Attempt> = []
@@ -120,6 +122,12 @@ package struct Scheduler: Sendable {
         func couldDo(_ need: ShardNeed) -> Bool {
             !isDraining && size.holds(need.memory) && !need.avoids.contains(key) && !need.avoidedHosts.contains(host)
         }
+    }
+
+    /// What a worker says was wrong with a job that has not ended.
+    struct Blame: Hashable {
+        let job: JobID
+        let cause: FailureCause
     }
 
     /// What became of leases since the beginning, beside results and failures.
@@ -223,6 +231,7 @@ package struct Scheduler: Sendable {
         let others = jobs[attempt.job]?.shards[attempt.shard].leases.filter { $0.epoch != attempt.epoch } ?? []
         jobs[attempt.job]?.noteDuration(of: attempt.shard, epoch: attempt.epoch, at: now)
         workers[worker]?.strikes = 0
+        workers[worker]?.blames = [:]
         release(attempt, from: worker)
         let revokes = others.map { other in
             let stale = self.attempt(attempt.job, shard: attempt.shard, epoch: other.epoch)
@@ -283,6 +292,9 @@ package struct Scheduler: Sendable {
     /// Takes the job out of the schedule and its leases back. Nothing of the job is kept.
     mutating func end(_ id: JobID, reason: String) -> [Action] {
         guard let job = jobs.removeValue(forKey: id) else { return [] }
+        for (worker, entry) in workers where !entry.blames.isEmpty {
+            workers[worker]?.blames = entry.blames.filter { $0.key.job != id }
+        }
         return job.leases.map { shard, lease in
             let attempt = attempt(id, shard: shard, epoch: lease.epoch)
             release(attempt, from: lease.worker)

@@ -20,13 +20,18 @@ final class StatusConnection: ChannelDuplexHandler, RemovableChannelHandler {
     static let idle = TimeAmount.seconds(30)
 
     private let place: Place
+    private let onRefusal: (String) -> Void
     private var deadline: Scheduled<Void>?
     /// Requests whose end has not come, and requests whose answer has not left.
     private var unread = 0
     private var unanswered = 0
     private var isRefused = false
 
-    init(place: Place) { self.place = place }
+    /// - Parameter onRefusal: told why a TLS handshake has failed.
+    init(place: Place, onRefusal: @escaping (String) -> Void = { _ in }) {
+        self.place = place
+        self.onRefusal = onRefusal
+    }
 
     func handlerAdded(context: ChannelHandlerContext) { close(context, in: Self.firstRequest) }
 
@@ -59,7 +64,10 @@ final class StatusConnection: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        guard let error = error as? HTTPParserError else { return context.fireErrorCaught(error) }
+        guard let error = error as? HTTPParserError else {
+            if let reason = ServerTLS.refusal(error) { onRefusal(reason) }
+            return context.fireErrorCaught(error)
+        }
         refuse(context, error == .headerOverflow ? .requestHeaderFieldsTooLarge : .badRequest)
     }
 

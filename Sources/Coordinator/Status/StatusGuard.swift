@@ -24,6 +24,7 @@ struct StatusGuard: RouterMiddleware {
     /// Names, beside addresses and `localhost`, under which the port is known.
     let hosts: Set<String>
     let security: JobPortSecurity
+    let refusals: RefusalLog
 
     /// Probes, the page and the description need neither a token nor a role, and say nothing about jobs.
     private static let openPaths: Set<String> = ["/", "/healthz", "/openapi.json", "/readyz"]
@@ -33,27 +34,37 @@ struct StatusGuard: RouterMiddleware {
     ) async throws -> Response {
         // A page of another site can make a browser ask here under a name of that site, which then has the answer.
         guard Self.isKnown(request.head.authority, hosts) else {
+            note(request, context, "the host name '\(request.head.authority ?? "")' is unknown here")
             throw HTTPError(.misdirectedRequest, message: "this host name is unknown here; use an address, or --status-host NAME")
         }
         guard !Self.openPaths.contains(request.uri.path) else { return try await next(request, context) }
         var context = context
-        context.peer = try await peer(of: request, context.channel)
+        context.peer = try await peer(of: request, context)
         do throws(TesseraError) {
             try context.peer.require(.submitter, .operator, .viewer, to: "read the status")
         } catch {
+            note(request, context, error.problem, name: context.peer.name)
             throw HTTPError(.forbidden, message: error.problem)
         }
         return try await next(request, context)
     }
 
-    private func peer(of request: Request, _ channel: any Channel) async throws -> PeerIdentity {
+    /// Nothing that is not there is noted: the page asks without a token at first.
+    private func note(_ request: Request, _ context: StatusContext, _ reason: String, name: String? = nil) {
+        refusals.note(
+            .request, address: context.channel.remoteAddress?.ipAddress, name: name, asked: "for \(request.uri.path)",
+            reason: reason)
+    }
+
+    private func peer(of request: Request, _ context: StatusContext) async throws -> PeerIdentity {
         switch security {
         case .open: return .anyone
-        case .certificates(let tls): return try await tls.peer(of: channel) ?? .withoutCertificate
+        case .certificates(let tls): return try await tls.peer(of: context.channel) ?? .withoutCertificate
         case .tokens(let tokens, _):
-            guard let peer = try Self.peer(request, tokens) else {
-                throw HTTPError(
-                    .unauthorized, headers: [.wwwAuthenticate: "Bearer realm=\"tessera\""], message: "a token is needed")
+            guard let header = request.headers[.authorization] else { throw Self.unauthorized("a token is needed") }
+            guard let peer = try Self.peer(header, tokens) else {
+                note(request, context, "the token is not one of the coordinator's")
+                throw Self.unauthorized("this token was refused")
             }
             return peer
         }
@@ -69,11 +80,17 @@ struct StatusGuard: RouterMiddleware {
         return hosts.contains(host.lowercased()) || host.lowercased() == "localhost"
     }
 
-    private static func peer(_ request: Request, _ tokens: AccessTokens) throws -> PeerIdentity? {
+    /// RFC 6750, section 3.
+    private static func unauthorized(_ problem: String) -> HTTPError {
+        HTTPError(.unauthorized, headers: [.wwwAuthenticate: "Bearer realm=\"tessera\""], message: problem)
+    }
+
+    /// - Returns: `nil` for a token that is none of the coordinator's.
+    private static func peer(_ header: String, _ tokens: AccessTokens) throws -> PeerIdentity? {
         let scheme = "bearer "
-        guard let header = request.headers[.authorization], header.lowercased().hasPrefix(scheme),
-            let token = AccessToken(String(header.dropFirst(scheme.count)))
-        else { return nil }
+        guard header.lowercased().hasPrefix(scheme), let token = AccessToken(String(header.dropFirst(scheme.count))) else {
+            return nil
+        }
         return try tokens.identify(token)
     }
 }

@@ -58,8 +58,9 @@ struct StatusPages {
         var page = Page(limit: min(max(0, request.limit ?? .max), Self.jobLimit))
         var status = Status(jobs: [], workers: [], total: cluster.jobs.count)
         var last: Int?
+        let queue = JobQueue(cluster)
         for record in cluster.jobs.jobs(after: request.after) {
-            guard let job = summary(of: record) else { continue }
+            guard let job = summary(of: record, in: queue) else { continue }
             guard page.takes(job.textSize) else {
                 status.next = last
                 break
@@ -73,12 +74,13 @@ struct StatusPages {
     /// All jobs whose id begins with `prefix`, without their shards, up to a page of them.
     private func jobs(beginningWith prefix: String) -> Status {
         let found = cluster.jobs.jobs(after: nil).filter { $0.id.description.hasPrefix(prefix.lowercased()) }
+        let queue = JobQueue(cluster)
         return Status(
-            jobs: found.prefix(Self.jobLimit).compactMap { summary(of: $0) }, workers: [], total: found.count)
+            jobs: found.prefix(Self.jobLimit).compactMap { summary(of: $0, in: queue) }, workers: [], total: found.count)
     }
 
     private func job(_ id: JobID, _ request: StatusRequest) -> Status? {
-        guard let record = cluster.jobs[id], var job = summary(of: record) else { return nil }
+        guard let record = cluster.jobs[id], var job = summary(of: record, in: JobQueue(cluster)) else { return nil }
         var status = Status(jobs: [], workers: [], total: job.shards.total)
         let limit = min(max(0, request.limit ?? .max), Self.shardLimit), rows = record.progress.rowCount
         if limit > 0, rows > 0, peer.maySeeJobs(of: record.key.owner) {
@@ -107,7 +109,8 @@ struct StatusPages {
     /// - Parameter refreshes: whether jobs that have not ended are wanted as well.
     func jobs(_ changed: Set<JobID>, refreshes: Bool) -> [JobStatus] {
         let records = (refreshes ? changed.union(cluster.jobs.active) : changed).compactMap { cluster.jobs[$0] }
-        return records.sorted { $0.number < $1.number }.compactMap { summary(of: $0) }
+        let queue = JobQueue(cluster)
+        return records.sorted { $0.number < $1.number }.compactMap { summary(of: $0, in: queue) }
     }
 
     /// - Parameter refreshes: whether all are wanted.
@@ -135,9 +138,25 @@ struct StatusPages {
         return shard
     }
 
-    private func summary(of record: JobRecord) -> JobStatus? {
-        let status = record.status(at: now, blockedReason: record.isRunning ? blockedReason(of: record.id) : nil)
+    private func summary(of record: JobRecord, in queue: JobQueue) -> JobStatus? {
+        let isIdle = record.isRunning && record.pause == nil
+        var status = record.status(at: now, blockedReason: isIdle ? blockedReason(of: record.id) : nil)
+        if cluster.workers.members.isEmpty { status?.bytesPerSecond = nil }
+        if isIdle, status?.blockedReason == nil, let (first, count) = queue.ahead(of: record) {
+            status?.behind = first.id
+            let others = count == 1 ? "" : " and \(count - 1) more"
+            status?.blockedReason =
+                "waits behind the job \(words(for: first))\(others): workers take shards in order of submission"
+        }
         return peer.maySeeJobs(of: record.key.owner) ? status : status?.forOthers
+    }
+
+    /// As the peer may know the job.
+    private func words(for job: JobRecord) -> String {
+        let id = job.id.description.prefix(8)
+        guard peer.maySeeJobs(of: job.key.owner) else { return String(id) }
+        let name = job.name ?? FilePath.components(of: job.output).last ?? job.output
+        return "\(id) (\(name.shortened(to: Self.labelLimit)))"
     }
 
     private func blockedReason(of id: JobID) -> String? {
@@ -195,6 +214,28 @@ struct StatusPages {
         if let (job, error) = worker.lastFailure, isSeen(job) { status.lastError = error }
         status.secondsResting = strikes.restsUntil.map { max(0, ($0 - now).seconds) }
         return status
+    }
+}
+
+/// The jobs that hold leases, in order of submission: others may wait behind them.
+private struct JobQueue {
+    private let running: [JobRecord]
+    private let all: [Int]
+
+    init(_ cluster: ClusterState) {
+        let records = cluster.jobs.active.compactMap { cluster.jobs[$0] }.filter { $0.isRunning && $0.pause == nil }
+            .sorted { $0.number < $1.number }
+        // Whoever has a slot left would take another job's shard.
+        running = cluster.scheduler.free.isEmpty ? records.filter { $0.progress.shards.leased > 0 } : []
+        all = records.map(\.number)
+    }
+
+    /// - Returns: the first of the jobs that a job without leases waits for, and how many were submitted before it and have not
+    ///   ended; `nil` where the job waits for no other.
+    func ahead(of job: JobRecord) -> (first: JobRecord, count: Int)? {
+        let shards = job.progress.shards
+        guard shards.leased == 0, shards.pending > 0, let first = running.first, first.number < job.number else { return nil }
+        return (first, all.count { $0 < job.number })
     }
 }
 

@@ -21,7 +21,8 @@ package enum StatusPort {
         manager: JobManager, address: HostPort, hosts: [String] = [], security: JobPortSecurity = .open, log: Logger,
         onListening: @escaping @Sendable (HostPort) -> Void
     ) throws -> any Service {
-        let access = StatusGuard(hosts: Set((hosts + [address.host]).map { $0.lowercased() }), security: security)
+        let access = StatusGuard(
+            hosts: Set((hosts + [address.host]).map { $0.lowercased() }), security: security, refusals: manager.refusals)
         // The library logs orderly ends as errors.
         var log = log
         log.logLevel = .critical
@@ -30,7 +31,7 @@ package enum StatusPort {
             server: HTTPServerBuilder { responder in
                 StatusChannel(
                     http: HTTP1Channel(responder: responder, configuration: .init(httpDecoderConfiguration: headLimits)),
-                    tls: security.tls, admission: Admission(places, local: localPlaces))
+                    tls: security.tls, admission: Admission(places, local: localPlaces), refusals: manager.refusals)
             },
             configuration: ApplicationConfiguration(
                 address: .hostname(address.host, port: address.port), serverName: "tessera"),
@@ -70,6 +71,7 @@ private struct StatusChannel: ServerChildChannel {
     let http: HTTP1Channel
     let tls: ServerTLS?
     let admission: Admission
+    let refusals: RefusalLog
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<HTTP1Channel.Value> {
         guard let place = admission.place(for: channel) else {
@@ -80,7 +82,11 @@ private struct StatusChannel: ServerChildChannel {
         }.flatMapThrowing { value in
             let pipeline = channel.pipeline.syncOperations
             let decoder = try pipeline.handler(type: ByteToMessageHandler<HTTPRequestDecoder>.self)
-            try pipeline.addHandler(StatusConnection(place: place), position: .after(decoder))
+            let address = channel.remoteAddress?.ipAddress
+            let connection = StatusConnection(place: place) { [refusals] reason in
+                refusals.note(.peer, address: address, asked: "to connect to the status port", reason: reason)
+            }
+            try pipeline.addHandler(connection, position: .after(decoder))
             return value
         }
     }

@@ -45,7 +45,7 @@ package struct ShardStatus: Sendable, Hashable, Codable {
     /// `nil` from a coordinator that does not say.
     package var tensors: Int?
     /// The attempt that counts, or the first of those that run: seconds from the job's submission to its beginning, and how long
-    /// it took; `nil` before it begins or ends, and for attempts of an earlier coordinator.
+    /// it took; `nil` before it begins or ends, and where an earlier coordinator has not kept it.
     package var begunAfter: Double?
     package var seconds: Double?
 
@@ -108,7 +108,11 @@ package struct JobStatus: Sendable, Hashable, Codable {
     package var error: TesseraError?
     /// The reason why a running job makes no progress, if someone can act on it.
     package var blockedReason: String?
-    /// Finished bytes per second of late, while the job runs; `nil` at its beginning.
+    /// The job that workers take shards of first, while this one has none in work for that reason.
+    package var behind: JobID?
+    /// Seconds since the job is paused; `nil` for one that is not, and where nobody knows.
+    package var secondsPaused: Double?
+    /// Finished bytes per second of late, while the job runs and workers are connected; `nil` at its beginning.
     package var bytesPerSecond: Double?
     /// One page of shards, if the request named a job. The coordinator does not keep the shards of jobs that ended long ago.
     package var shardDetails: [ShardStatus]?
@@ -150,6 +154,7 @@ extension JobStatus {
         status.plan = .none
         status.error = error.map { TesseraError($0.code, "shown to the job's owner only") }
         status.blockedReason = nil
+        status.behind = nil
         status.shardDetails = nil
         return status
     }

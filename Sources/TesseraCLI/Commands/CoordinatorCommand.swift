@@ -200,7 +200,7 @@ private final class ReadyLine: Sendable {
             return addresses
         }
         guard let jobs = found.jobs, let status = found.status else { return }
-        log.info("coordinator ready", metadata: metadata.merging(["jobs": "\(jobs)", "status": "\(status)"]) { $1 })
+        log.info("coordinator ready", metadata: metadata.merging(["job_port": "\(jobs)", "status_port": "\(status)"]) { $1 })
         print("ready: jobs on \(jobs), status on \(status)")
         flushOutput()
         onReady()

@@ -116,6 +116,7 @@ struct StatusChanges {
         var status = status
         for index in status.jobs.indices {
             status.jobs[index].seconds = 0
+            status.jobs[index].secondsPaused = nil
             status.jobs[index].bytesDone = 0
             // It counts seconds.
             status.jobs[index].blockedReason = status.jobs[index].blockedReason.map { _ in "" }

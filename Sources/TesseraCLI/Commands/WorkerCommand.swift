@@ -78,8 +78,8 @@ package struct WorkerCommand: AsyncParsableCommand {
         log.info(
             "worker started",
             metadata: [
-                "version": "\(tesseraVersion)", "coordinator": "\(coordinator)", "threads": "\(memory.threads)",
-                "memory": "\(memory.total)", "roots": "\(root.isEmpty ? "any" : root.joined(separator: ":"))",
+                "version": "\(tesseraVersion)", "coordinator": "\(coordinator)", "threads": .stringConvertible(memory.threads),
+                "memory": .stringConvertible(memory.total), "roots": "\(root.isEmpty ? "any" : root.joined(separator: ":"))",
             ])
         let systemd = try ServiceManager(), coordinator = coordinator
         let service = WorkerService(settings: settings, onTick: { systemd?.tick($0.status(of: coordinator)) }, log: log)

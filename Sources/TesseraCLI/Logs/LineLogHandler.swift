@@ -35,19 +35,40 @@ struct LineLogHandler: LogHandler {
     }
 
     func log(event: LogEvent) {
-        let fields = metadata.merging(event.metadata ?? [:]) { $1 }.mapValues { "\($0)" }
+        let fields = metadata.merging(event.metadata ?? [:]) { $1 }
         let time = now().ISO8601Format(.init(includingFractionalSeconds: true))
         switch format {
         case .json:
             // What the event says of itself wins over metadata of the same name.
-            let own = ["time": time, "level": event.level.rawValue, "message": event.message.description]
-            write(JSONLine(fields.merging(own) { $1 }).text)
+            let own = ["time": time, "level": event.level.rawValue, "message": event.message.description].mapValues(Field.init)
+            write(JSONLine(fields.mapValues(Field.init).merging(own) { $1 }).text)
         case .text:
             let level = event.level.rawValue.uppercased()
             let padding = String(repeating: " ", count: max(1, 8 - level.count))
-            let words = fields.sorted { Self.order($0.key) < Self.order($1.key) }.map { "  \($0.key)=\(Self.quoted($0.value))" }
+            let words = fields.sorted { Self.order($0.key) < Self.order($1.key) }.map {
+                "  \($0.key)=\(Self.quoted("\($0.value)"))"
+            }
             write("\(time) \(level)\(padding)\(event.message.description.printable)\(words.joined())")
         }
+    }
+
+    /// A value of metadata in JSON: a number where it is one, else a text.
+    private struct Field: Encodable {
+        let value: any Encodable
+
+        init(_ text: String) { value = text }
+
+        init(_ metadata: Logger.MetadataValue) {
+            value =
+                switch metadata {
+                case .stringConvertible(let number as any FixedWidthInteger & Encodable): number
+                // JSON has no other numbers.
+                case .stringConvertible(let number as Double) where number.isFinite: number
+                default: "\(metadata)"
+                }
+        }
+
+        func encode(to encoder: any Encoder) throws { try value.encode(to: encoder) }
     }
 
     /// What people look for first comes first.

@@ -86,6 +86,14 @@ package final class ServerTLS: Sendable {
         return try await channel.nioSSL_peerCertificate().get().map(PeerIdentity.init) ?? .withoutCertificate
     }
 
+    /// Why a handshake failed, for the log; `nil` for what is no refusal, such as a peer that goes away.
+    package static func refusal(_ error: any Error) -> String? {
+        guard let failure = tlsFailure(error), failure.code == .notAllowed || failure.code == .protocolMismatch else {
+            return nil
+        }
+        return failure.problem
+    }
+
     private static func configuration(_ files: TLSFiles, _ authority: String?) throws(TesseraError) -> TLSConfiguration {
         let (chain, key) = try files.load()
         var configuration = TLSConfiguration.makeServerConfiguration(

@@ -59,7 +59,9 @@ private let marks: [(String, TesseraError)] = [
     ("PEER_DID_NOT_RETURN_A_CERTIFICATE", TesseraError(.notAllowed, "the peer has no certificate")),
     (
         "WRONG_VERSION_NUMBER",
-        TesseraError(.protocolMismatch, "the peer does not speak TLS", advice: "check the TLS options of both sides")
+        TesseraError(
+            .protocolMismatch, "the peer does not speak TLS: what it says is not encrypted",
+            advice: "give both sides the TLS options, or none")
     ),
     ("HTTP_REQUEST", TesseraError(.protocolMismatch, "the peer speaks HTTP; this is the job port")),
     ("UNSUPPORTED_PROTOCOL", TesseraError(.protocolMismatch, "the peer does not speak TLS 1.3")),
