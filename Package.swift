@@ -35,6 +35,7 @@ let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let heaps = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let lifecycleTestKit = Target.Dependency.product(name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle")
 let unixSignals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
 let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
@@ -132,7 +133,7 @@ let package = Package(
             name: "FuzzTargets",
             dependencies: [
                 "Core", "TensorKernels", "Checkpoints", "Operators", "TaskVectors", "Work", "Protocol", "Recipes", "Tokenizers",
-                "Planning", nioCore,
+                "Planning", "Coordinator", "TesseraCLI", argumentParser, lifecycle, logging, nioCore,
             ],
             path: "Tests/Fuzzing/Targets", swiftSettings: strict),
         tests(of: "House", uses: ["TestSupport"]),
@@ -179,7 +180,7 @@ let package = Package(
             of: "Simulation",
             uses: [
                 "Core", "Operators", "Work", "Protocol", "Transport", "Worker", "Journal", "Coordinator", "Engine", "TestSupport",
-                logging, nioCore, nioEmbedded, heaps,
+                logging, nioCore, nioEmbedded, heaps, lifecycleTestKit,
             ]),
         tests(
             of: "EndToEnd", uses: ["Core", "Operators", "Protocol", "Journal", "TestSupport", "tessera", nioCore],

@@ -20,6 +20,8 @@ package struct WorkerService: Service {
     private let random: @Sendable () -> Double
     private let onTick: @Sendable (WorkerActivity) -> Void
     private let log: Logger
+    /// Asks the coordinator for inputs that this host lacks.
+    let fetches = FetchClient()
 
     /// - Parameters:
     ///   - connect: makes a connection to the coordinator; `nil` for TCP to the address in `settings`.
@@ -47,14 +49,13 @@ package struct WorkerService: Service {
     /// - Throws: the coordinator's refusal, or `protocolMismatch` if the peer is no coordinator. After any other end of a
     ///   connection the worker reconnects.
     package func run() async throws {
-        let fetches = FetchClient()
-        if let runner { return try await work(with: runner, fetches) {} }
+        if let runner { return try await work(with: runner) {} }
         let pool = ComputePool(threads: settings.memory.threads, memory: settings.memory.tensors)
         let cache = FetchCache(
             fetcher: fetches, capacity: settings.memory.fetchCache, pieceBytes: settings.memory.fetchPiece)
         let inputs = LocalInputs(roots: settings.roots, fallback: cache, host: settings.name, digests: settings.digests, log: log)
         let runner = LeaseRunner(pool: pool, inputs: inputs, outputs: settings.outputs)
-        try await work(with: runner, fetches, closeFiles: inputs.closeAll)
+        try await work(with: runner, closeFiles: inputs.closeAll)
         try await pool.shutdown()
     }
 
@@ -64,9 +65,7 @@ package struct WorkerService: Service {
     /// Connects again and again.
     ///
     /// - Parameter closeFiles: lets go of inputs that no shard reads any more.
-    private func work(
-        with runner: any ShardRunner, _ fetches: FetchClient, closeFiles: @Sendable () -> Void
-    ) async throws {
+    private func work(with runner: any ShardRunner, closeFiles: @Sendable () -> Void) async throws {
         var backoff = ReconnectBackoff(), hasJoined = false, strangers = 0
         while !Task.isCancelled, !Task.isShuttingDownGracefully {
             if let opened = try await open() {

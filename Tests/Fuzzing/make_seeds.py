@@ -136,6 +136,29 @@ def main():
     for name, text in plans.items():
         write(seeds / f"plan/{name}", text.encode(), config)
 
+    write(seeds / "overrides/values", plans["linear"].encode(),
+          b"merge_method=ties\nmodels.0.model=b\nparameters.weight=[0.1, 0.9]\nbase_model=a\nmodels.1.parameters.density=0.5")
+    write(seeds / "overrides/slices", plans["slices"].encode(), b"slices.0.sources.0.layer_range.1=1\ndtype=float16")
+    write(seeds / "settings/commands", b"coordinator: head:7070\nworker:\n  root: [/data, /scratch]\n  threads: 32\n"
+          b"submit: {audit: 5%, wait: true}\nseed: 3\n")
+    write(seeds / "tokens/named", b"# people\nann submitter,viewer aaaaaaaaaaaaaaaa\nops operator bbbbbbbbbbbbbbbb\n"
+          b"worker cccccccccccccccc\ndddddddddddddddd\n", b"bbbbbbbbbbbbbbbb")
+    host = "Host: localhost\r\n"
+    job = "0123456789abcdef0123456789abcdef"
+    requests = {
+        "jobs": f"GET /api/v1/jobs?after=0&limit=10 HTTP/1.1\r\n{host}\r\n",
+        "job": f"GET /api/v1/jobs/{job}?after=2&limit=1 HTTP/1.1\r\n{host}Accept: application/json\r\n\r\n",
+        "shard": f"GET /api/v1/jobs/{job}/shards/3 HTTP/1.1\r\n{host}Authorization: Bearer bbbbbbbbbbbbbbbb\r\n\r\n",
+        "plan": f"GET /api/v1/jobs/{job}/plan HTTP/1.0\r\n\r\n",
+        "events": f"GET /api/v1/events?job={job} HTTP/1.1\r\n{host}Last-Event-ID: 7\r\n\r\n",
+        "workers": f"GET /api/v1/workers?after=1 HTTP/1.1\r\nHost: [::1]:7071\r\nConnection: close\r\n\r\n",
+        "page": f"GET / HTTP/1.1\r\n{host}\r\nGET /metrics HTTP/1.1\r\n{host}\r\n",
+        "body": f"POST /api/v1/jobs HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "health": f"HEAD /healthz HTTP/1.1\r\n{host}Content-Length: 2\r\n\r\nxx",
+    }
+    for name, text in requests.items():
+        write(seeds / f"status/{name}", text.encode())
+
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         forms = ["quantize: {budget: 4 bits}", "quantize: {scheme: tvq, bits: 4}", "sparsify: {method: dare, density: 0.5}",

@@ -101,7 +101,7 @@ import Testing
         // The worlds are hard enough, and not too hard.
         for event in [
             "kept", "stale", "revoked", "lost lease", "attempt failed", "cancelled", "refused", "paused", "resumed", "audited",
-            "wrong", "put aside",
+            "wrong", "put aside", "fetched", "left",
         ] {
             #expect(counts[event, default: 0] > 0, "nothing was '\(event)' in \(counts)")
         }

@@ -101,6 +101,10 @@ final class SimulatedRunner: ShardRunner, @unchecked Sendable {
     private let path: Path
     /// Share of the shards that come out wrong, with digests that fit.
     private let wrongs: Double
+    /// Asks the coordinator for the inputs; `nil` on a host that has them.
+    var fetches: FetchClient?
+    /// Tells the worker to finish what it has and leave.
+    var drain: () -> Void = {}
     private var active: [Attempt: ShardProgress] = [:]
 
     enum Path: CaseIterable {
@@ -127,11 +131,12 @@ final class SimulatedRunner: ShardRunner, @unchecked Sendable {
             history.began(lease, at: process)
             try await process.rest(process.simulation.delay(pace))
             guard !progress.isCancelled else { return nil }
+            if let fetches { for file in lease.work.files { try await fetch(file, from: fetches) } }
             guard !process.simulation.chance(failures) else { throw TesseraError(.io, "a read failed", file: "/models/a") }
             var outcome = try ReferenceWork.outcome(of: lease.work)
             if wrongs > 0, process.simulation.chance(wrongs) {
                 outcome = try outcome.spoiled(lease.work)
-                history.computedWrongly(lease.attempt, outcome)
+                history.computedWrongly(lease.attempt)
             }
             let place = path == .relayed ? nil : lease.output
             for block in outcome.blocks {
@@ -151,6 +156,15 @@ final class SimulatedRunner: ShardRunner, @unchecked Sendable {
         } catch {
             return progress.isCancelled ? nil : .failure(TesseraError(wrapping: error))
         }
+    }
+
+    /// Fetches some part of the file.
+    private func fetch(_ file: InputFile, from fetches: FetchClient) async throws {
+        let start = process.simulation.draw(0..<file.size), end = process.simulation.draw(start..<file.size) + 1
+        let bytes = try await withCheckedThrowingContinuation { continuation in
+            fetches.ask(for: start..<end, of: file) { continuation.resume(with: $0) }
+        }
+        history.fetched(bytes, of: file, start..<end)
     }
 
     private func write(_ block: ReferenceWork.Block, of work: ShardWork, to place: OutputPlace) throws(TesseraError) {

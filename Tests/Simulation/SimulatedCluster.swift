@@ -4,6 +4,7 @@ import Journal
 import Logging
 import NIOCore
 import Protocol
+import ServiceLifecycleTestKit
 import TestSupport
 import Transport
 import Work
@@ -146,9 +147,13 @@ final class SimulatedCluster: @unchecked Sendable {
             settings: settings, time: process.time,
             connect: { [network] in try await network.dial(from: process, limits: .coordinator) }, runner: runner,
             random: { [simulation] in simulation.draw(0...0.999) }, log: .silent)
+        if !isCalm, simulation.chance(0.3) { runner.fetches = service.fetches }
         process.start { [self] in
             do {
-                try await service.run()
+                try await testGracefulShutdown { trigger in
+                    runner.drain = { trigger.triggerGracefulShutdown() }
+                    try await service.run()
+                }
             } catch {
                 if process.isAlive { history.gaveUp(name, error) }
             }

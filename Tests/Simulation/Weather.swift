@@ -16,7 +16,7 @@ struct Weather {
 
     private enum Fault: CaseIterable {
         case killCoordinator, loseCoordinatorsPower, crashSomewhere
-        case killWorker, crashWorkers
+        case killWorker, crashWorkers, drainWorker
         case freezeCoordinator, freezeWorker
         case partition, oneWayPartition, swizzle, damage, slowNetwork
         case slowWorker, failingWorker, slowDisk
@@ -78,6 +78,7 @@ struct Weather {
         case .crashSomewhere: crashSomewhere(cluster.coordinator, 0.05, for: duration)
         case .killWorker: worker?.process.kill()
         case .crashWorkers: for worker in sortedWorkers { crashSomewhere(worker.process, 0.1, for: duration) }
+        case .drainWorker: worker?.runner.drain()
         case .freezeCoordinator: freeze(cluster.coordinator, for: duration)
         case .freezeWorker: freeze(worker?.process, for: duration)
         case .partition, .oneWayPartition, .swizzle, .damage, .slowNetwork: strikeNetwork(fault, for: duration)

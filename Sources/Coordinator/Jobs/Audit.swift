@@ -166,10 +166,10 @@ struct Audit: Sendable {
     }
 
     private static func undecided(_ place: ShardPlace, _ votes: [Vote], _ known: Knowledge) -> TesseraError {
-        TesseraError(
+        let names = votes.map(\.name).joined(separator: " than on ")
+        return TesseraError(
             .temporary,
-            "\(known.label(place)) came out otherwise on \(votes.map(\.name).joined(separator: " than on ")), and there is no third "
-                + "host that could decide",
+            "\(known.label(place)) came out otherwise on \(names), and there is no third host that could decide",
             advice: "test the memory of both, then submit the job again with the one that is sound, and others")
     }
 
@@ -226,10 +226,10 @@ struct Audit: Sendable {
         for (place, earlier) in votes.sorted(by: { $0.key < $1.key }) where place.plan < last {
             guard let before = earlier.first, let now = known.result(place), before.result != now.result else { continue }
             // What was planned from a wrong result cannot be mended.
+            let problem = "\(known.label(place)) came out wrong on \(before.name), which is put aside"
             return .stuck(
                 TesseraError(
-                    .temporary,
-                    "\(known.label(place)) came out wrong on \(before.name), which is put aside, and the job's plan was made of that",
+                    .temporary, "\(problem), and the job's plan was made of that",
                     advice: "submit the job again: that host gets nothing of it"))
         }
         return choose(votes.keys.filter { $0.plan == last }.map(\.index).sorted(), known)

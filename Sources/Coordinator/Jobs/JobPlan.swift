@@ -88,7 +88,8 @@ struct JobPlan: Sendable {
 extension PlannedShard {
     /// Checks that digests and statistics can be those of the shard.
     ///
-    /// - Throws: `protocolMismatch` for a result that does not fit the plan, `badData` for values that the method does not accept.
+    /// - Throws: `protocolMismatch` for a result that does not fit the plan, `badData` for values that the method does not
+    ///   accept.
     func check(_ result: ShardResult) throws(TesseraError) {
         guard result.digests.map(\.count) == outputs.map(\.blockCount) else {
             throw TesseraError(.protocolMismatch, "the result for \(label) has digests for other blocks than the plan's")

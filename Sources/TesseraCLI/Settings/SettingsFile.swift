@@ -1,4 +1,4 @@
-import Core
+package import Core
 import Recipes
 import Yams
 
@@ -11,21 +11,21 @@ import Yams
 ///   root: [/data, /scratch]
 ///   threads: 32
 /// ```
-struct SettingsFile {
-    struct Entry {
+package struct SettingsFile {
+    package struct Entry {
         /// `nil` for all commands.
         let command: String?
-        let option: String
+        package let option: String
         let values: [String]
         let line: Int
     }
 
     let path: String
-    private(set) var entries: [Entry] = []
+    package private(set) var entries: [Entry] = []
     private var problems: [TesseraError] = []
 
     /// - Throws: everything that is wrong with the file: keys that are no option, values of the wrong kind.
-    init(_ text: String, path: String, commands: [CommandOptions]) throws(Problems) {
+    package init(_ text: String, path: String, commands: [CommandOptions]) throws(Problems) {
         self.path = path
         let root: Node?
         do {

@@ -15,7 +15,8 @@ package struct FuzzTarget: Sendable {
     }
 
     package static let all = [
-        header, checkpoint, manifest, signature, recipe, plan, adapter, tokenizer, store, frames, messages,
+        header, checkpoint, manifest, signature, recipe, overrides, plan, adapter, tokenizer, store, settings, tokens, frames,
+        messages, status,
     ]
 
     package func run(_ input: [UInt8]) {
