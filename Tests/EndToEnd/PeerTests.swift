@@ -86,7 +86,7 @@ import Testing
         let answer = Array("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".utf8) + [UInt8](repeating: 0, count: 64)
         let worker = try await worker(thatIsAnswered: answer)
         #expect(await worker.exitCode() == 76)
-        #expect(worker.errors.contains("does not speak Tessera's protocol"))
+        #expect(worker.errors.contains("speaks HTTP; the coordinator's job port is another one"), "\(worker.errors)")
     }
 
     /// Also before the first answer, and in the middle of a request.
