@@ -78,8 +78,10 @@ struct JobOutcome {
         guard job.state == .done else { throw job.error ?? TesseraError(.internal, "the job ended as \(job.state.rawValue)") }
         if !json {
             let rate = Quantity.rate(job.bytesInput + job.bytesOutput, job.seconds)
+            // A store whose vectors are all packed has no tensors of their own.
+            let made = job.bytesOutput > 0 ? "\(Quantity.bytes(job.bytesOutput)) of tensors by" : "made by"
             let text =
-                "\(job.output): \(Quantity.bytes(job.bytesOutput)) of tensors by \(job.method) in "
+                "\(job.output): \(made) \(job.method) in "
                 + "\(Quantity.seconds(job.seconds)) (\(rate) read and written), plan \(job.plan.hex.prefix(12))"
             print(Terminal.outputWidth.map { text.wrapped(toColumns: $0).joined(separator: "\n") } ?? text)
         }
