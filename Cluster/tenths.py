@@ -306,7 +306,7 @@ def table(rows: list[Row], names: list[str]) -> str:
             f"| {row.scheme} | {row.bits:.3f} | {np.mean(row.own):.4f} | {spread} | {row.error:.3f} | {row.loss:.3f} | {merged} |"
         )
     rows = [row for row in rows if row.series not in ("base", "full")]
-    if len(rows) < 3:
+    if len(rows) < 10:
         return "\n".join(lines)
     accuracy = [float(np.mean(row.own)) for row in rows]
     by_loss, by_error = (-rank_correlation([getattr(row, key) for row in rows], accuracy) for key in ("loss", "error"))
