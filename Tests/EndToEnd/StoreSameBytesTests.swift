@@ -18,7 +18,7 @@ import Testing
         ("budget", "quantize: {budget: 2.25 bits}"),
         ("budget-rtvq", "quantize: {scheme: rtvq, budget: 12%, sensitivity: relative, floor: 1}"),
         ("bitdelta", "quantize: {scheme: bitdelta}"), ("axis-sign", "quantize: {scheme: axis_sign}"),
-        ("thinned", "quantize: {budget: 1.8 bits}"), ("common-masks", "quantize: {budget: 0.9 bits, masks: common}"),
+        ("thinned", "quantize: {budget: 1.8 bits}"), ("common-masks", "quantize: {budget: 1.8 bits, masks: common}"),
         ("magnitude", "sparsify: {method: magnitude, density: 0.2}"),
         ("magnitude-model", "sparsify: {method: magnitude, density: 0.2, scope: model, exclude: [norm]}"),
         ("dare", "sparsify: {method: dare, density: 0.3}"),
