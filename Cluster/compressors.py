@@ -1,4 +1,4 @@
-"""The published compressors, in NumPy, after their papers and releases.
+"""The published compressors that no store has a form for, in NumPy, after their papers and releases.
 
 Each takes a model's task vector by tensors and gives it as it would be read, with its bits. They encode the weights of linear
 layers; what they leave out is read as it is, and not counted: the bits are those of the encoded tensors, a parameter of these.
@@ -26,23 +26,6 @@ def each(compress: Callable[[np.ndarray], tuple[np.ndarray, float]]) -> Compress
         return {name: coded[name][0] if name in coded else x for name, x in vector.items()}, bits
 
     return apply
-
-
-def bitdelta(x: np.ndarray) -> tuple[np.ndarray, float]:
-    """arXiv 2402.10193, without its distillation."""
-    return np.abs(x).mean() * np.where(x < 0, -1.0, 1.0), x.size + 16
-
-
-def axis_sign(x: np.ndarray) -> tuple[np.ndarray, float]:
-    """arXiv 2512.19720: a scale for each row or each column, whichever errs less; without its training."""
-
-    def along(axis: int) -> np.ndarray:
-        counts = np.maximum((x != 0).sum(axis, keepdims=True), 1)
-        return np.abs(x).sum(axis, keepdims=True) / counts * np.where(x < 0, -1.0, 1.0)
-
-    columns, rows = along(0), along(1)
-    is_columns = ((x - columns) ** 2).sum() <= ((x - rows) ** 2).sum()
-    return (columns, x.size + 16 * x.shape[1] + 1) if is_columns else (rows, x.size + 16 * x.shape[0] + 1)
 
 
 def qrelo(ratio: float) -> Callable[[np.ndarray], tuple[np.ndarray, float]]:
@@ -91,8 +74,6 @@ def ultradelta(drop: float, spread: float = 0.01, bits: int = 4) -> Compressor:
 
 
 PUBLISHED: dict[str, tuple[str, Compressor]] = {
-    "BitDelta": ("BitDelta", each(bitdelta)),
-    "per-axis sign": ("per-axis sign", each(axis_sign)),
     **{f"D-QReLO, {r} of 16 bits": ("D-QReLO", each(qrelo(r))) for r in (0.08, 0.1, 0.125, 0.1875)},
     **{f"UltraDelta, drop {p}": ("UltraDelta", ultradelta(p)) for p in (0.8, 0.9, 0.97)},
 }

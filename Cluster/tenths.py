@@ -6,8 +6,8 @@
 
 The family is the digits of `digits.py`, or another one in the same form (`--digits DIR`), or the language model of
 `language.py`. Ours are stores that Tessera makes and rebuilds, with three seeds; every byte of the store's directory is counted
-but 16 KiB. The published compressors are computed with NumPy (`compressors.py`); counted are the matrices that they
-encode. Merges are scored on all tasks: TIES at a density of 0.2 and a lambda of 0.5, task
+but 16 KiB. Of the published compressors those of signs are stores, too, and the others computed with NumPy (`compressors.py`);
+counted are the matrices that they encode. Merges are scored on all tasks: TIES at a density of 0.2 and a lambda of 0.5, task
 arithmetic, and TSV. The last line says how well two measures rank the schemes by accuracy. `--rows FILE` keeps what was
 measured, one row a line, and measures only what the file lacks. Needs NumPy, and for the language model what `language.py`
 needs; takes some minutes.
@@ -37,6 +37,7 @@ from plot import Axis, Panel  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 FREE = 16 << 10  # bytes of a store that do not count
 SEEDS = (0, 1, 2)
+THINNED = ("budget", "common masks")  # series of stores whose masks depend on the seed
 
 
 @dataclass
@@ -81,6 +82,7 @@ class Family:
 
     name: str
     tasks: list[str]
+    layers: str  # what the names of the linear layers hold
     merges: dict[str, tuple[str, str]]
     merged_rows: tuple[str, ...] = ()  # the schemes whose tasks are merged; all of them if there are none
     axis: Axis  # of accuracies
@@ -142,7 +144,7 @@ def merges(weight: float, tsv: str) -> dict[str, tuple[str, str]]:
 
 
 class Digits(Family):
-    name = "digits"
+    name, layers = "digits", "layers"
     merges = merges(0.15, "")
     axis = Axis((0.60, 0.86), (0.60, 0.65, 0.70, 0.75, 0.80, 0.85))
 
@@ -162,10 +164,10 @@ class Digits(Family):
 
 
 class Text(Family):
-    name = "language"
+    name, layers = "language", "layer."
     merges = merges(0.3, "parameters: {mean_only: embeddings}")
-    merged_rows = ("full precision", "budget, 0.25 bits", "budget, 0.6 bits", "budget, 1.5 bits", "dense budget, 2.25 bits",
-                   "TVQ, 3 bits", "BitDelta", "UltraDelta, drop 0.9")
+    merged_rows = ("full precision", "budget, 0.25 bits", "budget 0.25, common masks", "budget, 0.6 bits", "budget, 1.5 bits",
+                   "dense budget, 2.25 bits", "TVQ, 3 bits", "BitDelta", "UltraDelta, drop 0.9")
     axis = Axis((0.64, 0.70), (0.64, 0.65, 0.66, 0.67, 0.68, 0.69, 0.70))
 
     def __init__(self, directory: Path) -> None:
@@ -184,12 +186,17 @@ class Text(Family):
 def stores(family: Family) -> dict[str, tuple[str, str]]:
     """Of each scheme its series, and what a recipe has under `quantize`."""
     tenths = {"digits": (0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 0.8, 1, 1.5), "language": (0.1, 0.15, 0.25, 0.4, 0.6, 1, 1.5)}
+    linear = f"include: {family.layers}"
     return {
         **{f"budget, {b} bits": ("budget", f"{{budget: {b} bits}}") for b in tenths[family.name]},
+        **{f"budget {b}, common masks": ("common masks", f"{{budget: {b} bits, masks: common}}") for b in (0.25, 0.6)},
         "budget, 2 bits, thinned": ("budget", "{budget: 2 bits, thin: true}"),
         **{f"dense budget, {b} bits": ("dense budget", f"{{budget: {b} bits, thin: false}}") for b in (0.75, 1, 1.5, 2.25, 3)},
         **{f"TVQ, {b} bits": ("TVQ, RTVQ", f"{{scheme: tvq, bits: {b}}}") for b in (2, 3)},
         "RTVQ, B3O2": ("TVQ, RTVQ", "{scheme: rtvq, bits: {base: 3, offset: 2}}"),
+        "BitDelta": ("BitDelta", f"{{scheme: bitdelta, {linear}}}"),
+        "BitDelta, embeddings too": ("BitDelta", "{scheme: bitdelta}"),
+        "per-axis sign": ("per-axis sign", f"{{scheme: axis_sign, {linear}}}"),
     }
 
 
@@ -235,7 +242,7 @@ class Study:
 
     def store(self, scheme: str, series: str, quantize: str) -> Row:
         family, own, row = self.family, [], None
-        for seed in SEEDS if series == "budget" else SEEDS[:1]:
+        for seed in SEEDS if series in THINNED else SEEDS[:1]:
             listed = "".join(f"- {{model: {family.directory / task}}}\n" for task in family.tasks)
             store = self.run("store", f"quantize: {quantize}\n{self.base()}models:\n{listed}", seed)
             models = {task: f"./store#{task}" for task in family.tasks}
@@ -253,11 +260,17 @@ class Study:
     def bits(self, store: Path, series: str) -> float:
         """Of a budget that thins, every byte but some; of others the tensors, as the papers count and we without files."""
         family = self.family
-        if series == "budget":
+        if series in THINNED:
             size = sum(file.stat().st_size for file in store.iterdir()) - FREE
             return 8 * size / family.parameters / len(family.tasks)
         inspected = subprocess.run([self.tessera, "inspect", store, "--json"], capture_output=True, check=True)
-        return float(json.loads(inspected.stdout)["bitsPerParameter"])
+        bits = json.loads(inspected.stdout)["bitsPerParameter"]
+        if "sign" not in series and "BitDelta" not in series:
+            return bits
+        index = json.loads((store / "task-vectors.json").read_text())
+        forms = [index["forms"][number]["form"] for number in index["tasks"][0]["forms"]]
+        encoded = sum(math.prod(tensor["shape"]) for tensor, form in zip(index["tensors"], forms) if form == "signs")
+        return (bits * family.parameters - 32 * (family.parameters - encoded)) / encoded
 
     def published(self, scheme: str, series: str, compress: Compressor) -> Row:
         family, found, bits, scores, models = self.family, {}, 0.0, [], {}
@@ -303,7 +316,7 @@ def table(rows: list[Row], names: list[str]) -> str:
 
 
 COLOURS = {
-    "budget": "#1656b8", "dense budget": "#7aa2dd", "TVQ, RTVQ": "#b8461b", "BitDelta": "#8a6d00",
+    "budget": "#1656b8", "common masks": "#3f9fb5", "dense budget": "#7aa2dd", "TVQ, RTVQ": "#b8461b", "BitDelta": "#8a6d00",
     "per-axis sign": "#5b6b7a", "D-QReLO": "#1a7f4b", "UltraDelta": "#8a3fa0",
 }
 

@@ -101,6 +101,8 @@ package protocol MergeMethod: Sendable {
 
     /// Whether the result depends on the job's seed.
     static var isRandom: Bool { get }
+    /// Whether the size or the sign of an entry decides, beside the same entry of other tasks, what becomes of the task's entry.
+    static var comparesTasks: Bool { get }
     /// Whether results depend on the linear algebra library (`LinearAlgebra.identity`).
     static var usesLinearAlgebra: Bool { get }
     /// What to do with an optional tensor that too few models have.
@@ -142,6 +144,7 @@ package protocol MergeMethod: Sendable {
 
 extension MergeMethod {
     package static var isRandom: Bool { false }
+    package static var comparesTasks: Bool { false }
     package static var usesLinearAlgebra: Bool { false }
     package static var scale: String? { nil }
     package static var unmeasured: Set<String> { [] }

@@ -282,12 +282,12 @@ package struct TensorPasses: Sendable {
     }
 
     /// Bytes of the result of `rowStatistics` for a tensor of `count` elements.
-    static func rowStatisticsBytes(count: Int, length: Int, width: Int) -> Int {
+    package static func rowStatisticsBytes(count: Int, length: Int, width: Int) -> Int {
         (count / max(1, length) + count / FixedTree.tileElements) * width * MemoryLayout<Double>.stride
     }
 
     /// Bytes of the sums of `columnSums`.
-    static func columnSumsBytes(width: Int, terms: Int) -> Int {
+    package static func columnSumsBytes(width: Int, terms: Int) -> Int {
         max(width * terms, min(columnSections * width * terms, columnSumLimit)) * MemoryLayout<Double>.stride
     }
 

@@ -84,6 +84,9 @@ extension PlanEncoding {
             integer(grid.group)
             integer(grid.every)
             bits(grid.key)
+        case .signs(let scaling):
+            tag(5)
+            tag(scaling == .tensor ? 0 : scaling == .row ? 1 : 2)
         }
     }
 

@@ -130,8 +130,9 @@ package enum Planner {
         }
         let fit = OutputFit(inputs: inputs, layerOrigins: lists[0].layerOrigins).remarks(points[0], hasOwnRows: vocabulary != nil)
         let remarks =
-            inputs.remarks + (vocabulary?.remarks ?? []) + lists[0].remarks + planned[0].remarks
-            + fit + sidecars.remarks + MergekitDifferences.remarks(recipe: recipe, tensors: points[0])
+            inputs.remarks + (vocabulary?.remarks ?? []) + lists[0].remarks + planned[0].remarks + fit
+            + ThinnedTasks.remarks(method, inputs) + sidecars.remarks
+            + MergekitDifferences.remarks(recipe: recipe, tensors: points[0])
         let checkpoints = sweep?.points.map { point in
             SweptCheckpoint(
                 folder: point.name, recipeText: point.recipe.text,

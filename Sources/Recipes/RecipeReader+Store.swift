@@ -5,6 +5,8 @@ import Yams
 extension RecipeReader {
     private static let storeKeys = ["quantize", "sparsify", "base_model", "models", "extend"]
     private static let filterKeys = ["include", "exclude", "min_rank", "rest"]
+    private static let quantizeKeys = ["bits", "group", "budget", "sensitivity", "floor", "thin", "masks", "error_correction"]
+    private static let schemes = ["tvq", "rtvq", "bitdelta", "axis_sign"]
     private static let methods = ["magnitude", "dare", "n:m", "cabs", "tall", "emr"]
 
     /// Whether the recipe describes a store.
@@ -110,17 +112,15 @@ extension RecipeReader {
     // MARK: Quantizing
 
     private mutating func readQuantization(_ mapping: Node.Mapping) -> StoreRecipe.Kind? {
-        checkKeys(
-            of: mapping,
-            known: ["scheme", "bits", "group", "budget", "sensitivity", "floor", "thin", "error_correction"] + Self.filterKeys,
-            place: "'quantize'")
+        checkKeys(of: mapping, known: ["scheme"] + Self.quantizeKeys + Self.filterKeys, place: "'quantize'")
         let scheme = mapping["scheme"]?.plainText ?? "tvq"
-        guard ["tvq", "rtvq"].contains(scheme) else {
+        guard Self.schemes.contains(scheme) else {
             complain(
                 "unknown scheme '\(scheme)'", at: mapping["scheme"]?.line ?? 1,
-                advice: Suggestion.advice(for: scheme, in: ["tvq", "rtvq"], otherwise: "write one of"))
+                advice: Suggestion.advice(for: scheme, in: Self.schemes, otherwise: "write one of"))
             return nil
         }
+        if !scheme.hasSuffix("tvq") { return readSigns(scheme, mapping) }
         let isResidual = scheme == "rtvq"
         if let node = mapping["error_correction"], !isResidual || mapping["budget"] != nil {
             complain(
@@ -135,14 +135,15 @@ extension RecipeReader {
                         "has both 'budget' and '\(key)'", at: other.line, advice: "remove '\(key)': the budget determines it")
                 }
             }
-            if isResidual, let thin = mapping["thin"], thin.scalarValue?.asBool != false {
+            for key in ["thin", "masks"] where isResidual {
+                guard let other = mapping[key], other.scalarValue?.asBool != false else { continue }
                 complain(
-                    "'thin' does not apply to 'rtvq'", at: thin.line,
+                    "'\(key)' does not apply to 'rtvq'", at: other.line,
                     advice: "remove it, or use 'scheme: tvq': what is dropped from an offset is missing in the sum")
             }
             return readBudget(node, mapping).map { .quantize(.budget($0, isResidual: isResidual)) }
         }
-        for key in ["sensitivity", "floor", "thin"] {
+        for key in ["sensitivity", "floor", "thin", "masks"] {
             if let node = mapping[key] {
                 complain(
                     "'\(key)' applies only with a budget", at: node.line, advice: "add 'budget: 2.25 bits', or remove '\(key)'")
@@ -172,6 +173,18 @@ extension RecipeReader {
             .residual(
                 base: StoreRecipe.Grid(bits: baseBits, group: group), offset: StoreRecipe.Grid(bits: offsetBits, group: group),
                 correctsErrors: corrects))
+    }
+
+    /// Schemes of one bit, which leave nothing to choose.
+    private mutating func readSigns(_ scheme: String, _ mapping: Node.Mapping) -> StoreRecipe.Kind {
+        for key in Self.quantizeKeys {
+            if let node = mapping[key] {
+                complain(
+                    "'\(key)' does not apply to '\(scheme)', which stores signs", at: node.line,
+                    advice: "remove it, or use 'scheme: tvq'")
+            }
+        }
+        return .quantize(.signs(isPerAxis: scheme == "axis_sign"))
     }
 
     private mutating func readBits(_ node: Node, _ key: String) -> Int? {
@@ -228,8 +241,13 @@ extension RecipeReader {
             }
             floor = bits
         }
+        let masks = mapping["masks"]?.plainText ?? "own", line = mapping["masks"]?.line ?? node.line
+        if !["own", "common"].contains(masks) {
+            complain("'masks' must be 'own' or 'common'", at: line, advice: "write 'common' for tasks to be merged by 'ties'")
+        }
         return StoreRecipe.Budget(
-            amount: amount, sensitivity: sensitivity, floor: floor, thins: readFlag(mapping, "thin"), line: node.line)
+            amount: amount, sensitivity: sensitivity, floor: floor, thins: readFlag(mapping, "thin"),
+            hasCommonMasks: masks == "common", line: node.line)
     }
 
     // MARK: Sparsifying

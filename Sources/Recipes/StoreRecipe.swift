@@ -45,6 +45,8 @@ package struct StoreRecipe: Sendable {
         package let floor: Double?
         /// Whether vectors may be thinned and the budget covers everything that is stored; `nil` for the default.
         package let thins: Bool?
+        /// Whether thinned vectors of one tensor keep the same elements.
+        package let hasCommonMasks: Bool
         package let line: Int
     }
 
@@ -53,6 +55,8 @@ package struct StoreRecipe: Sendable {
         case plain(Grid)
         /// RTVQ: a shared vector and the offset of each task.
         case residual(base: Grid, offset: Grid, correctsErrors: Bool)
+        /// Signs, with scales of the tensor (BitDelta), or of its rows or columns.
+        case signs(isPerAxis: Bool)
         /// TVQ or RTVQ with grids chosen to fit a budget.
         case budget(Budget, isResidual: Bool)
     }

@@ -84,8 +84,16 @@ package enum Encoding: Sendable, Hashable, Codable {
         let memory = MemoryNeed(
             shared: whole,
             perThread: ChunkBuffer.byteCount(written.compactMap(\.rate)) + SharedVectorBuffer.byteCount + CodeBuffer.byteCount)
+        func signMemory(_ formats: [StorageFormat], vectors: Int? = nil) -> MemoryNeed {
+            let scalings = formats.compactMap(\.signScaling)
+            return Set(scalings).reduce(MemoryNeed()) { need, scaling in
+                need + scaling.memory(shape: shape, vectors: vectors ?? scalings.count { $0 == scaling })
+            }
+        }
         return switch self {
-        case .quantize(let quantizer): OperatorCost(passes: quantizer.passes + 1, operations: fits(count: count), memory: memory)
+        case .quantize(let quantizer):
+            OperatorCost(
+                passes: quantizer.passes + 1, operations: fits(count: count), memory: memory + signMemory(quantizer.tasks))
         case .sparsify(let encoder):
             OperatorCost(
                 passes: encoder.passes,
@@ -94,7 +102,8 @@ package enum Encoding: Sendable, Hashable, Codable {
         case .compare: OperatorCost(passes: 1)
         case .measureGrids(let measurement):
             OperatorCost(
-                passes: 1, operations: measurement.operations(count: count, tasks: sources - 1), memory: memory)
+                passes: measurement.passes, operations: measurement.operations(count: count, tasks: sources - 1),
+                memory: memory + signMemory(measurement.formats, vectors: sources - 1))
         case .measureMagnitudes:
             OperatorCost(passes: 1, memory: MemoryNeed(shared: (sources - 1) * MagnitudeHistogram.byteCount))
         case .countKept(let encoder):

@@ -76,6 +76,30 @@ package struct PackedVector: Sendable {
             try loadSparse(range, values, into: target, scratch: scratch, kernels: kernels)
         case .thinned(let grid):
             try loadThinned(range, grid, into: target, scratch: scratch, kernels: kernels)
+        case .signs(let scaling):
+            try loadSigns(range, scaling, into: target, scratch: scratch, kernels: kernels)
+        }
+    }
+
+    private func loadSigns(
+        _ range: Range<Int>, _ scaling: SignScaling, into target: UnsafeMutablePointer<Float>,
+        scratch: UnsafeMutableRawBufferPointer, kernels: Kernels
+    ) throws {
+        guard !range.isEmpty else { return }
+        let wanted = scaling.scaleRange(of: range, shape: shape)
+        var scales = [Float](repeating: 0, count: wanted.count)
+        try scales.withUnsafeMutableBufferPointer { scales in
+            guard let start = scales.baseAddress else { return }
+            for part in stride(from: 0, to: wanted.count, by: FixedTree.tileElements) {
+                let end = min(wanted.count, part + FixedTree.tileElements),
+                    own = wanted.lowerBound + part..<wanted.lowerBound + end
+                try self.part(parts.scales).load(own, into: start + part, scratch: scratch, kernels: kernels)
+            }
+        }
+        let bytes = range.lowerBound / 8..<(range.upperBound + 7) / 8
+        try part(parts.codes).withBytes(bytes, scratch: scratch) { bytes in
+            guard let codes = bytes.baseAddress else { return }
+            scaling.decode(codes, range, shape: shape, scales: scales, into: target, kernels: kernels)
         }
     }
 
@@ -249,6 +273,12 @@ package struct PackedVector: Sendable {
             let length = grid.groupLength(in: shape)
             let groups = coded.lowerBound / length..<(coded.upperBound - 1) / length + 1
             stored += [(parts.scales, groups), (parts.zeros, groups)]
+        }
+        if case .signs(let scaling) = format {
+            stored += [
+                (parts.codes, range.lowerBound / 8..<(range.upperBound + 7) / 8),
+                (parts.scales, scaling.scaleRange(of: range, shape: shape)),
+            ]
         }
         return stored.compactMap { part, range in part.map { ($0, range) } }
     }

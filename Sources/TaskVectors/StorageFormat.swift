@@ -66,6 +66,8 @@ package enum StorageFormat: Sendable, Hashable {
     case mask
     /// Codes of the elements that a hash keeps; the others are zero.
     case thinned(ThinnedGrid)
+    /// The sign of every element.
+    case signs(SignScaling)
 }
 
 extension StorageFormat {
@@ -111,6 +113,7 @@ extension StorageFormat {
             [mask, EncodedTensor(.codes, .u8, [grid.codeBytes(kept)], blockSize: grid.bits << 20)]
                 + grid.parameters(shape: shape)
         case .thinned(let grid): grid.tensors(count: Shape.count(shape))
+        case .signs(let scaling): scaling.tensors(shape: shape)
         }
     }
 
@@ -199,8 +202,8 @@ extension ValueFormat: Codable {
 }
 
 extension StorageFormat: Codable {
-    private enum CodingKeys: String, CodingKey { case format = "form", kept }
-    private enum Name: String, Codable { case zero, dense, sparse, mask, thinned }
+    private enum CodingKeys: String, CodingKey { case format = "form", kept, scale }
+    private enum Name: String, Codable { case zero, dense, sparse, mask, thinned, signs }
 
     package init(from decoder: any Decoder) throws {
         let container = try decoder.container(keyedBy: CodingKeys.self)
@@ -208,6 +211,7 @@ extension StorageFormat: Codable {
         case .zero: self = .zero
         case .mask: self = .mask
         case .thinned: self = .thinned(try ThinnedGrid(from: decoder))
+        case .signs: self = .signs(try container.decode(SignScaling.self, forKey: .scale))
         case .dense: self = .dense(try ValueFormat(from: decoder))
         case .sparse:
             let kept = try container.decode(Int.self, forKey: .kept)
@@ -226,6 +230,9 @@ extension StorageFormat: Codable {
         case .thinned(let grid):
             try container.encode(Name.thinned, forKey: .format)
             try grid.encode(to: encoder)
+        case .signs(let scaling):
+            try container.encode(Name.signs, forKey: .format)
+            try container.encode(scaling, forKey: .scale)
         case .dense(let values):
             try container.encode(Name.dense, forKey: .format)
             try values.encode(to: encoder)

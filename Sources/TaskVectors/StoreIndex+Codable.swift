@@ -118,7 +118,7 @@ private struct TaskEntry: Codable {
     }
 
     private enum CodingKeys: String, CodingKey {
-        case name, model, parts, scheme, files, packed, seed, factor, error, energy, bias, predicted, lost
+        case name, model, parts, scheme, files, packed, seed, masks, factor, error, energy, bias, predicted, lost
         case formats = "forms"
     }
 
@@ -130,6 +130,8 @@ private struct TaskEntry: Codable {
     private let files: [String]
     private let packed: StoreIndex.Packed?
     private let seed: UInt64?
+    /// Absent if each task has its own.
+    private let masks: ThinnedGrid.Masks?
     private let formats: Formats
     private let factor: Double
     private let error: Double
@@ -146,6 +148,7 @@ private struct TaskEntry: Codable {
         files = task.files
         packed = task.packed
         seed = task.seed
+        masks = task.masks == .own ? nil : task.masks
         formats =
             numbers.map { numbers in .numbers(task.formats.map { $0.flatMap { numbers[$0.unkeyed] } }) }
             ?? .objects(task.formats)
@@ -171,11 +174,11 @@ private struct TaskEntry: Codable {
             }
         for (position, tensor) in tensors.enumerated().prefix(found.count) where found[position]?.isThinned == true {
             guard let seed else { throw damage("has thinned vectors, but no seed") }
-            found[position] = try found[position]?.keyed(seed: seed, task: name, tensor: tensor.name)
+            found[position] = try found[position]?.keyed(seed: seed, masks ?? .own, task: name, tensor: tensor.name)
         }
         return StoreIndex.Task(
             name: name, model: model, parts: parts ?? [], scheme: scheme, files: files, packed: packed, seed: seed,
-            formats: found,
+            masks: masks ?? .own, formats: found,
             factor: factor, error: error, energy: energy, bias: bias, predicted: predicted, lost: lost)
     }
 

@@ -106,6 +106,8 @@ package struct StoreIndex: Sendable, Hashable, VersionedFile {
         package let packed: Packed?
         /// Decides which elements thinned vectors keep; `nil` if there are none.
         package let seed: UInt64?
+        /// Whose masks thinned vectors have.
+        package let masks: ThinnedGrid.Masks
         /// Of each tensor, in the order of `tensors`; `nil` where the tensor is the base's.
         package let formats: [StorageFormat?]
         /// What the vector is multiplied by when it is read.
@@ -122,7 +124,8 @@ package struct StoreIndex: Sendable, Hashable, VersionedFile {
 
         package init(
             name: String, model: String, parts: [ManifestInput.Part], scheme: String, files: [String], packed: Packed? = nil,
-            seed: UInt64? = nil, formats: [StorageFormat?], factor: Double, error: Double, energy: Double, bias: Double? = nil,
+            seed: UInt64? = nil, masks: ThinnedGrid.Masks = .own, formats: [StorageFormat?], factor: Double, error: Double,
+            energy: Double, bias: Double? = nil,
             predicted: Double?, lost: [String]
         ) {
             self.name = name
@@ -132,6 +135,7 @@ package struct StoreIndex: Sendable, Hashable, VersionedFile {
             self.files = files
             self.packed = packed
             self.seed = seed
+            self.masks = masks
             self.formats = formats
             self.factor = factor
             self.error = error
@@ -156,7 +160,7 @@ package struct StoreIndex: Sendable, Hashable, VersionedFile {
     package init(base: Base, tensors: [Tensor], shared: Shared?, tasks: [Task]) {
         format = Self.formatName
         // Stores without the forms of the second version can be read by builds that know the first.
-        version = tasks.contains { $0.packed != nil || $0.formats.contains { $0?.isThinned == true } } ? 2 : 1
+        version = tasks.contains { $0.packed != nil || $0.formats.contains { $0?.isOfSecondVersion == true } } ? 2 : 1
         self.base = base
         self.tensors = tensors
         self.shared = shared

@@ -25,9 +25,20 @@ package struct ThinnedGrid: Sendable, Hashable {
         self.key = key
     }
 
+    /// Whose masks vectors have.
+    package enum Masks: String, Sendable, Hashable, Codable {
+        /// Each task keeps other elements.
+        case own
+        /// The tasks of a recipe keep the same elements of a tensor, so that a merge which compares the tasks entry by entry does
+        /// so with those that are kept.
+        case common
+    }
+
     /// The key of a tensor of a task, by their names: a task may be added to a store later, and keeps its elements.
-    package static func key(seed: UInt64, task: String, tensor: String) throws(TesseraError) -> UInt64 {
-        try CounterRandom.key(seed: seed, tensor: "\(task)#\(tensor)")
+    package static func key(
+        seed: UInt64, _ masks: Masks = .own, task: String, tensor: String
+    ) throws(TesseraError) -> UInt64 {
+        try CounterRandom.key(seed: seed, tensor: "\(masks == .own ? task : "")#\(tensor)")
     }
 
     /// Elements that a group of codes stands for: at most a tile, so that no group crosses the end of a tile.
@@ -81,9 +92,11 @@ extension ThinnedGrid: Codable {
 
 extension StorageFormat {
     /// The format with the elements that the seed keeps of a tensor of a task; any other format as it is.
-    package func keyed(seed: UInt64, task: String, tensor: String) throws(TesseraError) -> StorageFormat {
+    package func keyed(
+        seed: UInt64, _ masks: ThinnedGrid.Masks, task: String, tensor: String
+    ) throws(TesseraError) -> StorageFormat {
         guard case .thinned(var grid) = self else { return self }
-        grid.key = try ThinnedGrid.key(seed: seed, task: task, tensor: tensor)
+        grid.key = try ThinnedGrid.key(seed: seed, masks, task: task, tensor: tensor)
         return .thinned(grid)
     }
 
@@ -95,6 +108,9 @@ extension StorageFormat {
     }
 
     package var isThinned: Bool { if case .thinned = self { true } else { false } }
+
+    /// Whether only the second version of the index has the format.
+    var isOfSecondVersion: Bool { isThinned || signScaling != nil }
 }
 
 /// Encodes a thinned vector, tile by tile.

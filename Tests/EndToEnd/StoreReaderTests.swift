@@ -8,7 +8,9 @@ import Testing
     private static let recipes = [
         "quantize: {bits: 3}", "quantize: {bits: 2, group: row, min_rank: 0}", "quantize: {bits: 5, group: 16, rest: bfloat16}",
         "quantize: {bits: 1, group: 64}", "quantize: {scheme: rtvq, bits: {base: 3, offset: 2}}", "quantize: {budget: 3 bits}",
-        "quantize: {budget: 0.6 bits, exclude: a.bias}", "quantize: {budget: 2.5 bits, thin: true}",
+        "quantize: {scheme: bitdelta}", "quantize: {scheme: axis_sign, min_rank: 0}",
+        "quantize: {budget: 0.6 bits, exclude: a.bias}",
+        "quantize: {budget: 0.7 bits, masks: common}", "quantize: {budget: 2.5 bits, thin: true}",
         "sparsify: {method: magnitude, density: 0.2}",
         "sparsify: {method: magnitude, density: 0.2, values: {bits: 4, group: 32}}",
         "sparsify: {method: magnitude, density: 0.2, values: {bits: 3, group: row}}",

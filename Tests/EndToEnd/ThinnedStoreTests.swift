@@ -96,6 +96,33 @@ import Testing
         #expect(try TestTensor.read("\(bench.path)/again-seeded") != rebuilt)
     }
 
+    /// Tasks with common masks keep the same elements of a matrix, also one that is added later if it keeps one of as many, and
+    /// `ties` of them is that of the kept elements. Where masks differ, the plan says so.
+    @Test func commonMasks() async throws {
+        try await bench.run(recipe("0.9 bits, masks: common", ["one", "two"]), to: "common")
+        try await bench.run(recipe("0.9 bits", ["one", "two"]), to: "own")
+        let base = try TestTensor.read("\(bench.path)/base")
+        func kept(_ store: String, _ task: String) async throws -> Set<Int> {
+            let output = "\(store)-\(task)"
+            try await bench.run("merge_method: passthrough\nmodels: [{model: \(store)#\(task)}]\n", to: output)
+            let tuned = try TestTensor.read("\(bench.path)/\(output)")
+            let values = try #require(tuned["b.weight"]).values, before = try #require(base["b.weight"]).values
+            return Set(values.indices.filter { values[$0] != before[$0] })
+        }
+        let one = try await kept("common", "one"), two = try await kept("common", "two")
+        // A kept element may be the base's by rounding.
+        #expect(one.count > 2000 && one.count < 20_000 && one.intersection(two).count > one.count * 9 / 10)
+        let own = try await kept("own", "one"), other = try await kept("own", "two")
+        #expect(own.intersection(other).count < own.count * 9 / 10, "\(own.count), \(other.count)")
+        for (store, isTold) in [("common", false), ("own", true)] {
+            try bench.directory.write(
+                "merge_method: ties\nbase_model: base\nmodels: [{model: \(store)#one}, {model: \(store)#two}]\n"
+                    + "parameters: {weight: 0.5, density: 0.3}\n", to: "ties.yml")
+            let outcome = try await Tessera.run(["plan", "ties.yml"], in: bench.path)
+            #expect(outcome.exitCode == 0 && outcome.output.contains("masks: common") == isTold, "\(outcome)")
+        }
+    }
+
     /// Damage is found and named, and a file that does not fit its index is not read.
     @Test func damageIsNamed() async throws {
         try await bench.run(recipe("0.8 bits", ["one", "two"]), to: "store")
@@ -106,6 +133,21 @@ import Testing
         try bench.directory.write("merge_method: passthrough\nmodels: [{model: store#two}]\n", to: "two.yml")
         let refused = try await Tessera.run(["run", "two.yml", "out"], in: bench.path)
         #expect(refused.exitCode == 65 && refused.errors.contains("one.packed"), "\(refused.errors)")
+    }
+
+    /// A vector with tensors of its own is found by its name, too.
+    @Test func damageOfATensorIsNamed() async throws {
+        try await bench.run(recipe("2.5 bits, thin: true", ["one", "two"]), to: "store")
+        try change("store/two.safetensors") { $0[$0.count - 5] ^= 4 }
+        let outcome = try await Tessera.run(["verify", "\(bench.path)/store"]), text = outcome.output + outcome.errors
+        #expect(outcome.exitCode != 0 && text.contains("two.safetensors") && text.contains("b.weight."), "\(text)")
+    }
+
+    /// The last line of a run does not say that a store whose vectors are all packed is of no size.
+    @Test func allMayBePacked() async throws {
+        try bench.directory.write(recipe("0.3 bits", ["one", "two"]), to: "store.yml")
+        let outcome = try await Tessera.run(["run", "store.yml", "store"], in: bench.path)
+        #expect(outcome.exitCode == 0 && outcome.output.contains("store: made by tvq"), "\(outcome)")
     }
 
     /// Less than the description of the vectors takes is no budget.

@@ -81,6 +81,22 @@ import Testing
 
     static let quantizing: [Wrong] = [
         Wrong("an unknown scheme", lines("quantize", "bits: 3", "scheme: tqv"), 3, "unknown scheme 'tqv'", "'tvq'"),
+        Wrong(
+            "bits of signs", lines("quantize", "scheme: bitdelta", "bits: 1"), 3, "'bits' does not apply to 'bitdelta'",
+            "'scheme: tvq'"),
+        Wrong(
+            "a budget of signs", lines("quantize", "scheme: axis_sign", "budget: 1 bits"), 3,
+            "'budget' does not apply to 'axis_sign'", "'scheme: tvq'"),
+        Wrong(
+            "masks of nobody", lines("quantize", "budget: 1 bits", "masks: shared"), 3, "'masks' must be 'own' or 'common'",
+            "write 'common'"),
+        Wrong(
+            "masks of offsets", lines("quantize", "scheme: rtvq", "budget: 3 bits", "masks: common"), 4,
+            "'masks' does not apply to 'rtvq'", "remove it"),
+        Wrong(
+            "masks of what is not thinned", lines("quantize", "bits: 3", "masks: common"), 3,
+            "'masks' applies only with a budget",
+            "remove 'masks'"),
         Wrong("no bits", quantize("scheme: tvq"), 1, "neither 'bits' nor 'budget'", "'bits: 4'"),
         Wrong("no bits of residuals", quantize("scheme: rtvq"), 1, "neither 'bits' nor 'budget'", "{base: 3, offset: 2}"),
         Wrong(
@@ -300,6 +316,7 @@ import Testing
 
     /// What may be written in more ways than one.
     @Test(arguments: [
+        quantize("scheme: bitdelta"), quantize("scheme: axis_sign, include: mlp, rest: bfloat16"),
         quantize("bits: 8, group: 8192, include: mlp, rest: bfloat16, min_rank: 0"), quantize("scheme: tvq, bits: 1, group: row"),
         quantize("budget: 2.25"), quantize("budget: ' 2.25  bits '"), quantize("budget: '25 %'"),
         quantize("budget: 32 bits, floor: 0"),

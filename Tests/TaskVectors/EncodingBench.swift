@@ -111,6 +111,37 @@ extension EncodingBench.Stored {
                 all[start + byte * left / 256] = (code - Float((1 << grid.bits) - 1) / 2) * scales[stratum / grid.group]
             }
             return all
+        case .signs(let scaling):
+            let width = shape.last ?? 1
+            let scales = Self.floats(parts[.scales] ?? [], scaling == .tensor ? .f32 : .bf16, scaling.scaleCount(in: shape))
+            return (0..<count).map { place in
+                let scale = scales[scaling == .tensor ? 0 : scaling == .row ? place / width : place % width]
+                return code(place, bits: 1) == 1 ? scale : -scale
+            }
+        }
+    }
+
+    /// Whether ranges that begin and end anywhere, no longer than a tile, are read as these numbers to the last bit, from memory
+    /// and from a file.
+    func expectReads(_ expected: [Float], _ what: String) throws {
+        let directory = try TemporaryDirectory(), count = expected.count
+        var random = SplitMix(seed: 11)
+        for mapped in [true, false] {
+            let vector = try open(in: directory, mapped: mapped)
+            var ranges = [0..<min(count, 8192), max(0, count - 8192)..<count, 0..<1, count - 1..<count, 0..<0]
+            for _ in 0..<6 {
+                let start = Int.random(in: 0..<count, using: &random)
+                ranges.append(start..<Int.random(in: start...min(count, start + 8192), using: &random))
+            }
+            for range in ranges {
+                // As much scratch as a tile has.
+                let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192 * 8, alignment: 64)
+                defer { scratch.deallocate() }
+                var found = [Float](repeating: .nan, count: range.count) + [77]
+                try vector.load(range, into: &found, scratch: scratch, kernels: .best)
+                let areSame = found.map(\.bitPattern) == (expected[range] + [77]).map(\.bitPattern)
+                #expect(areSame, "\(what), \(range), mapped: \(mapped)")
+            }
         }
     }
 

@@ -20,11 +20,13 @@ import Testing
             .mask(TaskMasks(rule: .emr, shared: .raw(.bf16), taskCount: 2)), .compare,
             .measureGrids(GridMeasurement(shared: [.zero], formats: [grid])), .measureMagnitudes(.first(tasks: 2)),
             .countKept(SparseEncoder(selection: .largest(kept), values: .raw(.bf16), kept: kept)),
+            .quantize(Quantizer(tasks: [.signs(.row), .signs(.column)])),
+            .measureGrids(GridMeasurement(shared: [.zero], formats: [.signs(.column), .signs(.row)])),
         ]
     }
 
     /// The last one has two chunks.
-    @Test(arguments: Array(0..<9).map { ($0, 40_000) } + [(0, ChunkRate.chunk + 10_240)])
+    @Test(arguments: Array(0..<11).map { ($0, 40_000) } + [(0, ChunkRate.chunk + 10_240)])
     func nothingStaysMapped(encoding index: Int, count: Int) throws {
         let encoding = Self.encodings(count: count)[index], shape = [count / 64, 64]
         let files = (0..<3).map { model in

@@ -25,33 +25,6 @@ import Testing
     /// More than a tile, with rows that do not fit tiles and bytes; and hardly any elements.
     private static let shapes = [[9, 1001], [7], [3, 1], [1], []]
 
-    private static func areSame(_ x: [Float], _ y: [Float]) -> Bool {
-        x.withUnsafeBytes { x in y.withUnsafeBytes { y in Data(x) == Data(y) } }
-    }
-
-    /// Reads ranges that begin and end anywhere, no longer than a tile.
-    private func expectReads(_ stored: EncodingBench.Stored, _ expected: [Float], _ what: String) throws {
-        let directory = try TemporaryDirectory()
-        var random = SplitMix(seed: 11)
-        let count = expected.count
-        for mapped in [true, false] {
-            let vector = try stored.open(in: directory, mapped: mapped)
-            var ranges = [0..<min(count, 8192), max(0, count - 8192)..<count, 0..<1, count - 1..<count, 0..<0]
-            for _ in 0..<4 {
-                let start = Int.random(in: 0..<count, using: &random)
-                ranges.append(start..<Int.random(in: start...min(count, start + 8192), using: &random))
-            }
-            for range in ranges {
-                // As much scratch as a tile has.
-                let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192 * 8, alignment: 64)
-                defer { scratch.deallocate() }
-                var found = [Float](repeating: .nan, count: range.count) + [77]
-                try vector.load(range, into: &found, scratch: scratch, kernels: .best)
-                #expect(Self.areSame(found, expected[range] + [77]), "\(what), \(range), mapped: \(mapped)")
-            }
-        }
-    }
-
     private func squares(_ x: [Float], _ y: [Float]) -> Double {
         var sum = 0.0
         for (x, y) in zip(x, y) {
@@ -76,9 +49,24 @@ import Testing
             let (statistics, formats) = try bench.run(.quantize(Quantizer(tasks: vectors.map { _ in .dense(values) })))
             for (index, kind) in SomeVectors.kinds.enumerated() {
                 let what = "\(kind) \(shape) \(values)", read = formats[index].decoded()
-                try expectReads(formats[index], read, what)
+                try formats[index].expectReads(read, what)
                 expectReport(try statistics.vectors[index], vectors[index], read, what)
                 expectNear(formats[index], vectors[index], read, values, what)
+            }
+        }
+    }
+
+    @Test(arguments: [SignScaling.tensor, .row, .column])
+    func signs(scaling: SignScaling) throws {
+        for shape in Self.shapes {
+            let count = shape.reduce(1, *)
+            let vectors = SomeVectors.kinds.enumerated().map { SomeVectors.make($1, count: count, seed: UInt64($0)) }
+            let bench = EncodingBench(vectors: vectors, shape: shape)
+            let (statistics, formats) = try bench.run(.quantize(Quantizer(tasks: vectors.map { _ in .signs(scaling) })))
+            for (index, kind) in SomeVectors.kinds.enumerated() {
+                let what = "\(kind) \(shape) \(scaling)", read = formats[index].decoded()
+                try formats[index].expectReads(read, what)
+                expectReport(try statistics.vectors[index], vectors[index], read, what)
             }
         }
     }
@@ -122,7 +110,7 @@ import Testing
                     .sparsify(SparseEncoder(selection: .largest(kept), values: values, kept: kept)))
                 for (index, kept) in kept.enumerated() {
                     let what = "\(kind) \(shape) \(values) \(kept)", read = formats[index].decoded()
-                    try expectReads(formats[index], read, what)
+                    try formats[index].expectReads(read, what)
                     expectReport(try statistics.vectors[index], vector, read, what)
                     // The largest ones, of equal ones the first.
                     let chosen = Set(order.prefix(kept).filter { vector[$0] != 0 })

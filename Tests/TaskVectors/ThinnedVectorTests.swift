@@ -30,28 +30,13 @@ import Testing
     /// What is read of any stretch, from memory or a file, is what the words of docs/task-vectors.md make of the stored bytes.
     @Test(arguments: grids)
     func isReadAsItIsDescribed(grid: ThinnedGrid) throws {
-        var random = SplitMix(seed: 11)
         for shape in Self.shapes {
             let count = shape.reduce(1, *), vector = Self.vector(count)
             let (error, stored) = try encode(vector, grid, shape: shape), expected = stored.decoded()
             #expect(expected.count { $0 != 0 } <= (count + grid.every - 1) / grid.every)
             let squares = zip(vector, expected).reduce(0.0) { $0 + pow(Double($1.0) - Double($1.1), 2) }
             #expect((error.error - squares).magnitude <= 1e-9 * squares, "\(shape) \(grid)")
-            for mapped in [true, false] {
-                let read = try stored.open(in: TemporaryDirectory(), mapped: mapped)
-                var ranges = [0..<min(count, 8192), max(0, count - 8192)..<count, count - 1..<count, 0..<0]
-                for _ in 0..<6 {
-                    let start = Int.random(in: 0..<count, using: &random)
-                    ranges.append(start..<Int.random(in: start...min(count, start + 8192), using: &random))
-                }
-                for range in ranges {
-                    let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192 * 8, alignment: 64)
-                    defer { scratch.deallocate() }
-                    var found = [Float](repeating: .nan, count: range.count) + [77]
-                    try read.load(range, into: &found, scratch: scratch, kernels: .best)
-                    #expect(found == expected[range] + [77], "\(shape) \(grid) \(range), mapped: \(mapped)")
-                }
-            }
+            try stored.expectReads(expected, "\(shape) \(grid)")
         }
     }
 
@@ -62,6 +47,23 @@ import Testing
         let energy = vector.reduce(0.0) { $0 + Double($1) * Double($1) }
         let product = zip(vector, read).reduce(0.0) { $0 + Double($1.0) * Double($1.1) }
         #expect((product / energy - 1).magnitude < 0.004, "\(grid): \(product / energy)")
+    }
+
+    /// What a budget is shared out by: eight tiles of a large tensor say it, and all of them where the few rows that changed are
+    /// in others.
+    @Test(arguments: [false, true])
+    func aSampleSaysWhatTheCodesLose(isSparse: Bool) throws {
+        let count = 20 * 8192
+        let vector = isSparse ? (0..<count).map { $0 / 256 == 100 ? Float($0 % 97) - 48 : 0 } : Self.vector(count)
+        let formats = [1, 3].map { StorageFormat.thinned(ThinnedGrid(bits: $0, group: 64, every: 1)) }
+        let bench = EncodingBench(vectors: [vector], shape: [count / 256, 256])
+        let measured = try bench.run(.measureGrids(GridMeasurement(shared: [.zero], formats: formats))).statistics
+        guard case .grids(let found) = measured else { throw TesseraError(.internal, "nothing was measured") }
+        for (error, format) in zip(found[0].errors[0], formats) {
+            let stored = try bench.run(.quantize(Quantizer(tasks: [format]))).statistics.vectors[0]
+            #expect((found[0].energy - stored.energy).magnitude <= 1e-9 * stored.energy)
+            #expect((error - stored.error).magnitude <= 0.03 * stored.error, "\(error) in place of \(stored.error)")
+        }
     }
 
     /// Each of a stratum's elements has the same chance, and another key or task another mask.

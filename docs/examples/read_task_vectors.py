@@ -243,6 +243,17 @@ def decode_thinned(
     return result
 
 
+def decode_signs(form: Mapping[str, Any], shape: tuple[int, ...], name: str, files: Mapping[str, Tensor]) -> Floats:
+    """+s where the bit is set and −s elsewhere, with a scale s of the tensor, of each row or of each column."""
+    bits = unpack_codes(files[f"{name}.codes"].data, 1, math.prod(shape))
+    scale = files[f"{name}.steps"].numbers()
+    width = shape[-1] if shape else 1
+    element = np.arange(len(bits))
+    own = {"tensor": element * 0, "row": element // width, "column": element % width}[form["scale"]]
+    signed: Floats = np.where(bits != 0, scale[own], -scale[own]).astype(np.float32)
+    return signed
+
+
 class Store:
     """A directory that `tessera run` wrote by a recipe with `quantize` or `sparsify`."""
 
@@ -274,6 +285,8 @@ class Store:
             if form and form["form"] == "thinned":
                 key = self._key(owner, name)
                 found.append(decode_thinned(form, self.tensors[name], name, tensors, key))
+            elif form and form["form"] == "signs":
+                found.append(decode_signs(form, self.tensors[name], name, tensors))
             elif form and form["form"] not in ("zero", "mask"):
                 found.append(decode(form, self.tensors[name], name, tensors))
         if not found:
@@ -301,7 +314,8 @@ class Store:
 
     def _key(self, task: Mapping[str, Any], name: str) -> int:
         """Decides, with the seed, which elements of a tensor are kept."""
-        text = struct.pack("<Q", task["seed"]) + f"{task['name']}#{name}".encode()
+        owner = "" if task.get("masks") == "common" else task["name"]
+        text = struct.pack("<Q", task["seed"]) + f"{owner}#{name}".encode()
         return int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
 
     def _form(self, owner: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:

@@ -8,6 +8,7 @@ package struct BreadcrumbsTies: MergeMethod {
     package static let name = "breadcrumbs_ties"
     package static let summary =
         "Drops each task vector's outliers and small entries, elects a sign per entry and merges what agrees."
+    package static let comparesTasks = true
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
     package static let parameters = TaskVectorSum.parameters(normalize: false, rescale: false) + [BreadcrumbShares.gamma]
     package static let scale: String? = TaskVectorSum.scale

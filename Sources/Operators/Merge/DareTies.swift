@@ -7,6 +7,7 @@ package import Core
 package struct DareTies: MergeMethod {
     package static let name = "dare_ties"
     package static let summary = "Drops entries of each task vector at random, rescales the rest and merges what agrees in sign."
+    package static let comparesTasks = true
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
     package static let parameters = TaskVectorSum.parameters(normalize: false, rescale: true)
     package static let scale: String? = TaskVectorSum.scale

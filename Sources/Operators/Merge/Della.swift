@@ -7,6 +7,7 @@ package struct Della: MergeMethod {
     package static let name = "della"
     package static let summary =
         "Drops small entries of each row more likely than large ones, rescales the rest and merges what agrees in sign."
+    package static let comparesTasks = true
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
     package static let parameters = TaskVectorSum.parameters(normalize: true, rescale: true) + [RankedDrop.epsilon]
     package static let scale: String? = TaskVectorSum.scale

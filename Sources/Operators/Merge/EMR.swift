@@ -8,6 +8,7 @@ import TensorKernels
 package struct EMR: MergeMethod {
     package static let name = "emr"
     package static let summary = "Recovers one task's model from a unified task vector, by a mask and a scale."
+    package static let comparesTasks = true
     package static let inputs = InputContract(base: .required, models: 1...Int.max)
     package static let parameters: [Parameter] = [
         .integer("task", .shared, default: nil, in: 1...1_000_000, "Which of the models to recover, from 1."),

@@ -5,6 +5,7 @@ package import Core
 package struct MagMax: MergeMethod {
     package static let name = "magmax"
     package static let summary = "Takes each entry from the task vector in which it is largest."
+    package static let comparesTasks = true
     package static let inputs = InputContract(base: .required, models: 1...Int.max)
     package static let parameters: [Parameter] = [.number("lambda", .shared, default: 0.5, "Scales the merged task vector.")]
     package static let scale: String? = "lambda"

@@ -9,6 +9,7 @@ import TensorKernels
 package struct SCE: MergeMethod {
     package static let name = "sce"
     package static let summary = "Keeps the entries that vary most between models, and weighs models by the size of their change."
+    package static let comparesTasks = true
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
     package static let parameters: [Parameter] = [
         .number("select_topk", .shared, default: 1, in: 0...1, "Share of the varying entries that are kept."),

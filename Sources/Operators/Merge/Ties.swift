@@ -11,6 +11,7 @@ import TensorKernels
 package struct Ties: MergeMethod {
     package static let name = "ties"
     package static let summary = "Trims each task vector by magnitude, elects a sign per entry and merges what agrees."
+    package static let comparesTasks = true
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
     package static let parameters =
         TaskVectorSum.parameters(normalize: true, rescale: false) + [

@@ -102,13 +102,14 @@ struct BudgetPlanner: Sendable {
                     return planner.raw(tensor, packLimit: packLimit)
                 }
                 let measurement = measurement(tensor), options = options(tensor)
-                let shared = measurement.shared[choice.shared], isFrozen = measurement.sharedIsFrozen
+                let shared = measurement.shared[sharedFormat(choice)], isFrozen = measurement.sharedIsFrozen
                 return .quantize(
                     Quantizer(
                         shared: isFrozen ? .zero : shared == .zero ? nil : shared,
                         sharedIsFrozen: isFrozen,
                         tasks: try zip(planner.tasks, choice.options).map { task, option throws(TesseraError) in
-                            try options[option].keyed(seed: planner.request.seed, task: task, tensor: tensor.name)
+                            try options[option].keyed(
+                                seed: planner.request.seed, planner.recipe.masks, task: task, tensor: tensor.name)
                         }, packLimit: packLimit))
             }, predicted: predictedErrors(choices, tensors, found),
             losses: thins ? predictedLosses(choices, tensors, found) : [:])
@@ -127,9 +128,17 @@ struct BudgetPlanner: Sendable {
     private func options(_ tensor: StoreTensor) -> [StorageFormat] {
         guard tensor.isEncoded else { return [.dense(.raw(planner.recipe.rest))] }
         guard thins else { return Self.formats + [.zero] }
-        let strides = tensor.elementCount < Self.leastThinned ? [1] : Thinning.strides
-        return Self.measuredFormats.flatMap { format in strides.map { format.keeping(oneOf: $0) } } + [.zero]
+        return Self.measuredFormats.flatMap { format in strides(tensor).map { format.keeping(oneOf: $0) } } + [.zero]
     }
+
+    /// Of how many elements one may be kept.
+    private func strides(_ tensor: StoreTensor) -> [Int] { tensor.elementCount < Self.leastThinned ? [1] : Thinning.strides }
+
+    /// Whether all tasks of a tensor keep the same elements: the tensor's stride is chosen for all of them.
+    private var hasCommonMasks: Bool { thins && budget.hasCommonMasks }
+
+    /// The number of the shared vector's format. With common masks a unit's choices are strides, and there is no shared vector.
+    private func sharedFormat(_ choice: BitBudget.Choice) -> Int { hasCommonMasks ? 0 : choice.shared }
 
     private func measured(
         _ tensor: StoreTensor, _ statistics: [ExactText: TensorStatistics]
@@ -155,25 +164,36 @@ struct BudgetPlanner: Sendable {
     private func unit(
         _ tensor: StoreTensor, _ tasks: [GridErrors], weight: Double, _ changes: [Double]
     ) -> [BitBudget.Shared] {
-        let measurement = measurement(tensor)
-        let options = options(tensor), bytes = options.map { $0.byteCount(shape: tensor.shape) }
-        return measurement.shared.enumerated().map { index, shared in
-            BitBudget.Shared(
-                bytes: tensor.isEncoded ? shared.byteCount(shape: tensor.shape) : 0,
-                items: zip(tasks, changes).map { found, change in
-                    let energy = found.energy, least = energy > 0 ? floor * Double(tensor.elementCount) / 8 : 0
-                    return zip(options, bytes).map { format, bytes in
-                        // What is not to be chosen while there is something else: what is below the floor; and nothing at all,
-                        // which would be no step along the task's vector.
-                        let isBelow = Double(bytes) < least || thins && format == .zero && energy > 0
-                        return BitBudget.Option(
-                            bytes: bytes + (tensor.isEncoded && isBelow ? 1 << 50 : 0)
-                                + (thins && bytes > Self.packLimit ? Self.descriptionBytes : 0),
-                            loss: tensor.isEncoded
-                                ? loss(format, of: tensor, found, shared: index, weight: weight, relativeChange: change) : 0)
-                    }
-                })
+        guard hasCommonMasks, tensor.isEncoded else {
+            return measurement(tensor).shared.enumerated().map { index, shared in
+                choice(of: tensor, tasks, shared: (index, shared), stride: nil, weight: weight, changes)
+            }
         }
+        return strides(tensor).map { choice(of: tensor, tasks, shared: (0, .zero), stride: $0, weight: weight, changes) }
+    }
+
+    /// - Parameter stride: the only one that the options may have.
+    private func choice(
+        of tensor: StoreTensor, _ tasks: [GridErrors], shared: (index: Int, format: StorageFormat), stride: Int?, weight: Double,
+        _ changes: [Double]
+    ) -> BitBudget.Shared {
+        let options = options(tensor), bytes = options.map { $0.byteCount(shape: tensor.shape) }
+        return BitBudget.Shared(
+            bytes: tensor.isEncoded ? shared.format.byteCount(shape: tensor.shape) : 0,
+            items: zip(tasks, changes).map { found, change in
+                let energy = found.energy, least = energy > 0 ? floor * Double(tensor.elementCount) / 8 : 0
+                return zip(options, bytes).map { format, bytes in
+                    // What is not to be chosen while there is something else: what is below the floor or has another stride; and
+                    // nothing at all, which would be no step along the task's vector.
+                    let isOther = stride.map { format != .zero && format.stride != $0 } ?? false
+                    let isBelow = Double(bytes) < least || isOther || thins && format == .zero && energy > 0
+                    return BitBudget.Option(
+                        bytes: bytes + (tensor.isEncoded && isBelow ? 1 << 50 : 0)
+                            + (thins && bytes > Self.packLimit ? Self.descriptionBytes : 0),
+                        loss: tensor.isEncoded
+                            ? loss(format, of: tensor, found, shared: shared.index, weight: weight, relativeChange: change) : 0)
+                }
+            })
     }
 
     private func loss(
@@ -240,7 +260,7 @@ struct BudgetPlanner: Sendable {
         _ choice: BitBudget.Choice, _ tensor: StoreTensor, _ measured: [GridErrors], _ task: Int
     ) -> PredictedLoss {
         let format = options(tensor)[choice.options[task]], found = measured[task]
-        let kept = error(format.keeping(oneOf: 1), measurement(tensor), found, shared: choice.shared)
+        let kept = error(format.keeping(oneOf: 1), measurement(tensor), found, shared: sharedFormat(choice))
         return PredictedLoss(format, error: kept, energy: found.energy)
     }
 

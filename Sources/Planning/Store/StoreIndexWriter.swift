@@ -21,6 +21,7 @@ package struct StoreIndexWriter: Sendable {
     let losses: [ExactText: Double]
     /// Decides which elements thinned vectors keep.
     let seed: UInt64
+    let masks: ThinnedGrid.Masks
 
     func index(statistics: [ExactText: TensorStatistics]) throws(TesseraError) -> StoreIndex {
         var entries: [StoreIndex.Tensor] = []
@@ -104,7 +105,7 @@ package struct StoreIndexWriter: Sendable {
         return StoreIndex.Task(
             name: task.name, model: "\(task.model.value)", parts: (input?.parts ?? []).map(\.unpinned), scheme: recipe.title,
             files: files[task.name] ?? [], packed: packed,
-            seed: formats.contains { $0?.isThinned == true } ? seed : nil, formats: formats, factor: factor,
+            seed: formats.contains { $0?.isThinned == true } ? seed : nil, masks: masks, formats: formats, factor: factor,
             error: max(0, error), energy: energy, bias: product.map { energy > 0 ? $0 / energy - 1 : 0 },
             predicted: predicted?[number], lost: lost)
     }

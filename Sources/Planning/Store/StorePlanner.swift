@@ -52,6 +52,12 @@ struct StorePlanner: Sendable {
             return try write {
                 try residual($0, base: .dense(.grid(base.format)), offset: .dense(.grid(offset.format)), corrects)
             }
+        case .quantize(.signs(let isPerAxis)):
+            return try isPerAxis
+                ? SignPlanner(planner: self).plan()
+                : write {
+                    $0.isEncoded ? .quantize(Quantizer(tasks: tasks.map { _ in .signs(.tensor) })) : raw($0)
+                }
         case .quantize(.budget(let budget, let isResidual)):
             return try BudgetPlanner(planner: self, budget: budget, isResidual: isResidual).plan()
         case .sparsify(let sparsity, let values):
@@ -121,7 +127,7 @@ struct StorePlanner: Sendable {
         let index = StoreIndexWriter(
             recipe: recipe, inputs: inputs, tensors: tensors, encodings: encodings.map(\.encoding), files: filesByOwner(layout),
             extended: extended?.store.index, predicted: predicted, losses: losses,
-            seed: request.seed)
+            seed: request.seed, masks: recipe.masks)
         return try plan(work, layout: layout, index: index, remarks: [])
     }
 
@@ -224,9 +230,17 @@ extension StoreRecipe {
         case .quantize(.plain(let grid)): "tvq, \(grid.title)"
         case .quantize(.residual(let base, let offset, let corrects)):
             "rtvq, base \(base.title), offsets \(offset.title)\(corrects ? "" : ", no error correction")"
+        case .quantize(.signs(let isPerAxis)): isPerAxis ? "axis_sign" : "bitdelta"
         case .quantize(.budget(let budget, let isResidual)): "\(isResidual ? "rtvq" : "tvq"), \(budget.title)"
         case .sparsify(let sparsity, let values): sparsity.title + (values.grid.map { ", values in \($0.title)" } ?? "")
         }
+    }
+}
+
+extension StoreRecipe {
+    /// Whose masks thinned vectors have.
+    var masks: ThinnedGrid.Masks {
+        if case .quantize(.budget(let budget, _)) = kind, budget.hasCommonMasks { .common } else { .own }
     }
 }
 

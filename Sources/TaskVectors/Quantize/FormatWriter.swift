@@ -5,11 +5,15 @@ import TensorKernels
 struct FormatCoder: Sendable {
     let format: StorageFormat
     let grid: GridCoder?
+    let signs: SignCoder?
 
-    /// - Parameter ranges: those that the grid needs (`GridCoder`).
-    init(_ format: StorageFormat, ranges: [ValueRange]) {
+    /// - Parameters:
+    ///   - ranges: those that the grid needs (`GridCoder`).
+    ///   - scales: those of signs.
+    init(_ format: StorageFormat, ranges: [ValueRange] = [], scales: [Float] = []) {
         self.format = format
         grid = format.grid.map { GridCoder($0, ranges: ranges) }
+        signs = format.signScaling.map { SignCoder($0, scales: scales) }
     }
 
     /// Computes the numbers as they will be read, and stores nothing.
@@ -36,6 +40,7 @@ struct FormatCoder: Sendable {
             }
         case .thinned(let grid):
             ThinnedCoder(grid: grid).code(x, of: tile, codes: target.codes, scales: target.scales, decoded: decoded)
+        case .signs: signs?.code(x, of: tile, codes: target.codes, decoded: decoded)
         case .zero, .mask, .sparse: decoded.update(repeating: 0, count: tile.count)
         }
     }
@@ -77,10 +82,11 @@ struct FormatWriter: Sendable {
             let place = buffer.place(in: firstOutput)
             tile.kernels.narrow(x, to: dtype, place, count: tile.count)
             tile.kernels.widen(dtype, place, decoded, count: tile.count)
-        case .dense(.grid(let grid)):
+        case .dense(.grid), .signs:
             let target = target(in: buffer, tile)
             coder.code(x, of: tile, into: target, decoded: decoded)
-            tile.kernels.pack(target.codes, bits: grid.bits, into: buffer.place(in: firstOutput), count: tile.count)
+            tile.kernels.pack(
+                target.codes, bits: coder.format.grid?.bits ?? 1, into: buffer.place(in: firstOutput), count: tile.count)
         case .thinned(let grid):
             let target = target(in: buffer, tile)
             coder.code(x, of: tile, into: target, decoded: decoded)
@@ -103,5 +109,8 @@ struct FormatWriter: Sendable {
     }
 
     /// Writes the scales and zero points that are known before the elements are encoded.
-    func writeKnown(of tensor: TensorPasses) throws { try coder.grid?.writeKnown(to: firstOutput + 1, of: tensor) }
+    func writeKnown(of tensor: TensorPasses) throws {
+        try coder.grid?.writeKnown(to: firstOutput + 1, of: tensor)
+        try coder.signs?.writeScales(to: firstOutput + 1, of: tensor)
+    }
 }

@@ -8,7 +8,7 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
     package let shared: [StorageFormat]
     /// Whether offsets are taken from an existing shared vector. If so, the last source is the base plus that vector.
     package let sharedIsFrozen: Bool
-    /// Formats that need no ranges: groups, and unquantized numbers.
+    /// Formats that need no ranges: groups, and unquantized numbers. Or signs, with no shared vector.
     package let formats: [StorageFormat]
 
     package init(shared: [StorageFormat], sharedIsFrozen: Bool = false, formats: [StorageFormat]) {
@@ -20,6 +20,12 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
     /// The largest number of tiles that are measured, spread evenly over the tensor.
     private static let tileLimit = 256
 
+    /// The largest number of those tiles that are encoded in thinned formats. What their codes lose for an element hardly varies
+    /// within a tensor, and a thinned store is to be made in little more time than its models are read.
+    private static let thinnedTileLimit = 8
+
+    private var fittedTileLimit: Int { formats.contains(where: \.isThinned) ? Self.thinnedTileLimit : Self.tileLimit }
+
     /// Arithmetic operations of encoding one element. Fitting a group's scale takes several rounds over the group.
     static func operationsPerElement(of format: StorageFormat) -> Double {
         if case .group? = format.grid?.granularity { 64 } else { 8 }
@@ -27,54 +33,101 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
 
     /// Arithmetic operations for a tensor of `count` elements.
     func operations(count: Int, tasks: Int) -> Double {
-        let measured = Double(min(count, Self.tileLimit * FixedTree.tileElements))
+        let measured = Double(min(count, fittedTileLimit * FixedTree.tileElements))
         return measured * Double(tasks * max(1, shared.count)) * formats.reduce(0) { $0 + Self.operationsPerElement(of: $1) }
     }
 
+    /// Passes over the tensor.
+    var passes: Int { 1 + formats.count { $0.signScaling != nil } }
+
     func measure(_ tensor: TensorPasses) throws -> [GridErrors] {
-        let tasks = tensor.taskCount - (sharedIsFrozen ? 1 : 0), width = 1 + shared.count * formats.count
-        let sharedCoders = shared.map { FormatCoder($0, ranges: []) }, coders = formats.map { FormatCoder($0, ranges: []) }
+        guard formats.allSatisfy({ $0.signScaling == nil }) else { return try measureSigns(tensor) }
+        if let found = try measure(tensor, fittedTiles: fittedTileLimit) { return found }
+        // The few rows that changed are in other tiles.
+        return try measure(tensor, fittedTiles: Self.tileLimit) ?? []
+    }
+
+    /// - Parameter fittedTiles: at most so many of the measured tiles are encoded; errors are scaled by the vectors' energies.
+    /// - Returns: `nil` if a vector is zero in the encoded tiles alone.
+    private func measure(_ tensor: TensorPasses, fittedTiles: Int) throws -> [GridErrors]? {
+        let tasks = tensor.taskCount - (sharedIsFrozen ? 1 : 0), width = 2 + shared.count * formats.count
+        let sharedCoders = shared.map { FormatCoder($0) }, coders = formats.map { FormatCoder($0) }
         let stride = (tensor.tileCount + Self.tileLimit - 1) / Self.tileLimit
+        let fittedStride = max(1, (tensor.tileCount / max(1, stride) + fittedTiles - 1) / fittedTiles)
         let sums = try tensor.sums(tasks * width + 2, isLast: true) { tile, sums in
-            guard stride <= 1 || tile.range.lowerBound / FixedTree.tileElements % stride == stride / 2 else { return }
+            let number = tile.range.lowerBound / FixedTree.tileElements
+            guard stride <= 1 || number % stride == stride / 2 else { return }
             sums[tasks * width] = Double(tile.count)
             let kernels = tile.kernels, count = tile.count
-            let base = try tile.source(0)
+            let base = try tile.source(0), isFitted = number / max(1, stride) % fittedStride == fittedStride / 2
             sums[tasks * width + 1] = kernels.dot(base, base, count: count)
+            for task in 0..<tasks {
+                let vector = try tile.taskVector(task + 1), energy = kernels.dot(vector, vector, count: count)
+                guard energy.isFinite else { throw NotFinite.error }
+                sums[task * width] = energy
+                if isFitted { sums[task * width + 1] = energy }
+            }
+            guard isFitted else { return }
             for (index, coder) in sharedCoders.enumerated() {
-                let mean = tile.scratch(0), reference = tile.scratch(1)
-                if sharedIsFrozen {
-                    reference.update(from: try tile.taskVector(tasks + 1), count: count)
-                } else if case .zero = coder.format {
-                    reference.update(repeating: 0, count: count)
-                } else {
-                    mean.update(repeating: 0, count: count)
-                    for task in 0..<tasks { kernels.add(try tile.taskVector(task + 1), to: mean, count: count) }
-                    kernels.scale(mean, by: 1 / Float(tasks), into: mean, count: count)
-                    coder.code(mean, of: tile, decoded: reference)
-                }
+                let mean = tile.scratch(0), reference = try reference(coder, tasks: tasks, in: tile)
                 let offset = tile.workspace { OffsetBuffer() }.offset
                 for task in 0..<tasks {
-                    let vector = try tile.taskVector(task + 1)
-                    if index == 0 {
-                        sums[task * width] = kernels.dot(vector, vector, count: count)
-                        guard sums[task * width].isFinite else { throw NotFinite.error }
-                    }
-                    kernels.subtract(vector, reference, into: offset, count: count)
+                    kernels.subtract(try tile.taskVector(task + 1), reference, into: offset, count: count)
                     for (format, coder) in coders.enumerated() {
                         coder.code(offset, of: tile, decoded: mean)
-                        sums[task * width + 1 + index * formats.count + format] = kernels.squaredError(offset, mean, count: count)
+                        sums[task * width + 2 + index * formats.count + format] = kernels.squaredError(offset, mean, count: count)
                     }
                 }
             }
         }
         let scale = Double(tensor.count) / max(1, sums[tasks * width])
-        return (0..<tasks).map { task in
-            GridErrors(
-                energy: sums[task * width] * scale, base: sums[tasks * width + 1] * scale,
-                errors: shared.indices.map { index in
-                    formats.indices.map { sums[task * width + 1 + index * formats.count + $0] * scale }
-                })
+        var found: [GridErrors] = []
+        for task in 0..<tasks {
+            let energy = sums[task * width], fitted = sums[task * width + 1]
+            guard fitted > 0 || energy == 0 else { return nil }
+            let errorScale = fitted == energy ? scale : scale * energy / fitted
+            found.append(
+                GridErrors(
+                    energy: energy * scale, base: sums[tasks * width + 1] * scale,
+                    errors: shared.indices.map { index in
+                        formats.indices.map { sums[task * width + 2 + index * formats.count + $0] * errorScale }
+                    }))
+        }
+        return found
+    }
+
+    /// The vector that offsets are taken from, as it would be read; in `tile.scratch(1)`.
+    private func reference(_ coder: FormatCoder, tasks: Int, in tile: Tile) throws -> UnsafePointer<Float> {
+        let mean = tile.scratch(0), reference = tile.scratch(1), kernels = tile.kernels, count = tile.count
+        if sharedIsFrozen {
+            reference.update(from: try tile.taskVector(tasks + 1), count: count)
+        } else if case .zero = coder.format {
+            reference.update(repeating: 0, count: count)
+        } else {
+            mean.update(repeating: 0, count: count)
+            for task in 0..<tasks { kernels.add(try tile.taskVector(task + 1), to: mean, count: count) }
+            kernels.scale(mean, by: 1 / Float(tasks), into: mean, count: count)
+            coder.code(mean, of: tile, decoded: reference)
+        }
+        return UnsafePointer(reference)
+    }
+}
+
+extension GridMeasurement {
+    /// Signs share scales all over a tensor, so the whole tensor is measured.
+    private func measureSigns(_ tensor: TensorPasses) throws -> [GridErrors] {
+        let tasks = tensor.taskCount,
+            vector = { @Sendable (tile: Tile, task: Int) in UnsafePointer(try tile.taskVector(task + 1)) }
+        let sums = try formats.compactMap(\.signScaling).map { try SignSums.find($0, of: tasks, in: tensor, vector) }
+        let energies = try tensor.sums(tasks, isLast: true) { tile, energies in
+            for task in 0..<tasks {
+                let own = try vector(tile, task)
+                energies[task] = tile.kernels.dot(own, own, count: tile.count)
+                guard energies[task].isFinite else { throw NotFinite.error }
+            }
+        }
+        return energies.enumerated().map { task, energy in
+            GridErrors(energy: energy, errors: [sums.map { $0[task].error(energy: energy) }])
         }
     }
 }

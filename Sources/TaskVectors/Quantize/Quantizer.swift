@@ -15,7 +15,7 @@ package struct Quantizer: Sendable, Hashable, Codable {
     /// Whether the shared vector is that of an earlier store. If so, the last source is the base plus that vector.
     package let sharedIsFrozen: Bool
     package let correctsErrors: Bool
-    /// For each task, the format of its vector or offset: dense, thinned or zero.
+    /// For each task, the format of its vector or offset: dense, thinned, signs or zero.
     package let tasks: [StorageFormat]
     /// Bytes: task vectors of at most so many are packed with others (`StoreIndex.Packed`), without outputs; `nil` to pack none.
     package let packLimit: Int?
@@ -44,6 +44,7 @@ package struct Quantizer: Sendable, Hashable, Codable {
     /// The number of passes before elements are encoded.
     var passes: Int {
         [sharedIsFrozen ? [] : [shared].compactMap(\.self), tasks].count { $0.contains { $0.needsRanges } }
+            + Set(tasks.compactMap(\.signScaling)).count
     }
 
     /// - Returns: the error of each task's stored vector.
@@ -129,7 +130,8 @@ package struct Quantizer: Sendable, Hashable, Codable {
 
     // MARK: Ranges
 
-    /// Takes one pass for all tasks whose grids need ranges of the tensor, and one for those whose grids need ranges of rows.
+    /// Takes one pass for all tasks whose grids need ranges of the tensor, one for those whose grids need ranges of rows, and one
+    /// for the scales of signs along each axis.
     private func coders(_ offsets: @escaping Vector, in tensor: TensorPasses) throws -> [FormatCoder] {
         var found: [Int: [ValueRange]] = [:]
         for byRow in [false, true] {
@@ -137,7 +139,16 @@ package struct Quantizer: Sendable, Hashable, Codable {
             guard let first = wanted.first else { continue }
             for (task, ranges) in zip(wanted, try ranges(of: wanted, tasks[first], in: tensor, offsets)) { found[task] = ranges }
         }
-        return tasks.enumerated().map { FormatCoder($1, ranges: found[$0] ?? []) }
+        var scales: [Int: [Float]] = [:]
+        for scaling in [SignScaling.tensor, .row, .column] {
+            let wanted = tasks.indices.filter { tasks[$0].signScaling == scaling }
+            guard !wanted.isEmpty else { continue }
+            let sums = try SignSums.find(scaling, of: wanted.count, in: tensor) { tile, index in
+                try offsets(tile, wanted[index])
+            }
+            for (task, sums) in zip(wanted, sums) { scales[task] = sums.scales }
+        }
+        return tasks.enumerated().map { FormatCoder($1, ranges: found[$0] ?? [], scales: scales[$0] ?? []) }
     }
 
     /// For each of the vectors, the ranges that the format's grid needs.

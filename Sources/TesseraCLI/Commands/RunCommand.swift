@@ -101,8 +101,10 @@ struct JobOutcome {
                 keptShards > 0
                 ? "\(keptShards) of \(job.shards.total) shards were made before"
                 : Quantity.rate(job.bytesInput + job.bytesOutput, job.seconds) + " read and written"
+            // A store whose vectors are all packed has no tensors of their own.
+            let made = job.bytesOutput > 0 ? "\(Quantity.bytes(job.bytesOutput)) of tensors by" : "made by"
             let text =
-                "\(job.output): \(Quantity.bytes(job.bytesOutput)) of tensors by \(job.method) in "
+                "\(job.output): \(made) \(job.method) in "
                 + "\(Quantity.seconds(job.seconds)) (\(rate)), plan \(job.plan.hex.prefix(12))"
             print(Terminal.outputWidth.map { text.wrapped(toColumns: $0).joined(separator: "\n") } ?? text)
         }

@@ -121,6 +121,7 @@ struct StoreTensorListing: Encodable {
         case .dense(let values): words(values)
         case .sparse(let kept, let values): "\(kept) of them, \(words(values))"
         case .thinned(let grid): "one of \(grid.every), \(grid.bits) bits/\(grid.group)"
+        case .signs(let scaling): "signs/\(scaling.rawValue)"
         }
     }
 
