@@ -12,8 +12,9 @@ extension FuzzTarget {
         let overrides = try parts[1].split(separator: "\n").prefix(16).map { text throws(TesseraError) in
             try RecipeOverride(String(text))
         }
-        _ = try JobRecipe.parse(
-            text: try RecipeOverride.apply(overrides, to: parts[0], file: "recipe.yml"), file: "recipe.yml")
+        let changed = try RecipeOverride.apply(overrides, to: parts[0], file: "recipe.yml")
+        let reading = try JobRecipe.read(text: changed.text, file: "recipe.yml")
+        for problem in reading.problems { _ = changed.origins?.located(problem, in: "recipe.yml") }
     }
 
     /// A configuration file of commands.
