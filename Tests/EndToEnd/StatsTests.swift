@@ -215,6 +215,26 @@ import Testing
         #expect(text.output.contains("STORED AS") && text.output.contains("BITS    stored bits per element"), "\(text.output)")
     }
 
+    /// An index may claim any error: what is shown of it is a number, or an error with the file.
+    @Test(arguments: ["1e308", "1e-308", "0", "1e309", "-1e308"])
+    func errorsBeyondAllBoundsAreShown(number: String) async throws {
+        for (seed, name) in ["base", "one"].enumerated() {
+            try SmallFamily.write(name, seed: UInt64(seed), in: bench.directory)
+        }
+        try await bench.run(StoreBench.recipe("quantize: {bits: 4}", ["./one"], base: "./base"), to: "store")
+        let index = "\(path)/store/task-vectors.json", text = try String(contentsOfFile: index, encoding: .utf8)
+        for field in ["error", "energy"] {
+            let changed = text.replacing(try Regex("\"\(field)\": ?[-+.0-9e]+"), with: "\"\(field)\":\(number)")
+            #expect(changed != text)
+            try changed.write(toFile: index, atomically: true, encoding: .utf8)
+            for options in [[], ["--errors"], ["--json"]] {
+                let outcome = try await Tessera.run(["inspect", "store"] + options, in: path)
+                #expect([0, 65].contains(outcome.exitCode), "\(field) \(options): \(outcome.exitCode) \(outcome.errors)")
+                if outcome.exitCode == 65 { #expect(outcome.errors.contains("task-vectors.json"), "\(outcome.errors)") }
+            }
+        }
+    }
+
     @Test func aStoreTakesWhatItsFilesTake() async throws {
         for (seed, name) in ["base", "one"].enumerated() {
             try SmallFamily.write(name, seed: UInt64(seed), in: bench.directory)
