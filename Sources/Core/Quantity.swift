@@ -1,4 +1,4 @@
-/// Numbers formatted for people.
+/// Numbers formatted for people. Any number has a text: some come from files that others wrote.
 package enum Quantity {
     /// `988.1 MB`, in decimal units, as disks and the Hugging Face Hub use them.
     package static func bytes(_ count: Int) -> String {
@@ -13,11 +13,12 @@ package enum Quantity {
     }
 
     package static func rate(_ bytes: Int, _ seconds: Double) -> String {
-        seconds > 0 ? "\(Self.bytes(Int(Double(bytes) / seconds)))/s" : "–"
+        seconds > 0 ? "\(Self.bytes(Int(min(Double(bytes) / seconds, 0x1p62))))/s" : "–"
     }
 
     /// `0.42 s`, `3 min 12 s`, `2 h 5 min`.
     package static func seconds(_ value: Double) -> String {
+        guard value.magnitude < 1e15 else { return "\(significant(value)) s" }
         switch value {
         case ..<60: return "\(decimal(value, places: value < 10 ? 2 : 1)) s"
         case ..<3600: return "\(Int(value) / 60) min \(Int(value) % 60) s"
@@ -27,6 +28,7 @@ package enum Quantity {
 
     package static func decimal(_ value: Double, places: Int) -> String {
         let scale = (0..<places).reduce(1.0) { scale, _ in scale * 10 }
+        guard value.magnitude * scale < 0x1p62 else { return significant(value) }
         let scaled = Int((value.magnitude * scale).rounded())
         let sign = value < 0 && scaled > 0 ? "-" : ""
         guard places > 0 else { return "\(sign)\(scaled)" }

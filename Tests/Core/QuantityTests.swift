@@ -8,4 +8,13 @@ import Testing
         (.leastNonzeroMagnitude, "4.94e-324"),
     ])
     func numbersAreRoundedForPeople(value: Double, text: String) { #expect(Quantity.significant(value) == text) }
+
+    @Test(arguments: [
+        (1e308, "1.00e+308", "1.00e+308 s"), (-1e308, "-1.00e+308", "-1.00e+308 s"), (.infinity, "inf", "inf s"),
+        (.nan, "nan", "nan s"), (1e18, "1.00e+18", "1.00e+18 s"), (1e-308, "0.00", "0.00 s"),
+    ])
+    func everyNumberHasAText(value: Double, decimal: String, seconds: String) {
+        #expect(Quantity.decimal(value, places: 2) == decimal && Quantity.seconds(value) == seconds)
+        #expect(!Quantity.significant(value).isEmpty && !Quantity.rate(1 << 40, value).isEmpty)
+    }
 }
