@@ -67,7 +67,13 @@ LIKE_TIES = "ties+sha256"
 
 def rows(tunes: tuple[str, ...]) -> list[Row]:
     """All rows, with these fine-tunes; methods that take one model take the first."""
-    stored = tuple(f"{STORE}#{tune}" for tune in tunes)
+
+    def ties_from_store(name: str, store: str) -> Row:
+        """TIES from a store, beside the same merge from the checkpoints."""
+        stored = tuple(f"{STORE}#{tune}" for tune in tunes)
+        from_store, from_checkpoints = (merge("ties", models, base=True, **TRIMMED) for models in (stored, tunes))
+        return Row(name, from_store, against=RUN, store=store, beside=from_checkpoints)
+
     return [
         Row("passthrough", merge("passthrough", tunes[:1]), against="copy+sha256"),
         Row("linear", merge("linear", tunes, weight=1.0), against="linear+sha256"),
@@ -81,21 +87,9 @@ def rows(tunes: tuple[str, ...]) -> list[Row]:
         Row("sce", merge("sce", tunes, base=True, shared={"select_topk": 0.5}), against=LIKE_TIES),
         Row("arcee-fusion", merge("arcee_fusion", tunes[:1], base=True), against=LIKE_TIES),
         Row("tvq-4-bits", quantize(4, tunes), against=LIKE_TIES),
-        Row(
-            "ties-from-3-bits",
-            merge("ties", stored, base=True, **TRIMMED),
-            against=RUN,
-            store=quantize(3, tunes),
-            beside=merge("ties", tunes, base=True, **TRIMMED),
-        ),
+        ties_from_store("ties-from-3-bits", quantize(3, tunes)),
         Row("store-0.3-bits", tenths(0.3, tunes), against=RUN, beside=merge("linear", tunes, weight=1.0)),
-        Row(
-            "ties-from-0.3-bits",
-            merge("ties", stored, base=True, **TRIMMED),
-            against=RUN,
-            store=tenths(0.3, tunes),
-            beside=merge("ties", tunes, base=True, **TRIMMED),
-        ),
+        ties_from_store("ties-from-0.3-bits", tenths(0.3, tunes)),
         Row("ties-direct", merge("ties", tunes, base=True, **TRIMMED), against=RUN, command="submit", blocks="direct"),
         Row(
             "ties-journal",

@@ -139,8 +139,7 @@ package enum JobEvent: Sendable, Hashable {
     package var job: JobID? {
         switch self {
         case .added(let id, _, _), .planned(let id, _), .repeated(let id, _), .unaudited(let id, _), .kept(let id, _),
-            .paused(let id, _),
-            .resumed(let id), .ended(let id, _, _), .putAside(let id, _, _, _), .copyDiffers(let id, _, _):
+            .paused(let id, _), .resumed(let id), .ended(let id, _, _), .putAside(let id, _, _, _), .copyDiffers(let id, _, _):
             id
         case .leased(let attempt, _), .progressed(let attempt, _), .committed(let attempt, _, _, _),
             .failed(let attempt, _, _), .revoked(let attempt, _, _, _), .stale(let attempt, _):

@@ -23,23 +23,17 @@ extension RecipeReader {
         let sparsity: StoreRecipe.Sparsity?
         switch method {
         case "magnitude":
-            let scope = mapping["scope"]?.plainText ?? "tensor"
-            if !["tensor", "model"].contains(scope) {
-                complain(
-                    "'scope' must be 'tensor' or 'model'", at: mapping["scope"]?.line ?? line,
-                    advice: "write what the density applies to: each tensor or the whole model")
-            }
-            sparsity = readDensity(mapping, line).map { .magnitude(density: $0, isModelWide: scope == "model") }
+            let isModelWide = readsOther(
+                mapping, "scope", "tensor", "model", line: line,
+                advice: "write what the density applies to: each tensor or the whole model")
+            sparsity = readDensity(mapping, line).map { .magnitude(density: $0, isModelWide: isModelWide) }
         case "dare": sparsity = readDensity(mapping, line).map { .random(density: $0) }
         case "tall": sparsity = readLambdas(mapping, tasks: tasks).map { .tall($0) }
         case "emr":
-            let rescale = mapping["rescale"]?.plainText ?? "means"
-            if !["means", "sums"].contains(rescale) {
-                complain(
-                    "'rescale' must be 'means' or 'sums'", at: mapping["rescale"]?.line ?? line,
-                    advice: "write 'means' (of each tensor, as in the authors' code) or 'sums' (as in their paper)")
-            }
-            sparsity = .emr(sumsOfMeans: rescale == "means")
+            let isOfSums = readsOther(
+                mapping, "rescale", "means", "sums", line: line,
+                advice: "write 'means' (of each tensor, as in the authors' code) or 'sums' (as in their paper)")
+            sparsity = .emr(sumsOfMeans: !isOfSums)
         default: sparsity = readBlocks(mapping, isDisjoint: method == "cabs", line: line)
         }
         guard let sparsity, let values = readValueFormat(mapping) else { return nil }

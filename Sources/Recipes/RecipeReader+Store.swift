@@ -240,13 +240,11 @@ extension RecipeReader {
             }
             floor = bits
         }
-        let masks = mapping["masks"]?.plainText ?? "own", line = mapping["masks"]?.line ?? node.line
-        if !["own", "common"].contains(masks) {
-            complain("'masks' must be 'own' or 'common'", at: line, advice: "write 'common' for tasks to be merged by 'ties'")
-        }
+        let hasCommonMasks = readsOther(
+            mapping, "masks", "own", "common", line: node.line, advice: "write 'common' for tasks to be merged by 'ties'")
         return StoreRecipe.Budget(
             amount: amount, sensitivity: sensitivity, floor: floor, thins: readFlag(mapping, "thin"),
-            hasCommonMasks: masks == "common", line: node.line)
+            hasCommonMasks: hasCommonMasks, line: node.line)
     }
 
     // MARK: Filters
@@ -284,6 +282,19 @@ extension RecipeReader {
             "'\(key)' is \(node.shown); it must be a floating-point type", at: node.line,
             advice: Suggestion.advice(for: node.plainText ?? "", in: types.keys.sorted(), otherwise: "write one of"))
         return nil
+    }
+
+    /// Whether a key has the second of two words; the first is what holds without the key. Another word is complained about.
+    ///
+    /// - Parameter line: of the complaint where the key has none.
+    mutating func readsOther(
+        _ mapping: Node.Mapping, _ key: String, _ usual: String, _ other: String, line: Int, advice: String
+    ) -> Bool {
+        let word = mapping[key]?.plainText ?? usual
+        if ![usual, other].contains(word) {
+            complain("'\(key)' must be '\(usual)' or '\(other)'", at: mapping[key]?.line ?? line, advice: advice)
+        }
+        return word == other
     }
 
     private mutating func readFlag(_ mapping: Node.Mapping, _ key: String) -> Bool? {
