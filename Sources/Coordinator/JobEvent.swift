@@ -47,11 +47,14 @@ package struct PlanDescription: Sendable, Hashable, Encodable {
     package let inputs: [Input]
     /// The output's safetensors files.
     package let parts: [Part]
+    /// What is odd about the recipe and probably a mistake.
+    package let warnings: [TesseraError]
     package let remarks: [String]
 
     /// Bytes that it takes, more or less.
     var size: Int {
-        recipe.utf8.count + remarks.reduce(0) { $0 + $1.utf8.count } + 100 * (inputs.count + parts.count)
+        let texts = warnings.map(\.description) + remarks
+        return recipe.utf8.count + texts.reduce(0) { $0 + $1.utf8.count } + 100 * (inputs.count + parts.count)
     }
 }
 

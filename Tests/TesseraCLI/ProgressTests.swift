@@ -161,7 +161,7 @@ import Testing
     // MARK: What is said once
 
     @Test func aJobWithoutWorkersSaysHowToStartOne() throws {
-        var remarks = JobRemarks(coordinator: HostPort(host: "head", port: 7070))
+        var remarks = JobRemarks(coordinator: HostPort(host: "head", port: 7070), usesTLS: false)
         let status = Status(jobs: [try Self.job()], workers: [])
         #expect(
             remarks.about(status) == [
@@ -170,10 +170,12 @@ import Testing
         #expect(remarks.about(status) == [])
         #expect(remarks.about(Status(jobs: [try Self.job()], workers: [Self.worker("a")])) == [])
         #expect(remarks.about(status).count == 1)
+        var protected = JobRemarks(coordinator: HostPort(host: "head", port: 7070), usesTLS: true)
+        #expect(protected.about(status).first?.contains("head:7070, with --tls-ca or --tls-pin") == true)
     }
 
     @Test func aPausedJobSaysWhyAndThatItGoesOn() throws {
-        var remarks = JobRemarks(coordinator: HostPort(host: "head", port: 7070))
+        var remarks = JobRemarks(coordinator: HostPort(host: "head", port: 7070), usesTLS: false)
         var job = try Self.job(.paused)
         job.error = TesseraError(.io, "the disk is full")
         #expect(remarks.about(Status(jobs: [job], workers: [])) == ["the job is paused: the disk is full"])
@@ -264,8 +266,9 @@ import Testing
 
     @Test func timesAreNoNews() throws {
         var changes = StatusChanges()
-        let workers = [Self.worker("a")]
+        var workers = [Self.worker("a")]
         #expect(changes.isNew(Status(jobs: [try Self.job(seconds: 1)], workers: workers), at: 0))
+        workers[0].secondsSinceHeard = 0.3
         #expect(!changes.isNew(Status(jobs: [try Self.job(done: 5, seconds: 2)], workers: workers), at: 100))
         #expect(changes.isNew(Status(jobs: [try Self.job(committed: 1, seconds: 3)], workers: workers), at: 101))
         #expect(changes.isNew(Status(jobs: [try Self.job(committed: 1, seconds: 3)], workers: []), at: 200))

@@ -47,7 +47,7 @@ struct PlannedStages: Sendable {
                 recipeName: plan.recipeName, recipe: plan.recipeText, method: plan.method, digest: plan.digest,
                 inputs: plan.inputs.map { .init(name: $0.reference, files: $0.parts.count, bytes: $0.byteCount) },
                 parts: plan.layout.parts.map { .init(file: $0.fileName, tensors: $0.tensors.count, bytes: $0.fileSize) },
-                remarks: plan.warnings.map { "warning: \($0)" } + plan.remarks))
+                warnings: plan.warnings, remarks: plan.remarks))
         files = Set(plan.files.map(\.unpinned))
     }
 

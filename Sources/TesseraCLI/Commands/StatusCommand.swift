@@ -129,6 +129,7 @@ struct StatusChanges {
         for index in status.workers.indices {
             status.workers[index].secondsConnected = 0
             status.workers[index].secondsResting = nil
+            status.workers[index].secondsSinceHeard = nil
         }
         status.lostWorkers = status.lostWorkers?.map {
             LostWorker(name: $0.name, address: $0.address, reason: $0.reason, secondsAgo: 0, leases: $0.leases)

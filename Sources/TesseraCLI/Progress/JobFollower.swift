@@ -24,7 +24,7 @@ struct JobFollower {
                 try await CoordinatorClient.reconnecting(to: address, remark: Terminal.remark) { client in
                     guard let job = try await find(&client, followed.withLock { $0 }) else { return nil }
                     followed.withLock { $0 = job }
-                    return try await Self.follow(job, at: address.address, style: style, &client)
+                    return try await Self.follow(job, at: address, style: style, &client)
                 }
             }
         } catch let error as CancellationError {
@@ -37,9 +37,9 @@ struct JobFollower {
     }
 
     private static func follow(
-        _ id: JobID, at address: HostPort, style: ProgressStyle, _ client: inout CoordinatorClient
+        _ id: JobID, at address: CoordinatorAddress, style: ProgressStyle, _ client: inout CoordinatorClient
     ) async throws -> JobStatus {
-        var display = ProgressDisplay(style), remarks = JobRemarks(coordinator: address)
+        var display = ProgressDisplay(style), remarks = JobRemarks(coordinator: address.address, usesTLS: address.tls != nil)
         let time = TimeSource.system
         defer { display.finish() }
         while true {
@@ -56,12 +56,17 @@ struct JobFollower {
 
 /// What a user who follows a job is told once, when it begins.
 struct JobRemarks {
+    /// Where workers connect to.
     private let coordinator: HostPort
+    /// Workers then have certificates or tokens of their own.
+    private let usesTLS: Bool
     private var isPaused = false
     private var lacksWorkers = false
 
-    /// - Parameter coordinator: where workers connect to.
-    init(coordinator: HostPort) { self.coordinator = coordinator }
+    init(coordinator: HostPort, usesTLS: Bool) {
+        self.coordinator = coordinator
+        self.usesTLS = usesTLS
+    }
 
     mutating func about(_ status: Status) -> [String] {
         guard let job = status.jobs.first else { return [] }
@@ -74,8 +79,10 @@ struct JobRemarks {
         if lacks != lacksWorkers {
             lacksWorkers = lacks
             if lacks {
+                let command = "tessera worker --coordinator \(coordinator)"
                 remarks.append(
-                    "no worker is connected, so the job waits; start one: tessera worker --coordinator \(coordinator)")
+                    "no worker is connected, so the job waits; start one: \(command)"
+                        + (usesTLS ? ", with --tls-ca or --tls-pin and a worker's own certificate or token" : ""))
             }
         }
         return remarks
