@@ -75,19 +75,28 @@ class TesseraRun:
 class TesseraSubmit:
     """A coordinator and its workers, which stay up from the first run to the last, and a submit for each run."""
 
-    def __init__(self, tessera: Path, task: Task, blocks: str, logs: Path, stack: ExitStack, state: Path | None = None):
+    def __init__(
+        self,
+        tessera: Path,
+        task: Task,
+        blocks: str,
+        logs: Path,
+        stack: ExitStack,
+        state: Path | None = None,
+        workers: int = WORKERS,
+    ):
         self.tessera, self.task, self.logs, self.stack = tessera, task, logs, stack
         journal = ["--state", str(state)] if state else []
         coordinator = self._start("coordinator", "--listen", "127.0.0.1:0", "--status", "127.0.0.1:0", *journal)
         self.address = self._address(coordinator)
-        workers = [
+        team = [
             self._start(
                 *("worker", "--coordinator", self.address, "--name", f"bench-{number}", "--blocks", blocks), *task.machine
             )
-            for number in range(WORKERS)
+            for number in range(workers)
         ]
-        self.processes = [process.pid for process in (coordinator, *workers)]
-        self._wait_for_workers()
+        self.processes = [process.pid for process in (coordinator, *team)]
+        self._wait_for_workers(workers)
 
     def run(self, out: Path) -> Sample:
         command = [self.tessera, "submit", self.task.recipe, out, "--wait", "--coordinator", self.address]
@@ -109,14 +118,14 @@ class TesseraSubmit:
             raise CommandFailed(f"the coordinator did not start; it said '{line.strip()}'{self._last_words()}")
         return found[1]
 
-    def _wait_for_workers(self) -> None:
+    def _wait_for_workers(self, count: int) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             usage = measure([self.tessera, "status", "--json", "--coordinator", self.address], self.task.family)
-            if len(json.loads(usage.output)["workers"]) == WORKERS:
+            if len(json.loads(usage.output)["workers"]) == count:
                 return
             time.sleep(0.05)
-        raise CommandFailed(f"{WORKERS} workers did not join within {START_SECONDS} s{self._last_words()}")
+        raise CommandFailed(f"{count} workers did not join within {START_SECONDS} s{self._last_words()}")
 
     def _last_words(self) -> str:
         return "".join(f"\n{log.name}:\n{log.read_text()[-1000:]}" for log in sorted(self.logs.glob("*.log")))

@@ -10,7 +10,7 @@ from statistics import median
 from contenders import Sample
 
 TESSERA, REFERENCE, MERGEKIT, DD, DD_READ = "tessera", "reference", "mergekit", "dd", "dd-read"
-PEER = "torch"
+PEER, CLUSTER = "torch", "workers"
 NOTHING = "–"
 
 
@@ -20,6 +20,7 @@ class Result:
 
     name: str
     against: str | None
+    threads: int  # of each contender
     skipped: str | None = None  # why
     failed: str | None = None  # how
     samples: dict[str, list[Sample]] = field(default_factory=dict)  # by contender
@@ -177,6 +178,7 @@ def as_json(result: Result) -> dict:
     return {
         "name": result.name,
         "against": result.against,
+        "threads": result.threads,
         "skipped": result.skipped,
         "failed": result.failed,
         "ratios": {value: result.ratio(value) for value in ("wall", "cpu", "anonymous")},
