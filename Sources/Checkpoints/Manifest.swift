@@ -135,6 +135,8 @@ package struct Manifest: Sendable, Hashable, Codable, VersionedFile {
     package static let fileName = "tessera.manifest.json"
     /// What says how a store's files hold its task vectors.
     package static let storeIndexName = "task-vectors.json"
+    /// Ends the name of a file with a store's packed vectors.
+    package static let packedVectorsSuffix = ".packed"
     /// Output files that the manifest does not list: itself, the run report, and what is made of the whole output.
     package static let unlistedFiles: Set<String> = [
         fileName, "tessera.report.json", Provenance.fileName, SHA256Sums.fileName, ModelSignature.fileName,

@@ -31,6 +31,7 @@ package struct VerifyReport: Sendable, Hashable, Codable {
 
         private static let weightFiles = [
             ".safetensors", Checkpoint.indexName, Manifest.fileName, Manifest.storeIndexName,
+            Manifest.packedVectorsSuffix,
         ]
     }
 

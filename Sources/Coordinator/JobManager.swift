@@ -46,7 +46,7 @@ package actor JobManager {
     /// Jobs of an earlier process that cannot be taken up yet, and when that is tried again.
     var delayedJobs: [JobID: DelayedJob] = [:]
     /// Jobs whose output is being begun, by their keys.
-    private var beginning: [JobKey: (output: String, task: Task<Submitted, any Error>)] = [:]
+    var beginning: [JobKey: (output: String, task: Task<Submitted, any Error>)] = [:]
     /// Submissions that are being planned, by their owners.
     private var submissions: [String: Int] = [:]
     private var planningTurns = FairTurns<CheckedContinuation<Void, Never>>(slots: BlockingPools.planningThreads)
@@ -212,11 +212,15 @@ package actor JobManager {
     /// Plans the job and queues its shards. A job of the same owner that is there already is not made twice: see
     /// `Submit.idempotencyKey`.
     ///
-    /// - Parameter peer: its `owner` becomes the job's.
+    /// - Parameters:
+    ///   - peer: its `owner` becomes the job's.
+    ///   - isWanted: whether somebody still waits for the plan, which is given up otherwise.
     /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs, or `TesseraError` for the output.
-    package func submit(_ submission: Submit, by peer: PeerIdentity) async throws -> Submitted {
+    package func submit(
+        _ submission: Submit, by peer: PeerIdentity, isWanted: @escaping @Sendable () -> Bool = { true }
+    ) async throws -> Submitted {
         guard !isDraining else { throw Self.shuttingDown }
-        let planned = try await plan(submission, owner: peer.owner)
+        let planned = try await plan(submission, owner: peer.owner, isWanted: isWanted)
         while let other = beginning[planned.key] {
             if case .success(let submitted) = await other.task.result { return submitted }
         }
@@ -241,7 +245,9 @@ package actor JobManager {
         }
     }
 
-    private func plan(_ submission: Submit, owner: String) async throws -> PlannedJob {
+    private func plan(
+        _ submission: Submit, owner: String, isWanted: @escaping @Sendable () -> Bool
+    ) async throws -> PlannedJob {
         let all = submissions.values.reduce(0, +), own = submissions[owner, default: 0]
         guard all < settings.limits.submissions, own < settings.limits.submissionsOfOwner else {
             throw TesseraError(
@@ -253,8 +259,14 @@ package actor JobManager {
             let left = submissions[owner, default: 1] - 1
             submissions[owner] = left > 0 ? left : nil
         }
-        let planner = planner
-        return try await planning(of: owner) { try planner.plan(submission, owner: owner) }
+        let planner = planner, isEnding = Atomic(false)
+        return try await withTaskCancellationHandler {
+            try await planning(of: owner) {
+                try planner.plan(submission, owner: owner) { isWanted() && !isEnding.load(ordering: .relaxed) }
+            }
+        } onCancel: {
+            isEnding.store(true, ordering: .relaxed)
+        }
     }
 
     /// Runs `body` on one of the threads that plan, when it is the owner's turn.
@@ -266,31 +278,6 @@ package actor JobManager {
         }
         defer { for next in planningTurns.end(of: owner) { next.resume() } }
         return try await pools.planning.run(body)
-    }
-
-    /// - Throws: `temporary` when another job makes the same output: only one of them could have it in the end.
-    private func checkOutput(of planned: PlannedJob) throws(TesseraError) {
-        guard !settings.replacesJobs else { return }
-        let other = state.jobs.active.first { id in
-            guard let record = state.jobs[id], record.output == planned.output else { return false }
-            return record.isRunning || record.isPublishing
-        }
-        guard other != nil || beginning.values.contains(where: { $0.output == planned.output }) else { return }
-        throw TesseraError(
-            .temporary, "\(other.map { "the job \($0)" } ?? "another job") makes this output already", file: planned.output,
-            advice: "wait for that job, cancel it, or choose another path")
-    }
-
-    /// - Throws: `temporary` when there are as many jobs as there may be.
-    private func checkJobs(of owner: String) throws(TesseraError) {
-        let all = state.jobs.active.count + beginning.count
-        let running = state.jobs.active.count(where: { state.jobs[$0]?.key.owner == owner })
-        let own = running + beginning.keys.count(where: { $0.owner == owner })
-        guard all < settings.limits.jobs, own < settings.limits.jobsOfOwner else {
-            throw TesseraError(
-                .temporary, "'\(owner)' has \(own) jobs that have not ended, of \(all) in all, and there may be no more",
-                advice: "submit the job again when some have ended, or cancel some")
-        }
     }
 
     private func begin(_ planned: PlannedJob) async throws -> Submitted {

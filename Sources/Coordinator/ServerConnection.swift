@@ -359,7 +359,10 @@ package final class ServerConnection: Sendable {
     private func answer(_ request: Message, of peer: PeerIdentity) async -> Message {
         do {
             switch request {
-            case .submit(let submission): return .submitted(try await manager.submit(submission, by: peer))
+            case .submit(let submission):
+                // A client that has gone asks again on its next connection.
+                let connection = connection
+                return .submitted(try await manager.submit(submission, by: peer) { connection.isOpen })
             case .statusRequest(let request):
                 if let status = await manager.status(request, for: peer) { return .status(status) }
                 throw TesseraError(

@@ -11,6 +11,23 @@ extension String {
         }
         return text
     }
+
+    /// The same for a text that is JSON, whose strings are escaped as JSON has it: `\u009b`.
+    package var printableJSON: String {
+        guard unicodeScalars.contains(where: { $0.value >= 0x7f && $0.isUnprintable }) else { return self }
+        var text = ""
+        for scalar in unicodeScalars {
+            guard scalar.value >= 0x7f, scalar.isUnprintable else {
+                text.unicodeScalars.append(scalar)
+                continue
+            }
+            for unit in UTF16.encode(scalar) ?? UTF16.EncodedScalar() {
+                let digits = String(unit, radix: 16)
+                text += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+            }
+        }
+        return text
+    }
 }
 
 extension Unicode.Scalar {
@@ -19,6 +36,7 @@ extension Unicode.Scalar {
         case 0..<0x20, 0x7f..<0xa0: true  // control characters
         case 0x061c, 0x2028...0x202e, 0x2066...0x2069: true  // line separators, and marks that change the direction
         case 0x200b...0x200f, 0x2060...0x2064, 0xfeff: true  // what has no width, and more of those marks
+        case 0xe0000...0xe007f: true  // tags, which nobody sees
         default: false
         }
     }

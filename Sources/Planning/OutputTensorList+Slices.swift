@@ -59,12 +59,14 @@ extension OutputTensorList {
     /// The tensors of the layers of one stack.
     private mutating func layers(_ slices: [Slice], _ prefix: ExactText) -> [OutputTensorSpec] {
         var specs: [OutputTensorSpec] = [], origins: [LayerOrigin] = [], layerNames: [Int: LayerNames] = [:]
+        var sourceCount = 0
         for slice in slices {
             for source in slice.sources where layerNames[source.model] == nil {
                 layerNames[source.model] = LayerNames(inputs.inputs[source.model].tensorNames, prefix: prefix)
             }
             let count = slice.sources.first?.layers?.count ?? 0
             for k in 0..<count {
+                let before = specs.count
                 func add(_ rests: Set<ExactText>, at layer: (Slice.Source) -> Int) {
                     specs += rests.sorted().map { rest in
                         OutputTensorSpec(
@@ -79,6 +81,8 @@ extension OutputTensorList {
                 }
                 let layer = { (source: Slice.Source) in (source.layers?.lowerBound ?? 0) + k }
                 add(slice.sources.reduce([]) { $0.union(layerNames[$1.model]?.own(of: layer($1)) ?? []) }, at: layer)
+                sourceCount += (specs.count - before) * slice.sources.count
+                guard mayHave(specs.count, from: sourceCount, line: slice.sources.first?.line ?? 1) else { return [] }
                 if origins.count + k == 0 {
                     add(slice.sources.reduce([]) { $0.union(layerNames[$1.model]?.ofStack ?? []) }, at: { _ in 0 })
                 }

@@ -30,6 +30,9 @@ struct OutputTensorList {
     }
 
     private var sliceCount = 0
+    /// Tensors of an output, and of all models that these are made of: several times those of the largest models. A few lines
+    /// of a recipe can ask for a stack without end, whose plan would take all memory.
+    static let tensorLimit = 500_000, sourceLimit = 4_000_000
 
     private mutating func slice(_ sources: [Slice.Source], base: Int?, scopes: [ParameterScope]) -> Slice {
         sliceCount += 1
@@ -118,6 +121,15 @@ struct OutputTensorList {
             line: source.layers?.line ?? source.model.line)
     }
 
+    /// Complains where an output would have too many tensors.
+    mutating func mayHave(_ tensors: Int, from sources: Int, line: Int) -> Bool {
+        guard tensors > Self.tensorLimit || sources > Self.sourceLimit else { return true }
+        complain(
+            "the output would have more than \(Self.tensorLimit) tensors, or these would be made of more than "
+                + "\(Self.sourceLimit)", line: line, advice: "stack fewer layers, or merge fewer models at once")
+        return false
+    }
+
     // MARK: Tensors
 
     /// Every tensor of whole models, under its own name.
@@ -132,6 +144,9 @@ struct OutputTensorList {
                     advice: "merge models with the same number of layers, or choose layers with 'slices'")
                 return []
             }
+        }
+        guard mayHave(names.count, from: names.count * slice.sources.count, line: slice.sources.first?.line ?? 1) else {
+            return []
         }
         return names.map { name in
             OutputTensorSpec(

@@ -28,7 +28,7 @@ package struct PlanRequest: Sendable {
     /// Whether the output gets a model card.
     package var writesModelCard = true
 
-    /// Whether planning has taken too long. Asked with each file and each tensor.
+    /// Whether planning has taken too long, or nobody wants the plan any more. Asked with each file and each tensor.
     package var isOverdue: @Sendable () -> Bool = { false }
 
     var files: any InputFiles { roots.files }

@@ -2,15 +2,12 @@ import Yams
 
 /// YAML 1.1's merge keys: `<<: *defaults` adds the pairs of one or more other maps to this one. The map's own pairs win.
 struct MergeKeys {
-    /// Nested aliases can make a short text expand without bound. No real recipe has this many nodes.
-    private static let nodeLimit = 200_000
-
     private var visited = 0
 
     /// The node with all merge keys resolved; `nil` if it is too large or merges something that is not a map.
     mutating func resolve(_ node: Node) -> Node? {
         visited += 1
-        guard visited <= Self.nodeLimit else { return nil }
+        guard visited <= Aliases.nodeLimit else { return nil }
         switch node {
         case .mapping(let mapping): return resolve(mapping).map { .mapping($0) }
         case .sequence(var sequence):

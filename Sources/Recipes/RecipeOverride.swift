@@ -11,6 +11,8 @@ package struct RecipeOverride: Sendable, Hashable {
     private let text: String
     /// Characters of a setting that messages repeat.
     private static let shownLimit = 200
+    /// Keys of a path. Those of recipes have four at most.
+    private static let depthLimit = 64
 
     /// - Throws: `usage` for a text without a path or without `=`.
     package init(_ text: String) throws(TesseraError) {
@@ -19,6 +21,11 @@ package struct RecipeOverride: Sendable, Hashable {
         guard sides.count == 2, !path.contains("") else {
             throw TesseraError(
                 .usage, "'\(text)' does not set a key of a recipe", advice: "write a path and a value: parameters.lambda=0.3")
+        }
+        guard path.count <= Self.depthLimit else {
+            throw TesseraError(
+                .usage, "'\(text.prefix(Self.shownLimit))' sets a key that is \(path.count) levels deep",
+                advice: "name a key of a recipe, such as parameters.lambda")
         }
         (self.path, self.value, self.text) = (path, String(sides[1]), text)
     }
@@ -71,7 +78,7 @@ package struct RecipeOverride: Sendable, Hashable {
     }
 
     private static func node(of text: String) throws -> Node? {
-        guard try AliasKeys.line(in: text) == nil else { return nil }
+        guard try Aliases.problem(in: text) == nil else { return nil }
         let documents = try RepeatedKeys.compose(text) { _, _ in }
         return documents.count == 1 ? documents.first : nil
     }

@@ -80,8 +80,8 @@ struct RecipeReader {
         }
         var documents: [Node] = []
         do {
-            if let line = try AliasKeys.line(in: text) {
-                throw problem("a key of a map is an alias, or contains one", line: line, advice: "write the key itself")
+            if let wrong = try Aliases.problem(in: text) {
+                throw problem(wrong.problem, line: wrong.line, advice: wrong.advice ?? "")
             }
             documents = try RepeatedKeys.compose(text) { key, line in
                 warnings.append(

@@ -12,15 +12,21 @@ enum RepeatedKeys {
     /// - Parameter ignore: called with each key that does not count, and its line.
     /// - Throws: the parser's errors.
     static func compose(_ text: String, ignore: (_ key: String, _ line: Int) -> Void) throws -> [Node] {
+        try compose(text, ignore: ignore) { $0 }
+    }
+
+    /// - Parameter read: called with the documents while their nodes still know their anchors, which the parser keeps.
+    static func compose<Result>(
+        _ text: String, ignore: (_ key: String, _ line: Int) -> Void, read: (_ documents: [Node]) throws -> Result
+    ) throws -> Result {
         // A byte order mark is no part of the text.
         var text = text.unicodeScalars.first == "\u{feff}" ? String(text.unicodeScalars.dropFirst()) : text
         for number in 0... {
             do {
-                var sequence = try Yams.compose_all(yaml: text), documents: [Node] = []
-                while let document = sequence.next() { documents.append(document) }
-                // The sequence ends at an error without throwing.
-                if let error = sequence.error { throw error }
-                return documents
+                let parser = try Parser(yaml: text)
+                var documents: [Node] = []
+                while let document = try parser.nextRoot() { documents.append(document) }
+                return try withExtendedLifetime(parser) { try read(documents) }
             } catch YamlError.duplicatedKeysInMapping(let keys, let context) where number < limit {
                 guard let key = keys.first, let renamed = rename(key, at: context.mark, in: text, number: number) else {
                     throw YamlError.duplicatedKeysInMapping(duplicates: keys, context: context)
@@ -29,7 +35,7 @@ enum RepeatedKeys {
                 ignore(key, context.mark.line)
             }
         }
-        return []
+        return try read([])
     }
 
     static func isIgnored(_ key: Node) -> Bool { key.plainText?.hasPrefix(prefix) == true }

@@ -9,7 +9,8 @@ package struct SensitivityWeights: Sendable {
     /// - Throws: `badData` if the file is not such a map.
     package init(file: String, in files: any InputFiles) throws(TesseraError) {
         let text = String(decoding: try files.read(file, maxBytes: Self.byteLimit), as: UTF8.self)
-        guard let node = try? Yams.compose(yaml: text), case .mapping(let mapping) = node else {
+        guard (try? Aliases.problem(in: text)) == nil, let node = try? Yams.compose(yaml: text), case .mapping(let mapping) = node
+        else {
             throw TesseraError(
                 .badData, "is not a map from tensor names to weights", file: file,
                 advice: "write entries such as 'mlp.down_proj: 2.5'")

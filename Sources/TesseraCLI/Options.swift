@@ -149,7 +149,7 @@ package func availableProcessors() -> Int { max(1, Int(allowed_processors())) }
 package func printJSON(_ value: some Encodable) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-    print(String(decoding: try encoder.encode(value), as: UTF8.self))
+    print(String(decoding: try encoder.encode(value), as: UTF8.self).printableJSON)
 }
 
 /// The host name and process id, which distinguishes two workers on one host.

@@ -131,6 +131,9 @@ package struct Connection: Sendable {
         }
     }
 
+    /// Whether neither side has closed the connection, as far as is known.
+    package var isOpen: Bool { channel.channel.isActive }
+
     /// Closes the connection. Queued frames are lost.
     package func close() { channel.channel.close(promise: nil) }
 }

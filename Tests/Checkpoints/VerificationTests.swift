@@ -88,6 +88,12 @@ import Testing
         #expect(try findings().first { $0.file == part.fileName }?.isOfWeights == true)
     }
 
+    /// Vectors and small matrices of a store lie in a file of their own.
+    @Test(arguments: [("a.packed", true), ("task-vectors.json", true), ("a.packed.txt", false), ("README.md", false)])
+    func filesOfAStoreAreItsWeights(name: String, isOfWeights: Bool) {
+        #expect(VerifyReport.Finding(kind: .contents, file: name, message: "").isOfWeights == isOfWeights)
+    }
+
     @Test func findsWhatJoinedAFolder() throws {
         try directory.write("", to: "1_Pooling/x.safetensors")
         #expect(try findings().map { "\($0.kind) \($0.file)" } == ["extra 1_Pooling/x.safetensors"])

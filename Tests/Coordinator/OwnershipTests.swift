@@ -127,6 +127,13 @@ import Work
         #expect(error?.all.contains { $0.problem.contains("planning takes too long") } == true)
     }
 
+    @Test func aPlanThatNobodyWaitsForIsGivenUp() async throws {
+        let error = await #expect(throws: Problems.self) {
+            try await manager.submit(jobs.submission(), by: Self.alice) { false }
+        }
+        #expect(error?.all.contains { $0.problem.contains("was given up") } == true)
+    }
+
     @Test(arguments: [(1 << 20, 4096), (1024, 512), (256, 128), (1, 1)])
     func connectionsLeaveDescriptorsForJobs(descriptors: Int, connections: Int) {
         #expect(JobServer.limits(descriptors: descriptors).total == connections)

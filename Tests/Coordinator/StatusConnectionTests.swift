@@ -11,11 +11,12 @@ import Transport
     private let admission = Admission(.init(total: 2, perAddress: 1, strangers: 2))
 
     /// A connection, or `nil` if there is no place for it.
-    private func connect(from address: String = "192.0.2.1") throws -> EmbeddedChannel? {
+    private func connect(from address: String = "192.0.2.1", reader: SlowReader? = nil) throws -> EmbeddedChannel? {
         let channel = EmbeddedChannel()
         try channel.connect(to: SocketAddress(ipAddress: address, port: 1)).wait()
         guard let place = admission.place(for: channel) else { return nil }
         let pipeline = channel.pipeline.syncOperations
+        if let reader { try pipeline.addHandler(reader) }
         try pipeline.configureHTTPServerPipeline(withPipeliningAssistance: false, withErrorHandling: false)
         try pipeline.addHandler(StatusConnection(place: place))
         return channel
@@ -138,5 +139,40 @@ import Transport
         #expect(second != nil && !first.isActive)
         // Others are not touched by that.
         #expect(try connect(from: "192.0.2.2") != nil && second?.isActive == true)
+    }
+
+    /// A peer that does not read its answer loses its place to who asks, and one that reads slowly does not.
+    @Test func whoDoesNotReadLosesThePlace() throws {
+        let reader = SlowReader(), first = try #require(try connect(reader: reader))
+        try first.writeInbound(ByteBuffer(string: Self.request))
+        let head = HTTPResponseHead(version: .http1_1, status: .ok)
+        first.writeAndFlush(HTTPServerResponsePart.head(head), promise: nil)
+        for _ in 0..<5 {
+            first.writeAndFlush(HTTPServerResponsePart.body(.byteBuffer(ByteBuffer(string: "x"))), promise: nil)
+            first.embeddedEventLoop.advanceTime(by: .seconds(2))
+            #expect(try connect() == nil && first.isActive)
+            reader.read()
+        }
+        // Nothing to read is no fault of the peer.
+        first.embeddedEventLoop.advanceTime(by: .seconds(9))
+        #expect(try connect() == nil && first.isActive)
+        first.writeAndFlush(HTTPServerResponsePart.body(.byteBuffer(ByteBuffer(string: "x"))), promise: nil)
+        first.embeddedEventLoop.advanceTime(by: .seconds(3))
+        #expect(try connect() != nil && !first.isActive)
+    }
+}
+
+/// Keeps what is written until the peer reads.
+private final class SlowReader: ChannelOutboundHandler {
+    typealias OutboundIn = ByteBuffer
+
+    private var unread: [EventLoopPromise<Void>?] = []
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) { unread.append(promise) }
+
+    func read() {
+        let left = unread
+        unread = []
+        for promise in left { promise?.succeed() }
     }
 }

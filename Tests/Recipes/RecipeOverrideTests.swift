@@ -38,6 +38,13 @@ import Testing
         #expect(try Self.value("weight", of: 1, in: text) == 2)
     }
 
+    @Test func pathsAreNotDeep() {
+        let path = Array(repeating: "a", count: 3000).joined(separator: ".")
+        let error = #expect(throws: TesseraError.self) { try RecipeOverride("\(path)=1") }
+        #expect(error?.code == .usage && error?.problem.hasSuffix("sets a key that is 3000 levels deep") == true)
+        #expect((error?.problem.count ?? 0) < 300)
+    }
+
     @Test func valuesAreYAML() throws {
         let text = try Self.set("models.1.parameters.weight=[{filter: mlp, value: 0.25}, {value: 0.75}]")
         #expect(text.contains("filter: mlp"))

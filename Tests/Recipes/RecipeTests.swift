@@ -83,7 +83,36 @@ import Testing
         let lines = (1...9).map { "l\($0): &l\($0) [\([String](repeating: "*l\($0 - 1)", count: 10).joined(separator: ", "))]" }
         let text = "l0: &l0 [x]\n" + lines.joined(separator: "\n") + "\nmerge_method: linear\n"
         let problem = #expect(throws: Problems.self) { try parse(text) }?.all.first
-        #expect(problem?.problem.contains("expands to too many nodes") == true)
+        #expect(problem?.problem.contains("with its aliases, this has more than 200000 nodes") == true && problem?.line == 6)
+    }
+
+    /// Each line is as deep as the parser allows, and stands inside of the next.
+    @Test(arguments: [2, 13, 200])
+    func chainsOfDeepAliasesAreRefused(count: Int) {
+        let text = "x0: &x0 [x]\n" + Self.chain(count) + "\nmerge_method: linear\n"
+        let problem = #expect(throws: Problems.self) { try parse(text) }?.all.first
+        #expect(problem?.problem.hasSuffix("or 1000 levels") == true && problem?.line == 3, "\(String(describing: problem))")
+        // With settings the text is written anew, with all that its aliases stand for.
+        #expect(throws: TesseraError.self) {
+            try RecipeOverride.apply([try RecipeOverride("dtype=float32")], to: text, file: "r.yml")
+        }
+        #expect(throws: TesseraError.self) {
+            try RecipeOverride.apply([try RecipeOverride("x={\(text.replacing("\n", with: ", "))}")], to: "a: b", file: "r.yml")
+        }
+    }
+
+    private static func chain(_ count: Int) -> String {
+        (1...count).map { number in
+            let open = String(repeating: "[", count: 900), close = String(repeating: "]", count: 900)
+            return "x\(number): &x\(number) \(open)*x\(number - 1)\(close)"
+        }.joined(separator: "\n")
+    }
+
+    @Test func aliasesThatAreNotDeepMayBeMany() throws {
+        let text =
+            "x: &x {weight: 1}\nmerge_method: linear\nmodels:\n"
+            + String(repeating: "- {model: a, parameters: *x}\n", count: 2000)
+        #expect(try parse(text).modules[0].body.sources.count == 2000)
     }
 
     /// The same, where the expansion is a key, which the parser would compare and hash.

@@ -256,6 +256,36 @@ import Testing
         #expect(said.count < 50, "\(said)")
     }
 
+    @Test func jobsThatWaitForOneReasonShareALine() throws {
+        let first = try Self.job(),
+            queued = try (0..<20).map { number in
+                var job = try Self.job()
+                job.behind = first.id
+                job.blockedReason = "waits behind the job 1a773d8c and \(number) more"
+                return job
+            }
+        var alone = try Self.job()
+        alone.blockedReason = "waits for workers: none has been connected for 3 s"
+        let lines = StatusText(Status(jobs: [first, alone] + queued, workers: [])).lines(width: 100, height: nil)
+        #expect(
+            lines.filter { $0.contains("wait behind other jobs") }.count == 1 && lines.contains { $0.contains("and 17 more: ") })
+        #expect(lines.contains { $0.hasSuffix("waits for workers: none has been connected for 3 s") })
+        #expect(lines.filter { $0.contains(" queued ") }.count == 20 && lines.contains { $0.contains(" waiting ") })
+    }
+
+    @Test func aJobThatWaitsHasNoRate() throws {
+        var view = Self.plainView(), plain = PlainProgress()
+        var last: [String] = [], line: String?
+        for seconds in 0..<10 {
+            var job = try Self.job(done: 10 * seconds, seconds: Double(seconds))
+            if seconds == 9 { job.blockedReason = "waits for workers" }
+            last = view.lines(Status(jobs: [job], workers: []), width: 80, height: 24)
+            line = plain.line(job, at: Double(seconds), date: "") ?? line
+        }
+        #expect(!last.joined().contains("/s") && !last.joined().contains(" left"), "\(last)")
+        #expect(line?.contains("waits for workers") == true && line?.contains("/s") == false, "\(line ?? "")")
+    }
+
     @Test func aLostWorkerStaysInSight() throws {
         var status = Status(jobs: [], workers: [])
         status.lostWorkers = [LostWorker(name: "n1", address: "h:1", reason: "no heartbeat", secondsAgo: 61, leases: 2)]

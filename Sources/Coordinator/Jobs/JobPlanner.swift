@@ -38,9 +38,12 @@ struct JobPlanner: Sendable {
         self.journal = journal
     }
 
+    /// - Parameter isWanted: asked again and again; planning ends with an error once it says no.
     /// - Throws: `Problems` with everything that is wrong with the recipe and its inputs, or `TesseraError` for the output.
-    func plan(_ submission: Submit, owner: String) throws -> PlannedJob {
-        let request = request(submission), output: String
+    func plan(_ submission: Submit, owner: String, isWanted: @escaping @Sendable () -> Bool = { true }) throws -> PlannedJob {
+        var request = request(submission)
+        let isOverdue = request.isOverdue, output: String
+        request.isOverdue = { isOverdue() || !isWanted() }
         do throws(TesseraError) {
             output = try outputs.resolve(submission.output, workingDirectory: submission.workingDirectory)
         } catch {

@@ -18,6 +18,8 @@ final class StatusConnection: ChannelDuplexHandler, RemovableChannelHandler {
     static let answering = TimeAmount.seconds(60)
     /// For the next request, after an answer.
     static let idle = TimeAmount.seconds(30)
+    /// For a part of an answer to leave, before others may have the connection's place: the peer does not read.
+    static let leaving = TimeAmount.seconds(3)
 
     private let place: Place
     private let onRefusal: (String) -> Void
@@ -25,6 +27,9 @@ final class StatusConnection: ChannelDuplexHandler, RemovableChannelHandler {
     /// Requests whose end has not come, and requests whose answer has not left.
     private var unread = 0
     private var unanswered = 0
+    /// Parts of answers that have not left.
+    private var unsent = 0
+    private var stall: Scheduled<Void>?
     private var isRefused = false
 
     /// - Parameter onRefusal: told why a TLS handshake has failed.
@@ -35,10 +40,10 @@ final class StatusConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     func handlerAdded(context: ChannelHandlerContext) { close(context, in: Self.firstRequest) }
 
-    func handlerRemoved(context: ChannelHandlerContext) { deadline?.cancel() }
+    func handlerRemoved(context: ChannelHandlerContext) { cancelTimers() }
 
     func channelInactive(context: ChannelHandlerContext) {
-        deadline?.cancel()
+        cancelTimers()
         context.fireChannelInactive()
     }
 
@@ -89,8 +94,11 @@ final class StatusConnection: ChannelDuplexHandler, RemovableChannelHandler {
         if case .head = part { return context.write(data, promise: promise) }
         let left = promise ?? context.eventLoop.makePromise()
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+        unsent += 1
+        if unsent == 1 { expectReading(context) }
         left.futureResult.whenComplete { result in
             let (handler, context) = bound.value
+            handler.hasSent(context)
             switch part {
             case .head: break
             case .body:
@@ -107,6 +115,25 @@ final class StatusConnection: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     // MARK: Time
+
+    /// Others may have the place unless something of the answer leaves soon.
+    private func expectReading(_ context: ChannelHandlerContext) {
+        stall?.cancel()
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        stall = context.eventLoop.scheduleTask(in: Self.leaving) { bound.value.place.offer() }
+    }
+
+    private func hasSent(_ context: ChannelHandlerContext) {
+        unsent -= 1
+        guard context.channel.isActive else { return }
+        if unanswered > 0 { place.keep() }
+        if unsent > 0 { expectReading(context) } else { stall?.cancel() }
+    }
+
+    private func cancelTimers() {
+        deadline?.cancel()
+        stall?.cancel()
+    }
 
     /// Waits for the next request once there is nothing left of the last one.
     private func settle(_ context: ChannelHandlerContext) {

@@ -8,7 +8,7 @@ import Work
 /// The file of the small vectors of a recipe's tasks: safetensors, with one tensor of bytes for each task.
 extension StoreIndexWriter {
     /// Its own: a task's files end in `.safetensors`.
-    var packedFile: String { "\(recipe.tasks.first?.name ?? "").packed" }
+    var packedFile: String { "\(recipe.tasks.first?.name ?? "")\(Manifest.packedVectorsSuffix)" }
 
     /// Where the task's small vectors will be found; `nil` if it has none.
     func packed(ofTask number: Int) -> StoreIndex.Packed? {

@@ -32,8 +32,12 @@ package struct StatusCommand: AsyncParsableCommand {
         let address = try target.address()
         try await cancelledBySignals {
             if watch {
+                let screen = Screen()
+                defer { screen.finish() }
                 try await CoordinatorClient.reconnecting(to: address, remark: Terminal.remark) { client in
-                    try await Self.follow(try await Self.find(job, &client), json: json, &client)
+                    // The next connection begins a view of its own.
+                    screen.clear()
+                    try await Self.follow(try await Self.find(job, &client), json: json, on: screen, &client)
                 }
             } else {
                 let status = try await CoordinatorClient.connect(to: address) { client in
@@ -52,10 +56,11 @@ package struct StatusCommand: AsyncParsableCommand {
     }
 
     /// Shows each change until the job has ended, if there is one.
-    private static func follow(_ id: JobID?, json: Bool, _ client: inout CoordinatorClient) async throws {
+    private static func follow(
+        _ id: JobID?, json: Bool, on screen: Screen, _ client: inout CoordinatorClient
+    ) async throws {
         var view = JobView(), changes = StatusChanges(), log = StatusLog()
-        let screen = Screen(), isLive = Terminal.isTerminal(STDOUT_FILENO) && !json, time = TimeSource.system
-        defer { screen.finish() }
+        let isLive = Terminal.isTerminal(STDOUT_FILENO) && !json, time = TimeSource.system
         while true {
             let start = time.now()
             let status = if let id { try await client.progress(of: id) } else { try await client.status() }

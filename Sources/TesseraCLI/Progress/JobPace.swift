@@ -34,7 +34,7 @@ struct JobPace {
 
     /// Seconds until the stages that are planned so far are done; `nil` where nobody can say.
     func secondsLeft(of job: JobStatus) -> Double? {
-        guard job.state == .running, let rate = bytesPerSecond, rate > 0, job.bytesDone < job.bytesTotal else { return nil }
+        guard job.isMoving, let rate = bytesPerSecond, rate > 0, job.bytesDone < job.bytesTotal else { return nil }
         let seconds = Double(job.bytesTotal - job.bytesDone) / rate
         return seconds < 1e9 ? seconds : nil
     }
@@ -46,6 +46,16 @@ extension JobStatus {
 
     /// Whole per cent, 100 only where nothing is left.
     var percent: Int { Int(share * 100) }
+
+    /// Whether workers are at it: what was done in the last half minute then says something about the next.
+    var isMoving: Bool { state == .running && blockedReason == nil }
+
+    /// What the job does, in a word: one that runs may have to wait, for other jobs or for a worker. The status page says the
+    /// same.
+    var activity: String {
+        guard state == .running, blockedReason != nil else { return state.rawValue }
+        return behind == nil ? "waiting" : "queued"
+    }
 
     /// Attempts that came to nothing.
     var repeated: Int { max(0, attempts - shards.committed - shards.leased) }

@@ -43,7 +43,7 @@ struct JobView {
 
     /// Bytes, rate, shards and time, as many as have space.
     private func figures(_ job: JobStatus, width: Int) -> String {
-        let rate = job.state == .running ? pace.bytesPerSecond.map { "\(Quantity.bytes(Int(min($0, 1e18))))/s" } : nil
+        let rate = job.isMoving ? pace.bytesPerSecond.map { "\(Quantity.bytes(Int(min($0, 1e18))))/s" } : nil
         var figures = [
             "\(Quantity.bytes(job.bytesDone)) of \(Quantity.bytes(job.bytesTotal))", rate,
             "\(job.shards.committed) of \(job.shards.total) shards", job.repeated > 0 ? "\(job.repeated) repeated" : nil,
@@ -87,7 +87,9 @@ struct JobView {
     }
 
     private static func listed(_ shards: [ShardStatus]) -> String {
-        shards.map { "\($0.label) \($0.percent) %" }.joined(separator: ", ")
+        guard let first = shards.first else { return "" }
+        // A list would be cut in its middle.
+        return "\(first.label) \(first.percent) %" + (shards.count > 1 ? " and \(shards.count - 1) more" : "")
     }
 }
 

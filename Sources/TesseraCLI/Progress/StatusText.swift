@@ -35,7 +35,7 @@ struct StatusText {
         for job in status.jobsByInterest {
             table.add(
                 [
-                    String(job.id.description.prefix(8)), job.state.rawValue, job.method,
+                    String(job.id.description.prefix(8)), job.activity, job.method,
                     "\(job.shards.committed)/\(job.shards.total)", "\(job.percent) %", Quantity.bytes(job.bytesTotal),
                     Quantity.seconds(job.seconds),
                 ] + (showsOwners ? [job.owner ?? PeerIdentity.unknownOwner] : []) + (showsNames ? [job.name ?? ""] : []) + [
@@ -69,12 +69,27 @@ struct StatusText {
 
     /// What is wrong, in words.
     private func words(width: Int?) -> [String] {
-        var words = status.jobs.flatMap { job in
-            [job.error?.description, job.blockedReason].compactMap(\.self).map { "\(job.id.description.prefix(8)): \($0)" }
-        }
+        var words = status.jobs.compactMap { job in job.error.map { "\(job.id.description.prefix(8)): \($0)" } }
+        words += waiting()
         words += status.workers.compactMap(\.trouble) + (status.lostWorkers ?? []).map(\.description)
         return words.map(\.printable).flatMap { words in width.map { words.wrapped(toColumns: $0, indent: 2) } ?? [words] }
             .map { line in width.map { line.shortened(toColumns: $0) } ?? line }
+    }
+
+    /// Why jobs wait. Those that wait for one reason share a line, and so do those behind other jobs.
+    private func waiting() -> [String] {
+        let jobs = status.jobs.filter { $0.blockedReason != nil }
+        let queue = jobs.filter { $0.behind != nil }
+        func reason(_ job: JobStatus) -> String {
+            job.behind != nil && queue.count > 1 ? "wait behind other jobs" : job.blockedReason ?? ""
+        }
+        var byReason: [String: [JobStatus]] = [:]
+        for job in jobs { byReason[reason(job), default: []].append(job) }
+        return jobs.compactMap { job in
+            guard let group = byReason.removeValue(forKey: reason(job)) else { return nil }
+            let names = group.prefix(3).map { "\($0.id.description.prefix(8))" }.joined(separator: ", ")
+            return "\(names)\(group.count > 3 ? " and \(group.count - 3) more" : ""): \(reason(job))"
+        }
     }
 
     private static func shards(_ shards: [ShardStatus], width: Int?) -> [String] {

@@ -29,6 +29,7 @@ package struct SettingsFile {
         self.path = path
         let root: Node?
         do {
+            if let wrong = try Aliases.problem(in: text) { throw wrong }
             root = try Yams.compose(yaml: text)
         } catch {
             throw Problems([Self.malformed(error, path)])
@@ -96,6 +97,8 @@ package struct SettingsFile {
             TesseraError(
                 .badData, "the key '\(keys.joined(separator: ", "))' occurs twice", file: path, line: context.mark.line,
                 advice: "keep one of them")
+        case let error as TesseraError:
+            TesseraError(error.code, error.problem, file: path, line: error.line, advice: error.advice)
         default: TesseraError(.badData, "is not valid YAML", file: path, advice: "write 'option: value' lines")
         }
     }

@@ -14,6 +14,9 @@ package struct Screen {
         }
     }
 
+    /// Takes away the lines that would be replaced.
+    package func clear() { if Terminal.isTerminal(STDOUT_FILENO) { Terminal.showLive([], on: STDOUT_FILENO) } }
+
     /// Leaves the lines where they are; what follows appears below them.
     package func finish() { Terminal.leaveLive() }
 }

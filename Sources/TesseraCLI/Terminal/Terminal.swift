@@ -129,7 +129,7 @@ struct JSONLine {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         encoder.dateEncodingStrategy = .iso8601
-        text = (try? encoder.encode(value)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
+        text = (try? encoder.encode(value)).map { String(decoding: $0, as: UTF8.self).printableJSON } ?? "{}"
     }
 }
 
