@@ -15,7 +15,7 @@ package import Work
 package actor JobManager {
     package typealias WorkerID = Scheduler.WorkerID
 
-    private let settings: Settings
+    let settings: Settings
     let log: Logger
     let time: TimeSource
     let journal: any JobJournal
