@@ -143,7 +143,7 @@ extension MatrixMethodTests {
         let bench = Bench(sources: sources, base: 0, randomKey: 9), inner = try #require(MergeMethods.named(name))
         func merged(_ weights: [Double]) throws -> [Double] {
             let own = weights.map { ["weight": ParameterValue.number($0), "density": .number(0.4)] }
-            return try bench.run(inner, perInput: [[:]] + own).values
+            return try bench.run(inner, shared: ["normalize": .flag(false)], perInput: [[:]] + own).values
         }
         let kept = try (0..<3).map { task in try merged((0..<3).map { $0 == task ? 1 : 0 }) }
         let norms = kept.map { $0.reduce(0) { $0 + $1 * $1 } }, weights = norms.map { $0 / norms.reduce(0, +) }
@@ -215,6 +215,21 @@ extension MatrixMethodTests {
         try method.check([8])
         let error = #expect(throws: TesseraError.self) { try method.check([8, 12]) }
         #expect(error?.problem.contains("'packed_rows' names a tensor of the shape [8, 12]") == true)
+    }
+
+    // MARK: Factors as the output
+
+    @Test func factorsOfAPlanAreBounded() throws {
+        let decoder = JSONDecoder(), shape = FactorShape(rank: 3, isTransposed: true)
+        #expect(try shape.outputs(of: [5, 7], dtype: .f16).map(\.shape) == [[3, 5], [7, 3]])
+        #expect(try decoder.decode(FactorShape.self, from: JSONEncoder().encode(shape)) == shape)
+        for rank in ["0", "-1", "4294967296"] {
+            let text = #"{"rank": \#(rank), "isTransposed": false}"#
+            #expect(throws: (any Error).self) { try decoder.decode(FactorShape.self, from: Data(text.utf8)) }
+        }
+        for other in [[5], [2, 3, 4], [1 << 60, 1 << 60]] {
+            #expect(throws: TesseraError.self) { try shape.outputs(of: other, dtype: .f32) }
+        }
     }
 
     // MARK: DC-Merge of adapters

@@ -35,7 +35,8 @@ protocol SparseSum: MergeMethod {
 }
 
 extension SparseSum {
-    /// The method with weights and densities of its own for the models, and all else by default.
+    /// The method with weights and densities of its own for the models, and all else by default, but that nothing is divided by
+    /// the sum of the weights: they are coefficients.
     ///
     /// - Throws: as the initializer.
     static func with(
@@ -43,7 +44,7 @@ extension SparseSum {
     ) throws(TesseraError) -> Self {
         var values = ParameterValues(perInput: Array(repeating: [:], count: inputs.count))
         for parameter in parameters where parameter.scope == .shared { values.shared[parameter.name] = parameter.defaultValue }
-        values.shared[TaskVectorSum.scale] = .numbers(lambdas)
+        values.shared.merge([TaskVectorSum.scale: .numbers(lambdas), "normalize": .flag(false)]) { $1 }
         for (index, model) in inputs.models.enumerated() {
             values.perInput[model] = ["weight": .number(weights[index]), "density": .number(densities[index])]
         }
