@@ -100,7 +100,11 @@ TRIALS: dict[str, list[Trial]] = {
         Trial(shared={"of": "tsv"}, scale=1, scales=NEAR_ONE),
         Trial(shared={"of": "wudi"}, scale=1),
         Trial(shared={"of": "ties"}, scale=SUM, scales=SUMS),
+        Trial(shared={"of": "dare_linear"}, scale=SUM, scales=SUMS),
+        Trial(shared={"of": "iso_c"}, scale=1),
     ],
+    "metagpt": [Trial(), Trial(shared={"of": "ties"}), Trial(shared={"of": "dare_linear"})],
+    "knots": [Trial(), Trial(shared={"rule": "dare_ties"})],
     "subspace_boosting": [Trial(), *(Trial(shared={"of": of}) for of in ("ties", "consensus"))],
     "larv": [
         Trial(scale=1, scales=MEANS),

@@ -112,7 +112,7 @@ extension MatrixSize {
     var isWithinReleasedLimit: Bool { max(rows, columns) < 20_000 }
 
     /// Whether all task vectors together have fewer rows than columns.
-    fileprivate var isStacked: Bool { rows < columns / tasks }
+    var isStacked: Bool { rows < columns / tasks }
 
     /// The rows of the matrix of which `GramSums` find the eigenvalues.
     var gramOrder: Int { isStacked ? tasks * rows : columns }

@@ -7,15 +7,17 @@ struct InnerMethod: Sendable {
     private enum Kind: Sendable {
         case taskArithmetic
         case matrices(any MatrixMethod)
-        /// Its threshold is of the whole model.
-        case ties(Ties)
+        /// By entries. The threshold of `ties` is of the whole model.
+        case entries(any SparseSum)
         case consensus(Consensus)
     }
 
     static let taskArithmetic = "task_arithmetic"
     /// Of the parameter.
     static let name = "of"
-    private static let methods: [any MergeMethod.Type] = [Ties.self, Consensus.self, TSV.self, WUDI.self, IsoC.self]
+    private static let methods: [any MergeMethod.Type] = [
+        Ties.self, DareLinear.self, Consensus.self, TSV.self, WUDI.self, IsoC.self,
+    ]
 
     private let kind: Kind
     /// Whether tensors that are no matrices get what the inner method makes of them.
@@ -33,7 +35,7 @@ struct InnerMethod: Sendable {
     /// - Throws: as the initializer of the method.
     init(_ values: ParameterValues, inputs: TensorInputs, scaledBy factor: Double = 1) throws(TesseraError) {
         let name = try values.text(Self.name), method = Self.methods.first { $0.name == name }
-        let addsUp = method.map { $0 == Ties.self || $0 == Consensus.self } ?? true
+        let addsUp = !(method is any MatrixMethod.Type)
         let lambdas = (values.optionalNumbers(MatrixRole.scale) ?? [addsUp ? 0.3 : 1]).map { $0 * factor }
         var own = values
         own.shared[MatrixRole.scale] = .numbers(lambdas)
@@ -44,7 +46,14 @@ struct InnerMethod: Sendable {
             own.shared[parameter.name] = parameter.defaultValue
         }
         switch method {
-        case is Ties.Type: kind = .ties(try .published(own, inputs: inputs))
+        case is Ties.Type: kind = .entries(try Ties.published(own, inputs: inputs))
+        case is DareLinear.Type:
+            // The release drops half of the entries.
+            let count = inputs.models.count
+            kind = .entries(
+                try DareLinear.with(
+                    weights: Array(repeating: 1, count: count), densities: Array(repeating: 0.5, count: count), lambdas: lambdas,
+                    inputs: inputs))
         case is Consensus.Type:
             own.shared[Self.name] = .text(Self.taskArithmetic)
             kind = .consensus(try Consensus(own, inputs: inputs))
@@ -62,7 +71,7 @@ struct InnerMethod: Sendable {
         switch kind {
         case .taskArithmetic: true
         case .matrices(let method): method.isEquivariant
-        case .ties, .consensus: false
+        case .entries, .consensus: false
         }
     }
 
@@ -72,20 +81,30 @@ struct InnerMethod: Sendable {
     var ofOthers: (any MergeMethod)? {
         guard mergesOthers else { return nil }
         return switch kind {
-        case .ties(let method): method
+        case .entries(let method): method
         case .consensus(let method): method
         case .taskArithmetic, .matrices: nil
         }
     }
 
     /// The method itself where it measures whole models.
-    var measuring: Ties? { if case .ties(let method) = kind { method } else { nil } }
+    var measuring: Ties? { if case .entries(let method) = kind { method as? Ties } else { nil } }
+
+    /// Whether all singular values of the update are equal, and so its singular vectors are not defined: the directions are those
+    /// of the sum of the task vectors.
+    var isIsotropic: Bool { matrices is IsoC }
 
     func need(_ size: MatrixSize) -> MatrixNeed {
-        matrices?.need(size)
-            ?? MatrixNeed(
-                elements: 2 * size.area, operations: 0,
-                memory: MemoryNeed(perThread: 2 * FixedTree.tileElements * MemoryLayout<Double>.stride))
+        if let matrices { return matrices.need(size) }
+        var need = MatrixNeed(
+            elements: 2 * size.area, operations: 0,
+            memory: MemoryNeed(perThread: 2 * FixedTree.tileElements * MemoryLayout<Double>.stride))
+        if case .entries(let method) = kind {
+            let own = method.cost(of: [size.rows, size.columns])
+            need.passes = own.passes
+            need.memory = need.memory + own.memory
+        }
+        return need
     }
 
     /// The update, without the scale.
@@ -93,15 +112,15 @@ struct InnerMethod: Sendable {
         switch kind {
         case .taskArithmetic: return try tasks.sum()
         case .matrices(let method): return try method.update(tasks)
-        case .ties(let method):
-            let values = try method.update()
+        case .entries(let method):
+            let values = try method.update(tasks.tensor)
             return try tasks.tensor.matrix(columns: tasks.size.columns) { tile in
                 let target = tile.scratch(0)
                 try values(tile, target)
                 return target
             }
         case .consensus(let method):
-            let values = try method.update()
+            let values = try method.update(tasks.tensor)
             return try tasks.tensor.matrix(columns: tasks.size.columns) { tile in
                 let sums = try values(tile), target = tile.scratch(0)
                 for (index, value) in sums.enumerated() { target[index] = Float(value) }

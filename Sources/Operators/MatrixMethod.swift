@@ -94,7 +94,7 @@ struct MatrixRole: Sendable {
     }
 
     /// Of the sum of the task vectors in `u`: the mean or the sum of the task vectors, or 0.
-    private var shareOfSum: Double {
+    var shareOfSum: Double {
         switch others {
         case .mean: 1 / Double(models.count)
         case .sum: 1
@@ -169,7 +169,10 @@ extension MatrixMethod {
             ?? TaskMatrices(tensor: tensor, models: role.models, size: size)
     }
 
-    package func check(_ shape: [Int]) throws(TesseraError) {
+    package func check(_ shape: [Int]) throws(TesseraError) { try checkOrder(shape) }
+
+    /// - Throws: `badData` for a matrix that is too large to be factored.
+    func checkOrder(_ shape: [Int]) throws(TesseraError) {
         guard let size = matrixSize(shape) else { return }
         guard order(tall(size)?.reduced ?? size) <= LinearAlgebra.limit, max(size.rows, size.columns) <= Int(Int32.max) else {
             throw TesseraError(

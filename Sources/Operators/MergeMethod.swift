@@ -170,7 +170,8 @@ package struct TensorInputs: Sendable, Hashable {
     package let randomKey: UInt64
     /// The roles of the tensors that the recipe gives beside the sources, in their order.
     package let given: [GivenTensor.Role]
-    /// The rank of each source that is the base with an adapter on it; `nil` for all others, and where nobody knows yet.
+    /// The rank of each source that is the base with an adapter on it, 0 of the base itself; `nil` for all others, and where
+    /// nobody knows yet.
     let ranks: [Int?]
 
     package init(

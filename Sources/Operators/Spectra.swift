@@ -58,9 +58,14 @@ extension Matrix {
     /// The matrix with all its singular values replaced by their mean. Those below 10⁻⁵ of the largest stay 0, because their
     /// vectors are undefined. The elements of the matrix are lost.
     func isotropic() throws(TesseraError) -> Matrix {
-        try changingSingularValues { values in
-            let least = 1e-5 * (values.first ?? 0), mean = values.reduce(0, +) / Double(max(1, values.count))
-            return values.map { $0 > least ? mean : 0 }
-        }
+        try changingSingularValues { $0.isotropic }
+    }
+}
+
+extension [Double] {
+    /// Of singular values, which fall: what `Matrix.isotropic` makes of them.
+    var isotropic: [Double] {
+        let least = 1e-5 * (first ?? 0), mean = reduce(0, +) / Double(Swift.max(1, count))
+        return map { $0 > least ? mean : 0 }
     }
 }

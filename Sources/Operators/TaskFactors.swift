@@ -1,5 +1,6 @@
 import Core
 import LinearAlgebra
+import TensorKernels
 
 /// Task vectors as products `Lₜ·Rₜ`, and a basis `U` of what all `Lₜ` span.
 struct TaskFactors {
@@ -16,44 +17,61 @@ struct TaskFactors {
         var parts: [(left: Matrix, right: Matrix)] = []
         for index in 0..<tasks.count { parts.append(try tasks.factors(index, limit: limit)) }
         self.parts = parts
-        let stack = try tasks.tensor.matrix(rows: tasks.size.rows, columns: parts.reduce(0) { $0 + $1.left.columns })
-        var first = 0
-        for (left, _) in parts {
-            for row in 0..<left.rows {
-                for column in 0..<left.columns { stack[row, first + column] = left[row, column] }
-            }
-            first += left.columns
-        }
-        let found = try stack.singularValues()
+        let found = try Self.sideBySide(parts.map(\.left), rows: tasks.size.rows, in: tasks.tensor).singularValues()
         basis = try found.left.firstColumns(found.values.count { $0 > found.negligible })
     }
 
     /// The rows of a matrix whose rows span what all `Rₜ` span, q × n and orthonormal.
     func rightBasis(_ tasks: TaskMatrices) throws -> Matrix {
-        let stack = try tasks.tensor.matrix(rows: parts.reduce(0) { $0 + $1.right.rows }, columns: tasks.size.columns)
-        var first = 0
-        for (_, right) in parts {
-            for place in 0..<right.rows * right.columns { stack.elements[first + place] = right.elements[place] }
-            first += right.rows * right.columns
-        }
-        let found = try stack.singularValues()
+        let found = try Self.stacked(parts.map(\.right), columns: tasks.size.columns, in: tasks.tensor).singularValues()
         return try found.right.firstRows(found.values.count { $0 > found.negligible })
+    }
+
+    /// Matrices of so many rows, side by side.
+    static func sideBySide(_ matrices: [Matrix], rows: Int, in tensor: TensorPasses) throws(TesseraError) -> Matrix {
+        let all = try tensor.matrix(rows: rows, columns: matrices.reduce(0) { $0 + $1.columns })
+        var first = 0
+        for matrix in matrices {
+            all.copy(matrix, rows: rows, columns: matrix.columns, toRow: 0, column: first)
+            first += matrix.columns
+        }
+        return all
+    }
+
+    /// Matrices of so many columns, one below the other.
+    static func stacked(_ matrices: [Matrix], columns: Int, in tensor: TensorPasses) throws(TesseraError) -> Matrix {
+        let all = try tensor.matrix(rows: matrices.reduce(0) { $0 + $1.rows }, columns: columns)
+        var first = 0
+        for matrix in matrices {
+            all.copy(matrix, rows: matrix.rows, columns: columns, toRow: first, column: 0)
+            first += matrix.rows
+        }
+        return all
     }
 }
 
 extension TaskMatrices {
+    /// The factors of an adapter on the base, or none for the base itself; `nil` for any other model.
+    ///
+    /// - Throws: `badData` for a value that is not finite.
+    func adapterFactors(_ index: Int) throws -> (left: Matrix, right: Matrix)? {
+        if tensor.inputs.ranks[models[index]] == 0 {
+            return (try tensor.matrix(rows: size.rows, columns: 0), try tensor.matrix(rows: 0, columns: size.columns))
+        }
+        guard let factors = try (tensor.sources[models[index]] as? LowRankUpdate)?.factorsOnBase(tensor.kernels) else {
+            return nil
+        }
+        let left = try tensor.matrix(rows: size.rows, columns: factors.rank)
+        let right = try tensor.matrix(rows: factors.rank, columns: size.columns)
+        for (place, value) in factors.left.enumerated() { left.elements[place] = Double(value) * factors.scale }
+        for (place, value) in factors.right.enumerated() { right.elements[place] = Double(value) }
+        for factor in [left, right] { try checkFinite(factor, of: index) }
+        return (left, right)
+    }
+
     /// - Throws: `badData` for a value that is not finite.
     fileprivate func factors(_ index: Int, limit: Int) throws -> (left: Matrix, right: Matrix) {
-        if areWhole, let adapter = tensor.sources[models[index]] as? LowRankUpdate,
-            let factors = try adapter.factorsOnBase(tensor.kernels)
-        {
-            let left = try tensor.matrix(rows: size.rows, columns: factors.rank)
-            let right = try tensor.matrix(rows: factors.rank, columns: size.columns)
-            for (place, value) in factors.left.enumerated() { left.elements[place] = Double(value) * factors.scale }
-            for (place, value) in factors.right.enumerated() { right.elements[place] = Double(value) }
-            for factor in [left, right] { try checkFinite(factor, of: index) }
-            return (left, right)
-        }
+        if areWhole, let found = try adapterFactors(index) { return found }
         let found = try vector(index).singularValues(first: limit)
         let count = min(limit, found.values.count { $0 > found.negligible })
         let left = try found.left.firstColumns(count)
@@ -62,9 +80,33 @@ extension TaskMatrices {
     }
 }
 
+extension TaskMatrices {
+    /// `Σ wₜτₜ` as one product: the factors of all adapters together.
+    ///
+    /// - Throws: `badData` for a task vector that is no adapter's.
+    func weightedFactors(_ weights: [Double]) throws -> (left: Matrix, right: Matrix) {
+        let parts = try weights.enumerated().map { index, weight in
+            guard let part = try adapterFactors(index) else {
+                throw TesseraError(.badData, "is no low-rank update of the base").ofModel(index)
+            }
+            part.left.scaleColumns(by: Array(repeating: weight, count: part.left.columns))
+            return part
+        }
+        return (
+            try TaskFactors.sideBySide(parts.map(\.left), rows: size.rows, in: tensor),
+            try TaskFactors.stacked(parts.map(\.right), columns: size.columns, in: tensor)
+        )
+    }
+}
+
 extension MatrixRole {
     /// Whether no task vector has factors of its own.
-    var hasNoFactors: Bool { ranks.allSatisfy { $0 == nil } }
+    var hasNoFactors: Bool { ranks.allSatisfy { $0 == nil || $0 == 0 } }
+
+    /// The update of a tensor that is not merged as a matrix, as a product.
+    func otherFactors(_ tasks: TaskMatrices) throws -> (left: Matrix, right: Matrix) {
+        try tasks.weightedFactors(tasks.models.map { _ in shareOfSum })
+    }
 
     /// The number of columns that all `Lₜ` have together, at most.
     ///
@@ -81,6 +123,22 @@ extension MatrixRole {
         var operations = 16 * Double(sides) * squares + 2 * Double(size.area) * Double(count)
         operations += Double(whole) * size.decomposition
         return MatrixNeed(elements: elements, operations: operations)
+    }
+}
+
+/// Entries of matrices that are dropped at random (DARE, arXiv 2311.03099).
+struct EntryDrop {
+    /// Of each entry, from 0 to below 1.
+    let probability: Double
+    /// `TensorInputs.randomKey`.
+    let key: UInt64
+
+    /// Drops entries of a model's matrix, and scales the others to make up for them.
+    func apply(to matrix: Matrix, of model: Int, _ kernels: Kernels) {
+        let random = CounterRandom(key: key, stream: UInt32(truncatingIfNeeded: model)), kept = 1 - probability
+        var flags = [UInt8](repeating: 0, count: matrix.elements.count)
+        random.flag(probability: kept, first: 0, &flags, count: flags.count, kernels: kernels)
+        for place in flags.indices { matrix.elements[place] = flags[place] == 0 ? 0 : matrix.elements[place] / kept }
     }
 }
 

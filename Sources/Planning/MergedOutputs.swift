@@ -9,13 +9,19 @@ package struct MergedOutputs: Sendable {
     /// The outputs of each of the tensors.
     package let outputs: [[OutputTensor]]
 
-    /// - Parameter tensors: the name of each merged tensor, and what its codec makes of it.
+    /// - Parameters:
+    ///   - tensors: the name of each merged tensor, and what its codec makes of it.
+    ///   - onlyPart: the name of the file for all of them, without its extension; `nil` for those of a checkpoint.
     /// - Throws: `badData` when an output has the name of another.
-    package init(_ tensors: [(name: String, outputs: [EncodedTensor])], maxPartBytes: Int) throws(TesseraError) {
+    package init(
+        _ tensors: [(name: String, outputs: [EncodedTensor])], onlyPart: String? = nil, maxPartBytes: Int
+    ) throws(TesseraError) {
         try Self.checkNames(tensors)
-        let layout = try CheckpointLayout(
-            tensors: tensors.flatMap { tensor in tensor.outputs.map { NewTensor($0, of: tensor.name) } },
-            maxPartBytes: maxPartBytes)
+        let all = tensors.flatMap { tensor in tensor.outputs.map { NewTensor($0, of: tensor.name) } }
+        let layout =
+            if let onlyPart { try CheckpointLayout(groups: [(onlyPart, [all])], maxPartBytes: maxPartBytes) } else {
+                try CheckpointLayout(tensors: all, maxPartBytes: maxPartBytes)
+            }
         self.layout = layout
         var number = 0
         outputs = tensors.map { tensor in

@@ -24,6 +24,7 @@ import Work
 /// output      = text name, type, integer byteCount, integer part, integer offset, integer blockSize
 ///
 /// operation   = 0 merge | 1 encoding | 2 merge, text linearAlgebra | 4 merge, text? linearAlgebra, stage
+///               | 8 merge, text? linearAlgebra, integer rank, flag isTransposed
 ///               16 is added to the tag where a tensor ends with given*
 /// given       = text parameter, integer? input, stored
 /// stage       = integer round, integer known, integer width, (text name, integer?* prefixes)*     in byte order of the names
@@ -156,6 +157,12 @@ struct PlanEncoding: ~Copyable {
             tag(offset + (merge.linearAlgebra == nil ? 0 : 2))
             self.merge(merge)
             if let library = merge.linearAlgebra { text(library) }
+        case .factor(let merge, let factors):
+            tag(offset + 8)
+            self.merge(merge)
+            optional(merge.linearAlgebra) { $0.text($1) }
+            integer(factors.rank)
+            flag(factors.isTransposed)
         case .encode(let encoding):
             tag(1)
             self.encoding(encoding)

@@ -96,6 +96,8 @@ package enum Planner {
         let inputs = try InputSet.open(recipe, request: request, problems: problems)
         let quantized = Quantization.problems(recipe, method: method, inputs: inputs)
         guard quantized.isEmpty else { throw Problems(quantized) }
+        let adapter = AdapterOutput(recipe: recipe, method: method, inputs: inputs)
+        if let problems = adapter?.problems(), !problems.isEmpty { throw Problems(problems) }
         let given = try GivenFiles.open(recipe, method: method, inputs: inputs, request: request)
         var lists = recipes.map { OutputTensorList(recipe: $0, inputs: inputs) }
         let first = try lists[0].specs()
@@ -109,15 +111,23 @@ package enum Planner {
             TensorPlanner(
                 recipe: $0, method: method, inputs: inputs, given: given, vocabulary: vocabulary, request: request)
         }
-        let planned = try zip(planners, specs).map { try $0.plan($1) }
+        let planned = try zip(planners, specs).map { planner, specs in
+            guard let adapter else { return try planner.plan(specs) }
+            let found = try planner.plan(specs.filter { adapter.has($0) })
+            return (try adapter.factored(found.tensors), found.remarks)
+        }
 
         let one = planned[0].tensors
-        let merged = try MergedOutputs(one.map { ($0.name, $0.outputs) }, maxPartBytes: request.maxPartBytes)
+        let merged = try MergedOutputs(
+            one.map { ($0.outputName, $0.outputs) }, onlyPart: adapter.map { _ in Adapter.weightsStem },
+            maxPartBytes: adapter == nil ? request.maxPartBytes : .max)
         let files = Sidecars(
             recipe: recipe, inputs: inputs, roots: request.roots, layout: merged.layout, vocabulary: vocabulary,
             dtype: floatingType(of: one), layerOrigins: lists[0].layerOrigins,
             writesMergekitConfig: request.writesMergekitConfig)
-        let sidecars = try files.make()
+        let sidecars =
+            try adapter.map { (files: [try $0.config(one, in: request.files)], leftOut: [], remarks: [$0.remark(one)]) }
+            ?? files.make()
         // Every stage looks at every file, so that none can change in between.
         let points: [[PlannedTensor]]
         switch try ModelStages.next(planned.map(\.tensors), method, after: statistics) {
@@ -128,7 +138,10 @@ package enum Planner {
             SweptTensor(points: points.map { $0[tensor] }).work(
                 outputs: points.indices.map { copy in merged.outputs[tensor].map { $0.inCopy(copy, of: merged.layout) } })
         }
-        let fit = OutputFit(inputs: inputs, layerOrigins: lists[0].layerOrigins).remarks(points[0], hasOwnRows: vocabulary != nil)
+        let fit =
+            adapter == nil
+            ? OutputFit(inputs: inputs, layerOrigins: lists[0].layerOrigins).remarks(points[0], hasOwnRows: vocabulary != nil)
+            : []
         let remarks =
             inputs.remarks + (vocabulary?.remarks ?? []) + lists[0].remarks + planned[0].remarks + fit
             + ThinnedTasks.remarks(method, inputs) + sidecars.remarks

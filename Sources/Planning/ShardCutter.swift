@@ -71,7 +71,10 @@ extension TensorWork {
 
     /// Bytes of the output, or of one source where that is more, as it is where task vectors are packed.
     fileprivate var measure: Int {
-        if case .merge = operation { byteCount } else { max(byteCount, sourceByteCount / max(1, sources.count)) }
+        switch operation {
+        case .merge, .factor: byteCount
+        case .encode, .measure: max(byteCount, sourceByteCount / max(1, sources.count))
+        }
     }
 
     /// Bytes of the histograms that a look at the tensor reports, or of the vectors that are packed, in base64.
@@ -84,7 +87,7 @@ extension TensorWork {
             (histograms, bins) = (measurement.bins.count, MagnitudeCounts.binLimit)
         case .encode(.quantize(let quantizer)):
             return quantizer.tasks.reduce(0) { $0 + (quantizer.packedByteCount(of: $1, shape: shape) ?? 0) * 4 / 3 }
-        case .encode, .merge: return 0
+        case .encode, .merge, .factor: return 0
         }
         return histograms * min(elementCount, bins) * MagnitudeCounts.bytesPerBin
     }

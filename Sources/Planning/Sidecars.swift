@@ -85,9 +85,10 @@ struct ModelCard {
     var text: String {
         let models = recipe.models.map { "\($0)" }
         let base = recipe.baseModel.map { "\($0.value)" }
+        let library = recipe.output?.value == .adapter ? "peft" : "transformers"
         return """
             ---
-            \(repositories.isEmpty ? "" : "base_model:\n" + repositories.map { "- \($0)\n" }.joined())library_name: transformers
+            \(repositories.isEmpty ? "" : "base_model:\n" + repositories.map { "- \($0)\n" }.joined())library_name: \(library)
             tags:
             - merge
             - tessera

@@ -34,9 +34,10 @@ struct SweptTensor {
 extension PlannedTensor {
     private var scaleName: String? { MergeMethods.named(method)?.scale }
 
-    /// The value of the method's scale, and all other values; `nil` for a method that has no scale.
+    /// The value of the method's scale, and all other values; `nil` for a method that has no scale, and for factors.
     fileprivate var scale: (value: Double, others: ParameterValues)? {
-        guard let name = scaleName, case .number(let value)? = values.shared[name] else { return nil }
+        // Factors are found for one value at a time.
+        guard factors == nil, let name = scaleName, case .number(let value)? = values.shared[name] else { return nil }
         var others = values
         others.shared[name] = nil
         return (value, others)

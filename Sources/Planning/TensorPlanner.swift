@@ -22,11 +22,15 @@ struct PlannedTensor {
     let randomKey: UInt64?
     /// `LinearAlgebra.identity()` of the host that planned; `nil` for methods without matrices.
     let linearAlgebra: String?
-    let codec: CodecReference
+    var codec: CodecReference
     /// What the codec makes of the tensor.
-    let outputs: [EncodedTensor]
+    var outputs: [EncodedTensor]
     /// The models that the recipe takes the tensor from, whether they have it or not.
     var namedModels: [Int] = []
+    /// How the update is stored where the output is an adapter; `nil` where the tensor itself is.
+    var factors: FactorShape?
+    /// The path of the module that the factors belong to.
+    var module: String?
 
     /// A look at the tensor, from which it is planned.
     func measurement(_ stage: ModelStage) -> TensorWork {
@@ -35,8 +39,13 @@ struct PlannedTensor {
     }
 
     func work(outputs: [OutputTensor]) -> TensorWork {
-        TensorWork(name: name, shape: shape, operation: .merge(merge), sources: sources, given: given, outputs: outputs)
+        TensorWork(
+            name: name, shape: shape, operation: factors.map { .factor(merge, $0) } ?? .merge(merge), sources: sources,
+            given: given, outputs: outputs)
     }
+
+    /// What its outputs are called, without their suffixes.
+    var outputName: String { module.map { AdapterKey.prefix + $0 } ?? name }
 
     private var merge: MergeOperation {
         MergeOperation(

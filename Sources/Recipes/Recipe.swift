@@ -58,6 +58,8 @@ package struct Recipe: Sendable {
     /// How to align vocabularies; `nil` to merge rows by id.
     package let tokenizer: TokenizerRecipe?
     package let chatTemplate: Located<ChatTemplateSetting>?
+    /// What is written; `nil` for a checkpoint.
+    package let output: Located<OutputForm>?
     /// What is done with tensors that some models lack; `nil` for the rules that need no word.
     let missing: ParameterSetting?
     /// Problems that do not prevent a merge but are probably mistakes.

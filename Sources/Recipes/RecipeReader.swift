@@ -19,7 +19,7 @@ struct RecipeReader {
         "merge_method", "models", "slices", "modules", "base_model", "parameters", "dtype", "out_dtype",
     ]
 
-    static let allKeys = topLevelKeys + tokenizerKeys + [missingKey, stackKey]
+    static let allKeys = topLevelKeys + tokenizerKeys + [missingKey, stackKey, outputKey]
 
     init(text: String, file: String) {
         self.text = text
@@ -163,10 +163,11 @@ struct RecipeReader {
         let parameters = readParameters(root["parameters"])
         let dtype = readDtype(root, "dtype"), outDtype = readDtype(root, "out_dtype")
         let tokenizer = readTokenizer(root), chatTemplate = readChatTemplate(root), missing = readMissing(root)
+        let output = readOutput(root)
         let recipe = Recipe(
             text: text, file: file, method: method ?? Located("", line: 1), modules: modules, baseModel: base,
             parameters: parameters, dtype: dtype, outDtype: outDtype, tokenizer: tokenizer, chatTemplate: chatTemplate,
-            missing: missing, warnings: warnings)
+            output: output, missing: missing, warnings: warnings)
         draft = recipe
         return method == nil ? nil : recipe
     }

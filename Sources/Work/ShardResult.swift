@@ -45,7 +45,7 @@ extension TensorWork {
     package func check(_ statistics: TensorStatistics?) throws(TesseraError) {
         let fits =
             switch (operation, statistics) {
-            case (.merge, nil), (.merge, .merge): true
+            case (.merge, nil), (.merge, .merge), (.factor, nil), (.factor, .merge): true
             case (.measure(let merge, let stage), .merge(let found)):
                 try MergeMethods.named(merge.method)?.init(merge.values, inputs: merge.inputs(sources, given: given))
                     .canReport(found, measuring: stage, shape: shape, sources: sources.count) == true

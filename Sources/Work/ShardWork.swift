@@ -70,6 +70,8 @@ package enum TensorOperation: Sendable, Hashable, Codable {
     case merge(MergeOperation)
     /// Task vectors are stored in a store's formats, or measured for that. The first source is the base.
     case encode(Encoding)
+    /// The update that a merge method finds is stored as two factors, in the codec's type, without the base.
+    case factor(MergeOperation, FactorShape)
     /// What the merge method must know about the models as wholes is measured (`MergeMethod.modelRounds`). There is no output.
     case measure(MergeOperation, ModelStage)
 }

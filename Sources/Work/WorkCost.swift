@@ -15,11 +15,22 @@ extension MergeOperation {
         return try method.init(values, inputs: inputs(sources, given: given))
     }
 
+    /// - Throws: as `method`; `badData` for a method that has no factors.
+    package func factoredMethod(
+        _ sources: [SourceReference], given: [GivenReference]
+    ) throws(TesseraError) -> any FactoredMethod {
+        guard let method = try method(sources, given: given) as? any FactoredMethod else {
+            throw TesseraError(.badData, "the method '\(method)' does not find factors")
+        }
+        return method
+    }
+
     /// The roles of the sources, and of what is given beside them.
     package func inputs(_ sources: [SourceReference], given: [GivenReference] = []) -> TensorInputs {
         let origin = base.flatMap { sources.indices.contains($0) ? sources[$0] : nil }
         let ranks = sources.map { source -> Int? in
-            if case .lowRank(let matrix, let update) = source, matrix == origin { update.rankOfMatrix } else { nil }
+            if case .lowRank(let matrix, let update) = source, matrix == origin { return update.rankOfMatrix }
+            return source == origin ? 0 : nil
         }
         return TensorInputs(
             count: sources.count, base: base, randomKey: randomKey ?? 0, given: given.map(\.role), ranks: ranks)
@@ -34,6 +45,8 @@ extension TensorWork {
             case .merge(let merge):
                 try Array(repeating: merge.codec.codec().outputs(shape: shape), count: merge.values.outputCount).joined()
                     .map { ($0.dtype, $0.byteCount, $0.blockSize) }
+            case .factor(let merge, let factors):
+                try factors.outputs(of: shape, dtype: merge.codec.dtype).map { ($0.dtype, $0.byteCount, $0.blockSize) }
             case .encode(let encoding):
                 encoding.outputs(shape: shape).joined().map { ($0.dtype, $0.byteCount, $0.blockSize) }
             case .measure: []
@@ -52,6 +65,7 @@ extension TensorWork {
             try method.check(shape)
             cost = try merge.codec.codec().adding(
                 to: method.cost(of: shape), shape: shape, outputs: merge.values.outputCount)
+        case .factor(let merge, _): cost = try merge.factoredMethod(sources, given: given).factorCost(of: shape)
         case .encode(let encoding): cost = encoding.cost(of: shape, sources: sources.count)
         case .measure(let merge, let stage):
             let method = try merge.method(sources, given: given)

@@ -197,6 +197,11 @@ package struct ShardExecutor: Sendable {
             let passes = try passes(merge.inputs(tensor.sources, given: tensor.given), codec: merge.codec.codec())
             try merge.method(tensor.sources, given: tensor.given).merge(passes)
             return try statistics(of: passes)
+        case .factor(let merge, let factors):
+            let passes = try passes(merge.inputs(tensor.sources, given: tensor.given))
+            try merge.factoredMethod(tensor.sources, given: tensor.given).emitFactors(
+                passes, as: factors, dtype: merge.codec.dtype)
+            return try statistics(of: passes)
         case .measure(let merge, let stage):
             let passes = try passes(merge.inputs(tensor.sources, given: tensor.given))
             try merge.method(tensor.sources, given: tensor.given).measure(stage, in: passes)

@@ -3,6 +3,9 @@
 
 Usage: Tests/Architectures/adapters.py [--tessera PATH] [--only ARCHITECTURE[/KIND]] [--table]
 
+The kind `merged` is two adapters of different ranks and modules, which Tessera merges into a third (`output: adapter`): PEFT
+loads that one.
+
 PEFT makes and merges the adapters (merge_and_unload), transformers loads what Tessera wrote. An output passes if it loads without
 a missing, unexpected or mismatched key, if its weights are those that PEFT made, and if its logits are the same. Needs torch,
 transformers and peft.
@@ -157,6 +160,7 @@ def kinds(architecture):
         "pissa-dora": lora(init_lora_weights="pissa", use_dora=True),
         "eva": lora(init_lora_weights="eva", eva_config=EvaConfig()),
         "bfloat16": lora(),
+        "merged": lora(target_modules=linear + ([embedding] if embedding else [])),
     }
     if embedding:
         made["embedding"] = lora(target_modules=linear + [embedding])
@@ -253,6 +257,35 @@ def compare(architecture, kind, config, tessera, folder):
     return "ok"
 
 
+def compare_merged(architecture, config, tessera, folder):
+    """Merges two adapters into one, and compares what PEFT makes of it with what the two add to the base."""
+    torch.manual_seed(7)
+    base, output, weight = folder / "base", folder / "out", {"a": 0.5, "b": -1.0}
+    architecture.make().save_pretrained(base)
+    other = LoraConfig(r=3, lora_alpha=4, use_rslora=True, target_modules=architecture.linear[:1])
+    tuned = {}
+    for name, own in (("a", config), ("b", other)):
+        model = get_peft_model(architecture.load(base), own)
+        model.base_model.model.name_or_path = own.base_model_name_or_path = str(base)
+        randomise(model)
+        # A copy of the whole embedding beside its factors would be more than these.
+        model.save_pretrained(folder / name, save_embedding_layers=False)
+        tuned[name] = weights(PeftModel.from_pretrained(architecture.load(base), folder / name).merge_and_unload())
+    models = "".join(f"- {{model: '{base}+{folder / name}', parameters: {{weight: {weight[name]}}}}}\n" for name in weight)
+    recipe = folder / "recipe.yml"
+    recipe.write_text(f"merge_method: lora_sum\nbase_model: {base}\nmodels:\n{models}output: adapter\n")
+    run = subprocess.run([tessera, "run", recipe, output], capture_output=True, text=True)
+    if run.returncode:
+        return f"failed: {run.stderr.strip()[-300:]}"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        merged = PeftModel.from_pretrained(architecture.load(base), output)
+    found, own = weights(merged.merge_and_unload()), weights(architecture.load(base))
+    expected = {key: own[key] + sum(weight[name] * (tuned[name][key] - own[key]) for name in weight) for key in own}
+    changed = any(not torch.equal(expected[key], own[key]) for key in own)
+    return difference_of(found, expected, 2e-5) or ("ok" if changed else "the adapters changed nothing")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tessera", default=".build/debug/tessera", help="the program to check")
@@ -268,7 +301,10 @@ def main():
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    result = compare(architecture, kind, config, tessera, pathlib.Path(folder))
+                    folder = pathlib.Path(folder)
+                    result = (
+                        compare_merged(architecture, config, tessera, folder) if kind == "merged"
+                        else compare(architecture, kind, config, tessera, folder))
                 except Exception as error:  # PEFT cannot do it, or not with this architecture.
                     result = f"not made: {type(error).__name__}: {str(error).strip().splitlines()[0][:150] if str(error) else ''}"
             results[name][kind] = result

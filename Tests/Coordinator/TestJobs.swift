@@ -64,7 +64,7 @@ extension Lease {
         let base = BaseIdentity(digest: digest, sample: digest)
         let statistics = work.tensors.compactMap { tensor -> TensorStatistics? in
             switch tensor.operation {
-            case .merge: return nil
+            case .merge, .factor: return nil
             case .encode:
                 return .encoding(
                     tensor.outputs.isEmpty ? .kept([2]) : .vectors(base: base, [VectorError(error: 2, energy: 0)]))

@@ -304,6 +304,9 @@ extension RecordedCase {
                     "ties", base: "base", ["base+adapter", "base+stabilised", "base+whole", "tune-1"],
                     each: "weight: 0.8, density: 0.6")),
             RecordedCase(
+                "adapters/merged", with: inputs,
+                merge("lora_sum", base: "base", ["base+adapter", "base+stabilised"], each: "weight: 0.75", "output: adapter")),
+            RecordedCase(
                 "adapters/store", with: inputs,
                 [
                     Run("store", StoreBench.recipe("quantize: {bits: 4, group: 16, min_rank: 0}", ["base+adapter", "tune-0"])),

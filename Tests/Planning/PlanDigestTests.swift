@@ -55,6 +55,10 @@ import Work
             MemoryFamily.store("sparsify: {method: emr}"), 0,
             "3b4bdf841d042f21ed4a007ecbc90a1664dfb785cf8225869744dda448818685"
         ),
+        (
+            "merge_method: lora_sum\nbase_model: base\nmodels:\n- model: base+lora\noutput: adapter\n", 0,
+            "daa36f94be36e3ec3d3abd56460d3e3b2ab5fe92e0f395b7c9485a378d509bce"
+        ),
     ]
 
     private let family = MemoryFamily()

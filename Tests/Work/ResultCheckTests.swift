@@ -110,9 +110,16 @@ import Work
             base: 0, codec: .rounding(to: .f32))
     }
 
+    @Test func factorsReportAsMergesDo() throws {
+        let factors = FactorShape(rank: 2, isTransposed: false)
+        try expect(
+            .factor(operation("lora_sum", ["lambda": .number(1)]), factors), takes: [nil, .merge(MergeStatistics([:]))],
+            refuses: [.encoding(.kept([]))])
+    }
+
     @Test func sumsOverModels() throws {
         func norms(_ numbers: Double...) -> TensorStatistics { .merge(MergeStatistics(["squared_norm": numbers])) }
-        let merge = operation("metagpt")
+        let merge = operation("metagpt", ["of": .text("task_arithmetic")])
         try expect(
             .measure(merge, ModelStage(round: 0)), takes: [norms(0, 1, 2)],
             refuses: [

@@ -43,7 +43,7 @@ package struct Consensus: MergeMethod {
     package func measure(round: Int, _ tensor: TensorPasses) throws { try ties?.measure(round: round, tensor) }
 
     package func merge(_ tensor: TensorPasses) throws {
-        let update = try update()
+        let update = try update(tensor)
         try tensor.emit(lambdas.count) { tile, output, out in
             let sums = try update(tile), base = try tile.source(base)
             for index in 0..<tile.count { out[index] = Float(Double(base[index]) + lambdas[output] * sums[index]) }
@@ -51,8 +51,8 @@ package struct Consensus: MergeMethod {
     }
 
     /// The update of a tile without the scale.
-    func update() throws(TesseraError) -> @Sendable (Tile) throws -> [Double] {
-        let merged = try ties?.update()
+    func update(_ tensor: TensorPasses) throws -> @Sendable (Tile) throws -> [Double] {
+        let merged = try ties?.update(tensor)
         return { tile in
             var sums: [Double]
             if let merged {

@@ -12,7 +12,7 @@ import TensorKernels
 /// the others are scaled to make up for it, and the cores are added; by `dare_ties`, what is left goes to `ties`. By `tsv` and
 /// `cart`, the cores are merged as these methods merge matrices. A whole checkpoint's task vector is cut to its first `rank`
 /// triplets.
-package struct CoreSpace: MatrixMethod {
+package struct CoreSpace: FactoredMatrixMethod {
     package static let name = "core_space"
     package static let summary = "Merges adapters as small matrices between the directions that they use."
     package static let parameters = MatrixRole.parameters([
@@ -33,8 +33,7 @@ package struct CoreSpace: MatrixMethod {
 
     let role: MatrixRole
     private let rule: Rule
-    private let drop: Double
-    private let randomKey: UInt64
+    private let drop: EntryDrop
     /// What merges the cores, for the rules that are methods of their own.
     private let inner: (any MatrixMethod)?
     private let density: Double
@@ -46,8 +45,7 @@ package struct CoreSpace: MatrixMethod {
         let word = try values.text("rule")
         guard let rule = Rule(rawValue: word) else { throw TesseraError(.badData, "there is no rule '\(word)' for cores") }
         self.rule = rule
-        drop = try values.number("drop")
-        randomKey = inputs.randomKey
+        drop = EntryDrop(probability: try values.number("drop"), key: inputs.randomKey)
         let method: (any MatrixMethod.Type)? = rule == .tsv ? TSV.self : rule == .cart ? CART.self : nil
         var own = values
         for parameter in method?.parameters ?? [] { own.shared[parameter.name] = parameter.defaultValue }
@@ -73,22 +71,24 @@ package struct CoreSpace: MatrixMethod {
         return need
     }
 
-    func update(_ tasks: TaskMatrices) throws -> Matrix {
+    func factoredUpdate(_ tasks: TaskMatrices) throws -> (left: Matrix, right: Matrix) {
         let factors = try TaskFactors(tasks, limit: rank), right = try factors.rightBasis(tasks)
-        guard factors.basis.columns > 0, right.rows > 0 else { return try tasks.zeros() }
+        guard factors.basis.columns > 0, right.rows > 0 else {
+            return (try factors.basis.firstColumns(0), try right.firstRows(0))
+        }
         var cores: [Matrix] = []
         for part in factors.parts {
             let left = try factors.basis.transposed.times(part.left.view())
             cores.append(try left.view().times(part.right.view().times(right.transposed).view()))
         }
         let merged = try self.merged(cores, tasks)
-        return try factors.basis.view().times(merged.view()).view().times(right.view())
+        return (try factors.basis.view().times(merged.view()), right)
     }
 
     /// Changes the cores.
     private func merged(_ cores: [Matrix], _ tasks: TaskMatrices) throws -> Matrix {
         if rule == .dare || rule == .dareTies {
-            for (core, model) in zip(cores, role.models) { dropEntries(core, of: model, tasks.tensor.kernels) }
+            for (core, model) in zip(cores, role.models) { drop.apply(to: core, of: model, tasks.tensor.kernels) }
         }
         let merged: Matrix
         let size = MatrixSize([cores[0].rows, cores[0].columns], tasks: cores.count)
@@ -107,13 +107,6 @@ package struct CoreSpace: MatrixMethod {
             merged = cores[0]
         }
         return isIsotropic ? try merged.isotropic() : merged
-    }
-
-    private func dropEntries(_ core: Matrix, of model: Int, _ kernels: Kernels) {
-        let random = CounterRandom(key: randomKey, stream: UInt32(truncatingIfNeeded: model)), kept = 1 - drop
-        var flags = [UInt8](repeating: 0, count: core.elements.count)
-        random.flag(probability: kept, first: 0, &flags, count: flags.count, kernels: kernels)
-        for place in core.elements.indices { core.elements[place] = flags[place] == 0 ? 0 : core.elements[place] / kept }
     }
 
     private func trim(_ core: Matrix) {

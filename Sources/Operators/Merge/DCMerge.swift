@@ -1,12 +1,16 @@
 package import Core
 import LinearAlgebra
 
-/// A merge inside the basis that the tasks share (DC-Merge, arXiv 2603.06242), for full weights.
+/// A merge inside the basis that the tasks share (DC-Merge, arXiv 2603.06242), for full weights and, with `rank`, for adapters.
 ///
 /// `Ũ` and `Ṽ` are made of the first `d = ⌊r/T⌋` singular vectors of every task as in `tsv`, `τ̂ₜ` is `τₜ` cut to those. Of each
 /// core `Mₜ = Ũᵀ·τ̂ₜ·Ṽᵀ`, the entries with at least the `q`-th largest magnitude stay, `q = max(1, ⌊density·r²⌋)`, or
 /// `max(1, ⌊per_direction·d⌋)`, which means the same for matrices of every size. The cores are merged by sign election and mean,
 /// blocks of `d` off the diagonal are dropped, and `m = Ũ·M·Ṽ`.
+///
+/// With `rank`, `d` is that or `⌊r/T⌋`, whichever is smaller, and the share is of the entries of a core, `(T·d)²`. With
+/// `smoothing`, the singular values `σ₁ … σ_d` of each task are made more equal before: all become their mean, or they fall
+/// linearly from the first to the last, to `1/min(rho, σ₁/σ_d)` of the first, with the sum that they had.
 package struct DCMerge: MatrixMethod {
     package static let name = "dc_merge"
     package static let summary = "Elects signs and averages inside the basis of all tasks' leading singular vectors."
@@ -15,16 +19,31 @@ package struct DCMerge: MatrixMethod {
         .number(
             "per_direction", .shared, default: nil, in: 0...1e6,
             "Entries of each core that are kept for each direction of a task, in place of the share."),
+        .integer("rank", .shared, default: 0, in: 0...LinearAlgebra.limit, "The rank of the adapters; 0 for full weights."),
+        .choice(
+            "smoothing", of: Smoothing.allCases.map(\.rawValue), default: "none",
+            "How the singular values of a task are made more equal."),
+        .number("rho", .shared, default: 5, in: 1...1e6, "The largest over the smallest value after 'linear' smoothing."),
     ])
+
+    private enum Smoothing: String, CaseIterable {
+        case none, average, linear
+    }
 
     let role: MatrixRole
     private let density: Double
     private let perDirection: Double?
+    private let rank: Int
+    private let smoothing: Smoothing
+    private let rho: Double
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         role = try MatrixRole(values, inputs: inputs)
         density = try values.number("density")
         perDirection = values.optionalNumber("per_direction")
+        rank = try values.integer("rank")
+        smoothing = Smoothing(rawValue: try values.text("smoothing")) ?? .none
+        rho = try values.number("rho")
     }
 
     func applies(to size: MatrixSize) -> Bool { size.rank >= size.tasks }
@@ -38,13 +57,15 @@ package struct DCMerge: MatrixMethod {
     }
 
     func update(_ tasks: TaskMatrices) throws -> Matrix {
-        let rank = tasks.size.rank, share = rank / tasks.count
+        let full = tasks.size.rank / tasks.count, share = rank == 0 ? full : min(rank, full)
+        let side = Double(rank == 0 ? tasks.size.rank : share * tasks.count)
         var basis = try StackedTriplets(share * tasks.count, of: tasks)
         for index in 0..<tasks.count { basis.append(try tasks.vector(index).singularValues(first: share), first: share) }
         let own = (left: try basis.left.copy(), right: try basis.right.copy())
-        own.left.scaleColumns(by: basis.values)
+        own.left.scaleColumns(
+            by: stride(from: 0, to: basis.values.count, by: share).flatMap { smoothed(Array(basis.values[$0..<$0 + share])) })
         try basis.orthogonalize()
-        let kept = max(1, Int(perDirection.map { $0 * Double(share) } ?? density * Double(rank) * Double(rank)))
+        let kept = max(1, Int(perDirection.map { $0 * Double(share) } ?? density * side * side))
         let cores = try (0..<tasks.count).map { index in
             try tasks.tensor.checkCancellation()
             let triplets = index * share..<(index + 1) * share
@@ -60,6 +81,17 @@ package struct DCMerge: MatrixMethod {
             }
         }
         return try basis.left.view().times(core.view()).view().times(basis.right.view())
+    }
+
+    /// Singular values of a task, which fall. Those that are 0 have no direction and stay 0.
+    private func smoothed(_ values: [Double]) -> [Double] {
+        let known = values.count { $0 > 0 }, sum = values.reduce(0, +)
+        guard known > 0, smoothing != .none else { return values }
+        let ratio = smoothing == .linear ? min(rho, values[0] / values[known - 1]) : 1
+        // From the ratio down to 1.
+        let steps = (0..<known).map { known == 1 ? 1 : ratio + (1 - ratio) * Double($0) / Double(known - 1) }
+        let total = steps.reduce(0, +)
+        return steps.map { sum * ($0 / total) } + Array(repeating: 0, count: values.count - known)
     }
 
     /// The mean of the values that have the sign of the sum; 0 where that is 0.

@@ -4,7 +4,7 @@ package import Core
 ///
 /// An entry stays with probability `density`. What stays is rescaled by the L1 norm over the tensor, not by `1/density`
 /// (mergekit-compatible): see `TaskVectorSum`.
-package struct DareLinear: MergeMethod {
+package struct DareLinear: SparseSum {
     package static let name = "dare_linear"
     package static let summary = "Drops entries of each task vector at random, rescales the rest and adds them up."
     package static let inputs = InputContract(base: .required, models: 0...Int.max)
@@ -12,7 +12,9 @@ package struct DareLinear: MergeMethod {
     package static let scale: String? = TaskVectorSum.scale
     package static let isRandom = true
 
-    private let vectors: TaskVectorSum
+    static let combination = TaskVectorSum.Combination.sum
+
+    let vectors: TaskVectorSum
     private let drop: RandomDrop
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
@@ -21,6 +23,8 @@ package struct DareLinear: MergeMethod {
     }
 
     package func cost(of shape: [Int]) -> OperatorCost { vectors.cost }
+
+    func sparsifier(in tensor: TensorPasses) -> any Sparsifier { drop }
 
     package func merge(_ tensor: TensorPasses) throws { try vectors.merge(tensor, drop, by: .sum) }
 }

@@ -4,7 +4,7 @@ package import Core
 ///
 /// An entry stays with probability `density`. What stays is rescaled by the L1 norm over the tensor, not by `1/density`
 /// (mergekit-compatible): see `TaskVectorSum`.
-package struct DareTies: MergeMethod {
+package struct DareTies: SparseSum {
     package static let name = "dare_ties"
     package static let summary = "Drops entries of each task vector at random, rescales the rest and merges what agrees in sign."
     package static let comparesTasks = true
@@ -13,7 +13,9 @@ package struct DareTies: MergeMethod {
     package static let scale: String? = TaskVectorSum.scale
     package static let isRandom = true
 
-    private let vectors: TaskVectorSum
+    static let combination = TaskVectorSum.Combination.consensus
+
+    let vectors: TaskVectorSum
     private let drop: RandomDrop
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
@@ -22,6 +24,8 @@ package struct DareTies: MergeMethod {
     }
 
     package func cost(of shape: [Int]) -> OperatorCost { vectors.cost }
+
+    func sparsifier(in tensor: TensorPasses) -> any Sparsifier { drop }
 
     package func merge(_ tensor: TensorPasses) throws { try vectors.merge(tensor, drop, by: .consensus) }
 }

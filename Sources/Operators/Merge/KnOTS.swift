@@ -2,18 +2,25 @@ package import Core
 import LinearAlgebra
 import TensorKernels
 
-/// TIES of aligned adapters (KnOTS-TIES, arXiv 2410.19735).
+/// TIES of aligned adapters (KnOTS-TIES and KnOTS-DARE-TIES, arXiv 2410.19735).
 ///
 /// `[τ₁ … τ_T] = U·[C₁ … C_T]`, where `U` is a basis of what all task vectors span and, from the singular values and vectors of
 /// the `C` side by side, each block becomes `Σ·Vₜ`. Singular values up to 10⁻⁵ of the largest are left out. Over all matrices of
 /// the model, each task keeps the published share `density` of the largest entries of its `Σ·Vₜ` (`PublishedTrim`). Those that
-/// have the sign of their sum are averaged, and a sum of zero has the sign of most others. `m = U·merged`.
-package struct KnOTS: MatrixMethod {
+/// have the sign of their sum are averaged, and a sum of zero has the sign of most others. `m = U·merged`. By `dare_ties`, each
+/// entry of a `Σ·Vₜ` is dropped with the probability `drop` before, and the others are scaled to make up for it.
+package struct KnOTS: FactoredMatrixMethod {
     package static let name = "knots"
     package static let summary = "Aligns adapters by their common left singular vectors and merges them by elected signs."
     package static let parameters = MatrixRole.parameters(
-        [.number("density", .shared, default: 0.2, in: 0...1, "Share of the aligned entries of the model that stay.")],
-        lambda: 0.6)
+        [
+            .choice("rule", of: [Ties.name, DareTies.name], default: Ties.name, "How the aligned entries are merged."),
+            .number("density", .shared, default: 0.2, in: 0...1, "Share of the aligned entries of the model that stay."),
+            .number("drop", .shared, default: 0.3, in: 0...0.999, "Probability with which 'dare_ties' drops an entry."),
+        ], lambda: 0.6)
+
+    /// By `dare_ties`.
+    package static let isRandom = true
 
     private static let threshold = "threshold", plus = "plus", minus = "minus"
 
@@ -21,6 +28,8 @@ package struct KnOTS: MatrixMethod {
 
     let role: MatrixRole
     private let density: Double
+    /// `nil` where nothing is dropped at random.
+    private let drop: EntryDrop?
     /// Of the whole model; `nil` before they have been measured.
     private let thresholds: [Double]?
     private let votes: (plus: Double, minus: Double)?
@@ -28,6 +37,8 @@ package struct KnOTS: MatrixMethod {
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         role = try MatrixRole(values, inputs: inputs)
         density = try values.number("density")
+        let probability = try values.number("drop"), rule = try values.text("rule")
+        drop = rule == DareTies.name ? EntryDrop(probability: probability, key: inputs.randomKey) : nil
         thresholds = try values.statistics(Self.threshold, of: inputs.models)
         let plus = try values.optionalNumber(Self.plus, ofInput: role.base)
         let minus = try values.optionalNumber(Self.minus, ofInput: role.base)
@@ -63,7 +74,7 @@ package struct KnOTS: MatrixMethod {
     ) throws -> MagnitudeCounters {
         guard let size = matrixSize(tensor.shape) else { return counters }
         var counted = counters
-        let aligned = try Aligned(tasks(tensor, size))
+        let aligned = try aligned(tasks(tensor, size))
         for (model, part) in zip(role.models, aligned.parts) {
             for row in 0..<part.rows {
                 let values = (0..<part.columns).map { Float(part[row, $0]) }
@@ -82,17 +93,25 @@ package struct KnOTS: MatrixMethod {
         }
     }
 
-    func update(_ tasks: TaskMatrices) throws -> Matrix {
+    func factoredUpdate(_ tasks: TaskMatrices) throws -> (left: Matrix, right: Matrix) {
         guard let votes else { throw TesseraError.notMeasured }
         let aligned = try trimmed(tasks)
-        guard let merged = aligned.parts.first, merged.rows > 0 else { return try tasks.zeros() }
+        guard let merged = aligned.parts.first else {
+            return (aligned.basis, try tasks.tensor.matrix(rows: 0, columns: tasks.size.columns))
+        }
         ElectedMean.merge(aligned.parts, zeroIsMinus: votes.minus > votes.plus)
-        return try aligned.basis.view().times(merged.view())
+        return (aligned.basis, merged)
+    }
+
+    private func aligned(_ tasks: TaskMatrices) throws -> Aligned {
+        let aligned = try Aligned(tasks)
+        for (model, part) in zip(role.models, aligned.parts) { drop?.apply(to: part, of: model, tasks.tensor.kernels) }
+        return aligned
     }
 
     private func trimmed(_ tasks: TaskMatrices) throws -> Aligned {
         guard let thresholds else { throw TesseraError.notMeasured }
-        let aligned = try Aligned(tasks)
+        let aligned = try aligned(tasks)
         for (part, threshold) in zip(aligned.parts, thresholds) {
             let band = PublishedTrim.band(from: threshold, share: density)
             for place in 0..<part.rows * part.columns where !band.contains(Float(part.elements[place])) {

@@ -4,7 +4,8 @@ import LinearAlgebra
 /// Singular value calibration (SVC, arXiv 2602.05536) of the update `m` of another method, with its scale.
 ///
 /// With `m = U·Σ·Wᵀ`, `a_r = u_rᵀ·m` and `a_r^t = u_rᵀ·τₜ`, task `t` answers direction `r` by `s_r^t = ⟨a_r, a_r^t⟩/‖a_r^t‖²`.
-/// Each singular value is multiplied by `T/Σₜ max(alpha, s_r^t)`; a task without an answer counts as `alpha`.
+/// Each singular value is multiplied by `T/Σₜ max(alpha, s_r^t)`; a task without an answer counts as `alpha`. The equal singular
+/// values of `iso_c` leave the directions undefined: `U` and `W` are those of the sum of the task vectors.
 package struct SVC: OuterMethod {
     package static let name = "svc"
     package static let summary = "Scales each direction of another method's update to how the tasks use it."
@@ -12,21 +13,24 @@ package struct SVC: OuterMethod {
         [
             InnerMethod.parameter(
                 "The method whose update is calibrated.",
-                of: [InnerMethod.taskArithmetic, Ties.name, TSV.name, WUDI.name]),
+                of: [InnerMethod.taskArithmetic, Ties.name, DareLinear.name, TSV.name, WUDI.name, IsoC.name]),
             .number(
                 "alpha", .shared, default: nil, in: Double.leastNonzeroMagnitude...1000,
-                "The least answer of a task: 0.1 for task_arithmetic and ties, 1 for others."),
+                "The least answer of a task: 1 for tsv and wudi, 0.1 for others."),
         ], others: nil, lambda: nil)
 
     /// The scale is part of what is calibrated.
     package static let scale: String? = nil
+
+    /// With `dare_linear`.
+    package static let isRandom = true
 
     let inner: InnerMethod
     private let alpha: Double
 
     package init(_ values: ParameterValues, inputs: TensorInputs) throws(TesseraError) {
         inner = try InnerMethod(values, inputs: inputs)
-        alpha = values.optionalNumber("alpha") ?? (inner.addsUp ? 0.1 : 1)
+        alpha = values.optionalNumber("alpha") ?? (inner.addsUp || inner.isIsotropic ? 0.1 : 1)
     }
 
     func order(_ size: MatrixSize) -> Int { max(size.rank, inner.order(size)) }
@@ -40,7 +44,8 @@ package struct SVC: OuterMethod {
     }
 
     func update(_ tasks: TaskMatrices) throws -> Matrix {
-        let found = try inner.update(tasks).singularValues(), lambda = role.lambdas[0]
+        let found = try (inner.isIsotropic ? tasks.sum() : inner.update(tasks)).singularValues(), lambda = role.lambdas[0]
+        let values = inner.isIsotropic ? found.values.isotropic : found.values
         var sums = [Double](repeating: 0, count: found.values.count)
         for index in 0..<tasks.count {
             let answers = try found.left.transposed.times(tasks.vector(index).view())
@@ -51,9 +56,9 @@ package struct SVC: OuterMethod {
                     norm += answers[row, column] * answers[row, column]
                 }
                 // The scale drops out where no answer is below alpha.
-                sums[row] += norm == 0 ? alpha : max(alpha, lambda * found.values[row] * product / norm)
+                sums[row] += norm == 0 ? alpha : max(alpha, lambda * values[row] * product / norm)
             }
         }
-        return try found.rebuilt(with: zip(found.values, sums).map { $0 * Double(tasks.count) / $1 })
+        return try found.rebuilt(with: zip(values, sums).map { $0 * Double(tasks.count) / $1 })
     }
 }

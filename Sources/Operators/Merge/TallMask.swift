@@ -34,7 +34,7 @@ package struct TallMask: MergeMethod {
     package func cost(of shape: [Int]) -> OperatorCost { OperatorCost(passes: 1) }
 
     package func merge(_ tensor: TensorPasses) throws {
-        let merged = try ties?.update()
+        let merged = try ties?.update(tensor)
         try tensor.emit { tile, out in
             let vector = merged == nil ? try shared.vector(in: tile) : tile.scratch(0)
             try merged?(tile, vector)

@@ -23,6 +23,44 @@ extension Sparsifier {
 /// Drops nothing.
 struct KeepAll: Sparsifier {}
 
+/// A method that keeps some entries of each task vector of a tensor, and then combines what is left.
+protocol SparseSum: MergeMethod {
+    var vectors: TaskVectorSum { get }
+    static var combination: TaskVectorSum.Combination { get }
+
+    /// May read the tensor.
+    func sparsifier(in tensor: TensorPasses) throws -> any Sparsifier
+    /// The update without the scale.
+    func update(_ tensor: TensorPasses) throws -> TileValues
+}
+
+extension SparseSum {
+    /// The method with weights and densities of its own for the models, and all else by default, but that nothing is divided by
+    /// the sum of the weights: they are coefficients.
+    ///
+    /// - Throws: as the initializer.
+    static func with(
+        weights: [Double], densities: [Double], lambdas: [Double] = [1], inputs: TensorInputs
+    ) throws(TesseraError) -> Self {
+        var values = ParameterValues(perInput: Array(repeating: [:], count: inputs.count))
+        for parameter in parameters where parameter.scope == .shared { values.shared[parameter.name] = parameter.defaultValue }
+        values.shared.merge([TaskVectorSum.scale: .numbers(lambdas), "normalize": .flag(false)]) { $1 }
+        for (index, model) in inputs.models.enumerated() {
+            values.perInput[model] = ["weight": .number(weights[index]), "density": .number(densities[index])]
+        }
+        return try Self(values, inputs: inputs)
+    }
+
+    /// `‖d‖²` of what is kept of each model's task vector, rescaled; 0 for other sources.
+    func squaredNorms(_ tensor: TensorPasses) throws -> [Double] {
+        try vectors.squaredNorms(tensor, sparsifier(in: tensor))
+    }
+
+    func update(_ tensor: TensorPasses) throws -> TileValues {
+        try vectors.update(tensor, sparsifier(in: tensor), by: Self.combination)
+    }
+}
+
 /// What all methods on task vectors have in common: parameters, and combining the sparsified vectors.
 ///
 /// With `dᵢ = xᵢ − b` after the method's own sparsifying, `eᵢ = wᵢdᵢ`, and `M` their combination, the result is `b + λ·M`:
@@ -96,23 +134,21 @@ struct TaskVectorSum: Sendable {
     func merge(
         _ tensor: TensorPasses, _ sparsifier: any Sparsifier = KeepAll(), by combination: Combination, zeroIsMinus: Bool = false
     ) throws {
-        let notes = isSparse && rescale ? FlagNotes(models: models.count, elements: tensor.count, memory: tensor.memory) : nil
-        let factors = try notes.map { try rescalingFactors(sparsifier, noting: $0, in: tensor) }
         let sign = sign(zeroIsMinus)
-        let merged = values(
-            sparsifier, notes, factors ?? Array(repeating: 1, count: models.count), combination, zeroIsMinus,
-            lambda: lambdas.count == 1 ? lambdas[0] * sign : nil)
+        let merged = try values(
+            tensor, sparsifier, combination, zeroIsMinus, lambda: lambdas.count == 1 ? lambdas[0] * sign : nil)
         guard lambdas.count > 1 else { return try tensor.emit(merged) }
         try tensor.emit(lambdas.count, merged: merged) { tile, output, out in
             try tile.addBase(base, to: out, scaledBy: lambdas[output] * sign)
         }
     }
 
-    /// `M` of whole task vectors or of what a sparsifier without flags keeps, not rescaled.
-    func update(_ sparsifier: any Sparsifier, by combination: Combination, zeroIsMinus: Bool) -> TileValues {
+    /// `M`.
+    func update(
+        _ tensor: TensorPasses, _ sparsifier: any Sparsifier, by combination: Combination, zeroIsMinus: Bool = false
+    ) throws -> TileValues {
         let sign = sign(zeroIsMinus)
-        let merged = values(
-            sparsifier, nil, Array(repeating: 1, count: models.count), combination, zeroIsMinus, lambda: nil)
+        let merged = try values(tensor, sparsifier, combination, zeroIsMinus, lambda: nil)
         return { tile, out in
             try merged(tile, out)
             if sign < 0 { tile.kernels.scale(out, by: sign, into: out, count: tile.count) }
@@ -124,9 +160,12 @@ struct TaskVectorSum: Sendable {
 
     /// - Parameter lambda: `nil` for `M` alone, times the sign of the vectors.
     private func values(
-        _ sparsifier: any Sparsifier, _ notes: FlagNotes?, _ factors: [Float], _ combination: Combination, _ zeroIsMinus: Bool,
-        lambda: Float?
-    ) -> TileValues {
+        _ tensor: TensorPasses, _ sparsifier: any Sparsifier, _ combination: Combination, _ zeroIsMinus: Bool, lambda: Float?
+    ) throws -> TileValues {
+        let notes = isSparse && rescale ? FlagNotes(models: models.count, elements: tensor.count, memory: tensor.memory) : nil
+        let factors =
+            try notes.map { try rescalingFactors(sparsifier, noting: $0, in: tensor) }
+            ?? Array(repeating: 1, count: models.count)
         let total = weights.reduce(0, +), sign = sign(zeroIsMinus)
         let divisor: Float? = normalize && abs(total) >= 1e-8 ? total : nil
         let merge = Kernels.TaskVectorMerge(
@@ -163,6 +202,31 @@ struct TaskVectorSum: Sendable {
             }
         }
         return (counts[0].reduce(0, +), counts[1].reduce(0, +))
+    }
+
+    /// `‖d‖²` of what is kept of each model's task vector, rescaled; 0 for other sources.
+    func squaredNorms(_ tensor: TensorPasses, _ sparsifier: any Sparsifier) throws -> [Double] {
+        let notes = FlagNotes(models: 0, elements: 0, memory: tensor.memory)
+        let factors = isSparse && rescale ? try rescalingFactors(sparsifier, noting: notes, in: tensor) : nil
+        let norms = try tensor.sums(models.count, isLast: true) { tile, sums in
+            for (index, model) in models.enumerated() {
+                let vector = try tile.taskVector(model), flags = sparsifier.isFlagging(index) ? tile.flags(model) : nil
+                if let flags { try sparsifier.flag(index, flags, of: tile) }
+                var sum = 0.0
+                segments(of: tile, index..<index + 1, sparsifier) { range, bands in
+                    for place in range where bands[0].contains(vector[place]) && flags?[place] != 0 {
+                        sum += Double(vector[place]) * Double(vector[place])
+                    }
+                }
+                sums[index] = sum
+            }
+        }
+        var all = [Double](repeating: 0, count: tensor.sources.count)
+        for (index, model) in models.enumerated() {
+            let factor = Double(factors?[index] ?? 1)
+            all[model] = norms[index] * factor * factor
+        }
+        return all
     }
 
     private func taskVector(

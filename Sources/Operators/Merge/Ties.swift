@@ -8,7 +8,7 @@ import TensorKernels
 ///
 /// With `trim: model`, the share is of the whole model (`PublishedTrim`), and an entry whose sum is zero gets the sign that most
 /// entries of the model have elected.
-package struct Ties: MergeMethod {
+package struct Ties: SparseSum {
     package static let name = "ties"
     package static let summary = "Trims each task vector by magnitude, elects a sign per entry and merges what agrees."
     package static let comparesTasks = true
@@ -25,7 +25,9 @@ package struct Ties: MergeMethod {
 
     private static let threshold = "threshold", plus = "plus", minus = "minus"
 
-    private let vectors: TaskVectorSum
+    static let combination = TaskVectorSum.Combination.consensus
+
+    let vectors: TaskVectorSum
     private let isModelWide: Bool
     /// Of the whole model; `nil` before they have been measured.
     private let thresholds: [Double]?
@@ -65,8 +67,13 @@ package struct Ties: MergeMethod {
             guard let votes else { throw TesseraError.notMeasured }
             return try vectors.merge(tensor, trim(), by: .consensus, zeroIsMinus: votes.minus > votes.plus)
         }
+        try vectors.merge(tensor, sparsifier(in: tensor), by: .consensus)
+    }
+
+    /// By a share of the tensor.
+    func sparsifier(in tensor: TensorPasses) throws -> any Sparsifier {
         let shares = vectors.densities.map { MagnitudeTrim.Share(kept: Self.kept(of: tensor.count, density: $0)) }
-        try vectors.merge(tensor, MagnitudeTrim(shares, of: vectors.models, in: tensor), by: .consensus)
+        return try MagnitudeTrim(shares, of: vectors.models, in: tensor)
     }
 
     /// The number of entries kept: all at density 1, none at 0, else at least one.
@@ -92,10 +99,10 @@ package struct Ties: MergeMethod {
         }
     }
 
-    /// The update without the scale, trimmed over the whole model.
-    func update() throws(TesseraError) -> TileValues {
-        guard let votes else { throw .notMeasured }
-        return vectors.update(try trim(), by: .consensus, zeroIsMinus: votes.minus > votes.plus)
+    func update(_ tensor: TensorPasses) throws -> TileValues {
+        guard isModelWide else { return try vectors.update(tensor, sparsifier(in: tensor), by: .consensus) }
+        guard let votes else { throw TesseraError.notMeasured }
+        return try vectors.update(tensor, trim(), by: .consensus, zeroIsMinus: votes.minus > votes.plus)
     }
 
     private func trim() throws(TesseraError) -> ModelTrim {

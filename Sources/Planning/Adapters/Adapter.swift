@@ -6,7 +6,8 @@ import Tokenizers
 ///
 /// It is folded into its model as PEFT's `merge_and_unload` does it, but computed in float32 and rounded once.
 struct Adapter {
-    static let weightsName = "adapter_model.safetensors"
+    static let weightsStem = "adapter_model"
+    static let weightsName = "\(weightsStem).safetensors"
     private static let pickleName = "adapter_model.bin"
 
     let directory: String

@@ -7,7 +7,7 @@ import Operators
 /// biases. `r`, `rank_pattern`, `target_modules`, `layers_pattern` and the like say how the tensors came about.
 struct AdapterConfig {
     static let fileName = "adapter_config.json"
-    private static let byteLimit = 16 << 20
+    static let byteLimit = 16 << 20
     /// PEFT's, where a config does not have the key.
     private static let defaultAlpha = 8.0
 

@@ -22,7 +22,8 @@ struct AdapterKey {
     let place: Place
     let role: Role
 
-    private static let prefix = "base_model.model."
+    /// Of the names that PEFT gives to an adapter's tensors.
+    static let prefix = "base_model.model."
     private static let roles: [Substring: Role] = [
         "lora_A": .a, "lora_B": .b, "lora_embedding_A": .embeddingA, "lora_embedding_B": .embeddingB,
         "lora_magnitude_vector": .magnitudes, "trainable_tokens_delta": .rows,

@@ -74,7 +74,7 @@ extension TensorWork {
     private var base: SourceReference? {
         let index: Int?
         switch operation {
-        case .merge(let merge), .measure(let merge, _): index = merge.base
+        case .merge(let merge), .factor(let merge, _), .measure(let merge, _): index = merge.base
         case .encode: index = 0
         }
         return index.flatMap { sources.indices.contains($0) ? sources[$0] : nil }
