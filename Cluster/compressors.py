@@ -1,7 +1,7 @@
 """The published compressors that no store has a form for, in NumPy, after their papers and releases.
 
 Each takes a model's task vector by tensors and gives it as it would be read, with its bits. They encode the weights of linear
-layers; what they leave out is read as it is, and not counted: the bits are those of the encoded tensors, a parameter of these.
+layers; what they leave out is read as it is, and not counted: the bits are those of the encoded tensors, per parameter of these.
 Scales take 16 bits. Positions of kept entries take their entropy.
 """
 

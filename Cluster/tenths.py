@@ -44,7 +44,7 @@ THINNED = ("budget", "common masks")  # series of stores whose masks depend on t
 class Row:
     scheme: str
     series: str
-    bits: float  # a parameter
+    bits: float  # per parameter
     own: list[float]  # accuracy of the rebuilt fine-tunes on their own tasks, by seed
     error: float
     loss: float
@@ -111,23 +111,25 @@ class Family:
         return sum(squares(x - y) for x, y in pairs) / sum(squares(x) for x, _ in pairs)
 
     def loss(self, found: dict[str, Tensors]) -> float:
-        """The measure that a budget minimises, of vectors as they are read: the mean over tensors, weighted by their elements."""
+        """The measure that a budget minimises, of vectors as they are read: the mean over tensors, weighted by their elements.
+        Elements that tuning left alone count for nothing."""
         total = weights = 0.0
         for task in self.tasks:
+            vectors = self.vectors[task]
             large = [name for name, base in self.base.items() if base.size >= 4096]
-            change = sum(squares(self.vectors[task][name]) for name in large) / sum(squares(self.base[name]) for name in large)
-            for name, base in self.base.items():
-                x, y = self.vectors[task][name], found[task][name]
-                energy = squares(x)
+            around = sum(squares(self.base[name][vectors[name] != 0]) for name in large)
+            change = sum(squares(vectors[name]) for name in large) / around
+            for name, x in vectors.items():
+                y, energy, changed = found[task][name], squares(x), np.count_nonzero(x)
                 if energy == 0:
                     continue
                 kept = y != 0
-                share = kept.mean() or 1.0
+                share = np.count_nonzero(kept[x != 0]) / changed or 1.0
                 bias = np.vdot(x, y) / energy - 1
                 codes = squares((x - share * y)[kept]) / max(squares(x[kept]), 1e-300)
                 variance = squares(y) * (1 - share) / energy
-                total += max(base.size, 16384) * (bias**2 + codes + change * variance)
-                weights += max(base.size, 16384)
+                total += max(changed, 16384) * (bias**2 + codes + change * variance)
+                weights += max(changed, 16384)
         return float(total / weights)
 
 

@@ -6,6 +6,7 @@
 #ifndef CODES_H
 #define CODES_H
 
+typedef float float16 __attribute__((ext_vector_type(2 * LANES), aligned(4)));
 typedef uint64_t uint64x4 __attribute__((vector_size(4 * sizeof(uint64_t)), aligned(1), may_alias));
 typedef uint8_t uint8x8 __attribute__((vector_size(LANES)));
 typedef bool bool8 __attribute__((ext_vector_type(LANES)));
@@ -33,10 +34,12 @@ INLINE bool range(const float *x, float *lowest, float *highest, size_t n) {
         high[lane] = x[i] > high[lane] ? x[i] : high[lane];
         bad[lane] |= (bits_of(x[i]) & 0x7f800000) == 0x7f800000;
     }
-    for (int lane = 1; lane < RANGE_LANES; lane++) {
-        low[0] = low[lane] < low[0] ? low[lane] : low[0];
-        high[0] = high[lane] > high[0] ? high[lane] : high[0];
-        bad[0] |= bad[lane];
+    for (int half = RANGE_LANES / 2; half > 0; half /= 2) {
+        for (int lane = 0; lane < half; lane++) {
+            low[lane] = low[lane + half] < low[lane] ? low[lane + half] : low[lane];
+            high[lane] = high[lane + half] > high[lane] ? high[lane + half] : high[lane];
+            bad[lane] |= bad[lane + half];
+        }
     }
     /* The result must not depend on which of +0 and -0 came first. */
     *lowest = low[0] + 0.0f;
@@ -99,7 +102,7 @@ static const float normal_steps[] = {0, 1.596f, 1.15f, 0.62f, 0.345f, 0.19f, 0.1
 static const float tried_steps[] = {0.8f, 0.95f, 1.15f};
 /* The same for a rising grid, which has no code for zero. */
 static const float rising_steps[] = {0, 1.596f, 0.9957f, 0.586f, 0.335f, 0.188f, 0.1041f, 0.0569f, 0.0308f};
-enum { TRIED_STEPS = sizeof tried_steps / sizeof *tried_steps };
+enum { TRIED_STEPS = sizeof tried_steps / sizeof *tried_steps, TRIED_AT_ONCE = TRIED_STEPS + 1, SUMMED_AT_ONCE = 4 };
 
 /* A step closer to zero than this counts as zero. */
 #define LEAST_STEP 0x1p-120f
@@ -109,25 +112,37 @@ typedef struct moments {
     double product, square;
 } moments;
 
-INLINE moments moments_of(const float *x, float step, float zero, float top, size_t n) {
-    const float inverse = 1.0f / step;
-    double8 product = {0}, square = {0};
+/* Of `count` steps at once, TRIED_AT_ONCE at most: no sum waits for another. */
+INLINE void moments_of(const float *x, const float *steps, int count, float zero, float top, size_t n, moments *found) {
+    float inverse[TRIED_AT_ONCE];
+    double8 product[TRIED_AT_ONCE], square[TRIED_AT_ONCE];
+    for (int k = 0; k < count; k++) {
+        inverse[k] = 1.0f / steps[k];
+        product[k] = square[k] = (double8){0};
+    }
     size_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        float8 c;
-        for (int lane = 0; lane < LANES; lane++) {
-            c[lane] = ((bounded(x[i + lane] * inverse + zero, 0.0f, top) + ROUNDER) - ROUNDER) - zero;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        const double8 low = __builtin_convertvector(*(const float8 *)(x + i), double8);
+        const double8 high = __builtin_convertvector(*(const float8 *)(x + i + LANES), double8);
+        for (int k = 0; k < count; k++) {
+            const float16 v = *(const float16 *)(x + i) * inverse[k] + zero, raised = v > 0.0f ? v : 0.0f;
+            const float16 c = (((raised < top ? raised : top) + ROUNDER) - ROUNDER) - zero;
+            const double8 first = __builtin_convertvector(__builtin_shufflevector(c, c, 0, 1, 2, 3, 4, 5, 6, 7), double8);
+            const double8 last = __builtin_convertvector(__builtin_shufflevector(c, c, 8, 9, 10, 11, 12, 13, 14, 15), double8);
+            product[k] += low * first;
+            product[k] += high * last;
+            square[k] += first * first;
+            square[k] += last * last;
         }
-        const double8 wide = __builtin_convertvector(c, double8);
-        product += __builtin_convertvector(*(const float8 *)(x + i), double8) * wide;
-        square += wide * wide;
     }
-    for (size_t lane = 0; i < n; i++, lane++) {
-        const double c = (double)(((bounded(x[i] * inverse + zero, 0.0f, top) + ROUNDER) - ROUNDER) - zero);
-        product[lane] += (double)x[i] * c;
-        square[lane] += c * c;
+    for (size_t lane = 0; i < n; i++, lane = (lane + 1) % LANES) {
+        for (int k = 0; k < count; k++) {
+            const double c = (double)(((bounded(x[i] * inverse[k] + zero, 0.0f, top) + ROUNDER) - ROUNDER) - zero);
+            product[k][lane] += (double)x[i] * c;
+            square[k][lane] += c * c;
+        }
     }
-    return (moments){sum_of_lanes(&product), sum_of_lanes(&square)};
+    for (int k = 0; k < count; k++) found[k] = (moments){sum_of_lanes(&product[k]), sum_of_lanes(&square[k])};
 }
 
 /* The best step found for a group, and the reduction of the squared error that it brings. */
@@ -136,12 +151,19 @@ typedef struct fit {
     double gain;
 } fit;
 
-INLINE void try_step(const float *x, float step, float zero, float top, size_t n, fit *best) {
-    if (!(fabsf(step) >= LEAST_STEP)) return;
-    const moments m = moments_of(x, step, zero, top, n);
-    if (!(m.square > 0)) return;
-    const double gain = m.product * m.product / m.square;
-    if (gain > best->gain) *best = (fit){(float)(m.product / m.square), gain};
+/* Takes the best of `count` steps, the first of equals. Returns whether one is better than `best` was. */
+INLINE bool try_steps(const float *x, const float *steps, int count, float zero, float top, size_t n, fit *best) {
+    moments found[TRIED_AT_ONCE];
+    moments_of(x, steps, count, zero, top, n, found);
+    bool is_better = false;
+    for (int k = 0; k < count; k++) {
+        const moments m = found[k];
+        const double gain = m.product * m.product / m.square;
+        if (!(fabsf(steps[k]) >= LEAST_STEP && m.square > 0 && gain > best->gain)) continue;
+        *best = (fit){(float)(m.product / m.square), gain};
+        is_better = true;
+    }
+    return is_better;
 }
 
 /* Rounded to the nearest bfloat16; 0 if negligible. */
@@ -168,15 +190,24 @@ INLINE float fit_group(
     const float reach = -low > high ? -low : high, widest = bits == 1 ? 2 * reach : reach / zero;
     const float side = high > -low ? -1.0f : 1.0f, usual = (float)sqrt(energy / (double)n) * grid.usual_step;
     fit best = {0, -1};
-    for (int k = 0; k <= TRIED_STEPS; k++) {
+    const bool tries_both_sides = bits == 2 && !grid.is_rising;
+    float steps[2 * TRIED_AT_ONCE];
+    for (int k = 0; k < TRIED_AT_ONCE; k++) {
         const float tried = k < TRIED_STEPS ? usual * tried_steps[k] : widest, step = side * (tried < widest ? tried : widest);
-        try_step(x, step, zero, top, n, &best);
-        if (bits == 2 && !grid.is_rising) try_step(x, -step, zero, top, n, &best);
+        if (tries_both_sides) {
+            steps[2 * k] = step, steps[2 * k + 1] = -step;
+        } else {
+            steps[k] = step;
+        }
     }
-    for (int k = 0; k < 2; k++) try_step(x, best.step, zero, top, n, &best);
+    try_steps(x, steps, TRIED_AT_ONCE, zero, top, n, &best);
+    if (tries_both_sides) try_steps(x, steps + TRIED_AT_ONCE, TRIED_AT_ONCE, zero, top, n, &best);
+    /* Where a round finds nothing better, so would the next. */
+    for (int k = 0; k < 2 && try_steps(x, &best.step, 1, zero, top, n, &best); k++) {}
 
     const float step = stored_step((double)best.step);
-    const moments m = step != 0 ? moments_of(x, step, zero, top, n) : (moments){0, 0};
+    moments m = {0, 0};
+    if (step != 0) moments_of(x, &step, 1, zero, top, n, &m);
     float stored = 0;
     if (m.square > 0 && m.product != 0) {
         const double least = m.product / m.square, unbiased = wanted / m.product;
@@ -192,14 +223,32 @@ INLINE float fit_group(
     return stored;
 }
 
+/* The sums of squares of each `group` elements, the last of which may be fewer; those of several groups do not wait for one
+ * another. */
+INLINE void sums_of_squares(const float *restrict x, size_t group, double *restrict sums, size_t n) {
+    size_t i = 0;
+    for (; group % LANES == 0 && i + SUMMED_AT_ONCE * group <= n; i += SUMMED_AT_ONCE * group) {
+        double8 sum[SUMMED_AT_ONCE] = {{0}};
+        for (size_t j = i; j < i + group; j += LANES) {
+            for (int k = 0; k < SUMMED_AT_ONCE; k++) {
+                const double8 wide = __builtin_convertvector(*(const float8 *)(x + j + k * group), double8);
+                sum[k] += wide * wide;
+            }
+        }
+        for (int k = 0; k < SUMMED_AT_ONCE; k++) *sums++ = sum_of_lanes(&sum[k]);
+    }
+    for (; i < n; i += group) *sums++ = dot(x + i, x + i, n - i < group ? n - i : group);
+}
+
 INLINE void fit_groups(
     const float *restrict x, size_t group, size_t bits, float *restrict steps, uint8_t *restrict codes, float *restrict decoded,
     size_t n) {
     const fitted_grid grid = {fitted_zero(bits), normal_steps[bits], false};
+    double energies[SUMMED_AT_ONCE];
     for (size_t i = 0; i < n; i += group) {
-        const size_t count = n - i < group ? n - i : group;
-        const double energy = dot(x + i, x + i, count);
-        *steps++ = fit_group(x + i, bits, grid, energy, energy, 1, codes + i, decoded + i, count);
+        const size_t count = n - i < group ? n - i : group, number = i / group % SUMMED_AT_ONCE, span = SUMMED_AT_ONCE * group;
+        if (number == 0) sums_of_squares(x + i, group, energies, n - i < span ? n - i : span);
+        *steps++ = fit_group(x + i, bits, grid, energies[number], energies[number], 1, codes + i, decoded + i, count);
     }
 }
 
@@ -260,11 +309,12 @@ INLINE void fit_kept(
     const float *restrict kept, const double *restrict wanted, size_t every, size_t group, size_t bits, float *restrict steps,
     uint8_t *restrict codes, float *restrict decoded, size_t n) {
     const fitted_grid grid = {rising_zero(bits), rising_steps[bits], true};
+    double energies[SUMMED_AT_ONCE];
     for (size_t i = 0; i < n; i += group) {
-        const size_t count = n - i < group ? n - i : group;
-        const double energy = dot(kept + i, kept + i, count);
-        *steps++ =
-            fit_group(kept + i, bits, grid, energy, *wanted++, 2 * (double)every, codes + i, decoded + i, count);
+        const size_t count = n - i < group ? n - i : group, number = i / group % SUMMED_AT_ONCE, span = SUMMED_AT_ONCE * group;
+        if (number == 0) sums_of_squares(kept + i, group, energies, n - i < span ? n - i : span);
+        *steps++ = fit_group(
+            kept + i, bits, grid, energies[number], *wanted++, 2 * (double)every, codes + i, decoded + i, count);
     }
 }
 
@@ -282,6 +332,27 @@ INLINE double squared_error(const float *x, const float *y, size_t n) {
         sum[lane] += d * d;
     }
     return sum_of_lanes(&sum);
+}
+
+INLINE void compare(const float *x, const float *y, double *sums, size_t n) {
+    double8 error = {0}, square = {0}, product = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const double8 a = __builtin_convertvector(*(const float8 *)(x + i), double8);
+        const double8 b = __builtin_convertvector(*(const float8 *)(y + i), double8), d = a - b;
+        error += d * d;
+        square += a * a;
+        product += a * b;
+    }
+    for (size_t lane = 0; i < n; i++, lane++) {
+        const double a = (double)x[i], b = (double)y[i], d = a - b;
+        error[lane] += d * d;
+        square[lane] += a * a;
+        product[lane] += a * b;
+    }
+    sums[0] = sum_of_lanes(&error);
+    sums[1] = sum_of_lanes(&square);
+    sums[2] = sum_of_lanes(&product);
 }
 
 INLINE double sum_of_magnitudes(const float *x, size_t n) {

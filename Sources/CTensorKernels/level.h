@@ -93,6 +93,8 @@ WRAP(
     (kept, wanted, every, group, bits, steps, codes, decoded, n))
 WRAP(double, sum_of_magnitudes, (const float *x, size_t n), (x, n))
 WRAP(double, squared_error, (const float *x, const float *y, size_t n), (x, y, n))
+WRAP(void, compare, (const float *x, const float *y, double *sums, size_t n), (x, y, sums, n))
+WRAP(void, sums_of_squares, (const float *x, size_t group, double *sums, size_t n), (x, group, sums, n))
 WRAP(void, bits_nonzero, (const float *x, void *bits, size_t n), (x, bits, n))
 WRAP(void, bits_above, (float a, const float *x, const float *y, void *bits, size_t n), (a, x, y, bits, n))
 WRAP(void, bits_agreeing, (const float *x, const float *y, void *bits, size_t n), (x, y, bits, n))
@@ -164,6 +166,8 @@ static const tk_kernels table = {
     .fit_kept = level_fit_kept,
     .sum_of_magnitudes = level_sum_of_magnitudes,
     .squared_error = level_squared_error,
+    .compare = level_compare,
+    .sums_of_squares = level_sums_of_squares,
     .bits_nonzero = level_bits_nonzero,
     .bits_above = level_bits_above,
     .bits_agreeing = level_bits_agreeing,

@@ -30,7 +30,7 @@ package enum EncodingStatistics: Sendable, Hashable, Codable {
         case .masks(_, let tasks):
             tasks.flatMap { [$0.error, $0.energy, $0.product, $0.masked, $0.magnitudes, $0.maskedMagnitudes] }
         case .comparison: []
-        case .grids(let tasks): tasks.flatMap { [$0.energy, $0.base ?? 0] + $0.errors.joined() }
+        case .grids(let tasks): tasks.flatMap { [$0.energy, $0.base ?? 0, $0.changed ?? 0] + $0.errors.joined() }
         case .magnitudes(let tasks): tasks.flatMap(\.entries).map { Double($0.count) }
         case .kept(let counts): counts.map(Double.init)
         }
@@ -60,7 +60,7 @@ package enum EncodingStatistics: Sendable, Hashable, Codable {
             let lengths = measurement.shared.map { _ in measurement.formats.count }
             return tasks.count == sources - (measurement.sharedIsFrozen ? 2 : 1)
                 && tasks.allSatisfy { task in
-                    areSums(task.energy, task.base ?? 0) && task.errors.map(\.count) == lengths
+                    areSums(task.energy, task.base ?? 0, task.changed ?? 0) && task.errors.map(\.count) == lengths
                         && task.errors.allSatisfy { $0.allSatisfy { areSums($0) } }
                 }
         case (.measureMagnitudes(let measurement), .magnitudes(let tasks)):
@@ -139,14 +139,17 @@ package struct MaskSums: Sendable, Hashable, Codable {
 package struct GridErrors: Sendable, Hashable, Codable {
     /// `Στ²`
     package let energy: Double
-    /// `Σθ₀²` of the base; `nil` from workers of earlier builds.
+    /// `Σθ₀²` of the base where the vector is not zero (`GridMeasurement.runLength`); `nil` for signs.
     package let base: Double?
+    /// The number of these elements; `nil` for signs.
+    package let changed: Double?
     /// `Σ(τ − τ̂)²`, indexed by shared format, then by format.
     package let errors: [[Double]]
 
-    package init(energy: Double, base: Double? = nil, errors: [[Double]]) {
+    package init(energy: Double, base: Double? = nil, changed: Double? = nil, errors: [[Double]]) {
         self.energy = energy
         self.base = base
+        self.changed = changed
         self.errors = errors
     }
 }

@@ -133,16 +133,14 @@ struct ThinnedCoder: Sendable {
             withUnsafeTemporaryAllocation(of: Double.self, capacity: max(1, groups)) { wanted in
                 guard let picked = buffer.baseAddress, let wanted = wanted.baseAddress else { return }
                 let read = picked + kept, found = read + kept
-                kernels.pick(thinning, of: x, tile.range, into: picked)
-                for group in 0..<groups {
-                    let start = group * grid.span
-                    wanted[group] = kernels.dot(x + start, x + start, count: min(grid.span, tile.count - start))
-                }
+                let keepsAll = grid.every == 1, source = keepsAll ? x : UnsafePointer(picked)
+                if !keepsAll { kernels.pick(thinning, of: x, tile.range, into: picked) }
+                kernels.sumsOfSquares(x, group: grid.span, into: wanted, count: tile.count)
                 kernels.fitKept(
-                    picked, wanted: wanted, every: grid.every, group: grid.group, bits: grid.bits, scales: found, codes: codes,
-                    decoded: read, count: kept)
+                    source, wanted: wanted, every: grid.every, group: grid.group, bits: grid.bits, scales: found, codes: codes,
+                    decoded: keepsAll ? decoded : read, count: kept)
                 kernels.narrow(found, to: .bf16, scales, count: groups)
-                kernels.place(thinning, read, into: decoded, tile.range)
+                if !keepsAll { kernels.place(thinning, read, into: decoded, tile.range) }
             }
         }
     }

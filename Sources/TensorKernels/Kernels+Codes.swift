@@ -112,4 +112,31 @@ extension Kernels {
     package func squaredError(_ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, count: Int) -> Double {
         table.pointee.squared_error(x, y, count)
     }
+
+    /// What a vector and its approximation have in common, in float64.
+    package struct Comparison: Sendable, Hashable {
+        /// `Σ (xᵢ − yᵢ)²`
+        package let squaredError: Double
+        /// `Σ xᵢ²`
+        package let energy: Double
+        /// `Σ xᵢyᵢ`
+        package let product: Double
+    }
+
+    /// The sums of `squaredError` and `dot`, to the last bit, in one pass.
+    package func compare(_ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>, count: Int) -> Comparison {
+        var sums = (0.0, 0.0, 0.0)
+        withUnsafeMutableBytes(of: &sums) { sums in
+            guard let first = sums.assumingMemoryBound(to: Double.self).baseAddress else { return }
+            table.pointee.compare(x, y, first, count)
+        }
+        return Comparison(squaredError: sums.0, energy: sums.1, product: sums.2)
+    }
+
+    /// `Σ xᵢ²` of each `group` consecutive elements, the last of which may be fewer, in float64 as `dot` has them.
+    package func sumsOfSquares(
+        _ x: UnsafePointer<Float>, group: Int, into sums: UnsafeMutablePointer<Double>, count: Int
+    ) {
+        table.pointee.sums_of_squares(x, group, sums, count)
+    }
 }

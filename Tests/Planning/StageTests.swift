@@ -1,5 +1,6 @@
 import Checkpoints
 import Core
+import Foundation
 import Operators
 import Planning
 import TaskVectors
@@ -37,6 +38,52 @@ import Work
         #expect(second.digest != first.digest)
         #expect(try Planner.plan(request, after: [statistics]).digest == second.digest)
         #expect(try Planner.plan(request).digest == first.digest)
+    }
+
+    /// What a budget minimises, of two tensors of 2¹⁸ elements and two tasks: the first task leaves the second tensor alone. The
+    /// elements that changed are what a tensor counts, and what noise is compared with.
+    private func thinned(changed: Double) throws -> (bytes: [Int], losses: [Double], expected: [Double]) {
+        let family = MemoryFamily(), energies = [[3.0, 1], [0, 1]], base = 40.0
+        for (value, model) in ["base", "a", "b"].enumerated() {
+            let tensor = TestTensor([Float](repeating: Float(value), count: 1 << 18), shape: [512, 512])
+            family.write(model, [("embed.weight", tensor), ("mlp.weight", tensor)])
+        }
+        let request = family.request(MemoryFamily.store("quantize: {budget: 0.6 bits}")), first = try Planner.plan(request)
+        func lost(_ bits: Int) -> Double { [0.36, 0.12, 0.034, 0.009, 0.0025][bits - 1] }
+        let statistics = first.tensors.enumerated().map { number, tensor in
+            let grids = energies[number].map { energy in
+                GridErrors(
+                    energy: energy, base: base, changed: number == 0 ? changed : Double(tensor.elementCount),
+                    errors: [(1...5).map { energy * lost($0) }])
+            }
+            return (ExactText(tensor.name), TensorStatistics.encoding(.grids(grids)))
+        }
+        let plan = try Planner.plan(request, after: [Dictionary(uniqueKeysWithValues: statistics)])
+        var bytes: [Int] = [], expected: [Double] = []
+        for (tensor, energies) in zip(plan.tensors, energies) {
+            guard case .encode(.quantize(let quantizer)) = tensor.operation else { continue }
+            bytes.append(quantizer.tasks.reduce(0) { $0 + $1.byteCount(shape: tensor.shape) })
+            let losses = zip(quantizer.tasks, zip(energies, [3.0, 2])).compactMap { format, energies -> Double? in
+                guard case .thinned(let grid) = format, energies.0 > 0 else { return nil }
+                let variance = (1 + lost(grid.bits)) * Double(grid.every - 1)
+                return lost(grid.bits) + energies.1 / (2 * base) * variance
+            }
+            expected.append(losses.reduce(0, +) / Double(losses.count))
+        }
+        let index = try #require(plan.derived.first { $0.name == StoreIndex.fileName })
+        let text = try index.contents(plan.statistics(base: try identity()) { tensor, task in [1, 1] })
+        let json = try #require(try JSONSerialization.jsonObject(with: Data(text)) as? [String: Any])
+        let told = try #require(json["tensors"] as? [[String: Any]]).compactMap { $0["measured"] as? [Double] }
+        return (bytes, told.compactMap(\.last), expected)
+    }
+
+    @Test func elementsThatDidNotChangeCountForNothing() throws {
+        let all = try thinned(changed: 0x1p18), few = try thinned(changed: 0x1p16)
+        for found in [all, few] {
+            #expect(found.losses.count == 2 && found.expected.count == 2)
+            for (loss, expected) in zip(found.losses, found.expected) { #expect((loss / expected - 1).magnitude < 0.01) }
+        }
+        #expect(few.bytes[0] < all.bytes[0] && few.bytes[1] > all.bytes[1], "\(few.bytes) in place of \(all.bytes)")
     }
 
     /// The index is a value of the plan: its bytes are made of the statistics that came in, whenever that is.

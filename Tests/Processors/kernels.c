@@ -346,6 +346,22 @@ static void check_squared_error(const tk_kernels *k, size_t n) {
     note_double(k->squared_error(x, y, n));
 }
 
+static void check_compare(const tk_kernels *k, size_t n) {
+    double sums[3];
+    k->compare(x, y, sums, n);
+    for EACH(i, sums) note_double(sums[i]);
+}
+
+static void check_sums_of_squares(const tk_kernels *k, size_t n) {
+    static const size_t groups[] = {4, 16, 64, 512};
+    static double sums[LONGEST / 4 + SPARE];
+    for EACH(g, groups) {
+        for EACH(i, sums) sums[i] = 0.5;
+        k->sums_of_squares(x, groups[g], sums, n);
+        for EACH(i, sums) note_double(sums[i]);
+    }
+}
+
 /* --- ranks --------------------------------------------------------------------------------------------------------- */
 
 static void check_histogram_high(const tk_kernels *k, size_t n) {
@@ -807,8 +823,8 @@ static const check checks[] = {
     CHECK(divergence), CHECK(importance), CHECK(swap_important), CHECK(range), CHECK(quantize), CHECK(pack),
     CHECK(dequantize_table), CHECK(dequantize_groups), CHECK(decode), CHECK(fit_groups),
     CHECK(pick_kept), CHECK(place_kept), CHECK(fit_kept), CHECK(sum_of_magnitudes),
-    CHECK(squared_error), CHECK(bits_nonzero), CHECK(bits_above), CHECK(bits_agreeing), CHECK(count_bits),
-    CHECK(apply_bits), CHECK(compress), CHECK(expand), CHECK(keep_of_blocks),
+    CHECK(squared_error), CHECK(compare), CHECK(sums_of_squares), CHECK(bits_nonzero), CHECK(bits_above), CHECK(bits_agreeing),
+    CHECK(count_bits), CHECK(apply_bits), CHECK(compress), CHECK(expand), CHECK(keep_of_blocks),
 };
 
 /* What has no levels. */

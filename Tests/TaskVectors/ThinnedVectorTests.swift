@@ -66,6 +66,29 @@ import Testing
         }
     }
 
+    /// Noise is compared with what the base has where the vector is not zero, to a run of 64 elements: in a large tensor the
+    /// sample says it.
+    @Test(arguments: [3, 260])
+    func whatDidNotChangeIsNotCounted(tiles: Int) throws {
+        let count = tiles * 8192 - 100
+        func values(_ seed: UInt64) -> [Float] { Self.vector(count, seed: seed).map { $0 + 1 } }
+        // Every fourth row of 128 changed in one task, and half of every row in the other.
+        let base = values(1), changes = [{ (place: Int) in place / 128 % 4 == 1 }, { place in place % 128 < 64 }]
+        let tunes = changes.map { changed in base.enumerated().map { changed($0) ? $1 + 0.5 : $1 } }
+        let format = StorageFormat.thinned(ThinnedGrid(bits: 2, group: 64, every: 1))
+        let bench = EncodingBench(base: TestTensor(base), tunes: tunes.map { TestTensor($0) })
+        let measured = try bench.run(.measureGrids(GridMeasurement(shared: [.zero], formats: [format]))).statistics
+        guard case .grids(let found) = measured else { throw TesseraError(.internal, "nothing was measured") }
+        for (found, changed) in zip(found, changes) {
+            let places = (0..<count).filter(changed)
+            let squares = places.reduce(0.0) { $0 + Double(base[$1]) * Double(base[$1]) }
+            let elements = try #require(found.changed), energy = try #require(found.base)
+            #expect(
+                (elements / Double(places.count) - 1).magnitude < (tiles > 256 ? 0.002 : 1e-12), "\(elements) of \(places.count)")
+            #expect((energy / squares - 1).magnitude < (tiles > 256 ? 0.02 : 1e-9))
+        }
+    }
+
     /// Each of a stratum's elements has the same chance, and another key or task another mask.
     @Test func everyElementHasItsTurn() throws {
         var turns = [Int](repeating: 0, count: 8), same = 0

@@ -70,6 +70,26 @@ import Testing
                 lanes[index % 8] += (Double(x) - Double(y)) * (Double(x) - Double(y))
             }
             #expect(kernels.squaredError(x, y, count: count).bitPattern == sum(lanes).bitPattern)
+            let found = kernels.compare(x, y, count: count)
+            #expect(found.squaredError.bitPattern == sum(lanes).bitPattern)
+            #expect(found.energy.bitPattern == kernels.dot(x, x, count: count).bitPattern)
+            #expect(found.product.bitPattern == kernels.dot(x, y, count: count).bitPattern)
+        }
+    }
+
+    @Test(arguments: Kernels.available)
+    func squaresAreSummedByGroups(kernels: Kernels) {
+        for count in Self.lengths {
+            let x = values(count, seed: 4)
+            for group in [1, 4, 16, 64, 1024] {
+                var sums = [Double](repeating: 77, count: (count + group - 1) / group + 1)
+                kernels.sumsOfSquares(x, group: group, into: &sums, count: count)
+                let expected = stride(from: 0, to: count, by: group).map { start in
+                    let own = Array(x[start..<min(count, start + group)])
+                    return kernels.dot(own, own, count: own.count)
+                }
+                #expect(sums == expected + [77], "\(count) in groups of \(group)")
+            }
         }
     }
 

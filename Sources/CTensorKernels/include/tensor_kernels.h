@@ -219,6 +219,10 @@ typedef struct tk_kernels {
     /* The sums of |x| and of (x - y)^2, in float64 over eight lanes. */
     double (*sum_of_magnitudes)(const float *x, size_t n);
     double (*squared_error)(const float *x, const float *y, size_t n);
+    /* Three sums in one pass: of (x - y)^2, of x^2 and of x y, as squared_error and dot have them. */
+    void (*compare)(const float *x, const float *y, double *sums, size_t n);
+    /* The sums of x^2 over each `group` elements, the last of which may be fewer, as dot has them. */
+    void (*sums_of_squares)(const float *x, size_t group, double *sums, size_t n);
 
     /* Bitmaps are streams of one-bit codes. Bits are set where x is not 0 (also where x is NaN); where |x| > a * |y|; where x
      * and y are both above or both below 0. */

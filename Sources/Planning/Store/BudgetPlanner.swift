@@ -26,7 +26,8 @@ struct BudgetPlanner: Sendable {
     /// Elements of the smallest vector that is thinned: in a smaller one, such as a bias, what is dropped does not average out.
     private static let leastThinned = 4096
 
-    /// A smaller tensor counts as much as one with so many elements: exact biases and norms cost little and are worth it.
+    /// A tensor of which less changed counts as much as one with so many elements: exact biases and norms cost little and are
+    /// worth it.
     private static let leastCounted = 4 * leastThinned
 
     /// Bytes of the largest vector that is packed with others. A header and a manifest say some 500 bytes of each that is not.
@@ -150,7 +151,7 @@ struct BudgetPlanner: Sendable {
         return tasks
     }
 
-    /// For each task, `Στ² / Σθ₀²` over the tensors that may be thinned; over all if none may be.
+    /// For each task, `Στ² / Σθ₀²` over the tensors that may be thinned, where they changed; over all tensors if none may be.
     private func relativeChanges(_ tensors: [StoreTensor], _ measured: [[GridErrors]]) -> [Double] {
         let encoded = zip(tensors, measured).filter(\.0.isEncoded),
             large = encoded.filter { $0.0.elementCount >= Self.leastThinned }
@@ -204,7 +205,8 @@ struct BudgetPlanner: Sendable {
         guard thins else { return weight / sensitivity(found.energy) * error }
         let loss = PredictedLoss(format, error: error, energy: found.energy).loss(relativeChange: relativeChange)
         switch budget.sensitivity {
-        case .balanced: return Double(max(tensor.elementCount, Self.leastCounted)) * relativeChange * loss
+        case .balanced:
+            return max(found.changed ?? Double(tensor.elementCount), Double(Self.leastCounted)) * relativeChange * loss
         case .relative: return loss
         case .absolute, .file: return weight * found.energy * loss
         }
@@ -242,16 +244,17 @@ struct BudgetPlanner: Sendable {
         }
     }
 
-    /// For each tensor, the mean over the tasks.
+    /// For each tensor, the mean over the tasks that changed it.
     private func predictedLosses(
         _ choices: [BitBudget.Choice], _ tensors: [StoreTensor], _ measured: [[GridErrors]]
     ) -> [ExactText: Double] {
         let changes = relativeChanges(tensors, measured)
         let losses = tensors.indices.filter { tensors[$0].isEncoded }.map { number in
-            let sum = planner.tasks.indices.reduce(0) {
+            let tasks = planner.tasks.indices.filter { measured[number][$0].energy > 0 }
+            let sum = tasks.reduce(0) {
                 $0 + predicted(choices[number], tensors[number], measured[number], $1).loss(relativeChange: changes[$1])
             }
-            return (ExactText(tensors[number].name), sum / Double(planner.tasks.count))
+            return (ExactText(tensors[number].name), sum / Double(max(1, tasks.count)))
         }
         return Dictionary(losses, uniquingKeysWith: { first, _ in first })
     }

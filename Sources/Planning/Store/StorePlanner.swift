@@ -247,7 +247,7 @@ extension StoreRecipe {
 extension StoreRecipe.Budget {
     var title: String {
         switch amount {
-        case .bits(let bits): "\(bits) bits a parameter"
+        case .bits(let bits): "\(bits) bits per parameter"
         case .share(let share): "\(share * 100) % of the fine-tunes"
         }
     }

@@ -24,6 +24,10 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
     /// within a tensor, and a thinned store is to be made in little more time than its models are read.
     private static let thinnedTileLimit = 8
 
+    /// Runs of so many elements in which a vector is zero did not change: rows of an embedding whose tokens no text had. What a
+    /// base has there is not what noise in the vector is compared with.
+    private static let runLength = 64
+
     private var fittedTileLimit: Int { formats.contains(where: \.isThinned) ? Self.thinnedTileLimit : Self.tileLimit }
 
     /// Arithmetic operations of encoding one element. Fitting a group's scale takes several rounds over the group.
@@ -50,22 +54,28 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
     /// - Parameter fittedTiles: at most so many of the measured tiles are encoded; errors are scaled by the vectors' energies.
     /// - Returns: `nil` if a vector is zero in the encoded tiles alone.
     private func measure(_ tensor: TensorPasses, fittedTiles: Int) throws -> [GridErrors]? {
-        let tasks = tensor.taskCount - (sharedIsFrozen ? 1 : 0), width = 2 + shared.count * formats.count
+        let tasks = tensor.taskCount - (sharedIsFrozen ? 1 : 0), width = 4 + shared.count * formats.count
         let sharedCoders = shared.map { FormatCoder($0) }, coders = formats.map { FormatCoder($0) }
         let stride = (tensor.tileCount + Self.tileLimit - 1) / Self.tileLimit
         let fittedStride = max(1, (tensor.tileCount / max(1, stride) + fittedTiles - 1) / fittedTiles)
-        let sums = try tensor.sums(tasks * width + 2, isLast: true) { tile, sums in
+        let sums = try tensor.sums(tasks * width + 1, isLast: true) { tile, sums in
             let number = tile.range.lowerBound / FixedTree.tileElements
             guard stride <= 1 || number % stride == stride / 2 else { return }
             sums[tasks * width] = Double(tile.count)
             let kernels = tile.kernels, count = tile.count
-            let base = try tile.source(0), isFitted = number / max(1, stride) % fittedStride == fittedStride / 2
-            sums[tasks * width + 1] = kernels.dot(base, base, count: count)
+            let isFitted = number / max(1, stride) % fittedStride == fittedStride / 2
+            let base = try Self.squares(ofRuns: tile.source(0), count, kernels)
             for task in 0..<tasks {
                 let vector = try tile.taskVector(task + 1), energy = kernels.dot(vector, vector, count: count)
                 guard energy.isFinite else { throw NotFinite.error }
                 sums[task * width] = energy
                 if isFitted { sums[task * width + 1] = energy }
+                for (run, square) in base.enumerated() {
+                    let own = run * Self.runLength..<min(count, (run + 1) * Self.runLength)
+                    guard own.contains(where: { vector[$0] != 0 }) else { continue }
+                    sums[task * width + 2] += square
+                    sums[task * width + 3] += Double(own.count)
+                }
             }
             guard isFitted else { return }
             for (index, coder) in sharedCoders.enumerated() {
@@ -75,12 +85,12 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
                     kernels.subtract(try tile.taskVector(task + 1), reference, into: offset, count: count)
                     for (format, coder) in coders.enumerated() {
                         coder.code(offset, of: tile, decoded: mean)
-                        sums[task * width + 2 + index * formats.count + format] = kernels.squaredError(offset, mean, count: count)
+                        sums[task * width + 4 + index * formats.count + format] = kernels.squaredError(offset, mean, count: count)
                     }
                 }
             }
         }
-        let scale = Double(tensor.count) / max(1, sums[tasks * width])
+        let measured = max(1, sums[tasks * width]), scale = Double(tensor.count) / measured
         var found: [GridErrors] = []
         for task in 0..<tasks {
             let energy = sums[task * width], fitted = sums[task * width + 1]
@@ -88,12 +98,21 @@ package struct GridMeasurement: Sendable, Hashable, Codable {
             let errorScale = fitted == energy ? scale : scale * energy / fitted
             found.append(
                 GridErrors(
-                    energy: energy * scale, base: sums[tasks * width + 1] * scale,
+                    energy: energy * scale, base: sums[task * width + 2] * scale,
+                    changed: Double(tensor.count) * (sums[task * width + 3] / measured),
                     errors: shared.indices.map { index in
-                        formats.indices.map { sums[task * width + 2 + index * formats.count + $0] * errorScale }
+                        formats.indices.map { sums[task * width + 4 + index * formats.count + $0] * errorScale }
                     }))
         }
         return found
+    }
+
+    private static func squares(ofRuns x: UnsafePointer<Float>, _ count: Int, _ kernels: Kernels) -> [Double] {
+        Array(unsafeUninitializedCapacity: (count + runLength - 1) / runLength) { squares, filled in
+            guard let first = squares.baseAddress else { return }
+            kernels.sumsOfSquares(x, group: runLength, into: first, count: count)
+            filled = squares.count
+        }
     }
 
     /// The vector that offsets are taken from, as it would be read; in `tile.scratch(1)`.

@@ -74,17 +74,21 @@ package struct Quantizer: Sendable, Hashable, Codable {
             let decoded = tile.scratch(0)
             for task in tasks.indices {
                 let vector = try tile.taskVector(task + 1)
-                sums[width * task + 1] = tile.kernels.dot(vector, vector, count: tile.count)
-                guard sums[width * task + 1].isFinite else { throw NotFinite.error }
-                if let reference { tile.kernels.subtract(vector, reference, into: vector, count: tile.count) }
+                if let reference {
+                    sums[width * task + 1] = tile.kernels.dot(vector, vector, count: tile.count)
+                    tile.kernels.subtract(vector, reference, into: vector, count: tile.count)
+                }
                 taskWriters[task].write(vector, of: tile, buffer: buffer, decoded: decoded)
                 if let reference, sharedCoder != nil, !correctsErrors {
                     // The offset was taken from the mean, but will be added to the decoded shared vector.
                     tile.kernels.add(tile.workspace { SharedVectorBuffer() }.decoded, to: decoded, count: tile.count)
                     tile.kernels.subtract(decoded, reference, into: decoded, count: tile.count)
                 }
-                sums[width * task] = tile.kernels.squaredError(vector, decoded, count: tile.count)
-                if width > 2 { sums[width * task + 2] = tile.kernels.dot(vector, decoded, count: tile.count) }
+                let found = tile.kernels.compare(vector, decoded, count: tile.count)
+                sums[width * task] = found.squaredError
+                if reference == nil { sums[width * task + 1] = found.energy }
+                guard sums[width * task + 1].isFinite else { throw NotFinite.error }
+                if width > 2 { sums[width * task + 2] = found.product }
             }
         }
         for writer in writers { try writer.writeKnown(of: tensor) }
