@@ -82,7 +82,7 @@ let package = Package(
                 nioPosix, logging,
                 lifecycle,
             ]),
-        module("Recipes", uses: ["Core", yams]),
+        module("Recipes", uses: ["Core", "Operators", yams]),
         module("Tokenizers", uses: ["Core", "Checkpoints", "Operators", "Recipes"]),
         module(
             "Planning",

@@ -184,6 +184,13 @@ package struct Manifest: Sendable, Hashable, Codable, VersionedFile {
     package static func read(directory: String, in store: any InputFiles) throws(TesseraError) -> Manifest {
         let path = "\(directory)/\(fileName)"
         guard try store.exists(path) else {
+            guard let kind = try store.status(of: directory)?.kind else {
+                throw TesseraError(.inputMissing, "no such directory", file: directory)
+            }
+            guard kind == .directory else {
+                throw TesseraError(
+                    .usage, "is not a directory", file: directory, advice: "name the directory of an output, not a file in it")
+            }
             throw TesseraError(
                 .inputMissing, "has no \(fileName): Tessera did not write it, or did not finish", file: directory)
         }

@@ -19,8 +19,13 @@ package struct VerifyReport: Sendable, Hashable, Codable {
         /// Whether the weights are concerned, or what says where they are and what they should be. Other files, such as configs,
         /// tokenizers and model cards, may be edited without harm to the weights.
         package let isOfWeights: Bool
+        /// Why an unreadable file cannot be read: nothing is known of its bytes.
+        package let code: TesseraError.Code?
 
-        package init(kind: Kind, file: String, tensor: String? = nil, block: Int? = nil, message: String) {
+        package init(
+            kind: Kind, file: String, tensor: String? = nil, block: Int? = nil, message: String, code: TesseraError.Code? = nil
+        ) {
+            self.code = code
             self.kind = kind
             self.file = file
             self.tensor = tensor
@@ -161,7 +166,7 @@ package struct Verification: Sendable {
             case .file(let file): return try check(file: file, path: path)
             }
         } catch {
-            return [.init(kind: .unreadable, file: name, message: error.problem)]
+            return [.init(kind: .unreadable, file: name, message: error.problem, code: error.code)]
         }
     }
 

@@ -4,7 +4,6 @@ import Core
 extension JobManager {
     /// - Throws: `temporary` when another job makes the same output: only one of them could have it in the end.
     func checkOutput(of planned: PlannedJob) throws(TesseraError) {
-        guard !settings.replacesJobs else { return }
         let other = state.jobs.active.first { id in
             guard let record = state.jobs[id], record.output == planned.output else { return false }
             return record.isRunning || record.isPublishing

@@ -1,5 +1,5 @@
 package import Core
-import Journal
+package import Journal
 import Logging
 package import Protocol
 
@@ -130,8 +130,10 @@ extension JobManager {
     /// Lists what an earlier process left in the journal, and removes what is left of the outputs of ended jobs. `run` takes the
     /// unfinished jobs up. To be called once, before anybody asks for anything.
     ///
+    /// - Parameter planned: the only one of the unfinished jobs that is listed, with what `planned` says about an earlier output;
+    ///   `nil` for all.
     /// - Throws: when the journal cannot be read.
-    package func list() async throws {
+    package func list(only planned: PlannedJob? = nil) async throws {
         guard journal.keepsJobs else { return }
         let journal = journal, planner = planner
         let contents = try await pools.journal.run { try journal.load() }
@@ -141,7 +143,8 @@ extension JobManager {
             state.jobs.add(ended: status, key: key, at: time.now())
             try? await pools.publishing.run { planner.discard(status.id, output: status.output) }
         }
-        for job in contents.jobs {
+        for var job in contents.jobs where planned?.isSame(as: job) != false {
+            if let planned { job.submission.options.overwrite = planned.submission.options.overwrite }
             delayedJobs[job.id] = DelayedJob(job: job, error: nil, since: nil, wait: .milliseconds(500), nextTry: time.now())
             var status = job.status(as: .running, at: time.wallClock())
             status.blockedReason = "is planned again since the coordinator was restarted, and then goes on by itself"
@@ -154,8 +157,8 @@ extension JobManager {
     /// - Returns: what became of each job that had not ended.
     /// - Throws: when the journal cannot be read.
     @discardableResult
-    package func resume() async throws -> [Resumption] {
-        try await list()
+    package func resume(only planned: PlannedJob? = nil) async throws -> [Resumption] {
+        try await list(only: planned)
         var resumptions: [Resumption] = []
         for (id, delayed) in jobsToTakeUp { resumptions.append(Resumption(job: id, error: await resume(delayed.job))) }
         return resumptions
@@ -175,6 +178,13 @@ extension JobManager {
                 }
             }
         } while (try? await time.sleep(.seconds(1))) != nil
+    }
+
+    /// Removes what an earlier process left of a job that is not taken up.
+    package func discard(_ job: JournaledJob) async throws {
+        let journal = journal, planner = planner
+        try await pools.publishing.run { planner.discard(job.id, output: job.output) }
+        try await pools.journal.run { try journal.remove(job.id) }
     }
 
     /// Removes what is left of a job that was given up before it could be taken up.
@@ -233,7 +243,7 @@ extension JobManager {
     }
 
     /// Ends a job that is not worked on any more. One that fails for a reason that may pass, such as a file system that is not
-    /// mounted, stays in the journal with all that is done, for the next start.
+    /// mounted, stays in the journal with all that is done, for the next start; so does one whose submitter comes back.
     private func end(_ journaled: JournaledJob, as end: JobState, _ error: TesseraError?) async {
         var status = journaled.status(as: end, at: time.wallClock())
         status.error = error
@@ -241,7 +251,7 @@ extension JobManager {
         state.jobs.add(ended: status, key: JobKey(journaled.key, owner: journaled.owner), at: time.now())
         // Clients may wait for the job since before the restart.
         perform([.happened(.ended(journaled.id, end, error))])
-        guard error?.code.isTransient != true else { return }
+        if let error, error.code.isTransient || submittersComeBack && !journaled.shards.isEmpty { return }
         await keep(status)
         let planner = planner
         try? await pools.publishing.run { planner.discard(journaled.id, output: journaled.output) }

@@ -27,8 +27,9 @@ extension JobManager {
         package var keepsJob: @Sendable (_ after: TesseraError) -> Bool = { _ in false }
         /// Whether a job waits while its output or the journal cannot be written, instead of failing.
         package var pausesJobs = true
-        /// Whether a job may be submitted for an output that another one makes: the caller gives up the other.
-        package var replacesJobs = false
+        /// Whether a job that cannot be taken up stays in the journal with all that is done, whatever the reason: its submitter
+        /// is told, and submits it again.
+        package var submittersComeBack = false
         /// Whether a job's time goes on while no process works on it.
         package var countsPauses = true
         /// Signs every output; `nil` for outputs without a signature.

@@ -1,6 +1,7 @@
 package import Core
 import Logging
 package import Protocol
+package import Work
 
 /// What workers say and what becomes of them.
 extension JobManager {
@@ -50,5 +51,13 @@ extension JobManager {
 
     package func failed(_ attempt: Attempt, by worker: WorkerID, error: TesseraError) {
         perform(state.failed(attempt, by: worker, error, at: time.now()))
+    }
+
+    /// Whether an input file belongs to a job that is being worked on: no other file is handed out.
+    package func needs(_ file: InputFile) -> Bool {
+        let file = file.unpinned
+        return state.jobs.active.contains { id in
+            state.jobs[id]?.isRunning == true && state.jobs[id]?.job?.files.contains(file) == true
+        }
     }
 }

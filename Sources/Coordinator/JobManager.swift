@@ -5,7 +5,6 @@ package import Logging
 import Planning
 package import Protocol
 import Synchronization
-package import Work
 
 /// The coordinator's jobs and workers, for connections and commands: passes what happens to `ClusterState` and does what is left
 /// to do.
@@ -26,6 +25,8 @@ package actor JobManager {
     var waitsForDisks: Bool { settings.pausesJobs }
     /// `Settings.countsPauses`.
     var countsPauses: Bool { settings.countsPauses }
+    /// `Settings.submittersComeBack`.
+    var submittersComeBack: Bool { settings.submittersComeBack }
     /// `Settings.build`.
     nonisolated var build: String { settings.build }
     /// Threads for what blocks, also for the connections.
@@ -220,7 +221,10 @@ package actor JobManager {
         _ submission: Submit, by peer: PeerIdentity, isWanted: @escaping @Sendable () -> Bool = { true }
     ) async throws -> Submitted {
         guard !isDraining else { throw Self.shuttingDown }
-        let planned = try await plan(submission, owner: peer.owner, isWanted: isWanted)
+        return try await submit(try await plan(submission, owner: peer.owner, isWanted: isWanted), by: peer)
+    }
+
+    package func submit(_ planned: PlannedJob, by peer: PeerIdentity) async throws -> Submitted {
         while let other = beginning[planned.key] {
             if case .success(let submitted) = await other.task.result { return submitted }
         }
@@ -245,8 +249,9 @@ package actor JobManager {
         }
     }
 
-    private func plan(
-        _ submission: Submit, owner: String, isWanted: @escaping @Sendable () -> Bool
+    /// - Throws: as `submit`. Nothing is created.
+    package func plan(
+        _ submission: Submit, owner: String, isWanted: @escaping @Sendable () -> Bool = { true }
     ) async throws -> PlannedJob {
         let all = submissions.values.reduce(0, +), own = submissions[owner, default: 0]
         guard all < settings.limits.submissions, own < settings.limits.submissionsOfOwner else {
@@ -355,14 +360,6 @@ package actor JobManager {
     }
 
     var takesJobs: Bool { !isDraining }
-
-    /// Whether an input file belongs to a job that is being worked on: no other file is handed out.
-    package func needs(_ file: InputFile) -> Bool {
-        let file = file.unpinned
-        return state.jobs.active.contains { id in
-            state.jobs[id]?.isRunning == true && state.jobs[id]?.job?.files.contains(file) == true
-        }
-    }
 
     /// The job's state once it has ended, however it ended, or as it is when the waiting is cancelled.
     package func end(of id: JobID) async -> JobStatus? {

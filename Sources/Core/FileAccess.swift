@@ -2,8 +2,14 @@ import CLinux
 import Glibc
 
 extension TesseraError {
-    /// A failed system call: `verb` completes "cannot ... FILE".
+    /// A failed system call: `verb` completes "cannot ... FILE". A file below a directory that may not be entered is that
+    /// directory's error.
     package static func system(_ number: Int32, _ verb: String, _ path: String) -> TesseraError {
+        let reason = String(cString: strerror(number))
+        if number == EACCES, let closed = closedDirectory(above: path) {
+            return TesseraError(
+                .notAllowed, "cannot enter the directory: \(reason)", file: closed, advice: "check the permissions")
+        }
         let (code, advice): (Code, String?) =
             switch number {
             case ENOENT, ENOTDIR: (.inputMissing, nil)
@@ -13,7 +19,17 @@ extension TesseraError {
             case EFBIG: (.io, "the file system or a process limit (ulimit -f) does not allow files of this size")
             default: (.io, nil)
             }
-        return TesseraError(code, "cannot \(verb) the file: \(String(cString: strerror(number)))", file: path, advice: advice)
+        return TesseraError(code, "cannot \(verb) the file: \(reason)", file: path, advice: advice)
+    }
+
+    /// The outermost directory above the path that this process may not enter.
+    private static func closedDirectory(above path: String) -> String? {
+        var closed: String?, directory = FilePath.parent(of: path)
+        while directory != "/", directory != "." {
+            if access(directory, X_OK) != 0, errno == EACCES { closed = directory }
+            directory = FilePath.parent(of: directory)
+        }
+        return closed
     }
 
     /// Converts any error into one that can be shown to a user.

@@ -12,6 +12,12 @@ package struct LineOrigins: Sendable, Hashable, Codable {
         self.settings = settings
     }
 
+    /// Whether a value on the command line put the line there that the error is about.
+    package func isSetting(_ error: TesseraError, in file: String) -> Bool {
+        guard error.file == file, let line = error.line, lines.indices.contains(line - 1) else { return false }
+        return lines[line - 1] < 0
+    }
+
     /// The error, placed where the user wrote what is wrong.
     ///
     /// - Parameters:

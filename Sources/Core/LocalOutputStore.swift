@@ -24,6 +24,10 @@ package struct LocalOutputStore: OutputStore {
 
     package func resolve(_ path: String, workingDirectory: String) throws(TesseraError) -> String {
         guard !path.isEmpty else { throw TesseraError(.usage, "the output has no name", advice: "name a directory to create") }
+        guard path != "-" else {
+            throw TesseraError(
+                .usage, "an output is a directory, which stdout cannot take", file: path, advice: "name a directory to create")
+        }
         let components = FilePath.components(of: FilePath.absolute(path, in: workingDirectory))
         guard let name = components.last, FilePath.isName(name), !OutputSite.isUnfinished(name),
             components.allSatisfy({ !$0.utf8.contains(0) })

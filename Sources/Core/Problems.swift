@@ -5,6 +5,12 @@ package struct Problems: Error, Sendable, Hashable, Codable {
 
     package init(_ all: [TesseraError]) { self.all = all }
 
+    /// The problems in the order of a file's lines; those about no line of the file follow as they were.
+    package func byLine(of file: String) -> [TesseraError] {
+        func line(_ error: TesseraError) -> Int { error.file == file ? error.line ?? .max : .max }
+        return all.enumerated().sorted { (line($0.element), $0.offset) < (line($1.element), $1.offset) }.map(\.element)
+    }
+
     /// The exit code of the first problem.
     package var exitCode: Int32 { (all.first?.code ?? .internal).exitCode }
 }

@@ -23,14 +23,18 @@ package struct CheckpointComparison: Sendable {
         package let description: String
         /// The number of elements that differ (bytes, for types without arithmetic).
         package var elements: Int?
+        /// Of the tensor.
+        package var count: Int?
         /// The largest absolute difference of two elements; `nil` if it is not finite.
         package var largest: Double?
         /// `‖x − y‖ / ‖x‖`; `nil` if it is not finite.
         package var relative: Double?
 
         package init(
-            tensor: String, kind: Kind, description: String, elements: Int? = nil, largest: Double? = nil, relative: Double? = nil
+            tensor: String, kind: Kind, description: String, elements: Int? = nil, count: Int? = nil, largest: Double? = nil,
+            relative: Double? = nil
         ) {
+            self.count = count
             self.tensor = tensor
             self.kind = kind
             self.description = description
@@ -140,7 +144,8 @@ package struct CheckpointComparison: Sendable {
         guard tally.differing > 0 else { return nil }
         guard item.dtype.isArithmetic else {
             return Difference(
-                tensor: item.name, kind: .values, description: "\(tally.differing) bytes differ", elements: tally.differing)
+                tensor: item.name, kind: .values, description: "\(tally.differing) bytes differ", elements: tally.differing,
+                count: item.byteCount)
         }
         let ratio = (tally.distance / tally.norm).squareRoot(), relative = ratio.isFinite ? ratio : nil
         let share = relative.map { ", \(Quantity.significant($0 * 100)) % of the norm" } ?? ""
@@ -148,7 +153,8 @@ package struct CheckpointComparison: Sendable {
             tensor: item.name, kind: .values,
             description: "\(tally.differing) of \(Shape.count(item.shape)) elements, by at most "
                 + "\(Quantity.significant(tally.largest))\(share)",
-            elements: tally.differing, largest: tally.largest.isFinite ? tally.largest : nil, relative: relative)
+            elements: tally.differing, count: Shape.count(item.shape),
+            largest: tally.largest.isFinite ? tally.largest : nil, relative: relative)
     }
 
     /// What was found in a piece of a tensor, or in all of it.

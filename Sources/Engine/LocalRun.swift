@@ -1,5 +1,6 @@
 package import Coordinator
 package import Core
+import Glibc
 import Journal
 package import Logging
 import Planning
@@ -46,7 +47,7 @@ package struct LocalRun: Sendable {
         settings.checksDirectBlocks = false
         // Who waits for the command is told, and starts it again.
         settings.pausesJobs = false
-        settings.replacesJobs = true
+        settings.submittersComeBack = true
         // The user may come back after days.
         settings.countsPauses = false
         self.state = state
@@ -59,16 +60,41 @@ package struct LocalRun: Sendable {
 
     /// Runs one job to its end, or goes on with it where an earlier process was killed.
     ///
-    /// - Parameter watch: looks at the job while it runs; ends when cancelled.
-    /// - Throws: `RunInterruption` when the caller cancels the run; what is done stays.
+    /// - Parameters:
+    ///   - discardsOtherWork: whether finished shards of another job for the same output may be removed.
+    ///   - watch: looks at the job while it runs; ends when cancelled.
+    /// - Throws: `RunInterruption` when the caller cancels the run; what is done stays. `cannotCreate` when there are finished
+    ///   shards of another job, before anything is touched.
     /// - Returns: the job, and how many of its shards an earlier process made.
     package func run(
-        _ submission: Submit, watch: @escaping @Sendable (JobManager, Submitted) async -> Void
+        _ submission: Submit, discardsOtherWork: Bool = false,
+        watch: @escaping @Sendable (JobManager, Submitted) async -> Void
     ) async throws -> (status: JobStatus, keptShards: Int) {
         defer { state?.removeIfDone() }
-        let earlier = try await manager.resume()
+        let left = try state?.journal.load().jobs ?? []
+        let planned: PlannedJob
         do {
-            return try await work(on: submission, after: earlier, watch: watch)
+            planned = try await manager.plan(submission, owner: PeerIdentity.local.owner)
+        } catch {
+            guard Task.isCancelled else { throw error }
+            throw RunInterruption(kept: left.first { $0.hasWork }.map { KeptWork(of: $0) })
+        }
+        var others = left.filter { !planned.isSame(as: $0) }
+        if !discardsOtherWork, let other = others.first(where: \.hasWork) { throw Self.refusal(of: planned, after: other) }
+        let earlier = try await manager.resume(only: planned)
+        for resumption in earlier {
+            guard var error = resumption.error, let job = left.first(where: { $0.id == resumption.job }) else { continue }
+            // It begins anew, unless something would be lost.
+            others.append(job)
+            guard job.hasWork, !discardsOtherWork || error.code.isTransient else { continue }
+            let kept = KeptWork(of: job)
+            // Of inputs that have changed, nothing goes on.
+            let words = error.code == .badData ? "\(kept.done); to discard them: \(kept.discarding)" : kept.description
+            error.advice = error.advice.map { "\($0); \(words)" } ?? words
+            throw error
+        }
+        do {
+            return try await work(on: planned, after: earlier.filter { $0.error == nil }, inPlaceOf: others, watch: watch)
         } catch let stop as Stop {
             // By now all that was being committed has been, and a job that was about to end may have ended.
             if let job = stop.jobs.first, let status = await manager.end(of: job), status.state.isEnd { return (status, 0) }
@@ -80,7 +106,7 @@ package struct LocalRun: Sendable {
     private struct Stop: Error { let jobs: [JobID] }
 
     private func work(
-        on submission: Submit, after earlier: [Resumption],
+        on planned: PlannedJob, after earlier: [Resumption], inPlaceOf others: [JournaledJob],
         watch: @escaping @Sendable (JobManager, Submitted) async -> Void
     ) async throws -> (status: JobStatus, keptShards: Int) {
         let before = await committedShards(of: earlier)
@@ -88,14 +114,14 @@ package struct LocalRun: Sendable {
             group.addTask { await manager.run() }
             let answer: Submitted
             do {
-                answer = try await manager.submit(submission, by: .local)
+                answer = try await manager.submit(planned, by: .local)
             } catch {
                 guard Task.isCancelled else { throw error }
                 // What an earlier run did stays.
-                throw Stop(jobs: earlier.filter { $0.error == nil }.map(\.job))
+                throw Stop(jobs: earlier.map(\.job))
             }
             let submitted = Submitted(
-                job: answer.job, remarks: answer.remarks + (await giveUp(earlier.filter { $0.job != answer.job })),
+                job: answer.job, remarks: answer.remarks + (await discard(others)),
                 warnings: answer.warnings ?? [])
             let (messages, input) = AsyncStream<Message>.makeStream()
             let worker = await manager.attach(
@@ -126,7 +152,7 @@ package struct LocalRun: Sendable {
 
     private func committedShards(of jobs: [Resumption]) async -> [JobID: Int] {
         var committed: [JobID: Int] = [:]
-        for job in jobs where job.error == nil {
+        for job in jobs {
             committed[job.job] = await manager.status(StatusRequest(job: job.job, limit: 0), for: .local)?.jobs.first?.shards
                 .committed
         }
@@ -148,17 +174,33 @@ package struct LocalRun: Sendable {
         return RunInterruption(kept: kept)
     }
 
-    /// Removes what earlier processes made of other jobs with the same output.
+    /// Removes what earlier processes left of other jobs with the same output.
     ///
     /// - Returns: remarks about them.
-    private func giveUp(_ others: [Resumption]) async -> [String] {
-        for other in others where other.error == nil {
-            try? await manager.cancel(other.job, reason: "another job takes its place", by: .local)
+    private func discard(_ others: [JournaledJob]) async -> [String] {
+        var remarks: [String] = []
+        for other in others {
+            let done = other.hasWork ? KeptWork(of: other).shards : "no finished shard"
+            // What cannot be removed is found by the next run of this output.
+            guard (try? await manager.discard(other)) != nil else { continue }
+            remarks.append("begins anew: discarded \(done) of an earlier run of \(other.submission.recipeName)")
         }
-        return others.map { other in
-            "begins anew: the unfinished output of an earlier run was of no use, "
-                + (other.error.map { "\($0)" } ?? "since recipe, inputs or options were others")
-        }
+        return remarks
+    }
+
+    /// Why a job is not begun in the place of another one.
+    private static func refusal(of planned: PlannedJob, after other: JournaledJob) -> TesseraError {
+        let kept = KeptWork(of: other), name = other.submission.recipeName
+        let (difference, finish) =
+            switch planned.difference(from: other) {
+            case .recipe: ("with another text", "to finish that run, give its command again")
+            case .options: ("with other options", "to finish that run, give its command again")
+            case .inputs(let file): ("with \(file.map { "another \($0)" } ?? "other inputs")", "its inputs have changed since")
+            }
+        let overwrite = planned.submission.options.overwrite ? "" : ", or add --overwrite"
+        return TesseraError(
+            .cannotCreate, "holds \(kept.shards) of an unfinished run of \(name) \(difference)", file: kept.directory,
+            advice: "\(finish); to discard it: \(kept.discarding)\(overwrite)")
     }
 
     private func work(as worker: JobManager.WorkerID, on messages: AsyncStream<Message>) async {
@@ -195,14 +237,33 @@ package struct KeptWork: Sendable, CustomStringConvertible {
     package let done: String
     /// Removes it.
     package let discarding: String
+    /// Such as `5 of 24 shards`.
+    let shards: String
+    /// Of the unfinished output.
+    let directory: String
 
     init(of job: JobStatus) {
-        let paths = [LocalOutputStore.partialPath(of: job.output, job: "\(job.id)"), RunState.path(beside: job.output)]
-        done = "\(job.shards.committed) of \(job.shards.total) shards are kept"
-        discarding = "rm -r \(paths.map(\.shellWord).joined(separator: " "))"
+        self.init(job.id, output: job.output, committed: job.shards.committed, total: job.shards.total)
+    }
+
+    init(of job: JournaledJob) {
+        let total = job.plans.reduce(0) { $0 + $1.shardCount }
+        self.init(job.id, output: job.output, committed: min(total, job.shards.count), total: total)
+    }
+
+    private init(_ job: JobID, output: String, committed: Int, total: Int) {
+        directory = LocalOutputStore.partialPath(of: output, job: "\(job)")
+        shards = "\(committed) of \(total) shards"
+        done = "\(shards) are kept"
+        discarding = "rm -r \([directory, RunState.path(beside: output)].map(\.shellWord).joined(separator: " "))"
     }
 
     package var description: String { "\(done): the same command goes on with them; to discard them: \(discarding)" }
+}
+
+extension JournaledJob {
+    /// Whether finished shards of the job are there.
+    fileprivate var hasWork: Bool { !shards.isEmpty && access(KeptWork(of: self).directory, F_OK) == 0 }
 }
 
 /// For shards that only look at their inputs: all others write directly.

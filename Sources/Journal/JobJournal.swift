@@ -78,7 +78,7 @@ package struct JournaledJob: Sendable {
     package let key: String
     /// `PeerIdentity.owner` of the submitter.
     package let owner: String
-    package let submission: Submit
+    package var submission: Submit
     /// As the output store names the output.
     package let output: String
     /// Seconds since 1970.

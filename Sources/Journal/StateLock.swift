@@ -17,8 +17,8 @@ final class StateLock: Sendable {
         isNew = mkdir(directory, 0o777) == 0
         guard isNew || errno == EEXIST else {
             throw TesseraError(
-                .cannotCreate, "cannot create the state directory: \(String(cString: strerror(errno)))", file: directory,
-                advice: "check that the directory above it exists and can be written")
+                .cannotCreate, "cannot write into the directory: \(String(cString: strerror(errno)))",
+                file: FilePath.parent(of: directory), advice: "choose another place, or check that it exists and its permissions")
         }
         let path = "\(directory)/\(Self.fileName)"
         descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o666)

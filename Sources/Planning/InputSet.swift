@@ -139,7 +139,8 @@ struct InputSet {
         openEach(models, base: base, tokenizerModels: tokenizerModels, recipeFile: recipeFile, request: request).problems
     }
 
-    private static func models(of recipe: Recipe) -> [Located<ModelReference>] {
+    /// Every model that the recipe names, at each place that names it.
+    static func models(of recipe: Recipe) -> [Located<ModelReference>] {
         let sources = recipe.modules.flatMap(\.body.sources).map(\.model)
         let sliceBases = recipe.modules.flatMap { module -> [Located<ModelReference>] in
             guard case .slices(let slices) = module.body else { return [] }
@@ -243,12 +244,17 @@ struct InputSet {
         _ named: Located<ModelReference>, for error: TesseraError, in recipeFile: String?
     ) -> TesseraError {
         let isWrittenSo = [named.value.model, named.value.adapter].contains { $0?.path == error.file }
-        guard error.code == .inputMissing || isWrittenSo else { return error }
+        guard [.inputMissing, .notAllowed].contains(error.code) || isWrittenSo else { return error }
         var blamed = error
         blamed.problem = error.file.map { "\($0): \(error.problem)" } ?? error.problem
         blamed.file = recipeFile
         blamed.line = named.line
-        blamed.advice = error.advice ?? "correct the path: it must be a directory with a model, or with an adapter after '+'"
+        // What a shell does to a word, nobody does to a line of a file: the coordinator's user may be another.
+        let advice =
+            named.value.model.path.hasPrefix("~")
+            ? "'~' stands for no home here: write the whole path"
+            : "correct the path: it must be a directory with a model, or with an adapter after '+'"
+        blamed.advice = error.advice ?? advice
         return blamed
     }
 

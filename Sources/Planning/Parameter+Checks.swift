@@ -27,7 +27,12 @@ extension Parameter {
             return .success(.text(path))
         case .number, .integer:
             guard let number = value.asDouble, number.isFinite else {
-                return .failure(Complaint("'\(name)' is \(value.shown); it must be a number"))
+                var complaint = Complaint("'\(name)' is \(value.shown); it must be a number")
+                let pointed = "\(value)".replacing(",", with: ".")
+                if Double("\(value)") == nil, Double(pointed) != nil {
+                    complaint.advice = "write decimals with a point: '\(name): \(pointed)'"
+                }
+                return .failure(complaint)
             }
             guard kind == .number || number == number.rounded() else {
                 return .failure(Complaint("'\(name)' is \(number); it must be an integer"))
@@ -40,6 +45,8 @@ extension Parameter {
     /// What is wrong with a value, in words.
     struct Complaint: Error {
         let problem: String
+        /// Better than the parameter's own.
+        var advice: String?
 
         init(_ problem: String) { self.problem = problem }
     }

@@ -12,20 +12,22 @@ struct ParameterNames {
         sorted(scopes.flatMap { unknown(in: $0) } + sources.flatMap { misplaced(in: $0) })
     }
 
-    /// Values that the method cannot take, one complaint for each setting, however many layers and tensors it is for.
+    /// Values that the method cannot take, one complaint for each setting, however many layers and tensors it is for, and values
+    /// that it needs and that are written nowhere.
     func problems() -> [TesseraError] {
         sorted(
-            scopes.flatMap { scope in
-                method.recipeParameters.compactMap { parameter -> TesseraError? in
-                    guard let setting = scope.settings[parameter.name] else { return nil }
-                    for value in setting.value.scalars {
-                        if case .failure(let complaint) = parameter.convert(value) {
-                            return told(complaint.problem, setting.line, parameter.advice)
+            MissingParameters(recipe: recipe, method: method).problems()
+                + scopes.flatMap { scope in
+                    method.recipeParameters.compactMap { parameter -> TesseraError? in
+                        guard let setting = scope.settings[parameter.name] else { return nil }
+                        for value in setting.value.scalars {
+                            if case .failure(let complaint) = parameter.convert(value) {
+                                return told(complaint.problem, setting.line, complaint.advice ?? parameter.advice)
+                            }
                         }
+                        return nil
                     }
-                    return nil
-                }
-            })
+                })
     }
 
     /// Filters that fit none of the tensors, by whichever of their names.
@@ -93,7 +95,7 @@ struct ParameterNames {
             let advice =
                 Suggestion.closest(to: name, in: known).map { "did you mean '\($0)'?" }
                 ?? (known.isEmpty ? "it has none" : "it has \(known.joined(separator: ", "))")
-            return told("the method '\(method.name)' has no parameter '\(name)'; it is ignored", setting.line, advice)
+            return told("the method '\(method.name)' has no parameter '\(name)'", setting.line, advice)
         }
     }
 

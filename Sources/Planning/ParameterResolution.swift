@@ -6,7 +6,6 @@ import Recipes
 struct ParameterResolution {
     private let recipe: Recipe
     private let method: any MergeMethod.Type
-    private let inputs: InputSet
     private let filters: [ParameterSetting.Condition]
     /// Many tensors have the same values.
     private var known: [Key: ParameterValues] = [:]
@@ -20,10 +19,9 @@ struct ParameterResolution {
         let fits: [Bool]
     }
 
-    init(recipe: Recipe, method: any MergeMethod.Type, inputs: InputSet) {
+    init(recipe: Recipe, method: any MergeMethod.Type) {
         self.recipe = recipe
         self.method = method
-        self.inputs = inputs
         filters = ParameterNames(recipe: recipe, method: method).conditions
     }
 
@@ -84,53 +82,19 @@ struct ParameterResolution {
         _ problems: inout [TesseraError]
     ) -> ParameterValue? {
         guard let found else {
-            if parameter.isRequired { problems.append(missing(parameter, spec, source)) }
+            if parameter.isRequired {
+                problems.append(MissingParameters(recipe: recipe, method: method).problem(parameter, spec, source))
+            }
             return parameter.defaultValue
         }
         switch parameter.convert(found.value) {
         case .success(let value): return value
         case .failure(let complaint):
             problems.append(
-                TesseraError(.badData, complaint.problem, file: recipe.file, line: found.line, advice: parameter.advice))
+                TesseraError(
+                    .badData, complaint.problem, file: recipe.file, line: found.line,
+                    advice: complaint.advice ?? parameter.advice))
             return nil
         }
-    }
-
-    /// Why there is no value: a slip in the name, filters that leave tensors out, or nothing was written.
-    private func missing(_ parameter: Parameter, _ spec: OutputTensorSpec, _ source: OutputTensorSpec.Source?) -> TesseraError {
-        let name = parameter.name, scopes = (source.map { [$0.parameters] } ?? []) + spec.scopes
-        let model = source.map { "'\(inputs.inputs[$0.model].reference)'" }
-        func problem(_ text: String, line: Int, _ advice: String) -> TesseraError {
-            TesseraError(.badData, text, file: recipe.file, line: line, advice: advice)
-        }
-        let needs = "the method '\(method.name)' needs a value for '\(name)'"
-        let known = method.recipeParameters.map(\.name)
-        let slips = scopes.flatMap(\.settings).filter { word, _ in
-            !known.contains(word) && Suggestion.closest(to: word, in: known) == name
-        }
-        if let (word, setting) = slips.min(by: { ($0.value.line, $0.key) < ($1.value.line, $1.key) }) {
-            return problem("\(needs); it has no parameter '\(word)'", line: setting.line, "did you mean '\(name)'?")
-        }
-        if let setting = scopes.compactMap({ $0.settings[name] }).first(where: { !$0.value.conditions.isEmpty }) {
-            return problem(
-                "no filter of '\(name)' matches every tensor", line: setting.line,
-                "add '- value: VALUE' as the last entry, for all other tensors")
-        }
-        if let source {
-            // Left out of every model is one mistake, not one for each.
-            let isForAll = spec.sources.allSatisfy { $0.parameters.settings[name] == nil }
-            return problem(
-                "\(needs) for \(isForAll ? "every model" : "the model \(model ?? "")")",
-                line: isForAll ? recipe.method.line : source.line,
-                "add '\(name): VALUE' under \(isForAll ? "the" : "its") 'parameters:'"
-                    + (isForAll ? " of each" : ", or under the top-level 'parameters:'")
-            )
-        }
-        if let misplaced = spec.sources.compactMap({ $0.parameters.settings[name] }).first {
-            return problem(
-                "\(needs) that applies to all models, not to one of them", line: misplaced.line,
-                "move it to the top-level 'parameters:'")
-        }
-        return problem(needs, line: recipe.method.line, "add '\(name): VALUE' under the top-level 'parameters:'")
     }
 }

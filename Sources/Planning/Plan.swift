@@ -112,6 +112,10 @@ package struct Plan: Sendable {
     package let recipeText: String
     /// What messages call the recipe.
     package let recipeName: String
+    /// The reference of the model that the others are compared with, as the recipe has it; `nil` where no model has that role.
+    package let base: String?
+    /// About how many bytes the output will have, where an analysis stage knows that.
+    package let expectedBytes: Int?
     package let method: String
     /// The models, and behind them the files that the recipe gives the method.
     package let inputs: [PlannedInput]
@@ -164,9 +168,10 @@ package struct Plan: Sendable {
         recipeText: String, recipeName: String, method: String, inputs: [PlannedInput], given: [PlannedInput] = [],
         layout: CheckpointLayout, stages: [[PlannedShard]], sidecars: [SidecarFile], leftOut: [LeftOutFile] = [],
         remarks: [String], warnings: [TesseraError] = [], reused: [ReusedPart] = [], derived: [DerivedFile] = [],
-        swept: [SweptCheckpoint] = [],
-        hasMoreStages: Bool = false
+        swept: [SweptCheckpoint] = [], hasMoreStages: Bool = false, base: String? = nil, expectedBytes: Int? = nil
     ) throws(TesseraError) {
+        self.base = base
+        self.expectedBytes = expectedBytes
         self.recipeText = recipeText
         self.recipeName = recipeName
         self.reused = reused

@@ -33,6 +33,11 @@ package struct PlanRequest: Sendable {
 
     var files: any InputFiles { roots.files }
 
+    /// Which warnings are errors: all of a strict request, else those about what the command line sets in vain.
+    func refused(_ warnings: [TesseraError]) -> [TesseraError] {
+        strict ? warnings : warnings.filter { recipeOrigins?.isSetting($0, in: recipeName) == true }
+    }
+
     /// The errors, placed where the user wrote what is wrong.
     func located(_ errors: [TesseraError]) -> [TesseraError] {
         errors.map { recipeOrigins?.located($0, in: recipeName) ?? $0 }

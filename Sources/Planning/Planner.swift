@@ -20,7 +20,7 @@ package enum Planner {
             do {
                 return try plan(request, reading: files, after: statistics)
             } catch let problems as Problems {
-                throw Problems(request.located(problems.all))
+                throw Problems(request.located(problems.byLine(of: request.recipeName)))
             } catch let error as TesseraError {
                 throw request.located([error])[0]
             }
@@ -61,7 +61,7 @@ package enum Planner {
             }
         case .store(let recipe):
             try StorePlanner.plan(
-                recipe, request: request, after: statistics, problems: request.strict ? recipe.warnings : [])
+                recipe, request: request, after: statistics, problems: request.refused(recipe.warnings))
         }
     }
 
@@ -90,9 +90,8 @@ package enum Planner {
         }
         let parameters = recipes.map { ParameterNames(recipe: $0, method: method) }
         var warnings = unique(zip(recipes, parameters).flatMap { $0.warnings + $1.warnings() })
-        let problems =
-            (request.strict ? warnings : []) + MethodContract(recipe: recipe, method: method).problems()
-            + unique(parameters.flatMap { $0.problems() })
+        let wrong = MethodContract(recipe: recipe, method: method).problems() + unique(parameters.flatMap { $0.problems() })
+        let problems = RecipeCheck.unsaid(request.refused(warnings), beside: wrong) + wrong
         let inputs = try InputSet.open(recipe, request: request, problems: problems)
         let quantized = Quantization.problems(recipe, method: method, inputs: inputs)
         guard quantized.isEmpty else { throw Problems(quantized) }
@@ -105,7 +104,8 @@ package enum Planner {
         let specs = try [first] + lists.indices.dropFirst().map { try lists[$0].specs() }
         warnings += unique(zip(parameters, specs).flatMap { $0.uselessFilters($1) })
         warnings += ModelDifferences.warnings(recipe, inputs: inputs)
-        guard !request.strict || warnings.isEmpty else { throw Problems(warnings) }
+        let refused = request.refused(warnings)
+        guard refused.isEmpty else { throw Problems(refused) }
         let vocabulary = try Vocabularies(recipe: recipe, inputs: inputs, files: request.files).plan()
         let planners = recipes.map {
             TensorPlanner(
@@ -158,7 +158,7 @@ package enum Planner {
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)],
             sidecars: request.chosen(sweep?.files ?? sidecars.files + files.about(recipe)), leftOut: sidecars.leftOut,
             remarks: remarks + (sweep?.remarks(of: work, tensors: merged.outputs.count) ?? []),
-            warnings: request.located(warnings), swept: checkpoints ?? [])
+            warnings: request.located(warnings), swept: checkpoints ?? [], base: base(of: recipe, method))
     }
 
     /// The points of a sweep have most problems in common.
@@ -178,7 +178,11 @@ package enum Planner {
             layout: CheckpointLayout(groups: [], maxPartBytes: request.maxPartBytes),
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)], sidecars: [],
             remarks: ["\(method.name): depends on the models as wholes, which are measured first"],
-            hasMoreStages: true)
+            hasMoreStages: true, base: base(of: recipe, method))
+    }
+
+    private static func base(of recipe: Recipe, _ method: any MergeMethod.Type) -> String? {
+        method.inputs.givesBaseARole ? recipe.baseModel.map { "\($0.value)" } : nil
     }
 
     private static func floatingType(of tensors: [PlannedTensor]) -> DType? {

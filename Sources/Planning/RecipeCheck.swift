@@ -22,7 +22,13 @@ struct RecipeCheck {
         if names == nil, !draft.method.value.isEmpty { problems.append(Self.unknownMethod(draft)) }
         problems += (names?.problems() ?? []).filter { !lines.contains($0.line ?? 0) }
         problems += InputSet.problems(draft, request: request)
-        return Problems(problems + reading.warnings + (names?.warnings() ?? []).filter { !lines.contains($0.line ?? 0) })
+        let odd = (names?.warnings() ?? []).filter { !lines.contains($0.line ?? 0) }
+        return Problems(problems + reading.warnings + Self.unsaid(odd, beside: problems))
+    }
+
+    /// Warnings that no problem says by itself, such as one about the slip that left a value missing.
+    static func unsaid(_ warnings: [TesseraError], beside problems: [TesseraError]) -> [TesseraError] {
+        warnings.filter { warning in !problems.contains { $0.line == warning.line && $0.advice == warning.advice } }
     }
 
     /// The method that a recipe names, if there is one of that name.

@@ -87,7 +87,7 @@ struct TensorPlanner {
         var tensors: [PlannedTensor] = []
         var problems = ProblemList(file: recipe.file)
         var incomplete: [(name: String, outcome: String)] = []
-        var resolution = ParameterResolution(recipe: recipe, method: method, inputs: inputs)
+        var resolution = ParameterResolution(recipe: recipe, method: method)
         var outputs = KnownOutputs()
         for spec in specs {
             try request.checkTime()
@@ -237,7 +237,7 @@ struct TensorPlanner {
                     advice: "remove 'tokenizer', or bring the vocabularies together before")
             }
         } else {
-            var other = ParameterResolution(recipe: recipe, method: method, inputs: inputs)
+            var other = ParameterResolution(recipe: recipe, method: method)
             values = try other.boundValues(for: spec)
         }
         if aligned != nil || !isTakenOver(found, by: method, values) { try checkScales(of: found) }

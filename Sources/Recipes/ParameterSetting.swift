@@ -97,8 +97,13 @@ extension ScalarValue {
 /// The parameters set at one place of a recipe.
 package struct ParameterScope: Sendable, Equatable {
     package let settings: [String: Located<ParameterSetting>]
+    /// Parameters that are set there to what cannot be read.
+    package let unread: Set<String>
 
-    package init(_ settings: [String: Located<ParameterSetting>] = [:]) { self.settings = settings }
+    package init(_ settings: [String: Located<ParameterSetting>] = [:], unread: Set<String> = []) {
+        self.settings = settings
+        self.unread = unread
+    }
 
     package func value(_ name: String, at position: Double, tensor: String) -> Located<ScalarValue>? {
         guard let setting = settings[name], let value = setting.value.value(at: position, tensor: tensor) else { return nil }

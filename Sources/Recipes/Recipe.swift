@@ -88,6 +88,13 @@ package struct Recipe: Sendable {
         "float8_e4m3fn": .f8E4M3, "float8_e5m2": .f8E5M2, "float16": .f16, "bfloat16": .bf16, "float32": .f32, "float64": .f64,
     ]
 
+    /// What people call the types elsewhere.
+    static let shortTypes = [
+        "fp16": "float16", "f16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32", "f32": "float32",
+        "float": "float32", "single": "float32", "fp64": "float64", "f64": "float64", "double": "float64",
+        "fp8": "float8_e4m3fn", "float8": "float8_e4m3fn", "f8_e4m3": "float8_e4m3fn", "f8_e5m2": "float8_e5m2",
+    ]
+
     /// The type that a config file names, with or without `torch.`; `nil` for a name that is none.
     package static func dtype(named name: String) -> DType? {
         dtypes[name.hasPrefix("torch.") ? String(name.dropFirst("torch.".count)) : name]

@@ -1,10 +1,14 @@
+import Operators
 import Yams
 
 /// The three forms of a recipe: whole models, slices of layers, or either of these per module.
 extension RecipeReader {
     private static let forms = ["models", "slices", "modules"]
     static let stackKey = "stack"
-    static let misplacedParameters = ["weight", "density", "scale"]
+    /// Beside a model, these are certainly meant for it.
+    private static let misplacedParameters = ["weight", "density", "scale"]
+    /// Whoever writes one of them where it means nothing wants it below `parameters:`.
+    static let methodParameters = Set(MergeMethods.all.flatMap { $0.parameters.map(\.name) } + misplacedParameters)
 
     mutating func readModules(_ root: Node.Mapping) -> [Recipe.Module] {
         guard let (form, node) = theOneForm(of: root, forms: Self.forms, known: Self.allKeys, place: "the recipe", line: 1) else {

@@ -204,12 +204,13 @@ struct RecipeReader {
     private mutating func readDtype(_ root: Node.Mapping, _ key: String) -> DType? {
         guard let node = root[key], !node.isNull else { return nil }
         let text = node.plainText ?? ""
-        let name = text.hasPrefix("torch.") ? String(text.dropFirst("torch.".count)) : text
+        let name = (text.hasPrefix("torch.") ? String(text.dropFirst("torch.".count)) : text).lowercased()
         if let dtype = Recipe.dtype(named: text) { return dtype }
         let names = Recipe.dtypes.keys.sorted()
         complain(
             "'\(key)' is \(node.shown); it must be a floating-point type", at: node.line,
-            advice: Suggestion.advice(for: name, in: names, otherwise: "write one of"))
+            advice: Recipe.shortTypes[name].map { "did you mean '\($0)'?" }
+                ?? Suggestion.advice(for: name, in: names, otherwise: "write one of"))
         return nil
     }
 
@@ -222,9 +223,9 @@ struct RecipeReader {
                 "'parameters' must be a map of names to values", at: node.line,
                 advice: "write, for example, 'parameters: {weight: 0.5}'"
             )
-            return ParameterScope()
+            return ParameterScope(unread: Self.methodParameters)
         }
-        var settings: [String: Located<ParameterSetting>] = [:]
+        var settings: [String: Located<ParameterSetting>] = [:], unread: Set<String> = []
         for (key, value) in mapping {
             if key.plainText == LayerScale.name {
                 guard value.isMapping else {
@@ -236,10 +237,14 @@ struct RecipeReader {
                 settings.merge(readParameters(value).settings.map { ("\(LayerScale.name).\($0)", $1) }) { $1 }
                 continue
             }
-            guard let name = key.plainText, let setting = readSetting(value, name: name) else { continue }
-            settings[name] = Located(setting, line: key.line)
+            guard let name = key.plainText else { continue }
+            if let setting = readSetting(value, name: name) {
+                settings[name] = Located(setting, line: key.line)
+            } else {
+                unread.insert(name)
+            }
         }
-        return ParameterScope(settings)
+        return ParameterScope(settings, unread: unread)
     }
 
     mutating func readSetting(_ node: Node, name: String) -> ParameterSetting? {
@@ -275,7 +280,10 @@ struct RecipeReader {
     private mutating func readScalar(_ node: Node, name: String) -> ScalarValue? {
         guard let value = node.scalarValue, value != .null else {
             complain(
-                "the parameter '\(name)' has no value", at: node.line, advice: "write a number, a list of numbers, or filters")
+                "the parameter '\(name)' has no value", at: node.line,
+                advice: name.allSatisfy(\.isNumber)
+                    ? "write decimals with a point, as in 0.5: in braces, a comma begins the next parameter"
+                    : "write a number, a list of numbers, or filters")
             return nil
         }
         return value
@@ -323,7 +331,7 @@ struct RecipeReader {
             let name = key.plainText ?? "?"
             if !known.contains(name) {
                 let advice =
-                    known.contains("parameters") && Self.misplacedParameters.contains(name)
+                    known.contains("parameters") && Self.methodParameters.contains(name)
                     ? "move it under 'parameters:'"
                     : Suggestion.advice(for: name, in: known, otherwise: "remove it; the known keys are")
                 warnings.append(

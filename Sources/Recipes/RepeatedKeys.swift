@@ -1,8 +1,8 @@
-import Yams
+package import Yams
 
 /// Keys that occur twice in one map, as PyYAML reads them: the last one counts. The parser refuses them, so all but the last get
 /// names that nobody asks for.
-enum RepeatedKeys {
+package enum RepeatedKeys {
     private static let prefix = "tessera-repeated-"
     /// Every one of them costs a reading of the text. No real recipe has this many.
     private static let limit = 100
@@ -11,7 +11,7 @@ enum RepeatedKeys {
     ///
     /// - Parameter ignore: called with each key that does not count, and its line.
     /// - Throws: the parser's errors.
-    static func compose(_ text: String, ignore: (_ key: String, _ line: Int) -> Void) throws -> [Node] {
+    package static func compose(_ text: String, ignore: (_ key: String, _ line: Int) -> Void) throws -> [Node] {
         try compose(text, ignore: ignore) { $0 }
     }
 
@@ -38,7 +38,7 @@ enum RepeatedKeys {
         return try read([])
     }
 
-    static func isIgnored(_ key: Node) -> Bool { key.plainText?.hasPrefix(prefix) == true }
+    package static func isIgnored(_ key: Node) -> Bool { key.plainText?.hasPrefix(prefix) == true }
 
     /// The text with another name for the key that stands at the mark. Merge keys stay such.
     private static func rename(_ key: String, at mark: Mark, in text: String, number: Int) -> String? {

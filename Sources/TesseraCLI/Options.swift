@@ -12,7 +12,7 @@ struct JobArguments: ParsableArguments {
     @Argument(help: "The directory to create. It must not exist.", completion: .directory)
     var output: String
 
-    @Flag(help: "Replace OUT if Tessera wrote it.")
+    @Flag(help: "Replace OUT if Tessera wrote it, and the unfinished output of another recipe.")
     var overwrite = false
 
     @Flag(name: .customLong("sha256sums"), help: "Also write SHA256SUMS, for sha256sum -c.")
@@ -126,16 +126,32 @@ struct SigningArguments: ParsableArguments {
 
 /// How many threads and how much memory to use.
 struct MachineArguments: ParsableArguments {
-    @Option(help: ArgumentHelp("Number of compute threads.", valueName: "n"))
+    @Option(help: Self.threadsHelp, transform: Self.threadCount)
     var threads = availableProcessors()
 
-    @Option(help: ArgumentHelp("Memory for buffers.", valueName: "size"))
+    @Option(
+        help: ArgumentHelp("Memory for buffers, at least 64MiB.", valueName: "size"),
+        transform: { text throws(OutOfRange) in
+            let bytes = ByteCount(argument: text)
+            guard let bytes, bytes.bytes >= 64 << 20 else { throw OutOfRange("a size of at least 64MiB, such as 2GiB") }
+            return bytes
+        })
     var memory = ByteCount(2 << 30)
 
-    func validate() throws {
-        guard (1...1024).contains(threads) else { throw ValidationError("--threads must be from 1 to 1024.") }
-        guard memory.bytes >= 64 << 20 else { throw ValidationError("--memory must be at least 64MiB.") }
+    static let threadsHelp = ArgumentHelp("Number of compute threads, from 1 to 1024.", valueName: "n")
+
+    static func threadCount(_ text: String) throws(OutOfRange) -> Int {
+        guard let count = Int(text), (1...1024).contains(count) else { throw OutOfRange("a number from 1 to 1024") }
+        return count
     }
+}
+
+/// Why the value of an option does not fit. ArgumentParser names the option, as the user wrote it, and the value.
+struct OutOfRange: Error, CustomStringConvertible {
+    let description: String
+
+    /// - Parameter wanted: what the value must be.
+    init(_ wanted: String) { description = "it must be \(wanted)" }
 }
 
 /// The absolute path of an existing directory.

@@ -16,13 +16,18 @@ package enum Interruption {
 }
 
 /// Runs `body` until it returns, or until SIGINT, SIGTERM or SIGHUP cancels it.
-package func cancelledBySignals<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async throws -> Result {
+///
+/// - Parameter onSignal: called at once when one of them comes.
+package func cancelledBySignals<Result: Sendable>(
+    onSignal: @escaping @Sendable () -> Void = {}, _ body: @escaping @Sendable () async throws -> Result
+) async throws -> Result {
     let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm, .sighup)
     return try await withThrowingTaskGroup(of: Result?.self) { group in
         group.addTask { try await body() }
         group.addTask {
             for await signal in signals {
                 Interruption.note(signal)
+                onSignal()
                 break
             }
             return nil

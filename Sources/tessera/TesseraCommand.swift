@@ -78,12 +78,13 @@ struct TesseraCommand: AsyncParsableCommand {
     /// - Throws: `usage` for a first word that is no command.
     private static func checkName(_ root: any ParsableCommand.Type) throws(TesseraError) {
         let names = configuration.subcommands.compactMap { $0.configuration.commandName } + ["help"]
-        guard root is Self.Type, let word = CommandLine.arguments.dropFirst().first, !word.hasPrefix("-"), !names.contains(word)
-        else { return }
+        var words = CommandLine.arguments.dropFirst()
+        // The parser shows the program's own help for a command that it does not know.
+        if words.first == "help", words.count > 1 { words = words.dropFirst() }
+        guard root is Self.Type, let word = words.first, !word.hasPrefix("-"), !names.contains(word) else { return }
         throw TesseraError(
             .usage, "unknown command '\(word)'",
-            advice: Suggestion.closest(to: word, in: names).map { "did you mean '\($0)'?" } ?? "'tessera help' lists the commands"
-        )
+            advice: Suggestion.guess(for: word, in: names) ?? "'tessera help' lists the commands")
     }
 
     /// The command that the arguments, the environment and the configuration file ask for.
@@ -93,16 +94,27 @@ struct TesseraCommand: AsyncParsableCommand {
         let settings = try Settings(
             of: Self.self, link: root is Self.Type ? nil : MergekitCommand.commandName, arguments: arguments,
             environment: environment)
+        let words = settings.arguments(), isAboutSettings = words.first == ConfigCommand.configuration.commandName
+        ProgressStyle.begin(words)
+        if !isAboutSettings { Terminal.warn(settings.strayVariables.filter { $0.advice != nil }) }
+        let parsed = Result { try root.parseAsRoot(words) }
+        // Help is no error.
+        if case .failure(let error) = parsed, root.exitCode(for: error).isSuccess { throw error }
+        // The user typed nothing wrong: say where the values are.
+        let problems = isAboutSettings ? [] : settings.problems { root.complaint(about: $0) }
+        guard problems.isEmpty else { throw Problems(problems) }
+        return try parsed.get()
+    }
+}
+
+extension ParsableCommand {
+    /// What is wrong with the arguments; `nil` where nothing is.
+    static func complaint(about arguments: [String]) -> String? {
         do {
-            let arguments = try settings.arguments()
-            ProgressStyle.begin(arguments)
-            if arguments.first != ConfigCommand.configuration.commandName {
-                Terminal.warn(settings.strayVariables.filter { $0.advice != nil })
-            }
-            return try root.parseAsRoot(arguments)
+            _ = try parseAsRoot(arguments)
+            return nil
         } catch {
-            // The user typed nothing wrong: say where the value is.
-            throw settings.culprit { (try? root.parseAsRoot($0)) != nil } ?? error
+            return message(for: error)
         }
     }
 }

@@ -45,12 +45,58 @@ import Testing
         }
     }
 
-    @Test func warningsNameThemAsWell() async throws {
-        let plan = try await run(["plan", "r.yml", "--set", "parameters.wieght=3"])
-        #expect(
-            plan.output.contains("warning: --set parameters.wieght=3: the method 'linear' has no parameter"), "\(plan.output)")
-        let done = try await run(["run", "r.yml", "out", "--set", "parameters.wieght=3"])
-        #expect(done.exitCode == 0 && done.errors.contains("warning: --set parameters.wieght=3: "), "\(done.errors)")
+    /// What the command line sets in vain is a mistake; what a file has may be a habit.
+    @Test func settingsWithoutEffectAreErrors() async throws {
+        for (setting, words) in [
+            ("parameters.wieght=3", "the method 'linear' has no parameter 'wieght' — did you mean 'weight'?"),
+            ("paramters.weight=3", "unknown or unused key 'paramters' in a recipe — did you mean 'parameters'?"),
+        ] {
+            for command in [["plan", "r.yml"], ["run", "r.yml", "out"]] {
+                let outcome = try await run(command + ["--set", setting])
+                #expect(outcome.exitCode == 65 && outcome.errors.contains("error: --set \(setting): \(words)"), "\(outcome)")
+            }
+        }
+        #expect(directory.names == ["a", "b", "r.yml"])
+        try directory.write(Self.recipe + "paramters: {weight: 3}\n", to: "r.yml")
+        let done = try await run(["run", "r.yml", "out", "--set", "parameters.weight=3"])
+        #expect(done.exitCode == 0 && done.errors.contains("warning: r.yml:7: unknown or unused key"), "\(done.errors)")
+        let strict = try await run(["run", "r.yml", "strict", "--strict"])
+        #expect(strict.exitCode == 65 && strict.errors.contains("error: r.yml:7: "), "\(strict.errors)")
+    }
+
+    /// What is read of a recipe does not hide what is missing, and the lines come in their order.
+    @Test func everythingIsSaidAtOnceAndInOrder() async throws {
+        let recipe = """
+            merge_method: linear
+            models:
+            - model: ./a
+              parameters: {wieght: 1}
+            - model: ./b
+              parameter: {weight: 1}
+            - model: ./none
+              parameters:
+                weight: 0,6
+            lambda: 0.5
+            dtype: fp16
+
+            """
+        try directory.write(recipe, to: "r.yml")
+        let outcome = try await run(["plan", "r.yml"])
+        let lines = outcome.errors.split(separator: "\n").map(String.init)
+        #expect(outcome.exitCode == 65)
+        for (line, words) in [
+            (4, "it has no parameter 'wieght' — did you mean 'weight'?"), (5, "needs a value for 'weight' for the model './b'"),
+            (6, "unknown or unused key 'parameter' in a model — did you mean 'parameters'?"), (7, "./none: no such file"),
+            (9, "'weight' is '0,6'; it must be a number — write decimals with a point: 'weight: 0.6'"),
+            (10, "unknown or unused key 'lambda' in a recipe — move it under 'parameters:'"),
+            (11, "'dtype' is 'fp16'; it must be a floating-point type — did you mean 'float16'?"),
+        ] {
+            #expect(
+                lines.contains { $0.hasPrefix("error: r.yml:\(line): ") && $0.contains(words) }, "\(line) \(words): \(lines)")
+        }
+        let numbers = lines.compactMap { $0.split(separator: ":").dropFirst(2).first.flatMap { Int($0) } }
+        #expect(numbers.count == lines.count && numbers == numbers.sorted(), "\(lines)")
+        #expect(!outcome.errors.contains("it is ignored"))
     }
 
     @Test func aPlanIsWrappedInAPipe() async throws {
@@ -58,7 +104,7 @@ import Testing
         try directory.write(recipe, to: "r.yml")
         let plan = try await run(["plan", "r.yml", "--shard-size", "1MB"])
         #expect(plan.exitCode == 0 && plan.output.split(separator: "\n").allSatisfy { $0.count <= 80 }, "\(plan.output)")
-        #expect(plan.output.contains("\nreads   ") && plan.output.contains("warning: "), "\(plan.output)")
+        #expect(plan.output.contains("\nreads   ") && plan.errors.contains("warning: "), "\(plan)")
         let help = try await run(["help", "run"])
         #expect(help.output.contains("--shard-size"))
     }

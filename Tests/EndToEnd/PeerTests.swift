@@ -167,9 +167,9 @@ import Testing
         let workers = try await cluster.get("/api/v1/workers", as: [Cluster.Worker].self)
         #expect(workers.map(\.name) == ["worker-1"] && workers.map(\.state) == ["idle"])
         let directory = try TemporaryDirectory()
-        let outcome = try await cluster.submit(
-            "cases/linear/recipe.yml", "\(directory.path)/out",
-            ["--wait", "--json", "--set", "parameters.wieght=3"])
+        let path = "cases/linear/recipe.yml", recipe = try String(contentsOfFile: "\(Repository.golden)/\(path)", encoding: .utf8)
+        try directory.write(recipe + "\nwieght: 3\n", to: "r.yml")
+        let outcome = try await cluster.submit("\(directory.path)/r.yml", "\(directory.path)/out", ["--wait", "--json"])
         #expect(outcome.exitCode == 0, "\(outcome.errors)")
         let id = try JSONDecoder().decode(Cluster.Job.self, from: Data(outcome.output.utf8)).id
         let job = try await cluster.job(id)
@@ -189,7 +189,7 @@ import Testing
         #expect(try await HTTP.get(cluster.status + "/metrics").body.contains("tessera_jobs_ended_total{state=\"done\"} 1\n"))
         let plan = try await HTTP.get(cluster.status + "/api/v1/jobs/\(id)/plan").body
         #expect(plan.contains("merge_method: linear") && !plan.contains("warning: "), "\(plan)")
-        #expect(plan.contains(#""problem" : "the method 'linear' has no parameter 'wieght'"#), "\(plan)")
+        #expect(plan.contains(#""problem" : "unknown or unused key 'wieght' in a recipe"#), "\(plan)")
         #expect(try await HTTP.get(cluster.status + "/api/v1/jobs/\(id)/shards/0").body.contains("\"begunAfter\""))
         #expect(try await HTTP.get(cluster.status + "/api/v1/events?job=x").status == 400)
     }

@@ -240,11 +240,18 @@ import Testing
         return ([], "")
     }
 
+    /// Nothing that stands where the output will be, and no word about what may be replaced, costs what is done.
     @Test func aRunThatIsKilledGoesOn() async throws {
         try LargeFamily.write(to: directory)
         let kept = try await killedRun()
         try #require(!kept.isEmpty)
-        let outcome = try await Tessera.run(["run", "r.yml", "out", "--json"] + LargeFamily.arguments, in: directory.path)
+        try FileManager.default.createDirectory(atPath: output, withIntermediateDirectories: true)
+        try directory.write("mine", to: "out/notes.txt")
+        let refused = try await Tessera.run(["run", "r.yml", "out"] + LargeFamily.arguments, in: directory.path)
+        #expect(refused.exitCode == 73 && refused.errors.contains("\(kept.count) of 24 shards are kept"), "\(refused.errors)")
+        try FileManager.default.removeItem(atPath: output)
+        let outcome = try await Tessera.run(
+            ["run", "r.yml", "out", "--json", "--overwrite"] + LargeFamily.arguments, in: directory.path)
         #expect(outcome.exitCode == 0 && outcome.errors.contains("has \(kept.count) of 24 shards"), "\(outcome.errors)")
         struct Report: Decodable { let shards, attempts: Int }
         let report = try JSONDecoder().decode(
@@ -256,18 +263,36 @@ import Testing
         #expect(try whole.exitCode == 0 && outputFiles(output) == outputFiles("\(directory.path)/whole"))
     }
 
-    /// Another recipe for the same output begins anew, and says so; nothing of the first stays.
-    @Test func anotherRecipeBeginsAnew() async throws {
+    /// Finished shards of another recipe stay until the user gives them up, by `--overwrite` or by hand.
+    @Test func anotherRecipeKeepsWhatIsDone() async throws {
         try LargeFamily.write(to: directory)
-        try #require(try await !killedRun().isEmpty)
-        try directory.write("merge_method: passthrough\nmodels:\n- model: b\n", to: "r.yml")
-        let outcome = try await Tessera.run(["run", "r.yml", "out"] + LargeFamily.arguments, in: directory.path)
-        #expect(outcome.exitCode == 0 && outcome.errors.contains("begins anew"), "\(outcome.errors)")
-        #expect(directory.names == ["a", "b", "out", "r.yml"])
+        let kept = try await killedRun()
+        try #require(!kept.isEmpty)
+        let names = directory.names, shards = "\(kept.count) of 24 shards"
+        try directory.write("merge_method: passthrough\nmodels:\n- model: b\n", to: "r2.yml")
+        for (command, words) in [
+            (["run", "r2.yml", "out"], "r.yml with another text"),
+            (["run", "r.yml", "out", "--set", "dtype=float16"], "r.yml with another text"),
+            (["run", "r.yml", "out", "--no-model-card"], "r.yml with other options"),
+            (["mergekit-yaml", "r2.yml", "out"], "r.yml with another text"),
+        ] {
+            let arguments = command[0] == "run" ? command + LargeFamily.arguments : command
+            let refused = try await Tessera.run(arguments, in: directory.path)
+            #expect(refused.exitCode == 73, "\(refused)")
+            #expect(refused.errors.contains("holds \(shards) of an unfinished run of \(words)"), "\(refused.errors)")
+            #expect(refused.errors.contains("rm -r ") && refused.errors.contains("give its command again"), "\(refused.errors)")
+            #expect(refused.errors.contains("--overwrite") == (command[0] == "run"), "\(refused.errors)")
+            #expect(try directory.names == names + ["r2.yml"] && committed("\(output).partial-state") == kept)
+        }
+        let outcome = try await Tessera.run(["run", "r2.yml", "out", "--overwrite"] + LargeFamily.arguments, in: directory.path)
+        #expect(
+            outcome.exitCode == 0 && outcome.errors.contains("discarded \(shards) of an earlier run of r.yml"),
+            "\(outcome.errors)")
+        #expect(directory.names == ["a", "b", "out", "r.yml", "r2.yml"])
     }
 
     /// An input that was written meanwhile would give an output of two halves.
-    @Test func changedInputsBeginAnew() async throws {
+    @Test func changedInputsDoNotGoOn() async throws {
         try LargeFamily.write(to: directory)
         try #require(try await !killedRun().isEmpty)
         let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: "\(directory.path)/b/model.safetensors"))
@@ -275,9 +300,12 @@ import Testing
         try handle.seek(toOffset: try handle.offset() - 4)
         try handle.write(contentsOf: [0, 0, 0x80, 0x3f])
         try handle.close()
-        let outcome = try await Tessera.run(["run", "r.yml", "out"] + LargeFamily.arguments, in: directory.path)
-        #expect(outcome.exitCode == 0, "\(outcome.errors)")
-        #expect(outcome.errors.contains("begins anew") && outcome.errors.contains("b/model.safetensors"), "\(outcome.errors)")
+        let refused = try await Tessera.run(["run", "r.yml", "out"] + LargeFamily.arguments, in: directory.path)
+        #expect(
+            refused.exitCode == 65 && refused.errors.contains("of 24 shards are kept; to discard them: "), "\(refused.errors)")
+        #expect(refused.errors.contains("b/model.safetensors: the file was changed"), "\(refused.errors)")
+        let outcome = try await Tessera.run(["run", "r.yml", "out", "--overwrite"] + LargeFamily.arguments, in: directory.path)
+        #expect(outcome.exitCode == 0 && outcome.errors.contains("begins anew"), "\(outcome.errors)")
         #expect(directory.names == ["a", "b", "out", "r.yml"])
         #expect(try await Tessera.run(["verify", output]).exitCode == 0)
     }
@@ -301,6 +329,7 @@ import Testing
         try LargeFamily.write(to: directory)
         let (kept, errors) = try await stoppedRun(by: signal)
         try #require(!kept.isEmpty)
+        #expect(errors.contains("note: stopping; finishing what is being written"), "\(errors)")
         #expect(errors.contains("interrupted; \(kept.count) of 24 shards are kept"), "\(errors)")
         let words = try #require(errors.split(separator: "\n").first { $0.contains("rm -r ") })
         let names = directory.names.filter { $0.hasPrefix("out.partial-") }

@@ -70,7 +70,9 @@ import Testing
     private static func difference(_ name: String, _ kind: CheckpointComparison.Difference.Kind)
         -> CheckpointComparison.Difference
     {
-        CheckpointComparison.Difference(tensor: name, kind: kind, description: "1 of 2 elements, by at most 3")
+        CheckpointComparison.Difference(
+            tensor: name, kind: kind, description: "1 of 2 elements, by at most 3", elements: 1, count: 2, largest: 3,
+            relative: 0.25)
     }
 
     @Test func modelsThatHaveLittleInCommonAreSummarised() {
@@ -80,6 +82,8 @@ import Testing
         let lines = ComparisonListing(differences, tensors: 100, listsAll: false).lines(OutputWidths(table: nil, text: 80))
         #expect(lines.count < 30 && lines.allSatisfy { $0.columns <= 80 }, "\(lines)")
         #expect(lines.contains("and 10 more; --all lists them"))
+        #expect(lines[0].split(separator: " ") == ["TENSOR", "DIFFER", "OF", "AT", "MOST", "OF", "NORM"], "\(lines[0])")
+        #expect(lines[1].split(separator: " ") == ["both.0", "1", "2", "3.00", "25.0", "%"], "\(lines[1])")
         #expect(
             lines.contains { $0.hasPrefix("only in the first (60): left.0, left.1, ") && $0.hasSuffix("and 55 more") }, "\(lines)"
         )

@@ -87,13 +87,19 @@ import Testing
     /// Shards that an earlier process did, or hours in which nobody worked, say nothing about the time left.
     @Test func theRateIsThatOfTheLastHalfMinute() throws {
         var pace = JobPace()
+        for second in 3590...3600 { pace.note(try Self.job(done: 500, seconds: Double(second))) }
+        #expect(pace.bytesPerSecond == nil, "nothing has been done yet that could be measured")
+        pace = JobPace()
         pace.note(try Self.job(done: 500, seconds: 3600))
         #expect(pace.bytesPerSecond == nil)
         for second in 1...100 { pace.note(try Self.job(done: 500 + second, seconds: 3600 + Double(second))) }
         #expect(pace.bytesPerSecond == 1)
         #expect(pace.secondsLeft(of: try Self.job(done: 600, seconds: 3700)) == 400)
         // A restart that lost some of it.
-        pace.note(try Self.job(done: 100, seconds: 3701))
+        // One that stands still is slow, and that is known.
+        for second in 101...200 { pace.note(try Self.job(done: 600, seconds: 3600 + Double(second))) }
+        #expect(pace.bytesPerSecond == 0)
+        pace.note(try Self.job(done: 100, seconds: 3801))
         #expect(pace.bytesPerSecond == nil)
     }
 

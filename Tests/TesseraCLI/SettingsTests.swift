@@ -16,6 +16,15 @@ import Testing
 
     private let directory: TemporaryDirectory
 
+    private static func complaint(about arguments: [String]) -> String? {
+        do {
+            _ = try Root.parseAsRoot(arguments)
+            return nil
+        } catch {
+            return Root.message(for: error)
+        }
+    }
+
     init() throws { directory = try TemporaryDirectory() }
 
     private func arguments(
@@ -27,8 +36,10 @@ import Testing
             let path = try directory.write(file, to: "config.yml")
             environment["TESSERA_CONFIG"] = path
         }
-        return try Settings(of: Root.self, arguments: given.split(separator: " ").map(String.init), environment: environment)
-            .arguments()
+        let settings = try Settings(
+            of: Root.self, arguments: given.split(separator: " ").map(String.init), environment: environment)
+        guard settings.fileProblems.isEmpty else { throw Problems(settings.fileProblems) }
+        return settings.arguments()
     }
 
     @Test func theCommandLineWinsOverTheEnvironmentAndThatOverTheFile() throws {
@@ -73,7 +84,8 @@ import Testing
 
     @Test func switchesAreTrueOrFalse() throws {
         #expect(try arguments("status", ["TESSERA_JSON": "true", "TESSERA_WATCH": "0"]) == ["status", "--json"])
-        #expect(throws: TesseraError.self) { try arguments("status", ["TESSERA_JSON": "maybe"]) }
+        let settings = try Settings(of: Root.self, arguments: ["status"], environment: ["TESSERA_JSON": "maybe"])
+        #expect(settings.problems(Self.complaint(about:)).map(\.problem) == ["TESSERA_JSON: 'json' is a switch"])
     }
 
     @Test func everythingWrongWithAFileIsSaidWithItsLine() throws {
@@ -107,15 +119,18 @@ import Testing
         let file = try directory.write("root: [/a]\ntimeout: 3\n", to: "link.yml")
         let settings = try Settings(
             of: Root.self, link: "status", arguments: ["worker"], environment: ["TESSERA_CONFIG": file])
-        #expect(try settings.arguments() == ["--timeout=3", "worker"])
+        #expect(settings.arguments() == ["--timeout=3", "worker"])
     }
 
     @Test func aValueThatDoesNotFitNamesItsSource() throws {
         let settings = try Settings(
             of: Root.self, arguments: ["status"], environment: ["TESSERA_TIMEOUT": "soon", "TESSERA_COORDINATOR": "h:1"])
-        let error = settings.culprit { (try? Root.parseAsRoot($0)) != nil }
-        #expect(error?.problem == "TESSERA_TIMEOUT: 'soon' does not fit --timeout")
-        #expect(settings.culprit { _ in true } == nil)
+        let errors = settings.problems(Self.complaint(about:))
+        #expect(
+            errors.map(\.description) == [
+                "TESSERA_TIMEOUT: 'soon' does not fit --timeout — it must be a number of seconds above 0, and at most a day"
+            ])
+        #expect(settings.problems { _ in nil } == [])
     }
 
     // MARK: Looking at settings
@@ -125,7 +140,7 @@ import Testing
         environment["XDG_CONFIG_HOME"] = directory.path
         if let file { environment["TESSERA_CONFIG"] = try directory.write(file, to: "config.yml") }
         let settings = try Settings(of: Root.self, arguments: ["config"], environment: environment)
-        let problems = SettingsCheck(settings).problems { (try? Root.parseAsRoot($0)) != nil }
+        let problems = SettingsCheck(settings).problems(Self.complaint(about:))
         return (problems.map(\.description), settings.strayVariables.map(\.description))
     }
 
@@ -133,12 +148,31 @@ import Testing
         let file = "timeout: 5\nworker:\n  threads: 0\n  memory: lots\nstatus:\n  json: maybe\ntls-key: k\n"
         let (problems, _) = try check(["TESSERA_LEASE_SECONDS": "-1", "TESSERA_COORDINATOR": "h:1"], file: file)
         #expect(problems.count == 5, "\(problems)")
+        #expect(problems.sorted { !$0.hasPrefix("TESSERA") && $1.hasPrefix("TESSERA") } == problems, "not by line: \(problems)")
         for words in [
-            "TESSERA_LEASE_SECONDS: '-1' does not fit --lease-seconds", "config.yml:3: '0' does not fit --threads",
+            "TESSERA_LEASE_SECONDS: '-1' does not fit --lease-seconds",
+            "config.yml:3: '0' does not fit --threads — it must be a number from 1 to 1024",
             "config.yml:4: 'lots' does not fit --memory", "config.yml:6: 'json' is a switch",
             // A key without a certificate.
             "config.yml:7: 'k' does not fit --tls-key",
         ] { #expect(problems.contains { $0.contains(words) }, "\(words): \(problems)") }
+    }
+
+    /// Nor do unknown and repeated keys hide values, and the other way round.
+    @Test func everythingThatIsWrongIsFound() throws {
+        let file = "timeuot: 5\nthreads: 0\nworker: {memory: 1}\nthreads: -1\ntimeout: never\n"
+        let (problems, _) = try check([:], file: file)
+        let lines = problems.compactMap { $0.split(separator: ":").dropFirst().first.flatMap { Int($0) } }
+        #expect(lines == [1, 2, 3, 4, 5], "\(problems)")
+    }
+
+    /// The same of one command, which says all before it does anything.
+    @Test func aCommandTellsAllThatItCannotTake() throws {
+        let file = try directory.write("threads: 0\nmemory: 1\nlog-level: loud\nlog-format: xml\n", to: "all.yml")
+        let settings = try Settings(
+            of: Root.self, arguments: ["worker", "--coordinator=h:1"], environment: ["TESSERA_CONFIG": file])
+        let problems = settings.problems(Self.complaint(about:))
+        #expect(problems.map(\.line) == [1, 2, 3, 4], "\(problems)")
     }
 
     @Test func possibleValuesAreFine() throws {
@@ -169,5 +203,27 @@ import Testing
         }
         #expect(!worker.contains("pause"), "hidden options have no place in the manual")
         #expect(pages.allSatisfy { page in page.text.split(separator: "\n").allSatisfy { $0.count <= 80 } })
+    }
+
+    /// The manual has what a command has, and nothing of others.
+    @Test func thePageOfALinkIsItsOwn() throws {
+        struct Tool: ParsableCommand {
+            static let configuration = CommandConfiguration(commandName: "tool", subcommands: [MergekitCommand.self])
+        }
+        let tool = try #require(CommandOptions.of(Tool.self))
+        let page = try #require(ManualPage.all(of: tool).first { $0.fileName == "mergekit-yaml.1" }).text
+        for words in [".It Fl j , Fl -num-threads Ar n", ".It Fl v , Fl -verbose", ".It Fl q , Fl -quiet"] {
+            #expect(page.contains("\(words)\n"), "\(words): \(page)")
+        }
+        #expect(!page.contains("max-part-size") && !page.contains("TESSERA_MAX_PART_SIZE") && !page.contains(".Fl -config"))
+    }
+
+    /// One table for all: the page and the manual say what the code says.
+    @Test func exitCodesAreToldInOneWay() throws {
+        let page = try String(contentsOfFile: "\(Repository.root)/docs/commands.md", encoding: .utf8)
+        let rows = page.matches(of: #/\n\| ([0-9, ]+) \| (.+) \|/#).map { "\($0.output.1): \($0.output.2)" }
+        #expect(rows.map { $0.replacingOccurrences(of: "`", with: "") } == ExitStatus.all.map { "\($0.code): \($0.meaning)" })
+        let codes = Set(ExitStatus.all.map(\.code))
+        #expect(TesseraError.Code.allCases.allSatisfy { codes.contains("\($0.exitCode)") })
     }
 }

@@ -6,15 +6,6 @@ import Planning
 import Protocol
 import Work
 
-/// A submission that makes sense, before anything is created.
-struct PlannedJob: Sendable {
-    let submission: Submit
-    /// As the output store names the output.
-    let output: String
-    let stages: PlannedStages
-    let key: JobKey
-}
-
 /// A job that an earlier coordinator began.
 struct ResumedJob: Sendable {
     let job: Job
@@ -50,20 +41,30 @@ struct JobPlanner: Sendable {
             throw Problems([error] + Planner.problems(of: request))
         }
         let plan = try Planner.plan(request)
-        if submission.options.overwrite { try checkInputs(of: plan, lieOutside: output) }
+        try checkInputs(of: plan, beside: output, isReplaced: submission.options.overwrite)
         return PlannedJob(
             submission: submission, output: output, stages: try stages(plan, request),
             key: JobKey(try Self.key(of: submission, plan: plan.digest, output: output), owner: owner))
     }
 
-    /// An output that is replaced must not hold what it is made of.
-    private func checkInputs(of plan: Plan, lieOutside output: String) throws(TesseraError) {
+    /// An output lies in none of its inputs, whose readers would find it there, and one that is replaced does not hold what it is
+    /// made of.
+    private func checkInputs(of plan: Plan, beside output: String, isReplaced: Bool) throws(TesseraError) {
         for input in plan.inputs {
-            let inside = input.paths.compactMap(settings.inputRoots.locate).first { FilePath.relative($0, to: output) != nil }
-            guard inside != nil else { continue }
-            throw TesseraError(
-                .cannotCreate, "holds the input '\(input.reference)', which would be lost", file: output,
-                advice: "choose another output")
+            for path in input.paths.compactMap(settings.inputRoots.locate) {
+                guard !isReplaced || FilePath.relative(path, to: output) == nil else {
+                    throw TesseraError(
+                        .cannotCreate, "holds the input '\(input.reference)', which would be lost", file: output,
+                        advice: "choose another output")
+                }
+                // A model may also be a single file in a directory of others.
+                let name = FilePath.components(of: path).last ?? path, directory = FilePath.parent(of: path)
+                guard input.reference.contains(name) || FilePath.relative(output, to: directory) == nil else {
+                    throw TesseraError(
+                        .notAllowed, "the output would lie in the input '\(input.reference)'", file: output,
+                        advice: "choose a directory beside it")
+                }
+            }
         }
     }
 
@@ -93,13 +94,15 @@ struct JobPlanner: Sendable {
     }
 
     /// Jobs are the same if they make the same output in the same place with the same options, unless the submitter says
-    /// otherwise.
+    /// otherwise. Whether an earlier output may be replaced is no part of what is made.
     private static func key(of submission: Submit, plan: Digest, output: String) throws -> String {
         if let key = submission.idempotencyKey { return "key \(key)" }
         let encoder = JSONEncoder()
         encoder.outputFormatting = .sortedKeys
-        let options = try encoder.encode(submission.options)
-        return "plan \(try Digest.sha256(of: Array("\(plan) \(output) ".utf8) + options))"
+        var options = submission.options
+        options.overwrite = false
+        let bytes = try encoder.encode(options)
+        return "plan \(try Digest.sha256(of: Array("\(plan) \(output) ".utf8) + bytes))"
     }
 
     /// Begins the output.

@@ -162,7 +162,7 @@ struct StatusPages {
     private func blockedReason(of id: JobID) -> String? {
         if let since = cluster.workers.emptySince, let record = cluster.jobs[id] {
             let seconds = Int((now - max(since, record.startedAt)).seconds)
-            return "waits for workers: none has been connected for \(seconds) s"
+            return "waits for workers: " + (seconds > 0 ? "none has been connected for \(seconds) s" : "none is connected")
         }
         guard let shard = cluster.scheduler.oversizedShard(of: id) else { return nil }
         func missing(_ worker: WorkerDescription) -> Int {

@@ -61,7 +61,9 @@ struct BudgetPlanner: Sendable {
     func plan() throws -> Plan {
         let weights = try weights()
         guard let statistics = planner.statistics.first else {
-            return try planner.analysisStage("budget") { .measureGrids(measurement($0)) }
+            return try planner.analysisStage("budget", expecting: byteBudget(planner.tensors.filter(\.isArithmetic))) {
+                .measureGrids(measurement($0))
+            }
         }
         return try plan(after: statistics, weights: weights)
     }

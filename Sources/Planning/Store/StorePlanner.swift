@@ -84,8 +84,12 @@ struct StorePlanner: Sendable {
 
     /// A plan that only looks at the tensors.
     ///
-    /// - Parameter measurement: `nil` for tensors that need no look.
-    func analysisStage(_ name: String, _ measurement: (StoreTensor) throws -> Encoding?) throws -> Plan {
+    /// - Parameters:
+    ///   - bytes: what the store will take, if that is known.
+    ///   - measurement: `nil` for tensors that need no look.
+    func analysisStage(
+        _ name: String, expecting bytes: Int? = nil, _ measurement: (StoreTensor) throws -> Encoding?
+    ) throws -> Plan {
         let work = try tensors.filter(\.isArithmetic).compactMap { tensor in
             try measurement(tensor).map { encoding in
                 TensorWork(
@@ -95,7 +99,7 @@ struct StorePlanner: Sendable {
         }
         return try plan(
             work, layout: CheckpointLayout(groups: [], maxPartBytes: request.maxPartBytes), index: nil,
-            remarks: ["\(name): the output sizes depend on the data, which a first stage analyses"])
+            remarks: ["\(name): the output sizes depend on the data, which a first stage analyses"], expecting: bytes)
     }
 
     // MARK: The output
@@ -181,7 +185,7 @@ struct StorePlanner: Sendable {
 
     /// - Parameter index: `nil` for an analysis stage.
     private func plan(
-        _ work: [TensorWork], layout: CheckpointLayout, index: StoreIndexWriter?, remarks: [String]
+        _ work: [TensorWork], layout: CheckpointLayout, index: StoreIndexWriter?, remarks: [String], expecting bytes: Int? = nil
     ) throws -> Plan {
         var sidecars: [SidecarFile] = []
         if index != nil {
@@ -197,7 +201,8 @@ struct StorePlanner: Sendable {
             recipeText: recipe.text, recipeName: recipe.file, method: recipe.title, inputs: inputs, layout: layout,
             stages: [ShardCutter(targetBytes: request.shardBytes).cut(work)], sidecars: sidecars,
             remarks: remarks, warnings: warnings, reused: index == nil ? [] : extended?.reused ?? [],
-            derived: index.map { $0.derivedFiles } ?? [], hasMoreStages: index == nil)
+            derived: index.map { $0.derivedFiles } ?? [], hasMoreStages: index == nil, base: "\(recipe.baseModel.value)",
+            expectedBytes: bytes)
     }
 }
 

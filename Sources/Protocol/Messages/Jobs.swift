@@ -58,7 +58,7 @@ package struct Submit: Sendable, Hashable, Codable {
     /// The directory to which relative paths in the recipe and of the output refer.
     package let workingDirectory: String
     package let output: String
-    package let options: JobOptions
+    package var options: JobOptions
     /// Submissions with the same key are one job; `nil` for a key of plan, output and options.
     package let idempotencyKey: String?
 

@@ -8,17 +8,21 @@ struct CoordinatorArguments: ParsableArguments {
     @Option(help: ArgumentHelp("The coordinator's job port.", valueName: "host:port"))
     var coordinator = Self.standard
 
-    @Option(help: ArgumentHelp("How long to wait for a connection, and for an answer.", valueName: "seconds"))
+    @Option(
+        help: ArgumentHelp(
+            "How long to wait for a connection, and for an answer; above 0, at most a day.", valueName: "seconds"),
+        transform: { text throws(OutOfRange) in
+            guard let seconds = Double(text), seconds > 0, seconds <= 86_400 else {
+                throw OutOfRange("a number of seconds above 0, and at most a day")
+            }
+            return seconds
+        })
     var timeout = Self.standardTimeout
 
     private static let standard = HostPort(host: "127.0.0.1", port: 7070)
     private static let standardTimeout = 5.0
 
     @OptionGroup var credentials: CredentialArguments
-
-    func validate() throws {
-        guard timeout > 0, timeout <= 86_400 else { throw ValidationError("--timeout must be above 0, and at most a day.") }
-    }
 
     /// The options as a shell reads them, without those that have their defaults.
     var words: [String] {

@@ -72,16 +72,16 @@ struct ComparisonListing {
     }
 
     func lines(_ widths: OutputWidths) -> [String] {
-        let both = differences.filter { $0.kind == .values || $0.kind == .form }
-        var lines: [String] = []
-        if !both.isEmpty {
-            var table = TextTable([("TENSOR", .left), ("DIFFERENCE", .left)])
-            let shown = listsAll ? both : Array(both.prefix(Self.shownRows))
-            for difference in shown { table.add([difference.tensor, difference.description]) }
-            lines += table.lines(fitting: widths.table)
-            if shown.count < both.count { lines.append("and \(both.count - shown.count) more; --all lists them") }
-            lines.append("")
+        var values = TextTable([("TENSOR", .left), ("DIFFER", .right), ("OF", .right), ("AT MOST", .right), ("OF NORM", .right)])
+        var lines = list(.values, in: &values, widths) { difference in
+            [
+                difference.tensor, difference.elements.map { "\($0)" } ?? "–", difference.count.map { "\($0)" } ?? "–",
+                difference.largest.map { Quantity.significant($0) } ?? "–",
+                difference.relative.map { "\(Quantity.significant($0 * 100)) %" } ?? "–",
+            ]
         }
+        var forms = TextTable([("TENSOR", .left), ("TYPES AND SHAPES", .left)])
+        lines += list(.form, in: &forms, widths) { [$0.tensor, $0.description] }
         for (kind, place) in [(CheckpointComparison.Difference.Kind.onlyFirst, "first"), (.onlySecond, "second")] {
             let names = differences.filter { $0.kind == kind }.map(\.tensor.printable)
             guard !names.isEmpty else { continue }
@@ -93,5 +93,17 @@ struct ComparisonListing {
             lines += text.wrapped(toColumns: widths.text, indent: 2)
         }
         return lines + ["\(differences.count) of \(tensors) tensors differ"]
+    }
+
+    /// The first differences of a kind as a table.
+    private func list(
+        _ kind: CheckpointComparison.Difference.Kind, in table: inout TextTable, _ widths: OutputWidths,
+        _ row: (CheckpointComparison.Difference) -> [String]
+    ) -> [String] {
+        let all = differences.filter { $0.kind == kind }, shown = listsAll ? all : Array(all.prefix(Self.shownRows))
+        guard !all.isEmpty else { return [] }
+        for difference in shown { table.add(row(difference)) }
+        let rest = all.count - shown.count
+        return table.lines(fitting: widths.table) + (rest > 0 ? ["and \(rest) more; --all lists them"] : []) + [""]
     }
 }

@@ -45,10 +45,15 @@ package struct CoordinatorCommand: AsyncParsableCommand {
             valueName: "dir"), completion: .directory)
     var state: String?
 
-    @Option(help: ArgumentHelp("Seconds until a lease that is not renewed goes to another worker.", valueName: "seconds"))
+    @Option(
+        help: ArgumentHelp(
+            """
+            Seconds until a lease that is not renewed goes to another worker; more than twice --heartbeat-seconds, at most a year.
+            """,
+            valueName: "seconds"))
     var leaseSeconds = 30.0
 
-    @Option(help: ArgumentHelp("Seconds between a worker's heartbeats.", valueName: "seconds"))
+    @Option(help: ArgumentHelp("Seconds between a worker's heartbeats; above 0, at most a day.", valueName: "seconds"))
     var heartbeatSeconds = 5.0
 
     @Option(

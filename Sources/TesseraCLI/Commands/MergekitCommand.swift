@@ -33,7 +33,8 @@ package struct MergekitCommand: AsyncParsableCommand {
     var randomSeed: UInt64 = 0
 
     @Option(
-        name: [.customShort("j"), .customLong("num-threads")], help: ArgumentHelp("Number of compute threads.", valueName: "n"))
+        name: [.customShort("j"), .customLong("num-threads")], help: MachineArguments.threadsHelp,
+        transform: MachineArguments.threadCount)
     var threads = availableProcessors()
 
     @Flag(name: [.customShort("v"), .customLong("verbose")], help: "Show progress, also where stderr is not a terminal.")
@@ -56,7 +57,8 @@ package struct MergekitCommand: AsyncParsableCommand {
         ]
         if !idle.writeModelCard { words.append("--no-model-card") }
         words += ["--threads", "\(threads)", "--progress", (quiet ? .none : verbose > 0 ? .plain : ProgressStyle.auto).rawValue]
-        try await RunCommand.parse(words).run()
+        // mergekit's users replace finished outputs, and have no word for giving up an unfinished one.
+        try await RunCommand.parse(words).run(discardsOtherWork: false)
     }
 }
 

@@ -1,6 +1,7 @@
 package import ArgumentParser
 import Core
 import Operators
+import Recipes
 
 package struct MethodsCommand: ParsableCommand {
     package static let configuration = CommandConfiguration(
@@ -20,8 +21,10 @@ package struct MethodsCommand: ParsableCommand {
     package func run() throws {
         let methods = MergeMethods.all.filter { name == nil || $0.name == name }.map(MethodSummary.init)
         guard let first = methods.first else {
+            let names = MergeMethods.all.map { $0.name }
             throw TesseraError(
-                .usage, "there is no merge method '\(name ?? "")'", advice: "'tessera methods' lists the methods")
+                .usage, "there is no merge method '\(name ?? "")'",
+                advice: Suggestion.guess(for: name ?? "", in: names) ?? "'tessera methods' lists the methods")
         }
         if json {
             try printJSON(methods)
@@ -122,10 +125,10 @@ struct MethodSummary: Encodable {
 
     func lines(_ widths: OutputWidths) -> [String] {
         let most = mostModels.map { $0 == leastModels ? "" : " to \($0)" } ?? " or more"
-        let head = [
-            "\(name): \(summary)", "base: \(base); models: \(leastModels)\(most)",
-            scale.map { "a sweep over '\($0)' merges once" },
-        ].compactMap(\.self).flatMap { $0.wrapped(toColumns: widths.text, indent: 2) }
+        let count = leastModels == 0 && mostModels == nil ? "any number" : "\(leastModels)\(most)"
+        let models = base == "input" ? "models: \(count), the base included" : "base: \(base); models besides the base: \(count)"
+        let head = ["\(name): \(summary)", models, scale.map { "a sweep over '\($0)' merges once" }]
+            .compactMap(\.self).flatMap { $0.wrapped(toColumns: widths.text, indent: 2) }
         guard !parameters.isEmpty else { return head }
         let titles = ["PARAMETER", "SCOPE", "DEFAULT", "VALUES", "MEANING"]
         var table = TextTable(titles.map { ($0, .left) })

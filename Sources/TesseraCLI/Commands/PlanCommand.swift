@@ -38,11 +38,18 @@ package struct PlanCommand: ParsableCommand {
             recipe: recipe.text, recipeName: recipe.name, workingDirectory: currentDirectory(),
             maxPartBytes: maxPartSize.bytes, shardBytes: shardSize?.bytes, strict: strict, seed: seed)
         request.recipeOrigins = recipe.origins
-        let summary = PlanSummary(try Planner.plan(request))
+        let summary: PlanSummary
+        do {
+            summary = PlanSummary(try Planner.plan(request))
+        } catch let problems as Problems {
+            if json { try printJSON(["problems": problems.all]) }
+            throw problems
+        }
         if json {
             try printJSON(summary)
         } else {
             for line in summary.lines(.stdout) { print(line) }
+            Terminal.warn(summary.warnings)
         }
     }
 }
@@ -80,6 +87,8 @@ struct PlanSummary: Encodable {
 
     let plan: Digest
     let method: String
+    /// The model that the others are compared with; `nil` where the method has no use for one, or counts it as any other.
+    let base: String?
     let inputs: [Input]
     let parts: [Part]
     /// What stands beside the weights, and what does not come along.
@@ -93,6 +102,8 @@ struct PlanSummary: Encodable {
     let bytesInput: Int
     let bytesRead: Int
     let bytesWritten: Int
+    /// About how many bytes the output will have, where that is known before it is laid out.
+    let bytesExpected: Int?
     /// The minimum `--memory` of `tessera run` with this machine's number of threads.
     let bytesMemory: Int
     let threads: Int
@@ -102,6 +113,8 @@ struct PlanSummary: Encodable {
     init(_ plan: Plan) {
         self.plan = plan.digest
         method = plan.method
+        base = plan.base
+        bytesExpected = plan.expectedBytes
         let models = plan.inputs.count - plan.givenCount
         inputs = plan.inputs.enumerated().map { index, input in
             Input(model: input.reference, parts: input.parts.count, bytes: input.byteCount, isGiven: index >= models)
@@ -133,11 +146,11 @@ struct PlanSummary: Encodable {
     func lines(_ widths: OutputWidths) -> [String] { tables(width: widths.table) + prose(widths) }
 
     private func tables(width: Int?) -> [String] {
-        let count = inputs.count { !$0.isGiven }
-        var lines = ["\(method) of \(count) \(count == 1 ? "model" : "models"), plan \(plan.hex.prefix(12))", ""]
-        var models = TextTable([("INPUT", .left), ("PARTS", .right), ("SIZE", .right)])
-        for input in inputs { models.add([input.model, "\(input.parts)", Quantity.bytes(input.bytes)]) }
-        lines += models.lines(fitting: width) + [""]
+        let count = inputs.count { !$0.isGiven && $0.model != base }, models = "\(count) \(count == 1 ? "model" : "models")"
+        var lines = ["\(method) of \(models)\(base.map { " on \($0)" } ?? ""), plan \(plan.hex.prefix(12))", ""]
+        var rows = TextTable([("INPUT", .left), ("PARTS", .right), ("SIZE", .right)])
+        for input in inputs { rows.add([input.model, "\(input.parts)", Quantity.bytes(input.bytes)]) }
+        lines += rows.lines(fitting: width) + [""]
         if !parts.isEmpty {
             var output = TextTable([("OUTPUT", .left), ("TENSORS", .right), ("SIZE", .right)])
             for part in parts { output.add([part.file, "\(part.tensors)", Quantity.bytes(part.bytes)]) }
@@ -172,7 +185,8 @@ struct PlanSummary: Encodable {
             (
                 "writes",
                 measuresOnly
-                    ? "what is known after these shards, which measure \(tensors) tensors"
+                    ? (bytesExpected.map { "about \(Quantity.bytes($0)); " } ?? "")
+                        + "these shards measure \(tensors) tensors, and the output is laid out by what they find"
                     : "\(Quantity.bytes(bytesWritten)) in \(tensors) tensors"
             ), ("memory", "at least \(Quantity.bytes(bytesMemory)) with \(threads) \(threads == 1 ? "thread" : "threads")"),
         ]
@@ -180,6 +194,6 @@ struct PlanSummary: Encodable {
         for (label, text) in facts + remarks.map({ ("note", $0.printable) }) {
             lines += widths.labelled(label, text, column: 8)
         }
-        return lines + warnings.flatMap { "warning: \($0)".wrapped(toColumns: widths.text, indent: 9) }
+        return lines
     }
 }

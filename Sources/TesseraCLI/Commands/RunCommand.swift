@@ -21,10 +21,13 @@ package struct RunCommand: AsyncParsableCommand {
 
     package init() {}
 
-    package func run() async throws {
+    package func run() async throws { try await run(discardsOtherWork: job.overwrite) }
+
+    /// - Parameter discardsOtherWork: whether finished shards of another recipe for the same output may be removed.
+    func run(discardsOtherWork: Bool) async throws {
         let submission = try job.submission()
         do {
-            let (status, keptShards) = try await work(on: submission)
+            let (status, keptShards) = try await work(on: submission, discardsOtherWork: discardsOtherWork)
             try JobOutcome(status, keptShards: keptShards).report(json: job.json)
         } catch let interruption as RunInterruption {
             Terminal.remark(
@@ -35,13 +38,13 @@ package struct RunCommand: AsyncParsableCommand {
         }
     }
 
-    private func work(on submission: Submit) async throws -> (JobStatus, keptShards: Int) {
+    private func work(on submission: Submit, discardsOtherWork: Bool) async throws -> (JobStatus, keptShards: Int) {
         let (style, threads, memory, key) = (job.progress, machine.threads, machine.memory.bytes, try signing.key())
-        return try await cancelledBySignals {
+        return try await cancelledBySignals(onSignal: { Terminal.remark("stopping; finishing what is being written") }) {
             let state = try Self.state(of: submission)
             let local = LocalRun(
                 threads: threads, memory: memory, signingKey: key, digests: cachedDigests(), state: state, log: quietLog)
-            return try await local.run(submission) { manager, submitted in
+            return try await local.run(submission, discardsOtherWork: discardsOtherWork) { manager, submitted in
                 Terminal.warn(submitted.warnings ?? [])
                 for remark in submitted.remarks { Terminal.remark(remark) }
                 await watch(submitted.job, in: manager, style: style)
@@ -99,7 +102,7 @@ struct JobOutcome {
         if !json {
             let rate =
                 keptShards > 0
-                ? "\(keptShards) of \(job.shards.total) shards were made before"
+                ? "\(keptShards) of \(job.shards.total) shards were made before, in time that is not counted"
                 : Quantity.rate(job.bytesInput + job.bytesOutput, job.seconds) + " read and written"
             // A store whose vectors are all packed has no tensors of their own.
             let made = job.bytesOutput > 0 ? "\(Quantity.bytes(job.bytesOutput)) of tensors by" : "made by"

@@ -79,6 +79,13 @@ package struct VerifyCommand: AsyncParsableCommand {
         if let check { report.add(try check.findings(), signedFiles: check.fileCount) }
         if json { try printJSON(report) } else { show(report) }
         let decisive = report.findings.filter { $0.isOfWeights || !weights }
+        // What cannot be read may be as it should be; a difference is certain.
+        let unread = decisive.filter { $0.code != nil }
+        if let code = unread.first?.code, unread.count == decisive.count {
+            throw TesseraError(
+                code, "\(unread.count) \(unread.count == 1 ? "file" : "files") cannot be read; all others match", file: directory,
+                advice: code == .notAllowed ? "check the permissions" : nil)
+        }
         guard decisive.isEmpty else {
             throw TesseraError(
                 .difference,

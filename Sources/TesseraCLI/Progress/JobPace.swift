@@ -9,6 +9,8 @@ struct JobPace {
     }
 
     private var samples: [Sample] = []
+    /// Whether anything has been done since the first look at the job: before, nobody knows how fast it goes.
+    private var hasMoved = false
     /// Seconds that are looked back on, and between samples.
     private static let window = 30.0, step = 0.5
     /// Seconds of watching that say something.
@@ -18,7 +20,8 @@ struct JobPace {
     mutating func note(_ job: JobStatus) {
         if let last = samples.last {
             // A coordinator that starts again may have lost what was not durable.
-            if job.bytesDone < last.bytes || job.seconds < last.seconds { samples = [] }
+            if job.bytesDone < last.bytes || job.seconds < last.seconds { (samples, hasMoved) = ([], false) }
+            if job.bytesDone > last.bytes { hasMoved = true }
             if let last = samples.last, job.seconds - last.seconds < Self.step { return }
         }
         samples.append(Sample(seconds: job.seconds, bytes: job.bytesDone))
@@ -28,7 +31,9 @@ struct JobPace {
 
     /// Bytes in each second; `nil` while that is not known.
     var bytesPerSecond: Double? {
-        guard let first = samples.first, let last = samples.last, last.seconds - first.seconds >= Self.least else { return nil }
+        guard hasMoved, let first = samples.first, let last = samples.last, last.seconds - first.seconds >= Self.least else {
+            return nil
+        }
         return Double(last.bytes - first.bytes) / (last.seconds - first.seconds)
     }
 

@@ -49,5 +49,8 @@ package struct CommandOptions: Sendable, Decodable {
     /// What may be set by environment and file.
     package var options: [Argument] { own.filter { $0.option != nil } }
 
+    /// Whether it has `--config`.
+    var takesFile: Bool { (arguments ?? []).contains { $0.option == "config" } }
+
     package func option(_ name: String) -> Argument? { options.first { $0.option == name } }
 }

@@ -30,7 +30,7 @@ package struct ManualPage {
             for command in commands { lines += [".It Cm \(command.commandName)"] + Self.prose(command.abstract ?? "") }
             lines.append(".El")
         }
-        lines += Self.surroundings
+        lines += Self.surroundings(of: command)
         text = lines.joined(separator: "\n") + "\n"
     }
 
@@ -56,7 +56,7 @@ package struct ManualPage {
             let value = argument.valueName ?? "value"
             lines.append(
                 argument.kind == "positional"
-                    ? ".It Ar \(value)" : ".It Fl \(argument.flag)" + (argument.kind == "flag" ? "" : " Ar \(value)"))
+                    ? ".It Ar \(value)" : ".It Fl \(argument.flags)" + (argument.kind == "flag" ? "" : " Ar \(value)"))
             lines += prose(argument.abstract ?? "")
             // Defaults that are those of the machine the pages are made on would mislead.
             if let standard = argument.defaultValue, !standard.isEmpty, !["name", "threads"].contains(argument.option) {
@@ -66,34 +66,30 @@ package struct ManualPage {
         return lines + [".El"]
     }
 
-    /// What is the same for all commands.
-    private static let surroundings =
-        [
-            ".Sh ENVIRONMENT",
-            "The variable of an option is",
-            ".Ev TESSERA_",
-            "and its name in capitals, with underscores for hyphens: that of",
-            ".Fl -max-part-size",
-            "is",
-            ".Ev TESSERA_MAX_PART_SIZE .",
-            "Several values are separated by colons.",
-            ".Ev TESSERA_CONFIG",
-            "names the configuration file.",
-            ".Sh FILES",
+    /// What is the same for all commands, but for options that one does not have.
+    private static func surroundings(of command: CommandOptions) -> [String] {
+        let example = command.subcommands?.isEmpty == false ? "max-part-size" : command.options.last?.option
+        var lines = [".Sh ENVIRONMENT", "The variable of an option is", ".Ev TESSERA_"]
+        if let example {
+            lines += [
+                "and its name in capitals, with underscores for hyphens: that of", ".Fl -\(example)", "is",
+                ".Ev \(Settings.variable(example)) .",
+            ]
+        } else {
+            lines.append("and its name in capitals, with underscores for hyphens.")
+        }
+        lines += [
+            "Several values are separated by colons.", ".Ev TESSERA_CONFIG", "names the configuration file.", ".Sh FILES",
+            ".Bl -tag -width Ds", ".It Pa ~/.config/tessera/config.yml", "The configuration file, in YAML, if",
+            command.takesFile ? ".Fl -config" : ".Ev TESSERA_CONFIG", "names no other.",
+            "The command line wins over the environment, and the environment over the file.", ".El", ".Sh EXIT STATUS",
             ".Bl -tag -width Ds",
-            ".It Pa ~/.config/tessera/config.yml",
-            "The configuration file, in YAML, if",
-            ".Fl -config",
-            "names no other.",
-            "The command line wins over the environment, and the environment over the file.",
-            ".El",
-            ".Sh EXIT STATUS",
-            ".Bl -tag -width Ds",
-            ".It 0",
-            "Success.",
-        ] + TesseraError.Code.allCases.sorted { $0.exitCode < $1.exitCode }.flatMap { [".It \($0.exitCode)", $0.meaning] } + [
-            ".El"
         ]
+        for (code, meaning) in ExitStatus.all {
+            lines += [".It \(code)"] + prose("\(meaning.prefix(1).uppercased())\(meaning.dropFirst()).")
+        }
+        return lines + [".El"]
+    }
 
     /// A paragraph: each sentence begins a line, as mdoc(7) wants it.
     private static func prose(_ text: String) -> [String] {
@@ -130,23 +126,35 @@ extension CommandOptions.Argument {
         guard let name = option else { return names?.first?.name ?? "" }
         return "-\(name)"
     }
+
+    /// All names, the short ones first, as mdoc wants them.
+    fileprivate var flags: String {
+        let all = names ?? [], short = all.filter { $0.kind != "long" }.map(\.name)
+        return (short + all.filter { $0.kind == "long" }.map { "-\($0.name)" }).joined(separator: " , Fl ")
+    }
 }
 
-extension TesseraError.Code {
-    fileprivate var meaning: String {
-        switch self {
-        case .difference: "Something differs."
-        case .usage: "The command, or the recipe's fit to it, is wrong."
-        case .badData: "A recipe, a model or another file is malformed."
-        case .inputMissing: "An input is missing."
-        case .unreachable: "No coordinator answers."
-        case .internal: "An internal error."
-        case .cannotCreate: "The output cannot be created."
-        case .io: "Reading or writing failed."
-        case .temporary: "A later try may succeed."
-        case .protocolMismatch: "The peer does not speak this protocol."
-        case .notAllowed: "Not allowed."
-        case .cancelled: "Ended by a signal."
+/// What the exit codes of all commands mean: the table of docs/commands.md and of the manual pages.
+enum ExitStatus {
+    static let all: [(code: String, meaning: String)] =
+        [("0", "success")]
+        + TesseraError.Code.allCases.sorted { $0.exitCode < $1.exitCode }.map { ("\($0.exitCode)", meaning(of: $0)) }
+        + [("129, 130, 143", "the command was ended by SIGHUP, SIGINT or SIGTERM")]
+
+    private static func meaning(of code: TesseraError.Code) -> String {
+        switch code {
+        case .difference: "something differs, with verify, compare and inspect --base"
+        case .usage: "wrong use of the command"
+        case .badData: "a recipe, a model or another file is malformed"
+        case .inputMissing: "an input is missing"
+        case .unreachable: "no coordinator answers"
+        case .internal: "an internal error"
+        case .cannotCreate: "the output exists or cannot be created"
+        case .io: "reading or writing failed"
+        case .temporary: "a later try may succeed"
+        case .protocolMismatch: "the peer does not speak the protocol, or another version of it"
+        case .notAllowed: "not allowed"
+        case .cancelled: "the job was cancelled"
         }
     }
 }

@@ -13,6 +13,12 @@ package struct Settings {
         package let values: [String]
         /// The variable, or the file and line.
         package let source: String
+        /// Of the file; `nil` for a variable.
+        let line: Int?
+
+        private enum CodingKeys: CodingKey {
+            case command, option, values, source
+        }
     }
 
     /// The configuration file in use.
@@ -21,6 +27,8 @@ package struct Settings {
     package let all: [Setting]
     /// Variables that look like those of options and are none. Such as look misspelled come with advice.
     package let strayVariables: [TesseraError]
+    /// What is wrong with the file apart from values. The entries that make sense count.
+    package let fileProblems: [TesseraError]
     let root: CommandOptions
     /// The command under whose name the program was started.
     private let link: String?
@@ -30,7 +38,7 @@ package struct Settings {
     ///   - type: the program with all of its commands.
     ///   - link: the command under whose name the program was started; `nil` where the first argument is the command.
     ///   - arguments: what the user typed after its name.
-    /// - Throws: what is wrong with the file, and values in the environment that do not fit.
+    /// - Throws: for a file that cannot be read, or is no map of options.
     package init(
         of type: any ParsableCommand.Type, link: String? = nil, arguments: [String], environment: [String: String]
     ) throws {
@@ -45,22 +53,25 @@ package struct Settings {
         given = arguments
         let path = named ?? environment["TESSERA_CONFIG"].flatMap { $0.isEmpty ? nil : $0 } ?? Self.usualFile(environment)
         strayVariables = Self.strayVariables(environment, commands)
-        var settings = try Self.variables(environment, commands)
+        var settings = try Self.variables(environment, commands), problems: [TesseraError] = []
         if let path {
             let bytes = try LocalFiles().read(path, maxBytes: 1 << 20)
             guard let text = String(validating: bytes, as: UTF8.self) else {
                 throw TesseraError(.badData, "is not UTF-8 text", file: path)
             }
-            let entries = try SettingsFile(text, path: path, commands: commands).entries
+            let file = try SettingsFile(text, path: path, commands: commands), entries = file.entries
+            problems = file.problems
             // What is said of one command wins over what is said of all.
             for entry in entries.filter({ $0.command != nil }) + entries.filter({ $0.command == nil }) {
                 settings.append(
                     Setting(
-                        command: entry.command, option: entry.option, values: entry.values, source: "\(path):\(entry.line)"))
+                        command: entry.command, option: entry.option, values: entry.values, source: "\(path):\(entry.line)",
+                        line: entry.line))
             }
         }
         file = path
         all = settings
+        fileProblems = problems
     }
 
     /// Whether there is an environment or a file to look at. Most commands need none, and describing all options takes time.
@@ -104,7 +115,7 @@ package struct Settings {
             let name = variable(option)
             guard let value = environment[name], !value.isEmpty else { continue }
             let values = argument.isRepeating ? value.split(separator: ":").map(String.init) : [value]
-            found[option] = Setting(command: nil, option: option, values: values, source: name)
+            found[option] = Setting(command: nil, option: option, values: values, source: name, line: nil)
         }
         return found.values.sorted { $0.option < $1.option }
     }
@@ -127,14 +138,25 @@ package struct Settings {
     // MARK: Use
 
     /// What the user typed, completed by what environment and file say.
-    ///
-    /// - Throws: `usage` for a flag that is neither true nor false.
-    package func arguments() throws(TesseraError) -> [String] {
+    package func arguments() -> [String] {
         guard let (command, index) = target else { return given }
         var arguments = given
-        arguments.insert(contentsOf: try additions(to: command).flatMap(\.words), at: index)
+        arguments.insert(contentsOf: additions(to: command, besides: given).fitting.flatMap(\.words), at: index)
         return arguments
     }
+
+    /// What is wrong with the file, and the settings that make the arguments wrong which are right without them, in the order of
+    /// the file's lines.
+    ///
+    /// - Parameter complaint: what is wrong with arguments; `nil` where nothing is.
+    package func problems(_ complaint: ([String]) -> String?) -> [TesseraError] {
+        guard let (command, index) = target else { return inOrder(fileProblems) }
+        let (additions, problems) = additions(to: command, besides: given)
+        return inOrder(
+            fileProblems + problems + misfits(among: additions, to: given, at: index, of: command, complaint))
+    }
+
+    func inOrder(_ problems: [TesseraError]) -> [TesseraError] { file.map { Problems(problems).byLine(of: $0) } ?? problems }
 
     struct Addition {
         let setting: Setting
@@ -149,20 +171,34 @@ package struct Settings {
         return (command, link == nil ? 1 : 0)
     }
 
-    private func additions(to command: CommandOptions) throws(TesseraError) -> [Addition] {
-        var additions: [Addition] = []
+    /// - Returns: what the settings add to the arguments, and flags that are neither true nor false.
+    func additions(
+        to command: CommandOptions, besides given: [String]
+    ) -> (fitting: [Addition], problems: [TesseraError]) {
+        var additions: [Addition] = [], problems: [TesseraError] = []
         for argument in command.options {
-            guard let option = argument.option, !isGiven(argument),
+            guard let option = argument.option, !Self.isGiven(argument, in: given),
                 let setting = all.first(where: {
                     $0.option == option && ($0.command ?? command.commandName) == command.commandName
                 })
             else { continue }
-            additions.append(Addition(setting: setting, words: try Self.words(setting, of: argument)))
+            if let words = Self.words(setting, of: argument) {
+                additions.append(Addition(setting: setting, words: words))
+            } else {
+                problems.append(problem("'\(option)' is a switch", with: setting, "write true or false"))
+            }
         }
-        return additions
+        return (additions, problems)
     }
 
-    private func isGiven(_ argument: CommandOptions.Argument) -> Bool {
+    private func problem(_ problem: String, with setting: Setting, _ advice: String) -> TesseraError {
+        guard let file, let line = setting.line else {
+            return TesseraError(.usage, "\(setting.source): \(problem)", advice: advice)
+        }
+        return TesseraError(.usage, problem, file: file, line: line, advice: advice)
+    }
+
+    private static func isGiven(_ argument: CommandOptions.Argument, in given: [String]) -> Bool {
         let words = given.prefix { $0 != "--" }
         return (argument.names ?? []).contains { name in
             words.contains { word in
@@ -172,56 +208,58 @@ package struct Settings {
         }
     }
 
-    static func words(_ setting: Setting, of argument: CommandOptions.Argument) throws(TesseraError) -> [String] {
+    /// - Returns: `nil` for a flag that is neither true nor false.
+    private static func words(_ setting: Setting, of argument: CommandOptions.Argument) -> [String]? {
         guard argument.kind == "flag" else { return setting.values.map { "--\(setting.option)=\($0)" } }
         switch setting.values.joined().lowercased() {
         case "true", "yes", "on", "1": return ["--\(setting.option)"]
         case "false", "no", "off", "0": return []
-        default:
-            throw TesseraError(.usage, "\(setting.source): '\(setting.option)' is a switch", advice: "write true or false")
+        default: return nil
         }
     }
 
-    /// Which setting makes the arguments wrong that are right without it.
-    ///
-    /// - Parameter parses: whether arguments can be parsed.
-    package func culprit(_ parses: ([String]) -> Bool) -> TesseraError? {
-        guard let (command, index) = target, let additions = try? additions(to: command) else { return nil }
-        return Self.culprits(among: additions, to: given, at: index, parses).first?.setting.misfit(of: command)
-    }
-
-    /// The fewest settings without which the arguments can be parsed.
+    /// The settings without which the arguments are right.
     ///
     /// - Parameter index: where settings stand in the arguments.
     /// - Returns: none where nothing is wrong, or something else is.
-    static func culprits(
-        among additions: [Addition], to given: [String], at index: Int, _ parses: ([String]) -> Bool
-    ) -> [Addition] {
-        func fit(without left: Set<Int>) -> Bool {
+    func misfits(
+        among additions: [Addition], to given: [String], at index: Int, of command: CommandOptions,
+        _ complaint: ([String]) -> String?
+    ) -> [TesseraError] {
+        func refusal(of chosen: [Addition]) -> String? {
             var arguments = given
-            let chosen = additions.indices.filter { !left.contains($0) }.flatMap { additions[$0].words }
-            arguments.insert(contentsOf: chosen, at: index)
-            return parses(arguments)
+            arguments.insert(contentsOf: chosen.flatMap(\.words), at: index)
+            return complaint(arguments)
         }
-        guard !fit(without: []) else { return [] }
-        // Options may depend on each other, so each is tried together with the others.
-        var sets: [Set<Int>] = [[]]
-        for _ in 0..<mostCulprits {
-            sets = Array(Set(sets.flatMap { set in additions.indices.map { set.union([$0]) } }.filter { !sets.contains($0) }))
-                .sorted { $0.sorted().lexicographicallyPrecedes($1.sorted()) }
-            if let found = sets.first(where: { fit(without: $0) }) { return found.sorted().map { additions[$0] } }
+        guard refusal(of: []) == nil else { return [] }
+        var rest = additions, found: [TesseraError] = []
+        // The parser stops at the first, and names it.
+        while let text = refusal(of: rest) {
+            let named = rest.indices.compactMap { index in
+                Self.place(of: rest[index].setting.option, in: text).map { (place: $0, index: index) }
+            }
+            guard let first = named.min(by: { $0.place < $1.place }) else { break }
+            let setting = rest.remove(at: first.index).setting, shown = setting.values.map { "'\($0)'" }.joined(separator: ", ")
+            found.append(
+                problem(
+                    "\(shown) does not fit --\(setting.option)", with: setting,
+                    Self.reason(text) ?? "'tessera help \(command.commandName)' tells what fits"))
         }
-        return []
+        return found
     }
 
-    private static let mostCulprits = 3
-}
+    /// Where a text names an option.
+    private static func place(of option: String, in text: String) -> String.Index? {
+        text.ranges(of: "--\(option)").first { range in
+            text[range.upperBound...].first.map { !($0.isLetter || $0.isNumber || $0 == "-") } ?? true
+        }?.lowerBound
+    }
 
-extension Settings.Setting {
-    func misfit(of command: CommandOptions) -> TesseraError {
-        let shown = values.map { "'\($0)'" }.joined(separator: ", ")
-        return TesseraError(
-            .usage, "\(source): \(shown) does not fit --\(option)",
-            advice: "'tessera help \(command.commandName)' tells what fits")
+    /// What would fit: the end of ArgumentParser's `The value 'x' is invalid for '--option <name>': REASON`, or a sentence of the
+    /// command's own.
+    private static func reason(_ complaint: String) -> String? {
+        let sentence = complaint.hasSuffix(".") ? complaint.dropLast() : complaint[...]
+        guard sentence.hasPrefix("The value ") else { return sentence.hasPrefix("--") ? String(sentence) : nil }
+        return sentence.firstRange(of: ">': ").map { String(sentence[$0.upperBound...]) }
     }
 }

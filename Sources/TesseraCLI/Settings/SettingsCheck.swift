@@ -10,33 +10,20 @@ package struct SettingsCheck {
         commands = settings.root.subcommands ?? []
     }
 
-    /// Values that do not fit their options, each once.
+    /// What is wrong with the file, and values that do not fit their options, each once and in the order of lines.
     ///
-    /// - Parameter parses: whether arguments, from the command's name on, can be parsed.
-    package func problems(_ parses: ([String]) -> Bool) -> [TesseraError] {
-        var problems: [TesseraError] = [], blamed: Set<String> = []
+    /// - Parameter complaint: what is wrong with arguments, from the command's name on; `nil` where nothing is.
+    package func problems(_ complaint: ([String]) -> String?) -> [TesseraError] {
+        var problems = settings.fileProblems
+        // Several commands may have the option.
+        var seen: Set<String> = []
         for command in commands {
-            var additions: [Settings.Addition] = []
-            for argument in command.options {
-                guard let setting = setting(argument, of: command) else { continue }
-                do {
-                    additions.append(
-                        Settings.Addition(setting: setting, words: try Settings.words(setting, of: argument)))
-                } catch {
-                    if blamed.insert(setting.source).inserted { problems.append(error) }
-                }
-            }
+            let (additions, switches) = settings.additions(to: command, besides: [])
             let words = [command.commandName] + standIns(command)
-            for culprit in Settings.culprits(among: additions, to: words, at: 1, parses)
-            where blamed.insert(culprit.setting.source).inserted {
-                problems.append(culprit.setting.misfit(of: command))
-            }
+            let misfits = settings.misfits(among: additions, to: words, at: 1, of: command, complaint)
+            problems += (switches + misfits).filter { seen.insert("\($0.line ?? 0) \($0.problem)").inserted }
         }
-        return problems
-    }
-
-    private func setting(_ argument: CommandOptions.Argument, of command: CommandOptions) -> Settings.Setting? {
-        settings.all.first { $0.option == argument.option && ($0.command ?? command.commandName) == command.commandName }
+        return settings.inOrder(problems)
     }
 
     /// Values for what the command cannot do without. They stand last, and so are those that count.

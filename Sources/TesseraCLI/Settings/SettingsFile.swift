@@ -22,33 +22,43 @@ package struct SettingsFile {
 
     let path: String
     package private(set) var entries: [Entry] = []
-    private var problems: [TesseraError] = []
+    /// Keys that are no option, values of the wrong kind, and keys that occur twice, of which the last counts.
+    package private(set) var problems: [TesseraError] = []
 
-    /// - Throws: everything that is wrong with the file: keys that are no option, values of the wrong kind.
+    /// - Throws: for a file that is no map.
     package init(_ text: String, path: String, commands: [CommandOptions]) throws(Problems) {
         self.path = path
-        let root: Node?
+        var documents: [Node] = []
         do {
             if let wrong = try Aliases.problem(in: text) { throw wrong }
-            root = try Yams.compose(yaml: text)
+            documents = try RepeatedKeys.compose(text) { key, line in
+                complain("the key '\(key)' occurs twice", line, "keep one of them")
+            }
         } catch {
             throw Problems([Self.malformed(error, path)])
         }
+        guard documents.count <= 1 else {
+            throw Problems([
+                TesseraError(
+                    .badData, "contains \(documents.count) YAML documents", file: path, advice: "write 'option: value' lines once"
+                )
+            ])
+        }
+        let root = documents.first
         guard let root, !root.isNothing else { return }
         guard case .mapping(let mapping) = root else {
             throw Problems([
                 TesseraError(.badData, "is not a map of options", file: path, line: 1, advice: "write 'option: value' lines")
             ])
         }
-        for (key, value) in mapping { readTop(key, value, commands) }
-        guard problems.isEmpty else { throw Problems(problems) }
+        for (key, value) in mapping where !RepeatedKeys.isIgnored(key) { readTop(key, value, commands) }
     }
 
     private mutating func readTop(_ key: Node, _ value: Node, _ commands: [CommandOptions]) {
         let name = key.string ?? "", line = key.mark?.line ?? 1
         // Some commands have the name of an option: what follows tells which is meant.
         if case .mapping(let section) = value, let command = commands.first(where: { $0.commandName == name }) {
-            for (key, value) in section {
+            for (key, value) in section where !RepeatedKeys.isIgnored(key) {
                 read(key, value, of: command.commandName, in: [command], known: command.options.compactMap(\.option))
             }
         } else if case .mapping = value {

@@ -2,7 +2,7 @@ import ArgumentParser
 import Core
 
 /// A number of bytes on the command line: `2GiB`, `500MB`, `5G`, `1000`.
-struct ByteCount: ExpressibleByArgument, Sendable {
+struct ByteCount: ExpressibleByArgument, CustomStringConvertible, Sendable {
     let bytes: Int
 
     init(_ bytes: Int) { self.bytes = bytes }
@@ -21,6 +21,8 @@ struct ByteCount: ExpressibleByArgument, Sendable {
         guard unit != "b" || value >= 1_000_000 else { return nil }
         bytes = Int(value * factor)
     }
+
+    var description: String { defaultValueDescription }
 
     var defaultValueDescription: String { Quantity.bytes(bytes) }
 }

@@ -21,6 +21,9 @@ struct LiveRegion {
         return erase(width: width) + text + show(shown, width: width)
     }
 
+    /// What is shown stays, and what comes next begins below: where the cursor is has become unknown, or nothing more comes.
+    mutating func leave() { lines = [] }
+
     private mutating func erase(width: Int) -> String {
         guard !lines.isEmpty else { return "" }
         let rows = lines.reduce(0) { $0 + max(1, ($1.columns + width - 1) / max(1, width)) }

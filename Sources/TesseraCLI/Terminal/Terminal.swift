@@ -53,14 +53,23 @@ package enum Terminal {
 
     /// Shows lines that the next call replaces.
     static func showLive(_ lines: [String], on descriptor: Int32 = STDERR_FILENO) {
+        _ = continuations
         output.withLock { output in
+            // A shell has written below the lines meanwhile.
+            if wasContinued.exchange(false, ordering: .relaxed) { output.region.leave() }
             output.descriptor = descriptor
             write(output.region.show(lines, width: size(descriptor).width), to: descriptor)
         }
     }
 
     /// What is shown stays.
-    static func leaveLive() { output.withLock { $0.region = LiveRegion() } }
+    static func leaveLive() { output.withLock { $0.region.leave() } }
+
+    /// Whether the process was stopped and goes on (Ctrl-Z and fg) since the lines were last shown.
+    private static let wasContinued = Atomic(false)
+    private static let continuations: Void = {
+        _ = signal(SIGCONT) { _ in Terminal.wasContinued.store(true, ordering: .relaxed) }
+    }()
 
     private static func write(_ text: String, to descriptor: Int32) {
         let bytes = Array(text.utf8)
