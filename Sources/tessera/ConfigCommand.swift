@@ -32,7 +32,7 @@ struct ConfigCommand: ParsableCommand {
         let settings = try Settings(
             of: TesseraCommand.self, arguments: Array(CommandLine.arguments.dropFirst()),
             environment: ProcessInfo.processInfo.environment)
-        let problems = SettingsCheck(settings).problems { (try? TesseraCommand.parseAsRoot($0)) != nil }
+        let problems = SettingsCheck(settings).problems { TesseraCommand.problem(in: $0) }
         if json {
             try printJSON(
                 Report(file: settings.file, settings: settings.all, problems: problems, warnings: settings.strayVariables))

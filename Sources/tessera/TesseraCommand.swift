@@ -102,7 +102,19 @@ struct TesseraCommand: AsyncParsableCommand {
             return try root.parseAsRoot(arguments)
         } catch {
             // The user typed nothing wrong: say where the value is.
-            throw settings.culprit { (try? root.parseAsRoot($0)) != nil } ?? error
+            throw settings.culprit { root.problem(in: $0) } ?? error
+        }
+    }
+}
+
+extension ParsableCommand {
+    /// Why the arguments cannot be parsed; `nil` where they can.
+    static func problem(in arguments: [String]) -> String? {
+        do {
+            _ = try parseAsRoot(arguments)
+            return nil
+        } catch {
+            return message(for: error)
         }
     }
 }

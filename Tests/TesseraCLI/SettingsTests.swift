@@ -39,7 +39,7 @@ import Testing
         #expect(words.contains("--name=env") && words.contains("--threads=1"))
         #expect(!words.contains { $0.contains("file") || $0 == "--coordinator=env:1" }, "\(words)")
         let command = try WorkerCommand.parse(Array(words.dropFirst()))
-        #expect(command.coordinator.host == "typed" && command.name == "env" && command.machine.threads == 1)
+        #expect(command.coordinator.description == "typed:1" && command.name == "env" && command.machine.threads == 1)
     }
 
     @Test func anOptionIsForTheCommandsThatHaveIt() throws {
@@ -110,12 +110,35 @@ import Testing
         #expect(try settings.arguments() == ["--timeout=3", "worker"])
     }
 
+    /// Why arguments cannot be parsed.
+    private static func problem(_ arguments: [String]) -> String? {
+        do {
+            _ = try Root.parseAsRoot(arguments)
+            return nil
+        } catch {
+            return Root.message(for: error)
+        }
+    }
+
+    /// The same on the command line, in the environment and in the file.
+    @Test(arguments: [("h", "the port is missing; write h:PORT"), ("h:99999", "is not a number from 1 to 65535")])
+    func anAddressThatIsNoneIsExplained(text: String, words: String) throws {
+        #expect(try #require(Self.problem(["status", "--coordinator", text])).hasPrefix("--coordinator is '\(text)': "))
+        #expect(try #require(Self.problem(["worker", "--coordinator", text])).contains(words))
+        let variable = try Settings(of: Root.self, arguments: ["status"], environment: ["TESSERA_COORDINATOR": text])
+        let named = variable.culprit(Self.problem)?.problem
+        #expect(named?.hasPrefix("TESSERA_COORDINATOR: '\(text)' does not fit --coordinator: ") == true, "\(named ?? "")")
+        #expect(named?.contains(words) == true, "\(named ?? "")")
+        let (problems, _) = try check([:], file: "coordinator: \(text)\n")
+        #expect(problems.count == 1 && problems[0].contains("config.yml:1") && problems[0].contains(words), "\(problems)")
+    }
+
     @Test func aValueThatDoesNotFitNamesItsSource() throws {
         let settings = try Settings(
             of: Root.self, arguments: ["status"], environment: ["TESSERA_TIMEOUT": "soon", "TESSERA_COORDINATOR": "h:1"])
-        let error = settings.culprit { (try? Root.parseAsRoot($0)) != nil }
+        let error = settings.culprit(Self.problem)
         #expect(error?.problem == "TESSERA_TIMEOUT: 'soon' does not fit --timeout")
-        #expect(settings.culprit { _ in true } == nil)
+        #expect(settings.culprit { _ in nil } == nil)
     }
 
     // MARK: Looking at settings
@@ -125,7 +148,7 @@ import Testing
         environment["XDG_CONFIG_HOME"] = directory.path
         if let file { environment["TESSERA_CONFIG"] = try directory.write(file, to: "config.yml") }
         let settings = try Settings(of: Root.self, arguments: ["config"], environment: environment)
-        let problems = SettingsCheck(settings).problems { (try? Root.parseAsRoot($0)) != nil }
+        let problems = SettingsCheck(settings).problems(Self.problem)
         return (problems.map(\.description), settings.strayVariables.map(\.description))
     }
 

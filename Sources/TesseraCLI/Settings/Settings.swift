@@ -184,10 +184,11 @@ package struct Settings {
 
     /// Which setting makes the arguments wrong that are right without it.
     ///
-    /// - Parameter parses: whether arguments can be parsed.
-    package func culprit(_ parses: ([String]) -> Bool) -> TesseraError? {
+    /// - Parameter problem: why arguments cannot be parsed; `nil` where they can.
+    package func culprit(_ problem: ([String]) -> String?) -> TesseraError? {
         guard let (command, index) = target, let additions = try? additions(to: command) else { return nil }
-        return Self.culprits(among: additions, to: given, at: index, parses).first?.setting.misfit(of: command)
+        let culprit = Self.culprits(among: additions, to: given, at: index) { problem($0) == nil }.first
+        return culprit.map { $0.setting.misfit(of: command, problem(Array(given[..<index]) + $0.words + given[index...])) }
     }
 
     /// The fewest settings without which the arguments can be parsed.
@@ -218,10 +219,14 @@ package struct Settings {
 }
 
 extension Settings.Setting {
-    func misfit(of command: CommandOptions) -> TesseraError {
+    /// - Parameter problem: what ArgumentParser says of the value.
+    func misfit(of command: CommandOptions, _ problem: String?) -> TesseraError {
         let shown = values.map { "'\($0)'" }.joined(separator: ", ")
+        // What a command's own check says tells more than that the value is invalid.
+        let reason =
+            problem.flatMap { $0.hasPrefix("--\(option) ") ? ": \($0.hasSuffix(".") ? String($0.dropLast()) : $0)" : nil } ?? ""
         return TesseraError(
-            .usage, "\(source): \(shown) does not fit --\(option)",
+            .usage, "\(source): \(shown) does not fit --\(option)\(reason)",
             advice: "'tessera help \(command.commandName)' tells what fits")
     }
 }

@@ -12,8 +12,8 @@ package struct SettingsCheck {
 
     /// Values that do not fit their options, each once.
     ///
-    /// - Parameter parses: whether arguments, from the command's name on, can be parsed.
-    package func problems(_ parses: ([String]) -> Bool) -> [TesseraError] {
+    /// - Parameter problem: why arguments, from the command's name on, cannot be parsed; `nil` where they can.
+    package func problems(_ problem: ([String]) -> String?) -> [TesseraError] {
         var problems: [TesseraError] = [], blamed: Set<String> = []
         for command in commands {
             var additions: [Settings.Addition] = []
@@ -27,9 +27,10 @@ package struct SettingsCheck {
                 }
             }
             let words = [command.commandName] + standIns(command)
-            for culprit in Settings.culprits(among: additions, to: words, at: 1, parses)
+            for culprit in Settings.culprits(among: additions, to: words, at: 1, { problem($0) == nil })
             where blamed.insert(culprit.setting.source).inserted {
-                problems.append(culprit.setting.misfit(of: command))
+                let reason = problem([command.commandName] + culprit.words + words.dropFirst())
+                problems.append(culprit.setting.misfit(of: command, reason))
             }
         }
         return problems
