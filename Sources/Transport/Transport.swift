@@ -38,7 +38,7 @@ package enum Transport {
                     }
             }
         } catch {
-            let hangs = error is DeadlineExceeded && !isResolved.withLock { $0 }
+            let hangs = isLate(error) && !isResolved.withLock { $0 }
             let reason = hangs ? "the look-up of the name '\(address.host)' did not end in time" : reason(error)
             throw TesseraError(.unreachable, "no coordinator answers at \(address): \(reason)")
         }
@@ -98,6 +98,13 @@ package enum Transport {
         tlsFailure(error) ?? TesseraError(.unreachable, reason(error))
     }
 
+    private static func isLate(_ error: any Error) -> Bool {
+        switch error {
+        case is DeadlineExceeded, ChannelError.connectTimeout: true
+        default: false
+        }
+    }
+
     /// The reason why a connection failed or broke, in words.
     static func reason(_ error: any Error) -> String {
         switch error {
@@ -113,7 +120,7 @@ package enum Transport {
         case let error as SocketAddressError.FailedToParseIPByteBuffer: "\(error)"
         case SocketAddressError.unknown(let host, _): "the host name '\(host)' cannot be resolved"
         case let error as IOError: systemReason(error.errnoCode)
-        case is DeadlineExceeded, ChannelError.connectTimeout: "there was no answer in time"
+        case _ where isLate(error): "there was no answer in time"
         case is ChannelError, is CancellationError: "the connection was closed"
         default: "\(error)"
         }
