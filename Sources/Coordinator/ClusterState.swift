@@ -284,14 +284,14 @@ struct ClusterState {
     }
 
     /// The answer to the step `commit`. It counts for nothing when the job has ended meanwhile.
-    mutating func committed(
-        _ record: CommitRecord, error: TesseraError?, isWorkersFault: Bool = false, at now: Duration
-    ) -> [Effect] {
+    ///
+    /// - Parameter error: what is wrong with the result, which is its worker's fault.
+    mutating func committed(_ record: CommitRecord, error: TesseraError?, at now: Duration) -> [Effect] {
         let attempt = record.attempt
         guard scheduler.isCommitting(attempt) else { return [] }
         if let error {
             failed(attempt, record.worker, error, at: now)
-            feed(.commitFailed(attempt, error, by: isWorkersFault ? record.worker.id : nil), at: now)
+            feed(.commitFailed(attempt, error, by: record.worker.id), at: now)
         } else {
             let bytes = jobs[attempt.job]?.job?.commit(record, host: workers[record.worker.id]?.description.host) ?? 0
             happened(.committed(attempt, record.worker, byteCount: bytes, record.delivery), at: now)

@@ -23,27 +23,48 @@ extension JobManager {
         }
     }
 
+    private func commit(_ turn: [CommitRecord]) async {
+        for record in await madeDurable(turn).durable { perform(state.committed(record, error: nil, at: time.now())) }
+    }
+
     /// First the bytes are durable, then the journal says so, then the shards count. Without a journal they count at once, since
     /// their blocks are written: nobody goes on with the job after a crash.
-    private func commit(_ turn: [CommitRecord]) async {
-        var error: TesseraError?, durable = await checked(turn)
-        if !journal.keepsJobs {
-            durable = await secured(durable) { output, parts in try output.check(parts) }
-        } else {
-            durable = await secured(durable) { output, parts in try output.sync(parts) }
-            let journal = journal, shards = durable.map(\.journaled)
-            let begin = time.now()
-            error = await failure { try await pools.journal.run { try journal.commit(shards) } }
-            journalCounters.note(seconds: (time.now() - begin).seconds, hasFailed: error != nil)
-            if let error { for id in Set(durable.map(\.attempt.job)) { cannotWrite(id, error: error) } }
+    ///
+    /// - Returns: the results that count now, and why those of which jobs do not. Their jobs are paused or have failed; what
+    ///   became of the shards is no worker's fault, and results that wait for nothing but this host's disks are held.
+    private func madeDurable(
+        _ turn: [CommitRecord]
+    ) async -> (durable: [CommitRecord], failures: [JobID: TesseraError]) {
+        var failures: [JobID: TesseraError] = [:]
+        let believed = await checked(turn, &failures)
+        guard journal.keepsJobs else {
+            let durable = await secured(believed, &failures) { output, parts in try output.check(parts) }
+            return (durable, failures)
         }
-        for record in durable { perform(state.committed(record, error: error, at: time.now())) }
+        let durable = await secured(believed, &failures) { output, parts in try output.sync(parts) }
+        let journal = journal, shards = durable.map(\.journaled)
+        let begin = time.now()
+        let error = await failure { try await pools.journal.run { try journal.commit(shards) } }
+        journalCounters.note(seconds: (time.now() - begin).seconds, hasFailed: error != nil)
+        guard let error else { return (durable, failures) }
+        for record in durable { hold(record, because: error, &failures) }
+        return ([], failures)
+    }
+
+    /// Keeps a result until its job goes on: the shard is not computed again for the sake of this host's disk.
+    private func hold(_ record: CommitRecord, because error: TesseraError, _ failures: inout [JobID: TesseraError]) {
+        let id = record.attempt.job
+        if failures.updateValue(error, forKey: id) == nil { cannotWrite(id, error: error) }
+        // A job that cannot be paused has failed.
+        if state.jobs[id]?.pause != nil { heldCommits[id, default: []].append(record) }
     }
 
     /// Reads a block of each result back that a worker says it wrote itself.
     ///
     /// - Returns: the results that are believed; the attempts of the others have failed.
-    private func checked(_ records: [CommitRecord]) async -> [CommitRecord] {
+    private func checked(
+        _ records: [CommitRecord], _ failures: inout [JobID: TesseraError]
+    ) async -> [CommitRecord] {
         guard checksDirectBlocks else { return records }
         let reading = pools.reading
         let findings = await withTaskGroup(of: (Int, Result<TesseraError?, any Error>).self) { group in
@@ -63,10 +84,9 @@ extension JobManager {
         for (index, record) in records.enumerated() {
             switch findings[index] {
             case .success(let problem?)?:
-                perform(state.committed(record, error: problem, isWorkersFault: true, at: time.now()))
+                perform(state.committed(record, error: problem, at: time.now()))
             case .failure(let error)? where TesseraError(wrapping: error).code == .io:
-                cannotWrite(record.attempt.job, error: TesseraError(wrapping: error))
-                perform(state.committed(record, error: TesseraError(wrapping: error), at: time.now()))
+                hold(record, because: TesseraError(wrapping: error), &failures)
             // What else keeps the output from being read is found out by those who write it.
             case .failure?, .success(nil)?, nil: believed.append(record)
             }
@@ -77,7 +97,8 @@ extension JobManager {
     /// - Parameter secure: called with the output of each job and the parts that the results lie in.
     /// - Returns: the results of those jobs for which `secure` succeeds; the other jobs are paused or have failed.
     private func secured(
-        _ records: [CommitRecord], by secure: @escaping @Sendable (any OutputTransaction, Set<Int>) throws -> Void
+        _ records: [CommitRecord], _ failures: inout [JobID: TesseraError],
+        by secure: @escaping @Sendable (any OutputTransaction, Set<Int>) throws -> Void
     ) async -> [CommitRecord] {
         var durable: [CommitRecord] = []
         let groups = Dictionary(grouping: records, by: \.attempt.job)
@@ -88,6 +109,7 @@ extension JobManager {
             guard let output = state.jobs[id]?.job?.output, !records.isEmpty else { continue }
             let parts = records.reduce(into: Set<Int>()) { $0.formUnion($1.parts) }
             if let error = await failure(of: { try await pools.syncing.run { try secure(output, parts) } }) {
+                failures[id] = error
                 cannotWrite(id, error: error, losesResults: true)
             } else {
                 durable += records
@@ -105,15 +127,22 @@ extension JobManager {
         perform(state.checked(id, error: error, at: time.now()))
     }
 
-    /// Tries whether the job's output and the journal can be written.
+    /// Tries whether the job's output and the journal can be written. What a paused job waits to write is the best probe: a disk
+    /// that takes a small write and not these would have the job paused again at once.
     func probe(_ id: JobID) async {
         guard let output = state.jobs[id]?.job?.output else { return }
         let journal = journal
-        let error = await failure {
+        var error = await failure {
             try await pools.publishing.run { try output.probe() }
             try await pools.journal.run { try journal.probe() }
         }
+        var durable: [CommitRecord] = []
+        if error == nil, let held = heldCommits.removeValue(forKey: id) {
+            let outcome = await madeDurable(held)
+            (durable, error) = (outcome.durable, outcome.failures[id])
+        }
         perform(state.probed(id, error: error, at: time.now()))
+        for record in durable { perform(state.committed(record, error: nil, at: time.now())) }
     }
 
     /// Keeps how a job ended.

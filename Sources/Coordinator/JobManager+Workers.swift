@@ -29,6 +29,11 @@ extension JobManager {
         }
     }
 
+    /// The coordinator shuts down and has closed the worker's connection, which is nobody's trouble.
+    package func dismissed(_ worker: WorkerID) {
+        perform(state.detach(worker, reason: "the coordinator ended", isLoss: false, isOrderly: true, at: time.now()))
+    }
+
     package func heartbeat(_ worker: WorkerID, _ leases: [LeaseProgress], waiting: Set<Attempt> = []) {
         perform(state.heartbeat(worker, leases, waiting: waiting, at: time.now()))
     }

@@ -41,6 +41,8 @@ package actor JobManager {
     /// Results that wait until the ones before them are committed.
     var waitingCommits: [CommitRecord] = []
     var isCommitting = false
+    /// Results of paused jobs that are not durable because this host's disks fail.
+    var heldCommits: [JobID: [CommitRecord]] = [:]
     var journalCounters = JournalCounters()
     /// To the job port.
     nonisolated let connections = Mutex(0)
@@ -140,7 +142,10 @@ package actor JobManager {
             case .happened(let event):
                 log.note(event)
                 events.send(event)
-                if case .ended(let id, _, _) = event { waiters.ended(id) }
+                if case .ended(let id, _, _) = event {
+                    waiters.ended(id)
+                    heldCommits[id] = nil
+                }
             }
         }
     }
@@ -192,7 +197,7 @@ package actor JobManager {
         perform(state.published(id, error: error, mayRepeat: mayRepeat, at: time.now()))
     }
 
-    private func remove(_ id: JobID) async {
+    func remove(_ id: JobID) async {
         guard let record = state.jobs[id] else { return }
         guard let output = record.job?.output else { return await discardDelayed(record) }
         guard !isKept(record) else { return perform(state.removed(id, at: time.now())) }
@@ -326,21 +331,6 @@ package actor JobManager {
     }
 
     private static let shuttingDown = TesseraError(.temporary, "the coordinator is shutting down and takes no more jobs")
-
-    /// Ends a job that is running, and returns when nothing of its output is left; one that has ended stays as it is.
-    ///
-    /// - Throws: `inputMissing` when there is no such job, `notAllowed` for a job of others, `temporary` when its output is about
-    ///   to appear.
-    package func cancel(_ id: JobID, reason: String, by peer: PeerIdentity) async throws(TesseraError) {
-        if let owner = state.jobs[id]?.key.owner, !peer.mayChangeJobs(of: owner) {
-            throw TesseraError(
-                .notAllowed, "the job \(id) belongs to '\(owner)', and \(peer.name) may not cancel it",
-                advice: "ask its owner or an operator")
-        }
-        log.info("job to be cancelled", metadata: ["job": "\(id)", "by": "\(peer.name)", "reason": "\(reason)"])
-        perform(try state.cancel(id, reason: reason, at: time.now()))
-        await remove(id)
-    }
 
     /// The job's output cannot be written: it is paused, or ends.
     ///

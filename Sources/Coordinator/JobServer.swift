@@ -11,7 +11,7 @@ package enum JobPortSecurity: Sendable {
     /// Peers with a certificate, by the roles in it.
     case certificates(ServerTLS)
     /// Peers with a token, over TLS.
-    case tokens(AccessTokens, ServerTLS)
+    case tokens(ServerTokens, ServerTLS)
 
     package var tls: ServerTLS? {
         switch self {
@@ -25,9 +25,13 @@ package enum JobPortSecurity: Sendable {
         switch self {
         case .open: .anyone
         case .certificates: .certificate(peer ?? .withoutCertificate)
-        case .tokens(let tokens, _): .tokens(tokens)
+        case .tokens(let tokens, _): .tokens(tokens.current)
         }
     }
+
+    /// Another number each time that other tokens are accepted: peers that were admitted may not be any more. Certificates count
+    /// for as long as their connections.
+    var version: Int { if case .tokens(let tokens, _) = self { tokens.version } else { 0 } }
 }
 
 /// The job port: workers and clients over TCP.
@@ -81,7 +85,10 @@ package struct JobServer: Service {
                 await manager.dismissWorkers()
                 listener.close()
             }
-            if let tls = security.tls { group.addTask { await reload(tls) } }
+            group.addTask {
+                var watch = CredentialWatch(security, log: log)
+                while (try? await time.sleep(CredentialWatch.interval)) != nil { watch.look() }
+            }
             try await listener.serve { connection, number in
                 await ServerConnection(
                     connection: connection, number: number, manager: manager, inputs: inputs, settings: settings, time: time,
@@ -89,17 +96,6 @@ package struct JobServer: Service {
                 ).run()
             }
             group.cancelAll()
-        }
-    }
-
-    /// Takes new certificates into use as they appear.
-    private func reload(_ tls: ServerTLS) async {
-        while (try? await time.sleep(.seconds(10))) != nil {
-            do throws(TesseraError) {
-                if try tls.reload() { log.info("the TLS files have changed; new connections use the new ones") }
-            } catch {
-                log.warning("the new TLS files cannot be used, the former ones stay in use", metadata: ["error": "\(error)"])
-            }
         }
     }
 }

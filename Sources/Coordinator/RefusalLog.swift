@@ -1,5 +1,6 @@
 import Core
 import Logging
+import Protocol
 import Synchronization
 
 /// Logs whom and what both ports refuse, for those who watch for intruders: with address, name, and what was asked for.
@@ -62,5 +63,17 @@ struct RefusalLimit {
         logged[address, default: 0] += 1
         defer { leftOut = 0 }
         return leftOut
+    }
+}
+
+extension Message {
+    /// What a client's request asks for, for the log.
+    var asked: String {
+        switch self {
+        case .submit(let submission): "to submit \(submission.output)"
+        case .cancel(let cancel): "to cancel \(cancel.job)"
+        case .statusRequest: "for the status"
+        default: name
+        }
     }
 }

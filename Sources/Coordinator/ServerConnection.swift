@@ -28,6 +28,8 @@ package final class ServerConnection: Sendable {
     private let time: TimeSource
     private let log: Logger
     private let security: JobPortSecurity
+    /// `JobPortSecurity.version` when the connection was made.
+    private let securityVersion: Int
     private let session: Mutex<CoordinatorSession>
     /// The worker at the other end, once it is admitted.
     private let worker = Mutex<JobManager.WorkerID?>(nil)
@@ -55,6 +57,7 @@ package final class ServerConnection: Sendable {
         log[metadataKey: "connection"] = .stringConvertible(number)
         self.log = log
         security = settings.security
+        securityVersion = settings.security.version
         session = Mutex(
             CoordinatorSession(number: number, build: settings.build, heartbeat: settings.heartbeat, at: time.now()))
     }
@@ -133,7 +136,8 @@ package final class ServerConnection: Sendable {
     /// Notes that the peer is not admitted.
     private func refuse(because reason: String) {
         let name = session.withLock { $0.claimedName }
-        manager.refusals.note(.peer, address: connection.peerAddress, name: name, asked: "to connect", reason: reason)
+        manager.refusals.note(
+            .peer, address: connection.peerAddress, name: name, asked: "to connect to the job port", reason: reason)
     }
 
     /// Notes that an admitted peer asked for what it may not have.
@@ -152,22 +156,26 @@ package final class ServerConnection: Sendable {
     /// Gives the worker's leases back at once, also while one of its blocks is being written.
     private func detach(_ ending: Ending) async {
         guard let worker = worker.withLock({ $0 }) else { return }
-        let own = closing.withLock { $0 }
         // A coordinator that shuts down closes connections itself.
-        let isOrderly = session.withLock { $0.saidGoodbye } || Task.isCancelled
+        guard !Task.isCancelled else { return await manager.dismissed(worker) }
+        let own = closing.withLock { $0 }, isOrderly = session.withLock { $0.saidGoodbye }
         await manager.detach(
             worker, reason: own ?? ending.reason, isLoss: own == nil && ending.isLoss, isOrderly: isOrderly)
     }
 
     private func keepTime() async {
-        var before = time.now()
+        var before = time.now(), version = securityVersion
         while !Task.isCancelled {
             try? await time.sleep(Self.tick)
             let now = time.now(), late = now - before - Self.tick, received = connection.bytesReceived
             before = now
+            // Only tokens change, and they say who the peer is without a certificate.
+            let isChanged = security.version != version
+            version = security.version
             let actions = session.withLock { session in
                 if late > Limits.standstill { session.stoodStill(for: late) }
-                return session.tick(at: now, bytesReceived: received)
+                let sentAway = isChanged ? session.admits(by: security.policy(for: nil)) : []
+                return sentAway + session.tick(at: now, bytesReceived: received)
             }
             for action in actions { await perform(action) }
         }
@@ -379,19 +387,13 @@ package final class ServerConnection: Sendable {
         } catch {
             let error = TesseraError(wrapping: error)
             if error.code == .notAllowed { refuse(request, of: peer, because: error) }
+            if case .submit = request, error.code == .io || error.code == .internal {
+                // Nothing is wrong with the submission, but with this host.
+                log.warning(
+                    "cannot take a job",
+                    metadata: ["asked": "\(request.asked)", "peer": "\(peer.name)", "error": "\(error)"])
+            }
             return .failure(Failure(problems: [error]))
-        }
-    }
-}
-
-extension Message {
-    /// What a client's request asks for, for the log.
-    fileprivate var asked: String {
-        switch self {
-        case .submit(let submission): "to submit \(submission.output)"
-        case .cancel(let cancel): "to cancel \(cancel.job)"
-        case .statusRequest: "for the status"
-        default: name
         }
     }
 }

@@ -35,6 +35,11 @@ package struct LocalOutputStore: OutputStore {
         let parent = "/" + components.dropLast().joined(separator: "/"), canonical = realpath(parent, nil)
         defer { free(canonical) }
         let directory = canonical.map { String(cString: $0) }
+        if let root, FilePath.join(directory ?? FilePath.normalized(parent), name) == root {
+            throw TesseraError(
+                .notAllowed, "the output is the output root itself", file: root,
+                advice: "name a directory below it, such as \(FilePath.join(root, "merged"))")
+        }
         // Nobody learns what lies outside the root.
         if let root, FilePath.relative(directory ?? FilePath.normalized(parent), to: root) == nil {
             throw TesseraError(

@@ -6,12 +6,12 @@ package import Transport
 package struct CoordinatorAddress: Sendable {
     package let address: HostPort
     package let tls: ClientTLS?
-    package let token: AccessToken?
+    package let token: ClientToken?
     /// How long a connection may take until the coordinator has greeted the client, and how long an answer.
     package let timeout: Duration
 
     package init(
-        _ address: HostPort, tls: ClientTLS? = nil, token: AccessToken? = nil, timeout: Duration = Limits.connecting
+        _ address: HostPort, tls: ClientTLS? = nil, token: ClientToken? = nil, timeout: Duration = Limits.connecting
     ) {
         self.address = address
         self.tls = tls
@@ -23,25 +23,32 @@ package struct CoordinatorAddress: Sendable {
 /// A client's connection: asks one thing at a time.
 package struct CoordinatorClient {
     private let connection: Connection
+    private let address: HostPort
     private let time: TimeSource
     private let timeout: Duration
+    /// Tells the user something.
+    private let remark: @Sendable (String) -> Void
     private var frames: FrameStream.Iterator
     /// When the coordinator must have answered the hello.
     private let greetsUntil: Duration
     /// Whether the coordinator has not answered yet.
     private var isGreeting = true
+    /// Whether the coordinator has answered a request.
+    private var hasAnswered = false
 
     /// Makes a connection to the coordinator, instead of TCP.
     package typealias Dial = @Sendable () async throws(TesseraError) -> Connection
 
     /// Connects, and calls `body` with the connection.
     ///
-    /// - Throws: `unreachable` when nobody answers, the coordinator's own refusal, and what `body` throws.
+    /// - Parameter remark: tells the user that an answer takes long.
+    /// - Throws: `unreachable` when nobody answers, the coordinator's own refusal, what is wrong with the file of the token, and
+    ///   what `body` throws.
     package static func connect<Result: Sendable>(
         to coordinator: CoordinatorAddress, time: TimeSource = .system, dial: Dial? = nil,
-        _ body: (inout CoordinatorClient) async throws -> Result
+        remark: @escaping @Sendable (String) -> Void = { _ in }, _ body: (inout CoordinatorClient) async throws -> Result
     ) async throws -> Result {
-        let connection: Connection, start = time.now()
+        let connection: Connection, start = time.now(), token = try coordinator.token?.read()
         do throws(TesseraError) {
             connection =
                 if let dial {
@@ -52,39 +59,45 @@ package struct CoordinatorClient {
                 }
         } catch {
             guard error.code == .unreachable, error.advice == nil else { throw error }
-            throw TesseraError(
-                error.code, error.problem, advice: "check --coordinator, and that a coordinator listens there and can be reached")
+            throw TesseraError(error.code, error.problem, advice: checkAddress)
         }
         return try await connection.withFrames { frames in
             var client = CoordinatorClient(
-                connection: connection, time: time, timeout: coordinator.timeout, frames: frames.makeAsyncIterator(),
+                connection: connection, address: coordinator.address, time: time, timeout: coordinator.timeout, remark: remark,
+                frames: frames.makeAsyncIterator(),
                 // A connection of the caller's own making has taken none of the time.
                 greetsUntil: (dial == nil ? start : time.now()) + coordinator.timeout)
-            try await client.greet(coordinator)
+            try await client.greet(token)
             return try await body(&client)
         }
     }
 
+    private static let checkAddress = "check --coordinator, and that a coordinator listens there and can be reached"
+
     /// How long a coordinator that was there may be away.
     private static let patience = Duration.seconds(600)
 
-    /// As `connect`, but calls `body` again with a new connection each time that one ends before its time. The first attempt has
-    /// to succeed.
+    /// As `connect`, but calls `body` again with a new connection each time that one ends before its time. The coordinator must
+    /// have answered a request once: one that greets and does no more is not waited for.
     ///
     /// - Parameters:
     ///   - random: 0..<1, for the pauses between attempts to connect.
-    ///   - remark: tells the user that the coordinator is away.
+    ///   - remark: tells the user that the coordinator is away, or an answer takes long.
     package static func reconnecting<Result: Sendable>(
         to coordinator: CoordinatorAddress, time: TimeSource = .system, dial: Dial? = nil,
-        random: () -> Double = ReconnectBackoff.random, remark: (String) -> Void,
+        random: () -> Double = ReconnectBackoff.random, remark: @escaping @Sendable (String) -> Void,
         _ body: (inout CoordinatorClient) async throws -> Result
     ) async throws -> Result {
         var backoff = ReconnectBackoff(), lost: Duration?, wasThere = false
         while true {
             do {
-                return try await connect(to: coordinator, time: time, dial: dial) { client in
-                    (wasThere, lost) = (true, nil)
-                    backoff.succeeded()
+                return try await connect(to: coordinator, time: time, dial: dial, remark: remark) { client in
+                    defer {
+                        if client.hasAnswered {
+                            (wasThere, lost) = (true, nil)
+                            backoff.succeeded()
+                        }
+                    }
                     return try await body(&client)
                 }
             } catch let error as TesseraError where error.code == .unreachable && wasThere {
@@ -97,6 +110,9 @@ package struct CoordinatorClient {
         }
     }
 
+    /// Makes sure that the coordinator answers, before something is asked of it whose answer may take minutes.
+    package mutating func checkAnswers() async throws { _ = try await page(StatusRequest(limit: 0)) }
+
     /// - Throws: `Problems` when the coordinator does not take the job.
     package mutating func submit(_ submission: Submit) async throws -> Submitted {
         guard case .submitted(let submitted) = try await ask(.submit(submission)) else {
@@ -105,14 +121,14 @@ package struct CoordinatorClient {
         return submitted
     }
 
-    private mutating func greet(_ coordinator: CoordinatorAddress) async throws {
-        let hello = Hello(role: .client, build: tesseraVersion, name: "tessera", token: coordinator.token)
+    private mutating func greet(_ token: AccessToken?) async throws {
+        let hello = Hello(role: .client, build: tesseraVersion, name: "tessera", token: token)
         let answer: Message
-        do { answer = try await ask(.hello(hello)) } catch let error as TesseraError { throw error.about(coordinator.address) }
+        do { answer = try await ask(.hello(hello)) } catch let error as TesseraError { throw error.about(address) }
         guard case .welcome = answer else {
-            throw TesseraError(.protocolMismatch, "\(coordinator.address) did not answer with welcome")
+            throw TesseraError(.protocolMismatch, "\(address) did not answer with welcome")
         }
-        isGreeting = false
+        (isGreeting, hasAnswered) = (false, false)
     }
 
     /// Sends a request and waits for its answer, as long as such an answer may take.
@@ -122,19 +138,58 @@ package struct CoordinatorClient {
     ///   `protocolMismatch` for an answer out of bounds or about another job.
     package mutating func ask(_ request: Message) async throws -> Message {
         let connection = connection, time = time, start = time.now(), limit = limit(of: request)
+        let timeout = timeout, remark = remark, slowness = slowness(of: request)
         return try await withThrowingTaskGroup(of: Void.self, returning: Message.self) { group in
             group.addTask {
                 try await time.sleep(limit)
                 connection.close()
             }
+            if let slowness {
+                group.addTask {
+                    try await time.sleep(timeout)
+                    remark("still waiting for the coordinator's answer: \(slowness)")
+                }
+            }
             defer { group.cancelAll() }
             do {
-                return try await answer(to: request)
-            } catch let error as TesseraError where error.code == .unreachable && time.now() - start >= limit {
-                throw TesseraError(
-                    .unreachable, "the coordinator did not answer within \(Quantity.seconds(max(limit, timeout) / .seconds(1)))",
-                    advice: "is its process stopped, or its host overloaded?")
+                let answer = try await answer(to: request)
+                hasAnswered = true
+                return answer
+            } catch let error as TesseraError where error.code == .unreachable {
+                // A signal closes the connection as well.
+                try Task.checkCancellation()
+                guard time.now() - start < limit else {
+                    throw TesseraError(
+                        .unreachable,
+                        "the coordinator did not answer within \(Quantity.seconds(max(limit, timeout) / .seconds(1)))",
+                        advice: "is its process stopped, or its host overloaded?"
+                    ).about(address)
+                }
+                throw broken(error)
+            } catch {
+                // A refusal is an answer too.
+                hasAnswered = hasAnswered || error is Problems
+                throw error
             }
+        }
+    }
+
+    /// An error of the connection, with the coordinator's address.
+    private func broken(_ error: TesseraError) -> TesseraError {
+        var named = error.about(address)
+        if named.problem == error.problem, !named.problem.contains("\(address)") {
+            named.problem = "the coordinator \(address) is gone: \(error.problem)"
+        }
+        named.advice = named.advice ?? (isGreeting ? Self.checkAddress : nil)
+        return named
+    }
+
+    /// Why the answer to a request may take long; `nil` where it must not.
+    private func slowness(of request: Message) -> String? {
+        switch request {
+        case .submit: "the plan of a large job may take minutes"
+        case .cancel: "the job's unfinished output is removed"
+        default: nil
         }
     }
 
@@ -157,7 +212,8 @@ package struct CoordinatorClient {
         }
         guard let frame else {
             throw TesseraError(
-                .unreachable, isGreeting ? "the coordinator did not answer" : "the coordinator closed the connection")
+                .unreachable,
+                isGreeting ? "the coordinator closed the connection without an answer" : "the coordinator closed the connection")
         }
         let answer = try Message(frame)
         try answer.validate()

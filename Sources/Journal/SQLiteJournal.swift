@@ -145,11 +145,16 @@ package final class SQLiteJournal: JobJournal {
         try write { try $0.execute(sql: "DELETE FROM job WHERE id = ?", arguments: [job.description]) }
     }
 
+    /// Bytes that a probe writes: more than the room that a full disk may have left in files.
+    private static let probeBytes = 64 << 10
+
     package func probe() throws(TesseraError) {
+        // In two transactions, for pages that are freed in the transaction that made them are never written.
         try write { database in
-            try database.execute(
-                sql: "UPDATE incarnation SET build = build WHERE number = ?", arguments: [Int64(incarnation)])
+            try database.execute(sql: "CREATE TABLE IF NOT EXISTS probe (contents BLOB)")
+            try database.execute(sql: "INSERT INTO probe VALUES (zeroblob(?))", arguments: [Self.probeBytes])
         }
+        try write { try $0.execute(sql: "DROP TABLE probe") }
     }
 
     // MARK: Reading

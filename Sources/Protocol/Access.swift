@@ -14,22 +14,30 @@ package enum AccessRole: String, Sendable, Hashable, CaseIterable {
 
 /// A peer whose name and roles are established.
 package struct PeerIdentity: Sendable, Hashable {
-    /// For logs and errors.
+    /// For logs: the name alone.
     package let name: String
+    /// What sentences call the peer: the name in quotes, or words for a peer without a name.
+    package let title: String
     package let roles: Set<AccessRole>
     /// The owner of the jobs that the peer submits. Two peers with the same owner have the same rights to them.
     package let owner: String
 
-    package init(name: String, roles: Set<AccessRole>, owner: String) {
+    /// - Parameter title: `nil` for the name in quotes.
+    package init(name: String, title: String? = nil, roles: Set<AccessRole>, owner: String) {
         self.name = name
+        self.title = title ?? "'\(name)'"
         self.roles = roles
         self.owner = owner
     }
 
+    /// In logs, every peer that has proved no name.
+    package static let anonymousName = "anonymous"
     /// Every peer of a port without access control.
-    package static let anyone = PeerIdentity(name: "anyone", roles: Set(AccessRole.allCases), owner: "anonymous")
+    package static let anyone = PeerIdentity(
+        name: anonymousName, title: "an anonymous peer", roles: Set(AccessRole.allCases), owner: "anonymous")
     /// The user of a process that has no port.
-    package static let local = PeerIdentity(name: "this process", roles: Set(AccessRole.allCases), owner: "local")
+    package static let local = PeerIdentity(
+        name: "local", title: "this process", roles: Set(AccessRole.allCases), owner: "local")
     /// The owner of jobs that come from a version of Tessera without owners.
     package static let unknownOwner = "unknown"
 
@@ -54,7 +62,7 @@ package struct PeerIdentity: Sendable, Hashable {
         let held = roles.isEmpty ? "no role" : "the role \(roles.map(\.rawValue).sorted().joined(separator: ", "))"
         let needed = allowed.map(\.rawValue).joined(separator: " or ")
         throw TesseraError(
-            .notAllowed, "\(name) has \(held) and may not \(action)",
+            .notAllowed, "\(title) has \(held) and may not \(action)",
             advice: "use a certificate or token with the role \(needed)")
     }
 }
@@ -69,12 +77,12 @@ package enum AccessPolicy: Sendable {
     case tokens(AccessTokens)
 
     /// - Throws: `notAllowed` for a missing or unknown token.
-    func identify(_ hello: Hello) throws(TesseraError) -> PeerIdentity {
+    func identify(_ token: AccessToken?) throws(TesseraError) -> PeerIdentity {
         switch self {
         case .anyone: return .anyone
         case .certificate(let peer): return peer
         case .tokens(let tokens):
-            guard let token = hello.token else {
+            guard let token else {
                 throw TesseraError(.notAllowed, "the peer sent no token", advice: "give --token FILE")
             }
             guard let peer = try tokens.identify(token) else {

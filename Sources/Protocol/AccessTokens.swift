@@ -40,6 +40,22 @@ package struct AccessTokens: Sendable {
     private struct Entry {
         let digest: Digest
         let peer: PeerIdentity
+
+        /// Whether both give the same holder the same roles, wherever their lines stand.
+        func grants(the other: Entry) -> Bool {
+            digest == other.digest && peer.roles == other.peer.roles && peer.owner == other.peer.owner
+        }
+    }
+
+    /// What distinguishes a list of tokens from an earlier one, by the names of the holders.
+    package struct Changes: Sendable, Hashable {
+        package let added: [String]
+        package let removed: [String]
+
+        package init(added: [String], removed: [String]) {
+            self.added = added
+            self.removed = removed
+        }
     }
 
     private let entries: [Entry]
@@ -84,7 +100,8 @@ package struct AccessTokens: Sendable {
                 Entry(
                     digest: digest,
                     peer: PeerIdentity(
-                        name: name.map { "'\($0)'" } ?? "the holder of the token on line \(index + 1)", roles: roles,
+                        name: name ?? "token on line \(index + 1)",
+                        title: name == nil ? "the holder of the token on line \(index + 1)" : nil, roles: roles,
                         owner: name.map { "token:\($0)" } ?? Self.namelessOwner)))
         }
         guard !entries.isEmpty else { throw TesseraError(.badData, "holds no token", file: path) }
@@ -109,6 +126,16 @@ package struct AccessTokens: Sendable {
         throw TesseraError(
             .badData, "\(nameless.count) tokens of submitters have no name, so their jobs could not be told apart", file: path,
             advice: "write a name before the roles: 'NAME submitter TOKEN'")
+    }
+
+    /// - Returns: what is new since `earlier`; `nil` if the tokens give the same roles to the same holders.
+    package func changes(since earlier: AccessTokens) -> Changes? {
+        func names(of entries: [Entry], without others: [Entry]) -> [String] {
+            entries.filter { entry in !others.contains { $0.grants(the: entry) } }.map(\.peer.name)
+        }
+        let changes = Changes(
+            added: names(of: entries, without: earlier.entries), removed: names(of: earlier.entries, without: entries))
+        return changes.added.isEmpty && changes.removed.isEmpty ? nil : changes
     }
 
     /// Compares with every token, in constant time.

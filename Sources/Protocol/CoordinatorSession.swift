@@ -51,9 +51,11 @@ package struct CoordinatorSession: Sendable {
     private let build: String
     private let heartbeat: Duration
     private var access = AccessPolicy.anyone
+    /// How the peer was admitted.
+    private var admission: (token: AccessToken?, peer: PeerIdentity)?
     /// What the peer calls itself, admitted or not.
     package private(set) var claimedName: String?
-    package private(set) var isAdmitted = false
+    package var isAdmitted: Bool { admission != nil }
     /// Whether the peer leaves, and does not merely vanish.
     package private(set) var saidGoodbye = false
 
@@ -67,6 +69,17 @@ package struct CoordinatorSession: Sendable {
 
     /// Decides whom the session admits. Called before the first message, once the connection's handshake is over.
     package mutating func admit(by access: AccessPolicy) { self.access = access }
+
+    /// Others are admitted from now on. A peer that was admitted and would not be now, or with other roles, is sent away; it may
+    /// come back with what is accepted.
+    package mutating func admits(by access: AccessPolicy) -> [Action] {
+        self.access = access
+        if case .closed = state { return [] }
+        guard let admission else { return [] }
+        let peer = try? access.identify(admission.token)
+        guard peer?.roles != admission.peer.roles || peer?.owner != admission.peer.owner else { return [] }
+        return close("\(admission.peer.title) was admitted by a token that has been removed, or has other roles now")
+    }
 
     package mutating func received(_ message: Message, at now: Duration) -> [Action] {
         do throws(TesseraError) {
@@ -145,7 +158,7 @@ package struct CoordinatorSession: Sendable {
         }
         let peer: PeerIdentity
         do throws(TesseraError) {
-            peer = try access.identify(hello)
+            peer = try access.identify(hello.token)
             switch hello.role {
             case .worker: try peer.require(.worker, to: "connect as a worker")
             case .client: try peer.require(.submitter, .operator, .viewer, to: "connect as a client")
@@ -156,7 +169,7 @@ package struct CoordinatorSession: Sendable {
         let welcome = Welcome(
             version: version, build: build, session: number, heartbeatMilliseconds: max(1, Int(heartbeat / .milliseconds(1))),
             credit: Limits.creditBytes)
-        isAdmitted = true
+        admission = (hello.token, peer)
         switch hello.role {
         case .client:
             state = .client(peer, lastHeard: now)

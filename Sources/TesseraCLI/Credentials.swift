@@ -68,16 +68,8 @@ struct CredentialArguments: ParsableArguments {
         return pin.map { ClientTLS(trust: .pinned($0), files: own.files) }
     }
 
-    func accessToken() throws -> AccessToken? {
-        guard let tokenFile else { return nil }
-        let text = String(decoding: try readSecret(tokenFile), as: UTF8.self)
-        guard let word = text.split(whereSeparator: \.isWhitespace).last, let token = AccessToken(String(word)) else {
-            throw TesseraError(
-                .badData, "does not hold a token of \(AccessToken.byteCounts.lowerBound) or more printable characters",
-                file: tokenFile, advice: "make one: openssl rand -hex 32")
-        }
-        return token
-    }
+    /// - Returns: `nil` for a peer without a token.
+    var token: ClientToken? { tokenFile.map { ClientToken(path: $0) } }
 }
 
 /// How a coordinator proves who it is, and admits peers.
@@ -114,7 +106,6 @@ struct JobPortArguments: ParsableArguments {
         guard let files = own.files else { return .open }
         let tls = try ServerTLS(files: files, authority: authority)
         guard let tokenFile else { return .certificates(tls) }
-        let text = String(decoding: try readSecret(tokenFile), as: UTF8.self)
-        return .tokens(try AccessTokens(parsing: text, path: tokenFile), tls)
+        return .tokens(try ServerTokens(path: tokenFile), tls)
     }
 }

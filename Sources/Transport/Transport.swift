@@ -1,9 +1,10 @@
 package import Core
 import Glibc
 import NIOCore
-import NIOPosix
+package import NIOPosix
 import NIOSSL
 package import Protocol
+import Synchronization
 
 /// Opens connections and ports. The only code that names sockets and their options.
 package enum Transport {
@@ -13,19 +14,23 @@ package enum Transport {
     ///   - timeout: for the look-up of the name, the connection and the handshake together.
     ///   - tls: how to encrypt the connection and check the coordinator; `nil` for a connection without TLS.
     ///   - limits: the frames accepted from the coordinator.
+    ///   - resolver: looks the host's name up, instead of the system.
     /// - Throws: `unreachable`, with the reason; for TLS also what `Connection.peer` throws, and problems of the files.
     package static func connect(
-        to address: HostPort, timeout: Duration = Limits.connecting, tls: ClientTLS? = nil, limits: FrameLimits
+        to address: HostPort, timeout: Duration = Limits.connecting, tls: ClientTLS? = nil, limits: FrameLimits,
+        resolver: (any Resolver & Sendable)? = nil
     ) async throws(TesseraError) -> Connection {
         let handler = try tls?.prepare(for: address.host), end = ContinuousClock.now + timeout
-        let connection: Connection
+        let connection: Connection, isResolved = Mutex(isIPAddress(address.host))
         do {
             connection = try await within(timeout, late: { $0.close() }) {
                 try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
                     .connectTimeout(TimeAmount(timeout))
+                    .resolver(resolver)
                     .channelOption(.tcpOption(.tcp_nodelay), value: 1)
                     .connect(host: address.host, port: address.port) { channel in
-                        channel.eventLoop.makeCompletedFuture {
+                        isResolved.withLock { $0 = true }
+                        return channel.eventLoop.makeCompletedFuture {
                             try Connection(
                                 on: channel, limits: limits, budget: nil, tls: try handler?(),
                                 expects: tls?.expects(of: address.host) ?? .none)
@@ -33,7 +38,9 @@ package enum Transport {
                     }
             }
         } catch {
-            throw TesseraError(.unreachable, "no coordinator answers at \(address): \(reason(error))")
+            let hangs = isLate(error) && !isResolved.withLock { $0 }
+            let reason = hangs ? "the look-up of the name '\(address.host)' did not end in time" : reason(error)
+            throw TesseraError(.unreachable, "no coordinator answers at \(address): \(reason)")
         }
         do {
             // A peer that accepts and says nothing must not hold the handshake for ever.
@@ -91,6 +98,13 @@ package enum Transport {
         tlsFailure(error) ?? TesseraError(.unreachable, reason(error))
     }
 
+    private static func isLate(_ error: any Error) -> Bool {
+        switch error {
+        case is DeadlineExceeded, ChannelError.connectTimeout: true
+        default: false
+        }
+    }
+
     /// The reason why a connection failed or broke, in words.
     static func reason(_ error: any Error) -> String {
         switch error {
@@ -106,7 +120,7 @@ package enum Transport {
         case let error as SocketAddressError.FailedToParseIPByteBuffer: "\(error)"
         case SocketAddressError.unknown(let host, _): "the host name '\(host)' cannot be resolved"
         case let error as IOError: systemReason(error.errnoCode)
-        case is DeadlineExceeded, ChannelError.connectTimeout: "there was no answer in time"
+        case _ where isLate(error): "there was no answer in time"
         case is ChannelError, is CancellationError: "the connection was closed"
         default: "\(error)"
         }

@@ -16,6 +16,7 @@ final class WorkerConnection: Sendable {
 
     private let connection: Connection
     private let settings: WorkerSettings
+    private let token: AccessToken?
     private let runner: any ShardRunner
     private let fetches: FetchClient
     private let time: TimeSource
@@ -32,12 +33,14 @@ final class WorkerConnection: Sendable {
 
     /// - Parameter trustsPeer: as `WorkerSession`.
     init(
-        connection: Connection, settings: WorkerSettings, trustsPeer: Bool, runner: any ShardRunner, fetches: FetchClient,
+        connection: Connection, settings: WorkerSettings, token: AccessToken?, trustsPeer: Bool, runner: any ShardRunner,
+        fetches: FetchClient,
         time: TimeSource, onTick: @escaping @Sendable (WorkerActivity) -> Void, log: Logger
     ) {
         self.onTick = onTick
         self.connection = connection
         self.settings = settings
+        self.token = token
         self.runner = runner
         self.fetches = fetches
         self.time = time
@@ -60,7 +63,7 @@ final class WorkerConnection: Sendable {
         do {
             try await connection.withFrames { frames in
                 fetches.open { self.send($0) }
-                send(.hello(settings.hello))
+                send(.hello(settings.hello(token)))
                 await withDiscardingTaskGroup { group in
                     group.addTask { await self.keepTime() }
                     do {

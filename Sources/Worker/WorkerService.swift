@@ -68,9 +68,10 @@ package struct WorkerService: Service {
     private func work(with runner: any ShardRunner, closeFiles: @Sendable () -> Void) async throws {
         var backoff = ReconnectBackoff(), hasJoined = false, strangers = 0
         while !Task.isCancelled, !Task.isShuttingDownGracefully {
-            if let opened = try await open() {
+            if let (opened, token) = try await open() {
                 let connection = WorkerConnection(
-                    connection: opened, settings: settings, trustsPeer: hasJoined || strangers < Self.strangerLimit - 1,
+                    connection: opened, settings: settings, token: token,
+                    trustsPeer: hasJoined || strangers < Self.strangerLimit - 1,
                     runner: runner, fetches: fetches, time: time, onTick: onTick, log: log)
                 let ending = await withGracefulShutdownHandler {
                     await connection.run()
@@ -87,7 +88,9 @@ package struct WorkerService: Service {
                 }
                 if !Task.isShuttingDownGracefully, !Task.isCancelled {
                     log.warning(
-                        "lost the coordinator; reconnecting",
+                        hasJoined
+                            ? "lost the coordinator; reconnecting"
+                            : "the coordinator has not admitted this worker yet; trying again",
                         metadata: ["reason": "\(ending.error.about(settings.coordinator).problem)"])
                 }
             }
@@ -104,11 +107,12 @@ package struct WorkerService: Service {
         }
     }
 
-    /// - Returns: `nil` if the coordinator cannot be reached at present.
+    /// - Returns: a connection, and this worker's token; `nil` if the coordinator cannot be reached at present.
     /// - Throws: every other problem: a retry would not help.
-    private func open() async throws -> Connection? {
+    private func open() async throws -> (Connection, AccessToken?)? {
         do {
-            return try await connect()
+            let token = try settings.token?.read()
+            return (try await connect(), token)
         } catch let error as TesseraError where [.notAllowed, .protocolMismatch, .badData, .inputMissing].contains(error.code) {
             throw error
         } catch {

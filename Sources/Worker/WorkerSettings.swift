@@ -14,7 +14,7 @@ package struct WorkerSettings: Sendable {
     /// How to encrypt the connection and check the coordinator; `nil` for a connection without TLS.
     package var tls: ClientTLS?
     /// Sent to the coordinator, over TLS.
-    package var token: AccessToken?
+    package var token: ClientToken?
     package var roots: Roots
     package var name: String
     package var build: String
@@ -50,7 +50,7 @@ package struct WorkerSettings: Sendable {
         self.memory = memory
     }
 
-    var hello: Hello {
+    func hello(_ token: AccessToken?) -> Hello {
         Hello(
             role: .worker, build: build, name: name, threads: memory.threads, memory: memory.total, tensorMemory: memory.tensors,
             token: token, instance: instance, host: host)

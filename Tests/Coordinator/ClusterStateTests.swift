@@ -66,10 +66,11 @@ import Work
         #expect(cluster.workers[1]?.shardsDone == 1)
     }
 
-    @Test func aFailedCommitIsDoneAgain() throws {
+    /// Nothing is wrong with this host's disks: the result was.
+    @Test func aResultThatIsNotBelievedIsMadeAgain() throws {
         var (cluster, leases) = try busy()
         let record = try #require(Outcome(cluster.finished(try leases[0].done(), by: 1, at: .zero)).commits.first)
-        let error = TesseraError(.io, "the log is full")
+        let error = TesseraError(.temporary, "a block is not there")
         #expect(
             Outcome(cluster.committed(record, error: error, at: .zero)).events == [.failed(record.attempt, record.worker, error)])
         let again = Outcome(cluster.tick(at: .seconds(2)))

@@ -174,6 +174,20 @@ import Work
         #expect(!seen.contains("event: shards"))
     }
 
+    /// A reader whose token is removed reads no further.
+    @Test func theStreamEndsWithItsReadersToken() async throws {
+        let isAdmitted = Mutex(true)
+        let stream = EventStream(
+            manager: Self.manager(), peer: .local, isAdmitted: { isAdmitted.withLock { $0 } }, watched: nil,
+            place: try #require(EventReaders().place()))
+        var messages = stream.messages.makeAsyncIterator()
+        #expect(await messages.next(isolation: #isolation) != nil)
+        isAdmitted.withLock { $0 = false }
+        var left = 0
+        while await messages.next(isolation: #isolation) != nil { left += 1 }
+        #expect(left <= 2)
+    }
+
     @Test func readersAreBounded() {
         let readers = EventReaders()
         var places = (0..<EventReaders.limit).map { _ in readers.place() }

@@ -15,10 +15,10 @@ import Work
     private let store = MemoryOutputStore()
     private let journal = MemoryJournal()
 
-    private static let alice = PeerIdentity(name: "'alice'", roles: [.submitter], owner: "alice")
-    private static let bob = PeerIdentity(name: "'bob'", roles: [.submitter], owner: "bob")
-    private static let viewer = PeerIdentity(name: "'eve'", roles: [.viewer], owner: "eve")
-    private static let chief = PeerIdentity(name: "'chief'", roles: [.operator], owner: "chief")
+    private static let alice = PeerIdentity(name: "alice", roles: [.submitter], owner: "alice")
+    private static let bob = PeerIdentity(name: "bob", roles: [.submitter], owner: "bob")
+    private static let viewer = PeerIdentity(name: "eve", roles: [.viewer], owner: "eve")
+    private static let chief = PeerIdentity(name: "chief", roles: [.operator], owner: "chief")
 
     init() throws {
         jobs = try TestJobs()
@@ -52,13 +52,28 @@ import Work
                 try await manager.cancel(id, reason: "mischief", by: stranger)
             }
             #expect(error?.code == .notAllowed && error?.advice?.contains("owner or an operator") == true)
-            #expect(error?.problem == "the job \(id) belongs to 'alice', and \(stranger.name) may not cancel it")
+            #expect(error?.problem == "the job \(id) belongs to 'alice', and \(stranger.title) may not cancel it")
         }
         #expect(try await status(id, for: Self.alice).state == .running)
         try await manager.cancel(id, reason: "enough", by: Self.alice)
         let other = try await submit(by: Self.alice, output: "/other").job
         try await manager.cancel(other, reason: "maintenance", by: Self.chief)
-        for id in [id, other] { #expect(try await status(id, for: Self.alice).state == .cancelled) }
+        for (id, words) in [(id, "cancelled by 'alice'"), (other, "cancelled by 'chief'")] {
+            let status = try await status(id, for: Self.alice)
+            #expect(status.state == .cancelled && status.error?.problem == words)
+        }
+    }
+
+    /// The log says once who cancels, by the name alone, and that a job which has ended is not cancelled.
+    @Test func cancelsAreLoggedOnce() async throws {
+        let lines = RecordedLog()
+        let manager = JobManager(
+            settings: .init(inputRoots: .wholeMachine, build: "test", incarnation: 1), log: lines.logger, outputs: store)
+        let id = try await manager.submit(jobs.submission(), by: Self.alice).job
+        for _ in 0..<2 { try await manager.cancel(id, reason: "maintenance", by: Self.chief) }
+        let cancels = lines.all.filter { $0.message.contains("cancel") }
+        #expect(cancels.map(\.message) == ["job to be cancelled", "cancel refused: the job has ended"])
+        #expect(cancels.allSatisfy { $0.metadata["by"] == "chief" && $0.metadata["job"] == "\(id)" })
     }
 
     @Test func othersSeeThatThereIsAJobAndNotWhatItIs() async throws {

@@ -131,6 +131,51 @@ import Work
         }
     }
 
+    /// One pause from first to last, also where a probe finds room that a commit does not. The shards wait for the journal and
+    /// are not computed again, and no worker has failed.
+    @Test(arguments: [true, false])
+    func resultsWaitForTheJournal(failsProbes: Bool) async throws {
+        let full = TesseraError(.io, "the journal cannot grow: the disk is full", file: "/state/journal.sqlite")
+        journal.failCommits(with: full, failsProbes: failsProbes)
+        let events = Mutex<[JobEvent]>([])
+        try await life { manager, worker in
+            let listener = manager.events.listen { event in events.withLock { $0.append(event) } }
+            // The first result waits; the second shard is taken back from its worker.
+            worker.allow(1)
+            let id = try await manager.submit(jobs.submission()).job
+            try await waitFor(.paused, of: id, manager)
+            // Time for many probes, each of which would end the pause if it asked less than the commit.
+            for _ in 0..<30 {
+                clock.advance(by: .seconds(60))
+                try await Task.sleep(for: .milliseconds(2))
+            }
+            #expect(await status(id, manager)?.state == .paused)
+            journal.failCommits(with: nil)
+            worker.allow(.max)
+            try await waitFor(.done, of: id, manager)
+            #expect(worker.given.count { $0 == worker.given[0] } == 1 && Set(worker.given) == [0, 1, 2], "\(worker.given)")
+            withExtendedLifetime(listener) {}
+        }
+        let all = events.withLock { $0 }
+        #expect(all.count { if case .paused = $0 { true } else { false } } == 1)
+        #expect(all.count { if case .resumed = $0 { true } else { false } } == 1)
+        #expect(!all.contains { if case .failed = $0 { true } else { false } })
+        #expect(journal.contents.ended.count == 1 && store.outputs["/out"] != nil)
+    }
+
+    /// What a cancelled job waited to write is let go.
+    @Test func aPausedJobWithResultsCanBeCancelled() async throws {
+        journal.failCommits(with: TesseraError(.io, "the disk is full"))
+        try await life { manager, _ in
+            let id = try await manager.submit(jobs.submission()).job
+            try await waitFor(.paused, of: id, manager)
+            try await eventually("a held result") { await manager.heldCommits[id]?.isEmpty == false }
+            try await manager.cancel(id, reason: "enough", by: .local)
+            #expect(await manager.heldCommits.isEmpty)
+        }
+        #expect(store.unfinished == [])
+    }
+
     /// Sizes follow from the first stage, and the parts have no space then.
     @Test(arguments: [TestJobs.store, TestJobs.modelWide])
     func partsWithoutSpaceAfterAStageWait(recipe: String) async throws {

@@ -1,7 +1,5 @@
 import Core
 import Logging
-import Protocol
-import Synchronization
 import TestSupport
 import Testing
 
@@ -23,33 +21,11 @@ import Testing
     }
 
     @Test func aLineSaysWhoAskedForWhat() throws {
-        let lines = Lines(), log = Logger(label: "x") { _ in Recorder { lines.add($0) } }
-        let refusals = RefusalLog(log: log, time: .system)
+        let lines = RecordedLog(), refusals = RefusalLog(log: lines.logger, time: .system)
         refusals.note(
             .request, address: "10.0.0.9", name: "bob", asked: "to cancel 1", reason: String(repeating: "x", count: 9999))
-        let line = try #require(lines.all.first)
+        let line = try #require(lines.all.first).metadata
         #expect(line["address"] == "10.0.0.9" && line["peer"] == "bob" && line["asked"] == "to cancel 1")
         #expect(line["left_out"] == nil && "\(line["reason"] ?? "")".utf8.count < 400)
-    }
-
-    private final class Lines: Sendable {
-        private let lines = Mutex<[Logger.Metadata]>([])
-        func add(_ line: Logger.Metadata) { lines.withLock { $0.append(line) } }
-        var all: [Logger.Metadata] { lines.withLock { $0 } }
-    }
-
-    private struct Recorder: LogHandler {
-        let note: @Sendable (Logger.Metadata) -> Void
-        var metadata: Logger.Metadata = [:]
-        var logLevel = Logger.Level.info
-
-        init(note: @escaping @Sendable (Logger.Metadata) -> Void) { self.note = note }
-
-        subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-            get { metadata[key] }
-            set { metadata[key] = newValue }
-        }
-
-        func log(event: LogEvent) { note(event.metadata ?? [:]) }
     }
 }

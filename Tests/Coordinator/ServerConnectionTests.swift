@@ -1,6 +1,6 @@
-import Coordinator
 import Core
 import Dispatch
+import Glibc
 import Logging
 import NIOCore
 import Protocol
@@ -9,6 +9,8 @@ import TestSupport
 import Testing
 import Transport
 import Work
+
+@testable import Coordinator
 
 /// The coordinator's end of a connection with a scripted peer: no sockets, and a clock that is moved by hand.
 @Suite(.timeLimit(.minutes(15))) struct ServerConnectionTests {
@@ -37,12 +39,14 @@ import Work
     }
 
     /// A peer that the coordinator serves; its task ends with the connection.
-    private func connect() async throws -> (peer: ScriptedPeer, serving: Task<Void, Never>) {
+    private func connect(
+        _ security: JobPortSecurity = .open, log: Logger = .silent
+    ) async throws -> (peer: ScriptedPeer, serving: Task<Void, Never>) {
         let peer = try await ScriptedPeer(limits: .stranger)
         let server = ServerConnection(
             connection: peer.connection, number: 1, manager: manager, inputs: FetchSource(roots: roots),
-            settings: ServerConnection.Settings(build: "test", heartbeat: Limits.heartbeatInterval), time: clock.source,
-            log: .silent)
+            settings: ServerConnection.Settings(build: "test", heartbeat: Limits.heartbeatInterval, security: security),
+            time: clock.source, log: log)
         return (peer, Task { await server.run() })
     }
 
@@ -109,6 +113,56 @@ import Work
         try await passTime(.seconds(10))
         #expect(await stranger.messagesToEnd() == [.goodbye("no hello in time")])
         await serving.value
+    }
+
+    // MARK: Tokens
+
+    /// A token that is removed is of no use from then on, also on connections that it opened.
+    @Test func connectionsOfRemovedTokensEnd() async throws {
+        let secret = "0123456789abcdef", certificates = try Certificates()
+        let path = try certificates.directory.write("worker \(secret)-w\nann viewer \(secret)-v\n", to: "tokens")
+        chmod(path, 0o600)
+        let tls = try ServerTLS(
+            files: TLSFiles(certificate: certificates.path("127.0.0.1.pem"), key: certificates.path("127.0.0.1.key")),
+            authority: nil)
+        let tokens = try ServerTokens(path: path), lines = RecordedLog()
+        let security = JobPortSecurity.tokens(tokens, tls)
+        let (worker, working) = try await connect(security), (client, asking) = try await connect(security)
+        try await worker.send(
+            .hello(
+                Hello(
+                    role: .worker, build: "x", name: "w", threads: 1, memory: 1 << 40, token: AccessToken("\(secret)-w"))))
+        try await client.send(.hello(Hello(role: .client, build: "x", name: "c", token: AccessToken("\(secret)-v"))))
+        for peer in [worker, client] { try await peer.next { if case .welcome = $0 { () } else { nil } } }
+
+        try certificates.directory.write("# only ann\nann viewer \(secret)-v\n", to: "tokens")
+        chmod(path, 0o600)
+        var watch = CredentialWatch(security, log: lines.logger)
+        watch.look()
+        try await passTime(.seconds(2))
+        guard case .goodbye(let reason)? = await worker.messagesToEnd().last else {
+            Issue.record("the worker stays")
+            return
+        }
+        #expect(reason.contains("the holder of the token on line 1 was admitted by a token that has been removed"))
+        await working.value
+        try await client.send(.statusRequest(StatusRequest()))
+        guard case .status = try await client.next() else { throw TesseraError(.internal, "the client was sent away") }
+
+        // A file that cannot be used changes nothing, and that is said once.
+        chmod(path, 0o644)
+        for _ in 0..<2 { watch.look() }
+        #expect(tokens.version == 1)
+        let told = lines.all.map { "\($0.level): \($0.message)" }
+        #expect(
+            told == [
+                "notice: the token file has changed; connections of removed tokens end",
+                "warning: the new token file cannot be used; what was read before stays in use",
+            ])
+        #expect(lines.all[0].metadata["removed"] == "token on line 1" && lines.all[0].metadata["added"] == "")
+        #expect(!lines.all.contains { "\($0.metadata)".contains(secret) })
+        await client.close()
+        await asking.value
     }
 
     // MARK: Clients

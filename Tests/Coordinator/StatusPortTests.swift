@@ -30,6 +30,13 @@ import Work
             authority: authority ? certificates.path("ca.pem") : nil)
     }
 
+    /// The tokens of a file with this text.
+    private func tokens(_ text: String) throws -> ServerTokens {
+        let path = try certificates.directory.write(text, to: "tokens")
+        chmod(path, 0o600)
+        return try ServerTokens(path: path)
+    }
+
     private struct Job: Decodable {
         let id: JobID
         let output, submittedAt: String
@@ -95,7 +102,7 @@ import Work
 
     @Test func tokensDecideWhatIsSeen() async throws {
         let secret = "0123456789abcdef0123456789abcdef"
-        let tokens = try AccessTokens(parsing: "worker \(secret)-w\nal submitter \(secret)-s\nviewer \(secret)-v\n", path: "t")
+        let tokens = try tokens("worker \(secret)-w\nal submitter \(secret)-s\nviewer \(secret)-v\n")
         _ = try await manager.submit(jobs.submission(), by: .anyone)
         try await serving(.tokens(tokens, try serverTLS(certificates, authority: false))) { address in
             let client = SecureRequest(to: address, authority: certificates.path("ca.pem"))
@@ -114,13 +121,19 @@ import Work
             // The page knows nothing before it is given a token.
             let page = try await client.get("/")
             #expect(page.status == 200 && page.body.contains("<title>Tessera</title>") && !page.body.contains("/out"))
+            // A token that is removed is none from then on.
+            let viewer = ["Authorization: Bearer \(secret)-v"]
+            _ = try self.tokens("al submitter \(secret)-s\n")
+            #expect(try await client.get("/api/v1/jobs", headers: viewer).status == 200)
+            #expect(try tokens.reload() != nil)
+            #expect(try await client.get("/api/v1/jobs", headers: viewer).status == 401)
         }
     }
 
     /// The port serves new certificates as soon as the job port does.
     @Test func newCertificatesAreTakenIntoUse() async throws {
         let next = try Certificates(), tls = try serverTLS(certificates, authority: false)
-        let tokens = try AccessTokens(parsing: "0123456789abcdef", path: "t")
+        let tokens = try tokens("0123456789abcdef")
         try await serving(.tokens(tokens, tls)) { address in
             let before = SecureRequest(to: address, authority: certificates.path("ca.pem"))
             let after = SecureRequest(to: address, authority: next.path("ca.pem"))

@@ -382,6 +382,10 @@ import Testing
             // The user may have thought of another directory.
             if code == .notAllowed { #expect(error?.file == "\(real)/../out" && error?.advice?.contains("\(real)/out") == true) }
         }
+        for path in [real, "\(real)/"] {
+            let error = #expect(throws: TesseraError.self) { try store(root: real).resolve(path, workingDirectory: "/") }
+            #expect(error?.problem == "the output is the output root itself" && error?.file == real)
+        }
         let output = try store(root: real).begin("\(real)/out", job: "j", overwrite: false)
         let place = OutputLocation(
             directory: "\(real)/out.partial-j", relative: "out.partial-j", device: try Directory(real).device)

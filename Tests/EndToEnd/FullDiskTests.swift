@@ -124,13 +124,19 @@ struct FullDiskTests {
         let id = try await cluster.submit(Self.recipe, output, Self.shards).output
             .trimmingCharacters(in: .whitespacesAndNewlines)
         try disk.fill()
-        // A probe may find room where the next commit finds none: then the job goes on for a while.
         try await eventually("a pause that names the journal") {
             let status = try await Tessera.run(["status", "--coordinator", cluster.jobs])
             return status.output.contains("paused") && status.output.contains("journal")
         }
+        // The job does not go on before there is room, however often that is tried.
+        try await eventually("a wait of some tries") {
+            try await Tessera.run(["status", id, "--coordinator", cluster.jobs]).output.contains(/tries again in [4-8] s/)
+        }
+        #expect(
+            cluster.coordinator.errors.components(separatedBy: "job paused until").count == 2, "\(cluster.coordinator.errors)")
         try disk.free()
         try await eventually("the end") { try await cluster.job(id).state == "done" }
+        #expect(!cluster.coordinator.errors.contains("attempt failed"), "\(cluster.coordinator.errors)")
         #expect(try await Tessera.run(["verify", output]).exitCode == 0)
     }
 

@@ -79,7 +79,7 @@ import Testing
         let error = TesseraError(.protocolMismatch, "the coordinator refuses this peer", advice: "run the same build")
         let worker = try await worker(thatIsAnswered: try frame(.refusal(Refusal(error)), by: &encoder))
         #expect(await worker.exitCode() == 76)
-        #expect(worker.errors.contains("error: the coordinator refuses this peer — run the same build"))
+        #expect(worker.errors.contains(" refuses this peer — run the same build"), "\(worker.errors)")
     }
 
     @Test func aWorkerThatMeetsAnotherProtocolEndsWithTheReason() async throws {
@@ -97,8 +97,6 @@ import Testing
         var encoder = FrameEncoder()
         let welcome = Welcome(
             version: 2, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)
-        // A submission connects again for minutes once it was welcomed: that is another test.
-        let isWelcomed = isWelcomed && command[0] != "submit"
         while client.isRunning {
             guard let connection = await listener.accept() else { continue }
             _ = await connection.read()
@@ -111,6 +109,54 @@ import Testing
         #expect(await client.exitCode() == 69, "\(client.errors)")
         #expect(client.errors.contains("the connection was reset by the other side"), "\(client.errors)")
         #expect(client.errors.split(separator: "\n").count == 1, "\(client.errors)")
+    }
+
+    private static let welcome = Welcome(
+        version: 2, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)
+
+    /// A coordinator that greets and stands still from then on holds no command for longer than `--timeout`.
+    @Test(arguments: [
+        ["status"], ["status", "--watch"], ["wait", "ab"], ["cancel", "ab"],
+        ["submit", "cases/linear/recipe.yml", "/nowhere/out"], ["submit", "cases/linear/recipe.yml", "/nowhere/out", "--wait"],
+    ])
+    func aCoordinatorThatOnlyGreetsHoldsNobody(command: [String]) async throws {
+        let listener = try RawListener()
+        // Enough for a greeting on a busy machine.
+        let client = try RunningTessera(command + ["--coordinator", "127.0.0.1:\(listener.port)", "--timeout", "10"])
+        var connections: [RawConnection] = []
+        while client.isRunning {
+            guard let connection = await listener.accept() else { continue }
+            var encoder = FrameEncoder()
+            _ = await connection.read()
+            connection.send(try frame(.welcome(Self.welcome), by: &encoder))
+            connections.append(connection)
+        }
+        #expect(await client.exitCode() == 69, "\(client.errors)")
+        #expect(client.errors.contains("the coordinator 127.0.0.1:\(listener.port) did not answer within"), "\(client.errors)")
+        #expect(client.errors.split(separator: "\n").count == 1 && connections.count == 1, "\(client.errors)")
+    }
+
+    /// Who gives up while the coordinator plans is told that there may be a job.
+    @Test func anInterruptedSubmissionMayHaveBeenAccepted() async throws {
+        let listener = try RawListener(), address = "127.0.0.1:\(listener.port)"
+        let client = try RunningTessera([
+            "submit", "cases/linear/recipe.yml", "/nowhere/out", "--coordinator", address, "--timeout", "100",
+        ])
+        let connection = try #require(await listener.accept())
+        var encoder = FrameEncoder(), received: [UInt8] = []
+        for (number, answer) in [Message.welcome(Self.welcome), .status(Status(jobs: [], workers: [])), nil].enumerated() {
+            while try messages(in: received).count <= number {
+                let piece = await connection.read()
+                try #require(!piece.isEmpty, "\(client.errors)")
+                received += piece
+            }
+            if let answer { connection.send(try frame(answer, by: &encoder)) }
+        }
+        #expect(try messages(in: received).map(\.name) == ["hello", "statusRequest", "submit"])
+        client.signal(SIGINT)
+        #expect(await client.exitCode() == 130)
+        let words = "the job may have been accepted; see: tessera status --coordinator \(address) --timeout 100"
+        #expect(client.errors.contains(words) && !client.errors.contains("reconnecting"), "\(client.errors)")
     }
 
     @Test func aPeerThatBreaksTheRulesIsClosed() async throws {
@@ -191,7 +237,32 @@ import Testing
         #expect(plan.contains("merge_method: linear") && !plan.contains("warning: "), "\(plan)")
         #expect(plan.contains(#""problem" : "unknown or unused key 'wieght' in a recipe"#), "\(plan)")
         #expect(try await HTTP.get(cluster.status + "/api/v1/jobs/\(id)/shards/0").body.contains("\"begunAfter\""))
-        #expect(try await HTTP.get(cluster.status + "/api/v1/events?job=x").status == 400)
+        #expect(try await HTTP.get(cluster.status + "/api/v1/events?job=x").status == 404)
+        // The beginning of an id is enough.
+        #expect(try await cluster.job(String(id.prefix(6))).id == id)
+    }
+
+    /// Whatever is asked for, an error is JSON that says what is wrong.
+    @Test func theStatusPortShowsAndDoesNoMore() async throws {
+        let cluster = try await Cluster()
+        func ask(_ method: String, _ path: String) async throws -> String {
+            let connection = try RawConnection(cluster.status.replacingOccurrences(of: "http://", with: ""))
+            connection.send(
+                Array(
+                    "\(method) \(path) HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".utf8))
+            return String(decoding: await connection.readToEnd(), as: UTF8.self)
+        }
+        for method in ["POST", "DELETE", "PUT"] {
+            let answer = try await ask(method, "/api/v1/jobs")
+            #expect(answer.hasPrefix("HTTP/1.1 405 ") && answer.lowercased().contains("\r\nallow: get, head\r\n"), "\(answer)")
+            #expect(answer.contains(#"{"error":{"message":""#), "\(answer)")
+        }
+        for path in ["/healthz", "/api/v1/jobs"] {
+            let head = try await ask("HEAD", path)
+            #expect(head.hasPrefix("HTTP/1.1 200 ") && head.hasSuffix("\r\n\r\n"), "\(head)")
+        }
+        let unknown = try await ask("GET", "/nope")
+        #expect(unknown.hasPrefix("HTTP/1.1 404 ") && unknown.contains("/openapi.json describes"), "\(unknown)")
     }
 
     /// An open page does not keep a coordinator that is told to end.

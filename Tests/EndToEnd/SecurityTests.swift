@@ -103,6 +103,16 @@ import Testing
         #expect(outcome.exitCode == 0, "\(outcome.errors)")
         let wrong = try await cluster.submit(try recipe(), "\(directory.path)/out2", pin + ["--token", worker])
         #expect(wrong.exitCode == 77, "\(wrong.errors)")
+        // The coordinator follows its file: new tokens are accepted, and those that are gone are not.
+        try directory.write("worker \(secret)-w\nann viewer \(secret)-n\n", to: "tokens")
+        chmod(tokens, 0o600)
+        try await eventually("the new tokens") { cluster.coordinator.errors.contains("the token file has changed") }
+        let removed = try await Tessera.run(["status", "--coordinator", cluster.jobs, "--token", submitter] + pin)
+        #expect(removed.exitCode == 77 && removed.errors.contains("not one of the coordinator's"), "\(removed.errors)")
+        let viewer = try directory.write("\(secret)-n\n", to: "n")
+        chmod(viewer, 0o600)
+        let added = try await Tessera.run(["status", "--coordinator", cluster.jobs, "--token", viewer] + pin)
+        #expect(added.exitCode == 0, "\(added.errors)")
         #expect(!cluster.coordinator.errors.contains(secret) && !outcome.errors.contains(secret))
     }
 

@@ -10,6 +10,7 @@ import Testing
         "None",  // Python
         "RssAnon",  // proc(5)
         "fatalError",  // Swift; the page forbids it
+        "clientAuth", "serverAuth",  // RFC 5280
     ]
 
     private static var pages: [SourceTree.File] {

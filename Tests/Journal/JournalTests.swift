@@ -200,4 +200,15 @@ import Work
         }
         #expect(refused > 0)
     }
+
+    /// A probe needs more room than a full disk leaves, and leaves nothing behind.
+    @Test func aProbeWritesAndLeavesNothing() throws {
+        let journal = try open()
+        try journal.add(Self.job())
+        for _ in 0..<3 { try journal.probe() }
+        #expect(try journal.load().jobs.map(\.id) == [Self.id])
+        let size = try FileManager.default.attributesOfItem(atPath: "\(path)/journal.sqlite-wal")[.size] as? Int
+        #expect(try #require(size) > 64 << 10)
+        try journal.commit([Self.shard(0)])
+    }
 }

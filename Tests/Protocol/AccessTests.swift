@@ -39,7 +39,8 @@ import Testing
                 + "\(Self.secret)-4\n", path: "t")
         let peers = try (1...4).map { try tokens.identify(token("\(Self.secret)-\($0)")) }
         #expect(peers.map { $0?.owner } == ["token:al.ice", "token:al.ice", "token without name", "token without name"])
-        #expect(peers[0]?.name == "'al.ice'" && peers[2]?.name == "the holder of the token on line 3")
+        #expect(peers[0]?.name == "al.ice" && peers[0]?.title == "'al.ice'")
+        #expect(peers[2]?.name == "token on line 3" && peers[2]?.title == "the holder of the token on line 3")
     }
 
     /// What a peer with a role may do to a job of its own, of others, and of a version without owners.
@@ -50,7 +51,7 @@ import Testing
         (.operator, [true, true, true], [true, true, true], true),
     ])
     func ownershipDecidesAboutJobs(role: AccessRole, changes: [Bool], sees: [Bool], takesUpOldJobs: Bool) {
-        let peer = PeerIdentity(name: "'x'", roles: [role], owner: "x"), owners = ["x", "y", PeerIdentity.unknownOwner]
+        let peer = PeerIdentity(name: "x", roles: [role], owner: "x"), owners = ["x", "y", PeerIdentity.unknownOwner]
         #expect(owners.map(peer.mayChangeJobs) == changes && owners.map(peer.maySeeJobs) == sees)
         #expect(owners.map(peer.resubmitsJobs) == [true, false, takesUpOldJobs])
     }
@@ -79,7 +80,7 @@ import Testing
 
     @Test(arguments: AccessRole.allCases)
     func rolesDecideWhoConnectsAs(role: AccessRole) {
-        let access = AccessPolicy.certificate(PeerIdentity(name: "'x'", roles: [role], owner: "x"))
+        let access = AccessPolicy.certificate(PeerIdentity(name: "x", roles: [role], owner: "x"))
         var asWorker = session(access), asClient = session(access)
         let worker = refusal(asWorker.received(hello(.worker), at: .zero))
         let client = refusal(asClient.received(hello(.client), at: .zero))
@@ -94,7 +95,7 @@ import Testing
         (AccessRole.viewer, false, false), (.submitter, true, true), (.operator, true, true),
     ])
     func rolesDecideWhatAClientMayAsk(role: AccessRole, submits: Bool, cancels: Bool) {
-        let peer = PeerIdentity(name: "'x'", roles: [role], owner: "x")
+        let peer = PeerIdentity(name: "x", roles: [role], owner: "x")
         var session = session(.certificate(peer))
         _ = session.received(hello(.client), at: .zero)
         func isPassedOn(_ message: Message) -> Bool { session.received(message, at: .zero) == [.request(message, of: peer)] }
@@ -112,5 +113,41 @@ import Testing
         let unknown = refusal(stranger.received(hello(.worker, token: try token("\(Self.secret)x")), at: .zero))
         #expect(unknown?.code == .notAllowed && unknown?.problem.contains("not one of the coordinator's") == true)
         #expect(refusal(nobody.received(hello(.worker), at: .zero))?.problem.contains("sent no token") == true)
+    }
+
+    // MARK: Other tokens
+
+    @Test func changesOfTokensAreNamed() throws {
+        func tokens(_ text: String) throws -> AccessTokens { try AccessTokens(parsing: text, path: "t") }
+        let before = try tokens("ann submitter \(Self.secret)-a\nworker \(Self.secret)-w\n")
+        // The same tokens on other lines are no change.
+        #expect(try tokens("# ours\nworker \(Self.secret)-w\nann submitter \(Self.secret)-a\n").changes(since: before) == nil)
+        let after = try tokens("ann submitter \(Self.secret)-b\nworker \(Self.secret)-w\n").changes(since: before)
+        #expect(after == AccessTokens.Changes(added: ["ann"], removed: ["ann"]))
+        let fewer = try tokens("ann viewer \(Self.secret)-a\n").changes(since: before)
+        #expect(fewer == AccessTokens.Changes(added: ["ann"], removed: ["ann", "token on line 2"]))
+    }
+
+    /// Whoever was admitted by a token that is removed, or has other roles now, is sent away; others stay.
+    @Test(arguments: [
+        ("worker \(secret)-w", false, true), ("ann viewer \(secret)-a\nworker \(secret)-w", false, true),
+        ("eve submitter \(secret)-a\nworker \(secret)-w", false, true),
+        ("# moved\nworker \(secret)-w\nann submitter \(secret)-a", true, true), ("ann submitter \(secret)-a", true, false),
+    ])
+    func peersOfRemovedTokensAreSentAway(text: String, keepsClient: Bool, keepsWorker: Bool) throws {
+        let before = try AccessTokens(parsing: "ann submitter \(Self.secret)-a\nworker \(Self.secret)-w", path: "t")
+        let after = AccessPolicy.tokens(try AccessTokens(parsing: text, path: "t"))
+        var client = session(.tokens(before)), worker = session(.tokens(before)), stranger = session(.tokens(before))
+        _ = client.received(hello(.client, token: try token("\(Self.secret)-a")), at: .zero)
+        _ = worker.received(hello(.worker, token: try token("\(Self.secret)-w")), at: .zero)
+        func stays(_ actions: [CoordinatorSession.Action]) -> Bool {
+            guard case .close(let reason)? = actions.first else { return actions.isEmpty }
+            return !reason.contains("token")
+        }
+        #expect(stays(client.admits(by: after)) == keepsClient && stays(worker.admits(by: after)) == keepsWorker)
+        // One that has not said hello yet is admitted by the new tokens.
+        #expect(stranger.admits(by: after).isEmpty)
+        let late = refusal(stranger.received(hello(.worker, token: try token("\(Self.secret)-w")), at: .zero))
+        #expect((late == nil) == keepsWorker)
     }
 }

@@ -179,6 +179,32 @@ import Work
 
     @Test(arguments: ["", "host", ":1", "host:", "host:65536", "host:-1", "http://host:7070", "me@host:1", "a b:1"])
     func otherTextIsNoAddress(text: String) { #expect(HostPort(text) == nil) }
+
+    @Test(arguments: [
+        ("127.0.0.1", "the port is missing; write 127.0.0.1:PORT"), ("[::1]", "the port is missing; write [::1]:PORT"),
+        (":7070", "the host is missing; write HOST:7070"), ("http://h:1", "an address is no URL; write HOST:PORT"),
+        ("h:99999", "the port '99999' is not a number from 1 to 65535; write HOST:PORT"),
+        ("h:0", "the port '0' is not a number from 1 to 65535; write HOST:PORT"),
+        ("h:", "the port '' is not a number from 1 to 65535; write HOST:PORT"),
+        ("h:+1", "the port '+1' is not a number from 1 to 65535; write HOST:PORT"),
+        ("::1", "an IPv6 address stands in brackets; write [ADDRESS]:PORT"),
+        ("[::1:7070", "the ']' is missing; write [ADDRESS]:PORT"),
+        ("h:1/x", "an address has no '/', '@' or space; write HOST:PORT"),
+    ])
+    func anAddressThatIsNoneIsExplained(text: String, words: String) {
+        #expect(throws: TesseraError(.usage, words)) { try HostPort(parsing: text, ports: 1...65535) }
+    }
+
+    @Test func errorsNameThePeerOnce() {
+        let head = HostPort(host: "head", port: 7070)
+        for (problem, named) in [
+            ("the peer speaks TLS", "head:7070 speaks TLS"), ("the peer's certificate", "head:7070's certificate"),
+            ("the coordinator did not answer", "the coordinator head:7070 did not answer"), ("the peers", "the peers"),
+        ] {
+            let error = TesseraError(.unreachable, problem).about(head)
+            #expect(error.problem == named && error.about(head).problem == named)
+        }
+    }
 }
 
 extension TreeDigest {

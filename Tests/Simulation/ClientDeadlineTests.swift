@@ -1,6 +1,7 @@
 import Core
 import Engine
 import Protocol
+import Synchronization
 import TestSupport
 import Testing
 import Transport
@@ -35,6 +36,58 @@ import Transport
         clock.advance(by: .seconds(1))
         let error = await #expect(throws: TesseraError.self) { _ = try await asking.value }
         #expect(
-            error?.code == .unreachable && error?.problem == "the coordinator did not answer within \(Quantity.seconds(seconds))")
+            error?.code == .unreachable
+                && error?.problem == "the coordinator coordinator:7070 did not answer within \(Quantity.seconds(seconds))")
+    }
+
+    private static let welcome = Message.welcome(
+        Welcome(version: 2, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes))
+
+    /// One that greets and does no more is not waited for as one that was lost.
+    @Test func aCoordinatorThatOnlyGreetsIsGivenUp() async throws {
+        let clock = HandClock(), peer = try await ScriptedPeer(limits: .messages), dials = Mutex(0)
+        let asking = Task {
+            try await CoordinatorClient.reconnecting(
+                to: CoordinatorAddress(HostPort(host: "head", port: 7070), timeout: .seconds(5)), time: clock.source,
+                dial: { () async throws(TesseraError) -> Connection in
+                    dials.withLock { $0 += 1 }
+                    return peer.connection
+                }, remark: { _ in }
+            ) { client in try await client.checkAnswers() }
+        }
+        _ = try await peer.next()
+        try await peer.send(Self.welcome)
+        _ = try await peer.next()
+        try await eventually("a deadline") { clock.sleeperCount == 1 }
+        clock.advance(by: .seconds(5))
+        let error = await #expect(throws: TesseraError.self) { _ = try await asking.value }
+        #expect(error?.code == .unreachable && error?.problem.contains("head:7070 did not answer within") == true)
+        #expect(dials.withLock { $0 } == 1)
+    }
+
+    /// A plan may take minutes, which is said.
+    @Test func aSlowAnswerIsRemarkedOn() async throws {
+        let clock = HandClock(), peer = try await ScriptedPeer(limits: .messages), remarks = Mutex<[String]>([])
+        let id = JobID(high: 1, low: 2)
+        let asking = Task {
+            try await CoordinatorClient.connect(
+                to: CoordinatorAddress(HostPort(host: "head", port: 7070), timeout: .seconds(5)), time: clock.source,
+                dial: { () async throws(TesseraError) -> Connection in peer.connection },
+                remark: { text in remarks.withLock { $0.append(text) } }
+            ) { client in
+                try await client.submit(
+                    Submit(recipe: "", recipeName: "r", workingDirectory: "/", output: "/out", options: JobOptions()))
+            }
+        }
+        _ = try await peer.next()
+        try await peer.send(Self.welcome)
+        _ = try await peer.next()
+        try await eventually("a deadline, and a remark that is due") { clock.sleeperCount == 2 }
+        #expect(remarks.withLock { $0.isEmpty })
+        clock.advance(by: .seconds(5))
+        try await eventually("a remark") { remarks.withLock { $0.count } == 1 }
+        #expect(remarks.withLock { $0[0] }.hasPrefix("still waiting for the coordinator's answer"))
+        try await peer.send(.submitted(Submitted(job: id, remarks: [])))
+        #expect(try await asking.value.job == id)
     }
 }

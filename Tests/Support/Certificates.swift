@@ -27,5 +27,19 @@ package struct Certificates {
         guard process.terminationStatus == 0 else { throw CocoaError(.executableLoad) }
     }
 
+    /// Makes NAME.pem and NAME.key, with this extended key usage alone.
+    package func signItself(_ name: String, usage: String) throws {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments =
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+            + ["-keyout", path("\(name).key"), "-out", path("\(name).pem"), "-subj", "/CN=\(name)"]
+            + ["-addext", "extendedKeyUsage=\(usage)"]
+        process.standardError = FileHandle.nullDevice
+        try process.run()
+        process.waitUntilExit()
+        guard process.terminationStatus == 0 else { throw CocoaError(.executableLoad) }
+    }
+
     package func path(_ name: String) -> String { "\(directory.path)/\(name)" }
 }

@@ -10,6 +10,7 @@ package final class MemoryJournal: JobJournal {
         var ended: [JournalContents.EndedJob] = []
         var commits = 0
         var failure: TesseraError?
+        var failsProbes = true
         var hook: (@Sendable () -> Void)?
     }
 
@@ -20,7 +21,11 @@ package final class MemoryJournal: JobJournal {
     package var keepsJobs: Bool { true }
 
     /// Every later commit throws `error`, or none where `error` is `nil`.
-    package func failCommits(with error: TesseraError?) { state.withLock { $0.failure = error } }
+    ///
+    /// - Parameter failsProbes: whether probes throw it as well; a probe may find room where a commit finds none.
+    package func failCommits(with error: TesseraError?, failsProbes: Bool = true) {
+        state.withLock { ($0.failure, $0.failsProbes) = (error, failsProbes) }
+    }
 
     /// Called at the beginning of every later commit, outside of any lock: a hook that waits makes the journal slow.
     package func beforeCommits(_ hook: @escaping @Sendable () -> Void) { state.withLock { $0.hook = hook } }
@@ -66,7 +71,9 @@ package final class MemoryJournal: JobJournal {
 
     package func remove(_ job: JobID) throws(TesseraError) { state.withLock { $0.jobs.removeAll { $0.id == job } } }
 
-    package func probe() throws(TesseraError) { if let failure = state.withLock({ $0.failure }) { throw failure } }
+    package func probe() throws(TesseraError) {
+        if let failure = state.withLock({ $0.failsProbes ? $0.failure : nil }) { throw failure }
+    }
 
     private func change(_ id: JobID, _ body: (inout JournaledJob) -> Void) {
         state.withLock { state in

@@ -4,6 +4,7 @@ import Engine
 import Operators
 import TestSupport
 import Testing
+import Transport
 
 @testable import TesseraCLI
 
@@ -44,7 +45,7 @@ import Testing
         let directory = try TemporaryDirectory()
         let path = try directory.write("worker 0123456789abcdef\n", to: "token")
         let command = try WorkerCommand.parse(["--coordinator", "h:1", "--tls-pin", "p", "--token", path])
-        #expect(throws: TesseraError.self) { try command.credentials.accessToken() }
+        #expect(throws: TesseraError.self) { try command.credentials.token?.read() }
     }
 
     @Test func clientsWaitFiveSeconds() throws {

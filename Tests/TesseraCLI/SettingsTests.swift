@@ -50,7 +50,7 @@ import Testing
         #expect(words.contains("--name=env") && words.contains("--threads=1"))
         #expect(!words.contains { $0.contains("file") || $0 == "--coordinator=env:1" }, "\(words)")
         let command = try WorkerCommand.parse(Array(words.dropFirst()))
-        #expect(command.coordinator.host == "typed" && command.name == "env" && command.machine.threads == 1)
+        #expect(command.coordinator.description == "typed:1" && command.name == "env" && command.machine.threads == 1)
     }
 
     @Test func anOptionIsForTheCommandsThatHaveIt() throws {
@@ -120,6 +120,19 @@ import Testing
         let settings = try Settings(
             of: Root.self, link: "status", arguments: ["worker"], environment: ["TESSERA_CONFIG": file])
         #expect(settings.arguments() == ["--timeout=3", "worker"])
+    }
+
+    /// The same on the command line, in the environment and in the file.
+    @Test(arguments: [("h", "the port is missing; write h:PORT"), ("h:99999", "is not a number from 1 to 65535")])
+    func anAddressThatIsNoneIsExplained(text: String, words: String) throws {
+        #expect(try #require(Self.complaint(about: ["status", "--coordinator", text])).hasPrefix("--coordinator is '\(text)': "))
+        #expect(try #require(Self.complaint(about: ["worker", "--coordinator", text])).contains(words))
+        let variable = try Settings(of: Root.self, arguments: ["status"], environment: ["TESSERA_COORDINATOR": text])
+        let named = variable.problems(Self.complaint(about:)).first?.description
+        #expect(named?.hasPrefix("TESSERA_COORDINATOR: '\(text)' does not fit --coordinator") == true, "\(named ?? "")")
+        #expect(named?.contains(words) == true, "\(named ?? "")")
+        let (problems, _) = try check([:], file: "coordinator: \(text)\n")
+        #expect(problems.count == 1 && problems[0].contains("config.yml:1") && problems[0].contains(words), "\(problems)")
     }
 
     @Test func aValueThatDoesNotFitNamesItsSource() throws {

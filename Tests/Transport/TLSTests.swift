@@ -1,6 +1,8 @@
 import Core
 import Foundation
 import Glibc
+import NIOCore
+import NIOPosix
 import NIOSSL
 import Protocol
 import TestSupport
@@ -86,7 +88,7 @@ import Testing
         let meeting = try await meet(client(name), server: try server())
         #expect(meeting.clientError == nil && meeting.serverError == nil)
         #expect(meeting.peer?.roles == [role])
-        #expect(meeting.peer?.name.hasPrefix("'spiffe://tessera/tessera/\(role.rawValue)") == true)
+        #expect(meeting.peer?.name.hasPrefix("spiffe://tessera/tessera/\(role.rawValue)") == true)
     }
 
     @Test func aPinnedCertificateNeedsNoAuthority() async throws {
@@ -124,9 +126,60 @@ import Testing
     }
 
     @Test func theCoordinatorsCertificateMustNameItsHost() async throws {
-        let meeting = try await meet(
-            client("operator"), server: try ServerTLS(files: files("viewer"), authority: certificates.path("ca.pem")))
+        let others = try Certificates(hosts: ["alpha"], authority: certificates)
+        let tls = try ServerTLS(files: files("alpha", of: others), authority: certificates.path("ca.pem"))
+        let meeting = try await meet(client("operator"), server: tls)
         #expect(meeting.clientError?.code == .notAllowed, "\(String(describing: meeting.clientError))")
+        #expect(
+            meeting.clientError?.problem.hasSuffix("'s certificate does not name the host '127.0.0.1', but 'alpha'") == true,
+            "\(String(describing: meeting.clientError))")
+    }
+
+    /// A person's certificate proves no coordinator: one that has it is not started, and does not take it into use.
+    @Test func aCoordinatorNeedsACertificateForServers() throws {
+        let words = "the certificate is not for servers: its extended key usage lacks serverAuth"
+        #expect(throws: TesseraError(.notAllowed, words, file: certificates.path("viewer.pem"), advice: "issue a new one")) {
+            try ServerTLS(files: files("viewer"), authority: nil)
+        }
+        let tls = try server()
+        for kind in ["pem", "key"] {
+            try FileManager.default.removeItem(atPath: certificates.path("127.0.0.1.\(kind)"))
+            try FileManager.default.copyItem(
+                atPath: certificates.path("viewer.\(kind)"), toPath: certificates.path("127.0.0.1.\(kind)"))
+        }
+        let error = #expect(throws: TesseraError.self) { try tls.reload() }
+        #expect(error?.problem == words && error?.file == certificates.path("127.0.0.1.pem"))
+    }
+
+    @Test func aCertificateForServersAloneProvesNoClient() throws {
+        try certificates.signItself("server-only", usage: "serverAuth")
+        #expect(try files("server-only").load(for: .server).chain.count == 1)
+        let error = #expect(throws: TesseraError.self) { try files("server-only").load(for: .client) }
+        #expect(error?.code == .notAllowed && error?.problem.contains("lacks clientAuth") == true)
+    }
+
+    /// The client's word for a coordinator of another make, or of an earlier version, that uses a person's certificate.
+    @Test func aClientSaysWhatTheCoordinatorsCertificateLacks() async throws {
+        let (chain, key) = try files("viewer").load(for: .client)
+        let context = try NIOSSLContext(
+            configuration: .makeServerConfiguration(
+                certificateChain: chain.map { .certificate($0) }, privateKey: .privateKey(key)))
+        let port = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: context))
+                }
+            }
+            .bind(host: "127.0.0.1", port: 0).get()
+        let address = HostPort(host: "127.0.0.1", port: port.localAddress?.port ?? 0)
+        let error = await #expect(throws: TesseraError.self) {
+            _ = try await Transport.connect(to: address, tls: client("operator"), limits: .coordinator)
+        }
+        #expect(error?.code == .notAllowed)
+        #expect(
+            error?.problem == "\(address)'s certificate is not for servers: its extended key usage lacks serverAuth",
+            "\(String(describing: error))")
+        try await port.close().get()
     }
 
     /// A name that leads to an address which the certificate names is not in the certificate for that.
@@ -138,8 +191,9 @@ import Testing
             #expect(!certificate.names(host: host), "\(host)")
         }
         let client = ClientTLS(trust: .authority(certificates.path("ca.pem")), files: nil)
-        #expect(client.expects(of: "head.cluster") == .authority(name: "head.cluster"))
-        #expect(client.expects(of: "127.0.0.1") == .authority(name: nil) && client.expects(of: "::1") == .authority(name: nil))
+        #expect(client.expects(of: "head.cluster") == .authority(host: "head.cluster"))
+        #expect(!isIPAddress("head.cluster") && isIPAddress("127.0.0.1") && isIPAddress("::1"))
+        #expect(certificate.hosts == ["127.0.0.1", "localhost", "127.0.0.1", "::1"])
     }
 
     /// Who has the key of one host is not taken for a coordinator at every other host's loopback.

@@ -56,8 +56,37 @@ import Transport
     @Test func unknownHostsAreToldInWords() async {
         let error = await failure(connectingTo: HostPort(host: "no-such-host.invalid", port: 7070))
         #expect(error?.code == .unreachable)
-        let words = ["the host name 'no-such-host.invalid' cannot be resolved", "there was no answer in time"]
+        let words = [
+            "the host name 'no-such-host.invalid' cannot be resolved",
+            "the look-up of the name 'no-such-host.invalid' did not end in time",
+        ]
         #expect(words.contains { error?.problem.hasSuffix($0) == true }, "\(String(describing: error))")
+    }
+
+    /// Finds no address, and never says so.
+    private final class HangingResolver: Resolver, Sendable {
+        private let loop = MultiThreadedEventLoopGroup.singleton.next()
+
+        func initiateAQuery(host: String, port: Int) -> EventLoopFuture<[SocketAddress]> { never() }
+        func initiateAAAAQuery(host: String, port: Int) -> EventLoopFuture<[SocketAddress]> { never() }
+        func cancelQueries() {}
+
+        private func never() -> EventLoopFuture<[SocketAddress]> {
+            let promise = loop.makePromise(of: [SocketAddress].self)
+            // Long after the test: a promise must be kept.
+            loop.scheduleTask(in: .minutes(20)) { promise.succeed([]) }
+            return promise.futureResult
+        }
+    }
+
+    @Test func aLookUpThatDoesNotEndIsToldInWords() async {
+        let error = await #expect(throws: TesseraError.self) {
+            _ = try await Transport.connect(
+                to: HostPort(host: "head", port: 7070), timeout: .milliseconds(50), limits: .coordinator,
+                resolver: HangingResolver())
+        }
+        let words = "no coordinator answers at head:7070: the look-up of the name 'head' did not end in time"
+        #expect(error?.code == .unreachable && error?.problem == words)
     }
 
     @Test func aPortInUseIsToldInWords() async throws {

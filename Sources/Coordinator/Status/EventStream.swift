@@ -15,6 +15,7 @@ import Synchronization
 actor EventStream {
     private let manager: JobManager
     private let peer: PeerIdentity
+    private let isAdmitted: @Sendable () -> Bool
     private let watched: JobID?
     private let changes: Mutex<FeedChanges>
     private var listener: JobEventStream.Listener?
@@ -37,9 +38,14 @@ actor EventStream {
     /// Rows of a message.
     private static let rowLimit = 2000
 
-    init(manager: JobManager, peer: PeerIdentity, watched: JobID?, place: EventReaders.Place) {
+    /// - Parameter isAdmitted: whether the reader still may read; the stream ends once it may not.
+    init(
+        manager: JobManager, peer: PeerIdentity, isAdmitted: @escaping @Sendable () -> Bool = { true }, watched: JobID?,
+        place: EventReaders.Place
+    ) {
         self.manager = manager
         self.peer = peer
+        self.isAdmitted = isAdmitted
         self.watched = watched
         self.place = place
         changes = Mutex(FeedChanges(watched: watched))
@@ -57,7 +63,7 @@ actor EventStream {
 
     private nonisolated func note(_ event: JobEvent) { changes.withLock { $0.note(event) } }
 
-    /// Waits for the next message. `nil` once the coordinator shuts down.
+    /// Waits for the next message. `nil` once the coordinator shuts down, or the reader may read no more.
     private func next() async -> ByteBuffer? {
         if !hasBegun {
             hasBegun = true
@@ -66,7 +72,8 @@ actor EventStream {
             await tell()
         }
         while waiting.isEmpty {
-            guard (try? await manager.time.sleep(Self.turn)) != nil, !Task.isShuttingDownGracefully else { return nil }
+            guard (try? await manager.time.sleep(Self.turn)) != nil, !Task.isShuttingDownGracefully, isAdmitted()
+            else { return nil }
             await tell()
         }
         return waiting.removeFirst()

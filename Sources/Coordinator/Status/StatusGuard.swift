@@ -12,6 +12,8 @@ struct StatusContext: RequestContext {
     let channel: any Channel
     /// Nobody, before `StatusGuard` has looked.
     var peer = PeerIdentity.withoutCertificate
+    /// Whether the request would be answered now as well: for answers that go on for long.
+    var isStillAdmitted: @Sendable () -> Bool = { true }
 
     init(source: ApplicationRequestContextSource) {
         coreContext = CoreRequestContextStorage(source: source)
@@ -32,14 +34,33 @@ struct StatusGuard: RouterMiddleware {
     @concurrent func handle(
         _ request: Request, context: StatusContext, next: @concurrent (Request, StatusContext) async throws -> Response
     ) async throws -> Response {
+        do {
+            return try await answer(request, context: context, next: next)
+        } catch let error as HTTPError {
+            return try ProblemDocument(error).response()
+        }
+    }
+
+    @concurrent private func answer(
+        _ request: Request, context: StatusContext, next: @concurrent (Request, StatusContext) async throws -> Response
+    ) async throws -> Response {
         // A page of another site can make a browser ask here under a name of that site, which then has the answer.
         guard Self.isKnown(request.head.authority, hosts) else {
             note(request, context, "the host name '\(request.head.authority ?? "")' is unknown here")
             throw HTTPError(.misdirectedRequest, message: "this host name is unknown here; use an address, or --status-host NAME")
         }
+        guard [.get, .head].contains(request.method) else {
+            throw HTTPError(
+                .methodNotAllowed, headers: [.allow: "GET, HEAD"],
+                message: "this port only shows; 'tessera submit' and 'cancel' change")
+        }
         guard !Self.openPaths.contains(request.uri.path) else { return try await next(request, context) }
         var context = context
         context.peer = try await peer(of: request, context)
+        if case .tokens(let tokens, _) = security, let header = request.headers[.authorization] {
+            let roles = context.peer.roles
+            context.isStillAdmitted = { (try? Self.peer(header, tokens.current))?.roles == roles }
+        }
         do throws(TesseraError) {
             try context.peer.require(.submitter, .operator, .viewer, to: "read the status")
         } catch {
@@ -62,7 +83,7 @@ struct StatusGuard: RouterMiddleware {
         case .certificates(let tls): return try await tls.peer(of: context.channel) ?? .withoutCertificate
         case .tokens(let tokens, _):
             guard let header = request.headers[.authorization] else { throw Self.unauthorized("a token is needed") }
-            guard let peer = try Self.peer(header, tokens) else {
+            guard let peer = try Self.peer(header, tokens.current) else {
                 note(request, context, "the token is not one of the coordinator's")
                 throw Self.unauthorized("this token was refused")
             }

@@ -13,7 +13,7 @@ struct StatusRoutes {
     init(manager: JobManager) { self.manager = manager }
 
     func router(_ access: StatusGuard) throws -> Router<StatusContext> {
-        let router = Router(context: StatusContext.self), page = try StatusPage.response()
+        let router = Router(context: StatusContext.self, options: .autoGenerateHeadEndpoints), page = try StatusPage.response()
         router.add(middleware: access)
         router.get("/") { _, _ in page }
         // The process is alive; says nothing about jobs, so that nobody restarts it over them.
@@ -37,18 +37,19 @@ struct StatusRoutes {
             let status = await manager.status(StatusRequest(workersAfter: page.after ?? 0), for: context.peer)
             return JSONResponse(status?.workers ?? [], next: status?.nextWorkers)
         }
-        api.get("events") { [manager, readers] request, context in
+        api.get("events") { [readers] request, context in
             var watched: JobID?
             if let text = request.uri.queryParameters["job"] {
-                guard let id = JobID(String(text)) else { throw HTTPError(.badRequest, message: "'job' must be a job's id") }
-                watched = id
+                watched = try await job(String(text), for: context.peer)
             }
             guard let place = readers.place() else {
                 throw HTTPError(
                     .serviceUnavailable, headers: [.retryAfter: "10"],
                     message: "\(EventReaders.limit) readers follow the events already, as many as may at once")
             }
-            return EventStream(manager: manager, peer: context.peer, watched: watched, place: place).response
+            return EventStream(
+                manager: manager, peer: context.peer, isAdmitted: context.isStillAdmitted, watched: watched, place: place
+            ).response
         }
         return router
     }
@@ -60,8 +61,8 @@ struct StatusRoutes {
             return JSONResponse(
                 status?.jobs.map(JobDocument.init) ?? [], total: status?.total, next: status?.next, limit: page.limit)
         }
-        api.get("jobs/{id}") { [manager] request, context in
-            let page = try Self.page(of: request), id = try Self.job(of: context)
+        api.get("jobs/{id}") { request, context in
+            let page = try Self.page(of: request), id = try await job(of: context)
             guard
                 let status = await manager.status(
                     StatusRequest(job: id, after: page.after, limit: page.limit), for: context.peer),
@@ -69,15 +70,15 @@ struct StatusRoutes {
             else { throw Self.noSuchJob }
             return JSONResponse(JobDocument(job), total: status.total, next: status.next, limit: page.limit)
         }
-        api.get("jobs/{id}/plan") { [manager] _, context in
-            guard let plan = await manager.plan(of: try Self.job(of: context), for: context.peer) else {
+        api.get("jobs/{id}/plan") { _, context in
+            guard let plan = await manager.plan(of: try await job(of: context), for: context.peer) else {
                 throw HTTPError(.notFound, message: "no such job, or its plan is not kept, or belongs to others")
             }
             return JSONResponse(plan)
         }
-        api.get("jobs/{id}/shards/{shard}") { [manager] _, context in
+        api.get("jobs/{id}/shards/{shard}") { _, context in
             guard let index = context.parameters.get("shard", as: Int.self),
-                let shard = await manager.shard(index, of: try Self.job(of: context), for: context.peer)
+                let shard = await manager.shard(index, of: try await job(of: context), for: context.peer)
             else { throw HTTPError(.notFound, message: "no such shard, or the job's shards are not kept, or belong to others") }
             return JSONResponse(shard)
         }
@@ -85,9 +86,21 @@ struct StatusRoutes {
 
     private static let noSuchJob = HTTPError(.notFound, message: "no such job; /api/v1/jobs lists them")
 
-    private static func job(of context: StatusContext) throws -> JobID {
-        guard let text = context.parameters.get("id"), let id = JobID(text) else { throw noSuchJob }
-        return id
+    private func job(of context: StatusContext) async throws -> JobID {
+        guard let text = context.parameters.get("id") else { throw Self.noSuchJob }
+        return try await job(text, for: context.peer)
+    }
+
+    /// - Parameter text: the id, or its beginning.
+    private func job(_ text: String, for peer: PeerIdentity) async throws -> JobID {
+        if let id = JobID(text) { return id }
+        let found = await manager.status(StatusRequest(prefix: text), for: peer)
+        guard !text.isEmpty, let first = found?.jobs.first else { throw Self.noSuchJob }
+        let count = max(found?.total ?? 0, found?.jobs.count ?? 0)
+        guard count == 1 else {
+            throw HTTPError(.badRequest, message: "\(count) jobs begin with '\(text)'; give more of the id")
+        }
+        return first.id
     }
 
     /// What `after` and `limit` of the query say.

@@ -2,6 +2,7 @@ package import ArgumentParser
 import Core
 import Engine
 import Protocol
+import Synchronization
 
 /// The address of the coordinator, and how to connect.
 struct CoordinatorArguments: ParsableArguments {
@@ -19,10 +20,12 @@ struct CoordinatorArguments: ParsableArguments {
         })
     var timeout = Self.standardTimeout
 
-    private static let standard = HostPort(host: "127.0.0.1", port: 7070)
+    private static let standard = AddressArgument(HostPort(host: "127.0.0.1", port: 7070))
     private static let standardTimeout = 5.0
 
     @OptionGroup var credentials: CredentialArguments
+
+    func validate() throws { try coordinator.check("--coordinator") }
 
     /// The options as a shell reads them, without those that have their defaults.
     var words: [String] {
@@ -34,7 +37,7 @@ struct CoordinatorArguments: ParsableArguments {
 
     func address() throws -> CoordinatorAddress {
         CoordinatorAddress(
-            coordinator, tls: try credentials.tls(), token: try credentials.accessToken(), timeout: .seconds(timeout))
+            try coordinator.address(), tls: try credentials.tls(), token: credentials.token, timeout: .seconds(timeout))
     }
 }
 
@@ -67,24 +70,42 @@ package struct SubmitCommand: AsyncParsableCommand {
     package func run() async throws {
         let submission = try job.submission(audit: audit?.value, name: name)
         let (wait, json, style) = (wait, job.json, job.progress)
-        let address = try target.address()
-        let status = try await JobFollower(style).run(at: address, named: target.words) { client, known in
-            if let known { return wait ? known : nil }
-            let submitted = try await client.submit(submission)
-            Terminal.warn(submitted.warnings ?? [])
-            for remark in submitted.remarks { Terminal.remark(remark) }
-            // With both options, stdout is the finished job as one JSON object.
-            if !json {
-                print(submitted.job)
-            } else if wait {
-                Terminal.remark("job \(submitted.job)")
-            } else {
-                try printJSON(["job": "\(submitted.job)"])
+        let address = try target.address(), words = target.words, isAsked = Mutex(false)
+        do {
+            let status = try await JobFollower(style).run(at: address, named: words) { client, known in
+                if let known { return wait ? known : nil }
+                // A coordinator that stands still must not hold the command for as long as a plan may take.
+                try await client.checkAnswers()
+                isAsked.withLock { $0 = true }
+                let submitted = try await client.submit(submission)
+                isAsked.withLock { $0 = false }
+                try Self.show(submitted, json: json, wait: wait)
+                return wait ? submitted.job : nil
             }
-            flushOutput()
-            return wait ? submitted.job : nil
+            if let status { try JobOutcome(status).report(json: json) }
+        } catch  where isAsked.withLock({ $0 }) && Self.leavesOpen(error) {
+            Terminal.remark("the job may have been accepted; see: \((["tessera status"] + words).joined(separator: " "))")
+            throw error
         }
-        if let status { try JobOutcome(status).report(json: json) }
+    }
+
+    /// Whether a submission that ended so may be a job all the same.
+    private static func leavesOpen(_ error: any Error) -> Bool {
+        error is CancellationError || (error as? TesseraError)?.code == .unreachable
+    }
+
+    private static func show(_ submitted: Submitted, json: Bool, wait: Bool) throws {
+        Terminal.warn(submitted.warnings ?? [])
+        for remark in submitted.remarks { Terminal.remark(remark) }
+        // With both options, stdout is the finished job as one JSON object.
+        if !json {
+            print(submitted.job)
+        } else if wait {
+            Terminal.remark("job \(submitted.job)")
+        } else {
+            try printJSON(["job": "\(submitted.job)"])
+        }
+        flushOutput()
     }
 }
 
@@ -132,7 +153,7 @@ package struct CancelCommand: AsyncParsableCommand {
     package init() {}
 
     package func run() async throws {
-        try await CoordinatorClient.connect(to: try target.address()) { client in
+        try await CoordinatorClient.connect(to: try target.address(), remark: Terminal.remark) { client in
             let id = try await client.find(job)
             guard case .cancelled = try await client.ask(.cancel(Cancel(job: id, reason: "cancelled by a client"))) else {
                 throw TesseraError(.protocolMismatch, "the coordinator did not confirm the cancellation")

@@ -21,10 +21,10 @@ package struct CoordinatorCommand: AsyncParsableCommand {
             """)
 
     @Option(help: ArgumentHelp("The job port, for workers and clients.", valueName: "host:port"))
-    var listen = HostPort(host: "127.0.0.1", port: 7070)
+    var listen = AddressArgument(HostPort(host: "127.0.0.1", port: 7070))
 
     @Option(help: ArgumentHelp("The status port (HTTP).", valueName: "host:port"))
-    var status = HostPort(host: "127.0.0.1", port: 7071)
+    var status = AddressArgument(HostPort(host: "127.0.0.1", port: 7071))
 
     @Option(
         help: ArgumentHelp("Another host name that clients may use for the status port; repeatable.", valueName: "name"))
@@ -80,6 +80,8 @@ package struct CoordinatorCommand: AsyncParsableCommand {
     package init() {}
 
     package func validate() throws {
+        try listen.check("--listen", ports: Self.ports)
+        try status.check("--status", ports: Self.ports)
         guard leaseSeconds > 0, heartbeatSeconds > 0, heartbeatSeconds * 2 < leaseSeconds else {
             throw ValidationError("--lease-seconds must be more than twice --heartbeat-seconds, and both must be positive.")
         }
@@ -89,9 +91,13 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         else { throw ValidationError("--heartbeat-seconds must be at most a day, --lease-seconds at most a year.") }
     }
 
+    /// The system chooses a port where 0 is given.
+    private static let ports = 0...65535
+
     package func run() async throws {
+        let listen = try listen.address(ports: Self.ports), status = try status.address(ports: Self.ports)
         let security = try port.security()
-        try checkExposure()
+        try checkExposure(listen, status)
         let log = logging.logger("tessera.coordinator")
         let systemd = try ServiceManager()
         var policy = SchedulerPolicy()
@@ -110,6 +116,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
         systemd?.tick("reads the journal")
         try await manager.list()
         let ready = ReadyLine(log: log, about: about) { systemd?.isReady() }
+        defer { if ready.wasReady { log.info("coordinator ended") } }
         let server = JobServer(
             manager: manager, settings: settings, address: listen, heartbeat: .seconds(heartbeatSeconds), security: security,
             descriptors: raiseDescriptorLimit(), log: log
@@ -145,7 +152,7 @@ package struct CoordinatorCommand: AsyncParsableCommand {
     }
 
     /// Beyond loopback, every permission must be given explicitly.
-    private func checkExposure() throws {
+    private func checkExposure(_ listen: HostPort, _ status: HostPort) throws {
         if !insecure {
             if !listen.isLoopback, port.own.certificate == nil {
                 throw TesseraError(
@@ -199,6 +206,9 @@ private final class ReadyLine: Sendable {
     func jobs(at address: HostPort) { note { $0.jobs = address } }
     func status(at address: HostPort, isEncrypted: Bool) { note { $0.status = "\(isEncrypted ? "https" : "http")://\(address)" } }
 
+    /// Whether both ports have been open.
+    var wasReady: Bool { addresses.withLock { $0.jobs != nil && $0.status != nil } }
+
     private func note(_ change: (inout (jobs: HostPort?, status: String?)) -> Void) {
         let found = addresses.withLock { addresses in
             change(&addresses)
@@ -210,10 +220,4 @@ private final class ReadyLine: Sendable {
         flushOutput()
         onReady()
     }
-}
-
-extension HostPort: ExpressibleByArgument {
-    package init?(argument: String) { self.init(argument) }
-
-    package var defaultValueDescription: String { description }
 }

@@ -18,7 +18,7 @@ package struct WorkerCommand: AsyncParsableCommand {
             """)
 
     @Option(help: ArgumentHelp("The coordinator's job port.", valueName: "host:port"))
-    var coordinator: HostPort
+    var coordinator: AddressArgument
 
     @Option(
         help: ArgumentHelp("A directory that inputs are read from; repeatable. The default is any directory.", valueName: "dir"),
@@ -56,7 +56,10 @@ package struct WorkerCommand: AsyncParsableCommand {
 
     package init() {}
 
+    package func validate() throws { try coordinator.check("--coordinator") }
+
     package func run() async throws {
+        let coordinator = try coordinator.address()
         let memory = WorkerMemory(total: machine.memory.bytes, threads: machine.threads, isConnected: true)
         guard memory.tensors > 0 else {
             throw TesseraError(
@@ -69,7 +72,7 @@ package struct WorkerCommand: AsyncParsableCommand {
         // Inputs stay open, and models have many parts.
         _ = raiseDescriptorLimit()
         settings.tls = try credentials.tls()
-        settings.token = try credentials.accessToken()
+        settings.token = credentials.token
         settings.packing = pack
         settings.digests = root.isEmpty ? cachedDigests() : InputDigests(directories: settings.roots.directories)
         settings.outputs = LocalOutputs(mode: blocks, root: try outputRoot.map(canonicalDirectory))
@@ -81,7 +84,7 @@ package struct WorkerCommand: AsyncParsableCommand {
                 "version": "\(tesseraVersion)", "coordinator": "\(coordinator)", "threads": .stringConvertible(memory.threads),
                 "memory": .stringConvertible(memory.total), "roots": "\(root.isEmpty ? "any" : root.joined(separator: ":"))",
             ])
-        let systemd = try ServiceManager(), coordinator = coordinator
+        let systemd = try ServiceManager()
         let service = WorkerService(settings: settings, onTick: { systemd?.tick($0.status(of: coordinator)) }, log: log)
         systemd?.isReady()
         try await ServiceGroup(

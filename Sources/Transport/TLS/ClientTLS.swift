@@ -22,14 +22,9 @@ package struct ClientTLS: Sendable, Hashable {
 
     func expects(of host: String) -> ExpectedCertificate {
         switch trust {
-        case .authority: .authority(name: Self.name(host))
+        case .authority: .authority(host: host)
         case .pinned: .pinned
         }
-    }
-
-    /// An address is looked for among the certificate's addresses, and is never a server name.
-    private static func name(_ host: String) -> String? {
-        (try? SocketAddress(ipAddress: host, port: 0)) == nil ? host : nil
     }
 
     /// Reads the files.
@@ -40,11 +35,12 @@ package struct ClientTLS: Sendable, Hashable {
         var configuration = TLSConfiguration.makeClientConfiguration()
         configuration.minimumTLSVersion = .tlsv13
         if let files {
-            let (chain, key) = try files.load()
+            let (chain, key) = try files.load(for: .client)
             configuration.certificateChain = chain.map { .certificate($0) }
             configuration.privateKey = .privateKey(key)
         }
-        let name = Self.name(host)
+        // An address is looked for among the certificate's addresses, and is never a server name.
+        let name = isIPAddress(host) ? nil : host
         switch trust {
         case .authority(let path):
             configuration.trustRoots = .certificates(try certificates(in: path))

@@ -10,9 +10,8 @@ enum ExpectedCertificate: Equatable {
     case none
     /// A peer's, with its roles in its names.
     case role
-    /// The coordinator's, signed by the authority and with the name of the host; `nil` for a host given by its address, which
-    /// the library compares.
-    case authority(name: String?)
+    /// The coordinator's, signed by the authority and with the host's name or address.
+    case authority(host: String)
     /// The coordinator's, given to this side beforehand.
     case pinned
 }
@@ -36,9 +35,10 @@ final class Handshake: ChannelInboundHandler, RemovableChannelHandler {
         if case .handshakeCompleted? = event as? TLSUserEvent {
             let certificate = try? context.pipeline.syncOperations.nioSSL_peerCertificate()
             switch expects {
-            // The library is content with the address that the name leads to, which whoever answers for names chooses.
-            case .authority(let name?) where certificate?.names(host: name) != true:
-                peer.fail(TesseraError.wrongHost)
+            // The library compares addresses. Of a name it is content with the address that the name leads to, which whoever
+            // answers for names chooses.
+            case .authority(let host) where !isIPAddress(host) && certificate?.names(host: host) != true:
+                peer.fail(TesseraError.wrongHost(host, certificate))
                 return context.close(promise: nil)
             case .role: peer.succeed(certificate.map(PeerIdentity.init))
             case .none, .authority, .pinned: peer.succeed(nil)
@@ -63,7 +63,24 @@ final class Handshake: ChannelInboundHandler, RemovableChannelHandler {
     func handlerRemoved(context: ChannelHandlerContext) { peer.fail(ChannelError.ioOnClosedChannel) }
 }
 
+/// Whether a host is given by an address and not by a name.
+func isIPAddress(_ host: String) -> Bool { (try? SocketAddress(ipAddress: host, port: 0)) != nil }
+
 extension NIOSSLCertificate {
+    /// The DNS names and addresses of the subject, as users write them.
+    var hosts: [String] {
+        _subjectAlternativeNames().compactMap { name in
+            name.contents.withUnsafeBufferPointer { bytes in
+                switch name.nameType {
+                case .dnsName: String(decoding: bytes.prefix(253), as: UTF8.self)
+                case .ipAddress:
+                    (try? SocketAddress(packedIPAddress: ByteBuffer(bytes: bytes), port: 0))?.ipAddress
+                default: nil
+                }
+            }
+        }
+    }
+
     /// Whether one of the DNS names of the subject is the host's; `*` stands for its first label (RFC 6125, section 6.4).
     func names(host: String) -> Bool {
         let labels = host.lowercased().split(separator: ".")
@@ -94,13 +111,14 @@ extension PeerIdentity {
         }
         let names = uris + hosts, telling = names.first { $0.role != nil } ?? names.first
         self.init(
-            name: telling.map { "'\($0.name)'" } ?? "a certificate without names", roles: Set(names.compactMap(\.role)),
+            name: telling?.name ?? Self.anonymousName, title: telling == nil ? "a certificate without names" : nil,
+            roles: Set(names.compactMap(\.role)),
             owner: telling?.name ?? "certificate without name")
     }
 
     /// For a port that asks for certificates. Has no roles.
     package static let withoutCertificate = PeerIdentity(
-        name: "a peer without a certificate", roles: [], owner: "certificate without name")
+        name: anonymousName, title: "a peer without a certificate", roles: [], owner: "certificate without name")
 }
 
 extension AccessRole {

@@ -95,7 +95,7 @@ package final class ServerTLS: Sendable {
     }
 
     private static func configuration(_ files: TLSFiles, _ authority: String?) throws(TesseraError) -> TLSConfiguration {
-        let (chain, key) = try files.load()
+        let (chain, key) = try files.load(for: .server)
         var configuration = TLSConfiguration.makeServerConfiguration(
             certificateChain: chain.map { .certificate($0) }, privateKey: .privateKey(key))
         configuration.minimumTLSVersion = .tlsv13

@@ -19,7 +19,8 @@ func tlsFailure(
     case NIOSSLError.handshakeFailed: return TesseraError(.unreachable, "the peer closed the connection during the TLS handshake")
     case NIOSSLError.uncleanShutdown: return TesseraError(.unreachable, "the connection was cut off")
     case let error as NIOSSLExtraError where error == .failedToValidateHostname:
-        return .wrongHost
+        if case .authority(let host) = expects { return .wrongHost(host, certificate) }
+        return TesseraError(.notAllowed, "the peer's certificate does not name its host")
     case is NIOSSLError, is NIOSSLExtraError, is BoringSSLError: return TesseraError(.unreachable, "TLS failed: \(error)")
     default: return nil
     }
@@ -32,14 +33,32 @@ func tlsFailure(
     guard text.contains("CERTIFICATE_VERIFY_FAILED") else {
         return TesseraError(.protocolMismatch, "the TLS handshake failed: \(reason(in: text))")
     }
-    let mismatch = expects == .pinned ? "is not the one that --tls-pin names" : "is not signed by the authority in --tls-ca"
-    return TesseraError(.notAllowed, "the peer's certificate \(certificate?.validityProblem ?? mismatch)")
+    let end = expects == .role ? TLSEnd.client : .server
+    let mismatch =
+        expects == .pinned
+        ? "is not the one that --tls-pin names"
+        : certificate.flatMap { $0.validityProblem ?? $0.usageProblem(for: end) } ?? "is not signed by the authority in --tls-ca"
+    return TesseraError(.notAllowed, "the peer's certificate \(mismatch)")
 }
 
 extension TesseraError {
-    static let wrongHost = TesseraError(
-        .notAllowed, "the coordinator's certificate does not name this host",
-        advice: "use one of the names in the certificate as --coordinator")
+    /// Names of a certificate that an error lists.
+    private static let namesListed = 5
+
+    /// - Parameters:
+    ///   - host: as the user asked for it.
+    ///   - certificate: the coordinator's.
+    static func wrongHost(_ host: String, _ certificate: NIOSSLCertificate?) -> TesseraError {
+        let names = certificate?.hosts ?? []
+        var listed = names.prefix(namesListed).map { "'\($0)'" }.joined(separator: ", ")
+        if names.count > namesListed { listed += " and \(names.count - namesListed) more" }
+        return TesseraError(
+            .notAllowed,
+            "the coordinator's certificate does not name the host '\(host)', but \(names.isEmpty ? "no host at all" : listed)",
+            advice: names.isEmpty
+                ? "the certificate must name the host as --coordinator does; Deploy/tls makes such certificates"
+                : "give --coordinator a name that the certificate has, or issue a certificate for '\(host)'")
+    }
 }
 
 /// BoringSSL's reasons. An `ALERT` comes from the peer.
@@ -54,6 +73,12 @@ private let marks: [(String, TesseraError)] = [
         TesseraError(
             .notAllowed, "the peer demands a certificate", advice: "give --tls-cert FILE and --tls-key FILE")
     ),
+    (
+        "ALERT_UNSUPPORTED_CERTIFICATE",
+        TesseraError(
+            .notAllowed, "the peer refused this side's certificate: it is not for this use",
+            advice: "look at its extended key usage: a coordinator needs serverAuth, others need clientAuth")
+    ),
     ("ALERT_BAD_CERTIFICATE", TesseraError(.notAllowed, "the peer refused this side's certificate")),
     ("ALERT_CERTIFICATE_UNKNOWN", TesseraError(.notAllowed, "the peer refused this side's certificate")),
     ("PEER_DID_NOT_RETURN_A_CERTIFICATE", TesseraError(.notAllowed, "the peer has no certificate")),
@@ -63,7 +88,7 @@ private let marks: [(String, TesseraError)] = [
             .protocolMismatch, "the peer does not speak TLS: what it says is not encrypted",
             advice: "give both sides the TLS options, or none")
     ),
-    ("HTTP_REQUEST", TesseraError(.protocolMismatch, "the peer speaks HTTP; this is the job port")),
+    ("HTTP_REQUEST", TesseraError(.protocolMismatch, "the peer speaks HTTP without TLS")),
     ("UNSUPPORTED_PROTOCOL", TesseraError(.protocolMismatch, "the peer does not speak TLS 1.3")),
     ("ALERT_PROTOCOL_VERSION", TesseraError(.protocolMismatch, "the peer does not speak TLS 1.3")),
 ]

@@ -13,10 +13,10 @@ package struct TLSFiles: Sendable, Hashable {
     }
 
     /// - Throws: `inputMissing`, `badData`, or `notAllowed`: for a key that other users can read, and for a certificate that is
-    ///   not valid at present.
-    func load() throws(TesseraError) -> (chain: [NIOSSLCertificate], key: NIOSSLPrivateKey) {
+    ///   not valid at present, or not for this end of a connection.
+    func load(for end: TLSEnd) throws(TesseraError) -> (chain: [NIOSSLCertificate], key: NIOSSLPrivateKey) {
         let chain = try certificates(in: certificate)
-        if let problem = chain.first?.validityProblem {
+        if let problem = chain.first.flatMap({ $0.validityProblem ?? $0.usageProblem(for: end) }) {
             throw TesseraError(.notAllowed, "the certificate \(problem)", file: certificate, advice: "issue a new one")
         }
         let bytes = try readSecret(key)
@@ -26,6 +26,11 @@ package struct TLSFiles: Sendable, Hashable {
             throw TesseraError(.badData, "is not a private key in PEM format without a passphrase", file: key)
         }
     }
+}
+
+/// The end of a connection that a certificate proves.
+enum TLSEnd {
+    case server, client
 }
 
 /// - Throws: `badData` for a file without certificates, and what reading the file throws.
@@ -39,6 +44,15 @@ func certificates(in path: String) throws(TesseraError) -> [NIOSSLCertificate] {
 }
 
 extension NIOSSLCertificate {
+    /// Why the certificate cannot prove this end of a connection; `nil` if it can.
+    func usageProblem(for end: TLSEnd) -> String? {
+        guard let usage = (try? toDERBytes()).flatMap({ CertificateUsage(der: $0) }) else { return nil }
+        return switch end {
+        case .server: usage.isForServers ? nil : "is not for servers: its extended key usage lacks serverAuth"
+        case .client: usage.isForClients ? nil : "is not for clients: its extended key usage lacks clientAuth"
+        }
+    }
+
     /// Why the certificate is not valid at present; `nil` if it is.
     var validityProblem: String? {
         let now = Date.now.timeIntervalSince1970
