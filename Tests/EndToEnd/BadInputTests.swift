@@ -88,7 +88,7 @@ import Testing
 
     @Test func anOutputThatCannotBeWritten() async throws {
         try await expect(73, "the directory above the output", output: "/proc/none/out")
-        try await expect(73, "check that the directory above it exists and can be written", output: "/proc/out")
+        try await expect(73, "/proc: cannot write into the directory", output: "/proc/out")
     }
 
     @Test func aRecipeWithoutSense() async throws {
