@@ -75,8 +75,9 @@ package struct LocalOutputStore: OutputStore {
         let number = parent.makeDirectory(site.partialName)
         guard number == 0 else {
             throw TesseraError(
-                .cannotCreate, "cannot create the output directory: \(String(cString: strerror(number)))", file: site.partialPath,
-                advice: "check that the directory above it exists and can be written")
+                .cannotCreate, "cannot write into the directory: \(String(cString: strerror(number)))",
+                file: FilePath.parent(of: site.partialPath),
+                advice: "choose another place, or check that it exists and its permissions")
         }
         return try transaction(site, try parent.directory(site.partialName), replaced: replaced)
     }

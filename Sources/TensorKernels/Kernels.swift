@@ -5,7 +5,7 @@ package import Core
 ///
 /// It is part of the handshake and of the manifest; workers with another version are refused. Raise it with any change after
 /// which the same plan may give different bytes.
-package let numericsVersion = 5
+package let numericsVersion = 4
 
 /// The loops over elements, compiled for one SIMD level. All levels compute the same bits.
 ///
