@@ -65,7 +65,7 @@ extension JobManager {
     private func checked(
         _ records: [CommitRecord], _ failures: inout [JobID: TesseraError]
     ) async -> [CommitRecord] {
-        guard checksDirectBlocks else { return records }
+        guard settings.checksDirectBlocks else { return records }
         let reading = pools.reading
         let findings = await withTaskGroup(of: (Int, Result<TesseraError?, any Error>).self) { group in
             for (index, record) in records.enumerated() {
@@ -243,7 +243,7 @@ extension JobManager {
                 await end(journaled, as: .done, nil)
                 return nil
             }
-            let age = countsPauses ? Duration.seconds(max(0, time.wallClock() - journaled.submittedAt)) : .zero
+            let age = settings.countsPauses ? Duration.seconds(max(0, time.wallClock() - journaled.submittedAt)) : .zero
             perform(
                 state.resume(
                     id, resumed, key: key, output: journaled.output, submittedAt: journaled.submittedAt,
@@ -255,7 +255,11 @@ extension JobManager {
             if delayedJobs[id]?.error != error {
                 log.error("the job cannot go on", metadata: ["job": "\(id)", "error": "\(error)"])
             }
-            if error.code.isTransient, waitsForDisks { delay(journaled, error) } else { await end(journaled, as: .failed, error) }
+            if error.code.isTransient, settings.pausesJobs {
+                delay(journaled, error)
+            } else {
+                await end(journaled, as: .failed, error)
+            }
             return error
         }
     }
@@ -280,7 +284,7 @@ extension JobManager {
         state.jobs.add(ended: status, key: JobKey(journaled.key, owner: journaled.owner), at: time.now())
         // Clients may wait for the job since before the restart.
         perform([.happened(.ended(journaled.id, end, error))])
-        if let error, error.code.isTransient || submittersComeBack && !journaled.shards.isEmpty { return }
+        if let error, error.code.isTransient || settings.submittersComeBack && !journaled.shards.isEmpty { return }
         await keep(status)
         let planner = planner
         try? await pools.publishing.run { planner.discard(journaled.id, output: journaled.output) }

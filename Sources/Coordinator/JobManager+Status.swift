@@ -16,7 +16,7 @@ extension JobManager {
 
     /// What Prometheus is told.
     func metrics() -> ClusterMetrics {
-        ClusterMetrics(state, journal: journalCounters, connections: connections.withLock { $0 }, build: build)
+        ClusterMetrics(state, journal: journalCounters, connections: connections.withLock { $0 }, build: settings.build)
     }
 
     /// The jobs and workers that have changed, for a reader of the event stream.

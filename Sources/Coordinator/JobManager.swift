@@ -19,16 +19,6 @@ package actor JobManager {
     let time: TimeSource
     let journal: any JobJournal
     let planner: JobPlanner
-    /// `Settings.checksDirectBlocks`.
-    var checksDirectBlocks: Bool { settings.checksDirectBlocks }
-    /// `Settings.pausesJobs`.
-    var waitsForDisks: Bool { settings.pausesJobs }
-    /// `Settings.countsPauses`.
-    var countsPauses: Bool { settings.countsPauses }
-    /// `Settings.submittersComeBack`.
-    var submittersComeBack: Bool { settings.submittersComeBack }
-    /// `Settings.build`.
-    nonisolated var build: String { settings.build }
     /// Threads for what blocks, also for the connections.
     package nonisolated let pools: BlockingPools
     /// Where tasks run that must outlive the one that starts them; `nil` for the threads that all tasks share.

@@ -84,7 +84,7 @@ actor EventStream {
         let news = changes.withLock { $0.take() }, now = manager.time.now(), isDue = now - refreshed >= Self.refresh
         if news.isFresh {
             (rowsTold, namesTold) = (0, 0)
-            add("snapshot", ["version": manager.build])
+            add("snapshot", ["version": manager.settings.build])
             await tellAll()
         } else if isDue || !news.isEmpty {
             let status = await manager.news(of: news, refreshes: isDue, for: peer)
