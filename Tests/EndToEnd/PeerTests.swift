@@ -142,7 +142,9 @@ import Testing
         let client = try RunningTessera([
             "submit", "cases/linear/recipe.yml", "/nowhere/out", "--coordinator", address, "--timeout", "100",
         ])
-        let connection = try #require(await listener.accept())
+        var accepted: RawConnection?
+        while accepted == nil, client.isRunning { accepted = await listener.accept() }
+        let connection = try #require(accepted, "\(client.errors)")
         var encoder = FrameEncoder(), received: [UInt8] = []
         for (number, answer) in [Message.welcome(Self.welcome), .status(Status(jobs: [], workers: [])), nil].enumerated() {
             while try messages(in: received).count <= number {
