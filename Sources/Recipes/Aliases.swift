@@ -10,21 +10,24 @@ package enum Aliases {
     /// Levels of lists and maps in each other: as many as the parser takes of a text without aliases.
     static let depthLimit = 1000
 
+    /// - Parameter file: what messages call the text.
     /// - Returns: the problem and its line; `nil` for a text that can be parsed.
     /// - Throws: the parser's errors, with the lines of `text`.
-    package static func problem(in text: String) throws -> TesseraError? {
+    package static func problem(in text: String, file: String? = nil) throws -> TesseraError? {
         guard let marked = marked(text) else { return nil }
         return try RepeatedKeys.compose(marked, ignore: { _, _ in }) { documents in
             // The parser hashes a key with all that it contains.
             if let line = documents.lazy.compactMap(keyLine).first {
                 return TesseraError(
-                    .badData, "a key of a map is an alias, or contains one", line: line, advice: "write the key itself")
+                    .badData, "a key of a map is an alias, or contains one", file: file, line: line,
+                    advice: "write the key itself")
             }
             var expansion = Expansion()
             for document in documents { _ = expansion.measure(document) }
             return expansion.line.map {
                 TesseraError(
-                    .badData, "with its aliases, this has more than \(nodeLimit) nodes, or \(depthLimit) levels", line: $0,
+                    .badData, "with its aliases, this has more than \(nodeLimit) nodes, or \(depthLimit) levels", file: file,
+                    line: $0,
                     advice: "write out what the aliases stand for")
             }
         }

@@ -80,9 +80,7 @@ struct RecipeReader {
         }
         var documents: [Node] = []
         do {
-            if let wrong = try Aliases.problem(in: text) {
-                throw problem(wrong.problem, line: wrong.line, advice: wrong.advice ?? "")
-            }
+            if let wrong = try Aliases.problem(in: text, file: file) { throw Problems([wrong]) }
             documents = try RepeatedKeys.compose(text) { key, line in
                 warnings.append(
                     TesseraError(

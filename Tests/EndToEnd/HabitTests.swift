@@ -16,11 +16,7 @@ import Testing
         """
 
     init() throws {
-        directory = try TemporaryDirectory()
-        for (model, value) in [("a", Float(1)), ("b", 2)] {
-            try TestTensor.writeCheckpoint("\(directory.path)/\(model)", [("w", TestTensor([value, value]))])
-        }
-        try directory.write(Self.recipe, to: "r.yml")
+        directory = try .withTwoModels(recipe: Self.recipe)
     }
 
     private func run(_ arguments: [String], environment: [String: String] = [:]) async throws -> Tessera.Outcome {

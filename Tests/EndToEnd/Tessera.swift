@@ -181,3 +181,15 @@ func outputFiles(_ directory: String) throws -> [String: Data] {
     }
     return files
 }
+
+extension TemporaryDirectory {
+    /// The models `a` and `b` of one tensor each, and `r.yml` with the recipe.
+    static func withTwoModels(recipe: String) throws -> TemporaryDirectory {
+        let directory = try TemporaryDirectory()
+        for (model, value) in [("a", Float(1)), ("b", 2)] {
+            try TestTensor.writeCheckpoint("\(directory.path)/\(model)", [("w", TestTensor([value, value]))])
+        }
+        try directory.write(recipe, to: "r.yml")
+        return directory
+    }
+}

@@ -37,9 +37,12 @@ struct JobPace {
         return Double(last.bytes - first.bytes) / (last.seconds - first.seconds)
     }
 
+    /// The same for a job that workers are at; `nil` for one that waits, whatever it did before.
+    func bytesPerSecond(of job: JobStatus) -> Double? { job.isMoving ? bytesPerSecond : nil }
+
     /// Seconds until the stages that are planned so far are done; `nil` where nobody can say.
     func secondsLeft(of job: JobStatus) -> Double? {
-        guard job.isMoving, let rate = bytesPerSecond, rate > 0, job.bytesDone < job.bytesTotal else { return nil }
+        guard let rate = bytesPerSecond(of: job), rate > 0, job.bytesDone < job.bytesTotal else { return nil }
         let seconds = Double(job.bytesTotal - job.bytesDone) / rate
         return seconds < 1e9 ? seconds : nil
     }

@@ -43,7 +43,7 @@ struct JobView {
 
     /// Bytes, rate, shards and time, as many as have space.
     private func figures(_ job: JobStatus, width: Int) -> String {
-        let rate = job.isMoving ? pace.bytesPerSecond.map { "\(Quantity.bytes(Int(min($0, 1e18))))/s" } : nil
+        let rate = pace.bytesPerSecond(of: job).map { "\(Quantity.bytes(Int(min($0, 1e18))))/s" }
         var figures = [
             "\(Quantity.bytes(job.bytesDone)) of \(Quantity.bytes(job.bytesTotal))", rate,
             "\(job.shards.committed) of \(job.shards.total) shards", job.repeated > 0 ? "\(job.repeated) repeated" : nil,

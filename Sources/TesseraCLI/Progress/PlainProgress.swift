@@ -43,7 +43,7 @@ struct PlainProgress {
         if job.repeated > 0 { parts.append("\(job.repeated) repeated") }
         switch job.state {
         case .running:
-            if job.isMoving, let rate = pace.bytesPerSecond { parts.append("\(Quantity.bytes(Int(min(rate, 1e18))))/s") }
+            if let rate = pace.bytesPerSecond(of: job) { parts.append("\(Quantity.bytes(Int(min(rate, 1e18))))/s") }
             if let left = pace.secondsLeft(of: job) { parts.append("\(Quantity.wholeSeconds(left)) left") }
             if let reason = job.blockedReason { parts.append(reason) }
         case .publishing: parts.append("writing to disk")

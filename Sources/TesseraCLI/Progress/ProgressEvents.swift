@@ -54,7 +54,7 @@ struct ProgressEvents {
             time: date, job: job.id.description, state: job.state, bytesDone: job.bytesDone, bytesTotal: job.bytesTotal,
             shardsDone: job.shards.committed, shardsRunning: job.shards.leased, shardsTotal: job.shards.total,
             attempts: job.attempts, workers: status.workers.count, seconds: Self.rounded(job.seconds),
-            bytesPerSecond: job.isMoving ? pace.bytesPerSecond.map { Int(min($0, 1e18)) } : nil,
+            bytesPerSecond: pace.bytesPerSecond(of: job).map { Int(min($0, 1e18)) },
             secondsLeft: pace.secondsLeft(of: job).map(Self.rounded), blockedReason: job.blockedReason,
             error: job.error?.description)
     }

@@ -30,7 +30,7 @@ package struct SettingsFile {
         self.path = path
         var documents: [Node] = []
         do {
-            if let wrong = try Aliases.problem(in: text) { throw wrong }
+            if let wrong = try Aliases.problem(in: text, file: path) { throw wrong }
             documents = try RepeatedKeys.compose(text) { key, line in
                 complain("the key '\(key)' occurs twice", line, "keep one of them")
             }
@@ -107,8 +107,7 @@ package struct SettingsFile {
             TesseraError(
                 .badData, "the key '\(keys.joined(separator: ", "))' occurs twice", file: path, line: context.mark.line,
                 advice: "keep one of them")
-        case let error as TesseraError:
-            TesseraError(error.code, error.problem, file: path, line: error.line, advice: error.advice)
+        case let error as TesseraError: error
         default: TesseraError(.badData, "is not valid YAML", file: path, advice: "write 'option: value' lines")
         }
     }
