@@ -46,7 +46,6 @@ extension Matrix {
     /// - Throws: `badData` when an element is not finite or the iteration does not end, `internal` where the space is used up or
     ///   the size is beyond `LinearAlgebra.limit`, `inputMissing` without the library.
     package func singularValues(first count: Int = .max) throws(TesseraError) -> SingularValues {
-        try checkFinite()
         let rank = min(rows, columns), count = max(0, min(rank, count))
         guard rank > 0 else {
             return SingularValues(
@@ -70,7 +69,7 @@ extension Matrix {
             left.scaleColumns(by: inverses)
             return SingularValues(left: left, values: values, right: vectors)
         }
-        let right = try vectors.view().times(view()), left = try space.matrix(rows: rows, columns: count)
+        let right = try vectors.view().times(view()), left = try space.unsetMatrix(rows: rows, columns: count)
         right.scaleRows(by: inverses)
         left.assignTranspose(of: vectors)
         return SingularValues(left: left, values: values, right: right)
@@ -84,7 +83,8 @@ extension Matrix {
     /// - Returns: `nil` where they are not exact enough.
     func gramSpectrum(ofColumns: Bool, first count: Int) throws(TesseraError) -> (values: [Double], vectors: Matrix)? {
         let gram = try gram(ofColumns: ofColumns)
-        // No element is larger than the largest of the diagonal.
+        // The elements of the matrix are finite if their squares are, and none of the Gram matrix is larger than the largest of its
+        // diagonal.
         guard (0..<gram.rows).allSatisfy({ gram[$0, $0].isFinite }) else { return nil }
         let (rising, vectors) = try gram.risingEigenvalues(last: count)
         guard let largest = rising.last, largest.isNormal,
@@ -104,9 +104,10 @@ extension Matrix {
     /// The decomposition by LAPACK's gesdd.
     private func gesdd() throws(TesseraError) -> SingularValues {
         let rank = min(rows, columns)
-        let left = try space.matrix(rows: rows, columns: rank), right = try space.matrix(rows: rank, columns: columns)
+        try checkFinite()
+        let left = try space.unsetMatrix(rows: rows, columns: rank), right = try space.unsetMatrix(rows: rank, columns: columns)
         var values = [Double](repeating: 0, count: rank)
-        let work = try space.matrix(rows: 1, columns: LinearAlgebra.singularValueWork(rows, columns))
+        let work = try space.unsetMatrix(rows: 1, columns: LinearAlgebra.singularValueWork(rows, columns))
         guard var m = Int32(exactly: columns), var n = Int32(exactly: rows), var r = Int32(exactly: rank),
             var workCount = Int32(exactly: work.columns), let a = elements.baseAddress, let u = left.elements.baseAddress,
             let v = right.elements.baseAddress, let scratch = work.elements.baseAddress
@@ -129,6 +130,7 @@ extension Matrix {
     ///
     /// - Throws: as `singularValues`.
     package func eigenvalues() throws(TesseraError) -> Eigenvalues {
+        try checkFinite()
         let (values, vectors) = try risingEigenvalues(last: rows)
         vectors.reverseRows()
         vectors.transposeInPlace()
@@ -141,7 +143,7 @@ extension Matrix {
     /// - Throws: as `singularValues`.
     package func eigenvaluesAlone() throws(TesseraError) -> [Double] {
         try checkFinite()
-        let work = try space.matrix(rows: 1, columns: LinearAlgebra.eigenvalueWork(rows, vectors: false))
+        let work = try space.unsetMatrix(rows: 1, columns: LinearAlgebra.eigenvalueWork(rows, vectors: false))
         var values = [Double](repeating: 0, count: rows), integers: [Int32] = [0]
         guard rows == columns, var n = Int32(exactly: rows), var workCount = Int32(exactly: work.columns),
             let a = elements.baseAddress, let scratch = work.elements.baseAddress
@@ -154,15 +156,14 @@ extension Matrix {
         return values.reversed()
     }
 
-    /// All eigenvalues of a symmetric matrix, which rise, and the eigenvectors of the last of them, as rows. The elements of the
-    /// matrix are lost.
+    /// All eigenvalues of a symmetric matrix of finite elements, which rise, and the eigenvectors of the last of them, as rows.
+    /// The elements of the matrix are lost.
     ///
     /// These are the steps of LAPACK's syevd, of which the last one, which turns eigenvectors of a tridiagonal matrix into those
     /// of this matrix, is taken for the vectors that are asked for.
     private func risingEigenvalues(last count: Int) throws(TesseraError) -> (values: [Double], vectors: Matrix) {
-        try checkFinite()
-        let all = try space.matrix(rows: rows, columns: rows)
-        let work = try space.matrix(rows: 1, columns: LinearAlgebra.eigenvalueWork(rows) - rows * rows)
+        let all = try space.unsetMatrix(rows: rows, columns: rows)
+        let work = try space.unsetMatrix(rows: 1, columns: LinearAlgebra.eigenvalueWork(rows) - rows * rows)
         guard rows == columns, count <= rows, var n = Int32(exactly: rows), var workCount = Int32(exactly: work.columns),
             var integerCount = Int32(exactly: 3 + 5 * rows), var wanted = Int32(exactly: count), let a = elements.baseAddress,
             let z = all.elements.baseAddress, let scratch = work.elements.baseAddress

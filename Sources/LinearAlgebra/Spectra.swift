@@ -9,7 +9,6 @@ extension Matrix {
     /// - Parameter change: of the values, which fall. Those that become 0 may have no vectors of their own.
     /// - Throws: as `singularValues`.
     package func changingSingularValues(_ change: ([Double]) -> [Double]) throws(TesseraError) -> Matrix {
-        try checkFinite()
         let isTall = rows >= columns
         guard let (values, vectors) = try gramSpectrum(ofColumns: isTall, first: min(rows, columns)) else {
             let found = try singularValues(), changed = change(found.values)
@@ -36,7 +35,6 @@ extension Matrix {
     /// - Returns: `nil` where a singular value is too small for the way over the Gram matrix.
     /// - Throws: as `singularValues`.
     package func polarFactor(ofColumns: Bool) throws(TesseraError) -> Matrix? {
-        try checkFinite()
         let count = ofColumns ? columns : rows
         guard count > 0, count <= min(rows, columns),
             let (values, vectors) = try gramSpectrum(ofColumns: ofColumns, first: count)

@@ -87,11 +87,14 @@ package struct SCE: MergeMethod {
             let rows = try models.map { try tile.taskVector($0) }
             let keys = try variance(tile, rows.map { UnsafePointer($0) }, into: 0)
             sums[0] = Double(tile.kernels.countEqual(keys, pattern: pattern, count: tile.count))
+            // Nearly no tile has an entry on the edge.
+            let limits = sums[0] > 0 ? [tensor.count, 0] : [tensor.count]
             for (index, row) in rows.enumerated() {
-                for (term, limit) in [tensor.count, 0].enumerated() {
+                for (term, limit) in limits.enumerated() {
                     keep(from: MagnitudeEdge(pattern: pattern, limit: limit), keys, row, of: tile)
                     sums[1 + 2 * index + term] = tile.kernels.dot(row, row, count: tile.count)
                 }
+                if limits.count == 1 { sums[2 + 2 * index] = sums[1 + 2 * index] }
             }
         }
         var left = smallest.rank - smallest.above, edge = MagnitudeEdge(pattern: pattern, limit: tensor.count)
