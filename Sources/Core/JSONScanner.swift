@@ -9,6 +9,7 @@ package struct JSONScanner {
 
     /// Deep enough for any real file, shallow enough for any stack.
     private static let depthLimit = 64
+    private static let elementsPerCheck = 256
     private var depth = 0
 
     /// - Parameter start: the offset of the first byte to read.
@@ -48,7 +49,11 @@ package struct JSONScanner {
         guard depth <= Self.depthLimit else { throw error("nested more than \(Self.depthLimit) levels deep") }
         defer { depth -= 1 }
         if takes(closing) { return }
+        var count = 0
         while true {
+            // A file may be scanned once for each of its entries.
+            if count % Self.elementsPerCheck == 0, depth == 1 || count > 0 { try Effort.spend() }
+            count += 1
             try element(&self)
             if takes(closing) { return }
             try expect(",")
@@ -128,7 +133,6 @@ package struct JSONScanner {
         return flag
     }
 
-    /// A number without sign, fraction or exponent.
     /// A finite number.
     package mutating func number() throws(TesseraError) -> Double {
         let range = try value()
@@ -138,6 +142,7 @@ package struct JSONScanner {
         return number
     }
 
+    /// A number without sign, fraction or exponent.
     package mutating func natural() throws(TesseraError) -> Int {
         skipSpace()
         let start = position

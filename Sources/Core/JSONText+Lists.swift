@@ -25,6 +25,17 @@ extension JSONText {
         (try? list(at: path, opening: "["))?.children.map { String(decoding: bytes[$0.value], as: UTF8.self) }
     }
 
+    /// The elements of an array that is a text of its own, each as written; `nil` for anything else.
+    package static func elements(of json: String) -> [String]? {
+        var scanner = JSONScanner(Array(json.utf8), file: nil), elements: [String] = []
+        guard scanner.peek() == UInt8(ascii: "[") else { return nil }
+        let found: Void? = try? scanner.array { scanner throws(TesseraError) in
+            let range = try scanner.value()
+            elements.append(String(decoding: scanner.bytes(of: range), as: UTF8.self))
+        }
+        return found.map { elements }
+    }
+
     /// The members of the object at `path`; `nil` if there is no object.
     package func members(_ path: [String]) -> [Child]? {
         (try? list(at: path, opening: "{"))?.children.map { Child(key: $0.key, value: Array(bytes[$0.value])) }

@@ -182,7 +182,7 @@ package final class SQLiteJournal: JobJournal {
         var job = JournaledJob(
             id: id, key: try row.value("key"), owner: try row.value("owner"),
             submission: try JSONDecoder().decode(Submit.self, from: try row.value("submission")),
-            output: try row.value("output"), submittedAt: try row.value("submittedAt"))
+            output: try row.value("output"), submittedAt: try row.seconds("submittedAt"))
         job.plans = try Row.fetchAll(database, sql: "SELECT * FROM plan WHERE job = ? ORDER BY stage", arguments: [number])
             .map(plan)
         let rows = try Row.fetchCursor(database, sql: "SELECT * FROM shard WHERE job = ? ORDER BY number", arguments: [number])
@@ -239,7 +239,7 @@ package final class SQLiteJournal: JobJournal {
                     advice: "check the disk, and the process limit on file sizes (ulimit -f)")
             }
         } catch {
-            throw TesseraError(.badData, "the journal is damaged: \(error)", file: path)
+            throw TesseraError(.badData, "the journal is damaged: \(error.decodingProblem)", file: path)
         }
     }
 }
@@ -253,6 +253,13 @@ extension Row {
         return value
     }
 
+    /// Seconds since 1970 that durations can be computed from.
+    fileprivate func seconds(_ column: String) throws(TesseraError) -> Double {
+        let seconds: Double = try value(column)
+        guard (0...1e11).contains(seconds) else { throw Self.damaged(column) }
+        return seconds
+    }
+
     /// A number of things, or of bytes, that sums of some thousand of them cannot overflow.
     fileprivate func count(_ column: String) throws(TesseraError) -> Int {
         let count: Int = try value(column)
@@ -261,6 +268,8 @@ extension Row {
     }
 
     fileprivate static func damaged(_ column: String) -> TesseraError {
-        TesseraError(.badData, "the journal is damaged: a value of '\(column)' cannot be read")
+        TesseraError(
+            .badData, "the journal is damaged: a value of '\(column)' cannot be read",
+            advice: "move it away to begin without the jobs that it held")
     }
 }

@@ -83,7 +83,7 @@ extension Matrix {
     /// - Returns: `nil` where they are not exact enough.
     func gramSpectrum(ofColumns: Bool, first count: Int) throws(TesseraError) -> (values: [Double], vectors: Matrix)? {
         let gram = try gram(ofColumns: ofColumns)
-        // The elements of the matrix are finite if their squares are, and none of the Gram matrix is larger than the largest of its
+        // The elements of the matrix are finite if their squares are, and none of the Gram matrix exceeds the largest of its
         // diagonal.
         guard (0..<gram.rows).allSatisfy({ gram[$0, $0].isFinite }) else { return nil }
         let (rising, vectors) = try gram.risingEigenvalues(last: count)

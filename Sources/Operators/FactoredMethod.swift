@@ -51,7 +51,7 @@ package protocol FactoredMethod: MergeMethod {
 extension FactoredMethod {
     /// Finds the factors and stores them. Rows and columns beyond those that were found are zeros.
     ///
-    /// - Throws: `internal` for more of them than the plan has; errors of the method.
+    /// - Throws: `internal` for more of them than the plan has, `badData` for factors that are not finite; errors of the method.
     package func emitFactors(_ tensor: TensorPasses, as shape: FactorShape, dtype: DType) throws {
         let (left, right) = try factors(tensor), found = left.columns
         guard found <= shape.rank, right.rows == found, tensor.sinks.count == 2 else {
@@ -82,6 +82,10 @@ extension TensorPasses {
             try sinks[output].writeBlock(index, byteRange: range, step: FixedTree.tileElements * width) { bytes, target in
                 let first = bytes.lowerBound / width, own = bytes.count / width
                 for place in 0..<own { values[place] = Float(value(first + place)) }
+                guard values[..<own].allSatisfy(\.isFinite) else {
+                    throw TesseraError(
+                        .badData, "the update is too large for the numbers of an adapter", advice: "scale the adapters down")
+                }
                 kernels.narrow(values, to: dtype, target, count: own)
             }
         }

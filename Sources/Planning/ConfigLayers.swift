@@ -46,7 +46,7 @@ struct ConfigLayers {
     /// Parts of the model that lie beside the layers, one for each of those that a list numbers, such as Qwen3-VL's
     /// `deepstack_merger_list`, do not follow.
     private func remarkOnParts(_ name: String, old: String, new: String, _ prefix: ExactText) -> String? {
-        let marks = [old, new].map { LayerFact.elements($0)?.count ?? 0 }
+        let marks = [old, new].map { JSONText.elements(of: $0)?.count ?? 0 }
         guard marks[0] != marks[1], name.contains("index") else { return nil }
         let parts = inputs.inputs[primary].layers.counts.filter { $0.key != prefix && $0.value == marks[0] }.keys.sorted()
         return parts.first.map { part in

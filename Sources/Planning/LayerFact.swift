@@ -36,7 +36,7 @@ enum LayerFact {
     init?(key: String, json: String, layers: Int) {
         let words = key.split(separator: "_").map(String.init)
         if json.first == "[" {
-            guard let list = Self.elements(json), let fact = Self.list(list, words, layers: layers) else { return nil }
+            guard let list = JSONText.elements(of: json), let fact = Self.list(list, words, layers: layers) else { return nil }
             self = fact
         } else if json.first == "{" {
             guard !Self.aboutLayers.isDisjoint(with: words), let members = Self.members(json), !members.isEmpty,
@@ -123,20 +123,20 @@ enum LayerFact {
     func entries(of json: String, layers: Int) -> [String]? {
         var list: [String]?
         switch self {
-        case .entries: list = Self.elements(json)
+        case .entries: list = JSONText.elements(of: json)
         case .letters: list = Self.string(json)?.map { String($0) }
-        case .runs: list = Self.elements(json).flatMap(Self.runs)
+        case .runs: list = JSONText.elements(of: json).flatMap(Self.runs)
         case .cycle:
-            list = Self.elements(json).flatMap { list in list.isEmpty ? nil : (0..<layers).map { list[$0 % list.count] } }
-        case .stages: list = Self.elements(json).map { Array($0.dropFirst()) }
+            list = JSONText.elements(of: json).flatMap { list in list.isEmpty ? nil : (0..<layers).map { list[$0 % list.count] } }
+        case .stages: list = JSONText.elements(of: json).map { Array($0.dropFirst()) }
         case .stageNames:
-            let names = Self.elements(json) ?? []
+            let names = JSONText.elements(of: json) ?? []
             list = Self.flags(layers) { names.contains(Self.stage($0 + 1)) }
         case .stageNumbers:
-            let numbers = Set((Self.elements(json) ?? []).compactMap { Int($0) })
+            let numbers = Set((JSONText.elements(of: json) ?? []).compactMap { Int($0) })
             list = Self.flags(layers) { numbers.contains($0 + 1) }
         case .numbers:
-            let numbers = Set((Self.elements(json) ?? []).compactMap { Int($0) })
+            let numbers = Set((JSONText.elements(of: json) ?? []).compactMap { Int($0) })
             list = Self.flags(layers) { numbers.contains($0) }
         case .numbered:
             let members = Dictionary(Self.members(json) ?? [], uniquingKeysWith: { first, _ in first })
@@ -158,7 +158,7 @@ enum LayerFact {
     func json(of entries: [String], old: String) -> String? {
         switch self {
         case .cycle:
-            let list = Self.elements(old) ?? []
+            let list = JSONText.elements(of: old) ?? []
             let stays = !list.isEmpty && entries.enumerated().allSatisfy { $1 == list[$0 % list.count] }
             return stays ? old : "[\(entries.joined(separator: ", "))]"
         case .entries: return "[\(entries.joined(separator: ", "))]"
@@ -172,12 +172,12 @@ enum LayerFact {
             // More than there are means all of them.
             return count == entries.count && Int(old) ?? 0 >= count ? old : "\(count)"
         case .stages:
-            let stem = Self.elements(old)?.first
+            let stem = JSONText.elements(of: old)?.first
             return stem.map { "[\(([$0] + entries.indices.map { Self.stage($0 + 1) }).joined(separator: ", "))]" }
         case .stageNames, .stageNumbers:
             let set = entries.indices.filter { entries[$0] == Self.set }
             // Whoever reads the stages expects as many.
-            guard set.count == Self.elements(old)?.count else { return nil }
+            guard set.count == JSONText.elements(of: old)?.count else { return nil }
             return "[\(set.map { self == .stageNames ? Self.stage($0 + 1) : "\($0 + 1)" }.joined(separator: ", "))]"
         case .numbered:
             let members = entries.enumerated().filter { !$1.isEmpty }.map { "\(JSONText.quoted("\($0)")): \($1)" }
@@ -204,11 +204,6 @@ enum LayerFact {
         (0..<layers).map { isSet($0) ? set : "0" }
     }
 
-    /// The elements of a list, each as written.
-    static func elements(_ json: String) -> [String]? {
-        (try? JSONText(Array("{\"list\": \(json)}".utf8)))?.elements(["list"])
-    }
-
     private static func members(_ json: String) -> [(key: String, value: String)]? {
         (try? JSONText(Array(json.utf8)))?.members([])?.compactMap { member in
             member.key.map { ($0, String(decoding: member.value, as: UTF8.self)) }
@@ -223,7 +218,8 @@ enum LayerFact {
     private static func runs(_ list: [String]) -> [String]? {
         var all: [String] = []
         for run in list {
-            guard let parts = elements(run), parts.count == 2, let entries = elements(parts[0]), let times = Int(parts[1]),
+            guard let parts = JSONText.elements(of: run), parts.count == 2, let entries = JSONText.elements(of: parts[0]),
+                let times = Int(parts[1]),
                 (1...4096).contains(times), all.count + times * entries.count <= 1 << 20
             else { return nil }
             for _ in 0..<times { all += entries }

@@ -72,9 +72,7 @@ struct ModelSidecars {
         of config: JSONText, named name: String, into code: inout [String: String]
     ) throws(TesseraError) {
         for member in config.members([Self.autoMapKey]) ?? [] {
-            guard let key = member.key else { continue }
-            let path = [Self.autoMapKey, key]
-            let values = config.elements(path) ?? config.json(path).map { [$0] } ?? []
+            let text = String(decoding: member.value, as: UTF8.self), values = JSONText.elements(of: text) ?? [text]
             for value in values where value.first == "\"" && !value.contains("--") {
                 let parts = value.dropFirst().dropLast().split(separator: ".")
                 guard parts.count > 1 else { continue }

@@ -31,29 +31,32 @@ struct ParameterNames {
     }
 
     /// Filters that fit none of the tensors, by whichever of their names.
-    func uselessFilters(_ specs: [OutputTensorSpec]) -> [TesseraError] {
+    ///
+    /// - Throws: what `Effort.spend()` throws.
+    func uselessFilters(_ specs: [OutputTensorSpec]) throws(TesseraError) -> [TesseraError] {
         // A recipe may repeat a filter thousands of times, and a model has tens of thousands of names.
         var known: [ExactText: Bool] = [:]
-        let useless = conditions.filter { condition in
-            guard let filter = condition.filter else { return false }
-            if let known = known[ExactText(filter)] { return known }
-            let isUseless = !specs.contains { spec in
-                condition.fits(spec.name) || spec.sources.contains { condition.fits($0.name) }
-            }
+        var useless: [(filter: String, line: Int)] = []
+        for condition in conditions {
+            guard let filter = condition.filter else { continue }
+            try Effort.spend()
+            let isUseless =
+                known[ExactText(filter)]
+                ?? !specs.contains { spec in condition.fits(spec.name) || spec.sources.contains { condition.fits($0.name) } }
             known[ExactText(filter)] = isUseless
-            return isUseless
+            if isUseless { useless.append((filter, condition.line)) }
         }
         guard !useless.isEmpty else { return [] }
         let names = specs.flatMap { spec in [spec.name] + spec.sources.map(\.name) }
         let words = Set(names.flatMap { $0.split(separator: ".").map(String.init) }).filter { Int($0) == nil }.sorted()
-        var advice: [ExactText: String] = [:]
-        return sorted(
-            useless.compactMap { condition in
-                guard let filter = condition.filter else { return nil }
-                let found = advice[ExactText(filter)] ?? self.advice(filter, words)
-                advice[ExactText(filter)] = found
-                return told("no tensor name contains '\(filter)', so the filter has no effect", condition.line, found)
-            })
+        var advice: [ExactText: String] = [:], warnings: [TesseraError] = []
+        for (filter, line) in useless {
+            try Effort.spend()
+            let found = advice[ExactText(filter)] ?? self.advice(filter, words)
+            advice[ExactText(filter)] = found
+            warnings.append(told("no tensor name contains '\(filter)', so the filter has no effect", line, found))
+        }
+        return sorted(warnings)
     }
 
     private func advice(_ filter: String, _ words: [String]) -> String {

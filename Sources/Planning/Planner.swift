@@ -18,7 +18,9 @@ package enum Planner {
         let files = PinnedFiles(request)
         let outcome = Result { () throws -> Plan in
             do {
-                return try plan(request, reading: files, after: statistics)
+                return try Effort.limited(by: request.checkTime) {
+                    try plan(request, reading: files, after: statistics)
+                }
             } catch let problems as Problems {
                 throw Problems(request.located(problems.byLine(of: request.recipeName)))
             } catch let error as TesseraError {
@@ -30,6 +32,8 @@ package enum Planner {
         let pinned = files.pinned()
         try request.check(pinned, isComplete: isComplete)
         var made = try outcome.get()
+        // What is read only if it can be was not read after the time was over.
+        try request.checkTime()
         made.pinnedFiles = pinned
         return made
     }
@@ -102,7 +106,7 @@ package enum Planner {
         let first = try lists[0].specs()
         try sweep?.check(tensors: first.count)
         let specs = try [first] + lists.indices.dropFirst().map { try lists[$0].specs() }
-        warnings += unique(zip(parameters, specs).flatMap { $0.uselessFilters($1) })
+        warnings += try unique(zip(parameters, specs).flatMap { try $0.uselessFilters($1) })
         warnings += ModelDifferences.warnings(recipe, inputs: inputs)
         let refused = request.refused(warnings)
         guard refused.isEmpty else { throw Problems(refused) }

@@ -70,7 +70,7 @@ extension RecipeReader {
             guard let model = readReference(node) else { continue }
             fineTunes.append(model)
             let name = mapping["name"]?.plainText ?? Self.taskName(of: model.value)
-            guard Self.isTaskName(name) else {
+            guard TaskName.isValid(name) else {
                 complain(
                     "the task name '\(name)' is not a valid file name", at: mapping["name"]?.line ?? model.line,
                     advice: "add 'name: TASK', using letters, digits, '-', '_' and '.'")
@@ -98,14 +98,6 @@ extension RecipeReader {
     private static func taskName(of model: ModelReference) -> String {
         [model.model.path, model.adapter?.path].compactMap(\.self)
             .map { $0.split(separator: "/").last.map(String.init) ?? $0 }.joined(separator: "-")
-    }
-
-    /// `shared` is reserved for the vector that all tasks share.
-    private static func isTaskName(_ name: String) -> Bool {
-        !name.isEmpty && name.utf8.count <= 128 && !name.hasPrefix(".") && name != "shared"
-            && name.utf8.allSatisfy { byte in
-                (48...57).contains(byte) || (65...90).contains(byte) || (97...122).contains(byte) || "-_.".utf8.contains(byte)
-            }
     }
 
     // MARK: Quantizing

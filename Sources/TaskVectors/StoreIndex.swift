@@ -180,6 +180,11 @@ package struct StoreIndex: Sendable, Hashable, VersionedFile {
     /// - Throws: `badData` when it is damaged or of a newer format.
     static func read(directory: String, in files: any InputFiles) throws(TesseraError) -> StoreIndex {
         let path = "\(directory)/\(fileName)", index = try StoreIndex.decode(path, in: files)
+        var names: Set<String> = []
+        for name in index.tasks.map(\.name) where !TaskName.isValid(name) || !names.insert(name).inserted {
+            let problem = names.contains(name) ? "has two tasks" : "has a task with the invalid name"
+            throw TesseraError(.badData, "is damaged: \(problem) '\(name)'", file: path)
+        }
         guard index.tasks.allSatisfy({ $0.formats.count == index.tensors.count }),
             index.shared.map({ $0.formats.count == index.tensors.count }) ?? true,
             (index.tasks.flatMap(\.allFiles) + (index.shared?.files ?? [])).allSatisfy({

@@ -15,28 +15,27 @@ package enum Interruption {
     static func note(_ signal: UnixSignal) { received.withLock { $0 = signal.rawValue } }
 }
 
-/// Runs `body` until it returns, or until SIGINT, SIGTERM or SIGHUP cancels it.
+/// Runs `body` until it returns, or until SIGINT, SIGTERM or SIGHUP cancels it. A cancelled body ends in its own way, unless
+/// another of these signals ends the process at once.
 ///
-/// - Parameter onSignal: called at once when one of them comes.
+/// - Parameter onSignal: called at once when the first of them comes.
 package func cancelledBySignals<Result: Sendable>(
     onSignal: @escaping @Sendable () -> Void = {}, _ body: @escaping @Sendable () async throws -> Result
 ) async throws -> Result {
     let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm, .sighup)
-    return try await withThrowingTaskGroup(of: Result?.self) { group in
-        group.addTask { try await body() }
-        group.addTask {
-            for await signal in signals {
-                Interruption.note(signal)
-                onSignal()
-                break
-            }
-            return nil
+    let work = Task { try await body() }
+    let listener = Task {
+        for await signal in signals {
+            if Interruption.signal != nil { _exit(128 + signal.rawValue) }
+            Interruption.note(signal)
+            onSignal()
+            work.cancel()
         }
-        defer { group.cancelAll() }
-        // Either the body has finished or a signal arrived. After a signal the body is cancelled and ends in its own way.
-        if let result = try await group.next(), let result { return result }
-        group.cancelAll()
-        guard let result = try await group.next(), let result else { throw CancellationError() }
-        return result
+    }
+    defer { listener.cancel() }
+    return try await withTaskCancellationHandler {
+        try await work.value
+    } onCancel: {
+        work.cancel()
     }
 }

@@ -145,8 +145,9 @@ package struct TokenizerFiles: Sendable {
             if !changes.removed.isEmpty {
                 try json.keep(in: [key]) { member in !changes.removed.contains(Int(member.key ?? "") ?? -1) }
             }
-            let known = changes.appended.filter { !json.has([key, "\($0.id)"]) }
-            try json.append(members: known.map { ("\($0.id)", $0.decoderValue) }, to: [key])
+            let known = Set((json.members([key]) ?? []).compactMap(\.key)),
+                new = changes.appended.filter { !known.contains("\($0.id)") }
+            try json.append(members: new.map { ("\($0.id)", $0.decoderValue) }, to: [key])
         }
         if let template { json.set("chat_template", to: template) }
         return SidecarFile(name: Self.configName, bytes: json.bytes)
@@ -155,8 +156,9 @@ package struct TokenizerFiles: Sendable {
     private func addedTokens() throws(TesseraError) -> [UInt8] {
         var json = try read(Tokenizer.addedName)
         try json.keep(in: []) { member in !changes.removed.contains(Int(String(decoding: member.value, as: UTF8.self)) ?? -1) }
-        let known = changes.appended.filter { !json.has([$0.text.string]) }
-        try json.append(members: known.map { ($0.text.string, "\($0.id)") }, to: [])
+        let known = Set((json.members([]) ?? []).compactMap { $0.key.map { ExactText($0) } })
+        let new = changes.appended.filter { !known.contains($0.text) }
+        try json.append(members: new.map { ($0.text.string, "\($0.id)") }, to: [])
         return json.bytes
     }
 }

@@ -1,5 +1,6 @@
 import Core
 import Foundation
+import Synchronization
 import Testing
 
 @Suite struct JSONTextTests {
@@ -42,6 +43,26 @@ import Testing
     ])
     func refusesWhatIsNoObject(text: String) {
         #expect(throws: TesseraError.self) { try JSONText(Array(text.utf8)) }
+    }
+
+    @Test func elementsOfAText() {
+        #expect(JSONText.elements(of: #" [1, "b", [2, 3]]"#) == ["1", "\"b\"", "[2, 3]"] && JSONText.elements(of: "[]") == [])
+        #expect(JSONText.elements(of: "{}") == nil && JSONText.elements(of: "[1") == nil)
+    }
+
+    /// Long texts and many short ones are both given up.
+    @Test(arguments: [(1, 100_000), (1000, 1)])
+    func readingEndsWithItsTime(times: Int, elements: Int) throws {
+        let text = Array("{\"a\": [\(Array(repeating: "0", count: elements).joined(separator: ","))]}".utf8), checks = Atomic(0)
+        let error = #expect(throws: TesseraError.self) {
+            try Effort.limited(by: { () throws(TesseraError) in
+                guard checks.add(1, ordering: .relaxed).newValue < 300 else { throw TesseraError(.temporary, "enough") }
+            }) {
+                for _ in 0..<times { _ = try JSONText(text) }
+            }
+        }
+        #expect(error?.problem == "enough" && checks.load(ordering: .relaxed) == 300)
+        #expect(throws: Never.self) { try JSONText(text) }
     }
 
     @Test func quotesAsSerdeDoes() {

@@ -329,7 +329,7 @@ import Testing
         try LargeFamily.write(to: directory)
         let (kept, errors) = try await stoppedRun(by: signal)
         try #require(!kept.isEmpty)
-        #expect(errors.contains("note: stopping; finishing what is being written"), "\(errors)")
+        #expect(errors.contains("note: stopping; finishing what is being written (again: stops at once)"), "\(errors)")
         #expect(errors.contains("interrupted; \(kept.count) of 24 shards are kept"), "\(errors)")
         let words = try #require(errors.split(separator: "\n").first { $0.contains("rm -r ") })
         let names = directory.names.filter { $0.hasPrefix("out.partial-") }

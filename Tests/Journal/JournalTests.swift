@@ -26,13 +26,13 @@ import Work
 
     private static func digest(_ number: Int) throws -> Digest { try .sha256(of: [UInt8(number)]) }
 
-    private static func job(_ id: JobID = id) -> JournaledJob {
+    private static func job(_ id: JobID = id, submittedAt: Double = 1_234_567_890.125) -> JournaledJob {
         JournaledJob(
             id: id, key: "key \(id.low)", owner: "o\(id.low)",
             submission: Submit(
                 recipe: "merge_method: linear\n", recipeName: "r.yml", workingDirectory: "/w", output: "out\u{301}",
                 options: JobOptions(sha256Sums: true, maxPartBytes: 1 << 40, seed: .max), idempotencyKey: "k"),
-            output: "/w/out\u{301}", submittedAt: 1_234_567_890.125)
+            output: "/w/out\u{301}", submittedAt: submittedAt)
     }
 
     private static func anyPin() throws -> PinnedFile { PinnedFile(identity: "2-3.4", sample: try digest(5)) }
@@ -86,6 +86,14 @@ import Work
         #expect(found.plans == [try plan(0, pinned), try plan(1, pinned)])
         #expect(try found.shards == (0..<3).map { try shard($0, isTimed: isTimed) })
         #expect(contents.jobs[1].plans.isEmpty && contents.jobs[1].shards.isEmpty)
+    }
+
+    @Test(arguments: [-1e300, -1, 1e12, .infinity])
+    func timesThatNoJobHas(seconds: Double) throws {
+        let journal = try open()
+        try journal.add(Self.job(submittedAt: seconds))
+        let error = #expect(throws: TesseraError.self) { try journal.load() }
+        #expect(error?.code == .badData && error?.problem.contains("'submittedAt'") == true && error?.advice != nil)
     }
 
     @Test func whatOneProcessWritesTheNextReads() throws {

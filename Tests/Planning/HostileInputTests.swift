@@ -1,6 +1,7 @@
 import Checkpoints
 import Core
 import Planning
+import Synchronization
 import TaskVectors
 import TestSupport
 import Testing
@@ -50,19 +51,88 @@ import Work
         #expect(found?.code == .badData && found?.problem.contains("has no row for it") == true)
     }
 
+    // MARK: Time
+
+    /// The plan is given up when it has been asked for so often, which takes no tensors.
+    private func isGivenUp(afterChecks limit: Int, _ recipe: String) -> Bool {
+        let checks = Atomic(0)
+        var request = family.request(recipe)
+        request.isOverdue = { checks.add(1, ordering: .relaxed).newValue > limit }
+        let error = #expect(throws: TesseraError.self) { try Planner.plan(request) }
+        return error?.problem == "planning takes too long and was given up"
+    }
+
+    private static func factors(_ modules: Range<Int>) -> [(String, TestTensor)] {
+        modules.flatMap { module in
+            [
+                ("base_model.model.model.layers.\(module).mlp.lora_A.weight", TestTensor([1, 10], shape: [1, 2])),
+                ("base_model.model.model.layers.\(module).mlp.lora_B.weight", TestTensor([1, 2, 3], shape: [3, 1])),
+            ]
+        }
+    }
+
+    /// Each of 200 modules is looked for in each pattern. The 202 tensors alone are no reason to give up.
+    @Test func patternsOfAnAdapter() {
+        for model in ["base", "a"] { family.write(model, MemoryFamily.tensors(1, layers: 200)) }
+        let patterns = (0..<100).map { "\".*.*m\($0)\": 1" }.joined(separator: ", ")
+        family.write("{\"alpha_pattern\": {\(patterns)}}", to: "x/adapter_config.json")
+        family.files.write(TestTensor.encode(Self.factors(0..<200)), to: "/models/x/adapter_model.safetensors")
+        #expect(isGivenUp(afterChecks: 300, "merge_method: linear\nmodels:\n- model: a+x\nparameters: {weight: 1}\n"))
+    }
+
+    /// Each filter is looked for in each name.
+    @Test func filtersOfARecipe() {
+        let filters = (0..<200).map { "  - {filter: x\($0), value: 1}\n" }.joined()
+        #expect(
+            isGivenUp(afterChecks: 150, "merge_method: linear\nmodels:\n- model: a\nparameters:\n  weight:\n\(filters)  - 1\n"))
+    }
+
+    /// Files with a key for each of many things are read once, not once for each key.
+    @Test(.timeLimit(.minutes(5))) func keysOfConfigs() throws {
+        let keys = (0..<100_000).map { "\"m\($0)\": [0]" }.joined(separator: ", ")
+        family.write("{\"trainable_token_indices\": {\(keys)}}", to: "x/adapter_config.json")
+        family.files.write(TestTensor.encode(Self.factors(0..<1)), to: "/models/x/adapter_model.safetensors")
+        family.write("{\"vocab_size\": 4, \"auto_map\": {\(keys)}}", to: "a/config.json")
+        _ = try family.plan("merge_method: linear\nmodels:\n- model: a+x\nparameters: {weight: 1}\n")
+    }
+
     // MARK: Stores
 
-    private func writeStore(_ shape: [Int], _ format: StorageFormat) throws {
+    @Test(arguments: ["", "../x", "a/b", ".x", "shared", "a\nb", "<img>", String(repeating: "x", count: 129)])
+    func namesOfTasks(name: String) throws {
+        try writeStore([2], .dense(.raw(.f32)), tasks: [name])
+        let found = problem("merge_method: linear\nbase_model: base\nmodels:\n- model: store#x\nparameters: {weight: 1}\n")
+        #expect(found?.problem == "is damaged: has a task with the invalid name '\(name)'")
+    }
+
+    @Test func tasksOfOneName() throws {
+        try writeStore([2], .dense(.raw(.f32)), tasks: ["x", "x"])
+        let found = problem("merge_method: linear\nbase_model: base\nmodels:\n- model: store#x\nparameters: {weight: 1}\n")
+        #expect(found?.problem == "is damaged: has two tasks 'x'")
+    }
+
+    /// A decoder makes a tree of all of them.
+    @Test func valuesThatNobodyWants() throws {
+        try writeStore([2], .dense(.raw(.f32)))
+        let path = "/models/store/task-vectors.json", index = try family.files.read(path, maxBytes: .max)
+        family.files.write(
+            Array("{\"junk\": [0".utf8) + Array(repeatElement(",0".utf8, count: 13 << 20).joined()) + Array("],".utf8)
+                + index.dropFirst(), to: path)
+        let found = problem("merge_method: linear\nbase_model: base\nmodels:\n- model: store#x\nparameters: {weight: 1}\n")
+        #expect(found?.problem.hasPrefix("has more than 12582912 values") == true)
+    }
+
+    private func writeStore(_ shape: [Int], _ format: StorageFormat, tasks: [String] = ["x"]) throws {
         let digest = try Digest.sha256(of: [1])
         let index = StoreIndex(
             base: .init(model: "base", parts: [], digest: digest),
             tensors: [.init(name: "t", dtype: .f32, shape: shape, base: BaseIdentity(digest: digest, sample: digest))],
             shared: nil,
-            tasks: [
+            tasks: tasks.map { name in
                 .init(
-                    name: "x", model: "a", parts: [], scheme: "tvq", files: ["x.safetensors"], formats: [format], factor: 1,
+                    name: name, model: "a", parts: [], scheme: "tvq", files: ["x.safetensors"], formats: [format], factor: 1,
                     error: 0, energy: 1, predicted: nil, lost: [])
-            ])
+            })
         family.files.write(try index.encoded(), to: "/models/store/task-vectors.json")
         family.files.write(TestTensor.encode([("t.mask", TestTensor([1]))]), to: "/models/store/x.safetensors")
     }

@@ -42,7 +42,7 @@ struct Adapter {
                 advice: "load the adapter with PEFT and call save_pretrained(…, safe_serialization=True)")
         }
         header = try SafetensorsHeader.read(path: path, in: files)
-        var matcher = AdapterMatcher(config: config, model: model, tensors: header.tensors, file: path)
+        var matcher = try AdapterMatcher(config: config, model: model, tensors: header.tensors, file: path)
         try matcher.match()
         changes = matcher.changes
         untiedHead = matcher.untiedHead

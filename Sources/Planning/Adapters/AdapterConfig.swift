@@ -66,8 +66,8 @@ struct AdapterConfig {
         var tokens: [(module: String?, indices: [Int])] = []
         for key in ["trainable_token_indices", "token_indices"] {
             if let list = json.elements([key]) { tokens.append((nil, try Self.indices(list, key, file: path))) }
-            for (module, _) in (try? json.members([key])) ?? [] {
-                tokens.append((module, try Self.indices(json.elements([key, module]) ?? [], key, file: path)))
+            for (module, text) in (try? json.members([key])) ?? [] {
+                tokens.append((module, try Self.indices(JSONText.elements(of: text) ?? [], key, file: path)))
             }
         }
         self.tokens = tokens
@@ -84,7 +84,10 @@ struct AdapterConfig {
     /// `s` in `W + s·B·A`: `alpha / r`, or `alpha / √r` for rank-stabilised LoRA (arXiv 2312.03732).
     ///
     /// - Parameter module: the path of the module, or of the parameter.
-    func scale(of module: String, rank: Int) -> Double {
+    /// - Throws: what `Effort.spend()` throws.
+    func scale(of module: String, rank: Int) throws(TesseraError) -> Double {
+        // Each of thousands of modules may be looked for in thousands of patterns.
+        try Effort.spend()
         let alpha = alphaPatterns.first { $0.pattern.matches(module) }?.alpha ?? self.alpha
         return alpha / (isRankStabilised ? Double(rank).squareRoot() : Double(rank))
     }

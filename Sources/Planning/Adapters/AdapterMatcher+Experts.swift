@@ -50,14 +50,16 @@ extension AdapterMatcher {
                     throw problem("cannot be folded into a mixture of experts", extra)
                 }
                 if let initial = config.initialPart { throw uninitialised(initial, item.factors.a) }
-                fold(item.factors, into: parameters[choice], transposesSquares: transposesSquares)
+                try fold(item.factors, into: parameters[choice], transposesSquares: transposesSquares)
             }
         }
     }
 
-    private mutating func fold(_ factors: Factors, into parameter: Parameter, transposesSquares: Bool) {
+    private mutating func fold(
+        _ factors: Factors, into parameter: Parameter, transposesSquares: Bool
+    ) throws(TesseraError) {
         guard let layout = Self.layout(factors, parameter.storage, transposesSquares) else { return }
-        let rank = factors.rank / layout.experts, scale = config.scale(of: parameter.path, rank: rank)
+        let rank = factors.rank / layout.experts, scale = try config.scale(of: parameter.path, rank: rank)
         func change(_ experts: ExpertFactors?) -> AdapterChange {
             .lowRank(
                 a: factors.a, b: factors.b, rank: rank, scale: scale, isTransposed: layout.isTransposed, experts: experts)

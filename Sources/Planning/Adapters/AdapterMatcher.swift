@@ -27,7 +27,8 @@ struct AdapterMatcher {
     private(set) var changes: [ExactText: [AdapterChange]] = [:]
     private(set) var untiedHead: Adapter.UntiedHead?
 
-    init(config: AdapterConfig, model: Checkpoint, tensors: [TensorEntry], file: String) {
+    /// - Throws: what `Effort.spend()` throws.
+    init(config: AdapterConfig, model: Checkpoint, tensors: [TensorEntry], file: String) throws(TesseraError) {
         self.config = config
         self.model = model
         self.tensors = tensors
@@ -39,7 +40,7 @@ struct AdapterMatcher {
         let ownNames = WrappedNames(modules.map { "\($0).weight" })
         self.ownNames = ownNames
         let rules = model.config.flatMap { LoadingRules.transformers.rules(for: $0) }
-        let tensors = rules.map { LoadedTensors(model.tensorNames, $0) }
+        let tensors = try rules.map { rules throws(TesseraError) in try LoadedTensors(model.tensorNames, rules) }
         let loaded = tensors.map { ($0, WrappedNames($0.names)) }
         // An adapter of an earlier version of transformers has the checkpoint's names.
         func count(in names: WrappedNames) -> Int {
@@ -227,7 +228,7 @@ struct AdapterMatcher {
                 factors.a, advice: Self.otherModel)
         }
         let isTransposed = group.isEmbedding || !fits.plain || fits.transposed && transposesSquares && !owner.isStacked
-        let scale = config.scale(of: module, rank: factors.rank)
+        let scale = try config.scale(of: module, rank: factors.rank)
         if let initial = config.initialPart {
             let isLinear = !group.isEmbedding && target(module, "in_proj_weight") == nil && !owner.isStacked
             // PEFT takes OLoRA's part from the matrix as it is stored.

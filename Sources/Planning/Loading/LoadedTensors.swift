@@ -25,10 +25,12 @@ struct LoadedTensors {
     func tensor(named name: String) -> Tensor? { tensors[ExactText(name)] }
 
     /// - Parameter names: of the checkpoint's tensors, in byte order.
-    init(_ names: [String], _ rules: [LoadingRules.Scoped]) {
+    /// - Throws: what `Effort.spend()` throws.
+    init(_ names: [String], _ rules: [LoadingRules.Scoped]) throws(TesseraError) {
         var conversions: [ExactText: Conversion] = [:], order: [ExactText] = []
         var known: [String: Place?] = [:]
         for name in names where name.utf8.count <= Self.lengthLimit {
+            try Effort.spend()
             let numbered = NumberedName(name)
             let place = known[numbered.text] ?? Self.place(of: numbered.text, rules)
             known[numbered.text] = place
@@ -49,8 +51,8 @@ struct LoadedTensors {
         }
     }
 
-    /// Longer names are not looked at: matching takes a stack in proportion.
-    private static let lengthLimit = 1024
+    /// Longer names are not looked at: matching takes a stack in proportion, and time with a power of the length.
+    private static let lengthLimit = 256
 
     /// Where a tensor of a checkpoint goes.
     private struct Place {

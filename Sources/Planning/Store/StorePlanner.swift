@@ -280,7 +280,7 @@ struct StoreCard {
 
     var text: String {
         let tasks =
-            earlier.map { "- `\($0.name)`: `\($0.model)`, \($0.scheme)" }
+            earlier.map { "- `\($0.name)`: `\(Self.words($0.model))`, \(Self.words($0.scheme))" }
             + recipe.tasks.map { "- `\($0.name)`: `\($0.model.value)`, \(recipe.title)" }
         return """
             ---
@@ -303,4 +303,7 @@ struct StoreCard {
 
             """
     }
+
+    /// What another store says, without what would end the line or the code.
+    private static func words(_ text: String) -> String { text.printable.replacing("`", with: "'") }
 }

@@ -40,7 +40,9 @@ package struct RunCommand: AsyncParsableCommand {
 
     private func work(on submission: Submit, discardsOtherWork: Bool) async throws -> (JobStatus, keptShards: Int) {
         let (style, threads, memory, key) = (job.progress, machine.threads, machine.memory.bytes, try signing.key())
-        return try await cancelledBySignals(onSignal: { Terminal.remark("stopping; finishing what is being written") }) {
+        return try await cancelledBySignals(onSignal: {
+            Terminal.remark("stopping; finishing what is being written (again: stops at once)")
+        }) {
             let state = try Self.state(of: submission)
             let local = LocalRun(
                 threads: threads, memory: memory, signingKey: key, digests: cachedDigests(), state: state, log: quietLog)
