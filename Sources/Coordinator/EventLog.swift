@@ -61,7 +61,8 @@ extension Logger {
                 ])
         case .paused(let id, let error):
             warning(
-                "job paused until its output and the journal can be written", metadata: ["job": "\(id)", "error": "\(error)"])
+                "job paused until it can go on; the coordinator tries again by itself",
+                metadata: ["job": "\(id)", "error": "\(error)"])
         case .resumed(let id): notice("job goes on", metadata: ["job": "\(id)"])
         case .ended(let id, let state, let error):
             var metadata: Logger.Metadata = ["job": "\(id)", "state": "\(state)"]

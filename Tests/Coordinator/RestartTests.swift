@@ -99,6 +99,7 @@ import Work
         #expect(journal.contents.ended.map(\.status.state) == [.done] && journal.contents.jobs.isEmpty)
         let report = try JSONDecoder().decode(
             RunReport.self, from: Data(try #require(store.outputs["/out"]?["tessera.report.json"])))
+        #expect(report.startedAt.hasSuffix("Z") && report.startedAt.contains("T"), "\(report.startedAt)")
         #expect(report.job == id.description && report.shards == done.all.count && report.attempts == done.all.count)
         #expect(recipe != TestJobs.linear || report.workers.map(\.shards) == [done.all.count])
         #expect(recipe != TestJobs.modelWide || done.all.count == 12)
@@ -269,6 +270,56 @@ import Work
             #expect(resumed.first?.error == nil)
             #expect(await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first?.shards.committed == 1)
         }
+    }
+
+    /// Until its input is back, the job has its name and what is known of its progress, says what helps, and counts as a pause.
+    @Test func aJobWhoseInputIsAwaySaysWhatHelps() async throws {
+        var submission = jobs.submission()
+        submission.options.name = "big four"
+        let id = try await life(1) { [submission] manager, _ in
+            let id = try await manager.submit(submission).job
+            let worker = await work(1, for: manager, shards: Done())
+            defer { worker.cancel() }
+            try await eventually("a shard") { journal.contents.jobs.first?.shards.count == 1 }
+            return id
+        }
+        try jobs.rename("b", to: "away")
+        let lines = RecordedLog(), events = Mutex<[JobEvent]>([])
+        let manager = JobManager(
+            settings: JobManager.Settings(inputRoots: .wholeMachine, build: "test", incarnation: 2), log: lines.logger,
+            time: clock.source, outputs: store, journal: journal)
+        let listener = manager.events.listen { event in events.withLock { $0.append(event) } }
+        func job() async throws -> JobStatus {
+            try #require(await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first)
+        }
+        try await manager.resume()
+        let run = Task { await manager.run() }
+        let paused = try await job()
+        #expect(paused.state == .paused && paused.name == "big four" && paused.shards.committed == 1)
+        #expect(paused.bytesTotal == 48 && paused.bytesDone == 16)
+        let advice = try #require(paused.error?.advice)
+        #expect(advice.contains("put it back") && !advice.contains("correct"), "\(advice)")
+        // It is tried again, and again in vain.
+        for _ in 0..<5 {
+            clock.advance(by: .seconds(30))
+            try await Task.sleep(for: .milliseconds(2))
+        }
+        let metrics = await manager.metrics().text(process: nil, eventReaders: 0)
+        #expect(metrics.contains("tessera_job_pauses_total 1\n") && metrics.contains("tessera_jobs{state=\"paused\"} 1\n"))
+        #expect(lines.all.count { $0.message.hasPrefix("job paused until it can go on") && $0.level == .warning } == 1)
+        #expect(!lines.all.contains { $0.message == "the job cannot go on" })
+        try jobs.rename("away", to: "b")
+        try await eventually("the job goes on") {
+            clock.advance(by: .seconds(30))
+            return try await job().state == .running
+        }
+        let resumed = try await job()
+        #expect(resumed.name == "big four" && resumed.shards.committed == 1)
+        #expect(events.withLock { $0 }.count { $0 == .paused(id, paused.error ?? TesseraError(.io, "")) } == 1)
+        #expect(events.withLock { $0 }.count { $0 == .resumed(id) } == 1)
+        withExtendedLifetime(listener) {}
+        run.cancel()
+        await run.value
     }
 
     @Test func anOutputThatIsGoneIsBegunAgain() async throws {
