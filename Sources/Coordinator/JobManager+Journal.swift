@@ -250,7 +250,9 @@ extension JobManager {
         } catch {
             let error = (error as? Problems)?.all.first ?? TesseraError(wrapping: error)
             guard state.jobs[id]?.isRunning != false else { return nil }
-            if error.code.isTransient, settings.pausesJobs {
+            // A path may be outside the roots for no other reason than that its file system is not mounted.
+            let mayPass = error.code.isTransient || (error.code == .notAllowed && !journaled.plans.isEmpty)
+            if mayPass, settings.pausesJobs {
                 delay(journaled, error)
             } else {
                 log.error("the job cannot go on", metadata: ["job": "\(id)", "error": "\(error)"])
@@ -313,9 +315,16 @@ package struct Resumption: Sendable {
 extension TesseraError {
     /// For a job that was planned before: its recipe is right, and what is missing may come back.
     fileprivate var ofJobThatMayGoOn: TesseraError {
-        guard code == .inputMissing else { return self }
         var error = self
-        error.advice = "it was there when the job was planned: mount its file system or put it back, or cancel the job"
+        switch code {
+        case .inputMissing:
+            error.advice = "it was there when the job was planned: mount its file system or put it back, or cancel the job"
+        case .notAllowed:
+            error.advice =
+                "it was found when the job was planned: mount its file system or put it back, "
+                + "or " + (advice ?? "check the permissions") + ", or cancel the job"
+        default: break
+        }
         return error
     }
 }

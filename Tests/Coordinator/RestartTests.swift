@@ -272,22 +272,30 @@ import Work
         }
     }
 
-    /// Until its input is back, the job has its name and what is known of its progress, says what helps, and counts as a pause.
-    @Test func aJobWhoseInputIsAwaySaysWhatHelps() async throws {
-        var submission = jobs.submission()
-        submission.options.name = "big four"
-        let id = try await life(1) { [submission] manager, _ in
-            let id = try await manager.submit(submission).job
-            let worker = await work(1, for: manager, shards: Done())
-            defer { worker.cancel() }
-            try await eventually("a shard") { journal.contents.jobs.first?.shards.count == 1 }
-            return id
+    /// Until its input is back, the job has its name and what is known of its progress, says what helps, and counts as a pause:
+    /// also where a model's name is looked up under the roots, and nobody is told what else there is.
+    @Test(arguments: [false, true]) func aJobWhoseInputIsAwaySaysWhatHelps(isUnderRoot: Bool) async throws {
+        let roots = isUnderRoot ? try Roots([jobs.path]) : .wholeMachine, plain = jobs.submission()
+        var options = plain.options
+        options.name = "big four"
+        let submission = Submit(
+            recipe: plain.recipe, recipeName: plain.recipeName, workingDirectory: isUnderRoot ? "/" : plain.workingDirectory,
+            output: plain.output, options: options)
+        func started(_ incarnation: UInt32, _ log: Logger) -> JobManager {
+            JobManager(
+                settings: JobManager.Settings(inputRoots: roots, build: "test", incarnation: incarnation), log: log,
+                time: clock.source, outputs: store, journal: journal)
         }
+        let first = started(1, .silent), firstRun = Task { await first.run() }
+        let id = try await first.submit(submission).job
+        let worker = await work(1, for: first, shards: Done())
+        try await eventually("a shard") { journal.contents.jobs.first?.shards.count == 1 }
+        worker.cancel()
+        firstRun.cancel()
+        await firstRun.value
         try jobs.rename("b", to: "away")
         let lines = RecordedLog(), events = Mutex<[JobEvent]>([])
-        let manager = JobManager(
-            settings: JobManager.Settings(inputRoots: .wholeMachine, build: "test", incarnation: 2), log: lines.logger,
-            time: clock.source, outputs: store, journal: journal)
+        let manager = started(2, lines.logger)
         let listener = manager.events.listen { event in events.withLock { $0.append(event) } }
         func job() async throws -> JobStatus {
             try #require(await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first)

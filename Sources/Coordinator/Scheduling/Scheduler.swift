@@ -337,7 +337,8 @@ package struct Scheduler: Sendable {
         return job.shards[attempt.shard]
     }
 
-    /// The job's shards that wait for a worker, by what they need of its memory: the largest shard's label, and how many there are.
+    /// The job's shards that wait for a worker, by what they need of its memory: the largest shard's label, and how many they
+    /// are.
     package func readyShards(of id: JobID) -> [(label: String, memory: MemoryNeed, count: Int)] {
         guard let job = jobs[id] else { return [] }
         return job.ready.byMemory.map { (job.shards[$0.shard].label, $0.memory, $0.count) }
