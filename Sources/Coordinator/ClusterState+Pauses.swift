@@ -24,6 +24,18 @@ extension ClusterState {
         return cannotWrite(id, error, at: now)
     }
 
+    /// A job of an earlier coordinator cannot be taken up for now. To be called after each try.
+    ///
+    /// - Parameters:
+    ///   - status: what is known of it, with the error.
+    ///   - since: when the first try failed.
+    mutating func delay(_ status: JobStatus, key: JobKey, since: Duration, at now: Duration) -> [Effect] {
+        let isPaused = jobs[status.id]?.state == .paused
+        jobs.add(delayed: status, key: key, since: since, at: now)
+        if !isPaused, let error = status.error { happened(.paused(status.id, error.bounded), at: now) }
+        return takeEffects()
+    }
+
     mutating func pause(_ id: JobID, _ error: TesseraError, losesResults: Bool = false, at now: Duration) {
         if paused.insert(id).inserted, let next = jobs[id]?.nextProbe(after: now) {
             jobs[id]?.pause = JobPause(error: error.bounded, since: now, nextProbe: next)
@@ -40,7 +52,8 @@ extension ClusterState {
         if let error {
             guard canPause(error) else { return interrupt(id, as: .failed, error, at: now) }
             pause(id, error, at: now)
-            jobs[id]?.pause?.error = error.bounded
+            // A probe that fails in the same way has nothing to add: people look for the file that could not be written.
+            if jobs[id]?.pause?.error.problem != error.bounded.problem { jobs[id]?.pause?.error = error.bounded }
             guard record.pause != nil, let next = jobs[id]?.nextProbe(after: now) else { return takeEffects() }
             jobs[id]?.pause?.nextProbe = next
             jobs[id]?.pause?.isProbing = false

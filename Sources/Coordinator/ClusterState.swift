@@ -86,10 +86,12 @@ struct ClusterState {
         _ id: JobID, _ resumed: ResumedJob, key: JobKey, output: String, submittedAt: Double, startedAt: Duration,
         at now: Duration
     ) -> [Effect] {
+        let wasPaused = jobs[id]?.state == .paused
         jobs.add(id, key: key, output: output, job: resumed.job, startedAt: startedAt, submittedAt: submittedAt)
         happened(.added(id, output: output, owner: key.owner), at: now)
         for stages in resumed.plans { happened(.planned(id, stages.summary), at: now) }
         if !resumed.kept.isEmpty { happened(.kept(id, resumed.kept), at: now) }
+        if wasPaused { happened(.resumed(id), at: now) }
         feed(
             .jobAdded(
                 id, stages: resumed.plans.flatMap(\.costs), hasMoreStages: resumed.job.hasMoreStages,

@@ -60,8 +60,8 @@ extension Logger {
                     "epoch": .stringConvertible(attempt.epoch), "incarnation": .stringConvertible(attempt.incarnation),
                 ])
         case .paused(let id, let error):
-            warning(
-                "job paused until its output and the journal can be written", metadata: ["job": "\(id)", "error": "\(error)"])
+            let about: Logger.Metadata = ["job": "\(id)", "error": "\(error)"]
+            warning("job paused until it can go on; the coordinator tries again by itself", metadata: about)
         case .resumed(let id): notice("job goes on", metadata: ["job": "\(id)"])
         case .ended(let id, let state, let error):
             var metadata: Logger.Metadata = ["job": "\(id)", "state": "\(state)"]

@@ -19,6 +19,8 @@ extension JobManager {
         let about: Logger.Metadata = ["job": "\(id)", "by": "\(peer.name)", "reason": "\(reason)"]
         switch phase {
         case .running?, .publishing?: log.info("job to be cancelled", metadata: about)
+        // Whoever asks for that has what they want.
+        case .ended(.cancelled, _, _)?: log.info("the job was cancelled before", metadata: about)
         case .ended(let state, _, _)?:
             log.info("cancel refused: the job has ended", metadata: about.merging(["state": "\(state)"]) { $1 })
         // It is ending already.

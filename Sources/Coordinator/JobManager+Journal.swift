@@ -202,9 +202,7 @@ extension JobManager {
     func resumeDelayedJobs() async {
         repeat {
             for (id, delayed) in jobsToTakeUp where delayed.nextTry <= time.now() && state.jobs[id]?.isRunning == true {
-                if await resume(delayed.job) == nil, delayed.error != nil {
-                    log.notice("job goes on", metadata: ["job": "\(id)"])
-                }
+                _ = await resume(delayed.job)
             }
         } while (try? await time.sleep(.seconds(1))) != nil
     }
@@ -252,12 +250,12 @@ extension JobManager {
         } catch {
             let error = (error as? Problems)?.all.first ?? TesseraError(wrapping: error)
             guard state.jobs[id]?.isRunning != false else { return nil }
-            if delayedJobs[id]?.error != error {
-                log.error("the job cannot go on", metadata: ["job": "\(id)", "error": "\(error)"])
-            }
-            if error.code.isTransient, settings.pausesJobs {
+            // A path may be outside the roots for no other reason than that its file system is not mounted.
+            let mayPass = error.code.isTransient || (error.code == .notAllowed && !journaled.plans.isEmpty)
+            if mayPass, settings.pausesJobs {
                 delay(journaled, error)
             } else {
+                log.error("the job cannot go on", metadata: ["job": "\(id)", "error": "\(error)"])
                 await end(journaled, as: .failed, error)
             }
             return error
@@ -267,12 +265,16 @@ extension JobManager {
     /// Tries again after a while, with all that is done: a file system may only not be mounted yet.
     private func delay(_ journaled: JournaledJob, _ error: TesseraError) {
         let id = journaled.id, wait = min(.seconds(60), (delayedJobs[id]?.wait ?? .milliseconds(500)) * 2)
-        let since = delayedJobs[id]?.since ?? time.now()
+        let since = delayedJobs[id]?.since ?? time.now(), known = delayedJobs[id]?.error
         delayedJobs[id] = DelayedJob(job: journaled, error: error, since: since, wait: wait, nextTry: time.now() + wait)
         var status = journaled.status(as: .paused, at: time.wallClock())
-        status.error = error
+        status.error = error.ofJobThatMayGoOn
         status.blockedReason = "cannot be taken up; the coordinator tries again in \(Int(wait.seconds)) s and goes on by itself"
-        state.jobs.add(delayed: status, key: JobKey(journaled.key, owner: journaled.owner), since: since, at: time.now())
+        if let known, known != error, let problem = status.error {
+            log.warning("job is still paused", metadata: ["job": "\(id)", "error": "\(problem)"])
+        }
+        let key = JobKey(journaled.key, owner: journaled.owner)
+        perform(state.delay(status, key: key, since: since, at: time.now()))
     }
 
     /// Ends a job that is not worked on any more. One that fails for a reason that may pass, such as a file system that is not
@@ -310,17 +312,36 @@ package struct Resumption: Sendable {
     package let error: TesseraError?
 }
 
+extension TesseraError {
+    /// For a job that was planned before: its recipe is right, and what is missing may come back.
+    fileprivate var ofJobThatMayGoOn: TesseraError {
+        var error = self
+        switch code {
+        case .inputMissing:
+            error.advice = "it was there when the job was planned: mount its file system or put it back, or cancel the job"
+        case .notAllowed:
+            error.advice =
+                "it was found when the job was planned: mount its file system or put it back, "
+                + "or " + (advice ?? "check the permissions") + ", or cancel the job"
+        default: break
+        }
+        return error
+    }
+}
+
 extension JournaledJob {
     /// What is known of the job without its plans.
     fileprivate func status(as state: JobState, at now: Double) -> JobStatus {
         let total = plans.reduce(0) { $0 + $1.shardCount }, committed = state == .done ? total : min(total, shards.count)
         let bytes = plans.reduce(0) { $0 + $1.bytesOutput }
+        // The journal does not know the sizes of shards: as if all were alike, until the job is planned again.
+        let share = total > 0 ? Double(committed) / Double(total) : 0
         return JobStatus(
             id: id, state: state, method: plans.last?.method ?? "unknown", output: output,
             plan: plans.last?.digest ?? .none,
             shards: .init(total: total, pending: total - committed, leased: 0, committed: committed),
-            bytesDone: state == .done ? bytes : 0, bytesTotal: bytes, bytesOutput: bytes,
+            bytesDone: state == .done ? bytes : min(bytes, Int(Double(bytes) * share)), bytesTotal: bytes, bytesOutput: bytes,
             bytesInput: plans.last?.bytesInput ?? 0, attempts: committed, submittedAt: submittedAt,
-            seconds: max(0, now - submittedAt), error: nil, shardDetails: nil, owner: owner)
+            seconds: max(0, now - submittedAt), error: nil, shardDetails: nil, owner: owner, name: submission.options.name)
     }
 }

@@ -8,7 +8,9 @@ import Work
 extension JobManager {
     /// A page of jobs, of workers, or of one job's shards, as far as `peer` may see them; `nil` when there is no such job.
     package func status(_ request: StatusRequest, for peer: PeerIdentity) -> Status? {
-        StatusPages(state, at: time.now(), for: peer).answer(request)
+        var status = StatusPages(state, at: time.now(), for: peer).answer(request)
+        if !takesJobs { status?.draining = true }
+        return status
     }
 
     /// Whether some jobs have not ended.
@@ -27,6 +29,7 @@ extension JobManager {
         var status = Status(
             jobs: pages.jobs(changes.jobs, refreshes: refreshes), workers: pages.workers(changes.workers, refreshes: refreshes))
         status.lostWorkers = pages.lostWorkers
+        if !takesJobs { status.draining = true }
         return status
     }
 

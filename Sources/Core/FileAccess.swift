@@ -15,7 +15,7 @@ extension TesseraError {
             case ENOENT, ENOTDIR: (.inputMissing, nil)
             case EACCES, EPERM: (.notAllowed, "check the permissions")
             case EROFS: (.io, "make the file system writable again")
-            case ENOSPC, EDQUOT: (.io, "free some space and try again")
+            case ENOSPC, EDQUOT: (.io, "free some space")
             case EFBIG: (.io, "the file system or a process limit (ulimit -f) does not allow files of this size")
             default: (.io, nil)
             }

@@ -156,7 +156,14 @@ final class LocalOutput: OutputTransaction {
     func probe() throws(TesseraError) {
         let directory = try directory()
         defer { directory.removeFile(Self.probeName) }
-        try directory.write(Self.probeName, [UInt8](repeating: 0, count: 64 << 10))
+        do throws(TesseraError) {
+            try directory.write(Self.probeName, [UInt8](repeating: 0, count: 64 << 10))
+        } catch {
+            // The probe's file means nothing to anybody, and is gone.
+            var error = error
+            error.file = site.partialPath
+            throw error
+        }
     }
 
     private static let probeName = ".tessera-probe"

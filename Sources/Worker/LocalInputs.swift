@@ -159,7 +159,7 @@ package final class LocalInputs: InputProvider {
 
     private func replacement(for file: InputFile, because trouble: TesseraError) throws -> any ByteSource {
         guard let fallback else { throw trouble }
-        log.warning("fetching an input from the coordinator instead: \(trouble)")
+        log.warning("fetching an input from the coordinator instead", metadata: ["reason": "\(trouble)"])
         return try fallback.open(file)
     }
 }

@@ -243,6 +243,22 @@ import Work
         #expect(jobs().map(\.behind) == [nil, nil, nil])
     }
 
+    /// People look for the file that could not be written, and not for the probe's; another problem is told all the same.
+    @Test func aPauseNamesTheFileThatFailed() throws {
+        var (cluster, _) = try busy()
+        let first = TesseraError(.io, "cannot write the file: full", file: "/out.partial/tessera.manifest.json")
+        let probe = TesseraError(.io, "cannot write the file: full", file: "/out.partial")
+        let other = TesseraError(.io, "cannot write the file: read-only", file: "/out.partial")
+        func error() -> TesseraError? {
+            StatusPages(cluster, at: .seconds(9), for: .local).answer(StatusRequest())?.jobs.first?.error
+        }
+        _ = cluster.cannotWrite(Self.id, first, at: .seconds(1))
+        _ = cluster.probed(Self.id, error: probe, at: .seconds(2))
+        #expect(error() == first)
+        _ = cluster.probed(Self.id, error: other, at: .seconds(4))
+        #expect(error() == other)
+    }
+
     /// No bytes come in while no worker is there, whatever the mean of the last half minute.
     @Test func withoutWorkersThereIsNoRate() throws {
         var (cluster, leases) = try busy()

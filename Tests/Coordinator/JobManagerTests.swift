@@ -240,10 +240,14 @@ import Work
     @Test func drainingWaitsForTheJobsThatAreThere() async throws {
         try await running {
             let first = try await manager.submit(jobs.submission(output: "/a")).job
+            #expect(await manager.status(StatusRequest())?.draining == nil)
             try await manager.cancel(first, reason: "test")
             _ = try await manager.submit(jobs.submission(output: "/b"))
             let drain = Task { await manager.drain() }
             while await manager.takesJobs { await Task.yield() }
+            // Clients and the page are told, not only the log and probes.
+            #expect(await manager.status(StatusRequest())?.draining == true)
+            #expect(await manager.news(of: FeedChanges(watched: nil), refreshes: true, for: .local).draining == true)
             let worker = await attachWorker()
             await drain.value
             worker.cancel()

@@ -86,7 +86,9 @@ import Work
         let after = await manager.metrics().text(process: nil, eventReaders: 3)
         #expect(after.split(separator: "\n").count == before.split(separator: "\n").count)
         #expect(after.contains("tessera_build_info{version=\"1.2\\\"3\"} 1\n"))
-        #expect(after.contains("tessera_jobs{state=\"running\"} 20\n") && after.contains("tessera_event_readers 3\n"))
+        // Forty slots for jobs of three shards.
+        #expect(after.contains("tessera_jobs{state=\"running\"} 14\n") && after.contains("tessera_jobs{state=\"queued\"} 6\n"))
+        #expect(after.contains("tessera_jobs{state=\"waiting\"} 0\n") && after.contains("tessera_event_readers 3\n"))
         #expect(after.contains("tessera_workers{state=\"busy\"} 20\n") && after.contains("tessera_jobs_added_total 20\n"))
         #expect(after.contains("tessera_shards{state=\"leased\"} 40\n") && after.contains("tessera_leases_total 40\n"))
         for line in after.split(separator: "\n") where line.hasPrefix("# TYPE") {

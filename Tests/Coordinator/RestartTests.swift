@@ -99,6 +99,7 @@ import Work
         #expect(journal.contents.ended.map(\.status.state) == [.done] && journal.contents.jobs.isEmpty)
         let report = try JSONDecoder().decode(
             RunReport.self, from: Data(try #require(store.outputs["/out"]?["tessera.report.json"])))
+        #expect(report.startedAt.hasSuffix("Z") && report.startedAt.contains("T"), "\(report.startedAt)")
         #expect(report.job == id.description && report.shards == done.all.count && report.attempts == done.all.count)
         #expect(recipe != TestJobs.linear || report.workers.map(\.shards) == [done.all.count])
         #expect(recipe != TestJobs.modelWide || done.all.count == 12)
@@ -269,6 +270,64 @@ import Work
             #expect(resumed.first?.error == nil)
             #expect(await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first?.shards.committed == 1)
         }
+    }
+
+    /// Until its input is back, the job has its name and what is known of its progress, says what helps, and counts as a pause:
+    /// also where a model's name is looked up under the roots, and nobody is told what else there is.
+    @Test(arguments: [false, true]) func aJobWhoseInputIsAwaySaysWhatHelps(isUnderRoot: Bool) async throws {
+        let roots = isUnderRoot ? try Roots([jobs.path]) : .wholeMachine, plain = jobs.submission()
+        var options = plain.options
+        options.name = "big four"
+        let submission = Submit(
+            recipe: plain.recipe, recipeName: plain.recipeName, workingDirectory: isUnderRoot ? "/" : plain.workingDirectory,
+            output: plain.output, options: options)
+        func started(_ incarnation: UInt32, _ log: Logger) -> JobManager {
+            JobManager(
+                settings: JobManager.Settings(inputRoots: roots, build: "test", incarnation: incarnation), log: log,
+                time: clock.source, outputs: store, journal: journal)
+        }
+        let first = started(1, .silent), firstRun = Task { await first.run() }
+        let id = try await first.submit(submission).job
+        let worker = await work(1, for: first, shards: Done())
+        try await eventually("a shard") { journal.contents.jobs.first?.shards.count == 1 }
+        worker.cancel()
+        firstRun.cancel()
+        await firstRun.value
+        try jobs.rename("b", to: "away")
+        let lines = RecordedLog(), events = Mutex<[JobEvent]>([])
+        let manager = started(2, lines.logger)
+        let listener = manager.events.listen { event in events.withLock { $0.append(event) } }
+        func job() async throws -> JobStatus {
+            try #require(await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first)
+        }
+        try await manager.resume()
+        let run = Task { await manager.run() }
+        let paused = try await job()
+        #expect(paused.state == .paused && paused.name == "big four" && paused.shards.committed == 1)
+        #expect(paused.bytesTotal == 48 && paused.bytesDone == 16)
+        let advice = try #require(paused.error?.advice)
+        #expect(advice.contains("put it back") && !advice.contains("correct"), "\(advice)")
+        // It is tried again, and again in vain.
+        for _ in 0..<5 {
+            clock.advance(by: .seconds(30))
+            try await Task.sleep(for: .milliseconds(2))
+        }
+        let metrics = await manager.metrics().text(process: nil, eventReaders: 0)
+        #expect(metrics.contains("tessera_job_pauses_total 1\n") && metrics.contains("tessera_jobs{state=\"paused\"} 1\n"))
+        #expect(lines.all.count { $0.message.hasPrefix("job paused until it can go on") && $0.level == .warning } == 1)
+        #expect(!lines.all.contains { $0.message == "the job cannot go on" })
+        try jobs.rename("away", to: "b")
+        try await eventually("the job goes on") {
+            clock.advance(by: .seconds(30))
+            return try await job().state == .running
+        }
+        let resumed = try await job()
+        #expect(resumed.name == "big four" && resumed.shards.committed == 1)
+        #expect(events.withLock { $0 }.count { $0 == .paused(id, paused.error ?? TesseraError(.io, "")) } == 1)
+        #expect(events.withLock { $0 }.count { $0 == .resumed(id) } == 1)
+        withExtendedLifetime(listener) {}
+        run.cancel()
+        await run.value
     }
 
     @Test func anOutputThatIsGoneIsBegunAgain() async throws {

@@ -29,6 +29,34 @@ import Testing
         #expect(try #require(throughput.bytesPerSecond(at: .seconds(900))) < 0.01)
     }
 
+    /// A pause is no time of work: the rate is afterwards what it was before.
+    @Test func pausesDoNotCount() throws {
+        var throughput = Throughput()
+        throughput.pause(at: .zero)
+        throughput.begin(at: .seconds(10))
+        for second in 11...20 { throughput.add(1000, at: .seconds(second)) }
+        let before = try #require(throughput.bytesPerSecond(at: .seconds(20)))
+        throughput.pause(at: .seconds(20))
+        throughput.pause(at: .seconds(30))
+        #expect(throughput.bytesPerSecond(at: .seconds(90)) == before)
+        throughput.begin(at: .seconds(90))
+        #expect(throughput.bytesPerSecond(at: .seconds(90)) == before)
+        for second in 91...100 { throughput.add(1000, at: .seconds(second)) }
+        #expect(abs(try #require(throughput.bytesPerSecond(at: .seconds(100))) - before) < 50)
+    }
+
+    @Test func waitsAddUpUntilTheEnd() {
+        var waiting = WaitingTime()
+        waiting.note(true, at: .seconds(1))
+        waiting.note(true, at: .seconds(2))
+        #expect(waiting.total(at: .seconds(4)) == .seconds(3))
+        waiting.note(false, at: .seconds(5))
+        waiting.note(true, at: .seconds(10))
+        waiting.end(at: .seconds(11))
+        waiting.note(true, at: .seconds(12))
+        #expect(waiting.total(at: .seconds(100)) == .seconds(5))
+    }
+
     /// Time that goes back, and progress that is taken back, make no rate negative or infinite.
     @Test func oddInputsAreHarmless() throws {
         var throughput = Throughput()

@@ -57,6 +57,17 @@ import Testing
         #expect(try filesBelow(out) == ["mark"])
     }
 
+    /// The probe's own file means nothing to those who read the error.
+    @Test func aProbeThatFailsNamesTheOutput() throws {
+        let output = try begin(store()), place = "\(out).partial-j"
+        try output.probe()
+        #expect(try filesBelow(place) == [])
+        try FileManager.default.createDirectory(atPath: "\(place)/.tessera-probe", withIntermediateDirectories: false)
+        let error = #expect(throws: TesseraError.self) { try output.probe() }
+        #expect(error?.file == place, "\(error?.description ?? "")")
+        output.abort()
+    }
+
     @Test func filesThatOthersPutThereAreNotPublished() throws {
         let output = try begin(store())
         try output.layOut(Self.parts, adopting: [])

@@ -75,16 +75,16 @@ import Testing
         ]
         var open = leases(scheduler.handle(.jobAdded(Self.job, stages: [shards]), at: .zero))
         #expect(open.map(\.attempt.shard) == [1])
-        #expect(scheduler.oversizedShard(of: Self.job)?.label == "large")
+        #expect(scheduler.readyShards(of: Self.job).map(\.label) == ["large"])
         #expect(leases(scheduler.handle(.tick, at: .seconds(1))).isEmpty)
         // With one thread it needs less.
         open = leases(scheduler.handle(.workerJoined(2, host: "single", slots: 1, memory: 20), at: .seconds(2)))
         #expect(open.map(\.attempt.shard) == [0] && open.map(\.worker) == [2])
-        #expect(scheduler.oversizedShard(of: Self.job) == nil)
+        #expect(scheduler.readyShards(of: Self.job).isEmpty)
         // Neither does it go to the small one when it fails.
         _ = scheduler.handle(.workerLeft(2), at: .seconds(3))
         #expect(leases(scheduler.handle(.tick, at: .seconds(60))).isEmpty)
-        #expect(scheduler.oversizedShard(of: Self.job)?.label == "large")
+        #expect(scheduler.readyShards(of: Self.job).map(\.label) == ["large"])
     }
 
     @Test func aStageBeginsWhenTheOneBeforeIsCommitted() throws {

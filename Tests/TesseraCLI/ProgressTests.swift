@@ -10,11 +10,13 @@ import Testing
         _ state: JobState = .running, done: Int = 0, of total: Int = 1000, committed: Int = 0, leased: Int = 0,
         seconds: Double = 0, attempts: Int? = nil, blocked: String? = nil, output: String = "/data/out"
     ) throws -> JobStatus {
-        JobStatus(
+        var job = JobStatus(
             id: try #require(JobID("00112233445566778899aabbccddeeff")), state: state, method: "ties", output: output,
             plan: .none, shards: .init(total: 10, pending: 10 - committed - leased, leased: leased, committed: committed),
             bytesDone: done, bytesTotal: total, bytesOutput: total, bytesInput: total, attempts: attempts ?? committed + leased,
             submittedAt: 0, seconds: seconds, error: nil, blockedReason: blocked, shardDetails: nil)
+        job.activity = blocked.map { _ in .waiting }
+        return job
     }
 
     private static func worker(_ name: String, at address: String = "10.0.0.1:5") -> WorkerStatus {
@@ -161,7 +163,10 @@ import Testing
         let last = try #require(event)
         let text = JSONLine(last).text
         #expect(text.contains(#""event":"progress""#) && text.contains(#""state":"done""#) && !text.contains("\n"), "\(text)")
-        #expect(text.utf8.count < 400)
+        #expect(text.utf8.count < 420)
+        let blocked = Status(jobs: [try Self.job(done: 1000, blocked: "waits for workers")], workers: [])
+        let waits = events.event(blocked, at: 11, date: "")
+        #expect(waits?.state == .running && waits?.activity == "waiting")
     }
 
     // MARK: What is said once
@@ -267,10 +272,12 @@ import Testing
             queued = try (0..<20).map { number in
                 var job = try Self.job()
                 job.behind = first.id
+                job.activity = .queued
                 job.blockedReason = "waits behind the job 1a773d8c and \(number) more"
                 return job
             }
         var alone = try Self.job()
+        alone.activity = .waiting
         alone.blockedReason = "waits for workers: none has been connected for 3 s"
         let lines = StatusText(Status(jobs: [first, alone] + queued, workers: [])).lines(width: 100, height: nil)
         #expect(
@@ -283,13 +290,69 @@ import Testing
         var view = Self.plainView(), plain = PlainProgress()
         var last: [String] = [], line: String?
         for seconds in 0..<10 {
-            var job = try Self.job(done: 10 * seconds, seconds: Double(seconds))
-            if seconds == 9 { job.blockedReason = "waits for workers" }
+            let blocked = seconds == 9 ? "waits for workers" : nil
+            let job = try Self.job(done: 10 * seconds, seconds: Double(seconds), blocked: blocked)
             last = view.lines(Status(jobs: [job], workers: []), width: 80, height: 24)
             line = plain.line(job, at: Double(seconds), date: "") ?? line
         }
         #expect(!last.joined().contains("/s") && !last.joined().contains(" left"), "\(last)")
         #expect(line?.contains("waits for workers") == true && line?.contains("/s") == false, "\(line ?? "")")
+    }
+
+    /// After a wait of more than a minute the rate and the time left are what they were before.
+    @Test func aWaitDoesNotSlowTheRate() throws {
+        var pace = JobPace()
+        for second in 0...10 { pace.note(try Self.job(done: 10 * second, seconds: Double(second))) }
+        for second in 11...80 {
+            var job = try Self.job(done: 100, seconds: Double(second), blocked: "waits for workers")
+            job.secondsWaited = Double(second - 10)
+            pace.note(job)
+        }
+        var job = try Self.job(done: 120, seconds: 82)
+        job.secondsWaited = 70
+        pace.note(job)
+        #expect(pace.bytesPerSecond(of: job) == 10 && pace.secondsLeft(of: job) == 88)
+        // A coordinator that starts again counts its waits anew.
+        pace.note(try Self.job(done: 120, seconds: 90))
+        #expect(pace.bytesPerSecond == nil)
+    }
+
+    /// A job that gets on with most of its shards says what the others lack, and idle workers share a line.
+    @Test func whatWaitsBesideTheWorkIsSaid() throws {
+        var job = try Self.job(done: 10, committed: 1, leased: 1)
+        job.note = "17 shards wait for a worker with more memory"
+        var status = Status(jobs: [job], workers: (1...5).map { Self.worker("w\($0)") })
+        for index in 0..<4 { status.workers[index].idleReason = "the 17 shards that wait need more memory than it has" }
+        var view = Self.plainView()
+        for lines in [StatusText(status).lines(width: 100, height: nil), view.lines(status, width: 100, height: 24)] {
+            #expect(lines.contains { $0.hasSuffix("17 shards wait for a worker with more memory") }, "\(lines)")
+            #expect(
+                lines.contains("w1, w2, w3 and 1 more are idle: the 17 shards that wait need more memory than it has"), "\(lines)"
+            )
+        }
+        #expect(StatusText(status).lines(width: 100, height: nil)[1].contains(" running "))
+    }
+
+    /// A rate over time in which nobody worked would say nothing.
+    @Test func theEndTellsAWaitApart() throws {
+        var job = try Self.job(.done, done: 1000, committed: 10, seconds: 26)
+        #expect(JobOutcome(job).sentence.contains(" in 26.0 s (76 B/s read and written), plan "), "\(JobOutcome(job).sentence)")
+        job.secondsWaited = 16
+        #expect(
+            JobOutcome(job).sentence.contains(" in 26.0 s (16.0 s of that waiting; 200 B/s read and written), plan "),
+            "\(JobOutcome(job).sentence)")
+        // What is told by a peer is no reason to divide by nothing.
+        job.secondsWaited = 99
+        #expect(JobOutcome(job).sentence.contains("26.0 s of that waiting; "), "\(JobOutcome(job).sentence)")
+    }
+
+    @Test func aCoordinatorThatEndsSaysSo() throws {
+        var status = Status(jobs: [try Self.job()], workers: [Self.worker("a")]), view = Self.plainView()
+        let words = "the coordinator takes no more jobs, and ends after those that it has"
+        #expect(!StatusText(status).lines(width: 80, height: nil).contains(words))
+        status.draining = true
+        #expect(StatusText(status).lines(width: 80, height: nil).contains(words))
+        #expect(view.lines(status, width: 80, height: 24).contains(words))
     }
 
     @Test func aLostWorkerStaysInSight() throws {

@@ -38,6 +38,18 @@ import Worker
             roots: try Roots(["/data"], in: files), fallback: fallback ? elsewhere : nil, host: "node-7", log: .silent)
     }
 
+    /// Whoever searches the log finds why in a field, as for all that goes wrong.
+    @Test func theLogSaysWhyAnInputIsFetched() throws {
+        let lines = RecordedLog()
+        files.write(Array(Self.good.dropLast()), to: Self.path)
+        let inputs = LocalInputs(
+            roots: try Roots(["/data"], in: files), fallback: elsewhere, host: "node-7", log: lines.logger)
+        #expect(try bytes(inputs) == Self.good)
+        let line = try #require(lines.all.first)
+        #expect(line.message == "fetching an input from the coordinator instead" && line.level == .warning)
+        #expect(line.metadata["reason"].map { "\($0)".contains("/data/model.safetensors") } == true, "\(line.metadata)")
+    }
+
     private func bytes(_ inputs: LocalInputs) throws -> [UInt8] { try inputs.open(input).bytes(0..<input.size) }
 
     @Test func anOwnCopyIsReadWhereItIs() throws {

@@ -284,7 +284,8 @@ struct Job: Sendable {
     ///   - seconds: from submission to now.
     func report(of record: JobRecord, seconds: Double) -> RunReport {
         RunReport(
-            job: record.id.description, startedAt: record.submittedAt, seconds: seconds, shards: record.progress.shards.total,
+            job: record.id.description, startedAt: JobDocument.time(record.submittedAt), seconds: seconds,
+            shards: record.progress.shards.total,
             attempts: record.progress.attempts, bytesRead: bytesRead, bytesWritten: bytesWritten,
             workers: shares.values.sorted { $0.name < $1.name })
     }

@@ -151,8 +151,10 @@ struct JobPlanner: Sendable {
 
     /// Whether the job's output has its name, although the coordinator stopped before it said so.
     func isPublished(_ id: JobID, output: String) -> Bool {
+        // Alone what every version wrote in the same way.
+        struct Owner: Decodable { let job: String }
         guard let bytes = try? outputs.file(RunReport.fileName, of: output),
-            let report = try? JSONDecoder().decode(RunReport.self, from: Data(bytes))
+            let report = try? JSONDecoder().decode(Owner.self, from: Data(bytes))
         else { return false }
         return report.job == id.description
     }

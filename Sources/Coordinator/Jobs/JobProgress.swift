@@ -76,6 +76,7 @@ struct JobProgress: Sendable {
     private(set) var bytesTotal = 0
     private(set) var attempts = 0
     private var throughput = Throughput()
+    private var waiting = WaitingTime()
     /// What runs count their time from.
     private let startedAt: Duration
 
@@ -99,11 +100,17 @@ struct JobProgress: Sendable {
 
     func bytesPerSecond(at now: Duration) -> Double? { throughput.bytesPerSecond(at: now) }
 
+    /// How long shards were there to do and no worker had one of them.
+    func secondsWaited(at now: Duration) -> Double { waiting.total(at: now).seconds }
+
     mutating func apply(_ event: JobEvent, at now: Duration = .zero) {
         let before = bytesDone
         count(event, at: now)
+        let isIdle = running.isEmpty
+        if case .ended = event { waiting.end(at: now) } else { waiting.note(isIdle && committed < total, at: now) }
         if case .kept = event { return }
         if bytesDone > before { throughput.add(bytesDone - before, at: now) }
+        if isIdle { throughput.pause(at: now) } else { throughput.begin(at: now) }
     }
 
     private mutating func count(_ event: JobEvent, at now: Duration) {
@@ -125,7 +132,6 @@ struct JobProgress: Sendable {
             rows[attempt.shard].attempts += 1
             running[attempt.shard, default: []].append(
                 Running(epoch: attempt.epoch, worker: index(of: worker.name), begun: milliseconds(startedAt, now)))
-            throughput.begin(at: now)
         case .progressed(let attempt, let bytes): progressed(attempt, min(max(0, bytes), rows[attempt.shard].shard.byteCount))
         case .committed(let attempt, let worker, _, _):
             let run = run(of: attempt, by: worker, outcome: .committed, at: now)

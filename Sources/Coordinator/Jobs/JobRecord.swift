@@ -61,12 +61,15 @@ struct JobRecord: Sendable {
     /// Since when it cannot be taken up.
     private var delayedSince: Duration?
 
-    init(id: JobID, number: Int, key: JobKey, output: String, job: Job?, startedAt: Duration, submittedAt: Double) {
+    init(
+        id: JobID, number: Int, key: JobKey, output: String, job: Job?, name: String? = nil, startedAt: Duration,
+        submittedAt: Double
+    ) {
         self.id = id
         self.number = number
         self.key = key
         self.output = output
-        name = job?.options.name
+        self.name = name ?? job?.options.name
         self.job = job
         self.startedAt = startedAt
         self.submittedAt = submittedAt
@@ -76,7 +79,7 @@ struct JobRecord: Sendable {
     /// A job that has ended, as an earlier coordinator left it.
     init(ended status: JobStatus, number: Int, key: JobKey, at now: Duration) {
         self.init(
-            id: status.id, number: number, key: key, output: status.output, job: nil, startedAt: now,
+            id: status.id, number: number, key: key, output: status.output, job: nil, name: status.name, startedAt: now,
             submittedAt: status.submittedAt)
         phase = .ended(status.state, status.error, at: now)
         journaled = status
@@ -102,6 +105,8 @@ struct JobRecord: Sendable {
         }
     }
 
+    /// Whether an earlier coordinator began the job and this one has not planned it again yet.
+    var awaitsTakeUp: Bool { isRunning && journaled != nil }
     var isRunning: Bool { if case .running = phase { true } else { false } }
     var isPublishing: Bool { if case .publishing = phase { true } else { false } }
     var hasEnded: Bool { if case .ended = phase { true } else { false } }
@@ -137,9 +142,8 @@ struct JobRecord: Sendable {
     ) -> JobStatus? {
         if var status = journaled {
             switch phase {
-            case .ended(let state, let problem, _): (status.state, status.error, status.blockedReason) = (state, problem, nil)
-            case .ending(let state, let problem) where isFinal:
-                (status.state, status.error, status.blockedReason) = (state, problem, nil)
+            case .ended(let state, let problem, _): status.end(as: state, problem)
+            case .ending(let state, let problem) where isFinal: status.end(as: state, problem)
             case .running, .publishing, .ending: status.secondsPaused = delayedSince.map { (now - $0).seconds }
             }
             return status
@@ -164,8 +168,15 @@ struct JobRecord: Sendable {
             attempts: progress.attempts, submittedAt: submittedAt, seconds: (end - startedAt).seconds, error: error,
             blockedReason: blockedReason, shardDetails: shards, owner: key.owner, name: name)
         status.secondsPaused = pause.map { (now - $0.since).seconds }
+        status.secondsWaited = progress.secondsWaited(at: end)
         if isRunning, pause == nil { status.bytesPerSecond = progress.bytesPerSecond(at: now) }
         return status
+    }
+}
+
+extension JobStatus {
+    fileprivate mutating func end(as state: JobState, _ error: TesseraError?) {
+        (self.state, self.error, activity, blockedReason) = (state, error, nil, nil)
     }
 }
 

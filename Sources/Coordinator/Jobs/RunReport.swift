@@ -21,8 +21,8 @@ package struct RunReport: Codable, Sendable {
     }
 
     package let job: String
-    /// Seconds since 1970.
-    package let startedAt: Double
+    /// ISO 8601, in UTC.
+    package let startedAt: String
     package let seconds: Double
     package let shards: Int
     /// Attempts that were made; above `shards` when some had to be repeated.

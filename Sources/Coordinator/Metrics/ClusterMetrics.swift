@@ -8,7 +8,8 @@ struct ClusterMetrics: Sendable {
     let counters: ClusterCounters
     let journal: JournalCounters
     let leasesEnded: Scheduler.LeaseCounts
-    private(set) var jobs: [JobState: Int] = [:]
+    /// By their states, and of running jobs that wait by what they do.
+    private(set) var jobs: [String: Int] = [:]
     private(set) var shards = JobStatus.Shards(total: 0, pending: 0, leased: 0, committed: 0)
     private(set) var bytesLeft = 0
     private(set) var workers: [WorkerStatus.State: Int] = [:]
@@ -27,9 +28,10 @@ struct ClusterMetrics: Sendable {
         counters = cluster.counters
         leasesEnded = cluster.scheduler.leaseCounts
         hostsAside = cluster.workers.distrusted.count
+        let waits = JobWaits(cluster)
         for id in cluster.jobs.active {
             guard let record = cluster.jobs[id] else { continue }
-            jobs[record.state, default: 0] += 1
+            jobs[waits.wait(of: record)?.activity.rawValue ?? record.state.rawValue, default: 0] += 1
             let found = record.progress.shards
             shards.pending += found.pending
             shards.leased += found.leased
@@ -64,17 +66,21 @@ struct ClusterMetrics: Sendable {
         return text.text
     }
 
+    private static let jobStates =
+        [JobState.running.rawValue] + JobActivity.allCases.map(\.rawValue)
+        + [JobState.paused.rawValue, JobState.publishing.rawValue]
+
     private func addJobs(to text: inout MetricsText) {
         text.add(
             "tessera_jobs", .gauge, "Jobs that have not ended, by state.", by: "state",
-            [JobState.running, .paused, .publishing].map { ($0.rawValue, Double(jobs[$0] ?? 0)) })
+            Self.jobStates.map { ($0, Double(jobs[$0] ?? 0)) })
         text.add("tessera_jobs_added_total", .counter, "Jobs that were accepted or resumed.", Double(counters.jobsAdded))
         text.add(
             "tessera_jobs_ended_total", .counter, "Jobs that have ended, by state.", by: "state",
             [JobState.done, .failed, .cancelled].map { ($0.rawValue, Double(counters.jobsEnded[$0] ?? 0)) })
         text.add(
             "tessera_job_pauses_total", .counter,
-            "How often a job was paused because its output or the journal could not be written.",
+            "How often a job was paused: output or journal could not be written, or an input was not there after a restart.",
             Double(counters.pauses))
         text.add(
             "tessera_shards", .gauge, "Shards of jobs that have not ended, by state.", by: "state",

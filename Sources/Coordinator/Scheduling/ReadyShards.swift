@@ -44,6 +44,17 @@ struct ReadyShards: Sendable {
             .map { ($0.entry.shard, $0.need) }
     }
 
+    /// The groups by their need of memory alone: the largest shard of each, and how many shards there are.
+    var byMemory: [(shard: Int, memory: MemoryNeed, count: Int)] {
+        var found: [MemoryNeed: (largest: Entry, count: Int)] = [:]
+        for (need, heap) in groups {
+            guard let largest = heap.max else { continue }
+            let known = found[need.memory]
+            found[need.memory] = (max(known?.largest ?? largest, largest), (known?.count ?? 0) + heap.count)
+        }
+        return found.sorted { $0.value.largest > $1.value.largest }.map { ($0.value.largest.shard, $0.key, $0.value.count) }
+    }
+
     /// Takes out the largest shard of a group.
     mutating func removeLargest(of need: ShardNeed) {
         _ = groups[need]?.popMax()

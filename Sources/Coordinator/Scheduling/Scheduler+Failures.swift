@@ -79,8 +79,6 @@ extension Scheduler {
         if isLoss { losses += 1 }
         for attempt in attempts { release(attempt, from: id) }
         guard let worker = workers.removeValue(forKey: id) else { return [] }
-        sizes[worker.size, default: 0] -= 1
-        if sizes[worker.size] == 0 { sizes[worker.size] = nil }
         free.remove(id)
         resting.remove(id)
         // Shards that only this worker was left for may go to others again.

@@ -147,8 +147,6 @@ package struct Scheduler: Sendable {
     var jobs: [JobID: SchedulerJob] = [:]
     private var nextNumber = 0
     var workers: [WorkerID: Worker] = [:]
-    /// How many workers there are of each size.
-    var sizes: [WorkerSize: Int] = [:]
     /// Workers with free slots.
     var free: Set<WorkerID> = []
     /// Workers that rest after failures.
@@ -197,7 +195,6 @@ package struct Scheduler: Sendable {
             queue(id)
         case .workerJoined(let id, let host, let key, let slots, let memory):
             workers[id] = Worker(host: host, key: key ?? "\(id)", size: WorkerSize(slots: slots, memory: memory))
-            sizes[WorkerSize(slots: slots, memory: memory), default: 0] += 1
             updateFree(id)
         case .workerDraining(let id):
             workers[id]?.isDraining = true
@@ -340,12 +337,20 @@ package struct Scheduler: Sendable {
         return job.shards[attempt.shard]
     }
 
-    /// A shard that waits although workers are there, since all of them are too small for it.
-    package func oversizedShard(of id: JobID) -> (label: String, memory: MemoryNeed)? {
-        guard let job = jobs[id], !workers.isEmpty else { return nil }
-        return job.ready.largest.first { _, need in sizes.keys.allSatisfy { !$0.holds(need.memory) } }
-            .map { (job.shards[$0.shard].label, $0.need.memory) }
+    /// The job's shards that wait for a worker, by what they need of its memory: the largest shard's label, and how many they
+    /// are.
+    package func readyShards(of id: JobID) -> [(label: String, memory: MemoryNeed, count: Int)] {
+        guard let job = jobs[id] else { return [] }
+        return job.ready.byMemory.map { (job.shards[$0.shard].label, $0.memory, $0.count) }
     }
+
+    /// What the workers that take shards can hold.
+    var servingSizes: Set<WorkerSize> { Set(workers.values.lazy.filter { !$0.isDraining }.map(\.size)) }
+
+    /// What the workers with free slots can hold.
+    var freeSizes: Set<WorkerSize> { Set(free.lazy.compactMap { workers[$0]?.size }) }
+
+    func size(of worker: WorkerID) -> WorkerSize? { workers[worker]?.size }
 
     /// Attempts that the worker failed since it last finished one, and until when it gets nothing for that.
     package func strikes(of worker: WorkerID) -> (count: Int, restsUntil: Duration?) {

@@ -138,6 +138,8 @@ actor EventStream {
         let left: [Int]
         /// All that are lost now; absent where that is told in another message.
         let lost: [LostWorker]?
+        /// Absent while the coordinator takes jobs.
+        let draining: Bool?
     }
 
     private func add(_ status: Status, left: [Int] = []) {
@@ -145,7 +147,7 @@ actor EventStream {
             "status",
             StatusNews(
                 time: JobDocument.time(manager.time.wallClock()), jobs: status.jobs.map(JobDocument.init),
-                workers: status.workers, left: left, lost: status.lostWorkers))
+                workers: status.workers, left: left, lost: status.lostWorkers, draining: status.draining))
     }
 
     private func add(_ name: String, _ content: some Encodable) {

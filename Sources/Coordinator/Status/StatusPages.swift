@@ -7,6 +7,7 @@ struct StatusPages {
     private let cluster: ClusterState
     private let now: Duration
     private let peer: PeerIdentity
+    private let waits: JobWaits
 
     /// Rows of a page, however many were asked for.
     static let jobLimit = 200
@@ -25,6 +26,7 @@ struct StatusPages {
         self.cluster = cluster
         self.now = now
         self.peer = peer
+        waits = JobWaits(cluster)
     }
 
     /// - Returns: `nil` when there is no such job.
@@ -58,9 +60,8 @@ struct StatusPages {
         var page = Page(limit: min(max(0, request.limit ?? .max), Self.jobLimit))
         var status = Status(jobs: [], workers: [], total: cluster.jobs.count)
         var last: Int?
-        let queue = JobQueue(cluster)
         for record in cluster.jobs.jobs(after: request.after) {
-            guard let job = summary(of: record, in: queue) else { continue }
+            guard let job = summary(of: record) else { continue }
             guard page.takes(job.textSize) else {
                 status.next = last
                 break
@@ -74,13 +75,11 @@ struct StatusPages {
     /// All jobs whose id begins with `prefix`, without their shards, up to a page of them.
     private func jobs(beginningWith prefix: String) -> Status {
         let found = cluster.jobs.jobs(after: nil).filter { $0.id.description.hasPrefix(prefix.lowercased()) }
-        let queue = JobQueue(cluster)
-        return Status(
-            jobs: found.prefix(Self.jobLimit).compactMap { summary(of: $0, in: queue) }, workers: [], total: found.count)
+        return Status(jobs: found.prefix(Self.jobLimit).compactMap { summary(of: $0) }, workers: [], total: found.count)
     }
 
     private func job(_ id: JobID, _ request: StatusRequest) -> Status? {
-        guard let record = cluster.jobs[id], var job = summary(of: record, in: JobQueue(cluster)) else { return nil }
+        guard let record = cluster.jobs[id], var job = summary(of: record) else { return nil }
         var status = Status(jobs: [], workers: [], total: job.shards.total)
         let limit = min(max(0, request.limit ?? .max), Self.shardLimit), rows = record.progress.rowCount
         if limit > 0, rows > 0, peer.maySeeJobs(of: record.key.owner) {
@@ -109,8 +108,7 @@ struct StatusPages {
     /// - Parameter refreshes: whether jobs that have not ended are wanted as well.
     func jobs(_ changed: Set<JobID>, refreshes: Bool) -> [JobStatus] {
         let records = (refreshes ? changed.union(cluster.jobs.active) : changed).compactMap { cluster.jobs[$0] }
-        let queue = JobQueue(cluster)
-        return records.sorted { $0.number < $1.number }.compactMap { summary(of: $0, in: queue) }
+        return records.sorted { $0.number < $1.number }.compactMap { summary(of: $0) }
     }
 
     /// - Parameter refreshes: whether all are wanted.
@@ -138,17 +136,37 @@ struct StatusPages {
         return shard
     }
 
-    private func summary(of record: JobRecord, in queue: JobQueue) -> JobStatus? {
-        let isIdle = record.isRunning && record.pause == nil
-        var status = record.status(at: now, blockedReason: isIdle ? blockedReason(of: record.id) : nil)
-        if cluster.workers.members.isEmpty { status?.bytesPerSecond = nil }
-        if isIdle, status?.blockedReason == nil, let (first, count) = queue.ahead(of: record) {
-            status?.behind = first.id
-            let others = count == 1 ? "" : " and \(count - 1) more"
-            status?.blockedReason =
-                "waits behind the job \(words(for: first))\(others): workers take shards in order of submission"
-        }
+    private func summary(of record: JobRecord) -> JobStatus? {
+        let wait = waits.wait(of: record)
+        var status = record.status(at: now, blockedReason: wait.flatMap(reason))
+        status?.activity = wait?.activity
+        if wait != nil { status?.bytesPerSecond = nil }
+        if case .queue(let first, _)? = wait { status?.behind = first.id }
+        if status?.state == .running, wait == nil { status?.note = note(on: record) }
         return peer.maySeeJobs(of: record.key.owner) ? status : status?.forOthers
+    }
+
+    /// `nil` for a job that is planned again: its record says so.
+    private func reason(_ wait: JobWaits.Wait) -> String? {
+        switch wait {
+        case .takeUp: return nil
+        case .workers(let since):
+            let seconds = Int((now - since).seconds)
+            return "waits for workers: " + (seconds > 0 ? "none has been connected for \(seconds) s" : "none is connected")
+        case .refusal:
+            return "waits for workers: those that are connected are leaving or put aside, and take no shards; start others"
+        case .memory(let group): return "waits for a worker with more memory" + shortage(of: group)
+        case .queue(let first, let count):
+            let others = count == 1 ? "" : " and \(count - 1) more"
+            return "waits behind the job \(words(for: first))\(others): workers take shards in order of submission"
+        }
+    }
+
+    /// What keeps some of the job's shards waiting while others are worked on.
+    private func note(on record: JobRecord) -> String? {
+        let oversized = waits.oversized(of: record), count = oversized.reduce(0) { $0 + $1.count }
+        guard let largest = oversized.first else { return nil }
+        return (count == 1 ? "1 shard waits" : "\(count) shards wait") + " for a worker with more memory" + shortage(of: largest)
     }
 
     /// As the peer may know the job.
@@ -159,22 +177,18 @@ struct StatusPages {
         return "\(id) (\(name.shortened(to: Self.labelLimit)))"
     }
 
-    private func blockedReason(of id: JobID) -> String? {
-        if let since = cluster.workers.emptySince, let record = cluster.jobs[id] {
-            let seconds = Int((now - max(since, record.startedAt)).seconds)
-            return "waits for workers: " + (seconds > 0 ? "none has been connected for \(seconds) s" : "none is connected")
-        }
-        guard let shard = cluster.scheduler.oversizedShard(of: id) else { return nil }
+    /// What the worker that comes closest lacks for such a shard.
+    private func shortage(of shard: JobWaits.Group) -> String {
         func missing(_ worker: WorkerDescription) -> Int {
             shard.memory.byteCount(threads: worker.threads) - worker.tensorMemory
         }
         let workers = cluster.workers.members.values.lazy.map(\.description)
-        guard let worker = workers.min(by: { (missing($0), $0.name) < (missing($1), $1.name) }) else { return nil }
+        guard let worker = workers.min(by: { (missing($0), $0.name) < (missing($1), $1.name) }) else { return "" }
         let bytes = shard.memory.byteCount(threads: worker.threads)
         let needed = (bytes >> 20) + (bytes & ((1 << 20) - 1) == 0 ? 0 : 1)
         let threads = worker.threads == 1 ? "one thread" : "\(worker.threads) threads"
         return """
-            waits for a worker with more memory: \(shard.label) needs \(needed) MiB beside the buffers of \
+            : \(shard.label) needs \(needed) MiB beside the buffers of \
             \(threads), \(worker.name) has \(worker.tensorMemory >> 20) MiB; start one with more --memory, or with fewer --threads
             """
     }
@@ -195,6 +209,11 @@ struct StatusPages {
         return status
     }
 
+    private func idleReason(of id: Scheduler.WorkerID) -> String? {
+        guard let size = cluster.scheduler.size(of: id), let count = waits.shardsTooLarge(for: size) else { return nil }
+        return (count == 1 ? "the shard that waits needs" : "the \(count) shards that wait need") + " more memory than it has"
+    }
+
     private func worker(_ id: Scheduler.WorkerID) -> WorkerStatus? {
         guard let worker = cluster.workers[id] else { return nil }
         let leases = cluster.scheduler.leaseCount(of: id), description = worker.description
@@ -209,33 +228,12 @@ struct StatusPages {
         status.secondsSinceHeard = (now - worker.heardAt).seconds
         func isSeen(_ job: JobID) -> Bool { cluster.jobs[job].map { peer.maySeeJobs(of: $0.key.owner) } ?? false }
         if let (job, text) = worker.copyProblem, isSeen(job) { status.copyProblem = text }
+        if status.state == .idle, strikes.restsUntil == nil { status.idleReason = idleReason(of: id) }
         guard strikes.count > 0 else { return status }
         status.failedInARow = strikes.count
         if let (job, error) = worker.lastFailure, isSeen(job) { status.lastError = error }
         status.secondsResting = strikes.restsUntil.map { max(0, ($0 - now).seconds) }
         return status
-    }
-}
-
-/// The jobs that hold leases, in order of submission: others may wait behind them.
-private struct JobQueue {
-    private let running: [JobRecord]
-    private let all: [Int]
-
-    init(_ cluster: ClusterState) {
-        let records = cluster.jobs.active.compactMap { cluster.jobs[$0] }.filter { $0.isRunning && $0.pause == nil }
-            .sorted { $0.number < $1.number }
-        // Whoever has a slot left would take another job's shard.
-        running = cluster.scheduler.free.isEmpty ? records.filter { $0.progress.shards.leased > 0 } : []
-        all = records.map(\.number)
-    }
-
-    /// - Returns: the first of the jobs that a job without leases waits for, and how many were submitted before it and have not
-    ///   ended; `nil` where the job waits for no other.
-    func ahead(of job: JobRecord) -> (first: JobRecord, count: Int)? {
-        let shards = job.progress.shards
-        guard shards.leased == 0, shards.pending > 0, let first = running.first, first.number < job.number else { return nil }
-        return (first, all.count { $0 < job.number })
     }
 }
 
@@ -262,7 +260,7 @@ extension String {
 
 extension JobStatus {
     fileprivate var textSize: Int {
-        [owner, name, method, output, blockedReason, error?.problem, error?.file, error?.tensor, error?.advice]
+        [owner, name, method, output, blockedReason, note, error?.problem, error?.file, error?.tensor, error?.advice]
             .reduce(0) { $0 + ($1?.jsonSize ?? 0) }
     }
 }

@@ -1,11 +1,11 @@
 import FoundationEssentials
 
 /// A job as JSON for people and their programs: a `JobStatus` with times as ISO 8601 has them, such as
-/// `2026-11-29T12:34:56.789Z`.
+/// `2026-11-29T12:34:56.789Z`, and with an activity in every state.
 package struct JobDocument: Encodable, Sendable {
     private let status: JobStatus
 
-    private enum Key: String, CodingKey { case submittedAt, endedAt }
+    private enum Key: String, CodingKey { case submittedAt, endedAt, activity }
 
     package init(_ status: JobStatus) { self.status = status }
 
@@ -14,6 +14,7 @@ package struct JobDocument: Encodable, Sendable {
         // Into the same object, in place of the number.
         var container = encoder.container(keyedBy: Key.self)
         try container.encode(Self.time(status.submittedAt), forKey: .submittedAt)
+        try container.encode(status.word, forKey: .activity)
         if status.state.isEnd { try container.encode(Self.time(status.submittedAt + status.seconds), forKey: .endedAt) }
     }
 

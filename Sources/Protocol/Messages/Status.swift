@@ -3,13 +3,22 @@ package import Core
 package enum JobState: String, Sendable, Hashable, Codable {
     /// Shards are running or waiting for workers.
     case running
-    /// The output or the journal cannot be written: nothing is done until that works again. `JobStatus.error` says why.
+    /// The output or the journal cannot be written, or an input is not there after a restart: nothing is done until that changes.
+    /// `JobStatus.error` says why.
     case paused
     /// All shards are committed; the rest of the output is being written.
     case publishing
     case done, failed, cancelled
 
     package var isEnd: Bool { self == .done || self == .failed || self == .cancelled }
+}
+
+/// What a running job does while no worker has a shard of it.
+package enum JobActivity: String, Sendable, Hashable, Codable, CaseIterable {
+    /// Workers take the shards of other jobs first.
+    case queued
+    /// No worker is there that could take its shards, or it is planned again after a restart.
+    case waiting
 }
 
 /// A failed attempt at a shard.
@@ -86,6 +95,8 @@ package struct JobStatus: Sendable, Hashable, Codable {
     /// What the submitter calls the job.
     package var name: String?
     package var state: JobState
+    /// What keeps a running job from being worked on; `nil` where nothing does.
+    package var activity: JobActivity?
     package var method: String
     package var output: String
     /// SHA-256 of the plan's canonical encoding.
@@ -108,12 +119,17 @@ package struct JobStatus: Sendable, Hashable, Codable {
     package var error: TesseraError?
     /// The reason why a running job makes no progress, if someone can act on it.
     package var blockedReason: String?
+    /// What keeps some of its shards waiting while others are worked on, if someone can act on it.
+    package var note: String?
     /// The job that workers take shards of first, while this one has none in work for that reason.
     package var behind: JobID?
     /// Seconds since the job is paused; `nil` for one that is not, and where nobody knows.
     package var secondsPaused: Double?
-    /// Finished bytes per second of late, while the job runs and workers are connected; `nil` at its beginning.
+    /// Finished bytes per second of late, not counting the time in which the job waited; `nil` at its beginning, and while it is
+    /// not worked on.
     package var bytesPerSecond: Double?
+    /// How long shards were there to do and no worker had one of them, of `seconds`: since the coordinator's last start.
+    package var secondsWaited: Double?
     /// One page of shards, if the request named a job. The coordinator does not keep the shards of jobs that ended long ago.
     package var shardDetails: [ShardStatus]?
 
@@ -145,6 +161,9 @@ package struct JobStatus: Sendable, Hashable, Codable {
 }
 
 extension JobStatus {
+    /// What the job does, in a word: `state`, or what keeps a running job waiting.
+    package var word: String { activity?.rawValue ?? state.rawValue }
+
     /// What submitters may see of the jobs of others: that there is a job, whose, of what size, and how far. Not its paths, its
     /// plan, its shards, nor the words of its errors.
     package var forOthers: JobStatus {
@@ -154,6 +173,7 @@ extension JobStatus {
         status.plan = .none
         status.error = error.map { TesseraError($0.code, "shown to the job's owner only") }
         status.blockedReason = nil
+        status.note = nil
         status.behind = nil
         status.shardDetails = nil
         return status
@@ -193,6 +213,8 @@ package struct WorkerStatus: Sendable, Hashable, Codable {
     package var putAside: String?
     /// What is wrong with its copy of an input, which it fetched instead; `nil` for most.
     package var copyProblem: String?
+    /// Why it has nothing to do although shards wait and other workers could do them; `nil` for most.
+    package var idleReason: String?
 
     package init(
         id: Int, name: String, address: String, build: String, state: State, threads: Int, memory: Int, leases: Int,
@@ -240,6 +262,8 @@ package struct Status: Sendable, Hashable, Codable {
     package var workers: [WorkerStatus]
     /// The workers that were lost in the last hour, the latest first; beside the first page of workers.
     package var lostWorkers: [LostWorker]?
+    /// Whether the coordinator takes no more jobs and ends after those that it has; `nil` for no.
+    package var draining: Bool?
     /// The total number of the requested items: jobs, or shards of one job.
     package var total: Int?
     /// `StatusRequest.after` of the next page of jobs or shards; `nil` on the last page.
@@ -264,6 +288,7 @@ extension Status {
         for job in jobs {
             try bounds.progress(job.bytesDone, of: job.bytesTotal)
             try bounds.number(job.seconds, "seconds", 0...1e12)
+            try bounds.number(job.secondsWaited ?? 0, "secondsWaited", 0...1e12)
             for shard in job.shardDetails ?? [] { try bounds.progress(shard.bytesDone, of: shard.bytesTotal) }
             for count in [job.attempts, job.shards.committed, job.shards.leased] {
                 try bounds.number(count, "attempts", 0...Limits.byteCount)

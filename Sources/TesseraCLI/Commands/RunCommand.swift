@@ -101,17 +101,20 @@ struct JobOutcome {
     func report(json: Bool) throws {
         if json { try printJSON(JobDocument(job)) }
         guard job.state == .done else { throw job.error ?? TesseraError(.internal, "the job ended as \(job.state.rawValue)") }
-        if !json {
-            let rate =
-                keptShards > 0
-                ? "\(keptShards) of \(job.shards.total) shards were made before, in time that is not counted"
-                : Quantity.rate(job.bytesInput + job.bytesOutput, job.seconds) + " read and written"
-            // A store whose vectors are all packed has no tensors of their own.
-            let made = job.bytesOutput > 0 ? "\(Quantity.bytes(job.bytesOutput)) of tensors by" : "made by"
-            let text =
-                "\(job.output): \(made) \(job.method) in "
-                + "\(Quantity.seconds(job.seconds)) (\(rate)), plan \(job.plan.hex.prefix(12))"
-            print(Terminal.outputWidth.map { text.wrapped(toColumns: $0).joined(separator: "\n") } ?? text)
-        }
+        if !json { print(Terminal.outputWidth.map { sentence.wrapped(toColumns: $0).joined(separator: "\n") } ?? sentence) }
+    }
+
+    /// What came out, and how fast: the time in which the job waited is told apart.
+    var sentence: String {
+        let waited = min(job.secondsWaited ?? 0, job.seconds), isLong = waited >= 1
+        let rate =
+            keptShards > 0
+            ? "\(keptShards) of \(job.shards.total) shards were made before, in time that is not counted"
+            : (isLong ? "\(Quantity.seconds(waited)) of that waiting; " : "")
+                + Quantity.rate(job.bytesInput + job.bytesOutput, job.seconds - (isLong ? waited : 0)) + " read and written"
+        // A store whose vectors are all packed has no tensors of their own.
+        let made = job.bytesOutput > 0 ? "\(Quantity.bytes(job.bytesOutput)) of tensors by" : "made by"
+        return "\(job.output): \(made) \(job.method) in \(Quantity.seconds(job.seconds)) (\(rate)), "
+            + "plan \(job.plan.hex.prefix(12))"
     }
 }

@@ -90,12 +90,15 @@ private struct StatusDocument: Encodable {
     let jobs: [JobDocument]
     let workers: [WorkerStatus]
     let lostWorkers: [LostWorker]
+    /// Absent while the coordinator takes jobs.
+    let draining: Bool?
     let total: Int?
 
     init(_ status: Status) {
         jobs = status.jobs.map { JobDocument($0) }
         workers = status.workers
         lostWorkers = status.lostWorkers ?? []
+        draining = status.draining
         total = status.total
     }
 }
@@ -122,6 +125,7 @@ struct StatusChanges {
         for index in status.jobs.indices {
             status.jobs[index].seconds = 0
             status.jobs[index].secondsPaused = nil
+            status.jobs[index].secondsWaited = nil
             status.jobs[index].bytesDone = 0
             // It counts seconds.
             status.jobs[index].blockedReason = status.jobs[index].blockedReason.map { _ in "" }

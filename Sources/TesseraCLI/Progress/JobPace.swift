@@ -1,10 +1,13 @@
 import Protocol
 
-/// How fast a job goes, by what it did in the last half minute: an average since submission would count time in which nobody
-/// worked, and shards that an earlier process did.
+/// How fast a job goes, by what it did in the last half minute of work: an average since submission would count time in which
+/// nobody worked, and shards that an earlier process did.
 struct JobPace {
     private struct Sample {
+        /// Since the job's submission, without the time in which nobody worked on it.
         let seconds: Double
+        /// The time that was left out.
+        let waited: Double
         let bytes: Int
     }
 
@@ -18,15 +21,16 @@ struct JobPace {
 
     /// To be called each time that the job's status is known.
     mutating func note(_ job: JobStatus) {
+        let waited = job.secondsWaited ?? 0, seconds = job.seconds - waited
         if let last = samples.last {
-            // A coordinator that starts again may have lost what was not durable.
-            if job.bytesDone < last.bytes || job.seconds < last.seconds { (samples, hasMoved) = ([], false) }
+            // A coordinator that starts again counts anew, and may have lost what was not durable.
+            if job.bytesDone < last.bytes || seconds < last.seconds || waited < last.waited { (samples, hasMoved) = ([], false) }
             if job.bytesDone > last.bytes { hasMoved = true }
-            if let last = samples.last, job.seconds - last.seconds < Self.step { return }
+            if let last = samples.last, seconds - last.seconds < Self.step { return }
         }
-        samples.append(Sample(seconds: job.seconds, bytes: job.bytesDone))
+        samples.append(Sample(seconds: seconds, waited: waited, bytes: job.bytesDone))
         // The oldest sample is the last one before the window.
-        while samples.count > 2, samples[1].seconds <= job.seconds - Self.window { samples.removeFirst() }
+        while samples.count > 2, samples[1].seconds <= seconds - Self.window { samples.removeFirst() }
     }
 
     /// Bytes in each second; `nil` while that is not known.
@@ -56,14 +60,7 @@ extension JobStatus {
     var percent: Int { Int(share * 100) }
 
     /// Whether workers are at it: what was done in the last half minute then says something about the next.
-    var isMoving: Bool { state == .running && blockedReason == nil }
-
-    /// What the job does, in a word: one that runs may have to wait, for other jobs or for a worker. The status page says the
-    /// same.
-    var activity: String {
-        guard state == .running, blockedReason != nil else { return state.rawValue }
-        return behind == nil ? "waiting" : "queued"
-    }
+    var isMoving: Bool { state == .running && activity == nil }
 
     /// Attempts that came to nothing.
     var repeated: Int { max(0, attempts - shards.committed - shards.leased) }

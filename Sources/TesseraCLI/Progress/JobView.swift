@@ -58,8 +58,8 @@ struct JobView {
 
     /// Why the job does not get on, and which workers are missing.
     private func trouble(_ job: JobStatus, _ status: Status) -> [String] {
-        let reasons = [job.error?.description, job.blockedReason].compactMap(\.self)
-        return (reasons + status.workers.compactMap(\.trouble) + (status.lostWorkers ?? []).map(\.description)).map(\.printable)
+        let reasons = [job.error?.description, job.blockedReason, job.note].compactMap(\.self)
+        return (reasons + status.trouble).map(\.printable)
     }
 
     /// Who works on what.
@@ -105,6 +105,21 @@ extension Status {
 
 extension ShardStatus {
     var percent: Int { bytesTotal > 0 ? Int(100 * Double(bytesDone) / Double(bytesTotal)) : state == .committed ? 100 : 0 }
+}
+
+extension Status {
+    /// What is wrong with coordinator and workers, in sentences. Workers that are idle for one reason share a sentence.
+    var trouble: [String] {
+        let idle = workers.filter { $0.idleReason != nil }
+        let reasons = idle.compactMap(\.idleReason).reduce(into: [String]()) { if !$0.contains($1) { $0.append($1) } }
+        let idleness = reasons.map { reason in
+            let names = idle.filter { $0.idleReason == reason }.map(\.name), more = names.count - 3
+            let listed = names.prefix(3).joined(separator: ", ") + (more > 0 ? " and \(more) more" : "")
+            return "\(listed) \(names.count == 1 ? "is" : "are") idle: \(reason)"
+        }
+        let end = draining == true ? ["the coordinator takes no more jobs, and ends after those that it has"] : []
+        return end + idleness + workers.compactMap(\.trouble) + (lostWorkers ?? []).map(\.description)
+    }
 }
 
 extension WorkerStatus {

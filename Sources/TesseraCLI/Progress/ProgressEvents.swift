@@ -9,6 +9,8 @@ struct ProgressEvents {
         let time: String
         let job: String
         let state: JobState
+        /// `state`, or what keeps a running job waiting.
+        let activity: String
         let bytesDone: Int
         let bytesTotal: Int
         let shardsDone: Int
@@ -51,7 +53,8 @@ struct ProgressEvents {
         }
         last = (change, moment)
         return Event(
-            time: date, job: job.id.description, state: job.state, bytesDone: job.bytesDone, bytesTotal: job.bytesTotal,
+            time: date, job: job.id.description, state: job.state, activity: job.word, bytesDone: job.bytesDone,
+            bytesTotal: job.bytesTotal,
             shardsDone: job.shards.committed, shardsRunning: job.shards.leased, shardsTotal: job.shards.total,
             attempts: job.attempts, workers: status.workers.count, seconds: Self.rounded(job.seconds),
             bytesPerSecond: pace.bytesPerSecond(of: job).map { Int(min($0, 1e18)) },

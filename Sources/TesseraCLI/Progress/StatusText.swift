@@ -35,7 +35,7 @@ struct StatusText {
         for job in status.jobsByInterest {
             table.add(
                 [
-                    String(job.id.description.prefix(8)), job.activity, job.method,
+                    String(job.id.description.prefix(8)), job.word, job.method,
                     "\(job.shards.committed)/\(job.shards.total)", "\(job.percent) %", Quantity.bytes(job.bytesTotal),
                     Quantity.seconds(job.seconds),
                 ] + (showsOwners ? [job.owner ?? PeerIdentity.unknownOwner] : []) + (showsNames ? [job.name ?? ""] : []) + [
@@ -70,8 +70,8 @@ struct StatusText {
     /// What is wrong, in words.
     private func words(width: Int?) -> [String] {
         var words = status.jobs.compactMap { job in job.error.map { "\(job.id.description.prefix(8)): \($0)" } }
-        words += waiting()
-        words += status.workers.compactMap(\.trouble) + (status.lostWorkers ?? []).map(\.description)
+        words += waiting() + status.jobs.compactMap { job in job.note.map { "\(job.id.description.prefix(8)): \($0)" } }
+        words += status.trouble
         return words.map(\.printable).flatMap { words in width.map { words.wrapped(toColumns: $0, indent: 2) } ?? [words] }
             .map { line in width.map { line.shortened(toColumns: $0) } ?? line }
     }
