@@ -338,6 +338,7 @@ struct ClusterState {
         case .stale(let worker, let attempt): happened(.stale(attempt, workers.reference(to: worker)), at: now)
         case .commit(let worker, let attempt):
             let time = jobs[attempt.job]?.progress.time(of: attempt, at: now)
+            happened(.reported(attempt, workers.reference(to: worker)), at: now)
             guard let record = jobs[attempt.job]?.job?.record(of: attempt, by: workers.reference(to: worker), time: time) else {
                 let error = TesseraError(.temporary, "the result of shard \(attempt.shard) is not there")
                 failed(attempt, workers.reference(to: worker), error, at: now)

@@ -6,7 +6,7 @@ extension Logger {
     /// Logs what an operator wants to read; what happens many times a second is left out, or said at debug level.
     func note(_ event: JobEvent) {
         switch event {
-        case .progressed: break
+        case .progressed, .reported: break
         case .leased(let attempt, let worker):
             debug(
                 "shard leased",

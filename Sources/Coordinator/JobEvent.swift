@@ -113,6 +113,8 @@ package enum JobEvent: Sendable, Hashable {
     case leased(Attempt, WorkerReference)
     /// Bytes of the shard, as progress counts them.
     case progressed(Attempt, bytesDone: Int)
+    /// The attempt's result has come. Its worker may begin another shard; this one counts once the result is durable.
+    case reported(Attempt, WorkerReference)
     /// - Parameter byteCount: bytes of the shard's output.
     case committed(Attempt, WorkerReference, byteCount: Int, Delivery)
     /// The attempt is over and its shard, unless others work on it, waits again.
@@ -144,8 +146,8 @@ package enum JobEvent: Sendable, Hashable {
         case .added(let id, _, _), .planned(let id, _), .repeated(let id, _), .unaudited(let id, _), .kept(let id, _),
             .paused(let id, _), .resumed(let id), .ended(let id, _, _), .putAside(let id, _, _, _), .copyDiffers(let id, _, _):
             id
-        case .leased(let attempt, _), .progressed(let attempt, _), .committed(let attempt, _, _, _),
-            .failed(let attempt, _, _), .revoked(let attempt, _, _, _), .stale(let attempt, _):
+        case .leased(let attempt, _), .progressed(let attempt, _), .reported(let attempt, _),
+            .committed(let attempt, _, _, _), .failed(let attempt, _, _), .revoked(let attempt, _, _, _), .stale(let attempt, _):
             attempt.job
         case .workerJoined, .workerLeft: nil
         }

@@ -46,6 +46,17 @@ extension JobManager {
         return record.plan?.description
     }
 
+    /// Why there is no plan, or no shards, of a job that `peer` may see; `nil` for other jobs.
+    func lack(of id: JobID, for peer: PeerIdentity) -> String? {
+        guard let record = state.jobs[id], peer.maySeeJobs(of: record.key.owner) else { return nil }
+        return record.lack
+    }
+
+    /// What the status port tells of the coordinator itself.
+    nonisolated var about: CoordinatorDocument {
+        CoordinatorDocument(version: settings.build, jobPort: jobPort.withLock { $0 })
+    }
+
     /// One shard of a job; `nil` where there is none any more, or `peer` may not see it.
     func shard(_ index: Int, of id: JobID, for peer: PeerIdentity) -> ShardDocument? {
         guard let record = state.jobs[id], peer.maySeeJobs(of: record.key.owner), let status = record.progress.row(index) else {

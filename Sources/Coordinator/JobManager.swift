@@ -36,6 +36,8 @@ package actor JobManager {
     var journalCounters = JournalCounters()
     /// To the job port.
     nonisolated let connections = Mutex(0)
+    /// `nil` before it is open, and for a coordinator without one.
+    nonisolated let jobPort = Mutex<JobPort?>(nil)
     /// Jobs of an earlier process that cannot be taken up yet, and when that is tried again.
     var delayedJobs: [JobID: DelayedJob] = [:]
     /// Jobs whose output is being begun, by their keys.

@@ -2,6 +2,7 @@ package import Core
 package import Logging
 package import Protocol
 import ServiceLifecycle
+import Synchronization
 package import Transport
 
 /// Who may use the job port.
@@ -74,6 +75,7 @@ package struct JobServer: Service {
     /// Serves until cancelled; on graceful shutdown, until the current jobs have ended.
     package func run() async throws {
         let listener = try await Transport.listen(on: address, tls: security.tls, limits: limits)
+        manager.jobPort.withLock { $0 = JobPort(listener.address, isEncrypted: security.tls != nil) }
         onListening(listener.address)
         try await withThrowingDiscardingTaskGroup { group in
             group.addTask {

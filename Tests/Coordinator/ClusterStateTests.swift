@@ -57,13 +57,34 @@ import Work
         var (cluster, leases) = try busy()
         let outcome = Outcome(cluster.finished(try leases[0].done(), by: 1, at: .zero))
         let record = try #require(outcome.commits.first)
-        #expect(outcome.events.isEmpty && cluster.jobs[Self.id]?.progress.shards.leased == 3)
+        #expect(
+            outcome.events == [.reported(record.attempt, record.worker)] && cluster.jobs[Self.id]?.progress.shards.leased == 3)
         let answer = Outcome(cluster.committed(record, error: nil, at: .seconds(100)))
         #expect(answer.events == [.committed(record.attempt, record.worker, byteCount: 16, .direct)])
         #expect(cluster.jobs[Self.id]?.progress.shards.committed == 1 && cluster.workers[1]?.bytesDirect == 16)
         // A second answer means nothing.
         #expect(Outcome(cluster.committed(record, error: nil, at: .seconds(100))).events.isEmpty)
         #expect(cluster.workers[1]?.shardsDone == 1)
+    }
+
+    /// Results that wait for the journal are no work: the attempts of a worker with one thread do not overlap, live or later.
+    @Test func anAttemptEndsWhenItsResultComes() throws {
+        var cluster = ClusterState()
+        _ = cluster.attach(.test(threads: 1), at: .zero) { _ in }
+        var leases = try add(to: &cluster).leases, records: [CommitRecord] = []
+        for second in 1...3 {
+            let outcome = Outcome(cluster.finished(try #require(leases.last).done(), by: 1, at: .seconds(second)))
+            leases += outcome.leases
+            records += outcome.commits
+        }
+        func times() -> [[UInt32?]] {
+            (0..<3).compactMap { cluster.jobs[Self.id]?.progress.trace($0)?.runs.last }.map { [$0.begun, $0.lasted] }
+                .sorted { $0[0] ?? 0 < $1[0] ?? 0 }
+        }
+        let expected: [[UInt32?]] = [[0, 1000], [1000, 1000], [2000, 1000]]
+        #expect(records.count == 3 && times() == expected)
+        for record in records { _ = cluster.committed(record, error: nil, at: .seconds(100)) }
+        #expect(times() == expected && cluster.jobs[Self.id]?.progress.shards.committed == 3)
     }
 
     /// Nothing is wrong with this host's disks: the result was.

@@ -160,6 +160,32 @@ import Work
         #expect(try await reader.message(with: "\"state\":\"cancelled\"").contains("\"endedAt\""))
     }
 
+    /// The job port may open later, on one address or on all.
+    @Test(arguments: [("10.0.0.3", "10.0.0.3"), ("0.0.0.0", nil), ("::", nil), ("head", "head"), ("::1", "::1")])
+    func theJobPortIsTold(listen: String, host: String?) async throws {
+        struct Message: Decodable {
+            struct JobPort: Decodable {
+                let host: String?
+                let port: Int
+                let isEncrypted: Bool
+            }
+            let version: String
+            let jobPort: JobPort?
+        }
+        func decode(_ text: String) throws -> Message {
+            try JSONDecoder().decode(Message.self, from: Data(text.split(separator: "data: ")[1].utf8))
+        }
+        let manager = Self.manager()
+        var reader = try Reader(manager, for: .local)
+        #expect(try decode(try await reader.message(with: "event: snapshot")).jobPort == nil)
+        manager.jobPort.withLock { $0 = JobPort(HostPort(host: listen, port: 7), isEncrypted: true) }
+        let told = try decode(try await reader.message(with: "event: coordinator"))
+        #expect(told.version == "1.2.3" && told.jobPort?.host == host && told.jobPort?.port == 7)
+        #expect(told.jobPort?.isEncrypted == true)
+        var next = try Reader(manager, for: .local)
+        #expect(try decode(try await next.message(with: "event: snapshot")).jobPort?.port == 7)
+    }
+
     /// Of the jobs of others a submitter hears that they are there.
     @Test func othersHearNoDetails() async throws {
         let jobs = try TestJobs(), manager = Self.manager()

@@ -106,6 +106,31 @@ import Work
         #expect(store.unfinished == [])
     }
 
+    /// What is not there has a reason: a job that has ended, and one that is not planned again yet.
+    @Test func whatIsNotKeptHasAReason() async throws {
+        let id = try await life(1) { manager, _ in
+            let id = try await manager.submit(jobs.submission()).job
+            #expect(await manager.lack(of: id, for: .local) == nil)
+            return id
+        }
+        let waiting = manager(incarnation: 2)
+        try await waiting.list()
+        #expect(await waiting.lack(of: id, for: .local)?.contains("has not planned the job again yet") == true)
+        try await life(3) { manager, _ in
+            #expect(await manager.lack(of: id, for: .local) == nil)
+            try await manager.cancel(id, reason: "enough")
+            try await eventually("the end") { !journal.contents.ended.isEmpty }
+            #expect(await manager.plan(of: id, for: .local) != nil)
+            #expect(await manager.lack(of: id, for: .local) == nil)
+        }
+        let restarted = manager(incarnation: 4)
+        try await restarted.list()
+        #expect(await restarted.plan(of: id, for: .local) == nil)
+        #expect(await restarted.lack(of: id, for: .local)?.contains("not kept over a restart") == true)
+        let stranger = PeerIdentity(name: "x", roles: [.submitter], owner: "x")
+        #expect(await restarted.lack(of: id, for: stranger) == nil)
+    }
+
     /// Bytes are durable before the journal says so, and the journal says so before the shard counts.
     @Test func theOrderOfACommit() async throws {
         let done = Done()

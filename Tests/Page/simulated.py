@@ -58,8 +58,12 @@ def frame(kind: int, sequence: int, body: bytes) -> bytes:
 class Worker:
     """One worker, from its hello until the coordinator closes the connection or `run` is cancelled."""
 
-    def __init__(self, name: str, threads: int, seconds: float, failures: float = 0, seed: int = 0):
+    def __init__(
+        self, name: str, threads: int, seconds: float, failures: float = 0, seed: int = 0, tells_progress: bool = True
+    ):
         self.name, self.threads, self.seconds, self.failures = name, threads, seconds, failures
+        # Methods on whole matrices write at their end.
+        self.tells_progress = tells_progress
         self.random = random.Random(seed)
         self.sequence = 0
         self.running: dict[str, tuple[asyncio.Task, dict, float, float, int]] = {}
@@ -108,7 +112,7 @@ class Worker:
             count += 1
             now = asyncio.get_running_loop().time()
             leases = [
-                {"attempt": attempt, "bytesDone": int(size * min(0.99, (now - start) / seconds))}
+                {"attempt": attempt, "bytesDone": self.tells_progress * int(size * min(0.99, (now - start) / seconds))}
                 for _, attempt, start, seconds, size in self.running.values()
             ]
             self.send("heartbeat", {"number": count, "leases": leases})

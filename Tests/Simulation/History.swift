@@ -145,7 +145,7 @@ final class History: @unchecked Sendable {
             note("put aside \(host): \(reason)", count: "put aside")
             if host != badHost { violate("a sound host is put aside: \(reason)") }
         case .workerLeft(let worker, _, let isOrderly): if isOrderly { note("\(worker.name) left", count: "left") }
-        case .planned, .progressed, .copyDiffers, .workerJoined: break
+        case .planned, .progressed, .reported, .copyDiffers, .workerJoined: break
         }
     }
 

@@ -16,7 +16,7 @@ struct ShardRun: Sendable, Hashable {
     let worker: UInt32
     /// Milliseconds from the job's beginning; `nil` where an earlier coordinator has not kept it.
     let begun: UInt32?
-    /// Milliseconds; `nil` while the attempt runs.
+    /// Milliseconds until the result came; `nil` before. An attempt whose result is not durable yet counts as running.
     let lasted: UInt32?
     let outcome: Outcome
 }
@@ -39,6 +39,8 @@ struct JobProgress: Sendable {
         /// Index into `names`.
         let worker: UInt32
         let begun: UInt32
+        /// When the result came; `nil` before.
+        var reported: UInt32?
         var bytesDone = 0
     }
 
@@ -133,6 +135,10 @@ struct JobProgress: Sendable {
             running[attempt.shard, default: []].append(
                 Running(epoch: attempt.epoch, worker: index(of: worker.name), begun: milliseconds(startedAt, now)))
         case .progressed(let attempt, let bytes): progressed(attempt, min(max(0, bytes), rows[attempt.shard].shard.byteCount))
+        case .reported(let attempt, _):
+            guard let index = running[attempt.shard]?.firstIndex(where: { $0.epoch == attempt.epoch }) else { return }
+            let moment = milliseconds(startedAt, now)
+            running[attempt.shard]?[index].reported = moment
         case .committed(let attempt, let worker, _, _):
             let run = run(of: attempt, by: worker, outcome: .committed, at: now)
             remove(attempt.shard) { _ in true }
@@ -152,13 +158,15 @@ struct JobProgress: Sendable {
         }
     }
 
-    /// What is known of an attempt that is over.
+    /// What is known of an attempt that is over. Its time ends when its result came: waiting for the journal is no work, and the
+    /// worker's thread has begun another shard by then.
     private mutating func run(
         of attempt: Attempt, by worker: WorkerReference, outcome: ShardRun.Outcome, at now: Duration
     ) -> ShardRun {
-        let begun = running[attempt.shard]?.first { $0.epoch == attempt.epoch }?.begun
+        let running = running[attempt.shard]?.first { $0.epoch == attempt.epoch }
+        let end = running?.reported ?? milliseconds(startedAt, now)
         return ShardRun(
-            worker: index(of: worker.name), begun: begun, lasted: begun.map { max($0, milliseconds(startedAt, now)) - $0 },
+            worker: index(of: worker.name), begun: running?.begun, lasted: running.map { max($0.begun, end) - $0.begun },
             outcome: outcome)
     }
 
@@ -266,7 +274,10 @@ struct JobProgress: Sendable {
     /// The attempt that counts, or those that are not over.
     private func currentRuns(of shard: Int) -> [ShardRun] {
         if let run = rows[shard].committed { return [run] }
-        return (running[shard] ?? []).map { ShardRun(worker: $0.worker, begun: $0.begun, lasted: nil, outcome: .running) }
+        return (running[shard] ?? []).map { run in
+            let lasted = run.reported.map { max(run.begun, $0) - run.begun }
+            return ShardRun(worker: run.worker, begun: run.begun, lasted: lasted, outcome: .running)
+        }
     }
 
     /// The shard as the event stream tells of it, with the last of its attempts; `nil` when rows are not kept any more.

@@ -129,6 +129,17 @@ struct JobRecord: Sendable {
         return now + nextWait
     }
 
+    /// Why recipe, plan and shards are not there, for people; `nil` where they are.
+    var lack: String? {
+        if journaled != nil {
+            return hasEnded
+                ? "recipe, plan and shards of jobs that have ended are not kept over a restart of the coordinator"
+                : "the coordinator was restarted and has not planned the job again yet"
+        }
+        return hasEnded && plan?.description == nil
+            ? "so many jobs have ended since that recipe, plan and shards of this one are not kept any more" : nil
+    }
+
     mutating func dropRows() {
         progress.dropRows()
         plan = plan?.without(description: true)

@@ -47,7 +47,7 @@ struct ClusterCounters: Sendable {
             begun = begun.filter { $0.key.job != id }
         case .workerJoined: workersJoined += 1
         case .workerLeft: workersLeft += 1
-        case .planned, .repeated, .kept, .progressed, .resumed, .unaudited, .putAside, .copyDiffers: break
+        case .planned, .repeated, .kept, .progressed, .reported, .resumed, .unaudited, .putAside, .copyDiffers: break
         }
     }
 }

@@ -29,6 +29,7 @@ actor EventStream {
     /// Shards of the watched job that the reader has heard of, and names of their workers.
     private var rowsTold = 0
     private var namesTold = 0
+    private var coordinatorTold: CoordinatorDocument?
 
     private static let turn = Duration.milliseconds(500)
     /// How often jobs that have not ended and workers are told of although nothing happened: rates and reasons change with time.
@@ -84,13 +85,19 @@ actor EventStream {
         let news = changes.withLock { $0.take() }, now = manager.time.now(), isDue = now - refreshed >= Self.refresh
         if news.isFresh {
             (rowsTold, namesTold) = (0, 0)
-            add("snapshot", ["version": manager.settings.build])
+            coordinatorTold = manager.about
+            add("snapshot", coordinatorTold)
             await tellAll()
         } else if isDue || !news.isEmpty {
             let status = await manager.news(of: news, refreshes: isDue, for: peer)
             add(status, left: news.leftWorkers.sorted())
         } else if now - wrote >= Self.silence {
             waiting.append(ByteBuffer(string: ": no news\n\n"))
+        }
+        // The job port may open after this one.
+        if coordinatorTold != manager.about {
+            coordinatorTold = manager.about
+            add("coordinator", coordinatorTold)
         }
         if isDue || news.isFresh { refreshed = now }
         if let watched { await tellShards(of: watched, news) }

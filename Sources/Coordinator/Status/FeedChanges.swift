@@ -35,8 +35,8 @@ struct FeedChanges {
         if let job = event.job { jobs.insert(job) }
         switch event {
         case .progressed(let attempt, _): note(attempt)
-        case .leased(let attempt, let worker), .committed(let attempt, let worker, _, _), .failed(let attempt, let worker, _),
-            .revoked(let attempt, let worker, _, _), .stale(let attempt, let worker):
+        case .leased(let attempt, let worker), .reported(let attempt, let worker), .committed(let attempt, let worker, _, _),
+            .failed(let attempt, let worker, _), .revoked(let attempt, let worker, _, _), .stale(let attempt, let worker):
             note(attempt)
             workers.insert(worker.id)
         case .planned(let id, _), .repeated(let id, _), .kept(let id, _), .ended(let id, _, _):

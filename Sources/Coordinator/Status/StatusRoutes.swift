@@ -31,6 +31,7 @@ struct StatusRoutes {
                 body: .init(byteBuffer: ByteBuffer(string: text)))
         }
         let api = router.group("api/v1")
+        api.get("coordinator") { [manager] _, _ in JSONResponse(manager.about) }
         addJobs(to: api)
         api.get("workers") { [manager] request, context in
             let page = try Self.page(of: request)
@@ -71,17 +72,24 @@ struct StatusRoutes {
             return JSONResponse(JobDocument(job), total: status.total, next: status.next, limit: page.limit)
         }
         api.get("jobs/{id}/plan") { _, context in
-            guard let plan = await manager.plan(of: try await job(of: context), for: context.peer) else {
-                throw HTTPError(.notFound, message: "no such job, or its plan is not kept, or belongs to others")
-            }
+            let id = try await job(of: context)
+            guard let plan = await manager.plan(of: id, for: context.peer) else { throw await lack(of: id, context) }
             return JSONResponse(plan)
         }
         api.get("jobs/{id}/shards/{shard}") { _, context in
+            let id = try await job(of: context)
             guard let index = context.parameters.get("shard", as: Int.self),
-                let shard = await manager.shard(index, of: try await job(of: context), for: context.peer)
-            else { throw HTTPError(.notFound, message: "no such shard, or the job's shards are not kept, or belong to others") }
+                let shard = await manager.shard(index, of: id, for: context.peer)
+            else { throw await lack(of: id, context, or: "no such shard, or it belongs to a job of others") }
             return JSONResponse(shard)
         }
+    }
+
+    /// Why something of a job is not there.
+    private func lack(
+        of id: JobID, _ context: StatusContext, or other: String = "no such job, or it belongs to others"
+    ) async -> HTTPError {
+        HTTPError(.notFound, message: await manager.lack(of: id, for: context.peer) ?? other)
     }
 
     private static let noSuchJob = HTTPError(.notFound, message: "no such job; /api/v1/jobs lists them")
