@@ -343,7 +343,8 @@ package struct Scheduler: Sendable {
     /// A shard that waits although workers are there, since all of them are too small for it.
     package func oversizedShard(of id: JobID) -> (label: String, memory: MemoryNeed)? {
         guard let job = jobs[id], !workers.isEmpty else { return nil }
-        return job.ready.largest.first { _, need in sizes.keys.allSatisfy { !$0.holds(need.memory) } }
+        return job.ready.largest.filter { _, need in sizes.keys.allSatisfy { !$0.holds(need.memory) } }
+            .max { $0.need.memory.byteCount(threads: 1) < $1.need.memory.byteCount(threads: 1) }
             .map { (job.shards[$0.shard].label, $0.need.memory) }
     }
 
