@@ -73,7 +73,7 @@ let package = Package(
         module("Operators", uses: ["Core", "TensorKernels", "LinearAlgebra"]),
         module("TaskVectors", uses: ["Core", "TensorKernels", "Checkpoints", "Operators"]),
         module("Work", uses: ["Core", "TensorKernels", "LinearAlgebra", "Checkpoints", "Operators", "TaskVectors"]),
-        module("Protocol", uses: ["CLZ4", "Core", "TensorKernels", "TaskVectors", "Work", nioCore]),
+        module("Protocol", uses: ["CLZ4", "Core", "TensorKernels", "Operators", "TaskVectors", "Work", nioCore]),
         module("Transport", uses: ["Core", "Protocol", nioCore, nioPosix, nioSSL, nioTLS]),
         module(
             "Worker",

@@ -153,16 +153,26 @@ package struct Checkpoint: Sendable {
                 .inputMissing, "contains neither \(singlePartName) nor \(indexName)", file: path,
                 advice: "to use a single file, name it: \(path)/\(name)")
         }
-        for name in names.sortedByBytes() where try files.exists("\(path)/\(name)/\(Manifest.fileName)") {
+        let inner = names.sortedByBytes().prefix(Self.searchedLimit).filter { name in
+            [Manifest.fileName, singlePartName, indexName].contains { (try? files.exists("\(path)/\(name)/\($0)")) == true }
+        }
+        if !inner.isEmpty {
+            let rest = inner.count > Self.namedLimit ? " and \(inner.count - Self.namedLimit) more" : ""
             return TesseraError(
-                .inputMissing, "is a directory of checkpoints, such as a sweep makes", file: path,
-                advice: "name one of them: \(path)/\(name)")
+                .inputMissing, "is no checkpoint, but a directory of \(inner.count == 1 ? "one" : "checkpoints")", file: path,
+                advice: "name \(inner.count == 1 ? "it" : "one of them"): "
+                    + inner.prefix(Self.namedLimit).map { "\(path)/\($0)" }.joined(separator: ", ") + rest)
         }
         if let format = names.lazy.compactMap({ ForeignFormat(of: $0) }).first {
             return TesseraError(.badData, format.problem, file: path, advice: format.advice)
         }
-        return TesseraError(.inputMissing, "contains no safetensors checkpoint", file: path)
+        return TesseraError(
+            .inputMissing, "contains no safetensors checkpoint", file: path,
+            advice: "name a directory with \(singlePartName) or \(indexName)")
     }
+
+    /// Entries of a directory in which checkpoints are looked for, and how many of these are named.
+    private static let searchedLimit = 1000, namedLimit = 8
 }
 
 /// Checkpoints of other kinds, told by the names of their files.

@@ -185,14 +185,15 @@ package struct Manifest: Sendable, Hashable, Codable, VersionedFile {
         let path = "\(directory)/\(fileName)"
         guard try store.exists(path) else {
             guard let kind = try store.status(of: directory)?.kind else {
-                throw TesseraError(.inputMissing, "no such directory", file: directory)
+                throw TesseraError(.inputMissing, "no such directory", file: directory, advice: "name the directory of an output")
             }
             guard kind == .directory else {
                 throw TesseraError(
                     .usage, "is not a directory", file: directory, advice: "name the directory of an output, not a file in it")
             }
             throw TesseraError(
-                .inputMissing, "has no \(fileName): Tessera did not write it, or did not finish", file: directory)
+                .inputMissing, "has no \(fileName): Tessera did not write it, or did not finish", file: directory,
+                advice: "name an output of Tessera; 'tessera inspect' looks into other checkpoints")
         }
         let manifest = try Manifest.decode(path, in: store)
         try manifest.check(file: path)

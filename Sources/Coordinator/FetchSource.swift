@@ -22,7 +22,7 @@ package final class FetchSource: Sendable {
             return bytes
         } catch {
             opened.withLock { $0[file] = nil }
-            throw Self.changed(file, because: error)
+            throw changed(file, because: error)
         }
     }
 
@@ -33,13 +33,15 @@ package final class FetchSource: Sendable {
         do throws(TesseraError) {
             path = try roots.find(file)
         } catch {
-            throw Self.changed(file, because: error)
+            throw changed(file, because: error)
         }
         guard let path else {
-            throw TesseraError(.inputMissing, "the file is under none of the coordinator's roots", file: file.path)
+            throw TesseraError(
+                .inputMissing,
+                "the file is under none of the coordinator's roots \(roots.directories.joined(separator: ", "))", file: file.path)
         }
         let source = try roots.files.open(path)
-        guard file.version.isEmpty || source.identity == file.version else { throw Self.changed(file) }
+        guard file.version.isEmpty || source.identity == file.version else { throw changed(file) }
         opened.withLock { opened in
             if opened.count >= Self.openLimit { opened.removeAll() }
             opened[file] = source
@@ -48,10 +50,11 @@ package final class FetchSource: Sendable {
     }
 
     /// - Parameter cause: what is wrong with the file now; errors that may pass stay as they are.
-    private static func changed(_ file: InputFile, because cause: TesseraError? = nil) -> TesseraError {
+    /// - Returns: an error that names the file as it is found on this host: there may be several roots.
+    private func changed(_ file: InputFile, because cause: TesseraError? = nil) -> TesseraError {
         if let cause, cause.code != .inputMissing, cause.code != .badData { return cause }
         return TesseraError(
-            .badData, "the file was changed or replaced after the job was planned", file: file.path,
+            .badData, "the file was changed or replaced after the job was planned", file: roots.locate(file.path) ?? file.path,
             advice: "make sure that nobody writes the inputs during a merge, and submit the job again")
     }
 }

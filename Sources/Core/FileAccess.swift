@@ -22,6 +22,28 @@ extension TesseraError {
         return TesseraError(code, "cannot \(verb) the file: \(reason)", file: path, advice: advice)
     }
 
+    /// A directory could not be made in another one.
+    package static func cannotWrite(into directory: String, _ number: Int32) -> TesseraError {
+        // Some file systems of the kernel, such as /proc, say so.
+        let takesNone = number == ENOENT && access(directory, F_OK) == 0
+        return TesseraError(
+            .cannotCreate,
+            "cannot write into the directory: "
+                + (takesNone ? "its file system takes no new directories" : String(cString: strerror(number))),
+            file: directory, advice: "choose another place, or check that it exists and its permissions")
+    }
+
+    /// Space for a file could not be reserved.
+    ///
+    /// - Parameter descriptor: of a file or directory there.
+    static func cannotReserve(_ bytes: Int, for path: String, on descriptor: Int32, _ number: Int32) -> TesseraError {
+        var error = TesseraError.system(number, "reserve \(Quantity.bytes(bytes)) for", path), status = statfs()
+        guard number == ENOSPC, fstatfs(descriptor, &status) == 0 else { return error }
+        let (free, isMore) = Int(clamping: status.f_bavail).multipliedReportingOverflow(by: Int(status.f_bsize))
+        if !isMore { error.problem += " (\(Quantity.bytes(free)) free)" }
+        return error
+    }
+
     /// The outermost directory above the path that this process may not enter.
     private static func closedDirectory(above path: String) -> String? {
         var closed: String?, directory = FilePath.parent(of: path)
@@ -97,7 +119,8 @@ package final class ReadableFile: Sendable {
         }
         guard status.st_mode & S_IFMT == S_IFREG else {
             close(descriptor)
-            throw TesseraError(.badData, "is not a regular file", file: path)
+            let isDirectory = status.st_mode & S_IFMT == S_IFDIR
+            throw TesseraError(.badData, "is \(isDirectory ? "a directory, not a file" : "not a regular file")", file: path)
         }
         size = Int(status.st_size)
         version = Self.version(status)

@@ -332,7 +332,7 @@ final class LocalOutput: OutputTransaction {
         var status = statfs()
         guard fstatfs(directory.descriptor, &status) == 0, Int(status.f_type) == tmpfs else { return true }
         guard bytes <= Int(clamping: status.f_bavail) * Int(status.f_bsize) else {
-            throw .system(ENOSPC, "reserve \(bytes) bytes in", directory.path)
+            throw .cannotReserve(bytes, for: directory.path, on: directory.descriptor, ENOSPC)
         }
         return false
     }

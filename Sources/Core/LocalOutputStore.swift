@@ -74,10 +74,7 @@ package struct LocalOutputStore: OutputStore {
         let replaced = try replaced(site, in: parent, overwrite: overwrite)
         let number = parent.makeDirectory(site.partialName)
         guard number == 0 else {
-            throw TesseraError(
-                .cannotCreate, "cannot write into the directory: \(String(cString: strerror(number)))",
-                file: FilePath.parent(of: site.partialPath),
-                advice: "choose another place, or check that it exists and its permissions")
+            throw .cannotWrite(into: FilePath.parent(of: site.partialPath), number)
         }
         return try transaction(site, try parent.directory(site.partialName), replaced: replaced)
     }

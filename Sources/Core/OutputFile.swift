@@ -31,8 +31,11 @@ package final class OutputFile: Sendable {
         if reserve { result = reserve_space(descriptor, size) == 0 ? 0 : errno }
         if result == EOPNOTSUPP || result == EINVAL { result = ftruncate(descriptor, off_t(size)) == 0 ? 0 : errno }
         guard result == 0 else {
+            // What was reserved before the disk was full is free again.
+            _ = ftruncate(descriptor, 0)
+            let error = TesseraError.cannotReserve(size, for: path, on: descriptor, result)
             close(descriptor)
-            throw .system(result, "reserve \(size) bytes for", path)
+            throw error
         }
     }
 

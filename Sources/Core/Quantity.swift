@@ -12,6 +12,9 @@ package enum Quantity {
         return unit == 0 ? "\(count) B" : "\(decimal(value, places: value < 100 ? 2 : 1)) \(units[unit])"
     }
 
+    /// `one thread`, `8 threads`.
+    package static func threads(_ count: Int) -> String { count == 1 ? "one thread" : "\(count) threads" }
+
     package static func rate(_ bytes: Int, _ seconds: Double) -> String {
         seconds > 0 ? "\(Self.bytes(Int(min(Double(bytes) / seconds, 0x1p62))))/s" : "–"
     }

@@ -167,7 +167,7 @@ struct Demo: Sendable {
                     isKilled = true
                     view.note("\(Self.victim) was killed during a shard; another worker takes the shard over")
                 }
-                view.show(job)
+                try view.show(job)
                 if job.state == .done { return job }
                 if job.state.isEnd { throw job.error ?? TesseraError(.internal, "the job ended as \(job.state.rawValue)") }
                 try await Task.sleep(for: .milliseconds(40))

@@ -14,8 +14,8 @@ struct ShardMosaic {
 
     mutating func note(_ text: String) { notes.append(text) }
 
-    mutating func show(_ job: JobStatus) {
-        guard Terminal.hasColour else { return showPlainly(job) }
+    mutating func show(_ job: JobStatus) throws(ReaderGone) {
+        guard Terminal.hasColour else { return try showPlainly(job) }
         let tiles = (job.shardDetails ?? []).map(tile)
         var lines = stride(from: 0, to: tiles.count, by: Self.tilesPerRow).map { start in
             "  " + tiles[start..<min(tiles.count, start + Self.tilesPerRow)].joined(separator: " ")
@@ -23,19 +23,19 @@ struct ShardMosaic {
         let legend = workers.map { Terminal.styled("■ \($0)", colour(of: $0)) }.joined(separator: "  ")
         lines += ["", "  \(job.shards.committed) of \(job.shards.total) shards   \(legend)   ▫ in progress  · waiting"]
         lines += notes.map { "  " + Terminal.styled($0, .red) }
-        screen.show(lines, redraws: true)
+        try screen.show(lines, redraws: true)
         if job.state.isEnd { screen.finish() }
     }
 
     /// One line per quarter of the job, for logs.
-    private mutating func showPlainly(_ job: JobStatus) {
+    private mutating func showPlainly(_ job: JobStatus) throws(ReaderGone) {
         let quarter = job.shards.total > 0 ? 4 * job.shards.committed / job.shards.total : 4
         for note in notes { print("  \(note)") }
         notes = []
         let line = "  \(quarter * 25) % of \(job.shards.total) shards"
         if line != lastPlainLine { print(line) }
         lastPlainLine = line
-        flushOutput()
+        try flushOutput()
     }
 
     private func tile(_ shard: ShardStatus) -> String {

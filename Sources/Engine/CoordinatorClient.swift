@@ -88,10 +88,12 @@ package struct CoordinatorClient {
         random: () -> Double = ReconnectBackoff.random, remark: @escaping @Sendable (String) -> Void,
         _ body: (inout CoordinatorClient) async throws -> Result
     ) async throws -> Result {
-        var backoff = ReconnectBackoff(), lost: Duration?, wasThere = false
+        var backoff = ReconnectBackoff(), lost: Duration?, wasThere = false, isMissed = false
         while true {
             do {
                 return try await connect(to: coordinator, time: time, dial: dial, remark: remark) { client in
+                    if isMissed { remark("connected to the coordinator again") }
+                    isMissed = false
                     defer {
                         if client.hasAnswered {
                             (wasThere, lost) = (true, nil)
@@ -101,7 +103,10 @@ package struct CoordinatorClient {
                     return try await body(&client)
                 }
             } catch let error as TesseraError where error.code == .unreachable && wasThere {
-                if lost == nil { remark("lost the coordinator (\(error.problem)); reconnecting") }
+                if lost == nil {
+                    remark("lost the coordinator (\(error.problem)); reconnecting")
+                    isMissed = true
+                }
                 let since = lost ?? time.now()
                 guard time.now() - since < patience else { throw error }
                 lost = since

@@ -36,13 +36,14 @@ package struct LocalRun: Sendable {
         settings.digests = digests
         let memory = WorkerMemory(total: memory, threads: threads, isConnected: false)
         settings.checkMemory = { (plan) throws(TesseraError) in
-            let least = WorkerMemory.least(for: plan.largestNeed, threads: threads)
-            guard least > memory.total else { return }
+            guard !memory.holds(plan.largestNeed) else { return }
+            let options = WorkerMemory.options(for: plan.largestNeed, threads: threads, isConnected: false)
             throw TesseraError(
                 .usage,
-                "the job needs \(Quantity.bytes(least)) of memory with \(threads) threads, but --memory is "
-                    + Quantity.bytes(memory.total),
-                file: plan.recipeName, tensor: plan.largestTensor, advice: "raise --memory or lower --threads")
+                "the job needs more memory than --memory gives it: \(Quantity.bytes(memory.total)) for "
+                    + Quantity.threads(threads),
+                file: plan.recipeName, tensor: plan.largestTensor,
+                advice: options.map { "start it with \($0)" } ?? "no memory would be enough: merge smaller models")
         }
         settings.checksDirectBlocks = false
         // Who waits for the command is told, and starts it again.

@@ -2,6 +2,7 @@ package import Checkpoints
 package import Core
 import Operators
 package import Planning
+import Protocol
 import TaskVectors
 import TensorKernels
 import Work

@@ -1,6 +1,7 @@
 import Core
 import Operators
 import Planning
+import Protocol
 import Work
 import Worker
 

@@ -16,9 +16,7 @@ final class StateLock: Sendable {
     init(directory: String) throws(TesseraError) {
         isNew = mkdir(directory, 0o777) == 0
         guard isNew || errno == EEXIST else {
-            throw TesseraError(
-                .cannotCreate, "cannot write into the directory: \(String(cString: strerror(errno)))",
-                file: FilePath.parent(of: directory), advice: "choose another place, or check that it exists and its permissions")
+            throw .cannotWrite(into: FilePath.parent(of: directory), errno)
         }
         let path = "\(directory)/\(Self.fileName)"
         descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o666)

@@ -39,6 +39,29 @@ enum ModelDifferences {
         }
     }
 
+    /// - Returns: a problem for each whole model that has no tensor in common with the primary: models of other architectures.
+    static func strangers(_ recipe: Recipe, inputs: InputSet) -> [TesseraError] {
+        guard recipe.modules.count == 1, case .models(let models)? = recipe.modules.first?.body else {
+            return []
+        }
+        let primary = inputs.primary, own = Set(primary.tensorNames.map { ExactText($0) })
+        return models.compactMap { model in
+            guard let input = inputs.index(of: model.model.value).map({ inputs.inputs[$0] }),
+                let name = input.tensorNames.first, let ownName = primary.tensorNames.first,
+                input.tensorNames.count + own.count > strangersAtLeast,
+                [name, ownName].contains(where: { [nil, .refuse].contains(recipe.missing($0, at: 0)) }),
+                !input.tensorNames.contains(where: { own.contains(ExactText($0)) })
+            else { return nil }
+            return TesseraError(
+                .badData,
+                "'\(input.reference)' and '\(primary.reference)' share no tensor: one has '\(name)', the other '\(ownName)'",
+                file: recipe.file, line: model.model.line, advice: "merge models of the same architecture")
+        }
+    }
+
+    /// Tensors of two models; of fewer, each is told.
+    private static let strangersAtLeast = 6
+
     /// The settings that count, by their names. Newer configs have those of positions in a section.
     private static func settings(of config: JSONText?) -> [String: String] {
         guard let config else { return [:] }

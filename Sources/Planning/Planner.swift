@@ -97,8 +97,9 @@ package enum Planner {
         let wrong = MethodContract(recipe: recipe, method: method).problems() + unique(parameters.flatMap { $0.problems() })
         let problems = RecipeCheck.unsaid(request.refused(warnings), beside: wrong) + wrong
         let inputs = try InputSet.open(recipe, request: request, problems: problems)
-        let quantized = Quantization.problems(recipe, method: method, inputs: inputs)
-        guard quantized.isEmpty else { throw Problems(quantized) }
+        let unfit =
+            ModelDifferences.strangers(recipe, inputs: inputs) + Quantization.problems(recipe, method: method, inputs: inputs)
+        guard unfit.isEmpty else { throw Problems(unfit) }
         let adapter = AdapterOutput(recipe: recipe, method: method, inputs: inputs)
         if let problems = adapter?.problems(), !problems.isEmpty { throw Problems(problems) }
         let given = try GivenFiles.open(recipe, method: method, inputs: inputs, request: request)

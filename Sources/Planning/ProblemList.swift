@@ -2,12 +2,27 @@ package import Core
 
 /// Collects problems without end but shows no more of one kind than a person reads.
 package struct ProblemList {
+    /// What is wrong in the same words with one tensor or with many.
+    private struct Group {
+        var count = 0
+        /// The first of them.
+        var problems: [TesseraError] = []
+
+        /// Few are told one by one, many in one line; and how many problems each line tells.
+        var told: [(line: TesseraError, count: Int)] {
+            guard count > ProblemList.singleLimit, var problem = problems.first else { return problems.map { ($0, 1) } }
+            let names = problems.dropFirst().compactMap { $0.tensor.map { "'\($0)'" } }
+            problem.problem += " (and \(count - 1) more tensors, such as \(names.joined(separator: ", ")))"
+            return [(problem, count)]
+        }
+    }
+
     private let file: String?
-    /// Those that are shown.
-    private var problems: [TesseraError] = []
-    private var count = 0
+    /// In the order of their first problems.
+    private var groups: [Group] = []
+    private var indices: [TesseraError: Int] = [:]
     private var seen: Set<TesseraError> = []
-    private static let shownLimit = 20
+    private static let shownLimit = 20, singleLimit = 3
 
     package init(file: String?) { self.file = file }
 
@@ -15,8 +30,13 @@ package struct ProblemList {
     /// each layer.
     package mutating func add(_ more: [TesseraError]) {
         for problem in more where seen.insert(Self.key(of: problem)).inserted {
-            count += 1
-            if count <= Self.shownLimit { problems.append(problem) }
+            var kind = problem
+            kind.tensor = nil
+            let index = problem.tensor == nil ? groups.count : indices[kind, default: groups.count]
+            if index == groups.count { groups.append(Group()) }
+            if problem.tensor != nil { indices[kind] = index }
+            groups[index].count += 1
+            if groups[index].count <= Self.singleLimit { groups[index].problems.append(problem) }
         }
     }
 
@@ -28,9 +48,10 @@ package struct ProblemList {
 
     /// - Throws: the problems that are shown, and one that counts the others.
     package func throwIfAny() throws(Problems) {
-        guard count > 0 else { return }
-        let rest = count - Self.shownLimit
+        guard !groups.isEmpty else { return }
+        let told = groups.prefix(Self.shownLimit).flatMap(\.told).prefix(Self.shownLimit)
+        let rest = groups.reduce(0) { $0 + $1.count } - told.reduce(0) { $0 + $1.count }
         throw Problems(
-            problems + (rest > 0 ? [TesseraError(.badData, "and \(rest) more problems of this kind", file: file)] : []))
+            told.map(\.line) + (rest > 0 ? [TesseraError(.badData, "and \(rest) more problems of this kind", file: file)] : []))
     }
 }

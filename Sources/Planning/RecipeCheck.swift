@@ -18,7 +18,8 @@ struct RecipeCheck {
         }
         // What is wrong on a line has been said.
         let lines = Set(problems.compactMap(\.line))
-        let names = Self.method(of: draft).map { ParameterNames(recipe: draft, method: $0) }
+        let method = Self.method(of: draft), names = method.map { ParameterNames(recipe: draft, method: $0) }
+        if let method, reading.hasAllModels { problems += MethodContract(recipe: draft, method: method).problems() }
         if names == nil, !draft.method.value.isEmpty { problems.append(Self.unknownMethod(draft)) }
         problems += (names?.problems() ?? []).filter { !lines.contains($0.line ?? 0) }
         problems += InputSet.problems(draft, request: request)

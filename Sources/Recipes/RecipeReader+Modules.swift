@@ -24,7 +24,16 @@ extension RecipeReader {
                 advice: "write 'NAME:' entries with 'models:' or 'slices:' below each")
             return []
         }
-        return modules.compactMap { readModule(named: $0, $1) }
+        return readAll(modules) { reader, module in reader.readModule(named: module.key, module.value) }
+    }
+
+    /// What can be read of the nodes that name models.
+    private mutating func readAll<Nodes: Sequence, Value>(
+        _ nodes: Nodes, _ read: (inout RecipeReader, Nodes.Element) -> Value?
+    ) -> [Value] {
+        let values = nodes.map { read(&self, $0) }, found = values.compactMap(\.self)
+        if found.count < values.count { hasAllModels = false }
+        return found
     }
 
     private mutating func readModule(named key: Node, _ node: Node) -> Recipe.Module? {
@@ -90,8 +99,8 @@ extension RecipeReader {
                 advice: form == "slices" ? "write '- sources: [...]' entries" : "write '- model: PATH' entries")
             return nil
         }
-        if form == "models" { return .models(sequence.compactMap { readSource($0, isSlice: false) }) }
-        return .slices(sequence.compactMap { readSlice($0) })
+        if form == "models" { return .models(readAll(sequence) { $0.readSource($1, isSlice: false) }) }
+        return .slices(readAll(sequence) { $0.readSlice($1) })
     }
 
     private mutating func readSlice(_ node: Node) -> Recipe.Slice? {
@@ -111,7 +120,7 @@ extension RecipeReader {
                 advice: "add 'sources:' with entries such as '- {model: PATH, layer_range: [0, 16]}'")
             return nil
         }
-        let sources = list.compactMap { readSource($0, isSlice: true) }
+        let sources = readAll(list) { $0.readSource($1, isSlice: true) }
         if let first = sources.first?.layers,
             let other = sources.compactMap(\.layers).first(where: { $0.value.count != first.value.count })
         {
@@ -120,8 +129,7 @@ extension RecipeReader {
                 advice: "give every source of the slice the same number of layers")
         }
         return Recipe.Slice(
-            sources: sources, baseModel: mapping["base_model"].flatMap { $0.isNull ? nil : readReference($0) },
-            parameters: readParameters(mapping["parameters"]), line: node.line)
+            sources: sources, baseModel: readBase(mapping), parameters: readParameters(mapping["parameters"]), line: node.line)
     }
 
     private mutating func readSource(_ node: Node, isSlice: Bool) -> Recipe.Source? {

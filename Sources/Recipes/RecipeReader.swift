@@ -11,6 +11,8 @@ struct RecipeReader {
     private(set) var baseModel: ModelReference?
     /// What could be read, although other things could not: see `RecipeReading`.
     private var draft: Recipe?
+    /// Whether every model that the recipe names could be read.
+    var hasAllModels = true
     var fineTunes: [Located<ModelReference>] = []
     var storeBase: Located<ModelReference>?
 
@@ -38,8 +40,8 @@ struct RecipeReader {
                 readRecipe(root).map { .merge($0) }
             }
         return RecipeReading(
-            recipe: problems.isEmpty ? recipe : nil, problems: problems, warnings: warnings, draft: draft, fineTunes: fineTunes,
-            base: storeBase)
+            recipe: problems.isEmpty ? recipe : nil, problems: problems, warnings: warnings, draft: draft,
+            hasAllModels: hasAllModels, fineTunes: fineTunes, base: storeBase)
     }
 
     /// - Parameter advice: how to fix the problem.
@@ -57,6 +59,7 @@ struct RecipeReader {
         reader.warnings = warnings
         let recipe = reader.readRecipe(root)
         problems += reader.problems
+        hasAllModels = hasAllModels && reader.hasAllModels
         draft = draft ?? reader.draft
         // The first point has all unknown keys of the recipe; one that fails ends the reading.
         guard !reader.hasProblems else {
@@ -155,9 +158,10 @@ struct RecipeReader {
         } else {
             complain("has no 'merge_method'", at: 1, advice: "add a line such as 'merge_method: linear'")
         }
-        let base = root["base_model"].flatMap { $0.isNull ? nil : readReference($0) }
+        let base = readBase(root)
         baseModel = base?.value
         let modules = readModules(root)
+        if modules.isEmpty { hasAllModels = false }
         let parameters = readParameters(root["parameters"])
         let dtype = readDtype(root, "dtype"), outDtype = readDtype(root, "out_dtype")
         let tokenizer = readTokenizer(root), chatTemplate = readChatTemplate(root), missing = readMissing(root)
@@ -168,6 +172,13 @@ struct RecipeReader {
             output: output, missing: missing, warnings: warnings)
         draft = recipe
         return method == nil ? nil : recipe
+    }
+
+    mutating func readBase(_ mapping: Node.Mapping) -> Located<ModelReference>? {
+        guard let node = mapping["base_model"], !node.isNull else { return nil }
+        let base = readReference(node)
+        if base == nil { hasAllModels = false }
+        return base
     }
 
     mutating func readReference(_ node: Node) -> Located<ModelReference>? {

@@ -146,6 +146,8 @@ package struct RecipeReading: Sendable {
     package let warnings: [TesseraError]
     /// Of a merge, or of the first one of a sweep. Its method is empty where the recipe names none.
     package let draft: Recipe?
+    /// Whether the draft has every model that the recipe names, so that they can be counted.
+    package let hasAllModels: Bool
     /// Of a store.
     package let fineTunes: [Located<ModelReference>]
     package let base: Located<ModelReference>?

@@ -47,12 +47,21 @@ struct JobArguments: ParsableArguments {
         help: ArgumentHelp("Maximum size of an output part: 5GB, 512MiB. (A billion bytes are 1GB.)", valueName: "size"))
     var maxPartSize = ByteCount(5_000_000_000)
 
-    @Option(name: .customLong("shard-size"), help: Self.shardSizeHelp)
+    @Option(name: .customLong("shard-size"), help: Self.shardSizeHelp, transform: Self.shardSize)
     var shardSize: ByteCount?
 
     static let shardSizeHelp = ArgumentHelp(
-        "Target size of a shard's output. Smaller shards suit many workers and take less memory; larger ones cost less to keep.",
-        valueName: "size")
+        """
+        Target size of a shard's output, at least 1kB. Smaller shards suit many workers and take less memory; larger ones cost \
+        less to keep. No shard is smaller than a tensor.
+        """, valueName: "size")
+
+    @Sendable static func shardSize(_ text: String) throws(OutOfRange) -> ByteCount {
+        guard let size = ByteCount(argument: text), size.bytes >= 1000 else {
+            throw OutOfRange("a size of at least 1kB, such as 64MB")
+        }
+        return size
+    }
 
     @Option(help: ArgumentHelp("Seed for random methods such as dare_ties.", valueName: "n"))
     var seed: UInt64 = 0
@@ -133,7 +142,9 @@ struct MachineArguments: ParsableArguments {
         help: ArgumentHelp("Memory for buffers, at least 64MiB.", valueName: "size"),
         transform: { text throws(OutOfRange) in
             let bytes = ByteCount(argument: text)
-            guard let bytes, bytes.bytes >= 64 << 20 else { throw OutOfRange("a size of at least 64MiB, such as 2GiB") }
+            guard let bytes, bytes.bytes >= WorkerMemory.smallest else {
+                throw OutOfRange("a size of at least 64MiB, such as 2GiB")
+            }
             return bytes
         })
     var memory = ByteCount(2 << 30)

@@ -40,7 +40,7 @@ struct RecipeText {
         let overrides = try settings.map { try RecipeOverride($0) }
         let isInput = path == "-" || path == "/dev/stdin"
         name = isInput ? Self.inputName : path
-        let bytes = isInput ? try Self.input() : try LocalFiles().read(path, maxBytes: Self.byteLimit)
+        let bytes = isInput ? try Self.input() : try Self.contents(of: path)
         guard let text = String(validating: bytes, as: UTF8.self) else {
             throw TesseraError(.badData, "is not UTF-8 text", file: name)
         }
@@ -48,6 +48,29 @@ struct RecipeText {
     }
 
     private static let inputName = "<stdin>"
+
+    private static func contents(of path: String) throws(TesseraError) -> [UInt8] {
+        do throws(TesseraError) {
+            return try LocalFiles().read(path, maxBytes: byteLimit)
+        } catch {
+            var named = error
+            named.advice = error.advice ?? advice(for: path)
+            throw named
+        }
+    }
+
+    /// What may be meant by a path that is no recipe.
+    private static func advice(for path: String) -> String {
+        func recipes(in directory: String) -> [String] {
+            ((try? LocalFiles().list(directory)) ?? []).filter { $0.hasSuffix(".yml") || $0.hasSuffix(".yaml") }
+        }
+        let files = LocalFiles(), parent = FilePath.parent(of: path)
+        if (try? files.status(of: path))?.kind == .directory {
+            return recipes(in: path).first.map { "did you mean '\(FilePath.join(path, $0))'?" } ?? "name a YAML file"
+        }
+        let guess = FilePath.components(of: path).last.flatMap { Suggestion.guess(for: $0, in: recipes(in: parent)) }
+        return guess ?? "name a YAML file, or - to read the recipe from stdin"
+    }
 
     private static func input() throws(TesseraError) -> [UInt8] {
         var bytes: [UInt8] = [], buffer = [UInt8](repeating: 0, count: 1 << 16)

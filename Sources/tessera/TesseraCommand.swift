@@ -47,8 +47,12 @@ struct TesseraCommand: AsyncParsableCommand {
                 try command.run()
             }
             // What was printed may not have been written yet: the disk may be full.
-            guard fflush(nil) == 0 else { throw TesseraError.system(errno, "write", "stdout") }
+            guard fflush(nil) == 0 else {
+                throw errno == EPIPE ? ReaderGone() : TesseraError.system(errno, "write", "stdout")
+            }
             exit(0)
+        } catch is ReaderGone {
+            exit(ReaderGone.exitCode)
         } catch let problems as Problems {
             Terminal.complain(problems.all)
             exit(problems.exitCode)
@@ -60,11 +64,13 @@ struct TesseraCommand: AsyncParsableCommand {
         } catch {
             let code = root.exitCode(for: error).rawValue
             // Help is no error, and a bare exit code has been explained.
-            guard code != 0, !(error is ExitCode), Terminal.speaksJSON else {
+            guard code != 0, !(error is ExitCode) else {
                 Terminal.end(exitCode: code)
                 root.exit(withError: error)
             }
-            Terminal.complain([TesseraError(.usage, root.message(for: error))])
+            Terminal.complain(
+                about: TesseraError(.usage, root.message(for: error)),
+                usage: root.fullMessage(for: error, columns: Terminal.width))
             exit(code)
         }
     }

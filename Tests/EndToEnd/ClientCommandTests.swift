@@ -36,6 +36,42 @@ import Testing
         #expect(directory.names == ["out"])
     }
 
+    @Test func aJobWithoutAnyWorkerSaysHowToStartOne() async throws {
+        let cluster = try await Cluster()
+        let outcome = try await cluster.submit(Self.recipe, "\(directory.path)/out")
+        #expect(outcome.exitCode == 0, "\(outcome.errors)")
+        let hint = "start one: tessera worker --coordinator \(cluster.jobs)"
+        let status = try await Tessera.run(["status", "--coordinator", cluster.jobs])
+        #expect(status.output.contains("waits for workers: none") && status.output.contains(hint), "\(status.output)")
+        let watch = try RunningTessera(["status", "--watch", "--coordinator", cluster.jobs])
+        _ = try await watch.waitForOutput(hint)
+    }
+
+    /// As top does it: q ends it, and the terminal is as before.
+    @Test func qEndsTheWatch() async throws {
+        let cluster = try await Cluster(), terminal = try PseudoTerminal()
+        let before = terminal.localFlags
+        let watch = try RunningTessera(
+            ["status", "--watch", "--coordinator", cluster.jobs], input: terminal.end, output: terminal.end)
+        try await eventually("the watch") { terminal.received.contains("no jobs") }
+        #expect(terminal.localFlags & tcflag_t(ECHO | ICANON) == 0)
+        terminal.type("q")
+        #expect(await watch.exitCode() == 0, "\(watch.errors)")
+        #expect(terminal.localFlags == before && !terminal.received.contains("q"), "\(terminal.received)")
+    }
+
+    @Test func theCoordinatorThatComesBackIsSaidToBeBack() async throws {
+        let state = "\(directory.path)/state", cluster = try await Cluster(coordinator: ["--state", state])
+        let watch = try RunningTessera(["status", "--watch", "--coordinator", cluster.jobs])
+        _ = try await watch.waitForOutput("0 workers are connected")
+        cluster.coordinator.signal(SIGKILL)
+        _ = await cluster.coordinator.exitCode()
+        try await eventually("the loss is said") { watch.errors.contains("lost the coordinator") }
+        let again = try RunningTessera(["coordinator", "--listen", cluster.jobs, "--status", "127.0.0.1:0", "--state", state])
+        try await eventually("the return is said") { watch.errors.contains("connected to the coordinator again") }
+        withExtendedLifetime(again) {}
+    }
+
     @Test func aSignalEndsTheWaitAndNotTheJob() async throws {
         let cluster = try await Cluster(workers: 1, worker: Self.slow)
         let client = try RunningTessera(

@@ -155,6 +155,19 @@ struct FullDiskTests {
         try file.close()
     }
 
+    /// Before anything is done, in the units of people.
+    @Test func aDiskThatIsTooSmallIsTold() async throws {
+        let disk = try SmallDisk(bytes: 2_048_000, at: "\(directory.path)/disk")
+        try writeModel("a", tensors: 4, bytes: 1 << 20)
+        try directory.write("merge_method: passthrough\nmodels:\n- model: a\n", to: "r.yml")
+        let run = try await Tessera.run(["run", "r.yml", "\(disk.path)/out"], in: directory.path)
+        #expect(run.exitCode == 74, "\(run.errors)")
+        let words = /cannot reserve 4\.19 MB for the file: No space left on device \((\d\.\d+) MB free\) — free some space/
+        let free = try #require(run.errors.firstMatch(of: words), "\(run.errors)")
+        #expect(try #require(Double(free.1)) < 2.05, "\(run.errors)")
+        #expect(try FileManager.default.contentsOfDirectory(atPath: disk.path) == [])
+    }
+
     /// A run has somebody who waits for it: it ends, and the same command goes on.
     @Test func aRunOnAFullDiskKeepsItsShards() async throws {
         let disk = try SmallDisk(bytes: 128 << 20, at: "\(directory.path)/disk"), output = "\(disk.path)/out"

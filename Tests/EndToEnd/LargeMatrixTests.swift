@@ -55,7 +55,7 @@ import Testing
             #expect(refused.exitCode == 64, "\(method)")
             #expect(
                 refused.errors.contains("tensor 'model.layers.0.mlp.up_proj.weight': the job needs")
-                    && refused.errors.contains("raise --memory"), "\(method): \(refused.errors)")
+                    && refused.errors.contains("start it with --memory"), "\(method): \(refused.errors)")
             #expect(!FileManager.default.fileExists(atPath: "\(directory.path)/out"))
         }
     }

@@ -35,7 +35,7 @@ final class RunningTessera: Sendable {
 
     init(
         _ arguments: [String], in directory: String = Repository.golden, environment: [String: String] = [:],
-        executable: String = Tessera.path, input: FileHandle = .nullDevice
+        executable: String = Tessera.path, input: FileHandle = .nullDevice, output: FileHandle? = nil
     ) throws {
         let process = Process(), logs = try TemporaryDirectory()
         process.executableURL = URL(fileURLWithPath: executable)
@@ -47,7 +47,8 @@ final class RunningTessera: Sendable {
             process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
         }
         process.standardInput = input
-        process.standardOutput = try FileHandle(forWritingTo: URL(fileURLWithPath: try logs.write("", to: "stdout")))
+        process.standardOutput =
+            try output ?? FileHandle(forWritingTo: URL(fileURLWithPath: try logs.write("", to: "stdout")))
         process.standardError = try FileHandle(forWritingTo: URL(fileURLWithPath: try logs.write("", to: "stderr")))
         let (ending, input) = AsyncStream<Int32>.makeStream()
         process.terminationHandler = {

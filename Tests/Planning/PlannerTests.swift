@@ -205,10 +205,23 @@ import Work
 
     @Test func manyProblemsAreCut() throws {
         try write("a", (0..<100).map { ("t\($0)", TestTensor([1])) })
-        try write("b", [("x", TestTensor([1]))])
+        try write("b", [("t0", TestTensor([1]))])
         let found = problems(Self.linear)
-        #expect(found.count == 21)
-        #expect(found.last?.problem == "and 81 more problems of this kind")
+        #expect(found.map(\.tensor) == ["t1"])
+        #expect(
+            found.first?.problem == "missing in b, present in 1 of 2 models (and 98 more tensors, such as 't10', 't11')")
+    }
+
+    /// One line, and not one for each tensor.
+    @Test func modelsOfOtherArchitecturesAreNamed() throws {
+        try write("a", (0..<100).map { ("t\($0)", TestTensor([1])) })
+        try write("b", (0..<100).map { ("u\($0)", TestTensor([1])) })
+        let found = problems(Self.linear)
+        #expect(found.map(\.problem) == ["'b' and 'a' share no tensor: one has 'u0', the other 't0'"])
+        #expect(found.first?.line == 4)
+        // One tensor in common is enough: then the others are told.
+        try write("b", (0..<100).map { ("u\($0)", TestTensor([1])) } + [("t7", TestTensor([1]))])
+        #expect(problems(Self.linear).map(\.problem.first) == ["m", "m"])
     }
 
     @Test(arguments: [

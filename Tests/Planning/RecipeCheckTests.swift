@@ -59,6 +59,25 @@ import Testing
             recipe: "merge_method: ties\nmodels:\n- model: b\n- model: c\n",
             told: [(1, "needs a base model"), (4, "c: no such file"), (1, "a value for 'weight' for every model")]),
         Case(
+            testDescription: "a missing base, a wrong type, a misspelled parameter",
+            recipe: "merge_method: ties\nmodels:\n- model: b\n  parameters: {weight: 1, desnity: 0.5}\ndtype: bfloat17\n",
+            told: [(1, "needs a base model"), (4, "did you mean 'density'?"), (5, "'dtype' is 'bfloat17'")]),
+        Case(
+            testDescription: "a base and a model that cannot be read may still be enough",
+            recipe: "merge_method: ties\nbase_model: [a]\nmodels:\n- {model: b, parameters: {weight: 1}}\n- model: [c]\n",
+            told: [(2, "must be a path"), (5, "must be a path")]),
+        Case(
+            testDescription: "a slice of too few models, a wrong type",
+            recipe: """
+                merge_method: slerp
+                base_model: a
+                slices:
+                - sources:
+                  - {model: a, layer_range: [0, 1]}
+                dtype: bfloat17
+                parameters: {t: 0.5}
+                """, told: [(4, "the recipe has "), (6, "'dtype' is 'bfloat17'")]),
+        Case(
             testDescription: "a wrong sweep, a missing model, a wrong value",
             recipe:
                 "merge_method: ties\nbase_model: a\nmodels:\n- model: c\nparameters:\n  lambda: {sweep: [1, 1]}\n  density: 2\n",

@@ -114,7 +114,7 @@ import Testing
             "c: no such file", "correct the path"),
         Wrong(
             "a directory without a model", pass + "models:\n- model: empty\n", 3, "contains no safetensors checkpoint",
-            "correct the path"),
+            "name a directory with model.safetensors"),
         Wrong(
             "a revision of a directory", pass + "models:\n- model: a@main\n", 3,
             "a: 'a@main' names a revision, but a local directory has no revisions", "remove '@main'"),

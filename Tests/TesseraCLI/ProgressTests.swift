@@ -172,7 +172,7 @@ import Testing
     // MARK: What is said once
 
     @Test func aJobWithoutWorkersSaysHowToStartOne() throws {
-        var remarks = JobRemarks(coordinator: HostPort(host: "head", port: 7070), usesTLS: false)
+        var remarks = JobRemarks(hint: WorkerHint(coordinator: HostPort(host: "head", port: 7070), usesTLS: false))
         let status = Status(jobs: [try Self.job()], workers: [])
         #expect(
             remarks.about(status) == [
@@ -181,12 +181,12 @@ import Testing
         #expect(remarks.about(status) == [])
         #expect(remarks.about(Status(jobs: [try Self.job()], workers: [Self.worker("a")])) == [])
         #expect(remarks.about(status).count == 1)
-        var protected = JobRemarks(coordinator: HostPort(host: "head", port: 7070), usesTLS: true)
+        var protected = JobRemarks(hint: WorkerHint(coordinator: HostPort(host: "head", port: 7070), usesTLS: true))
         #expect(protected.about(status).first?.contains("head:7070, with --tls-ca or --tls-pin") == true)
     }
 
     @Test func aPausedJobSaysWhyAndThatItGoesOn() throws {
-        var remarks = JobRemarks(coordinator: HostPort(host: "head", port: 7070), usesTLS: false)
+        var remarks = JobRemarks(hint: WorkerHint(coordinator: HostPort(host: "head", port: 7070), usesTLS: false))
         var job = try Self.job(.paused)
         job.error = TesseraError(.io, "the disk is full")
         #expect(remarks.about(Status(jobs: [job], workers: [])) == ["the job is paused: the disk is full"])

@@ -55,9 +55,10 @@ struct JobWaits {
         return .queue(first: first, count: numbers.count { $0 < job.number })
     }
 
-    /// The job's shards that are too large for every worker, the largest first.
+    /// The job's shards that are too large for every worker, those that need most memory first.
     func oversized(of job: JobRecord) -> [Group] {
         (ready[job.id] ?? []).filter { group in serving.allSatisfy { !$0.holds(group.memory) } }
+            .sorted { $0.memory.byteCount(threads: 1) > $1.memory.byteCount(threads: 1) }
     }
 
     /// How many shards wait, if all of them are too large for a worker of this size and others could do some of them; else `nil`.

@@ -184,12 +184,11 @@ struct StatusPages {
         }
         let workers = cluster.workers.members.values.lazy.map(\.description)
         guard let worker = workers.min(by: { (missing($0), $0.name) < (missing($1), $1.name) }) else { return "" }
-        let bytes = shard.memory.byteCount(threads: worker.threads)
-        let needed = (bytes >> 20) + (bytes & ((1 << 20) - 1) == 0 ? 0 : 1)
-        let threads = worker.threads == 1 ? "one thread" : "\(worker.threads) threads"
+        let options = WorkerMemory.options(for: shard.memory, threads: worker.threads, isConnected: true)
         return """
-            : \(shard.label) needs \(needed) MiB beside the buffers of \
-            \(threads), \(worker.name) has \(worker.tensorMemory >> 20) MiB; start one with more --memory, or with fewer --threads
+            : \(shard.label.shortened(to: Self.labelLimit)) is too large for \(worker.name), \
+            which has \(Quantity.bytes(worker.memory)) for \(Quantity.threads(worker.threads)); \
+            \(options.map { "start one with \($0)" } ?? "no worker could have enough")
             """
     }
 

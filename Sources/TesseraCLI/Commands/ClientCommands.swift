@@ -105,7 +105,7 @@ package struct SubmitCommand: AsyncParsableCommand {
         } else {
             try printJSON(["job": "\(submitted.job)"])
         }
-        flushOutput()
+        try flushOutput()
     }
 }
 

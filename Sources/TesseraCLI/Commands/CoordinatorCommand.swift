@@ -217,7 +217,8 @@ private final class ReadyLine: Sendable {
         guard let jobs = found.jobs, let status = found.status else { return }
         log.info("coordinator ready", metadata: metadata.merging(["job_port": "\(jobs)", "status_port": "\(status)"]) { $1 })
         print("ready: jobs on \(jobs), status on \(status)")
-        flushOutput()
+        // It goes on, whether anybody reads this or not.
+        try? flushOutput()
         onReady()
     }
 }

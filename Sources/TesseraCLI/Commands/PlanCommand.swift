@@ -2,7 +2,7 @@ package import ArgumentParser
 import Checkpoints
 import Core
 import Planning
-import Worker
+import Protocol
 
 package struct PlanCommand: ParsableCommand {
     package static let configuration = CommandConfiguration(
@@ -19,7 +19,7 @@ package struct PlanCommand: ParsableCommand {
         help: ArgumentHelp("Maximum size of an output part: 5GB, 512MiB. (A billion bytes are 1GB.)", valueName: "size"))
     var maxPartSize = ByteCount(5_000_000_000)
 
-    @Option(name: .customLong("shard-size"), help: JobArguments.shardSizeHelp)
+    @Option(name: .customLong("shard-size"), help: JobArguments.shardSizeHelp, transform: JobArguments.shardSize)
     var shardSize: ByteCount?
 
     @Option(help: ArgumentHelp("Seed for random methods such as dare_ties.", valueName: "n"))
@@ -104,8 +104,10 @@ struct PlanSummary: Encodable {
     let bytesWritten: Int
     /// About how many bytes the output will have, where that is known before it is laid out.
     let bytesExpected: Int?
-    /// The minimum `--memory` of `tessera run` with this machine's number of threads.
-    let bytesMemory: Int
+    /// The minimum `--memory` of `tessera run` with this machine's number of threads; `nil` where none would do.
+    let bytesMemory: Int?
+    /// The minimum `--memory` of a worker with one thread; `nil` where none would do.
+    let bytesWorkerMemory: Int?
     let threads: Int
     let remarks: [String]
     let warnings: [TesseraError]
@@ -135,7 +137,8 @@ struct PlanSummary: Encodable {
         bytesRead = plan.bytesRead
         bytesWritten = plan.bytesWritten
         threads = availableProcessors()
-        bytesMemory = WorkerMemory.least(for: plan.largestNeed, threads: threads)
+        bytesMemory = WorkerMemory.least(for: plan.largestNeed, threads: threads, isConnected: false)
+        bytesWorkerMemory = WorkerMemory.least(for: plan.largestNeed, threads: 1, isConnected: true)
         remarks = plan.remarks
         warnings = plan.warnings
     }
@@ -171,6 +174,10 @@ struct PlanSummary: Encodable {
         return lines
     }
 
+    private static func option(_ bytes: Int?) -> String {
+        bytes.map { "at least \(WorkerMemory.option($0))" } ?? "more memory than it could have"
+    }
+
     private func prose(_ widths: OutputWidths) -> [String] {
         var lines: [String] = []
         for fate in ["made", "copied", "left out"] {
@@ -188,7 +195,9 @@ struct PlanSummary: Encodable {
                     ? (bytesExpected.map { "about \(Quantity.bytes($0)); " } ?? "")
                         + "these shards measure \(tensors) tensors, and the output is laid out by what they find"
                     : "\(Quantity.bytes(bytesWritten)) in \(tensors) tensors"
-            ), ("memory", "at least \(Quantity.bytes(bytesMemory)) with \(threads) \(threads == 1 ? "thread" : "threads")"),
+            ),
+            ("memory", "'tessera run' with \(Quantity.threads(threads)) needs \(Self.option(bytesMemory))"),
+            ("", "a worker with one thread needs \(Self.option(bytesWorkerMemory))"),
         ]
         lines.append("")
         for (label, text) in facts + remarks.map({ ("note", $0.printable) }) {

@@ -16,9 +16,22 @@ package struct StatusCommand: AsyncParsableCommand {
 
     @Flag(
         help: """
-            Keep updating until the job ends or Ctrl-C is pressed. Where stdout is no terminal: a dated line for each change.
+            Keep updating until the job ends, or q or Ctrl-C is pressed. Where stdout is no terminal: a dated line for each \
+            change.
             """)
     var watch = false
+
+    @Option(
+        help: ArgumentHelp(
+            """
+            List so many jobs: those that are worked on, then the newest that have ended. The default is as many as the \
+            terminal has lines for, and all of them in a pipe.
+            """, valueName: "n"),
+        transform: { text throws(OutOfRange) in
+            guard let count = Int(text), count > 0 else { throw OutOfRange("a number above 0") }
+            return count
+        })
+    var limit: Int?
 
     @Flag(help: "Print JSON; with --watch, an object a line for each change.")
     var json = false
@@ -28,24 +41,32 @@ package struct StatusCommand: AsyncParsableCommand {
     package init() {}
 
     package func run() async throws {
-        let (job, watch, json) = (job, watch, json)
+        let (job, watch, json, limit) = (job, watch, json, limit)
         let address = try target.address()
         try await cancelledBySignals {
             if watch {
-                let screen = Screen()
+                let screen = Screen(), keys = Terminal.isTerminal(STDOUT_FILENO) && !json ? Keys() : nil
                 defer { screen.finish() }
-                try await CoordinatorClient.reconnecting(to: address, remark: Terminal.remark) { client in
-                    // The next connection begins a view of its own.
+                // What was true of the lost coordinator is not shown as if it still were.
+                let remark: @Sendable (String) -> Void = {
                     screen.clear()
-                    try await Self.follow(try await Self.find(job, &client), json: json, on: screen, &client)
+                    Terminal.remark($0)
+                }
+                try await CoordinatorClient.reconnecting(to: address, remark: remark) { client in
+                    let view = View(id: try await Self.find(job, &client), json: json, limit: limit, hint: WorkerHint(address))
+                    try await Self.follow(view, on: screen, keys, &client)
                 }
             } else {
                 let status = try await CoordinatorClient.connect(to: address) { client in
                     if let id = try await Self.find(job, &client) { return try await client.status(of: id) }
                     return try await client.status()
                 }
-                if json { return try printJSON(StatusDocument(status)) }
-                Screen().show(StatusText(status).lines(width: Terminal.outputWidth, height: nil), redraws: false)
+                if json { return try printJSON(StatusDocument(status.limited(to: limit))) }
+                let isCut = job == nil && limit == nil && Terminal.isTerminal(STDOUT_FILENO)
+                let text = StatusText(status.saying(WorkerHint(address)), limit: limit ?? .max)
+                try Screen().show(
+                    text.lines(width: Terminal.outputWidth, height: isCut ? Terminal.size(STDOUT_FILENO).height - 1 : nil),
+                    redraws: false)
             }
         }
     }
@@ -55,33 +76,53 @@ package struct StatusCommand: AsyncParsableCommand {
         return try await client.find(job)
     }
 
-    /// Shows each change until the job has ended, if there is one.
+    /// What is watched, and how.
+    private struct View {
+        /// `nil` for all jobs.
+        let id: JobID?
+        let json: Bool
+        let limit: Int?
+        let hint: WorkerHint
+    }
+
+    /// Shows each change until the job has ended, if there is one, or the user has seen enough.
     private static func follow(
-        _ id: JobID?, json: Bool, on screen: Screen, _ client: inout CoordinatorClient
+        _ watched: View, on screen: Screen, _ keys: Keys?, _ client: inout CoordinatorClient
     ) async throws {
         var view = JobView(), changes = StatusChanges(), log = StatusLog()
-        let isLive = Terminal.isTerminal(STDOUT_FILENO) && !json, time = TimeSource.system
+        let isLive = Terminal.isTerminal(STDOUT_FILENO) && !watched.json, time = TimeSource.system
         while true {
             let start = time.now()
-            let status = if let id { try await client.progress(of: id) } else { try await client.status() }
-            let cost = time.now() - start, hasEnded = id != nil && status.jobs.allSatisfy(\.state.isEnd)
+            let found = if let id = watched.id { try await client.progress(of: id) } else { try await client.status() }
+            let cost = time.now() - start, hasEnded = watched.id != nil && found.jobs.allSatisfy(\.state.isEnd)
+            let status = watched.json ? found.limited(to: watched.limit) : found.saying(watched.hint)
             if isLive {
                 let size = Terminal.size(STDOUT_FILENO)
                 let lines =
-                    id == nil
-                    ? StatusText(status).lines(width: size.width - 1, height: size.height - 1)
+                    watched.id == nil
+                    ? StatusText(status, limit: watched.limit ?? .max).lines(width: size.width - 1, height: size.height - 1)
                     : view.lines(status, width: size.width, height: size.height)
-                screen.show(lines, redraws: true)
-            } else if json {
+                try screen.show(lines, redraws: true)
+            } else if watched.json {
                 if changes.isNew(status, at: start / .seconds(1)) {
-                    screen.show([JSONLine(StatusDocument(status)).text], redraws: false)
+                    try screen.show([JSONLine(StatusDocument(status)).text], redraws: false)
                 }
             } else {
-                screen.show(log.lines(status, at: start / .seconds(1), date: Date().timestamp), redraws: false)
+                try screen.show(log.lines(status, at: start / .seconds(1), date: Date().timestamp), redraws: false)
             }
-            if hasEnded { return }
+            if hasEnded || keys?.wasPressed("q") == true { return }
             try await Task.sleep(for: max(isLive ? .milliseconds(250) : .seconds(1), cost * 9))
         }
+    }
+}
+
+extension Status {
+    /// With the jobs of most interest only; `total` still counts all.
+    fileprivate func limited(to limit: Int?) -> Status {
+        guard let limit else { return self }
+        var status = self
+        status.jobs = Array(jobsByInterest.prefix(limit))
+        return status
     }
 }
 

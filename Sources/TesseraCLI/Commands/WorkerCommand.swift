@@ -2,6 +2,7 @@ package import ArgumentParser
 import Core
 import Engine
 import Logging
+import Operators
 import Protocol
 import ServiceLifecycle
 import UnixSignals
@@ -63,8 +64,10 @@ package struct WorkerCommand: AsyncParsableCommand {
         let memory = WorkerMemory(total: machine.memory.bytes, threads: machine.threads, isConnected: true)
         guard memory.tensors > 0 else {
             throw TesseraError(
-                .usage, "\(Quantity.bytes(memory.total)) of memory is not enough for the buffers of \(memory.threads) threads",
-                advice: "raise --memory or lower --threads")
+                .usage,
+                "\(Quantity.bytes(memory.total)) of memory is not enough for the buffers of \(Quantity.threads(memory.threads))",
+                advice: WorkerMemory.options(for: MemoryNeed(), threads: memory.threads, isConnected: true)
+                    .map { "start it with \($0)" })
         }
         var settings = WorkerSettings(
             coordinator: coordinator, roots: root.isEmpty ? .wholeMachine : try Roots(root), name: name, build: tesseraVersion,

@@ -18,28 +18,32 @@ struct JobFollower {
         at address: CoordinatorAddress, named words: [String],
         _ find: @escaping @Sendable (inout CoordinatorClient, _ known: JobID?) async throws -> JobID?
     ) async throws -> JobStatus? {
-        let followed = Mutex<JobID?>(nil), style = style
+        let followed = Mutex<JobID?>(nil), isPaused = Mutex(false), style = style
         do {
             return try await cancelledBySignals {
                 try await CoordinatorClient.reconnecting(to: address, remark: Terminal.remark) { client in
                     guard let job = try await find(&client, followed.withLock { $0 }) else { return nil }
                     followed.withLock { $0 = job }
-                    return try await Self.follow(job, at: address, style: style, &client)
+                    return try await Self.follow(job, at: address, style: style, &client) { job in
+                        isPaused.withLock { $0 = job.state == .paused }
+                    }
                 }
             }
         } catch let error as CancellationError {
             if let job = followed.withLock({ $0 }) {
                 let words = (["\(job)"] + words).joined(separator: " ")
-                Terminal.remark("the job goes on\nfollow it: tessera wait \(words)\ncancel it: tessera cancel \(words)")
+                let state = isPaused.withLock { $0 } ? "is still paused" : "goes on"
+                Terminal.remark("the job \(state)\nfollow it: tessera wait \(words)\ncancel it: tessera cancel \(words)")
             }
             throw error
         }
     }
 
     private static func follow(
-        _ id: JobID, at address: CoordinatorAddress, style: ProgressStyle, _ client: inout CoordinatorClient
+        _ id: JobID, at address: CoordinatorAddress, style: ProgressStyle, _ client: inout CoordinatorClient,
+        note: (JobStatus) -> Void
     ) async throws -> JobStatus {
-        var display = ProgressDisplay(style), remarks = JobRemarks(coordinator: address.address, usesTLS: address.tls != nil)
+        var display = ProgressDisplay(style), remarks = JobRemarks(hint: WorkerHint(address))
         let time = TimeSource.system
         defer { display.finish() }
         while true {
@@ -47,6 +51,7 @@ struct JobFollower {
             let cost = time.now() - start
             for remark in remarks.about(status) { Terminal.remark(remark) }
             display.show(status)
+            status.jobs.first.map(note)
             if let job = status.jobs.first, job.state.isEnd { return job }
             // A busy coordinator is asked less often.
             try await Task.sleep(for: max(ProgressDisplay.interval, cost * 9))
@@ -56,17 +61,11 @@ struct JobFollower {
 
 /// What a user who follows a job is told once, when it begins.
 struct JobRemarks {
-    /// Where workers connect to.
-    private let coordinator: HostPort
-    /// Workers then have certificates or tokens of their own.
-    private let usesTLS: Bool
+    private let hint: WorkerHint
     private var isPaused = false
     private var lacksWorkers = false
 
-    init(coordinator: HostPort, usesTLS: Bool) {
-        self.coordinator = coordinator
-        self.usesTLS = usesTLS
-    }
+    init(hint: WorkerHint) { self.hint = hint }
 
     mutating func about(_ status: Status) -> [String] {
         guard let job = status.jobs.first else { return [] }
@@ -78,13 +77,28 @@ struct JobRemarks {
         let lacks = job.state == .running && status.workers.isEmpty
         if lacks != lacksWorkers {
             lacksWorkers = lacks
-            if lacks {
-                let command = "tessera worker --coordinator \(coordinator)"
-                remarks.append(
-                    "no worker is connected, so the job waits; start one: \(command)"
-                        + (usesTLS ? ", with --tls-ca or --tls-pin and a worker's own certificate or token" : ""))
-            }
+            if lacks { remarks.append("no worker is connected, so the job waits; \(hint.text)") }
         }
         return remarks
+    }
+}
+
+/// How to start a worker for a coordinator.
+struct WorkerHint {
+    /// Where workers connect to.
+    private let coordinator: HostPort
+    /// Workers then have certificates or tokens of their own.
+    private let usesTLS: Bool
+
+    init(coordinator: HostPort, usesTLS: Bool) {
+        self.coordinator = coordinator
+        self.usesTLS = usesTLS
+    }
+
+    init(_ address: CoordinatorAddress) { self.init(coordinator: address.address, usesTLS: address.tls != nil) }
+
+    var text: String {
+        "start one: tessera worker --coordinator \(coordinator)"
+            + (usesTLS ? ", with --tls-ca or --tls-pin and a worker's own certificate or token" : "")
     }
 }

@@ -50,6 +50,8 @@ struct PlainProgress {
         case .paused: parts.append("paused")
         case .done, .failed, .cancelled: parts.append("\(job.state.rawValue) after \(Quantity.seconds(job.seconds))")
         }
+        // Of a job alone, the command itself says why.
+        if label != nil, let error = job.error { parts.append("\(error)") }
         return parts.joined(separator: "  ")
     }
 }

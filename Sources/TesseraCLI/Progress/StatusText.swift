@@ -4,75 +4,116 @@ import Protocol
 /// A coordinator's status as tables for people.
 struct StatusText {
     private let status: Status
+    /// Jobs in the order in which they are listed, and how many of them at most.
+    private let jobs: [JobStatus]
+    private let limit: Int
 
-    init(_ status: Status) { self.status = status }
+    /// - Parameter limit: jobs to list at most.
+    init(_ status: Status, limit: Int = .max) {
+        self.status = status
+        self.limit = limit
+        jobs = status.jobsByInterest
+    }
 
     /// - Parameters:
     ///   - width: of the lines at most; `nil` for no limit.
     ///   - height: lines at most, of which jobs that have ended give way first; `nil` for no limit.
     func lines(width: Int?, height: Int?) -> [String] {
-        let workers = workers(width: width), words = words(width: width)
-        let shards = status.jobs.compactMap(\.shardDetails).flatMap { [""] + Self.shards($0, width: width) }
-        guard let height else { return jobs(width: width).all + shards + [""] + workers.all + words }
-        // Half of the lines are the workers', if they need as many.
-        let column = width ?? .max, notes = Array(words.prefix(max(0, height / 3)))
-        let space = height - 1 - notes.count
-        let below = workers.fitting(max(space / 2, space - jobs(width: width).all.count), width: column)
-        return jobs(width: width).fitting(space - below.count, width: column) + [""] + below + notes
+        guard let height else {
+            let shown = jobs.prefix(limit), shards = status.jobs.flatMap { Self.shards(of: $0, width: width) }
+            return table(of: shown, width: width) + shards + [""] + workers(in: .max, width: width)
+                + words(on: shown, width: width)
+        }
+        // Of jobs that are not listed there are no notes, and with notes fewer have space: the second look knows how many lines
+        // these take at most.
+        var notes: [String] = [], below: [String] = [], shown = jobs.prefix(0)
+        for _ in 0..<2 {
+            let space = height - 1 - notes.count
+            // Half of the lines are the workers', if they need as many.
+            below = workers(in: max(space / 2, space - 1 - jobs.count), width: width)
+            shown = jobs.prefix(min(limit, Self.rows(of: jobs.count, in: space - below.count)))
+            notes = Self.cut(words(on: shown, width: width), to: height / 3)
+        }
+        return table(of: shown, width: width) + [""] + below + notes
     }
 
-    private func jobs(width: Int?) -> Rows {
-        guard !status.jobs.isEmpty else { return Rows(head: nil, rows: ["no jobs"], noun: "jobs") }
+    /// How many rows have space below their titles: all, or as many as leave a line for the number of the others.
+    private static func rows(of count: Int, in lines: Int) -> Int { count < lines ? count : max(0, lines - 2) }
+
+    private static func cut(_ notes: [String], to lines: Int) -> [String] {
+        guard notes.count > lines else { return notes }
+        guard lines > 0 else { return [] }
+        let rest = notes.count - lines + 1
+        return notes.prefix(lines - 1) + ["and \(rest) more lines; 'tessera status JOB' has all about a job"]
+    }
+
+    // MARK: Jobs
+
+    private func table(of shown: ArraySlice<JobStatus>, width: Int?) -> [String] {
+        guard !jobs.isEmpty else { return ["no jobs"] }
         // Without access control all jobs have the same owner.
-        let showsOwners = status.jobs.contains { $0.owner != PeerIdentity.anyone.owner }
-        let showsNames = status.jobs.contains { $0.name != nil }
+        let showsOwners = shown.contains { $0.owner != PeerIdentity.anyone.owner }
+        let showsNames = shown.contains { $0.name != nil }, showsRates = shown.contains { $0.rate != nil }
         var table = TextTable(
             [
                 ("JOB", .left), ("STATE", .left), ("METHOD", .left), ("SHARDS", .right), ("DONE", .right), ("SIZE", .right),
                 ("TIME", .right),
-            ] + (showsOwners ? [("OWNER", .left)] : []) + (showsNames ? [("NAME", .left)] : []) + [("OUTPUT", .left)],
-            expendable: ["METHOD", "SIZE", "TIME", "OWNER"])
-        for job in status.jobsByInterest {
+            ] + (showsRates ? [("LEFT", .right), ("RATE", .right)] : []) + (showsOwners ? [("OWNER", .left)] : [])
+                + (showsNames ? [("NAME", .left)] : []) + [("OUTPUT", .left)],
+            expendable: ["METHOD", "SIZE", "OWNER", "TIME", "RATE"])
+        for job in shown {
+            let rates = [
+                job.secondsLeft.map { Quantity.wholeSeconds($0) } ?? "", job.rate.map { "\(Quantity.bytes($0))/s" } ?? "",
+            ]
             table.add(
                 [
                     String(job.id.description.prefix(8)), job.word, job.method,
                     "\(job.shards.committed)/\(job.shards.total)", "\(job.percent) %", Quantity.bytes(job.bytesTotal),
                     Quantity.seconds(job.seconds),
-                ] + (showsOwners ? [job.owner ?? PeerIdentity.unknownOwner] : []) + (showsNames ? [job.name ?? ""] : []) + [
-                    job.output.isEmpty ? "-" : job.output
-                ])
+                ] + (showsRates ? rates : []) + (showsOwners ? [job.owner ?? PeerIdentity.unknownOwner] : [])
+                    + (showsNames ? [job.name ?? ""] : []) + [job.output.isEmpty ? "-" : job.output])
         }
-        let lines = table.lines(fitting: width)
-        return Rows(head: lines[0], rows: Array(lines.dropFirst()), noun: "jobs")
+        let rest = jobs.count - shown.count
+        return table.lines(fitting: width) + (rest > 0 ? ["and \(rest) more \(rest == 1 ? "job" : "jobs")"] : [])
     }
 
-    private func workers(width: Int?) -> Rows {
-        let lost = status.lostWorkers ?? []
-        guard !status.workers.isEmpty || !lost.isEmpty else {
-            return Rows(head: nil, rows: ["no workers"], noun: "workers")
-        }
+    // MARK: Workers
+
+    /// - Parameter height: lines at most.
+    private func workers(in height: Int, width: Int?) -> [String] {
+        let lost = status.lostWorkers ?? [], count = status.workers.count + lost.count
+        guard count > 0 else { return Array(["no workers"].prefix(height)) }
+        guard height > 1 else { return [] }
+        let shown = Self.rows(of: count, in: height)
         var table = TextTable(
             [
                 ("WORKER", .left), ("STATE", .left), ("ADDRESS", .left), ("THREADS", .right), ("LEASES", .right),
                 ("SHARDS", .right), ("MADE", .right), ("DIRECT", .right),
             ], expendable: ["ADDRESS", "DIRECT", "THREADS"])
-        for worker in status.workers.sorted(by: { $0.name.precedesNaturally($1.name) }) {
+        for worker in status.workers.sorted(by: { $0.name.precedesNaturally($1.name) }).prefix(shown) {
             table.add([
                 worker.name, worker.state.rawValue, worker.address, "\(worker.threads)", "\(worker.leases)",
                 "\(worker.shardsDone)", Quantity.bytes(worker.bytesDone), Quantity.bytes(worker.bytesDirect),
             ])
         }
-        for worker in lost { table.add([worker.name, "lost", worker.address, "", "\(worker.leases)", "", "", ""]) }
-        let lines = table.lines(fitting: width)
-        return Rows(head: lines[0], rows: Array(lines.dropFirst()), noun: "workers")
+        for worker in lost.prefix(max(0, shown - status.workers.count)) {
+            table.add([worker.name, "lost", worker.address, "", "\(worker.leases)", "", "", ""])
+        }
+        return table.lines(fitting: width) + (shown < count ? ["and \(count - shown) more workers"] : [])
     }
 
+    // MARK: Words
+
     /// What is wrong, in words.
-    private func words(width: Int?) -> [String] {
-        var words = status.jobs.compactMap { job in job.error.map { "\(job.id.description.prefix(8)): \($0)" } }
-        words += waiting() + status.jobs.compactMap { job in job.note.map { "\(job.id.description.prefix(8)): \($0)" } }
+    private func words(on shown: ArraySlice<JobStatus>, width: Int?) -> [String] {
+        var words = shown.compactMap { job in job.error.map { "\(job.id.description.prefix(8)): \($0)" } }
+        words += waiting() + shown.compactMap { job in job.note.map { "\(job.id.description.prefix(8)): \($0)" } }
         words += status.trouble
-        return words.map(\.printable).flatMap { words in width.map { words.wrapped(toColumns: $0, indent: 2) } ?? [words] }
+        return Self.wrapped(words, width: width)
+    }
+
+    private static func wrapped(_ texts: [String], width: Int?) -> [String] {
+        texts.map(\.printable).flatMap { text in width.map { text.wrapped(toColumns: $0, indent: 2) } ?? [text] }
             .map { line in width.map { line.shortened(toColumns: $0) } ?? line }
     }
 
@@ -92,20 +133,45 @@ struct StatusText {
         }
     }
 
-    private static func shards(_ shards: [ShardStatus], width: Int?) -> [String] {
+    // MARK: Shards
+
+    private static func shards(of job: JobStatus, width: Int?) -> [String] {
+        guard let shards = job.shardDetails else { return [] }
         var table = TextTable([
             ("SHARD", .left), ("STATE", .left), ("WORKER", .left), ("ATTEMPTS", .right), ("DONE", .right), ("SIZE", .right),
         ])
         for shard in shards {
             table.add([
-                shard.label, shard.state.rawValue, shard.workers.joined(separator: ", "), "\(shard.attempts)",
+                shard.label, shard.activity(in: job), shard.workers.joined(separator: ", "), "\(shard.attempts)",
                 "\(shard.percent) %", Quantity.bytes(shard.bytesTotal),
             ])
         }
-        let failures = shards.flatMap { shard in
-            (shard.failures ?? []).map { "\(shard.label) failed on \($0.worker) (\($0.address)): \($0.error)".printable }
+        return [""] + table.lines(fitting: width) + wrapped(failures(of: shards), width: width)
+    }
+
+    /// Attempts that failed for one reason share a line.
+    private static func failures(of shards: [ShardStatus]) -> [String] {
+        var reasons: [TesseraError] = [], shardsOf: [TesseraError: [String]] = [:], workersOf: [TesseraError: [String]] = [:]
+        for shard in shards {
+            for failure in shard.failures ?? [] {
+                let worker = "\(failure.worker) (\(failure.address))"
+                if shardsOf[failure.error] == nil { reasons.append(failure.error) }
+                if shardsOf[failure.error]?.last != shard.label { shardsOf[failure.error, default: []].append(shard.label) }
+                if workersOf[failure.error]?.contains(worker) != true { workersOf[failure.error, default: []].append(worker) }
+            }
         }
-        return table.lines(fitting: width) + failures
+        func listed(_ names: [String]) -> String {
+            names.prefix(3).joined(separator: ", ") + (names.count > 3 ? " and \(names.count - 3) more" : "")
+        }
+        return reasons.map { "\(listed(shardsOf[$0] ?? [])) failed on \(listed(workersOf[$0] ?? [])): \($0)" }
+    }
+}
+
+extension ShardStatus {
+    /// What the shard does, in a word: where the job has ended, nothing waits any more.
+    func activity(in job: JobStatus) -> String {
+        guard job.state.isEnd, state != .committed else { return state.rawValue }
+        return failures?.isEmpty == false ? "failed" : "not done"
     }
 }
 
@@ -116,6 +182,27 @@ extension Status {
         func end(_ job: JobStatus) -> Double { job.submittedAt + job.seconds }
         return jobs.filter { !$0.state.isEnd } + jobs.filter(\.state.isEnd).sorted { end($0) > end($1) }
     }
+
+    /// The status with what to do about jobs that wait since there is no worker at all.
+    func saying(_ hint: WorkerHint) -> Status {
+        guard workers.isEmpty else { return self }
+        var status = self
+        for index in jobs.indices where jobs[index].state == .running {
+            status.jobs[index].blockedReason = jobs[index].blockedReason.map { "\($0); \(hint.text)" }
+        }
+        return status
+    }
+}
+
+extension JobStatus {
+    /// Bytes per second of late, of a job that workers are at.
+    fileprivate var rate: Int? { isMoving ? bytesPerSecond.map { Int(max(0, min($0, 1e18))) } : nil }
+
+    /// By that rate.
+    fileprivate var secondsLeft: Double? {
+        guard let rate, rate > 0, bytesDone < bytesTotal else { return nil }
+        return min(1e9, Double(bytesTotal - bytesDone) / Double(rate))
+    }
 }
 
 extension LostWorker {
@@ -123,9 +210,4 @@ extension LostWorker {
         let shards = leases == 0 ? "" : ", while it worked on \(leases) \(leases == 1 ? "shard" : "shards")"
         return "\(name) (\(address)) was lost \(Quantity.wholeSeconds(secondsAgo)) ago\(shards): \(reason)"
     }
-}
-
-extension Rows {
-    /// Every row, whatever the height.
-    fileprivate var all: [String] { [head].compactMap(\.self) + rows }
 }

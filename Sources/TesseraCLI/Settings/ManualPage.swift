@@ -139,7 +139,10 @@ enum ExitStatus {
     static let all: [(code: String, meaning: String)] =
         [("0", "success")]
         + TesseraError.Code.allCases.sorted { $0.exitCode < $1.exitCode }.map { ("\($0.exitCode)", meaning(of: $0)) }
-        + [("129, 130, 143", "the command was ended by SIGHUP, SIGINT or SIGTERM")]
+        + [
+            ("\(ReaderGone.exitCode)", "whoever read stdout has gone, as head does; nothing is said about it"),
+            ("129, 130, 143", "the command was ended by SIGHUP, SIGINT or SIGTERM"),
+        ]
 
     private static func meaning(of code: TesseraError.Code) -> String {
         switch code {

@@ -4,13 +4,13 @@ import Glibc
 package struct Screen {
     package init() {}
 
-    package func show(_ lines: [String], redraws: Bool) {
+    package func show(_ lines: [String], redraws: Bool) throws(ReaderGone) {
         if redraws, Terminal.isTerminal(STDOUT_FILENO) {
-            flushOutput()
+            try flushOutput()
             Terminal.showLive(lines, on: STDOUT_FILENO)
         } else {
             print(lines.map { "\($0)\n" }.joined(), terminator: "")
-            flushOutput()
+            try flushOutput()
         }
     }
 
@@ -21,5 +21,15 @@ package struct Screen {
     package func finish() { Terminal.leaveLive() }
 }
 
+/// Whoever read stdout has gone, as `head` does: nothing is left to do, and nothing to be said about it.
+package struct ReaderGone: Error {
+    /// As shells have it for a command that SIGPIPE ended.
+    package static let exitCode = 128 + SIGPIPE
+
+    package init() {}
+}
+
 /// Flushes stdout, for readers that wait for a line.
-package func flushOutput() { fflush(nil) }
+package func flushOutput() throws(ReaderGone) {
+    if fflush(nil) != 0, errno == EPIPE { throw ReaderGone() }
+}

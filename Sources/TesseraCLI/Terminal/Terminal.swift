@@ -87,6 +87,14 @@ package enum Terminal {
         for problem in problems { say("error", problem.description, .red, problem) }
     }
 
+    /// - Parameter usage: the error and how the command is used, for people, as ArgumentParser has it.
+    package static func complain(about error: TesseraError, usage: String) {
+        guard !speaksJSON else { return complain([error]) }
+        let prefix = "Error: "
+        let lines = usage.hasPrefix(prefix) ? usage.dropFirst(prefix.count) : usage[...]
+        note("\(styled("error:", .red)) \(lines.split(separator: "\n").map { String($0).printable }.joined(separator: "\n"))")
+    }
+
     /// - Parameter text: one or more lines.
     package static func remark(_ text: String) {
         let lines = text.split(separator: "\n").map { String($0).printable }
@@ -117,7 +125,7 @@ package enum Terminal {
     }
 
     /// The width of the terminal in columns; 80 if unknown.
-    static var width: Int { size(STDERR_FILENO).width }
+    package static var width: Int { size(STDERR_FILENO).width }
 
     /// How wide lines on stdout should be; `nil` for no limit, where they go to a file or a program.
     package static var outputWidth: Int? { isTerminal(STDOUT_FILENO) ? size(STDOUT_FILENO).width - 1 : nil }
