@@ -377,9 +377,11 @@ import Work
         try await life(2) { manager, resumed in
             #expect(resumed.map(\.job) == [id] && resumed[0].error == nil)
             #expect(journal.contents.jobs.first?.shards == before)
+            #expect(await manager.status(StatusRequest(job: id, limit: 0))?.jobs.first?.secondsWaited != nil)
             let worker = await work(9, for: manager, shards: done)
             defer { worker.cancel() }
-            #expect(await manager.end(of: id)?.state == .done)
+            let end = try #require(await manager.end(of: id))
+            #expect(end.state == .done && end.secondsWaited == nil, "nobody knows how long it waited before")
         }
         // Three shards of the analysis, and as many of the output.
         #expect(done.all == Array(shards..<6) && store.outputs["/out"] != nil)

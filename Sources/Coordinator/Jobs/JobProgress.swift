@@ -79,6 +79,8 @@ struct JobProgress: Sendable {
     private(set) var attempts = 0
     private var throughput = Throughput()
     private var waiting = WaitingTime()
+    /// Whether an earlier coordinator did some of the shards.
+    private(set) var isResumed = false
     /// What runs count their time from.
     private let startedAt: Duration
 
@@ -110,7 +112,10 @@ struct JobProgress: Sendable {
         count(event, at: now)
         let isIdle = running.isEmpty
         if case .ended = event { waiting.end(at: now) } else { waiting.note(isIdle && committed < total, at: now) }
-        if case .kept = event { return }
+        if case .kept = event {
+            isResumed = true
+            return
+        }
         if bytesDone > before { throughput.add(bytesDone - before, at: now) }
         if isIdle { throughput.pause(at: now) } else { throughput.begin(at: now) }
     }

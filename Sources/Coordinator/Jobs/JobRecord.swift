@@ -179,7 +179,8 @@ struct JobRecord: Sendable {
             attempts: progress.attempts, submittedAt: submittedAt, seconds: (end - startedAt).seconds, error: error,
             blockedReason: blockedReason, shardDetails: shards, owner: key.owner, name: name)
         status.secondsPaused = pause.map { (now - $0.since).seconds }
-        status.secondsWaited = progress.secondsWaited(at: end)
+        // How long a job waited before a restart is not known: nothing adds up to the whole of its time.
+        if isRunning || !progress.isResumed { status.secondsWaited = progress.secondsWaited(at: end) }
         if isRunning, pause == nil { status.bytesPerSecond = progress.bytesPerSecond(at: now) }
         return status
     }

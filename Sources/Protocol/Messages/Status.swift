@@ -128,7 +128,8 @@ package struct JobStatus: Sendable, Hashable, Codable {
     /// Finished bytes per second of late, not counting the time in which the job waited; `nil` at its beginning, and while it is
     /// not worked on.
     package var bytesPerSecond: Double?
-    /// How long shards were there to do and no worker had one of them, of `seconds`: since the coordinator's last start.
+    /// How long shards were there to do and no worker had one of them, of `seconds`: since the coordinator's last start, and
+    /// `nil` once a job has ended that an earlier start began.
     package var secondsWaited: Double?
     /// One page of shards, if the request named a job. The coordinator does not keep the shards of jobs that ended long ago.
     package var shardDetails: [ShardStatus]?
