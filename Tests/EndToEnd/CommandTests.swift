@@ -106,7 +106,8 @@ import Testing
         let outcome = try await Tessera.run(["plan", "cases/ties/recipe.yml"])
         #expect(outcome.exitCode == 0, "\(outcome.errors)")
         for words in [
-            "INPUT", "models/f32/tune-2", "OUTPUT", "model.safetensors", "SHARD", "of input, 2.0 times", "memory  at least",
+            "INPUT", "models/f32/tune-2", "OUTPUT", "model.safetensors", "SHARD", "of input, 2.0 times",
+            "needs at least --memory ", "a worker with one thread needs at least --memory ",
         ] {
             #expect(outcome.output.contains(words), "\(words)")
         }

@@ -126,7 +126,8 @@ import Testing
     @Test func aWorkerWithoutMemoryForItsBuffersDoesNotStart() async throws {
         let outcome = try await Tessera.run(["worker", "--coordinator", "127.0.0.1:1", "--memory", "64MiB", "--threads", "8"])
         #expect(
-            outcome.exitCode == 64 && outcome.errors.contains("start it with --memory 227MB or more, or with --threads 1"),
+            outcome.exitCode == 64
+                && outcome.errors.contains("start it with --memory 242MB or more, or with --threads 1 and --memory 68MB"),
             "\(outcome.errors)")
     }
 }
