@@ -162,11 +162,12 @@ package struct LocalRun: Sendable {
 
     /// Leaves the jobs to another process that goes on with them. Those of which nothing is done yet are cancelled.
     private func interruption(of jobs: [JobID]) async -> RunInterruption {
+        // A shard may have been made durable after the manager had stopped counting.
+        let durable = (try? state?.journal.load())?.jobs ?? []
         var kept: KeptWork?
         for job in jobs {
-            let status = await manager.status(StatusRequest(job: job, limit: 0), for: .local)?.jobs.first
-            if let status, status.shards.committed > 0, state?.holds(job) == true {
-                kept = KeptWork(of: status)
+            if let known = durable.first(where: { $0.id == job }), known.hasWork, state?.holds(job) == true {
+                kept = KeptWork(of: known)
             } else {
                 // In a task of its own: the caller's is cancelled.
                 try? await Task { try await manager.cancel(job, reason: "cancelled", by: .local) }.value

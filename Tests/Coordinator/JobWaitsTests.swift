@@ -31,7 +31,7 @@ import Testing
         _ name: String, megabytes: Int, to cluster: inout ClusterState, at now: Duration = .zero
     ) -> Scheduler.WorkerID {
         let description = WorkerDescription(
-            name: name, address: "h", build: "b", threads: 1, memory: 1 << 30, tensorMemory: megabytes << 20)
+            name: name, address: "h", build: "b", threads: 1, memory: (60 + megabytes) << 20, tensorMemory: megabytes << 20)
         return cluster.attach(description, at: now) { _ in }.id
     }
 
@@ -70,7 +70,9 @@ import Testing
         #expect(try Self.activity(in: JobDocument(job)) == "waiting")
         let reason = try #require(job.blockedReason)
         #expect(
-            reason.hasPrefix("waits for a worker with more memory: layers.0 needs 24 MiB") && reason.contains("w1 has 13 MiB"),
+            reason.hasPrefix(
+                "waits for a worker with more memory: layers.0 is too large for w1, which has 76.55 MB for one thread; ")
+                && reason.contains("start one with --memory "),
             "\(reason)")
         #expect(job.note == nil && status.workers.allSatisfy { $0.idleReason == nil })
         #expect(jobStates(cluster) == ["waiting": 1])
@@ -85,7 +87,8 @@ import Testing
         var job = try status(cluster).jobs[0]
         #expect(job.activity == nil && job.word == "running" && job.blockedReason == nil && jobStates(cluster) == ["running": 1])
         #expect(try Self.activity(in: JobDocument(job)) == "running")
-        #expect(job.note?.hasPrefix("2 shards wait for a worker with more memory: layers.1 needs 24 MiB") == true, "\(job)")
+        #expect(
+            job.note?.hasPrefix("2 shards wait for a worker with more memory: layers.1 is too large for w1, ") == true, "\(job)")
         #expect(job.forOthers.note == nil)
         try finishLeases(of: worker, in: &cluster, at: .seconds(2))
         job = try status(cluster, at: .seconds(3)).jobs[0]

@@ -84,7 +84,7 @@ import Work
     @Test func filtersOfARecipe() {
         let filters = (0..<200).map { "  - {filter: x\($0), value: 1}\n" }.joined()
         #expect(
-            isGivenUp(afterChecks: 150, "merge_method: linear\nmodels:\n- model: a\nparameters:\n  weight:\n\(filters)  - 1\n"))
+            isGivenUp(afterChecks: 150, "merge_method: linear\nmodels:\n- model: a\nparameters:\n  weight:\n\(filters)  - value: 1\n"))
     }
 
     /// Files with a key for each of many things are read once, not once for each key.

@@ -75,6 +75,7 @@ import Testing
     @Test func jobsThatMoveHaveARateAndATimeLeft() throws {
         var waiting = try Self.job(2, rate: 10)
         waiting.blockedReason = "waits for a worker with more memory"
+        waiting.activity = .waiting
         let jobs = [try Self.job(1, rate: 10), waiting, try Self.job(3, .done, rate: 10)]
         let lines = StatusText(Status(jobs: jobs, workers: [Self.worker("w")])).lines(width: 79, height: 23)
         #expect(lines[0].contains("LEFT") && lines[0].contains("RATE"), "\(lines)")
