@@ -69,7 +69,7 @@ extension Matrix {
             left.scaleColumns(by: inverses)
             return SingularValues(left: left, values: values, right: vectors)
         }
-        let right = try vectors.view().times(view()), left = try space.unsetMatrix(rows: rows, columns: count)
+        let right = try vectors.view().times(view()), left = try space.matrix(rows: rows, columns: count)
         right.scaleRows(by: inverses)
         left.assignTranspose(of: vectors)
         return SingularValues(left: left, values: values, right: right)
@@ -105,9 +105,9 @@ extension Matrix {
     private func gesdd() throws(TesseraError) -> SingularValues {
         let rank = min(rows, columns)
         try checkFinite()
-        let left = try space.unsetMatrix(rows: rows, columns: rank), right = try space.unsetMatrix(rows: rank, columns: columns)
+        let left = try space.matrix(rows: rows, columns: rank), right = try space.matrix(rows: rank, columns: columns)
         var values = [Double](repeating: 0, count: rank)
-        let work = try space.unsetMatrix(rows: 1, columns: LinearAlgebra.singularValueWork(rows, columns))
+        let work = try space.matrix(rows: 1, columns: LinearAlgebra.singularValueWork(rows, columns))
         guard var m = Int32(exactly: columns), var n = Int32(exactly: rows), var r = Int32(exactly: rank),
             var workCount = Int32(exactly: work.columns), let a = elements.baseAddress, let u = left.elements.baseAddress,
             let v = right.elements.baseAddress, let scratch = work.elements.baseAddress
@@ -143,7 +143,7 @@ extension Matrix {
     /// - Throws: as `singularValues`.
     package func eigenvaluesAlone() throws(TesseraError) -> [Double] {
         try checkFinite()
-        let work = try space.unsetMatrix(rows: 1, columns: LinearAlgebra.eigenvalueWork(rows, vectors: false))
+        let work = try space.matrix(rows: 1, columns: LinearAlgebra.eigenvalueWork(rows, vectors: false))
         var values = [Double](repeating: 0, count: rows), integers: [Int32] = [0]
         guard rows == columns, var n = Int32(exactly: rows), var workCount = Int32(exactly: work.columns),
             let a = elements.baseAddress, let scratch = work.elements.baseAddress
@@ -162,8 +162,8 @@ extension Matrix {
     /// These are the steps of LAPACK's syevd, of which the last one, which turns eigenvectors of a tridiagonal matrix into those
     /// of this matrix, is taken for the vectors that are asked for.
     private func risingEigenvalues(last count: Int) throws(TesseraError) -> (values: [Double], vectors: Matrix) {
-        let all = try space.unsetMatrix(rows: rows, columns: rows)
-        let work = try space.unsetMatrix(rows: 1, columns: LinearAlgebra.eigenvalueWork(rows) - rows * rows)
+        let all = try space.matrix(rows: rows, columns: rows)
+        let work = try space.matrix(rows: 1, columns: LinearAlgebra.eigenvalueWork(rows) - rows * rows)
         guard rows == columns, count <= rows, var n = Int32(exactly: rows), var workCount = Int32(exactly: work.columns),
             var integerCount = Int32(exactly: 3 + 5 * rows), var wanted = Int32(exactly: count), let a = elements.baseAddress,
             let z = all.elements.baseAddress, let scratch = work.elements.baseAddress

@@ -1,4 +1,5 @@
 package import Core
+import Glibc
 import Synchronization
 
 /// A matrix of float64 in memory, row after row.
@@ -9,14 +10,21 @@ package final class Matrix: @unchecked Sendable {
     package let elements: UnsafeMutableBufferPointer<Double>
     let space: MatrixSpace
 
-    fileprivate init(rows: Int, columns: Int, _ elements: UnsafeMutableBufferPointer<Double>, in space: MatrixSpace) {
+    fileprivate init(rows: Int, columns: Int, in space: MatrixSpace) {
         self.rows = rows
         self.columns = columns
         self.space = space
-        self.elements = elements
+        let count = max(1, rows * columns)
+        // Memory for a large matrix comes from the system, which has set it to 0 already. As everywhere in Swift, a process that
+        // gets none ends.
+        guard let memory = calloc(count, MemoryLayout<Double>.stride) else { abort() }
+        elements = UnsafeMutableBufferPointer(start: memory.bindMemory(to: Double.self, capacity: count), count: count)
     }
 
-    deinit { space.release(elements, of: rows * columns) }
+    deinit {
+        free(elements.baseAddress)
+        space.release(rows * columns)
+    }
 
     package subscript(row: Int, column: Int) -> Double {
         get { elements[row * columns + column] }
@@ -28,28 +36,28 @@ package final class Matrix: @unchecked Sendable {
 
     /// A copy in the same space.
     package func copy() throws(TesseraError) -> Matrix {
-        let copy = try space.unsetMatrix(rows: rows, columns: columns)
+        let copy = try space.matrix(rows: rows, columns: columns)
         _ = copy.elements.update(fromContentsOf: elements)
         return copy
     }
 
     /// A copy of the first rows, in the same space.
     package func firstRows(_ count: Int) throws(TesseraError) -> Matrix {
-        let part = try space.unsetMatrix(rows: count, columns: columns)
+        let part = try space.matrix(rows: count, columns: columns)
         for place in 0..<count * columns { part.elements[place] = elements[place] }
         return part
     }
 
     /// A copy of the last rows, in the same space.
     func lastRows(_ count: Int) throws(TesseraError) -> Matrix {
-        let part = try space.unsetMatrix(rows: count, columns: columns), first = (rows - count) * columns
+        let part = try space.matrix(rows: count, columns: columns), first = (rows - count) * columns
         for place in 0..<count * columns { part.elements[place] = elements[first + place] }
         return part
     }
 
     /// A copy of the first columns, in the same space.
     package func firstColumns(_ count: Int) throws(TesseraError) -> Matrix {
-        let part = try space.unsetMatrix(rows: rows, columns: count)
+        let part = try space.matrix(rows: rows, columns: count)
         for row in 0..<rows {
             for column in 0..<count { part.elements[row * count + column] = elements[row * columns + column] }
         }
@@ -169,81 +177,26 @@ package final class Matrix: @unchecked Sendable {
 }
 
 /// The number of float64 elements that an operation may hold in matrices at the same time.
-///
-/// A method makes one matrix after another of the same size. Memory of large ones is therefore kept for the next: new pages from
-/// the system cost as much time as filling them.
 package final class MatrixSpace: Sendable {
-    private struct State {
-        /// Elements that no matrix holds.
-        var left: Int
-        /// Memory of matrices that are gone. Together at most `left` elements.
-        var spare: [Spare] = []
-        var spareCount = 0
-    }
+    private let left: Atomic<Int>
 
-    private struct Spare: @unchecked Sendable {
-        // Unchecked: nobody else knows the memory.
-        let elements: UnsafeMutableBufferPointer<Double>
-    }
-
-    private let state: Mutex<State>
-
-    /// Elements from which on memory is kept: the allocator gives back less by itself.
-    private static let keptCount = 1 << 14
-
-    package init(elements: Int) { state = Mutex(State(left: elements)) }
-
-    deinit { state.withLock { state in for spare in state.spare { spare.elements.deallocate() } } }
+    package init(elements: Int) { left = Atomic(elements) }
 
     /// A matrix of zeros.
     ///
     /// - Throws: `internal` when the matrices would hold more elements than the space has.
     package func matrix(rows: Int, columns: Int) throws(TesseraError) -> Matrix {
-        let matrix = try unsetMatrix(rows: rows, columns: columns)
-        matrix.elements.update(repeating: 0)
-        return matrix
-    }
-
-    /// A matrix all of whose elements will be set before they are read.
-    ///
-    /// - Throws: as `matrix`.
-    package func unsetMatrix(rows: Int, columns: Int) throws(TesseraError) -> Matrix {
         guard let count = Shape.elementCount([rows, columns]) else {
             throw TesseraError(.internal, "a matrix of \(rows) times \(columns) elements")
         }
-        let known = try state.withLock { state throws(TesseraError) -> Spare? in
-            guard count <= state.left else {
-                throw TesseraError(.internal, "the operation holds more elements in matrices than its cost says")
-            }
-            state.left -= count
-            if count >= Self.keptCount, let index = state.spare.lastIndex(where: { $0.elements.count == count }) {
-                state.spareCount -= count
-                return state.spare.remove(at: index)
-            }
-            while state.spareCount > state.left {
-                let oldest = state.spare.removeFirst().elements
-                state.spareCount -= oldest.count
-                oldest.deallocate()
-            }
-            return nil
+        guard left.wrappingSubtract(count, ordering: .relaxed).newValue >= 0 else {
+            release(count)
+            throw TesseraError(.internal, "the operation holds more elements in matrices than its cost says")
         }
-        let elements = known?.elements ?? .allocate(capacity: max(1, count))
-        if count == 0 { elements.initialize(repeating: 0) }
-        return Matrix(rows: rows, columns: columns, elements, in: self)
+        return Matrix(rows: rows, columns: columns, in: self)
     }
 
-    fileprivate func release(_ elements: UnsafeMutableBufferPointer<Double>, of count: Int) {
-        guard count >= Self.keptCount else {
-            elements.deallocate()
-            return state.withLock { $0.left += count }
-        }
-        let spare = Spare(elements: elements)
-        state.withLock { state in
-            state.left += count
-            state.spareCount += count
-            state.spare.append(spare)
-        }
-    }
+    fileprivate func release(_ count: Int) { left.wrappingAdd(count, ordering: .relaxed) }
 }
 
 /// A rectangle of a matrix, or of its transpose, that a product reads.

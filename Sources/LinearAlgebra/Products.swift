@@ -5,11 +5,7 @@ extension Submatrix {
     ///
     /// - Throws: as `Matrix.assign`, and `internal` where the space is used up.
     package func times(_ other: Submatrix) throws(TesseraError) -> Matrix {
-        // A product over no columns sets no element.
-        let result =
-            try columns > 0
-            ? matrix.space.unsetMatrix(rows: rows, columns: other.columns)
-            : matrix.space.matrix(rows: rows, columns: other.columns)
+        let result = try matrix.space.matrix(rows: rows, columns: other.columns)
         try result.assign(self, times: other)
         return result
     }

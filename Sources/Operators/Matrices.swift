@@ -30,7 +30,7 @@ extension TensorPasses {
     func matrix(
         columns: Int, _ values: @escaping @Sendable (Tile) throws -> UnsafeMutablePointer<Float>
     ) throws -> Matrix {
-        let matrix = try matrices.unsetMatrix(rows: count / columns, columns: columns)
+        let matrix = try matrix(rows: count / columns, columns: columns)
         guard let first = matrix.elements.baseAddress else { return matrix }
         try runner.forEach(spanCount) { [elements = Pointer(first)] span in
             try tiles.with { tile in

@@ -156,19 +156,6 @@ import Testing
         _ = try space.matrix(rows: 1, columns: 2)
     }
 
-    /// Memory of large matrices is used again, and given up when matrices of other sizes need the space.
-    @Test func matricesOfUsedMemoryAreZero() throws {
-        let space = MatrixSpace(elements: 4 << 14)
-        for rows in [128, 128, 256, 64, 384] {
-            let matrix = try space.matrix(rows: rows, columns: 128)
-            #expect(matrix.elements.allSatisfy { $0 == 0 })
-            matrix.elements.update(repeating: 1)
-            let copy = try rows < 384 ? matrix.copy() : matrix
-            #expect(copy.elements.allSatisfy { $0 == 1 })
-        }
-        #expect(try space.matrix(rows: 384, columns: 128).squaredNorm == 0)
-    }
-
     @Test func theLibraryComputesWithTheLoopsThatAllProcessorsHave() throws {
         #if arch(x86_64)
             #expect(try LinearAlgebra.identity().contains(" Haswell "))
