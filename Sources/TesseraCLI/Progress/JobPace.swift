@@ -46,13 +46,18 @@ struct JobPace {
 
     /// Seconds until the stages that are planned so far are done; `nil` where nobody can say.
     func secondsLeft(of job: JobStatus) -> Double? {
-        guard let rate = bytesPerSecond(of: job), rate > 0, job.bytesDone < job.bytesTotal else { return nil }
-        let seconds = Double(job.bytesTotal - job.bytesDone) / rate
-        return seconds < 1e9 ? seconds : nil
+        bytesPerSecond(of: job).flatMap(job.secondsLeft)
     }
 }
 
 extension JobStatus {
+    /// Until everything is done at so many bytes per second; `nil` where nobody can say.
+    func secondsLeft(at rate: Double) -> Double? {
+        guard rate > 0, bytesDone < bytesTotal else { return nil }
+        let seconds = Double(bytesTotal - bytesDone) / rate
+        return seconds < 1e9 ? seconds : nil
+    }
+
     /// Done of all, from 0 to 1.
     var share: Double { bytesTotal > 0 ? Double(bytesDone) / Double(bytesTotal) : state.isEnd || state == .publishing ? 1 : 0 }
 

@@ -113,9 +113,8 @@ extension Status {
         let idle = workers.filter { $0.idleReason != nil }
         let reasons = idle.compactMap(\.idleReason).reduce(into: [String]()) { if !$0.contains($1) { $0.append($1) } }
         let idleness = reasons.map { reason in
-            let names = idle.filter { $0.idleReason == reason }.map(\.name), more = names.count - 3
-            let listed = names.prefix(3).joined(separator: ", ") + (more > 0 ? " and \(more) more" : "")
-            return "\(listed) \(names.count == 1 ? "is" : "are") idle: \(reason)"
+            let names = idle.filter { $0.idleReason == reason }.map(\.name)
+            return "\(names.listed) \(names.count == 1 ? "is" : "are") idle: \(reason)"
         }
         let end = draining == true ? ["the coordinator takes no more jobs, and ends after those that it has"] : []
         return end + idleness + workers.compactMap(\.trouble) + (lostWorkers ?? []).map(\.description)
@@ -132,6 +131,11 @@ extension WorkerStatus {
         let rest = secondsResting.map { ", and gets nothing for \(Quantity.wholeSeconds($0))" } ?? ""
         return "\(name) (\(address)) failed \(count) in a row\(rest)" + (lastError.map { ": \($0)" } ?? "")
     }
+}
+
+extension [String] {
+    /// The first names, and how many more there are.
+    var listed: String { prefix(3).joined(separator: ", ") + (count > 3 ? " and \(count - 3) more" : "") }
 }
 
 /// Rows of a table of which only some may have space.

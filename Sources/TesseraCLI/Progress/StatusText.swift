@@ -63,7 +63,8 @@ struct StatusText {
             expendable: ["METHOD", "SIZE", "OWNER", "TIME", "RATE"])
         for job in shown {
             let rates = [
-                job.secondsLeft.map { Quantity.wholeSeconds($0) } ?? "", job.rate.map { "\(Quantity.bytes($0))/s" } ?? "",
+                job.rate.flatMap { job.secondsLeft(at: Double($0)) }.map { Quantity.wholeSeconds($0) } ?? "",
+                job.rate.map { "\(Quantity.bytes($0))/s" } ?? "",
             ]
             table.add(
                 [
@@ -128,8 +129,7 @@ struct StatusText {
         for job in jobs { byReason[reason(job), default: []].append(job) }
         return jobs.compactMap { job in
             guard let group = byReason.removeValue(forKey: reason(job)) else { return nil }
-            let names = group.prefix(3).map { "\($0.id.description.prefix(8))" }.joined(separator: ", ")
-            return "\(names)\(group.count > 3 ? " and \(group.count - 3) more" : ""): \(reason(job))"
+            return "\(group.map { String($0.id.description.prefix(8)) }.listed): \(reason(job))"
         }
     }
 
@@ -160,10 +160,7 @@ struct StatusText {
                 if workersOf[failure.error]?.contains(worker) != true { workersOf[failure.error, default: []].append(worker) }
             }
         }
-        func listed(_ names: [String]) -> String {
-            names.prefix(3).joined(separator: ", ") + (names.count > 3 ? " and \(names.count - 3) more" : "")
-        }
-        return reasons.map { "\(listed(shardsOf[$0] ?? [])) failed on \(listed(workersOf[$0] ?? [])): \($0)" }
+        return reasons.map { "\((shardsOf[$0] ?? []).listed) failed on \((workersOf[$0] ?? []).listed): \($0)" }
     }
 }
 
@@ -197,12 +194,6 @@ extension Status {
 extension JobStatus {
     /// Bytes per second of late, of a job that workers are at.
     fileprivate var rate: Int? { isMoving ? bytesPerSecond.map { Int(max(0, min($0, 1e18))) } : nil }
-
-    /// By that rate.
-    fileprivate var secondsLeft: Double? {
-        guard let rate, rate > 0, bytesDone < bytesTotal else { return nil }
-        return min(1e9, Double(bytesTotal - bytesDone) / Double(rate))
-    }
 }
 
 extension LostWorker {
