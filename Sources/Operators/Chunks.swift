@@ -59,23 +59,33 @@ extension TensorPasses {
                 }
             }
             if isLast { release(elements) }
-            for (output, rate) in rates.enumerated() {
-                guard let rate else { continue }
-                try sinks[output].storeBlock(
-                    chunk, offset: chunk * rate.blockSize,
-                    buffer.bytes(of: output, count: rate.byteCount(ofElements: elements.count)))
-            }
+            try store(chunk, of: rates, buffer, count: elements.count)
         }
         return shares.withLock { shares in
             (0..<terms).map { FixedTree.sum(Array(shares[$0 * tileCount..<($0 + 1) * tileCount])) }
         }
     }
 
+    /// Stores the blocks that make a chunk. Blocks of the same length are hashed two at a time.
+    private func store(_ chunk: Int, of rates: [ChunkRate?], _ buffer: ChunkBuffer, count: Int) throws {
+        let blocks = rates.enumerated().compactMap { output, rate in
+            rate.map { (output, $0.blockSize * chunk, buffer.bytes(of: output, count: $0.byteCount(ofElements: count))) }
+        }.sorted { $0.2.count > $1.2.count }
+        for index in stride(from: 0, to: blocks.count, by: 2) {
+            let pair = blocks[index..<min(blocks.count, index + 2)], hash = try SHA256Pair()
+            hash.update(blocks[index].2, pair.count == 2 ? blocks[index + 1].2 : UnsafeRawBufferPointer(start: nil, count: 0))
+            let digests = try hash.finalize()
+            for ((output, offset, bytes), digest) in zip(pair, [digests.0, digests.1]) {
+                try sinks[output].storeBlock(chunk, offset: offset, bytes, digest: digest)
+            }
+        }
+    }
+
     /// Writes a complete output, in blocks of `TreeDigest.blockSize`.
     package func write(_ bytes: UnsafeRawBufferPointer, to output: Int) throws {
-        for (block, start) in stride(from: 0, to: bytes.count, by: TreeDigest.blockSize).enumerated() {
-            let end = min(bytes.count, start + TreeDigest.blockSize)
-            try sinks[output].storeBlock(block, offset: start, UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
+        for index in 0..<BlockPair.count(ofBytes: bytes.count, blockSize: TreeDigest.blockSize) {
+            let pair = BlockPair(index, ofBytes: bytes.count, blockSize: TreeDigest.blockSize)
+            try sinks[output].storeBlocks(pair, UnsafeRawBufferPointer(rebasing: bytes[pair.byteRange]))
         }
     }
 
@@ -88,27 +98,37 @@ extension TensorPasses {
     /// - Parameter isLast: whether this is the last pass over the source, which releases it.
     package func digest(ofSource index: Int, isLast: Bool) throws -> Digest {
         let source = sources[index], byteCount = source.count * source.dtype.bitWidth / 8
-        let count = TreeDigest.blockCount(ofBytes: byteCount)
-        let digests = Mutex<[Digest?]>(Array(repeating: nil, count: count))
-        let piece = FixedTree.tileElements * 8
-        try runner.forEach(count) { block in
-            let hash = try SHA256()
-            try withUnsafeTemporaryAllocation(byteCount: piece, alignment: 64) { buffer in
-                guard let target = buffer.baseAddress else { return }
-                let first = block * TreeDigest.blockSize, end = min(byteCount, first + TreeDigest.blockSize)
-                let elements = first * 8 / source.dtype.bitWidth..<end * 8 / source.dtype.bitWidth
-                source.prefetch(elements)
-                for start in stride(from: first, to: end, by: piece) {
-                    let range = start..<min(end, start + piece)
-                    try source.copyBytes(range, to: target)
-                    hash.update(UnsafeRawBufferPointer(start: target, count: range.count))
-                }
-                if isLast { source.release(elements) }
+        let digests = Mutex(Array(repeating: Digest.none, count: TreeDigest.blockCount(ofBytes: byteCount)))
+        try runner.forEach(BlockPair.count(ofBytes: byteCount, blockSize: TreeDigest.blockSize)) { index in
+            let pair = BlockPair(index, ofBytes: byteCount, blockSize: TreeDigest.blockSize)
+            let bits = source.dtype.bitWidth, bytes = pair.byteRange
+            let elements = bytes.lowerBound * 8 / bits..<bytes.upperBound * 8 / bits
+            source.prefetch(elements)
+            let (first, second) = try hashes(of: pair, in: source)
+            if isLast { source.release(elements) }
+            digests.withLock { digests in
+                digests[pair.index] = first
+                if !pair.second.isEmpty { digests[pair.index + 1] = second }
             }
-            let digest = try hash.finalize()
-            digests.withLock { $0[block] = digest }
         }
-        return try TreeDigest.tensor(blocks: digests.withLock { $0.compactMap(\.self) })
+        return try TreeDigest.tensor(blocks: digests.withLock(\.self))
+    }
+
+    private func hashes(of pair: BlockPair, in source: any ElementSource) throws -> (Digest, Digest) {
+        let hash = try SHA256Pair(), step = FixedTree.tileElements * 8
+        try withUnsafeTemporaryAllocation(byteCount: 2 * step, alignment: 64) { buffer in
+            func read(_ block: Range<Int>, from start: Int, to place: Int) throws -> UnsafeRawBufferPointer {
+                let range =
+                    min(block.upperBound, block.lowerBound + start)..<min(block.upperBound, block.lowerBound + start + step)
+                let target = UnsafeMutableRawBufferPointer(rebasing: buffer[place..<place + range.count])
+                if let first = target.baseAddress, !range.isEmpty { try source.copyBytes(range, to: first) }
+                return UnsafeRawBufferPointer(target)
+            }
+            for start in stride(from: 0, to: pair.first.count, by: step) {
+                hash.update(try read(pair.first, from: start, to: 0), try read(pair.second, from: start, to: step))
+            }
+        }
+        return try hash.finalize()
     }
 }
 

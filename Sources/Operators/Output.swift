@@ -27,11 +27,11 @@ extension TensorPasses {
             for (index, writer) in writers.enumerated() { try writer.emitChunks(isLast: index == count - 1) }
             return
         }
-        try forEachBlock(blocks) { block, byteRange in
-            let elements = blocks.elements(in: byteRange)
-            let kept = try count > 1 ? merged.map { try BlockValues(elements, $0, tiles) } : nil
+        try forEachPair(of: blocks) { pair in
+            let elements = blocks.elements(in: pair.byteRange)
+            let kept = try count > 1 ? merged.map { try PairValues(elements, $0, tiles) } : nil
             for (output, writer) in writers.enumerated() {
-                try writer.write(block, byteRange, of: blocks) { tile, result in
+                try writer.write(pair, of: blocks) { tile, result in
                     guard let kept else { return try writer.values(tile, result) }
                     kept.copy(tile.range, to: result)
                     try values(tile, output, result)
@@ -59,10 +59,10 @@ extension TensorPasses {
             }
         }
 
-        func write(_ block: Int, _ byteRange: Range<Int>, of blocks: ElementBlocks, _ values: TileValues) throws {
+        func write(_ pair: BlockPair, of blocks: ElementBlocks, _ values: TileValues) throws {
             let step = blocks.byteCount(ofElements: FixedTree.tileElements)
             try tensor.tiles.with { tile in
-                try tensor.sinks[0].writeBlock(block, byteRange: byteRange, step: step) { bytes, target in
+                try tensor.sinks[0].writeBlocks(pair, step: step) { bytes, target in
                     tile.take(blocks.elements(in: bytes))
                     let result = tile.scratch(0)
                     try values(tile, result)
@@ -102,32 +102,29 @@ extension TensorPasses {
         guard let sink = sinks.first, sinks.count == 1 else {
             throw TesseraError(.internal, "a copy makes one tensor, the plan has \(sinks.count)")
         }
-        try forEachBlock(blocks) { block, byteRange in
-            if let bytes = source.direct(byteRange) {
-                return try sink.storeBlock(
-                    block, offset: byteRange.lowerBound, UnsafeRawBufferPointer(start: bytes, count: byteRange.count))
+        try forEachPair(of: blocks) { pair in
+            if let bytes = source.direct(pair.byteRange) {
+                return try sink.storeBlocks(pair, UnsafeRawBufferPointer(start: bytes, count: pair.byteRange.count))
             }
-            try sink.writeBlock(block, byteRange: byteRange, step: FixedTree.tileElements * 8) { bytes, target in
+            try sink.writeBlocks(pair, step: FixedTree.tileElements * 8) { bytes, target in
                 try source.copyBytes(bytes, to: target)
             }
         }
     }
 
-    private func forEachBlock(
-        _ blocks: ElementBlocks, _ body: @escaping @Sendable (Int, Range<Int>) throws -> Void
-    ) throws {
-        try runner.forEach(TreeDigest.blockCount(ofBytes: blocks.byteCount, blockSize: blocks.size)) { index in
-            let byteRange = index * blocks.size..<min(blocks.byteCount, (index + 1) * blocks.size)
-            let elements = blocks.elements(in: byteRange)
+    private func forEachPair(of blocks: ElementBlocks, _ body: @escaping @Sendable (BlockPair) throws -> Void) throws {
+        try runner.forEach(BlockPair.count(ofBytes: blocks.byteCount, blockSize: blocks.size)) { index in
+            let pair = BlockPair(index, ofBytes: blocks.byteCount, blockSize: blocks.size)
+            let elements = blocks.elements(in: pair.byteRange)
             readAhead.advance(to: elements.lowerBound)
-            try body(index, byteRange)
+            try body(pair)
             release(elements)
         }
     }
 }
 
-/// What several outputs have in common, for the elements of one block.
-private final class BlockValues: @unchecked Sendable {
+/// What several outputs have in common, for the elements of a pair of blocks.
+private final class PairValues: @unchecked Sendable {
     // Unchecked: written while it is made, and only read afterwards.
     private let elements: Range<Int>
     private let buffer: UnsafeMutablePointer<Float>
@@ -153,10 +150,10 @@ private final class BlockValues: @unchecked Sendable {
 }
 
 extension EncodedTensor {
-    /// Bytes that the values of one block take in float32, if the elements of the output are filled in place.
-    func blockValuesByteCount(elements count: Int) -> Int {
+    /// Bytes that the values of a pair of blocks take in float32, if the elements of the output are filled in place.
+    func pairValuesByteCount(elements count: Int) -> Int {
         guard let blocks = ElementBlocks(of: self, count: count) else { return 0 }
-        return min(count, blocks.elementsPerBlock) * MemoryLayout<Float>.stride
+        return min(count, 2 * blocks.elementsPerBlock) * MemoryLayout<Float>.stride
     }
 }
 

@@ -24,21 +24,6 @@ extension ParallelRunner {
     }
 }
 
-/// Takes the blocks of one output tensor.
-package protocol BlockSink: Sendable {
-    /// Stores the block at `byteRange` of the tensor. The block is filled in steps, so that each step can be hashed while it is
-    /// in cache.
-    ///
-    /// - Parameters:
-    ///   - step: bytes, a power of two, at most a tile in the widest type; the last step may be shorter.
-    ///   - fill: called for each step in order, with the step's range of the tensor's bytes and the buffer to fill.
-    func writeBlock(
-        _ index: Int, byteRange: Range<Int>, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void) throws
-
-    /// Stores a block that is complete.
-    func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer) throws
-}
-
 /// The passes over one tensor: what a merge method or an encoding sees of the machine.
 ///
 /// A statistics pass reads every source once and reduces it to something small; `emit` computes the output. Each pass gives the

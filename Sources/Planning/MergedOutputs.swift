@@ -68,8 +68,6 @@ extension CheckpointLayout {
     /// The output that was laid out as the tensor with this number (`places`).
     func output(_ output: EncodedTensor, number: Int) -> OutputTensor {
         let place = places[number], entry = parts[place.part].tensors[place.position]
-        return OutputTensor(
-            name: entry.name, dtype: entry.dtype, byteCount: entry.byteCount, part: place.part, offset: entry.range.lowerBound,
-            blockSize: output.blockSize)
+        return OutputTensor(output, name: entry.name, part: place.part, offset: entry.range.lowerBound)
     }
 }

@@ -26,7 +26,10 @@ package func cancelledBySignals<Result: Sendable>(
     let work = Task { try await body() }
     let listener = Task {
         for await signal in signals {
-            if Interruption.signal != nil { _exit(128 + signal.rawValue) }
+            if Interruption.signal != nil {
+                Keys.restoreTerminal()
+                _exit(128 + signal.rawValue)
+            }
             Interruption.note(signal)
             onSignal()
             work.cancel()

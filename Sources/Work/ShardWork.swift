@@ -41,7 +41,7 @@ package struct OutputTensor: Sendable, Hashable, Codable {
     package let blockSize: Int
 
     package init(
-        name: String, dtype: DType, byteCount: Int, part: Int, offset: Int, blockSize: Int = TreeDigest.blockSize
+        name: String, dtype: DType, byteCount: Int, part: Int, offset: Int, blockSize: Int
     ) {
         self.name = name
         self.dtype = dtype
@@ -49,6 +49,15 @@ package struct OutputTensor: Sendable, Hashable, Codable {
         self.part = part
         self.offset = offset
         self.blockSize = blockSize
+    }
+
+    /// - Parameters:
+    ///   - output: of a codec or a storage format.
+    ///   - part: the index of the output part.
+    ///   - offset: the tensor's first byte in the part.
+    package init(_ output: EncodedTensor, name: String, part: Int, offset: Int) {
+        self.init(
+            name: name, dtype: output.dtype, byteCount: output.byteCount, part: part, offset: offset, blockSize: output.blockSize)
     }
 
     package init(from decoder: any Decoder) throws {

@@ -212,7 +212,7 @@ package struct ShardExecutor: Sendable {
     }
 }
 
-/// Hashes each piece of a block while the piece is in cache, and passes it on.
+/// Hashes each piece of a block while the piece is in cache, two blocks at once, and passes it on.
 private final class HashingSink: BlockSink {
     private let digests: Mutex<[Digest?]>
     private let tensor: Int
@@ -226,40 +226,81 @@ private final class HashingSink: BlockSink {
         self.progress = progress
     }
 
-    func writeBlock(
-        _ index: Int, byteRange: Range<Int>, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void
-    ) throws {
-        let hash = try SHA256()
-        for piece in pieces(of: byteRange, size: output.pieceSize) {
-            try output.store(byteCount: piece.count, tensor: tensor, offset: piece.lowerBound) { buffer, filled in
-                for bytes in pieces(of: piece, size: step) {
-                    let target = buffer + (bytes.lowerBound - piece.lowerBound)
-                    try fill(bytes, target)
-                    hash.update(UnsafeRawBufferPointer(start: target, count: bytes.count))
-                    try filled(bytes.upperBound - piece.lowerBound)
+    func writeBlocks(_ blocks: BlockPair, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void) throws {
+        let hash = try SHA256Pair()
+        for (first, second) in pieces(of: blocks) {
+            try store(first) { target, report in
+                try store(second) { otherTarget, otherReport in
+                    func filled(
+                        _ piece: Range<Int>, from start: Int, _ target: UnsafeMutableRawPointer
+                    ) throws -> UnsafeRawBufferPointer {
+                        let range = piece.dropFirst(start).prefix(step)
+                        guard !range.isEmpty else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+                        try fill(range, target + start)
+                        return UnsafeRawBufferPointer(start: target + start, count: range.count)
+                    }
+                    for start in stride(from: 0, to: first.count, by: step) {
+                        let one = try filled(first, from: start, target), other = try filled(second, from: start, otherTarget)
+                        hash.update(one, other)
+                        try report(start + one.count)
+                        if !other.isEmpty { try otherReport(start + other.count) }
+                    }
                 }
             }
         }
-        try note(hash.finalize(), ofBlock: index, byteCount: byteRange.count)
+        try note(hash.finalize(), of: blocks)
     }
 
-    func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer) throws {
-        let hash = try SHA256()
-        for piece in pieces(of: 0..<bytes.count, size: output.pieceSize) {
-            let contents = UnsafeRawBufferPointer(rebasing: bytes[piece])
-            hash.update(contents)
-            try output.store(contents, tensor: tensor, offset: offset + piece.lowerBound)
+    /// Stores a piece that `fill` writes. An empty one is not stored, and must not be written.
+    private func store(
+        _ piece: Range<Int>, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
+    ) throws {
+        guard piece.isEmpty else {
+            return try output.store(byteCount: piece.count, tensor: tensor, offset: piece.lowerBound, fill: fill)
         }
-        try note(hash.finalize(), ofBlock: index, byteCount: bytes.count)
+        try withUnsafeTemporaryAllocation(byteCount: 1, alignment: 1) { nothing in
+            if let place = nothing.baseAddress { try fill(place) { _ in } }
+        }
     }
 
-    private func pieces(of range: Range<Int>, size: Int) -> some Sequence<Range<Int>> {
-        stride(from: range.lowerBound, to: range.upperBound, by: size).lazy.map { $0..<min(range.upperBound, $0 + size) }
+    func storeBlocks(_ blocks: BlockPair, _ bytes: UnsafeRawBufferPointer) throws {
+        let hash = try SHA256Pair()
+        for (first, second) in pieces(of: blocks) {
+            let contents = [first, second].map { piece in
+                let start = piece.lowerBound - blocks.byteRange.lowerBound
+                return (piece, UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count]))
+            }
+            hash.update(contents[0].1, contents[1].1)
+            for (piece, contents) in contents where !piece.isEmpty {
+                try output.store(contents, tensor: tensor, offset: piece.lowerBound)
+            }
+        }
+        try note(hash.finalize(), of: blocks)
     }
 
-    private func note(_ digest: Digest, ofBlock index: Int, byteCount: Int) {
-        digests.withLock { $0[index] = digest }
-        progress.add(byteCount)
+    func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer, digest: Digest) throws {
+        let block = BlockPair(index, offset..<offset + bytes.count)
+        for (piece, _) in pieces(of: block) {
+            let start = piece.lowerBound - offset
+            try output.store(
+                UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count]), tensor: tensor, offset: piece.lowerBound)
+        }
+        note((digest, .none), of: block)
+    }
+
+    /// The pieces of both blocks, side by side.
+    private func pieces(of blocks: BlockPair) -> some Sequence<(Range<Int>, Range<Int>)> {
+        stride(from: 0, to: blocks.first.count, by: output.pieceSize).lazy.map { [size = output.pieceSize] start in
+            (blocks.first.dropFirst(start).prefix(size), blocks.second.dropFirst(start).prefix(size))
+        }
+    }
+
+    private func note(_ made: (Digest, Digest), of blocks: BlockPair) {
+        digests.withLock { digests in
+            digests[blocks.index] = made.0
+            if !blocks.second.isEmpty { digests[blocks.index + 1] = made.1 }
+        }
+        progress.add(blocks.byteRange.count)
     }
 
     /// - Throws: `internal` if the operation left out a block, before the result can be mistaken for complete.

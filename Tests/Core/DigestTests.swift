@@ -32,4 +32,21 @@ import Testing
 
     @Test(arguments: [(0, 0), (1, 1), (TreeDigest.blockSize, 1), (TreeDigest.blockSize + 1, 2)])
     func countsBlocks(bytes: Int, blocks: Int) { #expect(TreeDigest.blockCount(ofBytes: bytes) == blocks) }
+
+    /// A pair is no larger than a block may be, and all blocks are about as long as each other.
+    @Test(arguments: [8 << 10, 16 << 10, 64 << 10], [0, 1, -1, 100_000])
+    func pairedBlocksAreEven(step: Int, more: Int) {
+        for megabytes in [1, 2, 3, 8, 9, 31, 64, 271] {
+            let byteCount = megabytes << 20 + more, size = TreeDigest.pairedBlockSize(ofBytes: byteCount, step: step)
+            let count = TreeDigest.blockCount(ofBytes: byteCount, blockSize: size)
+            #expect(size % step == 0)
+            guard byteCount > 1 << 20 else {
+                #expect(size == TreeDigest.blockSize)
+                continue
+            }
+            #expect(2 * size <= TreeDigest.blockSize)
+            #expect(count.isMultiple(of: 2) || count > 32, "\(byteCount) bytes in \(count) blocks")
+            #expect(byteCount - (count - 1) * size > size - count * step, "the last block of \(byteCount) bytes")
+        }
+    }
 }

@@ -60,6 +60,20 @@ import Testing
         #expect(terminal.localFlags == before && !terminal.received.contains("q"), "\(terminal.received)")
     }
 
+    /// Two signals at once may end the process before the watch has ended in its own way.
+    @Test(arguments: [[SIGINT], [SIGINT, SIGTERM], [SIGTERM, SIGHUP, SIGINT]])
+    func signalsLeaveTheTerminalAsItWas(signals: [Int32]) async throws {
+        let cluster = try await Cluster(), terminal = try PseudoTerminal()
+        let before = terminal.localFlags
+        let watch = try RunningTessera(
+            ["status", "--watch", "--coordinator", cluster.jobs], input: terminal.end, output: terminal.end)
+        try await eventually("the watch") { terminal.received.contains("no jobs") }
+        for signal in signals { watch.signal(signal) }
+        let exitCode = await watch.exitCode()
+        #expect(signals.contains(exitCode - 128), "\(exitCode): \(watch.errors)")
+        #expect(terminal.localFlags == before)
+    }
+
     @Test func theCoordinatorThatComesBackIsSaidToBeBack() async throws {
         let state = "\(directory.path)/state", cluster = try await Cluster(coordinator: ["--state", state])
         let watch = try RunningTessera(["status", "--watch", "--coordinator", cluster.jobs])

@@ -58,7 +58,7 @@ import Work
                         ],
                         AlignmentReference(rowLength: 3, map: map)),
                 ],
-                outputs: [OutputTensor(name: "t", dtype: .bf16, byteCount: 12, part: 0, offset: 64)]),
+                outputs: [OutputTensor(name: "t", dtype: .bf16, byteCount: 12, part: 0, offset: 64, blockSize: 4 << 20)]),
             TensorWork(
                 name: "u", shape: [2, 3],
                 operation: .encode(

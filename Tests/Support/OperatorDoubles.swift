@@ -1,6 +1,6 @@
 package import Core
 import Dispatch
-import Operators
+package import Operators
 import Synchronization
 
 /// Bytes in memory, handed out through the caller's scratch as `pread` would.
@@ -30,21 +30,37 @@ package final class Collector: BlockSink {
 
     package init() {}
 
-    package func writeBlock(
-        _ index: Int, byteRange: Range<Int>, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void
+    package func writeBlocks(
+        _ blocks: BlockPair, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void
     ) throws {
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: TreeDigest.blockSize, alignment: 64)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: blocks.byteRange.count, alignment: 64)
         defer { buffer.deallocate() }
         guard let start = buffer.baseAddress else { return }
-        for lower in stride(from: byteRange.lowerBound, to: byteRange.upperBound, by: step) {
-            try fill(lower..<min(byteRange.upperBound, lower + step), start + (lower - byteRange.lowerBound))
+        // In turns, as the real ones do.
+        for offset in stride(from: 0, to: blocks.first.count, by: step) {
+            for block in [blocks.first, blocks.second] where block.lowerBound + offset < block.upperBound {
+                let lower = block.lowerBound + offset
+                try fill(
+                    lower..<min(block.upperBound, lower + step), start + (lower - blocks.byteRange.lowerBound))
+            }
         }
-        let isNew = blocks.withLock { $0.updateValue(Array(buffer[..<byteRange.count]), forKey: index) == nil }
-        if !isNew { throw TesseraError(.internal, "block \(index) was written twice") }
+        try storeBlocks(blocks, UnsafeRawBufferPointer(buffer))
     }
 
-    package func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer) throws {
-        let isNew = blocks.withLock { $0.updateValue(Array(bytes), forKey: index) == nil }
+    package func storeBlocks(_ blocks: BlockPair, _ bytes: UnsafeRawBufferPointer) throws {
+        let parts = [(blocks.index, bytes.prefix(blocks.first.count)), (blocks.index + 1, bytes.dropFirst(blocks.first.count))]
+        for (index, part) in parts where !part.isEmpty { try keep(index, Array(part)) }
+    }
+
+    package func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer, digest: Digest) throws {
+        guard try Digest.sha256(of: Array(bytes)) == digest else {
+            throw TesseraError(.internal, "block \(index) has another digest")
+        }
+        try keep(index, Array(bytes))
+    }
+
+    private func keep(_ index: Int, _ bytes: [UInt8]) throws {
+        let isNew = blocks.withLock { $0.updateValue(bytes, forKey: index) == nil }
         if !isNew { throw TesseraError(.internal, "block \(index) was written twice") }
     }
 

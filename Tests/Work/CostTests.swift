@@ -21,7 +21,7 @@ import Work
                         ],
                         perInput: sources.map { _ in ["weight": .number(1), "density": .number(0.5)] }), base: base,
                     codec: .rounding(to: .bf16))), sources: sources,
-            outputs: [OutputTensor(name: "t", dtype: .bf16, byteCount: 1 << 25, part: 0, offset: 0)])
+            outputs: Rounding(dtype: .bf16).outputs(shape: Self.shape).map { OutputTensor($0, name: "t", part: 0, offset: 0) })
     }
 
     private static func stored(_ file: Int) -> SourceReference {
@@ -108,7 +108,7 @@ import Work
         let sources = [Self.stored(0)]
         try work(sources).checkOutputs()
         for (dtype, byteCount, blockSize) in [
-            (DType.f32, 1 << 25, TreeDigest.blockSize), (.bf16, 1 << 24, TreeDigest.blockSize), (.bf16, 1 << 25, 0),
+            (DType.f32, 1 << 25, 4 << 20), (.bf16, 1 << 24, 4 << 20), (.bf16, 1 << 25, 8 << 20),
         ] {
             let output = OutputTensor(
                 name: "t", dtype: dtype, byteCount: byteCount, part: 0, offset: 0, blockSize: blockSize)

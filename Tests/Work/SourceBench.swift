@@ -69,7 +69,8 @@ struct SourceBench {
             codec: .rounding(to: .f32))
         let work = TensorWork(
             name: "t", shape: shape, operation: .merge(merge), sources: sources,
-            given: given, outputs: [OutputTensor(name: "t", dtype: .f32, byteCount: 4 * count, part: 0, offset: 0)])
+            given: given,
+            outputs: Rounding(dtype: .f32).outputs(shape: shape).map { OutputTensor($0, name: "t", part: 0, offset: 0) })
         let opened = try work.openSources(in: [file], kernels: .best)
         try merge.method(sources, given: given).merge(
             TensorPasses(

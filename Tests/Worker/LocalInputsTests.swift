@@ -148,7 +148,7 @@ import Worker
                     method: "passthrough", values: ParameterValues(perInput: [["scale": .number(1)]]), base: nil,
                     codec: .rounding(to: .f32))),
             sources: [.stored(StoredReference(file: 0, offset: input.size - 16, dtype: .f32, shape: [4]))],
-            outputs: [OutputTensor(name: "t", dtype: .f32, byteCount: 16, part: 0, offset: 0)])
+            outputs: Rounding(dtype: .f32).outputs(shape: [4]).map { OutputTensor($0, name: "t", part: 0, offset: 0) })
         let lease = Lease(
             attempt: Attempt(job: .none, shard: 0, epoch: 1, incarnation: 1), milliseconds: 1000,
             work: ShardWork(label: "s", files: [input], tensors: [tensor]))

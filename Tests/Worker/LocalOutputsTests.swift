@@ -44,7 +44,7 @@ import Worker
                         MergeOperation(
                             method: "linear", values: ParameterValues(perInput: []), base: nil, codec: .rounding(to: .bf16))),
                     sources: [],
-                    outputs: [OutputTensor(name: "t", dtype: .bf16, byteCount: 32, part: 4, offset: 60)])
+                    outputs: [OutputTensor(name: "t", dtype: .bf16, byteCount: 32, part: 4, offset: 60, blockSize: 4 << 20)])
             ]))
 
     private func store(_ output: DirectOutput, count: Int, offset: Int) throws {

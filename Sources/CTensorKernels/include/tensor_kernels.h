@@ -255,6 +255,21 @@ const tk_kernels *_Nullable tk_v4(void);
 uint32_t tk_crc32c(uint32_t crc, const void *bytes, size_t n);
 uint32_t tk_crc32c_by_table(uint32_t crc, const void *bytes, size_t n);
 
+/* SHA-256 (FIPS 180-4) with the processor's instructions, which not all processors have; without them only `begin` may be called.
+ * A hash takes 2^61 bytes at most. */
+typedef struct tk_sha256 {
+    uint32_t state[8];
+    uint64_t count;   /* of the bytes so far */
+    uint8_t rest[64]; /* the last count % 64 of them */
+} tk_sha256;
+
+bool tk_sha256_is_available(void);
+void tk_sha256_begin(tk_sha256 *hash);
+void tk_sha256_update(tk_sha256 *hash, const void *bytes, size_t n);
+/* `n` bytes to one hash and `m` to another, at once as long as both have some and are at the beginning of a block of 64. */
+void tk_sha256_update_two(tk_sha256 *a, const void *p, size_t n, tk_sha256 *b, const void *q, size_t m);
+void tk_sha256_end(tk_sha256 *hash, uint8_t *digest);
+
 /* Turns n elements of `width` bytes into `width` planes of n bytes, and back. */
 void tk_split_planes(const uint8_t *source, uint8_t *target, size_t n, size_t width);
 void tk_join_planes(const uint8_t *source, uint8_t *target, size_t n, size_t width);

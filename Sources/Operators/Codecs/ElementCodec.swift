@@ -104,7 +104,7 @@ extension ElementCodec {
         // A plain output needs no chunk buffer.
         let chunks = plainType == nil ? ChunkBuffer.byteCount(outputs.compactMap(\.rate)) : 0
         let elements = Shape.count(shape)
-        let kept = count > 1 ? outputs.first?.blockValuesByteCount(elements: elements) ?? 0 : 0
+        let kept = count > 1 ? outputs.first?.pairValuesByteCount(elements: elements) ?? 0 : 0
         return merge.adding(
             passes: count * passes, memory: memory(shape: shape) + MemoryNeed(perThread: chunks + kept))
     }

@@ -12,7 +12,10 @@ package struct Rounding: ElementCodec {
     package var plainType: DType? { dtype }
 
     package func outputs(shape: [Int]) -> [EncodedTensor] {
-        [EncodedTensor(dtype: dtype, shape: shape, rate: ChunkRate(bits: dtype.bitWidth), blockSize: TreeDigest.blockSize)]
+        let rate = ChunkRate(bits: dtype.bitWidth)
+        let blockSize = TreeDigest.pairedBlockSize(
+            ofBytes: rate.byteCount(ofElements: Shape.count(shape)), step: rate.byteCount(ofElements: FixedTree.tileElements))
+        return [EncodedTensor(dtype: dtype, shape: shape, rate: rate, blockSize: blockSize)]
     }
 
     package func encode(_ values: UnsafePointer<Float>, of tile: Tile, into targets: TileTargets) throws {

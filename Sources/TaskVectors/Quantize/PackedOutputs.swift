@@ -1,3 +1,4 @@
+import Core
 import FoundationEssentials
 import Operators
 import Synchronization
@@ -47,20 +48,24 @@ private final class ByteSink: BlockSink {
 
     var contents: [UInt8] { bytes.withLock(\.self) }
 
-    func writeBlock(
-        _ index: Int, byteRange: Range<Int>, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void
-    ) throws {
+    func writeBlocks(_ blocks: BlockPair, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void) throws {
         try bytes.withLock { bytes in
             try bytes.withUnsafeMutableBytes { target in
-                for start in stride(from: byteRange.lowerBound, to: byteRange.upperBound, by: step) {
-                    guard let base = target.baseAddress else { return }
-                    try fill(start..<min(byteRange.upperBound, start + step), base + start)
+                guard let base = target.baseAddress else { return }
+                for block in [blocks.first, blocks.second] {
+                    for start in stride(from: block.lowerBound, to: block.upperBound, by: step) {
+                        try fill(start..<min(block.upperBound, start + step), base + start)
+                    }
                 }
             }
         }
     }
 
-    func storeBlock(_ index: Int, offset: Int, _ stored: UnsafeRawBufferPointer) {
+    func storeBlocks(_ blocks: BlockPair, _ stored: UnsafeRawBufferPointer) {
+        bytes.withLock { $0.replaceSubrange(blocks.byteRange, with: stored) }
+    }
+
+    func storeBlock(_ index: Int, offset: Int, _ stored: UnsafeRawBufferPointer, digest: Digest) {
         bytes.withLock { $0.replaceSubrange(offset..<offset + stored.count, with: stored) }
     }
 }

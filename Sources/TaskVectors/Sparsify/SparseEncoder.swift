@@ -146,7 +146,10 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
                     index += 1
                 }
             }
-            try packed.withBytes { try tensor.sinks[output].storeBlock(block, offset: block * format.blockSize, $0) }
+            try packed.withBytes { bytes in
+                let start = block * format.blockSize
+                try tensor.sinks[output].storeBlocks(BlockPair(block, start..<start + bytes.count), bytes)
+            }
         }
     }
 }

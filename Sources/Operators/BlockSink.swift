@@ -1,0 +1,54 @@
+package import Core
+
+/// Two neighbouring blocks of an output tensor, which are hashed at once, or one.
+package struct BlockPair: Sendable {
+    /// Of the first block.
+    package let index: Int
+    /// Of the tensor's bytes.
+    package let first: Range<Int>
+    /// No longer than the first; empty where there is only one block.
+    package let second: Range<Int>
+
+    package init(_ block: Int, _ byteRange: Range<Int>) {
+        index = block
+        first = byteRange
+        second = byteRange.upperBound..<byteRange.upperBound
+    }
+
+    /// - Parameters:
+    ///   - pair: counted from the beginning of the tensor.
+    ///   - size: bytes of a block.
+    package init(_ pair: Int, ofBytes byteCount: Int, blockSize size: Int) {
+        index = 2 * pair
+        first = min(byteCount, index * size)..<min(byteCount, (index + 1) * size)
+        second = first.upperBound..<min(byteCount, first.upperBound + size)
+    }
+
+    package var byteRange: Range<Int> { first.lowerBound..<second.upperBound }
+
+    package static func count(ofBytes byteCount: Int, blockSize: Int) -> Int {
+        (TreeDigest.blockCount(ofBytes: byteCount, blockSize: blockSize) + 1) / 2
+    }
+}
+
+/// Takes the blocks of one output tensor.
+package protocol BlockSink: Sendable {
+    /// Stores blocks. They are filled in steps, and two of them in turns, so that each step can be hashed while it is in cache.
+    ///
+    /// - Parameters:
+    ///   - step: bytes, a power of two, at most a tile in the widest type; the last step of a block may be shorter.
+    ///   - fill: called for each step of a block in order, with the step's range of the tensor's bytes and the buffer to fill.
+    func writeBlocks(_ blocks: BlockPair, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void) throws
+
+    /// Stores blocks that are complete.
+    ///
+    /// - Parameter bytes: of both blocks, one after the other.
+    func storeBlocks(_ blocks: BlockPair, _ bytes: UnsafeRawBufferPointer) throws
+
+    /// Stores a block that is complete, and hashed together with one of another output.
+    ///
+    /// - Parameters:
+    ///   - offset: bytes from the beginning of the tensor.
+    ///   - digest: SHA-256 of the bytes.
+    func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer, digest: Digest) throws
+}
