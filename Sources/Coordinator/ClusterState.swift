@@ -238,9 +238,9 @@ struct ClusterState {
         return try jobs[attempt.job]?.job?.target(of: attempt, tensor: tensor, offset: offset, byteCount: byteCount)
     }
 
-    mutating func stored(_ block: BlockPosition, _ digest: Digest, of attempt: Attempt) {
+    mutating func stored(_ digests: [BlockPosition: Digest], of attempt: Attempt) {
         guard scheduler.isLeased(attempt) else { return }
-        jobs[attempt.job]?.job?.stored(block, digest, of: attempt)
+        jobs[attempt.job]?.job?.stored(digests, of: attempt)
     }
 
     /// Bytes of what a worker says about its copies.

@@ -48,9 +48,7 @@ extension JobManager {
         try state.target(of: attempt, from: worker, tensor: tensor, offset: offset, byteCount: byteCount)
     }
 
-    package func stored(tensor: Int, offset: Int, _ digest: Digest, of attempt: Attempt) {
-        state.stored(BlockPosition(tensor: tensor, offset: offset), digest, of: attempt)
-    }
+    func stored(_ digests: [BlockPosition: Digest], of attempt: Attempt) { state.stored(digests, of: attempt) }
 
     package func finished(_ done: ShardDone, by worker: WorkerID) { perform(state.finished(done, by: worker, at: time.now())) }
 

@@ -300,10 +300,10 @@ package final class ServerConnection: Sendable {
                 of: block.attempt, from: worker, tensor: block.tensor, offset: block.offset,
                 byteCount: block.contents.length)
             if let target {
-                let digest = try await manager.pools.writing.run {
+                let digests = try await manager.pools.writing.run {
                     try block.contents.withUnpacked { try target.write($0) }
                 }
-                await manager.stored(tensor: block.tensor, offset: block.offset, digest, of: block.attempt)
+                await manager.stored(digests, of: block.attempt)
             }
         } catch let error as TesseraError where error.code == .protocolMismatch {
             await manager.failed(block.attempt, by: worker, error: TesseraError(.temporary, error.problem))

@@ -9,19 +9,20 @@ package struct BlockPair: Sendable {
     /// No longer than the first; empty where there is only one block.
     package let second: Range<Int>
 
-    package init(_ block: Int, _ byteRange: Range<Int>) {
-        index = block
-        first = byteRange
-        second = byteRange.upperBound..<byteRange.upperBound
+    /// - Parameters:
+    ///   - byteRange: of one block, or of both.
+    ///   - size: bytes of a block; `nil` for one block.
+    package init(index: Int, _ byteRange: Range<Int>, blockSize size: Int? = nil) {
+        self.index = index
+        first = byteRange.prefix(size ?? byteRange.count)
+        second = byteRange.dropFirst(size ?? byteRange.count)
     }
 
     /// - Parameters:
     ///   - pair: counted from the beginning of the tensor.
     ///   - size: bytes of a block.
     package init(_ pair: Int, ofBytes byteCount: Int, blockSize size: Int) {
-        index = 2 * pair
-        first = min(byteCount, index * size)..<min(byteCount, (index + 1) * size)
-        second = first.upperBound..<min(byteCount, first.upperBound + size)
+        self.init(index: 2 * pair, min(byteCount, 2 * pair * size)..<min(byteCount, 2 * (pair + 1) * size), blockSize: size)
     }
 
     package var byteRange: Range<Int> { first.lowerBound..<second.upperBound }

@@ -79,7 +79,7 @@ extension TensorPasses {
         for index in 0..<TreeDigest.blockCount(ofBytes: byteCount, blockSize: size) {
             try checkCancellation()
             let range = index * size..<min(byteCount, (index + 1) * size)
-            try sinks[output].writeBlocks(BlockPair(index, range), step: FixedTree.tileElements * width) { bytes, target in
+            try sinks[output].writeBlocks(BlockPair(index: index, range), step: FixedTree.tileElements * width) { bytes, target in
                 let first = bytes.lowerBound / width, own = bytes.count / width
                 for place in 0..<own { values[place] = Float(value(first + place)) }
                 guard values[..<own].allSatisfy(\.isFinite) else {

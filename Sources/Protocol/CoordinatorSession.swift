@@ -168,7 +168,7 @@ package struct CoordinatorSession: Sendable {
         }
         let welcome = Welcome(
             version: version, build: build, session: number, heartbeatMilliseconds: max(1, Int(heartbeat / .milliseconds(1))),
-            credit: Limits.creditBytes)
+            credit: Limits.creditBytes, blocksPerFrame: 2)
         admission = (hello.token, peer)
         switch hello.role {
         case .client:

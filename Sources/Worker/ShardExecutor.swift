@@ -10,6 +10,9 @@ package protocol ShardOutput: Sendable {
     /// The preferred size of a piece, in bytes: a multiple of every step of `BlockSink.writeBlock`, at most a block.
     var pieceSize: Int { get }
 
+    /// Whether two neighbouring blocks may be stored as one piece.
+    var joinsBlocks: Bool { get }
+
     /// Stores `bytes`, a piece or the rest of a block, at byte `offset` of the shard's output tensor `tensor`. May block; throws
     /// if the bytes cannot be stored.
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws
@@ -25,6 +28,8 @@ package protocol ShardOutput: Sendable {
 }
 
 extension ShardOutput {
+    package var joinsBlocks: Bool { true }
+
     /// Fills a buffer of its own, for outputs that have none to fill in place.
     package func store(
         byteCount: Int, tensor: Int, offset: Int, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
@@ -229,21 +234,32 @@ private final class HashingSink: BlockSink {
     func writeBlocks(_ blocks: BlockPair, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void) throws {
         let hash = try SHA256Pair()
         for (first, second) in pieces(of: blocks) {
-            try store(first) { target, report in
-                try store(second) { otherTarget, otherReport in
-                    func filled(
-                        _ piece: Range<Int>, from start: Int, _ target: UnsafeMutableRawPointer
-                    ) throws -> UnsafeRawBufferPointer {
-                        let range = piece.dropFirst(start).prefix(step)
-                        guard !range.isEmpty else { return UnsafeRawBufferPointer(start: nil, count: 0) }
-                        try fill(range, target + start)
-                        return UnsafeRawBufferPointer(start: target + start, count: range.count)
+            /// Fills a step of a piece; there may be nothing left of it.
+            func filled(_ piece: Range<Int>, from start: Int, _ target: UnsafeMutableRawPointer) throws -> UnsafeRawBufferPointer
+            {
+                let range = piece.dropFirst(start).prefix(step)
+                if !range.isEmpty { try fill(range, target + start) }
+                return UnsafeRawBufferPointer(start: target + start, count: range.count)
+            }
+            let starts = stride(from: 0, to: first.count, by: step)
+            if areOnePiece(first, second) {
+                let count = first.count + second.count
+                try output.store(byteCount: count, tensor: tensor, offset: first.lowerBound) { target, report in
+                    for start in starts {
+                        let one = try filled(first, from: start, target)
+                        hash.update(one, try filled(second, from: start, target + first.count))
+                        try report(start + one.count == first.count ? count : start + one.count)
                     }
-                    for start in stride(from: 0, to: first.count, by: step) {
-                        let one = try filled(first, from: start, target), other = try filled(second, from: start, otherTarget)
-                        hash.update(one, other)
+                }
+                continue
+            }
+            try output.store(byteCount: first.count, tensor: tensor, offset: first.lowerBound) { target, report in
+                try output.store(byteCount: second.count, tensor: tensor, offset: second.lowerBound) { other, otherReport in
+                    for start in starts {
+                        let one = try filled(first, from: start, target)
+                        hash.update(one, try filled(second, from: start, other))
                         try report(start + one.count)
-                        if !other.isEmpty { try otherReport(start + other.count) }
+                        try otherReport(min(second.count, start + one.count))
                     }
                 }
             }
@@ -251,35 +267,27 @@ private final class HashingSink: BlockSink {
         try note(hash.finalize(), of: blocks)
     }
 
-    /// Stores a piece that `fill` writes. An empty one is not stored, and must not be written.
-    private func store(
-        _ piece: Range<Int>, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
-    ) throws {
-        guard piece.isEmpty else {
-            return try output.store(byteCount: piece.count, tensor: tensor, offset: piece.lowerBound, fill: fill)
-        }
-        try withUnsafeTemporaryAllocation(byteCount: 1, alignment: 1) { nothing in
-            if let place = nothing.baseAddress { try fill(place) { _ in } }
-        }
+    private func areOnePiece(_ first: Range<Int>, _ second: Range<Int>) -> Bool {
+        second.isEmpty
+            || (output.joinsBlocks && first.upperBound == second.lowerBound && first.count + second.count <= output.pieceSize)
     }
 
     func storeBlocks(_ blocks: BlockPair, _ bytes: UnsafeRawBufferPointer) throws {
         let hash = try SHA256Pair()
+        func contents(_ piece: Range<Int>) -> UnsafeRawBufferPointer {
+            let start = piece.lowerBound - blocks.byteRange.lowerBound
+            return UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count])
+        }
         for (first, second) in pieces(of: blocks) {
-            let contents = [first, second].map { piece in
-                let start = piece.lowerBound - blocks.byteRange.lowerBound
-                return (piece, UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count]))
-            }
-            hash.update(contents[0].1, contents[1].1)
-            for (piece, contents) in contents where !piece.isEmpty {
-                try output.store(contents, tensor: tensor, offset: piece.lowerBound)
-            }
+            hash.update(contents(first), contents(second))
+            let stored = areOnePiece(first, second) ? [first.lowerBound..<first.upperBound + second.count] : [first, second]
+            for piece in stored { try output.store(contents(piece), tensor: tensor, offset: piece.lowerBound) }
         }
         try note(hash.finalize(), of: blocks)
     }
 
     func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer, digest: Digest) throws {
-        let block = BlockPair(index, offset..<offset + bytes.count)
+        let block = BlockPair(index: index, offset..<offset + bytes.count)
         for (piece, _) in pieces(of: block) {
             let start = piece.lowerBound - offset
             try output.store(

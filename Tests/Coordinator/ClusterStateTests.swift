@@ -148,7 +148,7 @@ import Work
             try cluster.target(of: attempt, from: 1, tensor: 0, offset: 0, byteCount: 16)
         }
         #expect(try target(of: lease.attempt) != nil)
-        cluster.stored(block, done.result.digests[0][0], of: lease.attempt)
+        cluster.stored([block: done.result.digests[0][0]], of: lease.attempt)
         let missing = Outcome(cluster.finished(try leases[1].done(delivery: .relayed), by: 1, at: .zero))
         guard case .failed(_, _, let error)? = missing.events.first else {
             Issue.record("\(missing.events)")
@@ -169,7 +169,7 @@ import Work
         var done = try lease.done(delivery: .relayed)
         _ = try cluster.target(of: lease.attempt, from: 1, tensor: 0, offset: 0, byteCount: 16)
         switch what {
-        case "another digest": cluster.stored(BlockPosition(tensor: 0, offset: 0), other, of: lease.attempt)
+        case "another digest": cluster.stored([BlockPosition(tensor: 0, offset: 0): other], of: lease.attempt)
         case "a block not stored": break
         default: done = ShardDone(attempt: lease.attempt, result: ShardResult(digests: [[]], statistics: []), delivery: .direct)
         }

@@ -22,10 +22,11 @@ struct TestJobs {
         "merge_method: ties\nbase_model: a\nmodels:\n- {model: b, parameters: {weight: 1, density: 0.5}}\n"
         + "parameters: {trim: model}\n"
 
-    init() throws {
+    /// - Parameter elements: of each tensor, float32.
+    init(elements: Int = 4) throws {
         directory = try TemporaryDirectory()
         for (model, value) in [("a", Float(1)), ("b", 2)] {
-            let tensors = (0..<3).map { ("layers.\($0).w", TestTensor([value, value, value, value])) }
+            let tensors = (0..<3).map { ("layers.\($0).w", TestTensor(Array(repeating: value, count: elements))) }
             try TestTensor.writeCheckpoint("\(directory.path)/\(model)", tensors)
         }
     }

@@ -72,6 +72,8 @@ import Work
     static let all: [Message] = [
         .hello(Hello(role: .worker, build: "0.1.0", name: "w", threads: 2, memory: 1 << 30)),
         .welcome(Welcome(version: 2, build: "0.1.0", session: 1, heartbeatMilliseconds: 5000, credit: 100)),
+        .welcome(
+            Welcome(version: 2, build: "0.1.0", session: 1, heartbeatMilliseconds: 5000, credit: 100, blocksPerFrame: 2)),
         .refusal(Refusal(error)),
         .heartbeat(Heartbeat(number: 7, leases: [LeaseProgress(attempt: attempt, bytesDone: 5)])),
         .heartbeatAnswer(HeartbeatAnswer(number: 7)),

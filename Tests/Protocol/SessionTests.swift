@@ -38,7 +38,7 @@ import Work
                     .welcome(
                         Welcome(
                             version: 2, build: "0.1.0", session: 4, heartbeatMilliseconds: 5000,
-                            credit: Limits.creditBytes))),
+                            credit: Limits.creditBytes, blocksPerFrame: 2))),
                 .admit(Self.hello()),
             ])
     }

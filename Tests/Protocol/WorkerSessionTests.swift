@@ -223,6 +223,11 @@ import Work
             ("heartbeatMilliseconds", Welcome(version: 2, build: "b", session: 1, heartbeatMilliseconds: .max, credit: 1 << 25)),
             ("credit", Welcome(version: 2, build: "b", session: 1, heartbeatMilliseconds: 1, credit: 8_388_735)),
             ("credit", Welcome(version: 2, build: "b", session: 1, heartbeatMilliseconds: 1, credit: .max)),
+            (
+                "blocksPerFrame",
+                Welcome(
+                    version: 2, build: "b", session: 1, heartbeatMilliseconds: 1, credit: Limits.creditBytes, blocksPerFrame: 0)
+            ),
         ] as [(String, Welcome)])
     func aWelcomeOutOfBoundsIsRefused(field: String, welcome: Welcome) {
         var session = WorkerSession(at: .zero)

@@ -23,8 +23,12 @@ import Worker
     final class Store: ShardOutput {
         let blocks = Mutex<[Int: [Int: [UInt8]]]>([:])
         let pieceSize: Int
+        let joinsBlocks: Bool
 
-        init(pieceSize: Int = TreeDigest.blockSize) { self.pieceSize = pieceSize }
+        init(pieceSize: Int = TreeDigest.blockSize, joinsBlocks: Bool = true) {
+            self.pieceSize = pieceSize
+            self.joinsBlocks = joinsBlocks
+        }
 
         func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
             blocks.withLock { $0[tensor, default: [:]][offset] = Array(bytes) }
@@ -142,6 +146,19 @@ import Worker
             #expect(pieces.bytes(ofTensor: 0) == whole.bytes(ofTensor: 0))
             #expect(pieces.blocks.withLock { $0[0]?.values.allSatisfy { $0.count <= pieceSize } } == true)
         }
+    }
+
+    /// Two blocks are one piece where the output takes that, and where they are no more than a piece.
+    @Test(arguments: [(2, .bf16), (nil, .f32)] as [(Double?, DType)])
+    func neighboursAreStoredTogether(scale: Double?, output: DType) async throws {
+        let file = try input("in", count: Self.count), work = work(file, count: Self.count, scale: scale, output: output)
+        let together = Store(), apart = Store(joinsBlocks: false)
+        let digests = try await run(work, output: together)
+        #expect(try await run(work, output: apart) == digests)
+        let count = digests[0].count
+        #expect(apart.blocks.withLock { $0[0]?.count } == count)
+        #expect(together.blocks.withLock { $0[0]?.count } == (count + 1) / 2)
+        #expect(together.bytes(ofTensor: 0) == apart.bytes(ofTensor: 0))
     }
 
     @Test func aCancelledShardStops() async throws {

@@ -1,9 +1,11 @@
 import Checkpoints
-package import Core
+import Core
 import Journal
+import Operators
 import Planning
 import Protocol
 import TaskVectors
+import TensorKernels
 import Work
 
 /// A plan, taken apart for those who need to know of it. Made where planning may take its time.
@@ -142,8 +144,9 @@ struct Job: Sendable {
 
     // MARK: Results
 
-    mutating func stored(_ block: BlockPosition, _ digest: Digest, of attempt: Attempt) {
-        arrived[attempt.shard]?[attempt.epoch]?[block] = .some(digest)
+    /// Blocks that came together are stored.
+    mutating func stored(_ digests: [BlockPosition: Digest], of attempt: Attempt) {
+        for (block, digest) in digests { arrived[attempt.shard]?[attempt.epoch]?[block] = .some(digest) }
     }
 
     /// Forgets what arrived of an attempt that is over.
@@ -209,26 +212,31 @@ struct Job: Sendable {
             delivery: report.delivery, parts: Set(shard(at: place).outputs.map(\.part)), time: time)
     }
 
-    /// Where a block of a leased shard belongs.
+    /// Where a block of a leased shard belongs, or two neighbours.
     ///
-    /// - Throws: `protocolMismatch` for a block that the plan does not have, and for one that came before: of two writes at the
+    /// - Throws: `protocolMismatch` for blocks that the plan does not have, and for those that came before: of two writes at the
     ///   same time nobody knows which is the last.
     mutating func target(of attempt: Attempt, tensor: Int, offset: Int, byteCount: Int) throws(TesseraError) -> BlockTarget? {
         guard let planned = shard(attempt.shard) else { return nil }
         let outputs = planned.outputs
         guard outputs.indices.contains(tensor), offset % outputs[tensor].blockSize == 0,
             (0..<outputs[tensor].byteCount).contains(offset),
-            byteCount == min(outputs[tensor].blockSize, outputs[tensor].byteCount - offset)
+            let blocks = BlockPair(outputs[tensor], at: offset, byteCount: byteCount)
         else {
             throw TesseraError(
-                .protocolMismatch, "a block of \(byteCount) bytes at \(offset) does not fit tensor \(tensor) of \(planned.label)")
+                .protocolMismatch,
+                "blocks of \(byteCount) bytes at \(offset) do not fit tensor \(tensor) of \(planned.label)")
         }
-        let position = BlockPosition(tensor: tensor, offset: offset)
-        guard arrived[attempt.shard]?[attempt.epoch]?[position] == nil else {
-            throw TesseraError(.protocolMismatch, "the block at \(offset) of tensor \(tensor) of \(planned.label) came twice")
+        let target = BlockTarget(
+            output: output, part: outputs[tensor].part, start: outputs[tensor].offset, tensor: tensor, blocks: blocks)
+        for position in target.positions where arrived[attempt.shard]?[attempt.epoch]?[position] != nil {
+            throw TesseraError(
+                .protocolMismatch, "the block at \(position.offset) of tensor \(tensor) of \(planned.label) came twice")
         }
-        arrived[attempt.shard, default: [:]][attempt.epoch, default: [:]][position] = .some(nil)
-        return BlockTarget(output: output, part: outputs[tensor].part, offset: outputs[tensor].offset + offset)
+        for position in target.positions {
+            arrived[attempt.shard, default: [:]][attempt.epoch, default: [:]][position] = .some(nil)
+        }
+        return target
     }
 
     /// Makes a result the shard's own.
@@ -320,25 +328,47 @@ struct BlockSample: Sendable {
     }
 }
 
-/// Where a block of a leased shard belongs.
+extension BlockPair {
+    /// The blocks of a tensor that begin at `offset`; `nil` where so many bytes are neither one nor two of them.
+    fileprivate init?(_ output: OutputTensor, at offset: Int, byteCount: Int) {
+        let rest = output.byteCount - offset, size = output.blockSize
+        guard byteCount == min(size, rest) || byteCount == min(2 * size, rest) else { return nil }
+        self.init(index: offset / size, offset..<offset + byteCount, blockSize: size)
+    }
+}
+
+/// Where a block of a leased shard belongs, or two neighbours that came together.
 package struct BlockTarget: Sendable {
     let output: any OutputTransaction
     let part: Int
-    /// Bytes from the beginning of the part.
-    let offset: Int
+    /// Of the tensor, in bytes from the beginning of the part.
+    let start: Int
+    let tensor: Int
+    let blocks: BlockPair
 
-    /// Writes the block to its place. May wait for a disk.
+    var positions: [BlockPosition] {
+        [blocks.first, blocks.second].filter { !$0.isEmpty }.map { BlockPosition(tensor: tensor, offset: $0.lowerBound) }
+    }
+
+    /// Writes the blocks to their place. May wait for a disk.
     ///
-    /// - Returns: the block's digest, which the worker's result has to name.
-    package func write(_ bytes: UnsafeRawBufferPointer) throws(TesseraError) -> Digest {
-        let hash = try SHA256()
+    /// - Returns: the digests, which the worker's result has to name.
+    func write(_ bytes: UnsafeRawBufferPointer) throws(TesseraError) -> [BlockPosition: Digest] {
+        let hash = try SHA256Pair()
         // Pieces are still in the processor's cache when they are hashed.
-        for start in stride(from: 0, to: bytes.count, by: Self.pieceBytes) {
-            let piece = UnsafeRawBufferPointer(rebasing: bytes[start..<min(bytes.count, start + Self.pieceBytes)])
-            try output.put(piece, part: part, at: offset + start)
-            hash.update(piece)
+        for offset in stride(from: 0, to: blocks.first.count, by: Self.pieceBytes) {
+            let pieces = [blocks.first, blocks.second].map { $0.dropFirst(offset).prefix(Self.pieceBytes) }
+            let contents = pieces.map { piece in
+                let start = piece.lowerBound - blocks.byteRange.lowerBound
+                return UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count])
+            }
+            for (piece, contents) in zip(pieces, contents) where !piece.isEmpty {
+                try output.put(contents, part: part, at: start + piece.lowerBound)
+            }
+            hash.update(contents[0], contents[1])
         }
-        return try hash.finalize()
+        let (first, second) = try hash.finalize()
+        return Dictionary(uniqueKeysWithValues: zip(positions, [first, second]))
     }
 
     private static let pieceBytes = 1 << 20

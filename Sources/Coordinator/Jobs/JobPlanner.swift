@@ -242,7 +242,7 @@ struct JobPlanner: Sendable {
 }
 
 extension Plan {
-    fileprivate var parts: [OutputPart] {
+    var parts: [OutputPart] {
         layout.parts.map { OutputPart(name: $0.fileName, size: $0.fileSize, header: $0.header) }
     }
 }

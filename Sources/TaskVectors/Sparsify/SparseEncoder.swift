@@ -148,7 +148,7 @@ package struct SparseEncoder: Sendable, Hashable, Codable {
             }
             try packed.withBytes { bytes in
                 let start = block * format.blockSize
-                try tensor.sinks[output].storeBlocks(BlockPair(block, start..<start + bytes.count), bytes)
+                try tensor.sinks[output].storeBlocks(BlockPair(index: block, start..<start + bytes.count), bytes)
             }
         }
     }
