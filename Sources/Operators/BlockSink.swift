@@ -27,6 +27,21 @@ package struct BlockPair: Sendable {
 
     package var byteRange: Range<Int> { first.lowerBound..<second.upperBound }
 
+    /// Pieces of both blocks, side by side. Those of the second end where it does, or are empty.
+    package func pieces(of size: Int) -> some Sequence<(Range<Int>, Range<Int>)> {
+        stride(from: 0, to: first.count, by: size).lazy.map { start in
+            (first.dropFirst(start).prefix(size), second.dropFirst(start).prefix(size))
+        }
+    }
+
+    /// A piece's bytes.
+    ///
+    /// - Parameter bytes: of both blocks, one after the other.
+    package func contents(of piece: Range<Int>, in bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+        let start = piece.lowerBound - byteRange.lowerBound
+        return UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count])
+    }
+
     package static func count(ofBytes byteCount: Int, blockSize: Int) -> Int {
         (TreeDigest.blockCount(ofBytes: byteCount, blockSize: blockSize) + 1) / 2
     }

@@ -117,16 +117,12 @@ extension TensorPasses {
     private func hashes(of pair: BlockPair, in source: any ElementSource) throws -> (Digest, Digest) {
         let hash = try SHA256Pair(), step = FixedTree.tileElements * 8
         try withUnsafeTemporaryAllocation(byteCount: 2 * step, alignment: 64) { buffer in
-            func read(_ block: Range<Int>, from start: Int, to place: Int) throws -> UnsafeRawBufferPointer {
-                let range =
-                    min(block.upperBound, block.lowerBound + start)..<min(block.upperBound, block.lowerBound + start + step)
-                let target = UnsafeMutableRawBufferPointer(rebasing: buffer[place..<place + range.count])
-                if let first = target.baseAddress, !range.isEmpty { try source.copyBytes(range, to: first) }
+            func read(_ piece: Range<Int>, to place: Int) throws -> UnsafeRawBufferPointer {
+                let target = UnsafeMutableRawBufferPointer(rebasing: buffer[place..<place + piece.count])
+                if let start = target.baseAddress, !piece.isEmpty { try source.copyBytes(piece, to: start) }
                 return UnsafeRawBufferPointer(target)
             }
-            for start in stride(from: 0, to: pair.first.count, by: step) {
-                hash.update(try read(pair.first, from: start, to: 0), try read(pair.second, from: start, to: step))
-            }
+            for (first, second) in pair.pieces(of: step) { hash.update(try read(first, to: 0), try read(second, to: step)) }
         }
         return try hash.finalize()
     }

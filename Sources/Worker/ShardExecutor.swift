@@ -7,7 +7,7 @@ package import Work
 
 /// Receives the finished blocks of a shard, from several threads at once.
 package protocol ShardOutput: Sendable {
-    /// The preferred size of a piece, in bytes: a multiple of every step of `BlockSink.writeBlock`, at most a block.
+    /// The preferred size of a piece, in bytes: a multiple of every step of `BlockSink.writeBlocks`, at most a block.
     var pieceSize: Int { get }
 
     /// Whether two neighbouring blocks may be stored as one piece.
@@ -233,7 +233,7 @@ private final class HashingSink: BlockSink {
 
     func writeBlocks(_ blocks: BlockPair, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void) throws {
         let hash = try SHA256Pair()
-        for (first, second) in pieces(of: blocks) {
+        for (first, second) in blocks.pieces(of: output.pieceSize) {
             /// Fills a step of a piece; there may be nothing left of it.
             func filled(_ piece: Range<Int>, from start: Int, _ target: UnsafeMutableRawPointer) throws -> UnsafeRawBufferPointer
             {
@@ -274,33 +274,22 @@ private final class HashingSink: BlockSink {
 
     func storeBlocks(_ blocks: BlockPair, _ bytes: UnsafeRawBufferPointer) throws {
         let hash = try SHA256Pair()
-        func contents(_ piece: Range<Int>) -> UnsafeRawBufferPointer {
-            let start = piece.lowerBound - blocks.byteRange.lowerBound
-            return UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count])
-        }
-        for (first, second) in pieces(of: blocks) {
-            hash.update(contents(first), contents(second))
+        for (first, second) in blocks.pieces(of: output.pieceSize) {
+            hash.update(blocks.contents(of: first, in: bytes), blocks.contents(of: second, in: bytes))
             let stored = areOnePiece(first, second) ? [first.lowerBound..<first.upperBound + second.count] : [first, second]
-            for piece in stored { try output.store(contents(piece), tensor: tensor, offset: piece.lowerBound) }
+            for piece in stored {
+                try output.store(blocks.contents(of: piece, in: bytes), tensor: tensor, offset: piece.lowerBound)
+            }
         }
         try note(hash.finalize(), of: blocks)
     }
 
     func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer, digest: Digest) throws {
         let block = BlockPair(index: index, offset..<offset + bytes.count)
-        for (piece, _) in pieces(of: block) {
-            let start = piece.lowerBound - offset
-            try output.store(
-                UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count]), tensor: tensor, offset: piece.lowerBound)
+        for (piece, _) in block.pieces(of: output.pieceSize) {
+            try output.store(block.contents(of: piece, in: bytes), tensor: tensor, offset: piece.lowerBound)
         }
         note((digest, .none), of: block)
-    }
-
-    /// The pieces of both blocks, side by side.
-    private func pieces(of blocks: BlockPair) -> some Sequence<(Range<Int>, Range<Int>)> {
-        stride(from: 0, to: blocks.first.count, by: output.pieceSize).lazy.map { [size = output.pieceSize] start in
-            (blocks.first.dropFirst(start).prefix(size), blocks.second.dropFirst(start).prefix(size))
-        }
     }
 
     private func note(_ made: (Digest, Digest), of blocks: BlockPair) {

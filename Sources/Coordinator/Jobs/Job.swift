@@ -356,16 +356,11 @@ package struct BlockTarget: Sendable {
     func write(_ bytes: UnsafeRawBufferPointer) throws(TesseraError) -> [BlockPosition: Digest] {
         let hash = try SHA256Pair()
         // Pieces are still in the processor's cache when they are hashed.
-        for offset in stride(from: 0, to: blocks.first.count, by: Self.pieceBytes) {
-            let pieces = [blocks.first, blocks.second].map { $0.dropFirst(offset).prefix(Self.pieceBytes) }
-            let contents = pieces.map { piece in
-                let start = piece.lowerBound - blocks.byteRange.lowerBound
-                return UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count])
+        for (first, second) in blocks.pieces(of: Self.pieceBytes) {
+            for piece in [first, second] where !piece.isEmpty {
+                try output.put(blocks.contents(of: piece, in: bytes), part: part, at: start + piece.lowerBound)
             }
-            for (piece, contents) in zip(pieces, contents) where !piece.isEmpty {
-                try output.put(contents, part: part, at: start + piece.lowerBound)
-            }
-            hash.update(contents[0], contents[1])
+            hash.update(blocks.contents(of: first, in: bytes), blocks.contents(of: second, in: bytes))
         }
         let (first, second) = try hash.finalize()
         return Dictionary(uniqueKeysWithValues: zip(positions, [first, second]))
