@@ -184,6 +184,127 @@ INLINE void add_magnitudes(const tk_trimmed *part, const tk_vector *base, size_t
     memcpy(sums + LANES, &kept, sizeof kept);
 }
 
+/* --- SCE ----------------------------------------------------------------------------------------------------------- */
+
+/* The task vectors, TILE elements of each. */
+INLINE void task_tile(const tk_trimmed *parts, size_t models, const float *base, float *restrict rows, size_t at, size_t n) {
+    for (size_t m = 0; m < models; m++) {
+        float *restrict row = rows + m * TILE;
+        load_tile(&parts[m].x, at, row, n);
+        if (parts[m].is_difference) continue;
+        for (size_t j = 0; j < n; j++) row[j] -= base[j];
+    }
+}
+
+INLINE void variance_tile(const float *rows, size_t models, float *restrict target, size_t n) {
+    CACHE_ALIGNED float mean[TILE], sum[TILE];
+    const float count = (float)models;
+    for (size_t j = 0; j < n; j++) mean[j] = sum[j] = 0;
+    for (size_t m = 0; m < models; m++) {
+        for (size_t j = 0; j < n; j++) mean[j] += rows[m * TILE + j];
+    }
+    for (size_t j = 0; j < n; j++) mean[j] /= count;
+    for (size_t m = 0; m < models; m++) {
+        for (size_t j = 0; j < n; j++) {
+            const float off = rows[m * TILE + j] - mean[j];
+            sum[j] += off * off;
+        }
+    }
+    for (size_t j = 0; j < n; j++) target[j] = sum[j] / count;
+}
+
+/* The task vectors' entries whose variance has at least the pattern `from`, TILE of each. Returns how many variances have exactly
+ * this pattern; with 0, which keeps everything, none are computed. A NaN that is dropped remains NaN, as 0 * NaN. */
+INLINE size_t varying_tile(
+    const tk_trimmed *parts, size_t models, const float *base, uint32_t from, float *restrict rows, size_t at, size_t n) {
+    CACHE_ALIGNED float keys[TILE];
+    size_t equal = 0;
+    task_tile(parts, models, base, rows, at, n);
+    if (from == 0) return 0;
+    variance_tile(rows, models, keys, n);
+    for (size_t j = 0; j < n; j++) {
+        const uint32_t u = bits_of(keys[j]) & MAGNITUDE;
+        equal += u == from;
+        keys[j] = u >= from ? 1.0f : 0.0f;
+    }
+    for (size_t m = 0; m < models; m++) {
+        for (size_t j = 0; j < n; j++) rows[m * TILE + j] *= keys[j];
+    }
+    return equal;
+}
+
+INLINE void variances_tile(
+    const tk_trimmed *parts, size_t models, const tk_vector *base, float *buffer, float *target, size_t at, size_t n) {
+    CACHE_ALIGNED float b[TILE];
+    load_tile(base, at, b, n);
+    task_tile(parts, models, b, buffer, at, n);
+    variance_tile(buffer, models, target + at, n);
+}
+
+INLINE void variances(
+    const tk_trimmed *parts, size_t models, const tk_vector *base, float *buffer, float *target, size_t n) {
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) variances_tile(parts, models, base, buffer, target, i, TILE);
+    if (i < n) variances_tile(parts, models, base, buffer, target, i, n - i);
+}
+
+INLINE size_t squares_tile(
+    const tk_trimmed *parts, size_t models, const tk_vector *base, uint32_t from, float *buffer, double *lanes, size_t at,
+    size_t n) {
+    CACHE_ALIGNED float b[TILE];
+    load_tile(base, at, b, n);
+    const size_t equal = varying_tile(parts, models, b, from, buffer, at, n);
+    for (size_t m = 0; m < models; m++) {
+        float *const row = buffer + m * TILE;
+        for (size_t j = n; j % LANES; j++) row[j] = 0;
+        double8 sum;
+        memcpy(&sum, lanes + m * LANES, sizeof sum);
+        for (size_t j = 0; j < n; j += LANES) {
+            const double8 own = __builtin_convertvector(*(const float8 *)(row + j), double8);
+            sum += own * own;
+        }
+        memcpy(lanes + m * LANES, &sum, sizeof sum);
+    }
+    return equal;
+}
+
+INLINE size_t varying_squares(
+    const tk_trimmed *parts, size_t models, const tk_vector *base, uint32_t from, float *buffer, double *lanes, size_t n) {
+    size_t i = 0, equal = 0;
+    for (; i + TILE <= n; i += TILE) equal += squares_tile(parts, models, base, from, buffer, lanes, i, TILE);
+    if (i < n) equal += squares_tile(parts, models, base, from, buffer, lanes, i, n - i);
+    return equal;
+}
+
+INLINE void fuse_tile(
+    const tk_trimmed *parts, size_t models, const tk_vector *base, uint32_t from, float floor, float *buffer,
+    float *restrict target, size_t at, size_t n) {
+    CACHE_ALIGNED float b[TILE], sum[TILE], agreed[TILE], weight[TILE];
+    load_tile(base, at, b, n);
+    varying_tile(parts, models, b, from, buffer, at, n);
+    for (size_t j = 0; j < n; j++) sum[j] = agreed[j] = weight[j] = 0;
+    for (size_t m = 0; m < models; m++) {
+        for (size_t j = 0; j < n; j++) sum[j] += buffer[m * TILE + j];
+    }
+    for (size_t m = 0; m < models; m++) {
+        const float *x = buffer + m * TILE, w = parts[m].weight;
+        for (size_t j = 0; j < n; j++) {
+            const float own = ((x[j] > 0) & (sum[j] >= 0)) | ((x[j] < 0) & !(sum[j] >= 0)) ? w : 0.0f;
+            agreed[j] += x[j] * own;
+            weight[j] += own;
+        }
+    }
+    for (size_t j = 0; j < n; j++) target[at + j] = agreed[j] / (weight[j] > floor ? weight[j] : floor) + b[j];
+}
+
+INLINE void fuse_varying(
+    const tk_trimmed *parts, size_t models, const tk_vector *base, uint32_t from, float floor, float *buffer, float *target,
+    size_t n) {
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) fuse_tile(parts, models, base, from, floor, buffer, target, i, TILE);
+    if (i < n) fuse_tile(parts, models, base, from, floor, buffer, target, i, n - i);
+}
+
 /* --- arcee_fusion -------------------------------------------------------------------------------------------------- */
 
 /* Loads a tile and pads the lanes beyond n. */
@@ -200,7 +321,9 @@ INLINE void softmax_lanes(const float *x, double top, double8 *e, size_t n) {
     for (size_t lane = n; lane < LANES; lane++) (*e)[lane] = 0;
 }
 
-INLINE void softmax_parts(const tk_vector *x, size_t n, double *maximum, double *sum) {
+/* The largest element, and the sum of all exp(x - largest), which go to `exponentials` too, eight lanes at a time, unless it is
+ * NULL. */
+INLINE void softmax_row(const tk_vector *x, size_t n, double *maximum, double *sum, double *exponentials) {
     CACHE_ALIGNED float tile[TILE], most[LANES];
     float greatest = -INFINITY;
     for (int lane = 0; lane < LANES; lane++) most[lane] = -INFINITY;
@@ -219,10 +342,24 @@ INLINE void softmax_parts(const tk_vector *x, size_t n, double *maximum, double 
         for (size_t j = 0; j < count; j += LANES) {
             softmax_lanes(tile + j, greatest, &e, count - j);
             lanes += e;
+            if (exponentials) memcpy(exponentials + i + j, &e, sizeof e);
         }
     }
     *maximum = greatest;
     *sum = sum_of_lanes(&lanes);
+}
+
+INLINE void softmax_parts(const tk_vector *x, size_t n, double *maximum, double *sum) {
+    softmax_row(x, n, maximum, sum, NULL);
+}
+
+/* Adds p log(p / q), p and q being the exponentials times the inverse sums, plus 1e-8. Where both are zero, nothing is added. */
+INLINE void divergence_lanes(double8 *p, double8 *q, const double *s, double8 *sum) {
+    double8 log;
+    *p = *p * s[1] + 1e-8;
+    *q = *q * s[3] + 1e-8;
+    log_ratio(p, q, &log);
+    *sum += *p * log;
 }
 
 INLINE void divergence_tile(const tk_vector *x, const tk_vector *y, const double *s, double8 *sum, size_t at, size_t n) {
@@ -230,14 +367,10 @@ INLINE void divergence_tile(const tk_vector *x, const tk_vector *y, const double
     load_lanes(x, at, (float)s[0], a, n);
     load_lanes(y, at, (float)s[2], b, n);
     for (size_t j = 0; j < n; j += LANES) {
-        double8 p, q, log;
+        double8 p, q;
         softmax_lanes(a + j, s[0], &p, n - j);
         softmax_lanes(b + j, s[2], &q, n - j);
-        /* Beyond n, p and q are both 1e-8, and log(p / q) is zero. */
-        p = p * s[1] + 1e-8;
-        q = q * s[3] + 1e-8;
-        log_ratio(&p, &q, &log);
-        *sum += p * log;
+        divergence_lanes(&p, &q, s, sum);
     }
 }
 
@@ -246,6 +379,21 @@ INLINE double divergence(const tk_vector *x, const tk_vector *y, const double *s
     size_t i = 0;
     for (; i + TILE <= n; i += TILE) divergence_tile(x, y, s, &sum, i, TILE);
     if (i < n) divergence_tile(x, y, s, &sum, i, n - i);
+    return sum_of_lanes(&sum);
+}
+
+INLINE double row_divergence(const tk_vector *x, const tk_vector *y, double *exponentials, size_t n) {
+    double *const other = exponentials + (n + LANES - 1) / LANES * LANES, s[4];
+    softmax_row(x, n, &s[0], &s[1], exponentials);
+    softmax_row(y, n, &s[2], &s[3], other);
+    s[1] = 1 / s[1];
+    s[3] = 1 / s[3];
+    double8 sum = {0}, p, q;
+    for (size_t i = 0; i < n; i += LANES) {
+        memcpy(&p, exponentials + i, sizeof p);
+        memcpy(&q, other + i, sizeof q);
+        divergence_lanes(&p, &q, s, &sum);
+    }
     return sum_of_lanes(&sum);
 }
 

@@ -47,11 +47,17 @@ WRAP(
     (const float *x, const tk_random *random, uint32_t *u, size_t n, double lowest, double spread, tk_rank_buffer *buffer,
      uint64_t *items, uint8_t *keep),
     (x, random, u, n, lowest, spread, buffer, items, keep))
-WRAP(void, keep_keyed, (const float *keys, uint32_t from, uint32_t to, float *y, size_t n), (keys, from, to, y, n))
-WRAP(void, variance, (const float *const *rows, size_t m, float *y, size_t n), (rows, m, y, n))
 WRAP(
-    void, fuse_agreeing, (const float *const *rows, const float *w, size_t m, float floor, float *y, size_t n),
-    (rows, w, m, floor, y, n))
+    void, variances, (const tk_trimmed *p, size_t m, const tk_vector *b, float *buffer, float *y, size_t n),
+    (p, m, b, buffer, y, n))
+WRAP(
+    size_t, varying_squares,
+    (const tk_trimmed *p, size_t m, const tk_vector *b, uint32_t from, float *buffer, double *lanes, size_t n),
+    (p, m, b, from, buffer, lanes, n))
+WRAP(
+    void, fuse_varying,
+    (const tk_trimmed *p, size_t m, const tk_vector *b, uint32_t from, float floor, float *buffer, float *y, size_t n),
+    (p, m, b, from, floor, buffer, y, n))
 WRAP(
     void, count_changes, (const float *const *rows, size_t m, float epsilon, uint32_t *alone, uint32_t *shared, size_t n),
     (rows, m, epsilon, alone, shared, n))
@@ -62,6 +68,7 @@ WRAP(void, nearswap, (float t, const float *a, const float *b, float *y, size_t 
 WRAP(double, exponential, (double x), (x))
 WRAP(void, softmax_parts, (const tk_vector *x, size_t n, double *maximum, double *sum), (x, n, maximum, sum))
 WRAP(double, divergence, (const tk_vector *x, const tk_vector *y, const double *s, size_t n), (x, y, s, n))
+WRAP(double, row_divergence, (const tk_vector *x, const tk_vector *y, double *e, size_t n), (x, y, e, n))
 WRAP(void, importance, (float a, const tk_vector *x, const tk_vector *y, float *z, size_t n), (a, x, y, z, n))
 WRAP(
     void, swap_important, (float a, float threshold, const tk_vector *x, const tk_vector *y, float *z, size_t n),
@@ -143,15 +150,16 @@ static const tk_kernels table = {
     .pack_flags = level_pack_flags,
     .unpack_flags = level_unpack_flags,
     .keep_by_rank = level_keep_by_rank,
-    .keep_keyed = level_keep_keyed,
-    .variance = level_variance,
-    .fuse_agreeing = level_fuse_agreeing,
+    .variances = level_variances,
+    .varying_squares = level_varying_squares,
+    .fuse_varying = level_fuse_varying,
     .count_changes = level_count_changes,
     .merge_changes = level_merge_changes,
     .nearswap = level_nearswap,
     .exponential = level_exponential,
     .softmax_parts = level_softmax_parts,
     .divergence = level_divergence,
+    .row_divergence = level_row_divergence,
     .importance = level_importance,
     .swap_important = level_swap_important,
     .range = level_range,

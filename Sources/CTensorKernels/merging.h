@@ -494,62 +494,6 @@ INLINE void keep_by_rank(
     }
 }
 
-/* --- selections ---------------------------------------------------------------------------------------------------- */
-
-INLINE void keep_keyed(const float *keys, uint32_t from, uint32_t to, float *target, size_t n) {
-    const uint32_t span = to - from;
-    for (size_t i = 0; i < n; i++) target[i] *= (bits_of(keys[i]) & MAGNITUDE) - from <= span ? 1.0f : 0.0f;
-}
-
-INLINE void variance_tile(const float *const *rows, size_t models, float *restrict target, size_t at, size_t n) {
-    CACHE_ALIGNED float mean[TILE], sum[TILE];
-    const float count = (float)models;
-    for (size_t j = 0; j < n; j++) mean[j] = sum[j] = 0;
-    for (size_t m = 0; m < models; m++) {
-        for (size_t j = 0; j < n; j++) mean[j] += rows[m][at + j];
-    }
-    for (size_t j = 0; j < n; j++) mean[j] /= count;
-    for (size_t m = 0; m < models; m++) {
-        for (size_t j = 0; j < n; j++) {
-            const float off = rows[m][at + j] - mean[j];
-            sum[j] += off * off;
-        }
-    }
-    for (size_t j = 0; j < n; j++) target[at + j] = sum[j] / count;
-}
-
-INLINE void variance(const float *const *rows, size_t models, float *target, size_t n) {
-    size_t i = 0;
-    for (; i + TILE <= n; i += TILE) variance_tile(rows, models, target, i, TILE);
-    if (i < n) variance_tile(rows, models, target, i, n - i);
-}
-
-/* --- SCE ----------------------------------------------------------------------------------------------------------- */
-
-INLINE void fuse_tile(
-    const float *const *rows, const float *weights, size_t models, float floor, float *restrict target, size_t at, size_t n) {
-    CACHE_ALIGNED float sum[TILE], agreed[TILE], weight[TILE];
-    for (size_t j = 0; j < n; j++) sum[j] = agreed[j] = weight[j] = 0;
-    for (size_t m = 0; m < models; m++) {
-        for (size_t j = 0; j < n; j++) sum[j] += rows[m][at + j];
-    }
-    for (size_t m = 0; m < models; m++) {
-        const float *x = rows[m] + at, w = weights[m];
-        for (size_t j = 0; j < n; j++) {
-            const float own = ((x[j] > 0) & (sum[j] >= 0)) | ((x[j] < 0) & !(sum[j] >= 0)) ? w : 0.0f;
-            agreed[j] += x[j] * own;
-            weight[j] += own;
-        }
-    }
-    for (size_t j = 0; j < n; j++) target[at + j] = agreed[j] / (weight[j] > floor ? weight[j] : floor);
-}
-
-INLINE void fuse_agreeing(const float *const *rows, const float *weights, size_t models, float floor, float *target, size_t n) {
-    size_t i = 0;
-    for (; i + TILE <= n; i += TILE) fuse_tile(rows, weights, models, floor, target, i, TILE);
-    if (i < n) fuse_tile(rows, weights, models, floor, target, i, n - i);
-}
-
 /* --- RAM ----------------------------------------------------------------------------------------------------------- */
 
 INLINE void count_tile(

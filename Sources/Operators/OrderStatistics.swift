@@ -255,4 +255,13 @@ package struct OrderStatistics: Sendable {
 struct MagnitudeEdge: Sendable, Hashable {
     let pattern: UInt32
     let limit: Int
+
+    /// The lowest pattern, for the element at a flat index, of the range that begins at this edge.
+    func lowest(at index: Int) -> UInt32 { index < limit ? pattern : min(pattern + 1, .largestMagnitude) }
+
+    /// The parts of the tile, counted from its beginning, before and behind the limit, each with its lowest pattern.
+    func segments(of tile: Tile) -> [(Range<Int>, UInt32)] {
+        let cut = min(tile.count, max(0, limit - tile.range.lowerBound))
+        return [0..<cut, cut..<tile.count].filter { !$0.isEmpty }.map { ($0, lowest(at: tile.range.lowerBound + $0.lowerBound)) }
+    }
 }

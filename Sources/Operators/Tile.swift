@@ -88,6 +88,17 @@ package final class Tile {
         return StoredVector(try self.source(index), .f32)
     }
 
+    /// Source `index` minus the base, to be computed while it is used. Must not be called after the slot was changed.
+    ///
+    /// - Parameter flags: of the elements that are kept; `nil` if all may be.
+    func storedTaskVector(
+        _ index: Int, base: Int, flags: UnsafePointer<UInt8>? = nil
+    ) throws -> Kernels.TaskVector {
+        let isDifference = holdsTaskVector(index), base = try stored(base)
+        let x = isDifference ? StoredVector(try taskVector(index), .f32) : try stored(index)
+        return Kernels.TaskVector(x, base: base, isDifference: isDifference, flags: flags)
+    }
+
     /// Source `index` minus the base, in the slot of the source. It is computed once per tile: later calls return the slot as the
     /// caller left it.
     package func taskVector(_ index: Int) throws -> UnsafeMutablePointer<Float> {

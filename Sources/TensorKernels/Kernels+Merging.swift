@@ -25,14 +25,7 @@ extension Kernels {
         table.pointee.add_products(x, y, sums, count)
     }
 
-    // MARK: Selections
-
-    /// Multiplies elements by 0 if the magnitude pattern of their key lies outside `patterns`; NaN stays NaN.
-    package func keep(
-        _ patterns: ClosedRange<UInt32>, ofKeys keys: UnsafePointer<Float>, _ target: UnsafeMutablePointer<Float>, count: Int
-    ) {
-        table.pointee.keep_keyed(keys, patterns.lowerBound, patterns.upperBound, target, count)
-    }
+    // MARK: Flags
 
     /// Flags of 0 and 1 as bits, 32 in each word.
     package func pack(_ flags: UnsafePointer<UInt8>, into bits: UnsafeMutablePointer<UInt32>, count: Int) {
@@ -41,19 +34,6 @@ extension Kernels {
 
     package func unpack(_ bits: UnsafePointer<UInt32>, into flags: UnsafeMutablePointer<UInt8>, count: Int) {
         table.pointee.unpack_flags(bits, flags, count)
-    }
-
-    /// The population variance of each element over the rows.
-    package func variance(_ rows: [UnsafePointer<Float>], into target: UnsafeMutablePointer<Float>, count: Int) {
-        table.pointee.variance(rows, rows.count, target, count)
-    }
-
-    /// The weighted mean of the entries that have the sign of the sum of all entries (SCE). A sum of zero counts as positive, an
-    /// entry of zero never agrees, and the divisor is at least `floor`.
-    package func fuseAgreeing(
-        _ rows: [UnsafePointer<Float>], weights: [Float], floor: Float, into target: UnsafeMutablePointer<Float>, count: Int
-    ) {
-        table.pointee.fuse_agreeing(rows, weights, min(rows.count, weights.count), floor, target, count)
     }
 
     // MARK: Changes

@@ -85,6 +85,15 @@ extension Kernels {
         withVectors(x, y) { table.pointee.divergence($0, $1, softmax, count) }
     }
 
+    /// The divergence with the softmax of these elements themselves, the same to the last bit.
+    ///
+    /// - Parameter exponentials: room for `2 · count` numbers, `count` being rounded up to a multiple of eight.
+    package func rowDivergence(
+        _ x: StoredVector, _ y: StoredVector, exponentials: UnsafeMutablePointer<Double>, count: Int
+    ) -> Double {
+        withVectors(x, y) { table.pointee.row_divergence($0, $1, exponentials, count) }
+    }
+
     /// `target = |x − y| · factor`.
     package func importance(
         _ x: StoredVector, _ y: StoredVector, factor: Float, into target: UnsafeMutablePointer<Float>, count: Int
@@ -117,7 +126,9 @@ extension Kernels {
         private let flags: UnsafePointer<UInt8>?
 
         /// - Parameter isDifference: whether `x` is the task vector.
-        package init(_ x: StoredVector, base: StoredVector, isDifference: Bool = false, flags: UnsafePointer<UInt8>?) {
+        package init(
+            _ x: StoredVector, base: StoredVector, isDifference: Bool = false, flags: UnsafePointer<UInt8>? = nil
+        ) {
             self.x = x
             self.base = base
             self.isDifference = isDifference
@@ -149,16 +160,8 @@ extension Kernels {
 
         package init() {}
 
-        package var all: Double { sum(of: 0) }
-        package var kept: Double { sum(of: Self.laneCount) }
-
-        /// In the order of all sums over lanes.
-        private func sum(of first: Int) -> Double {
-            let s = lanes[first..<first + Self.laneCount]
-            let even = (s[first] + s[first + 4]) + (s[first + 2] + s[first + 6])
-            let odd = (s[first + 1] + s[first + 5]) + (s[first + 3] + s[first + 7])
-            return even + odd
-        }
+        package var all: Double { Kernels.sum(ofLanes: lanes, from: 0) }
+        package var kept: Double { Kernels.sum(ofLanes: lanes, from: Self.laneCount) }
     }
 
     /// The last pass of the methods on task vectors, in one walk (`TaskVectors` states the maths).
@@ -189,10 +192,7 @@ extension Kernels {
             let parts = vectors.indices.map { index in
                 vectors[index].part(from: range.lowerBound, bands[index], factor: factors[index], weight: weights[index])
             }
-            // Tiles too, like those on the kernels' own stack.
-            let bufferBytes = max(1, parts.count) * Int(TK_TILE) * MemoryLayout<Float>.stride
-            withUnsafeTemporaryAllocation(byteCount: bufferBytes, alignment: 64) { buffer in
-                guard let buffer = buffer.bindMemory(to: Float.self).baseAddress else { return }
+            withTiles(parts.count) { buffer in
                 withUnsafePointer(to: base.advanced(by: range.lowerBound).vector) { base in
                     withUnsafePointer(to: combination) { how in
                         kernels.table.pointee.merge_trimmed(
@@ -201,5 +201,72 @@ extension Kernels {
                 }
             }
         }
+    }
+
+    /// Task vectors on one base, whose entries are chosen by their variance over the models (SCE).
+    package struct VaryingEntries {
+        private let parts: [tk_trimmed]
+        private let base: StoredVector
+        private let count: Int
+        private let kernels: Kernels
+
+        /// - Parameters:
+        ///   - weights: of the models in `fuse`.
+        ///   - range: the elements in question, counted from the vectors' beginning.
+        package init(
+            of vectors: [TaskVector], base: StoredVector, weights: [Float]? = nil, range: Range<Int>, kernels: Kernels
+        ) {
+            parts = vectors.enumerated().map { index, vector in
+                vector.part(from: range.lowerBound, .all, weight: weights?[index] ?? 1)
+            }
+            self.base = base.advanced(by: range.lowerBound)
+            count = range.count
+            self.kernels = kernels
+        }
+
+        /// The population variance of each element over the models.
+        package func variances(into target: UnsafeMutablePointer<Float>) {
+            withArguments { base, buffer in
+                kernels.table.pointee.variances(parts, parts.count, base, buffer, target, count)
+            }
+        }
+
+        /// For each model, `Σ d²` in float64 over the entries whose variance has at least the bit pattern `from`; and the number
+        /// of variances with exactly this pattern. With 0, all entries are chosen, and the number is undefined.
+        package func squares(from: UInt32) -> (sums: [Double], equal: Int) {
+            var lanes = [Double](repeating: 0, count: MagnitudeSums.laneCount * parts.count)
+            var equal = 0
+            withArguments { base, buffer in
+                equal = kernels.table.pointee.varying_squares(parts, parts.count, base, from, buffer, &lanes, count)
+            }
+            return (parts.indices.map { Kernels.sum(ofLanes: lanes, from: MagnitudeSums.laneCount * $0) }, equal)
+        }
+
+        /// `b` plus the weighted mean of those chosen entries that have the sign of the sum of all chosen entries. A sum of zero
+        /// counts as positive, an entry of zero never agrees, and the divisor is at least `floor`.
+        package func fuse(from: UInt32, floor: Float, into target: UnsafeMutablePointer<Float>) {
+            withArguments { base, buffer in
+                kernels.table.pointee.fuse_varying(parts, parts.count, base, from, floor, buffer, target, count)
+            }
+        }
+
+        private func withArguments(_ body: (UnsafePointer<tk_vector>, UnsafeMutablePointer<Float>) -> Void) {
+            withUnsafePointer(to: base.vector) { base in withTiles(parts.count) { body(base, $0) } }
+        }
+    }
+
+    /// In the order of all sums over lanes.
+    fileprivate static func sum(ofLanes lanes: [Double], from first: Int) -> Double {
+        let even = (lanes[first] + lanes[first + 4]) + (lanes[first + 2] + lanes[first + 6])
+        let odd = (lanes[first + 1] + lanes[first + 5]) + (lanes[first + 3] + lanes[first + 7])
+        return even + odd
+    }
+}
+
+/// Calls `body` with `TK_TILE` elements per model, aligned like the kernels' own tiles.
+private func withTiles(_ models: Int, _ body: (UnsafeMutablePointer<Float>) -> Void) {
+    let byteCount = max(1, models) * Int(TK_TILE) * MemoryLayout<Float>.stride
+    withUnsafeTemporaryAllocation(byteCount: byteCount, alignment: 64) { buffer in
+        if let start = buffer.bindMemory(to: Float.self).baseAddress { body(start) }
     }
 }

@@ -60,15 +60,6 @@ import Testing
         compare("swapImportant") { kernels, x, y, target in
             Self.stored(x, y) { kernels.swapImportant($0, for: $1, factor: 0.7, threshold: 0.3, into: &target, count: x.count) }
         }
-        compare("keep of keys") { kernels, x, _, target in
-            kernels.keep(Float(0.5).bitPattern...0x7fff_ffff, ofKeys: x, &target, count: x.count)
-        }
-        compare("variance") { kernels, x, _, target in
-            rows(x.count) { kernels.variance($0, into: &target, count: x.count) }
-        }
-        compare("fuseAgreeing") { kernels, x, _, target in
-            rows(x.count) { kernels.fuseAgreeing($0, weights: [0.2, 0.5, 0.3], floor: 1e-6, into: &target, count: x.count) }
-        }
         compare("mergeChanges") { kernels, x, _, target in
             rows(x.count) { kernels.mergeChanges($0, factors: [1, 1.1, 1.2], above: 0.4, into: &target, count: x.count) }
         }
@@ -79,6 +70,36 @@ import Testing
                 kernels.addProducts(x, y, to: &sums, count: length)
                 Kernels.portable.addProducts(x, y, to: &expected, count: length)
                 #expect(sums == expected)
+            }
+        }
+    }
+
+    /// Entries chosen by their variance over three models, one of which is stored as a task vector.
+    @Test(arguments: [0, Float(0.1).bitPattern, 0x7fff_ffff])
+    func varyingEntriesAreTheSame(from: UInt32) {
+        func entries(_ x: [Float], _ y: [Float], _ kernels: Kernels, _ body: (Kernels.VaryingEntries) -> Void) {
+            let count = x.count, third = Self.values(count + 1, seed: 4), base = Self.values(count + 1, seed: 5)
+            third.withUnsafeBytes { third in
+                base.withUnsafeBytes { base in
+                    guard let third = third.baseAddress, let base = base.baseAddress else { return }
+                    Self.stored(x, y) { x, y in
+                        let base = StoredVector(base, .f32)
+                        let vectors = [(x, false), (y, false), (StoredVector(third, .f32), true)].map {
+                            Kernels.TaskVector($0, base: base, isDifference: $1)
+                        }
+                        body(.init(of: vectors, base: base, weights: [0.2, 0.5, 0.3], range: 0..<count, kernels: kernels))
+                    }
+                }
+            }
+        }
+        compare("variances") { kernels, x, y, target in entries(x, y, kernels) { $0.variances(into: &target) } }
+        compare("fuse") { kernels, x, y, target in
+            entries(x, y, kernels) { $0.fuse(from: from, floor: 1e-6, into: &target) }
+        }
+        compare("squares") { kernels, x, y, target in
+            entries(x, y, kernels) { entries in
+                let squares = entries.squares(from: from)
+                target = (squares.sums + [Double(squares.equal)]).map { Float($0) }
             }
         }
     }
@@ -105,12 +126,19 @@ import Testing
         }
     }
 
+    private static func rowDivergence(_ x: [Float], _ y: [Float], kernels: Kernels) -> Double {
+        var exponentials = [Double](repeating: .nan, count: 2 * (x.count + 7))
+        return stored(x, y) { kernels.rowDivergence($0, $1, exponentials: &exponentials, count: x.count) }
+    }
+
     @Test func divergencesAreTheSame() {
         for length in Self.lengths {
             for (x, y) in Self.softmaxRows(length) {
                 let expected = Self.divergence(x, y, kernels: .portable)
                 for kernels in Kernels.available {
                     #expect(Self.divergence(x, y, kernels: kernels).bitPattern == expected.bitPattern, "\(length), \(kernels)")
+                    let atOnce = Self.rowDivergence(x, y, kernels: kernels)
+                    #expect(atOnce.bitPattern == expected.bitPattern, "\(length) at once, \(kernels)")
                 }
             }
         }

@@ -153,14 +153,19 @@ typedef struct tk_kernels {
     void (*keep_by_rank)(
         const float *x, const tk_random *_Nullable random, uint32_t *draws, size_t n, double lowest, double spread,
         tk_rank_buffer *buffer, uint64_t *items, uint8_t *keep);
-    /* target *= 1 where the pattern of the key's magnitude lies in from...to; target *= 0 elsewhere. */
-    void (*keep_keyed)(const float *keys, uint32_t from, uint32_t to, float *target, size_t n);
 
-    /* target = the variance over the rows: the mean of (row - mean)^2. */
-    void (*variance)(const float *_Nonnull const *_Nonnull rows, size_t models, float *target, size_t n);
-    /* SCE's fusion: the weighted mean of the entries with the sign of the sum of all; the divisor is at least `floor`. */
-    void (*fuse_agreeing)(
-        const float *_Nonnull const *_Nonnull rows, const float *weights, size_t models, float floor, float *target, size_t n);
+    /* SCE. Of a part, `x`, `is_difference` and `weight` count. `buffer` holds TK_TILE elements per model. */
+    /* target = the variance of the task vectors' entries over the models: the mean of (entry - mean)^2. */
+    void (*variances)(const tk_trimmed *parts, size_t models, const tk_vector *base, float *buffer, float *target, size_t n);
+    /* Adds the squares of the entries whose variance has at least the pattern `from` to eight float64 lanes per model. Returns
+     * the number of variances with exactly this pattern; with 0, no variances are computed. */
+    size_t (*varying_squares)(
+        const tk_trimmed *parts, size_t models, const tk_vector *base, uint32_t from, float *buffer, double *lanes, size_t n);
+    /* target = base + the weighted mean of those of these entries that have the sign of the sum of all; the divisor is at least
+     * `floor`. */
+    void (*fuse_varying)(
+        const tk_trimmed *parts, size_t models, const tk_vector *base, uint32_t from, float floor, float *buffer, float *target,
+        size_t n);
     /* Counts the entries of row m above epsilon: into alone[m] where no other row is, into shared[m] where another row is. */
     void (*count_changes)(
         const float *_Nonnull const *_Nonnull rows, size_t models, float epsilon, uint32_t *alone, uint32_t *shared, size_t n);
@@ -176,6 +181,9 @@ typedef struct tk_kernels {
     void (*softmax_parts)(const tk_vector *x, size_t n, double *maximum, double *sum);
     /* The sum of p log(p / q), with p = exp(x - s[0]) s[1] + 1e-8 and q = exp(y - s[2]) s[3] + 1e-8. */
     double (*divergence)(const tk_vector *x, const tk_vector *y, const double *s, size_t n);
+    /* The divergence with the softmax of these elements themselves: s is x's largest element and the inverse of its sum, then the
+     * same of y. `exponentials` holds n elements for each, rounded up to multiples of eight. */
+    double (*row_divergence)(const tk_vector *x, const tk_vector *y, double *exponentials, size_t n);
     /* target = |x - y| * a */
     void (*importance)(float a, const tk_vector *x, const tk_vector *y, float *target, size_t n);
     /* target = y + (x - y) where |x - y| * a >= threshold, else y */

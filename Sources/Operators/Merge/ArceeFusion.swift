@@ -27,13 +27,17 @@ package struct ArceeFusion: MergeMethod {
     package func cost(of shape: [Int]) -> OperatorCost {
         let count = Shape.count(shape)
         return OperatorCost(
-            passes: 4,
+            passes: Self.cutsRows(of: Self.rowLength(shape)) ? 4 : 3,
             memory: OrderStatistics.memory(queries: 3, count: count)
                 + MemoryNeed(
-                    shared: TensorPasses.rowStatisticsBytes(count: count, length: Self.rowLength(shape), width: 5)))
+                    shared: TensorPasses.rowStatisticsBytes(count: count, length: Self.rowLength(shape), width: 5),
+                    perThread: Exponentials.byteCount))
     }
 
     private static func rowLength(_ shape: [Int]) -> Int { max(1, shape.last ?? 1) }
+
+    /// Whether some rows do not lie within a tile.
+    private static func cutsRows(of length: Int) -> Bool { FixedTree.tileElements % length != 0 }
 
     package func merge(_ tensor: TensorPasses) throws {
         guard tensor.count > 0 else { return }
@@ -64,20 +68,27 @@ package struct ArceeFusion: MergeMethod {
         }
     }
 
-    /// `kl` of each row. Takes two passes.
+    /// `kl` of each row. Takes one pass, and reads the rows that do not lie within a tile once more.
     private func divergences(_ tensor: TensorPasses, length: Int) throws -> [Double] {
         let kernels = tensor.kernels, order = [model, base]
-        // For both sources, a row's maximum and sum of exponentials. Pieces with different maxima are rescaled to the larger one.
-        var softmax = try tensor.rowStatistics(length: length, width: 4) { tile, pieces, values in
-            for (index, source) in order.enumerated() {
-                let row = try tile.stored(source)
-                for (position, piece) in pieces.enumerated() {
-                    let parts = tile.kernels.softmaxParts(row.advanced(by: piece.offset), count: piece.count)
-                    values[4 * position + 2 * index] = parts.maximum
-                    values[4 * position + 2 * index + 1] = parts.sum
+        // For both sources, a row's maximum and sum of exponentials; or for a row within a tile, its divergence alone.
+        let found = try tensor.rowStatistics(length: length, width: 4) { tile, pieces, values in
+            let rows = try order.map { try tile.stored($0) }
+            for (position, piece) in pieces.enumerated() {
+                let row = rows.map { $0.advanced(by: piece.offset) }, own = values + 4 * position
+                if piece.count == length {
+                    let exponentials = tile.workspace { Exponentials() }.values
+                    own[0] = kernels.rowDivergence(row[0], row[1], exponentials: exponentials, count: length)
+                    continue
+                }
+                for (index, source) in row.enumerated() {
+                    let parts = kernels.softmaxParts(source, count: piece.count)
+                    own[2 * index] = parts.maximum
+                    own[2 * index + 1] = parts.sum
                 }
             }
         } join: { total, part in
+            // Pieces with different maxima are rescaled to the larger one.
             for index in [0, 2] {
                 let maximum = max(total[index], part[index])
                 total[index + 1] =
@@ -86,20 +97,28 @@ package struct ArceeFusion: MergeMethod {
                 total[index] = maximum
             }
         }
-        for index in stride(from: 1, to: softmax.count, by: 2) { softmax[index] = 1 / softmax[index] }
-        let scales = softmax
+        guard Self.cutsRows(of: length) else { return stride(from: 0, to: found.count, by: 4).map { found[$0] } }
         return try tensor.rowStatistics(length: length, width: 1) { tile, pieces, sums in
             let x = try tile.stored(model), b = try tile.stored(base)
-            scales.withUnsafeBufferPointer { scales in
-                guard let first = scales.baseAddress else { return }
-                for (position, piece) in pieces.enumerated() {
-                    sums[position] = tile.kernels.divergence(
-                        x.advanced(by: piece.offset), b.advanced(by: piece.offset), softmax: first + 4 * piece.row,
-                        count: piece.count)
-                }
+            for (position, piece) in pieces.enumerated() {
+                let row = 4 * piece.row
+                sums[position] =
+                    piece.count == length
+                    ? found[row]
+                    : kernels.divergence(
+                        x.advanced(by: piece.offset), b.advanced(by: piece.offset),
+                        softmax: [found[row], 1 / found[row + 1], found[row + 2], 1 / found[row + 3]], count: piece.count)
             }
         } join: { total, part in
             total[0] += part[0]
         }
     }
+}
+
+/// The exponentials of a row of both models.
+private final class Exponentials {
+    static let byteCount = 2 * FixedTree.tileElements * MemoryLayout<Double>.stride
+
+    let values = UnsafeMutablePointer<Double>.allocate(capacity: 2 * FixedTree.tileElements)
+    deinit { values.deallocate() }
 }

@@ -35,36 +35,26 @@ package struct SCE: MergeMethod {
     }
 
     package func merge(_ tensor: TensorPasses) throws {
-        var threshold = MagnitudeEdge(pattern: 0, limit: tensor.count)
+        var edge = MagnitudeEdge(pattern: 0, limit: tensor.count)
         var squares: [Double]
         if share <= 0 || models.isEmpty {
             return try emitBase(tensor)
         } else if selects {
             let query = OrderStatistics.Query(stream: 0, rank: .share(Float(share)))
-            let found = try OrderStatistics.find([query], in: tensor) { tile, _ in
-                try variance(tile, try tile.taskVectors(models), into: 0)
-            }
+            let found = try OrderStatistics.find([query], in: tensor) { tile, _ in try variances(tile) }
             guard let smallest = found.first, smallest.rank > 0 else { return try emitBase(tensor) }
-            (threshold, squares) = try cut(tensor, at: smallest)
+            (edge, squares) = try cut(tensor, at: smallest)
         } else {
             squares = try tensor.sums(models.count) { tile, sums in
-                for (index, row) in try tile.taskVectors(models).enumerated() {
-                    sums[index] += tile.kernels.dot(row, row, count: tile.count)
-                }
+                for (index, sum) in try entries(tile).squares(from: 0).sums.enumerated() { sums[index] += sum }
             }
         }
         let means = squares.map { $0 / Double(max(1, tensor.count)) }, total = means.reduce(0, +)
         let weights = means.map { Float(total < 1e-6 ? 1 / Double(means.count) : $0 / total) }
-        let (edge, isCut) = (threshold, selects)
-        try tensor.emit { tile, out in
-            let rows = try models.map { try tile.taskVector($0) }
-            if isCut {
-                let keys = try variance(tile, rows.map { UnsafePointer($0) }, into: 1)
-                for row in rows { keep(from: edge, keys, row, of: tile) }
+        try tensor.emit { [edge] tile, out in
+            for (range, pattern) in edge.segments(of: tile) {
+                try entries(tile, range, weights: weights).fuse(from: pattern, floor: 1e-6, into: out + range.lowerBound)
             }
-            tile.kernels.fuseAgreeing(
-                rows.map { UnsafePointer($0) }, weights: weights, floor: 1e-6, into: out, count: tile.count)
-            tile.kernels.add(try tile.source(base), to: out, count: tile.count)
         }
     }
 
@@ -72,29 +62,32 @@ package struct SCE: MergeMethod {
         try tensor.emit { tile, out in out.update(from: try tile.source(base), count: tile.count) }
     }
 
-    private func variance(_ tile: Tile, _ rows: [UnsafePointer<Float>], into scratch: Int) throws -> UnsafePointer<Float> {
-        tile.kernels.variance(rows, into: tile.scratch(scratch), count: tile.count)
-        return UnsafePointer(tile.scratch(scratch))
+    /// Elements of a tile, all of them or those of `range`, counted from the beginning of the tile.
+    private func entries(_ tile: Tile, _ range: Range<Int>? = nil, weights: [Float]? = nil) throws -> Kernels.VaryingEntries {
+        Kernels.VaryingEntries(
+            of: try models.map { try tile.storedTaskVector($0, base: base) }, base: try tile.stored(base), weights: weights,
+            range: range ?? 0..<tile.count, kernels: tile.kernels)
+    }
+
+    private func variances(_ tile: Tile) throws -> UnsafePointer<Float> {
+        try entries(tile).variances(into: tile.scratch(0))
+        return UnsafePointer(tile.scratch(0))
     }
 
     /// The edge of the kept entries among those of equal variance, and `Σ d²` over each model's kept entries. Takes one pass.
     private func cut(
         _ tensor: TensorPasses, at smallest: OrderStatistics.Found
     ) throws -> (MagnitudeEdge, [Double]) {
-        let pattern = smallest.pattern
+        let pattern = smallest.pattern, above = MagnitudeEdge(pattern: pattern, limit: 0)
         // For each tile, the number of entries on the edge; then for each model, the sum with them and the sum without.
         let shares = try tensor.shares(1 + 2 * models.count) { tile, sums in
-            let rows = try models.map { try tile.taskVector($0) }
-            let keys = try variance(tile, rows.map { UnsafePointer($0) }, into: 0)
-            sums[0] = Double(tile.kernels.countEqual(keys, pattern: pattern, count: tile.count))
+            let entries = try entries(tile), whole = entries.squares(from: pattern)
+            sums[0] = Double(whole.equal)
             // Nearly no tile has an entry on the edge.
-            let limits = sums[0] > 0 ? [tensor.count, 0] : [tensor.count]
-            for (index, row) in rows.enumerated() {
-                for (term, limit) in limits.enumerated() {
-                    keep(from: MagnitudeEdge(pattern: pattern, limit: limit), keys, row, of: tile)
-                    sums[1 + 2 * index + term] = tile.kernels.dot(row, row, count: tile.count)
-                }
-                if limits.count == 1 { sums[2 + 2 * index] = sums[1 + 2 * index] }
+            let without = whole.equal > 0 ? entries.squares(from: above.lowest(at: 0)).sums : whole.sums
+            for index in models.indices {
+                sums[1 + 2 * index] = whole.sums[index]
+                sums[2 + 2 * index] = without[index]
             }
         }
         var left = smallest.rank - smallest.above, edge = MagnitudeEdge(pattern: pattern, limit: tensor.count)
@@ -107,17 +100,10 @@ package struct SCE: MergeMethod {
             if edge.limit == tensor.count {
                 let equal = OrderStatistics.EqualEntries(stream: 0, pattern: pattern, kept: left, bySpan: [])
                 let limit = try OrderStatistics.limit(of: equal, inTile: index, keeping: left, in: tensor) { tile, _ in
-                    try variance(tile, try tile.taskVectors(models), into: 0)
+                    try variances(tile)
                 }
                 edge = MagnitudeEdge(pattern: pattern, limit: limit)
-                let own = try tensor.visit(tile: index) { [edge] tile in
-                    let rows = try models.map { try tile.taskVector($0) }
-                    let keys = try variance(tile, rows.map { UnsafePointer($0) }, into: 0)
-                    return rows.map { row in
-                        keep(from: edge, keys, row, of: tile)
-                        return tile.kernels.dot(row, row, count: tile.count)
-                    }
-                }
+                let own = try tensor.visit(tile: index) { [edge] tile in try squares(tile, from: edge) }
                 for model in models.indices { leaves[model][index] = own[model] }
                 left = 0
             } else {
@@ -127,14 +113,17 @@ package struct SCE: MergeMethod {
         return (edge, leaves.map(FixedTree.sum))
     }
 
-    /// Sets entries whose key lies below the edge to zero.
-    private func keep(
-        from edge: MagnitudeEdge, _ keys: UnsafePointer<Float>, _ row: UnsafeMutablePointer<Float>, of tile: Tile
-    ) {
-        let largest: UInt32 = 0x7fff_ffff
-        let inclusive = min(tile.count, max(0, edge.limit - tile.range.lowerBound))
-        tile.kernels.keep(edge.pattern...largest, ofKeys: keys, row, count: inclusive)
-        tile.kernels.keep(
-            min(edge.pattern + 1, largest)...largest, ofKeys: keys + inclusive, row + inclusive, count: tile.count - inclusive)
+    /// `Σ d²` over each model's kept entries in the tile that the edge cuts.
+    private func squares(_ tile: Tile, from edge: MagnitudeEdge) throws -> [Double] {
+        let variances = try variances(tile)
+        return try models.map { model in
+            let row = try tile.taskVector(model)
+            for index in 0..<tile.count {
+                let lowest = edge.lowest(at: tile.range.lowerBound + index)
+                // A NaN that is dropped remains NaN.
+                row[index] *= variances[index].magnitude.bitPattern >= lowest ? 1 : 0
+            }
+            return tile.kernels.dot(row, row, count: tile.count)
+        }
     }
 }

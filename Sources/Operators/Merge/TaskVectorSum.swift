@@ -232,11 +232,9 @@ struct TaskVectorSum: Sendable {
     private func taskVector(
         _ index: Int, of tile: Tile, _ isFlagged: Bool, _ flag: (UnsafeMutablePointer<UInt8>) throws -> Void
     ) throws -> Kernels.TaskVector {
-        let model = models[index], isDifference = tile.holdsTaskVector(model), base = try tile.stored(base)
-        let x = isDifference ? StoredVector(try tile.taskVector(model), .f32) : try tile.stored(model)
-        let flags = isFlagged ? tile.flags(model) : nil
+        let model = models[index], flags = isFlagged ? tile.flags(model) : nil
         if let flags { try flag(flags) }
-        return Kernels.TaskVector(x, base: base, isDifference: isDifference, flags: flags.map { UnsafePointer($0) })
+        return try tile.storedTaskVector(model, base: base, flags: flags.map { UnsafePointer($0) })
     }
 
     /// Calls `body` for each segment of the tile within which the bands of all models stay the same. Segments count from the
