@@ -84,14 +84,16 @@ class TesseraSubmit:
         stack: ExitStack,
         state: Path | None = None,
         workers: int = WORKERS,
+        certificates: Path | None = None,
     ):
-        self.tessera, self.task, self.logs, self.stack = tessera, task, logs, stack
+        self.tessera, self.task, self.logs, self.stack, self.certificates = tessera, task, logs, stack, certificates
         journal = ["--state", str(state)] if state else []
-        coordinator = self._start("coordinator", "--listen", "127.0.0.1:0", "--status", "127.0.0.1:0", *journal)
+        host = self._credentials("127.0.0.1")
+        coordinator = self._start("coordinator", "--listen", "127.0.0.1:0", "--status", "127.0.0.1:0", *journal, *host)
         self.address = self._address(coordinator)
         team = [
             self._start(
-                *("worker", "--coordinator", self.address, "--name", f"bench-{number}", "--blocks", blocks), *task.machine
+                *("worker", "--coordinator", self.address, "--name", f"bench-{number}", "--blocks", blocks, *host), *task.machine
             )
             for number in range(workers)
         ]
@@ -100,8 +102,15 @@ class TesseraSubmit:
 
     def run(self, out: Path) -> Sample:
         command = [self.tessera, "submit", self.task.recipe, out, "--wait", "--coordinator", self.address]
-        usage = measure([*command, "--progress", "none"], self.task.family, companions=self.processes)
+        usage = measure([*command, "--progress", "none", *self._credentials("submitter")], self.task.family, companions=self.processes)
         return reported(usage, out)
+
+    def _credentials(self, name: str) -> list[str]:
+        """The options of who has this certificate; none without TLS."""
+        if self.certificates is None:
+            return []
+        files = {"--tls-ca": "ca.pem", "--tls-cert": f"{name}.pem", "--tls-key": f"{name}.key"}
+        return [word for option, file in files.items() for word in (option, str(self.certificates / file))]
 
     def _start(self, *arguments: str) -> subprocess.Popen:
         log = self.stack.enter_context(open(self.logs / f"{arguments[0]}.log", "ab"))
@@ -121,7 +130,8 @@ class TesseraSubmit:
     def _wait_for_workers(self, count: int) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            usage = measure([self.tessera, "status", "--json", "--coordinator", self.address], self.task.family)
+            command = [self.tessera, "status", "--json", "--coordinator", self.address, *self._credentials("submitter")]
+            usage = measure(command, self.task.family)
             if len(json.loads(usage.output)["workers"]) == count:
                 return
             time.sleep(0.05)

@@ -17,6 +17,7 @@ class Row:
     preset: str | None = None  # a family of its own instead of the one that --preset names
     journal: bool = False  # whether the coordinator of a submit keeps one
     blocks: str | None = None  # how the workers of a submit deliver: direct or return
+    tls: bool = False  # whether the cluster of a submit speaks TLS
     store: str | None = None  # the recipe of a store that is made first; STORE in `recipe` is its path
     beside: str | None = None  # what RUN runs, if it is another recipe
     peer: str | None = None  # a method of torch_methods.py that does the same
@@ -100,6 +101,7 @@ def rows(tunes: tuple[str, ...]) -> list[Row]:
             journal=True,
         ),
         Row("ties-return", merge("ties", tunes, base=True, **TRIMMED), against=RUN, command="submit", blocks="return"),
+        Row("ties-return-tls", merge("ties", tunes, base=True, **TRIMMED), against=RUN, command="submit", blocks="return", tls=True),
         Row("start-up", merge("linear", tunes, weight=1.0), preset="tiny"),
     ]
 
