@@ -6,6 +6,18 @@ import Work
 
 /// What may be known of jobs and workers, and by whom.
 extension JobManager {
+    /// Returns when the job has ended, or after the time.
+    func end(of id: JobID, within limit: Duration) async {
+        guard limit > .zero else { return }
+        let time = time
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { _ = await self.end(of: id) }
+            group.addTask { try? await time.sleep(limit) }
+            await group.next()
+            group.cancelAll()
+        }
+    }
+
     /// A page of jobs, of workers, or of one job's shards, as far as `peer` may see them; `nil` when there is no such job.
     package func status(_ request: StatusRequest, for peer: PeerIdentity) -> Status? {
         var status = StatusPages(state, at: time.now(), for: peer).answer(request)

@@ -56,6 +56,12 @@ extension JobManager {
         perform(state.failed(attempt, by: worker, error, at: time.now()))
     }
 
+    /// The worker sent what none may send, and is about to be sent away: all that it works on counts as failed, lest it be given
+    /// the same again as soon as it is back.
+    func violated(_ worker: WorkerID, _ error: TesseraError) {
+        for attempt in state.scheduler.leases(of: worker) { failed(attempt, by: worker, error: error) }
+    }
+
     /// Whether an input file belongs to a job that is being worked on: no other file is handed out.
     package func needs(_ file: InputFile) -> Bool {
         let file = file.unpinned

@@ -123,8 +123,7 @@ package final class ServerConnection: Sendable {
             } else {
                 refuse(because: error.description)
             }
-            // What is no TLS record either tells the peer at once that this side does not speak TLS.
-            if error == .tls { say(.refusal(Refusal(error.asTesseraError(isGreeting: true)))) }
+            if error.isAnswered { say(.refusal(Refusal(error.asTesseraError(isGreeting: true)))) }
             return Ending(reason: error.description, isLoss: !error.isDamage)
         } catch {
             return Ending(reason: TesseraError(wrapping: error).problem)
@@ -241,7 +240,7 @@ package final class ServerConnection: Sendable {
             case .fetched: close("only the coordinator sends fetched frames")
             }
         } catch {
-            close(error.problem)
+            await perform(session.withLock { $0.violated(error.problem) }, in: &group)
         }
     }
 
@@ -265,7 +264,7 @@ package final class ServerConnection: Sendable {
         case .refused(let request, let peer, let error): refuse(request, of: peer, because: error)
         case .close(let reason): close(reason)
         case .store, .fetch, .request: break
-        case .renew, .heard, .silent, .finished, .failed, .drain:
+        case .renew, .heard, .silent, .finished, .failed, .violation, .drain:
             guard let worker = worker.withLock({ $0 }) else { return }
             await tell(action, of: worker)
         }
@@ -278,6 +277,7 @@ package final class ServerConnection: Sendable {
         case .silent: await manager.heard(worker, isSilent: true)
         case .finished(let done): await manager.finished(done, by: worker)
         case .failed(let failed): await manager.failed(failed.attempt, by: worker, error: failed.error)
+        case .violation(let error): await manager.violated(worker, error)
         case .drain: await manager.drain(worker)
         default: break
         }
@@ -372,6 +372,7 @@ package final class ServerConnection: Sendable {
                 let connection = connection
                 return .submitted(try await manager.submit(submission, by: peer) { connection.isOpen })
             case .statusRequest(let request):
+                if let id = request.job { await manager.end(of: id, within: .milliseconds(request.waitMilliseconds ?? 0)) }
                 if let status = await manager.status(request, for: peer) { return .status(status) }
                 throw TesseraError(
                     .inputMissing, "the coordinator has no job \(request.job.map { "\($0)" } ?? "?")",

@@ -5,10 +5,24 @@ import Glibc
 struct FileIdentity: Sendable, Hashable {
     let device: dev_t
     private let inode: ino_t
+    /// When the file was created, since a file that is removed leaves its number to another; 0 where that cannot be told.
+    private let born: Int64
 
-    init(_ status: stat) {
+    /// - Parameters:
+    ///   - folder: a descriptor of the folder that has the file.
+    ///   - name: empty for what the descriptor stands for.
+    fileprivate init(_ status: stat, name: String, in folder: Int32) {
         device = status.st_dev
         inode = status.st_ino
+        // Network file systems tell it at one time and not at another.
+        born = fileSystem(of: folder) == .local ? birth_time(folder, name) : 0
+    }
+
+    /// - Returns: `nil` if the file cannot be examined; `errno` says why.
+    init?(of descriptor: Int32) {
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { return nil }
+        self.init(status, name: "", in: descriptor)
     }
 
     func isOnFileSystem(of other: FileIdentity) -> Bool { device == other.device }
@@ -65,9 +79,12 @@ package final class Directory: Sendable {
         }
         guard found < 0 else { return found }
         let number = errno, full = self.full(relative)
-        guard number == ELOOP || number == EXDEV else { throw .system(number, "open", full) }
-        throw TesseraError(
-            .notAllowed, "a step of the path is a link or leads out of \(path)", file: full,
+        throw number == ELOOP || number == EXDEV ? leadsOut(relative) : .system(number, "open", full)
+    }
+
+    private func leadsOut(_ relative: String) -> TesseraError {
+        TesseraError(
+            .notAllowed, "a step of the path is a link or leads out of \(path)", file: full(relative),
             advice: "make sure that nobody puts links there while a job runs")
     }
 
@@ -128,11 +145,13 @@ package final class Directory: Sendable {
         return fstatat(descriptor, name, &status, AT_SYMLINK_NOFOLLOW) == 0 ? status : nil
     }
 
-    /// Of the directory itself.
-    var identity: FileIdentity? {
-        var status = stat()
-        return fstat(descriptor, &status) == 0 ? FileIdentity(status) : nil
+    /// Of an entry, without following a link; `nil` when there is none.
+    func identity(of name: String) -> FileIdentity? {
+        status(of: name).map { FileIdentity($0, name: name, in: descriptor) }
     }
+
+    /// Of the directory itself.
+    var identity: FileIdentity? { FileIdentity(of: descriptor) }
 
     /// The number that the kernel gives the mounted file system; `nil` if it cannot be told.
     package var device: UInt64? { identity.map { UInt64($0.device) } }
@@ -184,9 +203,21 @@ package final class Directory: Sendable {
     /// - Returns: 0 or an error number.
     func makeDirectory(_ name: String) -> Int32 { mkdirat(descriptor, name, 0o777) == 0 ? 0 : errno }
 
-    /// Creates or replaces a small file, and makes it durable.
+    /// Creates or replaces a small file, and makes it durable. What had the name is not written to: others may have put another
+    /// name of a file of theirs there.
+    ///
+    /// - Throws: `notAllowed` for a link, `cannotCreate` for what is no file, such as a FIFO, which would hold its writer.
     func write(_ name: String, _ bytes: [UInt8]) throws(TesseraError) {
-        let file = try open(name, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o666)
+        switch status(of: name).map({ $0.st_mode & S_IFMT }) {
+        case nil: break
+        case S_IFREG: removeFile(name)
+        case S_IFLNK: throw leadsOut(name)
+        default:
+            throw TesseraError(
+                .cannotCreate, "what has the name of this file is no file, and was put there by others", file: full(name),
+                advice: "make sure that nobody else writes there, and submit the job again")
+        }
+        let file = try open(name, O_WRONLY | O_CREAT | O_EXCL, mode: 0o666)
         defer { close(file) }
         try writeAll(bytes, to: file, path: full(name))
         if fsync(file) != 0 { throw .system(errno, "sync", full(name)) }

@@ -242,6 +242,12 @@ func writeAll(_ bytes: [UInt8], to descriptor: Int32, path: String) throws(Tesse
     }
 }
 
+/// Whether a path is that of a symbolic link.
+package func isLink(_ path: String) -> Bool {
+    var status = stat()
+    return lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFLNK
+}
+
 /// The names in a directory, sorted by their bytes, without `.` and `..`.
 package func listDirectory(_ path: String) throws(TesseraError) -> [String] { try Directory(path).names() }
 

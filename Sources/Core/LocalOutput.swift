@@ -105,8 +105,8 @@ final class LocalOutput: OutputTransaction {
     private func adopt(_ files: [AdoptedFile], in directory: Directory, _ state: inout State) throws(TesseraError) {
         for file in files {
             try linkOrCopy(file, into: directory)
-            guard let status = directory.status(of: file.name) else { throw changed(file.name) }
-            state.adopted.append(Part(name: file.name, size: file.size, header: [], identity: FileIdentity(status)))
+            guard let identity = directory.identity(of: file.name) else { throw changed(file.name) }
+            state.adopted.append(Part(name: file.name, size: file.size, header: [], identity: identity))
         }
     }
 
@@ -246,8 +246,8 @@ final class LocalOutput: OutputTransaction {
     /// - Throws: `cannotCreate` for a part that others have replaced, removed or cut short.
     private func check(_ directory: Directory, _ parts: [Part]) throws(TesseraError) {
         for part in parts {
-            guard let status = directory.status(of: part.name), FileIdentity(status) == part.identity,
-                Int(status.st_size) == part.size
+            guard let status = directory.status(of: part.name), Int(status.st_size) == part.size,
+                directory.identity(of: part.name) == part.identity
             else { throw changed(part.name) }
         }
     }

@@ -130,7 +130,8 @@ package struct LocalOutputStore: OutputStore {
                     : "choose another path, or move it away: not even --overwrite replaces what others wrote")
         }
         guard status.st_mode & S_IFMT == S_IFDIR else { throw ReplacedDirectory.stranger(site.output) }
-        let replaced = ReplacedDirectory(output: site.output, identity: FileIdentity(status), ownFiles: ownFiles)
+        guard let identity = parent.identity(of: site.name) else { return nil }
+        let replaced = ReplacedDirectory(output: site.output, identity: identity, ownFiles: ownFiles)
         try replaced.check(site.name, in: parent)
         return replaced
     }

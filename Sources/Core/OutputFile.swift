@@ -20,13 +20,12 @@ package final class OutputFile: Sendable {
         path = FilePath.join(directory.path, name)
         self.size = size
         descriptor = try directory.open(name, O_RDWR | O_CREAT | O_EXCL, mode: 0o666)
-        var status = stat()
-        guard fstat(descriptor, &status) == 0 else {
+        guard let identity = FileIdentity(of: descriptor) else {
             let number = errno
             close(descriptor)
             throw .system(number, "examine", path)
         }
-        identity = FileIdentity(status)
+        self.identity = identity
         var result = EOPNOTSUPP
         if reserve { result = reserve_space(descriptor, size) == 0 ? 0 : errno }
         if result == EOPNOTSUPP || result == EINVAL { result = ftruncate(descriptor, off_t(size)) == 0 ? 0 : errno }
@@ -48,11 +47,13 @@ package final class OutputFile: Sendable {
         // Write-only, so that a network file system need not read the rest of a page that several hosts write to.
         descriptor = try directory.open(name, O_WRONLY | O_NONBLOCK)
         var status = stat()
-        guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG, Int(status.st_size) == size else {
+        guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG, Int(status.st_size) == size,
+            let identity = FileIdentity(of: descriptor)
+        else {
             close(descriptor)
             throw TesseraError(.badData, "is not the output part of \(size) bytes that the coordinator created", file: path)
         }
-        identity = FileIdentity(status)
+        self.identity = identity
     }
 
     deinit { close(descriptor) }

@@ -304,8 +304,11 @@ package struct CoordinatorClient {
     }
 
     /// One job, the first of the shards that are worked on, and the workers, in one answer.
-    package mutating func progress(of id: JobID) async throws -> Status {
-        let status = try await page(StatusRequest(job: id, running: true))
+    ///
+    /// - Parameter pause: how long the coordinator waits for the job's end before it answers; at most `Limits.waitMilliseconds`.
+    package mutating func progress(of id: JobID, after pause: Duration = .zero) async throws -> Status {
+        let wait = pause > .zero ? min(Int(pause / .milliseconds(1)), Limits.waitMilliseconds) : nil
+        let status = try await page(StatusRequest(job: id, running: true, waitMilliseconds: wait))
         guard !status.jobs.isEmpty else {
             throw TesseraError(.protocolMismatch, "the coordinator did not answer with the job")
         }

@@ -18,8 +18,13 @@ package struct RunState: Sendable {
         let store = LocalOutputStore(ownFiles: Manifest.files(ofOutput:))
         made = try Self.makeDirectories(above: FilePath.absolute(output, in: workingDirectory))
         do throws(TesseraError) {
-            let path = try store.resolve(output, workingDirectory: workingDirectory)
-            journal = try SQLiteJournal(directory: Self.path(beside: path), build: tesseraVersion, now: time.wallClock())
+            let path = Self.path(beside: try store.resolve(output, workingDirectory: workingDirectory))
+            // Whoever can write beside OUT must not choose where this process writes and removes files.
+            guard !isLink(path) else {
+                throw TesseraError(
+                    .notAllowed, "is a link, which may lead to a directory of others", file: path, advice: "remove it")
+            }
+            journal = try SQLiteJournal(directory: path, build: tesseraVersion, now: time.wallClock())
         } catch {
             Self.removeEmpty(made)
             throw error

@@ -27,6 +27,9 @@ package final class SQLiteJournal: JobJournal {
         self.directory = directory
         lock = try StateLock(directory: directory)
         let path = "\(directory)/\(Self.fileName)"
+        for file in [path, "\(path)-wal", "\(path)-shm"] where isLink(file) {
+            throw TesseraError(.notAllowed, "is a link, which may lead to a file of others", file: file, advice: "remove it")
+        }
         func open() throws -> (DatabaseQueue, UInt32) {
             var configuration = Configuration()
             configuration.journalMode = .wal

@@ -30,10 +30,10 @@ struct MethodContract {
     ///   - base: one of the models; `nil` where none of them is.
     ///   - line: of what decides how many models there are.
     private func problem(of models: [Located<ModelReference>], base: ModelReference?, line: Int) -> TesseraError? {
-        if let twice = models.indices.first(where: { index in models[..<index].contains { $0.value == models[index].value } }) {
+        var seen: Set<ModelReference> = []
+        if let twice = models.first(where: { !seen.insert($0.value).inserted }) {
             return told(
-                "the model '\(models[twice].value)' is listed twice", models[twice].line,
-                "list it once, with the sum of the weights")
+                "the model '\(twice.value)' is listed twice", twice.line, "list it once, with the sum of the weights")
         }
         if method.inputs.base == .required, base == nil {
             return told(

@@ -95,9 +95,9 @@ struct ModelCard {
             ---
             # \(recipe.method.value) merge of \(models.count) \(models.count == 1 ? "model" : "models")
 
-            Merged with Tessera by the method `\(recipe.method.value)`\(base.map { ", on the base `\($0)`" } ?? "").
+            Merged with Tessera by the method `\(recipe.method.value)`\(base.map { ", on the base \($0.inlineCode)" } ?? "").
 
-            \(models.map { "- `\($0)`" }.joined(separator: "\n"))
+            \(models.map { "- \($0.inlineCode)" }.joined(separator: "\n"))
 
             `tessera.manifest.json` holds the digest of every tensor; `tessera verify` checks them.
 
@@ -107,4 +107,12 @@ struct ModelCard {
 
             """
     }
+}
+
+extension String {
+    /// The text for a model card, without what would end the line or begin code.
+    var words: String { printable.replacing("`", with: "'") }
+
+    /// The text as code within a line of a model card.
+    var inlineCode: String { "`\(words)`" }
 }

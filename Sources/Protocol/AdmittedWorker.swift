@@ -74,7 +74,7 @@ struct AdmittedWorker: Sendable {
         case .goodbye(let reason):
             goodbye = reason
             return leave()
-        default: return [.close(reason: "a worker does not say this")]
+        default: return CoordinatorSession.violation("a worker does not say this")
         }
     }
 
@@ -103,7 +103,9 @@ struct AdmittedWorker: Sendable {
 
     mutating func receivedBlock(byteCount: Int, of attempt: Attempt, at now: Duration) -> [CoordinatorSession.Action] {
         lastHeard = now
-        guard byteCount <= Limits.creditBytes - owed else { return [.close(reason: "more bytes than it had credit for")] }
+        guard byteCount <= Limits.creditBytes - owed else {
+            return CoordinatorSession.violation("more bytes than it had credit for")
+        }
         owed += byteCount
         storing[attempt, default: 0] += 1
         return [.store]
@@ -130,7 +132,7 @@ struct AdmittedWorker: Sendable {
         }
         guard fetching < Limits.fetchesAtOnce else {
             guard waitingFetches.count < Limits.threads else {
-                return [.close(reason: "more requests than a worker has threads")]
+                return CoordinatorSession.violation("more requests than a worker has threads")
             }
             waitingFetches.append(request)
             return []

@@ -84,6 +84,8 @@ package struct PackedBlock: Sendable, Hashable {
     }
 
     private static func lie(_ declared: Int, _ found: Int) -> TesseraError {
-        TesseraError(.protocolMismatch, "a block that claims \(declared) bytes unpacks to \(found)")
+        TesseraError(
+            .protocolMismatch,
+            "a block that claims \(declared) bytes \(found < 0 ? "does not unpack" : "unpacks to \(found)")")
     }
 }

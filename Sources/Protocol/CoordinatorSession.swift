@@ -35,6 +35,8 @@ package struct CoordinatorSession: Sendable {
         case request(Message, of: PeerIdentity)
         /// A client asked for what its roles do not allow, and was told so.
         case refused(Message, of: PeerIdentity, TesseraError)
+        /// The worker sent what none may send: what it works on counts as failed. `close` follows.
+        case violation(TesseraError)
         /// Close the connection. No action follows.
         case close(reason: String)
     }
@@ -168,7 +170,7 @@ package struct CoordinatorSession: Sendable {
         }
         let welcome = Welcome(
             version: version, build: build, session: number, heartbeatMilliseconds: max(1, Int(heartbeat / .milliseconds(1))),
-            credit: Limits.creditBytes, blocksPerFrame: 2)
+            credit: Limits.creditBytes)
         admission = (hello.token, peer)
         switch hello.role {
         case .client:
@@ -184,8 +186,19 @@ package struct CoordinatorSession: Sendable {
         switch state {
         case .greeting: refuse(error.problem, advice: nil)
         case .client: [.send(.failure(Failure(problems: [error])))]
-        case .worker, .closed: close(error.problem)
+        case .worker, .closed: violated(error.problem)
         }
+    }
+
+    /// The peer sent what no build sends, such as a frame that holds no message.
+    package mutating func violated(_ reason: String) -> [Action] {
+        guard case .worker = state else { return close(reason) }
+        state = .closed
+        return Self.violation(reason)
+    }
+
+    static func violation(_ reason: String) -> [Action] {
+        [.violation(TesseraError(.temporary, reason)), .close(reason: reason)]
     }
 
     private mutating func refuse(

@@ -54,6 +54,14 @@ extension FrameError: CustomStringConvertible {
     /// Whether the peer or the network garbled the bytes. A stream that ends within a frame is a lost connection instead.
     package var isDamage: Bool { self != .truncated }
 
+    /// Whether the peer is told in a frame: a TLS client sees that this is no TLS, another build that this is another version.
+    package var isAnswered: Bool {
+        switch self {
+        case .tls, .version: true
+        default: false
+        }
+    }
+
     /// The error as users see it.
     ///
     /// - Parameter isGreeting: whether the peer has not sent a valid frame yet. If so, the error describes the kind of peer, and

@@ -38,6 +38,8 @@ package enum Limits {
     package static let idleClient = Duration.seconds(300)
     /// The time limit for an answer that takes planning or the removal of an output.
     package static let slowAnswer = Duration.seconds(1200)
+    /// How long an answer may wait for a job's end.
+    package static let waitMilliseconds = 1000
     /// The time limit for a client to take an answer.
     package static let answering = Duration.seconds(60)
     /// The time limit for a frame once it has begun, beside that for its bytes.

@@ -16,17 +16,17 @@ package enum Interruption {
 }
 
 /// Runs `body` until it returns, or until SIGINT, SIGTERM or SIGHUP cancels it. A cancelled body ends in its own way, unless
-/// another of these signals ends the process at once.
+/// another of these signals ends the process at once. So does SIGQUIT, in any case.
 ///
 /// - Parameter onSignal: called at once when the first of them comes.
 package func cancelledBySignals<Result: Sendable>(
     onSignal: @escaping @Sendable () -> Void = {}, _ body: @escaping @Sendable () async throws -> Result
 ) async throws -> Result {
-    let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm, .sighup)
+    let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm, .sighup, .sigquit)
     let work = Task { try await body() }
     let listener = Task {
         for await signal in signals {
-            if Interruption.signal != nil {
+            if Interruption.signal != nil || signal == .sigquit {
                 Keys.restoreTerminal()
                 _exit(128 + signal.rawValue)
             }

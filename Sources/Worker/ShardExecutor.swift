@@ -10,9 +10,6 @@ package protocol ShardOutput: Sendable {
     /// The preferred size of a piece, in bytes: a multiple of every step of `BlockSink.writeBlocks`, at most a block.
     var pieceSize: Int { get }
 
-    /// Whether two neighbouring blocks may be stored as one piece.
-    var joinsBlocks: Bool { get }
-
     /// Stores `bytes`, a piece or the rest of a block, at byte `offset` of the shard's output tensor `tensor`. May block; throws
     /// if the bytes cannot be stored.
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws
@@ -28,8 +25,6 @@ package protocol ShardOutput: Sendable {
 }
 
 extension ShardOutput {
-    package var joinsBlocks: Bool { true }
-
     /// Fills a buffer of its own, for outputs that have none to fill in place.
     package func store(
         byteCount: Int, tensor: Int, offset: Int, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
@@ -126,11 +121,13 @@ package struct ShardExecutor: Sendable {
                         return shard
                     }
                 }
+                // Before anything is made as large as the outputs: the coordinator may be a stranger.
+                try tensor.checkOutputs()
+                let sources = try upcoming ?? tensor.openSources(in: files, kernels: kernels)
                 let sinks = tensor.outputs.enumerated().map { index, tensor in
                     HashingSink(
                         blockCount: tensor.blockCount, tensor: shard.digests.count + index, output: output, progress: progress)
                 }
-                let sources = try upcoming ?? tensor.openSources(in: files, kernels: kernels)
                 upcoming = index + 1 < work.tensors.count ? prepared(work.tensors[index + 1], in: files) : nil
                 shard.statistics.append(
                     try compute(
@@ -195,7 +192,6 @@ package struct ShardExecutor: Sendable {
                 kernels: kernels, runner: pool.loops { progress.isCancelled }, memory: pool.memory,
                 matrixElements: matrixElements, sinks: sinks)
         }
-        try tensor.checkOutputs()
         let matrixElements = try tensor.cost().matrixElements
         switch tensor.operation {
         case .merge(let merge):
@@ -268,8 +264,7 @@ private final class HashingSink: BlockSink {
     }
 
     private func areOnePiece(_ first: Range<Int>, _ second: Range<Int>) -> Bool {
-        second.isEmpty
-            || (output.joinsBlocks && first.upperBound == second.lowerBound && first.count + second.count <= output.pieceSize)
+        second.isEmpty || (first.upperBound == second.lowerBound && first.count + second.count <= output.pieceSize)
     }
 
     func storeBlocks(_ blocks: BlockPair, _ bytes: UnsafeRawBufferPointer) throws {

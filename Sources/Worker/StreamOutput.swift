@@ -12,8 +12,6 @@ struct StreamOutput: ShardOutput {
     let packs: Bool
     let buffers: BlockBuffers
     let frameBuffers: FrameBuffers
-    /// Whether the coordinator takes two blocks in a frame.
-    let joinsBlocks: Bool
 
     var pieceSize: Int { TreeDigest.blockSize }
 

@@ -26,7 +26,7 @@ final class WorkerConnection: Sendable {
     private let buffers = BlockBuffers(), frameBuffers = FrameBuffers()
     private let session: Mutex<WorkerSession>
     private let ending = Mutex<Ending?>(nil)
-    private let welcomed = Mutex<Welcome?>(nil)
+    private let welcomed = Mutex(false)
     /// How many shards come before the next pause.
     private let unpaused: Mutex<Int>
     private let tally = Mutex(WorkTally())
@@ -53,7 +53,7 @@ final class WorkerConnection: Sendable {
     private static let tick = Duration.milliseconds(100)
 
     /// Whether the coordinator admitted this worker.
-    var wasWelcomed: Bool { welcomed.withLock { $0 != nil } }
+    var wasWelcomed: Bool { welcomed.withLock { $0 } }
 
     /// Whether the first answer made no sense.
     var hasMetStranger: Bool { session.withLock { $0.hasMetStranger } }
@@ -159,7 +159,7 @@ final class WorkerConnection: Sendable {
             switch action {
             case .send(let message): send(message)
             case .welcomed(let welcome):
-                welcomed.withLock { $0 = welcome }
+                welcomed.withLock { $0 = true }
                 gate.add(min(welcome.credit, settings.memory.underWay))
                 log.info(
                     "joined the coordinator",
@@ -200,7 +200,7 @@ final class WorkerConnection: Sendable {
         let output = StreamOutput(
             attempt: lease.attempt, widths: lease.work.outputs.map { max(1, $0.dtype.bitWidth / 8) }, gate: gate,
             connection: connection, packs: settings.packsBlocks(toLoopback: connection.isLoopback), buffers: buffers,
-            frameBuffers: frameBuffers, joinsBlocks: (welcomed.withLock(\.self)?.blocksPerFrame ?? 1) > 1)
+            frameBuffers: frameBuffers)
         let start = time.now()
         tally.withLock { $0.started(at: start) }
         switch await runner.run(lease, returning: output) {

@@ -191,6 +191,28 @@ import Work
         await serving.value
     }
 
+    /// Whoever follows a job learns of its end at once, and of anything else after the time that was asked for.
+    @Test func anAnswerMayWaitForTheEndOfAJob() async throws {
+        let id = try await submit(["layers.0.a"]), (peer, _) = try await client()
+        func ask(_ milliseconds: Int) async throws {
+            try await peer.send(.statusRequest(StatusRequest(job: id, waitMilliseconds: milliseconds)))
+        }
+        func state() async throws -> JobState? {
+            try await peer.next { if case .status(let status) = $0 { status.jobs.first?.state } else { nil } }
+        }
+        try await ask(500)
+        try await eventually("an answer that waits") { clock.sleeperCount > 2 }
+        try await passTime(.seconds(1))
+        #expect(try await state() == .running)
+        try await ask(1000)
+        try await manager.cancel(id, reason: "enough", by: .local)
+        #expect(try await state() == .cancelled)
+        // An answer at once: no time passes on the clock of this test.
+        try await ask(1000)
+        #expect(try await state() == .cancelled)
+        await peer.close()
+    }
+
     // MARK: Blocks
 
     /// A block of zeros for the lease's first output, and the result that goes with it.
@@ -275,6 +297,26 @@ import Work
         try await worker.send(done)
         try await eventually("the result") { try await job(id).shards.committed == 1 }
         await worker.close()
+    }
+
+    /// A worker whose results are nonsense is not given the same shard again as soon as it is back, and people see why.
+    @Test func nonsenseIsAFailedAttempt() async throws {
+        let id = try await submit(["layers.0.a"])
+        let (worker, serving) = try await connect()
+        try await worker.join()
+        _ = try await worker.nextLease()
+        try await worker.send(Frame(.control, body: ByteBuffer(string: #"{"type":"shardDone","content":{}}"#)))
+        await serving.value
+        let status = try await job(id)
+        #expect(status.state == .running && status.attempts == 1)
+        let failures = status.shardDetails?.first?.failures
+        #expect(failures?.count == 1, "\(String(describing: failures))")
+        let (other, _) = try await connect()
+        try await other.join()
+        try await other.send(.heartbeat(Heartbeat(number: 1, leases: [])))
+        let first = try await other.next { message -> String? in message.name }
+        #expect(first != "lease")
+        await other.close()
     }
 
     /// Once, at once, and with what to do: no worker can be sent such a lease.

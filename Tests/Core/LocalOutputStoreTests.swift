@@ -469,7 +469,7 @@ import Testing
     }
 
     /// What was laid out is what is published.
-    @Test(arguments: ["truncated", "exchanged", "removed", "adopted"])
+    @Test(arguments: ["truncated", "exchanged", "created again", "removed", "adopted"])
     func aPartThatOthersChangedIsNotPublished(how: String) throws {
         try directory.write("local", to: "old")
         let output = try begin(store()), part = "\(out).partial-j/part1", files = FileManager.default
@@ -480,6 +480,11 @@ import Testing
         case "exchanged":
             try files.moveItem(atPath: part, toPath: "\(directory.path)/kept")
             try directory.write("12345678", to: "out.partial-j/part1")
+        case "created again":
+            try files.removeItem(atPath: part)
+            // Most file systems give the new file the number of the old one; the clock of their stamps has steps.
+            usleep(50_000)
+            try directory.write("12345678", to: "out.partial-j/part1")
         case "removed": try files.removeItem(atPath: part)
         default:
             try files.removeItem(atPath: "\(out).partial-j/taken")
@@ -489,6 +494,21 @@ import Testing
         #expect(!files.fileExists(atPath: out))
         output.abort()
         #expect(!files.fileExists(atPath: "\(out).partial-j"))
+    }
+
+    /// A FIFO would hold whoever opens it for writing, and with it all jobs; a file with a second name is somebody else's.
+    @Test func whatOthersPutInTheWayIsNotWrittenTo() throws {
+        let output = try begin(store()), partial = "\(out).partial-j"
+        try directory.write("mine", to: "kept")
+        #expect(link("\(directory.path)/kept", "\(partial)/mark") == 0)
+        #expect(mkfifo("\(partial)/card", 0o666) == 0)
+        try output.putFile("mark", [1])
+        let error = #expect(throws: TesseraError.self) { try output.putFile("card", [2]) }
+        #expect(error?.code == .cannotCreate && error?.file?.hasSuffix("/card") == true)
+        unlink("\(partial)/card")
+        try output.commit()
+        #expect(FileManager.default.contents(atPath: "\(out)/mark") == Data([1]))
+        #expect(FileManager.default.contents(atPath: "\(directory.path)/kept") == Data("mine".utf8))
     }
 
     /// A thousand queued jobs must not use up the descriptors of the process.

@@ -61,7 +61,7 @@ import Testing
     }
 
     /// Two signals at once may end the process before the watch has ended in its own way.
-    @Test(arguments: [[SIGINT], [SIGINT, SIGTERM], [SIGTERM, SIGHUP, SIGINT]])
+    @Test(arguments: [[SIGINT], [SIGINT, SIGTERM], [SIGTERM, SIGHUP, SIGINT], [SIGQUIT]])
     func signalsLeaveTheTerminalAsItWas(signals: [Int32]) async throws {
         let cluster = try await Cluster(), terminal = try PseudoTerminal()
         let before = terminal.localFlags

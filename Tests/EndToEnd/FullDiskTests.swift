@@ -186,11 +186,13 @@ struct FullDiskTests {
         try disk.fill()
         run.signal(SIGCONT)
         #expect(await run.exitCode() == 74, "\(run.errors)")
-        #expect(run.errors.contains("No space left on device"), "\(run.errors)")
+        // The output or the journal, whichever grows first.
+        let isSaid = ["No space left on device", "the disk is full"].contains { run.errors.contains($0) }
+        #expect(isSaid, "\(run.errors)")
         try disk.free()
         let again = try await Tessera.run(arguments, in: directory.path)
         #expect(again.exitCode == 0, "\(again.errors)")
-        #expect(run.errors.contains("shards are kept") == again.errors.contains("goes on as the job"), "\(again.errors)")
+        #expect(!run.errors.contains("shards are kept") || again.errors.contains("goes on as the job"), "\(again.errors)")
         #expect(try await Tessera.run(["verify", output]).exitCode == 0)
     }
 }

@@ -36,6 +36,18 @@ import Testing
         #expect(directory.names.contains("out.partial-\(id)") == isReplaced)
     }
 
+    /// A run must not write, and later remove, files where a link of somebody else leads.
+    @Test func aRunGoesThroughNoLinkedState() async throws {
+        let files = FileManager.default, other = "\(directory.path)/other"
+        try files.createDirectory(atPath: other, withIntermediateDirectories: false)
+        try directory.write("mine", to: "other/lock")
+        try files.createSymbolicLink(atPath: "\(directory.path)/out.partial-state", withDestinationPath: other)
+        let run = try await Tessera.run(["run", Self.recipe, "\(directory.path)/out"])
+        #expect(run.exitCode == 77 && run.errors.contains("out.partial-state: is a link"), "\(run.errors)")
+        #expect(directory.names == ["other", "out.partial-state"])
+        #expect(files.contents(atPath: "\(other)/lock") == Data("mine".utf8))
+    }
+
     /// The second job learns at once that it could not have its output, and which job has it.
     @Test func twoJobsForOneOutput() async throws {
         let cluster = try await Cluster(workers: 1, worker: Self.slow)

@@ -20,6 +20,11 @@ import Testing
         return messages
     }
 
+    /// The header of a frame as builds of protocol 2 sent it.
+    private static let headerOfVersion2: [UInt8] =
+        Array("TSRA".utf8) + [2, 0, 2, 0, 0, 0, 0, 0, 0x09, 0xaa, 0xdc, 0x36, 7, 0, 0, 0, 0xc2, 0x04, 0x7e, 0x19, 3, 0, 0, 0]
+        + [0x44, 0x33, 0x22, 0x11] + [UInt8](repeating: 0, count: 8) + Array(1...16) + [5, 0, 0, 0, 0, 0, 0, 0]
+
     private func expectAlive(_ cluster: Cluster) async throws {
         let outcome = try await Tessera.run(["status", "--coordinator", cluster.jobs])
         #expect(outcome.exitCode == 0, "\(outcome.errors)")
@@ -29,15 +34,16 @@ import Testing
         arguments: [
             ("HTTP", Array("GET / HTTP/1.1\r\nHost: x\r\n\r\n".utf8), "does not speak HTTP"),
             ("TLS", [0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03], "speaks TLS"),
+            ("Tessera", headerOfVersion2, "speaks protocol 2, this build speaks \(FrameHeader.protocolVersion)"),
             ("random", (0..<500).map { UInt8(truncatingIfNeeded: $0 &* 151 &+ 7) }, "does not speak Tessera's protocol"),
         ] as [(String, [UInt8], String)])
     func otherProtocolsAreClosedAtOnce(name: String, bytes: [UInt8], words: String) async throws {
         let cluster = try await Cluster()
         let connection = try RawConnection(cluster.jobs)
         connection.send(bytes)
-        // A TLS client is told in a frame, which it takes for no TLS.
+        // A TLS client is told in a frame, which it takes for no TLS; another build is told in a frame of another version.
         let answer = try messages(in: await connection.readToEnd())
-        #expect(answer.map(\.name) == (name == "TLS" ? ["refusal"] : []))
+        #expect(answer.map(\.name) == (["TLS", "Tessera"].contains(name) ? ["refusal"] : []))
         try await eventually("a log line") { cluster.coordinator.errors.contains(words) }
         try await expectAlive(cluster)
     }
@@ -82,11 +88,18 @@ import Testing
         #expect(worker.errors.contains(" refuses this peer — run the same build"), "\(worker.errors)")
     }
 
-    @Test func aWorkerThatMeetsAnotherProtocolEndsWithTheReason() async throws {
-        let answer = Array("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".utf8) + [UInt8](repeating: 0, count: 64)
+    @Test(
+        arguments: [
+            (
+                Array("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".utf8) + [UInt8](repeating: 0, count: 64),
+                "speaks HTTP; the coordinator's job port is another one"
+            ),
+            (headerOfVersion2, "speaks protocol 2, this build speaks \(FrameHeader.protocolVersion)"),
+        ])
+    func aWorkerThatMeetsAnotherProtocolEndsWithTheReason(answer: [UInt8], words: String) async throws {
         let worker = try await worker(thatIsAnswered: answer)
         #expect(await worker.exitCode() == 76)
-        #expect(worker.errors.contains("speaks HTTP; the coordinator's job port is another one"), "\(worker.errors)")
+        #expect(worker.errors.contains(words), "\(worker.errors)")
     }
 
     /// Also before the first answer, and in the middle of a request.
@@ -96,7 +109,7 @@ import Testing
         let client = try RunningTessera(command + ["--coordinator", "127.0.0.1:\(listener.port)"])
         var encoder = FrameEncoder()
         let welcome = Welcome(
-            version: 2, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)
+            version: 3, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)
         while client.isRunning {
             guard let connection = await listener.accept() else { continue }
             _ = await connection.read()
@@ -112,7 +125,7 @@ import Testing
     }
 
     private static let welcome = Welcome(
-        version: 2, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)
+        version: 3, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)
 
     /// A coordinator that greets and stands still from then on holds no command for longer than `--timeout`.
     @Test(arguments: [

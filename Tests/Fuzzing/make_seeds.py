@@ -214,7 +214,7 @@ def main():
     write(seeds / "frames/coordinator", b"\xf1\x00" + named["welcome"], b"\x02" + bytes(16))
     write(seeds / "frames/flipped", b"\xf3\x00" + named["hello"])
     write(seeds / "frames/raw", b"\xf0" + bytes.fromhex(
-        "54535241020002000000000009aadc3607000000c2047e19030000004433221100000000000000000102030405060708"
+        "545352410300020000000000520e674307000000c2047e19030000004433221100000000000000000102030405060708"
         "090a0b0c0d0e0f10050000000000000074657373657261"))
     print({folder.name: len(list(folder.iterdir())) for folder in sorted(seeds.iterdir())}, len(messages), "messages")
 

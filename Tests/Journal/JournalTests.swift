@@ -20,6 +20,16 @@ import Work
 
     private func open() throws -> SQLiteJournal { try SQLiteJournal(directory: path, build: "1.0", now: 1e9) }
 
+    /// SQLite would make and write what a link leads to.
+    @Test(arguments: ["journal.sqlite", "journal.sqlite-wal"])
+    func aLinkedJournalIsRefused(name: String) throws {
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+        try FileManager.default.createSymbolicLink(atPath: "\(path)/\(name)", withDestinationPath: "\(directory.path)/elsewhere")
+        let error = #expect(throws: TesseraError.self) { try open() }
+        #expect(error?.code == .notAllowed && error?.file == "\(path)/\(name)", "\(String(describing: error))")
+        #expect(!directory.names.contains("elsewhere"))
+    }
+
     // MARK: Contents
 
     private static let id = JobID(high: 0xabcd, low: 7)

@@ -25,7 +25,7 @@ def number(file: str, pattern: str) -> int:
 
 
 NUMERICS = number("Sources/TensorKernels/Kernels.swift", r"numericsVersion = (\d+)")
-PROTOCOL = 2
+PROTOCOL = number("Sources/Protocol/Frame.swift", r"protocolVersion: UInt16 = (\d+)")
 
 
 def crc_table() -> list[int]:

@@ -42,7 +42,7 @@ import Work
         }.joined()
         #expect(
             hex == """
-                54535241020002000000000009aadc3607000000c2047e190300000044332211\
+                545352410300020000000000520e674307000000c2047e190300000044332211\
                 00000000000000000102030405060708090a0b0c0d0e0f100500000000000000\
                 74657373657261
                 """)
@@ -113,7 +113,7 @@ import Work
 
     /// Headers whose checksum holds and which are refused all the same, before their body is waited for.
     @Test func refusesWhatItDoesNotKnow() {
-        #expect(throws: FrameError.version(3)) { try decode(header { $0.setInteger(UInt16(3), at: 4, endianness: .little) }) }
+        #expect(throws: FrameError.version(2)) { try decode(header { $0.setInteger(UInt16(2), at: 4, endianness: .little) }) }
         #expect(throws: FrameError.unknownType(9)) { try decode(header { $0.setInteger(UInt16(9), at: 6, endianness: .little) }) }
         #expect(throws: FrameError.reservedBits) { try decode(header { $0.setInteger(UInt32(1), at: 8, endianness: .little) }) }
         #expect(throws: FrameError.outOfOrder(expected: 0, found: 1)) {

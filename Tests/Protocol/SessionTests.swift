@@ -37,8 +37,8 @@ import Work
                 .send(
                     .welcome(
                         Welcome(
-                            version: 2, build: "0.1.0", session: 4, heartbeatMilliseconds: 5000,
-                            credit: Limits.creditBytes, blocksPerFrame: 2))),
+                            version: 3, build: "0.1.0", session: 4, heartbeatMilliseconds: 5000,
+                            credit: Limits.creditBytes))),
                 .admit(Self.hello()),
             ])
     }
@@ -67,7 +67,7 @@ import Work
         #expect(closes(actions, "numerics"))
     }
 
-    @Test(arguments: [(0, 1, false), (3, 9, false), (0, 2, true), (2, 5, true)])
+    @Test(arguments: [(0, 2, false), (4, 9, false), (0, 3, true), (3, 6, true)])
     func versionsHaveToMeet(oldest: Int, newest: Int, isWelcome: Bool) {
         var session = session()
         var hello = Self.hello()
@@ -204,7 +204,23 @@ import Work
         ] as [(String, Message)])
     func aWorkerOutOfBoundsIsClosed(field: String, message: Message) {
         var session = welcomed(.worker)
-        #expect(closes(session.received(message, at: .zero), "'\(field)' "))
+        let actions = session.received(message, at: .zero)
+        #expect(closes(actions, "'\(field)' ") && isViolation(actions))
+    }
+
+    /// What counts against the shards that the worker has, and what says nothing of them.
+    @Test func violationsAreToldFromOtherEnds() {
+        var worker = welcomed(.worker), silent = welcomed(.worker), client = welcomed(.client), stranger = session()
+        #expect(isViolation(worker.violated("no message")))
+        #expect(worker.violated("no message") == [.close(reason: "no message")], "once")
+        #expect(silent.tick(at: .seconds(600), bytesReceived: 0) == [.close(reason: "no sign of life")])
+        #expect(client.violated("no message") == [.close(reason: "no message")])
+        #expect(stranger.violated("no message") == [.close(reason: "no message")])
+    }
+
+    private func isViolation(_ actions: [CoordinatorSession.Action]) -> Bool {
+        guard case .violation? = actions.first, case .close? = actions.last else { return false }
+        return true
     }
 
     private static let far = Attempt(job: .none, shard: -1, epoch: 1, incarnation: 1)
@@ -244,6 +260,8 @@ import Work
         arguments: [
             ("after", StatusRequest(after: .max)), ("after", StatusRequest(after: -1)), ("limit", StatusRequest(limit: .min)),
             ("workersAfter", StatusRequest(workersAfter: .max)),
+            ("waitMilliseconds", StatusRequest(waitMilliseconds: 1001)),
+            ("waitMilliseconds", StatusRequest(waitMilliseconds: -1)),
             ("prefix", StatusRequest(prefix: String(repeating: "0", count: 129))),
         ])
     func aStatusRequestOutOfBoundsIsAFailure(field: String, request: StatusRequest) {

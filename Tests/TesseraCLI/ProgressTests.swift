@@ -346,6 +346,19 @@ import Testing
         #expect(JobOutcome(job).sentence.contains("26.0 s of that waiting; "), "\(JobOutcome(job).sentence)")
     }
 
+    /// Whoever submits a job chooses the path that others are shown, and a coordinator may be anybody.
+    @Test func whatPeersSayIsShownOnOneLine() throws {
+        var job = try Self.job(.done, done: 1000, committed: 10, seconds: 26)
+        job.output = "/out\u{1b}]0;x\u{7}\nz"
+        #expect(JobOutcome(job).sentence.hasPrefix(#"/out\u{1B}]0;x\u{07}\nz: "#), "\(JobOutcome(job).sentence)")
+        var worker = Self.worker("a")
+        worker.failedInARow = 1
+        for seconds in [-1e308, -1e19, 1e308, .infinity] {
+            worker.secondsResting = seconds
+            #expect(worker.trouble?.contains(", and gets nothing for ") == true)
+        }
+    }
+
     @Test func aCoordinatorThatEndsSaysSo() throws {
         var status = Status(jobs: [try Self.job()], workers: [Self.worker("a")]), view = Self.plainView()
         let words = "the coordinator takes no more jobs, and ends after those that it has"

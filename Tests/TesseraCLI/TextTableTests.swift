@@ -18,7 +18,7 @@ import Testing
 
     /// A peer's name must not move the cursor.
     @Test func cellsAreOnOneLine() {
-        var table = TextTable([("A", .left)])
+        var table = TextTable([("A\u{1b}[2J", .left)])
         table.add(["x\n\u{1b}[2J"])
         #expect(table.lines.count == 2 && !table.lines.joined().unicodeScalars.contains { $0.value < 0x20 })
     }

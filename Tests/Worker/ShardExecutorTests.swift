@@ -23,12 +23,8 @@ import Worker
     final class Store: ShardOutput {
         let blocks = Mutex<[Int: [Int: [UInt8]]]>([:])
         let pieceSize: Int
-        let joinsBlocks: Bool
 
-        init(pieceSize: Int = TreeDigest.blockSize, joinsBlocks: Bool = true) {
-            self.pieceSize = pieceSize
-            self.joinsBlocks = joinsBlocks
-        }
+        init(pieceSize: Int = TreeDigest.blockSize) { self.pieceSize = pieceSize }
 
         func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
             blocks.withLock { $0[tensor, default: [:]][offset] = Array(bytes) }
@@ -133,32 +129,20 @@ import Worker
         #expect(error?.code == .usage && error?.tensor == "t")
     }
 
-    /// Computed blocks and copied ones.
+    /// Computed blocks and copied ones. Two neighbouring blocks that are together no more than a piece are stored as one.
     @Test(arguments: [(2, .bf16), (nil, .f32)] as [(Double?, DType)])
     func blocksAreTheSameInAnyPieces(scale: Double?, output: DType) async throws {
         let file = try input("in", count: Self.count), work = work(file, count: Self.count, scale: scale, output: output)
         let whole = Store(), digests = try await run(work, output: whole)
         let values = [UInt8](try LocalFiles().read("\(directory.path)/in", maxBytes: .max).suffix(4 * Self.count))
         if scale == nil { #expect(whole.bytes(ofTensor: 0) == values) }
+        #expect(whole.blocks.withLock { $0[0]?.count } == (digests[0].count + 1) / 2)
         for pieceSize in [1 << 16, 1 << 20] {
             let pieces = Store(pieceSize: pieceSize)
             #expect(try await run(work, output: pieces) == digests)
             #expect(pieces.bytes(ofTensor: 0) == whole.bytes(ofTensor: 0))
             #expect(pieces.blocks.withLock { $0[0]?.values.allSatisfy { $0.count <= pieceSize } } == true)
         }
-    }
-
-    /// Two blocks are one piece where the output takes that, and where they are no more than a piece.
-    @Test(arguments: [(2, .bf16), (nil, .f32)] as [(Double?, DType)])
-    func neighboursAreStoredTogether(scale: Double?, output: DType) async throws {
-        let file = try input("in", count: Self.count), work = work(file, count: Self.count, scale: scale, output: output)
-        let together = Store(), apart = Store(joinsBlocks: false)
-        let digests = try await run(work, output: together)
-        #expect(try await run(work, output: apart) == digests)
-        let count = digests[0].count
-        #expect(apart.blocks.withLock { $0[0]?.count } == count)
-        #expect(together.blocks.withLock { $0[0]?.count } == (count + 1) / 2)
-        #expect(together.bytes(ofTensor: 0) == apart.bytes(ofTensor: 0))
     }
 
     @Test func aCancelledShardStops() async throws {
@@ -187,6 +171,20 @@ import Worker
             let error = await #expect(throws: TesseraError.self, "\(what)") { try await run(work) }
             #expect(error?.tensor == "t")
         }
+    }
+
+    /// The coordinator of a worker may be a stranger: nothing is made as large as its claims.
+    @Test func outputsThatTheOperationDoesNotWriteAreErrors() async throws {
+        let file = try input("in", count: 100), tensor = try #require(work(file, count: 100).tensors.first)
+        let output = OutputTensor(
+            name: "t", dtype: .bf16, byteCount: 1 << 48, part: 0, offset: 0, blockSize: 1 << 16)
+        let hostile = TensorWork(
+            name: "t", shape: [100], operation: tensor.operation, sources: tensor.sources, outputs: [output])
+        let error = await #expect(throws: TesseraError.self) {
+            try await run(ShardWork(label: "s", files: [file], tensors: [hostile]))
+        }
+        #expect(
+            error?.code == .badData && error?.problem.contains("outputs are not those") == true, "\(String(describing: error))")
     }
 
     @Test func aFileThatNobodyHasIsNamed() async throws {

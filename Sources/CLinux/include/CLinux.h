@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
+#include <linux/stat.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -22,6 +23,15 @@ static inline int open_beneath(int directory, const char *path, int flags, unsig
     const struct open_how how = {
         .flags = (unsigned long long)flags, .mode = mode, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
     return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
+}
+
+// When a file was created, in nanoseconds since 1970; 0 where its file system does not tell. Links are not followed, and an empty
+// name stands for the directory, or the file, itself.
+static inline long long birth_time(int directory, const char *name) {
+    const int empty_path = 0x1000;  // AT_EMPTY_PATH
+    struct statx found;
+    if (syscall(SYS_statx, directory, name, AT_SYMLINK_NOFOLLOW | empty_path, STATX_BTIME, &found) != 0) return 0;
+    return found.stx_mask & STATX_BTIME ? found.stx_btime.tv_sec * 1000000000LL + found.stx_btime.tv_nsec : 0;
 }
 
 // Renames an entry of a directory, and fails if `to` exists.

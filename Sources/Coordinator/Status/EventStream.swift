@@ -158,11 +158,8 @@ actor EventStream {
     }
 
     private func add(_ name: String, _ content: some Encodable) {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = .withoutEscapingSlashes
         // Numbers and texts: nothing that JSON does not have.
-        guard let data = try? encoder.encode(content) else { return }
-        add(name, data: Array(data))
+        if let data = try? statusJSON(content) { add(name, data: data) }
     }
 
     private func add(_ name: String, data: [UInt8]) {

@@ -20,12 +20,10 @@ struct ProblemDocument: Encodable {
     }
 
     func response() throws -> Response {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = .withoutEscapingSlashes
         var headers = headers
         headers[.contentType] = "application/json; charset=utf-8"
         return Response(
-            status: status, headers: headers, body: .init(byteBuffer: ByteBuffer(bytes: Array(try encoder.encode(self)) + [0x0a]))
+            status: status, headers: headers, body: .init(byteBuffer: ByteBuffer(bytes: try statusJSON(self) + [0x0a]))
         )
     }
 }

@@ -154,9 +154,7 @@ private struct JSONResponse<Value: Encodable & Sendable>: ResponseGenerator {
     }
 
     func response(from request: Request, context: some RequestContext) throws -> Response {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
-        let body = Array(try encoder.encode(value)) + [UInt8(ascii: "\n")]
+        let body = try statusJSON(value, [.sortedKeys, .prettyPrinted]) + [UInt8(ascii: "\n")]
         var headers: HTTPFields = [.contentType: "application/json; charset=utf-8", .cacheControl: "no-store"]
         if let total, let name = HTTPField.Name("X-Total-Count") { headers[name] = "\(total)" }
         if let next, let name = HTTPField.Name("Link") {
@@ -165,4 +163,11 @@ private struct JSONResponse<Value: Encodable & Sendable>: ResponseGenerator {
         }
         return Response(status: .ok, headers: headers, body: .init(byteBuffer: ByteBuffer(bytes: body)))
     }
+}
+
+/// The JSON of the status port. Whatever terminal shows it, names in it move no cursor.
+func statusJSON(_ value: some Encodable, _ formatting: JSONEncoder.OutputFormatting = []) throws -> [UInt8] {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = formatting.union(.withoutEscapingSlashes)
+    return Array(String(decoding: try encoder.encode(value), as: UTF8.self).printableJSON.utf8)
 }

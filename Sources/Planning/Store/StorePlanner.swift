@@ -280,8 +280,8 @@ struct StoreCard {
 
     var text: String {
         let tasks =
-            earlier.map { "- `\($0.name)`: `\(Self.words($0.model))`, \(Self.words($0.scheme))" }
-            + recipe.tasks.map { "- `\($0.name)`: `\($0.model.value)`, \(recipe.title)" }
+            earlier.map { "- `\($0.name)`: \($0.model.inlineCode), \($0.scheme.words)" }
+            + recipe.tasks.map { "- `\($0.name)`: \($0.model.value.description.inlineCode), \(recipe.title)" }
         return """
             ---
             tags:
@@ -290,7 +290,7 @@ struct StoreCard {
             ---
             # Task vectors of \(tasks.count) \(tasks.count == 1 ? "fine-tune" : "fine-tunes")
 
-            Differences from the base `\(recipe.baseModel.value)`, stored by Tessera:
+            Differences from the base \(recipe.baseModel.value.description.inlineCode), stored by Tessera:
 
             \(tasks.joined(separator: "\n"))
 
@@ -303,7 +303,4 @@ struct StoreCard {
 
             """
     }
-
-    /// What another store says, without what would end the line or the code.
-    private static func words(_ text: String) -> String { text.printable.replacing("`", with: "'") }
 }

@@ -40,6 +40,7 @@ extension Message {
             for (number, field) in [(request.after, "after"), (request.limit, "limit"), (request.workersAfter, "workersAfter")] {
                 try bounds.number(number ?? 0, field, 0...Limits.byteCount)
             }
+            try bounds.number(request.waitMilliseconds ?? 0, "waitMilliseconds", 0...Limits.waitMilliseconds)
         case .submitted(let submitted): try bounds.job(submitted.job)
         case .cancelled(let cancelled): try bounds.job(cancelled.job)
         case .failure(let failure):

@@ -75,18 +75,13 @@ package struct Welcome: Sendable, Hashable, Codable {
     package let heartbeatMilliseconds: Int
     /// The initial credit: bytes of blocks that may be in flight. See `Credit`.
     package let credit: Int
-    /// How many neighbouring blocks of a tensor a block frame may hold; `nil` for one.
-    package let blocksPerFrame: Int?
 
-    package init(
-        version: Int, build: String, session: Int, heartbeatMilliseconds: Int, credit: Int, blocksPerFrame: Int? = nil
-    ) {
+    package init(version: Int, build: String, session: Int, heartbeatMilliseconds: Int, credit: Int) {
         self.version = version
         self.build = build
         self.session = session
         self.heartbeatMilliseconds = heartbeatMilliseconds
         self.credit = credit
-        self.blocksPerFrame = blocksPerFrame
     }
 }
 
@@ -97,7 +92,6 @@ extension Welcome {
         try bounds.number(heartbeatMilliseconds, "heartbeatMilliseconds", 1...Limits.heartbeatMilliseconds)
         // With less, a worker would wait for ever before its first block.
         try bounds.number(credit, "credit", Limits.headerBytes + Limits.dataBodyBytes...Limits.byteCount)
-        if let blocksPerFrame { try bounds.number(blocksPerFrame, "blocksPerFrame", 1...Int(UInt16.max)) }
     }
 }
 

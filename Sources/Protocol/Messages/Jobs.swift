@@ -128,11 +128,14 @@ package struct StatusRequest: Sendable, Hashable, Codable {
     package var workersAfter: Int?
     /// Beside a job: only the shards that are worked on.
     package var running: Bool?
+    /// Beside a job: how long the answer may wait for the job's end.
+    package var waitMilliseconds: Int?
 
     package init(
         job: JobID? = nil, prefix: String? = nil, after: Int? = nil, limit: Int? = nil, workersAfter: Int? = nil,
-        running: Bool? = nil
+        running: Bool? = nil, waitMilliseconds: Int? = nil
     ) {
+        self.waitMilliseconds = waitMilliseconds
         self.running = running
         self.job = job
         self.prefix = prefix

@@ -114,7 +114,7 @@ struct JobOutcome {
                 + Quantity.rate(job.bytesInput + job.bytesOutput, job.seconds - (isLong ? waited : 0)) + " read and written"
         // A store whose vectors are all packed has no tensors of their own.
         let made = job.bytesOutput > 0 ? "\(Quantity.bytes(job.bytesOutput)) of tensors by" : "made by"
-        return "\(job.output): \(made) \(job.method) in \(Quantity.seconds(job.seconds)) (\(rate)), "
+        return "\(job.output.printable): \(made) \(job.method.printable) in \(Quantity.seconds(job.seconds)) (\(rate)), "
             + "plan \(job.plan.hex.prefix(12))"
     }
 }

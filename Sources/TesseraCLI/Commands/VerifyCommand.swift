@@ -127,11 +127,13 @@ package struct VerifyCommand: AsyncParsableCommand {
         if report.files > 0 {
             let amount = report.checkedBytes < report.totalBytes - (1 << 20) ? "\(Quantity.bytes(report.checkedBytes)) of " : ""
             print(
-                "\(directory): \(report.tensors) tensors in \(report.files) files match the manifest "
+                "\(directory.printable): \(report.tensors) tensors in \(report.files) files match the manifest "
                     + "(\(amount)\(Quantity.bytes(report.totalBytes)) checked)"
             )
         }
-        if let count = report.signedFiles { print("\(directory): \(count) files are as the holder of the key has signed them") }
+        if let count = report.signedFiles {
+            print("\(directory.printable): \(count) files are as the holder of the key has signed them")
+        }
     }
 
     private static func line(_ finding: VerifyReport.Finding) -> String {

@@ -45,16 +45,18 @@ struct JobFollower {
     ) async throws -> JobStatus {
         var display = ProgressDisplay(style), remarks = JobRemarks(hint: WorkerHint(address))
         let time = TimeSource.system
+        var pause = Duration.zero
         defer { display.finish() }
         while true {
-            let start = time.now(), status = try await client.progress(of: id)
-            let cost = time.now() - start
+            let start = time.now(), status = try await client.progress(of: id, after: pause)
+            let cost = max(.zero, time.now() - start - pause)
             for remark in remarks.about(status) { Terminal.remark(remark) }
             display.show(status)
             status.jobs.first.map(note)
             if let job = status.jobs.first, job.state.isEnd { return job }
-            // A busy coordinator is asked less often.
-            try await Task.sleep(for: max(ProgressDisplay.interval, cost * 9))
+            // A busy coordinator is asked less often. It answers at once when the job ends.
+            pause = ProgressDisplay.interval
+            if cost * 9 > pause { try await Task.sleep(for: cost * 9 - pause) }
         }
     }
 }

@@ -95,7 +95,9 @@ struct JobView {
 
 extension Quantity {
     /// Fractions of a time that goes on would flicker.
-    static func wholeSeconds(_ seconds: Double) -> String { seconds < 60 ? "\(Int(seconds)) s" : Self.seconds(seconds) }
+    static func wholeSeconds(_ seconds: Double) -> String {
+        seconds < 60 ? "\(decimal(seconds.rounded(.down), places: 0)) s" : Self.seconds(seconds)
+    }
 }
 
 extension Status {

@@ -46,7 +46,7 @@ struct ChangeTables {
     ) -> [String] {
         guard !groups.isEmpty else { return [] }
         let rows = groups.map { group in
-            [name(group)] + report.models.indices.map { Self.percent(group.changes.relativeChange(of: $0)) }
+            [name(group).printable] + report.models.indices.map { Self.percent(group.changes.relativeChange(of: $0)) }
         }
         return [""] + fitted(title, rows)
     }
@@ -61,7 +61,7 @@ struct ChangeTables {
 
     /// What the columns of the models are called: their names if they all fit, else their numbers.
     private var heads: [String] {
-        let labels = report.labels
+        let labels = report.labels.map(\.printable)
         let wanted = labels.reduce(0) { $0 + max($1.count, Self.cell) + 2 }
         return wanted + Self.firstColumn <= width ? labels : labels.indices.map { "\($0 + 1)" }
     }

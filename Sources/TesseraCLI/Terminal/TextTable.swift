@@ -9,14 +9,15 @@ package struct TextTable {
     /// The columns that go where the lines are too narrow for all, the first of them first.
     private let expendable: [Int]
 
+    /// Control characters in titles and rows are escaped.
+    ///
     /// - Parameter expendable: titles of columns that are left out where there is no space for all, the first of them first.
     package init(_ columns: [(title: String, alignment: Alignment)], expendable: [String] = []) {
         self.expendable = expendable.compactMap { title in columns.firstIndex { $0.title == title } }
         alignments = columns.map(\.alignment)
-        rows = [columns.map(\.title)]
+        rows = [columns.map(\.title.printable)]
     }
 
-    /// Control characters in the row are escaped.
     package mutating func add(_ row: [String]) { rows.append(row.map(\.printable)) }
 
     package var lines: [String] { lines(fitting: nil) }
