@@ -101,8 +101,8 @@ class TesseraSubmit:
         self._wait_for_workers(workers)
 
     def run(self, out: Path) -> Sample:
-        command = [self.tessera, "submit", self.task.recipe, out, "--wait", "--coordinator", self.address]
-        usage = measure([*command, "--progress", "none", *self._credentials("submitter")], self.task.family, companions=self.processes)
+        command = [self.tessera, "submit", self.task.recipe, out, "--wait", "--progress", "none", "--coordinator", self.address]
+        usage = measure([*command, *self._credentials("submitter")], self.task.family, companions=self.processes)
         return reported(usage, out)
 
     def _credentials(self, name: str) -> list[str]:

@@ -101,7 +101,14 @@ def rows(tunes: tuple[str, ...]) -> list[Row]:
             journal=True,
         ),
         Row("ties-return", merge("ties", tunes, base=True, **TRIMMED), against=RUN, command="submit", blocks="return"),
-        Row("ties-return-tls", merge("ties", tunes, base=True, **TRIMMED), against=RUN, command="submit", blocks="return", tls=True),
+        Row(
+            "ties-return-tls",
+            merge("ties", tunes, base=True, **TRIMMED),
+            against=RUN,
+            command="submit",
+            blocks="return",
+            tls=True,
+        ),
         Row("start-up", merge("linear", tunes, weight=1.0), preset="tiny"),
     ]
 

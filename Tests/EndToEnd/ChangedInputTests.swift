@@ -51,7 +51,9 @@ import Testing
             let isInTime = await withCheckedContinuation { continuation in
                 Thread.detachNewThread {
                     // Planning opens the file as well, and is over when there is a place for the output.
-                    while run.isRunning, !directory.names.contains(where: { $0.count > 30 }) || !run.hasOpen(model) { usleep(500) }
+                    while run.isRunning, !run.hasOpen(model) || !directory.names.contains(where: { $0.count > 30 }) {
+                        usleep(500)
+                    }
                     run.signal(SIGSTOP)
                     intervene(run)
                     let isRunning = run.isRunning

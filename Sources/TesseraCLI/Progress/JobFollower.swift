@@ -49,14 +49,14 @@ struct JobFollower {
         defer { display.finish() }
         while true {
             let start = time.now(), status = try await client.progress(of: id, after: pause)
-            let cost = max(.zero, time.now() - start - pause)
+            let late = time.now() - start - pause
             for remark in remarks.about(status) { Terminal.remark(remark) }
             display.show(status)
             status.jobs.first.map(note)
             if let job = status.jobs.first, job.state.isEnd { return job }
-            // A busy coordinator is asked less often. It answers at once when the job ends.
+            // Answered at once when the job ends. A busy coordinator is asked less often, and none before the pause is over.
             pause = ProgressDisplay.interval
-            if cost * 9 > pause { try await Task.sleep(for: cost * 9 - pause) }
+            try await Task.sleep(for: max(.zero, late < .zero ? .zero - late : late * 9 - pause))
         }
     }
 }
