@@ -6,7 +6,6 @@ exchanged; over TLS the pieces are what one read returned.
 
 import asyncio
 import struct
-from collections import deque
 from dataclasses import dataclass, field
 from random import Random
 
@@ -25,8 +24,9 @@ class Direction:
     delay: float = 0.0  # seconds that each piece takes longer
     rate: float = 0.0  # bytes per second; 0 for as many as come
     loses: bool = False  # every piece is lost
-    # What is done once, to the next piece that is large enough.
-    once: deque[str] = field(default_factory=deque)
+    # What is done once, to the next piece that is large enough. Only one waits: a link that carries little would else damage
+    # every connection, long after the last fault.
+    once: str | None = None
 
     def __post_init__(self) -> None:
         self.hold.set()
@@ -85,8 +85,9 @@ class Link:
             pieces = [piece]
             if kept is not None:
                 pieces, kept = [piece, kept], None
-            elif way.once:
-                match kind := way.once.popleft():
+            elif way.once is not None:
+                kind, way.once = way.once, None
+                match kind:
                     case "flip":
                         changed = bytearray(piece)
                         bit = self.random.randrange(8 * len(piece))

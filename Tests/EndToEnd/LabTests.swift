@@ -20,7 +20,7 @@ import Testing
         let lab = try RunningTessera(
             [
                 "chaos", directory.path, "--tessera", Tessera.path, "--minutes", "0.1", "--seed", "5", "--every", "0.3",
-                "--longest", "3", "--only", Self.faults, "--patience", "1800",
+                "--longest", "3", "--only", Self.faults, "--patience", "600",
             ], executable: "\(Repository.root)/Cluster/lab/lab")
         let code = await lab.exitCode()
         try #require(code == 0 || code == Self.isSkipped, "\(lab.output)\(lab.errors)")
