@@ -6,14 +6,23 @@ import Recipes
 struct MissingParameters {
     let recipe: Recipe
     let method: any MergeMethod.Type
+    /// As `InputSet` numbers them.
+    private let models: [ModelReference]
+
+    init(recipe: Recipe, method: any MergeMethod.Type) {
+        self.recipe = recipe
+        self.method = method
+        var seen: Set<ModelReference> = []
+        models = InputSet.models(of: recipe).map(\.value).filter { seen.insert($0).inserted }
+    }
 
     /// What is written nowhere, known without the models' tensors. What filters leave out is found tensor by tensor.
     func problems() -> [TesseraError] {
-        var problems: [TesseraError] = []
+        var problems: [TesseraError] = [], seen: Set<TesseraError> = []
         for parameter in method.recipeParameters where parameter.isRequired {
             for spec in slices {
                 // One mistake, however many models or slices it is about.
-                for problem in self.problems(parameter, spec) where !problems.contains(problem) { problems.append(problem) }
+                for problem in self.problems(parameter, spec) where seen.insert(problem).inserted { problems.append(problem) }
             }
         }
         return problems
@@ -35,7 +44,7 @@ struct MissingParameters {
 
     /// The slices of the recipe, or its whole models, as if each had one tensor without a name.
     private var slices: [OutputTensorSpec] {
-        let numbers = Dictionary(uniqueKeysWithValues: allModels.enumerated().map { ($1, $0) })
+        let numbers = Dictionary(uniqueKeysWithValues: models.enumerated().map { ($1, $0) })
         func spec(
             _ sources: [(model: Located<ModelReference>, parameters: ParameterScope, line: Int)], base: ModelReference?,
             _ scopes: [ParameterScope]
@@ -66,16 +75,9 @@ struct MissingParameters {
         }
     }
 
-    /// As `InputSet` numbers them.
-    private var allModels: [ModelReference] {
-        var seen: Set<ModelReference> = []
-        return InputSet.models(of: recipe).map(\.value).filter { seen.insert($0).inserted }
-    }
-
     /// Why there is no value: a slip in the name, filters that leave tensors out, or nothing was written.
     func problem(_ parameter: Parameter, _ spec: OutputTensorSpec, _ source: OutputTensorSpec.Source?) -> TesseraError {
         let name = parameter.name, scopes = (source.map { [$0.parameters] } ?? []) + spec.scopes
-        let models = allModels
         let model = source.flatMap { models.indices.contains($0.model) ? "'\(models[$0.model])'" : nil }
         func problem(_ text: String, line: Int, _ advice: String) -> TesseraError {
             TesseraError(.badData, text, file: recipe.file, line: line, advice: advice)
