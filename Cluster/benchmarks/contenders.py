@@ -72,6 +72,14 @@ class TesseraRun:
         return reported(measure(command, self.task.family), out)
 
 
+def credentials(certificates: Path | None, name: str) -> list[str]:
+    """The options of a process that has the certificate of this name, as Deploy/tls made it; none without TLS."""
+    if certificates is None:
+        return []
+    files = {"--tls-ca": "ca.pem", "--tls-cert": f"{name}.pem", "--tls-key": f"{name}.key"}
+    return [word for option, file in files.items() for word in (option, str(certificates / file))]
+
+
 class TesseraSubmit:
     """A coordinator and its workers, which stay up from the first run to the last, and a submit for each run."""
 
@@ -86,9 +94,9 @@ class TesseraSubmit:
         workers: int = WORKERS,
         certificates: Path | None = None,
     ):
-        self.tessera, self.task, self.logs, self.stack, self.certificates = tessera, task, logs, stack, certificates
+        self.tessera, self.task, self.logs, self.stack = tessera, task, logs, stack
         journal = ["--state", str(state)] if state else []
-        host = self._credentials("127.0.0.1")
+        host, self.submitter = (credentials(certificates, name) for name in ("127.0.0.1", "submitter"))
         coordinator = self._start("coordinator", "--listen", "127.0.0.1:0", "--status", "127.0.0.1:0", *journal, *host)
         self.address = self._address(coordinator)
         team = [
@@ -102,15 +110,8 @@ class TesseraSubmit:
 
     def run(self, out: Path) -> Sample:
         command = [self.tessera, "submit", self.task.recipe, out, "--wait", "--progress", "none", "--coordinator", self.address]
-        usage = measure([*command, *self._credentials("submitter")], self.task.family, companions=self.processes)
+        usage = measure([*command, *self.submitter], self.task.family, companions=self.processes)
         return reported(usage, out)
-
-    def _credentials(self, name: str) -> list[str]:
-        """The options of who has this certificate; none without TLS."""
-        if self.certificates is None:
-            return []
-        files = {"--tls-ca": "ca.pem", "--tls-cert": f"{name}.pem", "--tls-key": f"{name}.key"}
-        return [word for option, file in files.items() for word in (option, str(self.certificates / file))]
 
     def _start(self, *arguments: str) -> subprocess.Popen:
         log = self.stack.enter_context(open(self.logs / f"{arguments[0]}.log", "ab"))
@@ -130,7 +131,7 @@ class TesseraSubmit:
     def _wait_for_workers(self, count: int) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            command = [self.tessera, "status", "--json", "--coordinator", self.address, *self._credentials("submitter")]
+            command = [self.tessera, "status", "--json", "--coordinator", self.address, *self.submitter]
             usage = measure(command, self.task.family)
             if len(json.loads(usage.output)["workers"]) == count:
                 return

@@ -25,6 +25,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from contenders import credentials
+
 ROOT = Path(__file__).resolve().parents[2]
 TESSERA = ROOT / ".build/release/tessera"
 RECIPE = """merge_method: ties
@@ -41,7 +43,7 @@ class Cluster:
     """A coordinator and three workers on loopback."""
 
     def __init__(self, stack: ExitStack, certificates: Path | None):
-        self.credentials = {name: self.options(certificates, name) for name in ("127.0.0.1", "submitter")}
+        self.credentials = {name: credentials(certificates, name) for name in ("127.0.0.1", "submitter")}
         coordinator = stack.enter_context(
             process(["coordinator", "--listen", "127.0.0.1:0", "--status", "127.0.0.1:0", *self.credentials["127.0.0.1"]])
         )
@@ -50,13 +52,6 @@ class Cluster:
         for number in range(3):
             arguments = ["--coordinator", self.address, "--threads", "1", "--blocks", "return", "--name", f"w{number}"]
             stack.enter_context(process(["worker", *arguments, *self.credentials["127.0.0.1"]]))
-
-    @staticmethod
-    def options(certificates: Path | None, name: str) -> list[str]:
-        if certificates is None:
-            return []
-        files = {"--tls-ca": "ca.pem", "--tls-cert": f"{name}.pem", "--tls-key": f"{name}.key"}
-        return [word for option, file in files.items() for word in (option, str(certificates / file))]
 
     def seconds(self, recipe: Path, out: Path) -> float:
         shutil.rmtree(out, ignore_errors=True)

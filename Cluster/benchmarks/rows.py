@@ -75,6 +75,10 @@ def rows(tunes: tuple[str, ...]) -> list[Row]:
         from_store, from_checkpoints = (merge("ties", models, base=True, **TRIMMED) for models in (stored, tunes))
         return Row(name, from_store, against=RUN, store=store, beside=from_checkpoints)
 
+    def submitted_ties(name: str, blocks: str, against: str = RUN, journal: bool = False, tls: bool = False) -> Row:
+        recipe = merge("ties", tunes, base=True, **TRIMMED)
+        return Row(name, recipe, against=against, command="submit", blocks=blocks, journal=journal, tls=tls)
+
     return [
         Row("passthrough", merge("passthrough", tunes[:1]), against="copy+sha256"),
         Row("linear", merge("linear", tunes, weight=1.0), against="linear+sha256"),
@@ -91,24 +95,10 @@ def rows(tunes: tuple[str, ...]) -> list[Row]:
         ties_from_store("ties-from-3-bits", quantize(3, tunes)),
         Row("store-0.3-bits", tenths(0.3, tunes), against=RUN, beside=merge("linear", tunes, weight=1.0)),
         ties_from_store("ties-from-0.3-bits", tenths(0.3, tunes)),
-        Row("ties-direct", merge("ties", tunes, base=True, **TRIMMED), against=RUN, command="submit", blocks="direct"),
-        Row(
-            "ties-journal",
-            merge("ties", tunes, base=True, **TRIMMED),
-            against=STATELESS,
-            command="submit",
-            blocks="direct",
-            journal=True,
-        ),
-        Row("ties-return", merge("ties", tunes, base=True, **TRIMMED), against=RUN, command="submit", blocks="return"),
-        Row(
-            "ties-return-tls",
-            merge("ties", tunes, base=True, **TRIMMED),
-            against=RUN,
-            command="submit",
-            blocks="return",
-            tls=True,
-        ),
+        submitted_ties("ties-direct", "direct"),
+        submitted_ties("ties-journal", "direct", against=STATELESS, journal=True),
+        submitted_ties("ties-return", "return"),
+        submitted_ties("ties-return-tls", "return", tls=True),
         Row("start-up", merge("linear", tunes, weight=1.0), preset="tiny"),
     ]
 
