@@ -36,7 +36,7 @@ models:
 - {{model: {family}/tune-1, parameters: {{weight: 0.4, density: 0.5}}}}
 """
 # A frame's header begins so: a stranger that sends it byte by byte looks like a slow peer.
-SLOW_BYTES = b"TSRA" + struct.pack("<HH", 3, 1) + bytes(56)
+SLOW_BYTES = b"TSRA" + struct.pack("<HH", 4, 1) + bytes(56)
 
 
 class Cluster:

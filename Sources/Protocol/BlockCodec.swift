@@ -50,18 +50,22 @@ package struct PackedBlock: Sendable, Hashable {
     package let elementWidth: UInt8
     /// Bytes after decompression.
     package let length: Int
+    /// CRC-32C after decompression; 0 for a stored block.
+    package let checksum: UInt32
     package let payload: ByteBuffer
 
-    init(codec: BlockCodec, elementWidth: UInt8, length: Int, payload: ByteBuffer) {
+    init(codec: BlockCodec, elementWidth: UInt8, length: Int, checksum: UInt32, payload: ByteBuffer) {
         self.codec = codec
         self.elementWidth = elementWidth
         self.length = length
+        self.checksum = checksum
         self.payload = payload
     }
 
     /// Calls `body` with the decompressed bytes.
     ///
-    /// - Throws: `protocolMismatch` unless the payload decompresses to exactly `length` bytes. No more than that is ever written.
+    /// - Throws: `protocolMismatch` unless the payload decompresses to exactly `length` bytes with that checksum. No more than
+    ///   that is ever written.
     package func withUnpacked<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) throws -> Result {
         switch codec {
         case .stored:
@@ -79,6 +83,9 @@ package struct PackedBlock: Sendable, Hashable {
             guard Int(size) == length else { throw Self.lie(length, Int(size)) }
             let elements = UnsafeMutableRawBufferPointer(rebasing: planes[length...])
             BytePlanes.join(UnsafeRawBufferPointer(rebasing: planes[..<length]), elementWidth: Int(elementWidth), into: elements)
+            guard CRC32C.checksum(UnsafeRawBufferPointer(elements)) == checksum else {
+                throw TesseraError(.protocolMismatch, "a block that unpacks to other bytes than were packed")
+            }
             return try body(UnsafeRawBufferPointer(elements))
         }
     }

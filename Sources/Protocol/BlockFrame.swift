@@ -7,7 +7,7 @@ import TensorKernels
 /// ```
 ///  0 shard, 4 bytes   4 tensor, 4 bytes   8 offset in the tensor, 8 bytes
 /// 16 length when unpacked, 4 bytes       20 codec   21 element width   22 reserved, 2 bytes of zero
-/// 24 payload
+/// 24 CRC-32C when unpacked; 0 for a stored block, which the frame's own covers   28 payload
 /// ```
 package struct BlockFrame: Sendable, Hashable {
     package let attempt: Attempt
@@ -17,7 +17,7 @@ package struct BlockFrame: Sendable, Hashable {
     package let offset: Int
     package let contents: PackedBlock
 
-    private static let prefixBytes = 24
+    private static let prefixBytes = 28
 
     /// A frame with a block, compressed if worthwhile.
     package static func packing(
@@ -25,7 +25,9 @@ package struct BlockFrame: Sendable, Hashable {
     ) -> Frame {
         var body = ByteBuffer()
         writePrefix(of: attempt, tensor, offset, length: bytes.count, elementWidth, to: &body)
-        body.setInteger(BlockCodec.pack(bytes, elementWidth: elementWidth, to: &body).rawValue, at: codecOffset)
+        let codec = BlockCodec.pack(bytes, elementWidth: elementWidth, to: &body)
+        body.setInteger(codec.rawValue, at: codecOffset)
+        if codec != .stored { body.setInteger(CRC32C.checksum(bytes), at: checksumOffset, endianness: .little) }
         return Frame(.block, body: body, of: attempt)
     }
 
@@ -57,7 +59,7 @@ package struct BlockFrame: Sendable, Hashable {
         return Frame(.block, body: buffer, checksum: checksum, of: attempt)
     }
 
-    private static let codecOffset = 20
+    private static let codecOffset = 20, checksumOffset = 24
 
     private static func writePrefix(
         of attempt: Attempt, _ tensor: Int, _ offset: Int, length: Int, _ elementWidth: Int, to body: inout ByteBuffer
@@ -69,6 +71,7 @@ package struct BlockFrame: Sendable, Hashable {
         body.writeInteger(BlockCodec.stored.rawValue)
         body.writeInteger(UInt8(clamping: elementWidth))
         body.writeInteger(UInt16(0))
+        body.writeInteger(UInt32(0))
     }
 
     /// - Throws: `protocolMismatch` if the body is not a block.
@@ -76,15 +79,16 @@ package struct BlockFrame: Sendable, Hashable {
         var body = frame.body
         guard
             let fields = body.readMultipleIntegers(
-                endianness: .little, as: (UInt32, UInt32, UInt64, UInt32, UInt8, UInt8, UInt16).self),
+                endianness: .little, as: (UInt32, UInt32, UInt64, UInt32, UInt8, UInt8, UInt16, UInt32).self),
             let codec = BlockCodec(rawValue: fields.4), fields.3 <= UInt32(TreeDigest.blockSize), fields.2 <= UInt64(Int.max),
-            (1...8).contains(fields.5), fields.6 == 0
+            (1...8).contains(fields.5), fields.6 == 0, codec != .stored || fields.7 == 0
         else { throw TesseraError(.protocolMismatch, "a block frame of \(frame.body.readableBytes) bytes that is no block") }
         attempt = Attempt(
             job: frame.header.job, shard: Int(fields.0), epoch: frame.header.epoch, incarnation: frame.header.incarnation)
         tensor = Int(fields.1)
         offset = Int(fields.2)
-        contents = PackedBlock(codec: codec, elementWidth: fields.5, length: Int(fields.3), payload: body)
+        contents = PackedBlock(
+            codec: codec, elementWidth: fields.5, length: Int(fields.3), checksum: fields.7, payload: body)
     }
 }
 

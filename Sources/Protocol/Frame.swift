@@ -22,7 +22,7 @@ package enum FrameType: UInt16, Sendable, CaseIterable {
 /// ```
 package struct FrameHeader: Sendable, Hashable {
     package static let magic: UInt32 = 0x4152_5354  // "TSRA", read as little-endian
-    package static let protocolVersion: UInt16 = 3
+    package static let protocolVersion: UInt16 = 4
 
     package var type: FrameType
     package var bodyLength: Int

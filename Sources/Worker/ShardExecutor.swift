@@ -10,6 +10,9 @@ package protocol ShardOutput: Sendable {
     /// The preferred size of a piece, in bytes: a multiple of every step of `BlockSink.writeBlocks`, at most a block.
     var pieceSize: Int { get }
 
+    /// Whether the output computes the digests of blocks, so that nobody else has to.
+    var computesDigests: Bool { get }
+
     /// Stores `bytes`, a piece or the rest of a block, at byte `offset` of the shard's output tensor `tensor`. May block; throws
     /// if the bytes cannot be stored.
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws
@@ -25,6 +28,8 @@ package protocol ShardOutput: Sendable {
 }
 
 extension ShardOutput {
+    package var computesDigests: Bool { false }
+
     /// Fills a buffer of its own, for outputs that have none to fill in place.
     package func store(
         byteCount: Int, tensor: Int, offset: Int, fill: (UnsafeMutableRawPointer, (Int) throws -> Void) throws -> Void
@@ -72,11 +77,11 @@ package struct ShardExecutor: Sendable {
 
     /// Computes the shard on the pool.
     ///
-    /// - Returns: the digests of all blocks, and the statistics.
+    /// - Returns: the digests of all blocks, unless the output computes them, and the statistics.
     /// - Throws: `TesseraError` naming the tensor or the input that changed while it was read, or `CancellationError` once
     ///   `progress` was cancelled.
     package func run(_ work: ShardWork, output: any ShardOutput, progress: ShardProgress) async throws -> ShardResult {
-        var shard = ShardAtWork()
+        var shard = ShardAtWork(hasDigests: !output.computesDigests)
         while true {
             shard = try await pool.run { [shard] in try advance(shard, of: work, output: output, progress: progress) }
             guard let missing = shard.missing else { return shard.result }
@@ -86,6 +91,7 @@ package struct ShardExecutor: Sendable {
 
     /// The state of the loop over a shard's tensors.
     private struct ShardAtWork: Sendable {
+        let hasDigests: Bool
         /// The inputs, open from the first tensor to the last: all of a shard is made of one version of each.
         var files: [any ByteSource]?
         var finishedTensors = 0
@@ -97,7 +103,7 @@ package struct ShardExecutor: Sendable {
         var missing: Int?
 
         var result: ShardResult {
-            ShardResult(digests: digests, statistics: statistics.contains { $0 != nil } ? statistics : [])
+            ShardResult(digests: hasDigests ? digests : [], statistics: statistics.contains { $0 != nil } ? statistics : [])
         }
     }
 
@@ -213,8 +219,9 @@ package struct ShardExecutor: Sendable {
     }
 }
 
-/// Hashes each piece of a block while the piece is in cache, two blocks at once, and passes it on.
+/// Passes blocks on, and hashes each piece of a block while the piece is in cache, two blocks at once, unless the output does.
 private final class HashingSink: BlockSink {
+    /// `Digest.none` for a block whose digest the output computes.
     private let digests: Mutex<[Digest?]>
     private let tensor: Int
     private let output: any ShardOutput
@@ -228,7 +235,7 @@ private final class HashingSink: BlockSink {
     }
 
     func writeBlocks(_ blocks: BlockPair, step: Int, fill: (Range<Int>, UnsafeMutableRawPointer) throws -> Void) throws {
-        let hash = try SHA256Pair()
+        let hash = try newHash()
         for (first, second) in blocks.pieces(of: output.pieceSize) {
             /// Fills a step of a piece; there may be nothing left of it.
             func filled(_ piece: Range<Int>, from start: Int, _ target: UnsafeMutableRawPointer) throws -> UnsafeRawBufferPointer
@@ -243,7 +250,8 @@ private final class HashingSink: BlockSink {
                 try output.store(byteCount: count, tensor: tensor, offset: first.lowerBound) { target, report in
                     for start in starts {
                         let one = try filled(first, from: start, target)
-                        hash.update(one, try filled(second, from: start, target + first.count))
+                        let two = try filled(second, from: start, target + first.count)
+                        hash?.update(one, two)
                         try report(start + one.count == first.count ? count : start + one.count)
                     }
                 }
@@ -253,30 +261,33 @@ private final class HashingSink: BlockSink {
                 try output.store(byteCount: second.count, tensor: tensor, offset: second.lowerBound) { other, otherReport in
                     for start in starts {
                         let one = try filled(first, from: start, target)
-                        hash.update(one, try filled(second, from: start, other))
+                        let two = try filled(second, from: start, other)
+                        hash?.update(one, two)
                         try report(start + one.count)
                         try otherReport(min(second.count, start + one.count))
                     }
                 }
             }
         }
-        try note(hash.finalize(), of: blocks)
+        try note(hash?.finalize() ?? (.none, .none), of: blocks)
     }
+
+    private func newHash() throws -> SHA256Pair? { output.computesDigests ? nil : try SHA256Pair() }
 
     private func areOnePiece(_ first: Range<Int>, _ second: Range<Int>) -> Bool {
         second.isEmpty || (first.upperBound == second.lowerBound && first.count + second.count <= output.pieceSize)
     }
 
     func storeBlocks(_ blocks: BlockPair, _ bytes: UnsafeRawBufferPointer) throws {
-        let hash = try SHA256Pair()
+        let hash = try newHash()
         for (first, second) in blocks.pieces(of: output.pieceSize) {
-            hash.update(blocks.contents(of: first, in: bytes), blocks.contents(of: second, in: bytes))
+            hash?.update(blocks.contents(of: first, in: bytes), blocks.contents(of: second, in: bytes))
             let stored = areOnePiece(first, second) ? [first.lowerBound..<first.upperBound + second.count] : [first, second]
             for piece in stored {
                 try output.store(blocks.contents(of: piece, in: bytes), tensor: tensor, offset: piece.lowerBound)
             }
         }
-        try note(hash.finalize(), of: blocks)
+        try note(hash?.finalize() ?? (.none, .none), of: blocks)
     }
 
     func storeBlock(_ index: Int, offset: Int, _ bytes: UnsafeRawBufferPointer, digest: Digest) throws {

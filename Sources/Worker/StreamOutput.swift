@@ -14,6 +14,7 @@ struct StreamOutput: ShardOutput {
     let frameBuffers: FrameBuffers
 
     var pieceSize: Int { TreeDigest.blockSize }
+    var computesDigests: Bool { true }
 
     func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
         if packs { return try pack(bytes, tensor, offset) }

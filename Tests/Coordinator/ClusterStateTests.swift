@@ -144,32 +144,37 @@ import Work
         var (cluster, leases) = try busy()
         let lease = leases[0]
         let done = try lease.done(delivery: .relayed), block = BlockPosition(tensor: 0, offset: 0)
+        let digest = try Digest.sha256(of: [1])
         func target(of attempt: Attempt) throws -> BlockTarget? {
             try cluster.target(of: attempt, from: 1, tensor: 0, offset: 0, byteCount: 16)
         }
         #expect(try target(of: lease.attempt) != nil)
-        cluster.stored([block: done.result.digests[0][0]], of: lease.attempt)
+        cluster.stored([block: digest], of: lease.attempt)
         let missing = Outcome(cluster.finished(try leases[1].done(delivery: .relayed), by: 1, at: .zero))
         guard case .failed(_, _, let error)? = missing.events.first else {
             Issue.record("\(missing.events)")
             return
         }
         #expect(error.problem.contains("came with 0 of 1 blocks"))
-        #expect(Outcome(cluster.finished(done, by: 1, at: .zero)).commits.count == 1)
+        let commits = Outcome(cluster.finished(done, by: 1, at: .zero)).commits
+        #expect(commits.map(\.result.digests) == [[[digest]]], "the digests of what was stored")
         // Two writes to one place: nobody knows which is the last.
         #expect(try target(of: leases[2].attempt) != nil)
         #expect(#expect(throws: TesseraError.self) { try target(of: leases[2].attempt) }?.problem.contains("came twice") == true)
     }
 
     /// A result that does not fit its blocks or the plan costs its worker an attempt, and not the job.
-    @Test(arguments: ["another digest", "a block not stored", "too few digests"])
+    @Test(arguments: ["digests of what was sent", "a block not stored", "too few digests"])
     func aResultThatDoesNotFitFailsTheAttempt(what: String) throws {
         var (cluster, leases) = try busy()
-        let lease = leases[0], other = try Digest.sha256(of: [1])
+        let lease = leases[0]
         var done = try lease.done(delivery: .relayed)
         _ = try cluster.target(of: lease.attempt, from: 1, tensor: 0, offset: 0, byteCount: 16)
         switch what {
-        case "another digest": cluster.stored([BlockPosition(tensor: 0, offset: 0): other], of: lease.attempt)
+        case "digests of what was sent":
+            let digests = try lease.done().result.digests
+            cluster.stored([BlockPosition(tensor: 0, offset: 0): digests[0][0]], of: lease.attempt)
+            done = ShardDone(attempt: lease.attempt, result: ShardResult(digests: digests))
         case "a block not stored": break
         default: done = ShardDone(attempt: lease.attempt, result: ShardResult(digests: [[]], statistics: []), delivery: .direct)
         }

@@ -219,8 +219,7 @@ import Work
     private func answer(_ lease: Lease) throws -> (block: Frame, done: Message) {
         let bytes = [UInt8](repeating: 0, count: lease.work.outputs[0].byteCount)
         let block = bytes.withUnsafeBytes { BlockFrame.packing($0, elementWidth: 4, of: lease.attempt, tensor: 0, offset: 0) }
-        let result = ShardResult(digests: [[try .sha256(of: bytes)]])
-        return (block, .shardDone(ShardDone(attempt: lease.attempt, result: result)))
+        return (block, .shardDone(ShardDone(attempt: lease.attempt, result: ShardResult(digests: []))))
     }
 
     /// Occupies all threads that write.

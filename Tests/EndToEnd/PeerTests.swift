@@ -109,7 +109,7 @@ import Testing
         let client = try RunningTessera(command + ["--coordinator", "127.0.0.1:\(listener.port)"])
         var encoder = FrameEncoder()
         let welcome = Welcome(
-            version: 3, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)
+            version: 4, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)
         while client.isRunning {
             guard let connection = await listener.accept() else { continue }
             _ = await connection.read()
@@ -125,7 +125,7 @@ import Testing
     }
 
     private static let welcome = Welcome(
-        version: 3, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)
+        version: 4, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)
 
     /// A coordinator that greets and stands still from then on holds no command for longer than `--timeout`.
     @Test(arguments: [

@@ -24,7 +24,7 @@ import Testing
         }
         _ = try await peer.next()
         try await peer.send(
-            .welcome(Welcome(version: 3, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)))
+            .welcome(Welcome(version: 4, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)))
         _ = try await peer.next()
         try await peer.send(answer)
         return try #require(await failure)

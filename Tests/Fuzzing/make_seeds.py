@@ -210,12 +210,11 @@ def main():
     for name, opening in (("worker", named["hello"]), ("coordinator", named["welcome"])):
         write(seeds / f"messages/{name}-all", opening, *messages[:60])
     write(seeds / "frames/worker", b"\xf1\x00" + named["hello"], b"\x00" + named["drain"] if "drain" in named else b"\x00",
-          b"\x01" + struct.pack("<IIQIBBH", 0, 0, 0, 8, 0, 4, 0) + bytes(8))
+          b"\x01" + struct.pack("<IIQIBBHI", 0, 0, 0, 8, 0, 4, 0, 0) + bytes(8))
     write(seeds / "frames/coordinator", b"\xf1\x00" + named["welcome"], b"\x02" + bytes(16))
     write(seeds / "frames/flipped", b"\xf3\x00" + named["hello"])
-    write(seeds / "frames/raw", b"\xf0" + bytes.fromhex(
-        "545352410300020000000000520e674307000000c2047e19030000004433221100000000000000000102030405060708"
-        "090a0b0c0d0e0f10050000000000000074657373657261"))
+    dump = (ROOT / "docs/protocol.md").read_text().split("### A frame for tests")[1].split("```")[1]
+    write(seeds / "frames/raw", b"\xf0" + bytes.fromhex("".join(line[6:53] for line in dump.splitlines())))
     print({folder.name: len(list(folder.iterdir())) for folder in sorted(seeds.iterdir())}, len(messages), "messages")
 
 

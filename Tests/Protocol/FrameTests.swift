@@ -42,7 +42,7 @@ import Work
         }.joined()
         #expect(
             hex == """
-                545352410300020000000000520e674307000000c2047e190300000044332211\
+                5453524104000200000000002205a90e07000000c2047e190300000044332211\
                 00000000000000000102030405060708090a0b0c0d0e0f100500000000000000\
                 74657373657261
                 """)
@@ -200,14 +200,14 @@ import Work
 
     @Test func blocksThatAreNoneAreRefused() {
         func body(_ change: (inout ByteBuffer) -> Void) -> Frame {
-            var body = ByteBuffer(repeating: 0, count: 24)
+            var body = ByteBuffer(repeating: 0, count: 28)
             body.setInteger(UInt8(1), at: 21)
             change(&body)
             return Frame(.block, body: body)
         }
         #expect(throws: Never.self) { try BlockFrame(body { _ in }) }
         for (what, change) in [
-            ("too short", { $0.moveWriterIndex(to: 23) }), ("unknown codec", { $0.setInteger(UInt8(2), at: 20) }),
+            ("too short", { $0.moveWriterIndex(to: 27) }), ("unknown codec", { $0.setInteger(UInt8(2), at: 20) }),
             ("width 0", { $0.setInteger(UInt8(0), at: 21) }), ("width 9", { $0.setInteger(UInt8(9), at: 21) }),
             ("reserved", { $0.setInteger(UInt8(1), at: 22) }),
             ("longer than a block", { $0.setInteger(UInt32(TreeDigest.blockSize + 1), at: 16, endianness: .little) }),

@@ -71,7 +71,7 @@ import Work
 
     static let all: [Message] = [
         .hello(Hello(role: .worker, build: "0.1.0", name: "w", threads: 2, memory: 1 << 30)),
-        .welcome(Welcome(version: 3, build: "0.1.0", session: 1, heartbeatMilliseconds: 5000, credit: 100)),
+        .welcome(Welcome(version: 4, build: "0.1.0", session: 1, heartbeatMilliseconds: 5000, credit: 100)),
         .refusal(Refusal(error)),
         .heartbeat(Heartbeat(number: 7, leases: [LeaseProgress(attempt: attempt, bytesDone: 5)])),
         .heartbeatAnswer(HeartbeatAnswer(number: 7)),
@@ -137,8 +137,8 @@ import Work
             ),
             (
                 .hello(Hello(role: .worker, build: "0.1.0", name: "w", threads: 2, memory: 1024, numericsVersion: 1)),
-                #"{"content":{"build":"0.1.0","memory":1024,"name":"w","newestVersion":3,"#
-                    + #""numericsVersion":1,"oldestVersion":3,"role":"worker","threads":2},"type":"hello"}"#
+                #"{"content":{"build":"0.1.0","memory":1024,"name":"w","newestVersion":4,"#
+                    + #""numericsVersion":1,"oldestVersion":4,"role":"worker","threads":2},"type":"hello"}"#
             ),
         ] as [(Message, String)])
     func theJSONIsAsDocumented(message: Message, json: String) throws {

@@ -37,7 +37,7 @@ import Work
                 .send(
                     .welcome(
                         Welcome(
-                            version: 3, build: "0.1.0", session: 4, heartbeatMilliseconds: 5000,
+                            version: 4, build: "0.1.0", session: 4, heartbeatMilliseconds: 5000,
                             credit: Limits.creditBytes))),
                 .admit(Self.hello()),
             ])
@@ -67,7 +67,12 @@ import Work
         #expect(closes(actions, "numerics"))
     }
 
-    @Test(arguments: [(0, 2, false), (4, 9, false), (0, 3, true), (3, 6, true)])
+    private static let version = Int(FrameHeader.protocolVersion)
+
+    @Test(
+        arguments: [
+            (0, version - 1, false), (version + 1, version + 5, false), (0, version, true), (version, version + 3, true),
+        ])
     func versionsHaveToMeet(oldest: Int, newest: Int, isWelcome: Bool) {
         var session = session()
         var hello = Self.hello()

@@ -12,7 +12,7 @@ import Work
     private func working() -> WorkerSession {
         var session = WorkerSession(at: .zero)
         _ = session.received(
-            .welcome(Welcome(version: 3, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)),
+            .welcome(Welcome(version: 4, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)),
             at: .zero)
         return session
     }
@@ -218,11 +218,11 @@ import Work
 
     @Test(
         arguments: [
-            ("heartbeatMilliseconds", Welcome(version: 3, build: "b", session: 1, heartbeatMilliseconds: 0, credit: 1 << 25)),
-            ("heartbeatMilliseconds", Welcome(version: 3, build: "b", session: 1, heartbeatMilliseconds: .min, credit: 1 << 25)),
-            ("heartbeatMilliseconds", Welcome(version: 3, build: "b", session: 1, heartbeatMilliseconds: .max, credit: 1 << 25)),
-            ("credit", Welcome(version: 3, build: "b", session: 1, heartbeatMilliseconds: 1, credit: 8_388_735)),
-            ("credit", Welcome(version: 3, build: "b", session: 1, heartbeatMilliseconds: 1, credit: .max)),
+            ("heartbeatMilliseconds", Welcome(version: 4, build: "b", session: 1, heartbeatMilliseconds: 0, credit: 1 << 25)),
+            ("heartbeatMilliseconds", Welcome(version: 4, build: "b", session: 1, heartbeatMilliseconds: .min, credit: 1 << 25)),
+            ("heartbeatMilliseconds", Welcome(version: 4, build: "b", session: 1, heartbeatMilliseconds: .max, credit: 1 << 25)),
+            ("credit", Welcome(version: 4, build: "b", session: 1, heartbeatMilliseconds: 1, credit: 8_388_735)),
+            ("credit", Welcome(version: 4, build: "b", session: 1, heartbeatMilliseconds: 1, credit: .max)),
         ] as [(String, Welcome)])
     func aWelcomeOutOfBoundsIsRefused(field: String, welcome: Welcome) {
         var session = WorkerSession(at: .zero)

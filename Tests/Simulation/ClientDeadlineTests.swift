@@ -24,7 +24,7 @@ import Transport
         if isWelcomed {
             try await peer.send(
                 .welcome(
-                    Welcome(version: 3, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)))
+                    Welcome(version: 4, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes)))
             guard case .statusRequest = try await peer.next() else {
                 Issue.record("no request")
                 return
@@ -41,7 +41,7 @@ import Transport
     }
 
     private static let welcome = Message.welcome(
-        Welcome(version: 3, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes))
+        Welcome(version: 4, build: "b", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes))
 
     /// One that greets and does no more is not waited for as one that was lost.
     @Test func aCoordinatorThatOnlyGreetsIsGivenUp() async throws {

@@ -149,8 +149,11 @@ final class SimulatedRunner: ShardRunner, @unchecked Sendable {
                 if process.simulation.chance(0.2) { try await process.rest(.seconds(1)) }
                 guard !progress.isCancelled, process.isAlive else { return nil }
             }
+            let digests = place == nil ? [] : outcome.result.digests
             return .success(
-                ShardDone(attempt: lease.attempt, result: outcome.result, delivery: place == nil ? .relayed : .direct))
+                ShardDone(
+                    attempt: lease.attempt, result: ShardResult(digests: digests, statistics: outcome.result.statistics),
+                    delivery: place == nil ? .relayed : .direct))
         } catch is CancellationError {
             return nil
         } catch {

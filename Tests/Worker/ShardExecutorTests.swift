@@ -23,8 +23,12 @@ import Worker
     final class Store: ShardOutput {
         let blocks = Mutex<[Int: [Int: [UInt8]]]>([:])
         let pieceSize: Int
+        let computesDigests: Bool
 
-        init(pieceSize: Int = TreeDigest.blockSize) { self.pieceSize = pieceSize }
+        init(pieceSize: Int = TreeDigest.blockSize, computesDigests: Bool = false) {
+            self.pieceSize = pieceSize
+            self.computesDigests = computesDigests
+        }
 
         func store(_ bytes: UnsafeRawBufferPointer, tensor: Int, offset: Int) throws {
             blocks.withLock { $0[tensor, default: [:]][offset] = Array(bytes) }
@@ -105,6 +109,16 @@ import Worker
             seen.insert(expected)
         }
         #expect(seen.count == 1)
+    }
+
+    /// Whoever is sent blocks computes their digests.
+    @Test(arguments: [(2, .bf16), (nil, .f32)] as [(Double?, DType)])
+    func anOutputThatComputesDigestsGetsTheSameBytes(scale: Double?, output: DType) async throws {
+        let work = work(try input("in", count: Self.count), count: Self.count, scale: scale, output: output)
+        let hashed = Store(), sent = Store(computesDigests: true)
+        #expect(try await run(work, output: hashed).first?.isEmpty == false)
+        #expect(try await run(work, output: sent).isEmpty)
+        #expect(sent.bytes(ofTensor: 0) == hashed.bytes(ofTensor: 0) && !sent.bytes(ofTensor: 0).isEmpty)
     }
 
     /// Shards that cannot be worked on at once wait for each other's memory.

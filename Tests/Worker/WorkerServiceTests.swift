@@ -12,7 +12,7 @@ import Worker
 /// A worker process with scripted coordinators instead of sockets.
 @Suite(.timeLimit(.minutes(15))) struct WorkerServiceTests {
     private static let welcome = Message.welcome(
-        Welcome(version: 3, build: "test", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes))
+        Welcome(version: 4, build: "test", session: 1, heartbeatMilliseconds: 5000, credit: Limits.creditBytes))
     private static let refusal = TesseraError(.protocolMismatch, "another build")
 
     /// Runs a worker whose connections lead to one scripted coordinator after the other.

@@ -156,39 +156,40 @@ struct Job: Sendable {
         if reported[attempt.shard]?.epoch == attempt.epoch { reported[attempt.shard] = nil }
     }
 
-    /// Takes the result of a finished attempt, after checking that its digests and statistics fit the shard and, unless the
-    /// worker wrote its blocks itself, that all of them are stored and have the digests that the result says. What is wrong is
-    /// the worker's fault, and another may do better.
+    /// Takes the result of a finished attempt, after checking that its digests and statistics fit the shard. Unless the worker
+    /// wrote its blocks itself, all of them must be stored, and their digests are those of what was stored. What is wrong is the
+    /// worker's fault, and another may do better.
     ///
     /// - Throws: `temporary` for a result that does not fit the plan or its blocks.
     mutating func report(_ result: ShardResult, of attempt: Attempt, delivery: Delivery) throws(TesseraError) {
         guard let planned = shard(attempt.shard) else {
             throw TesseraError(.temporary, "a result for shard \(attempt.shard), which the plan does not have")
         }
+        let result = delivery == .relayed ? try completed(result, of: attempt, planned) : result
         do throws(TesseraError) { try planned.check(result) } catch {
             var failure = error
             failure.code = .temporary
             throw failure
         }
-        if delivery == .relayed { try checkBlocks(result, of: attempt, planned) }
         reported[attempt.shard] = Report(epoch: attempt.epoch, result: result, delivery: delivery)
     }
 
-    private func checkBlocks(_ result: ShardResult, of attempt: Attempt, _ planned: PlannedShard) throws(TesseraError) {
-        let blocks = arrived[attempt.shard]?[attempt.epoch] ?? [:], expected = result.digests.reduce(0) { $0 + $1.count }
-        guard blocks.count == expected else {
-            throw TesseraError(.temporary, "the result for \(planned.label) came with \(blocks.count) of \(expected) blocks")
+    /// The result with the digests of the blocks that came.
+    private func completed(
+        _ result: ShardResult, of attempt: Attempt, _ planned: PlannedShard
+    ) throws(TesseraError) -> ShardResult {
+        guard result.digests.isEmpty else {
+            throw TesseraError(.temporary, "the result for \(planned.label) has digests of blocks that the worker sent")
         }
-        for (tensor, (output, digests)) in zip(planned.outputs, result.digests).enumerated() {
-            for (index, digest) in digests.enumerated() {
-                let position = BlockPosition(tensor: tensor, offset: index * output.blockSize)
-                guard blocks[position] == .some(digest) else {
-                    throw TesseraError(
-                        .temporary, "the worker's digest of the block at \(position.offset) is not that of the block it sent",
-                        tensor: output.name, advice: "look at that worker: its memory may be broken, or its build changed")
-                }
-            }
+        let blocks = arrived[attempt.shard]?[attempt.epoch] ?? [:]
+        let digests = planned.outputs.enumerated().map { tensor, output in
+            (0..<output.blockCount).compactMap { blocks[BlockPosition(tensor: tensor, offset: $0 * output.blockSize)] ?? nil }
         }
+        let found = digests.reduce(0) { $0 + $1.count }, expected = planned.outputs.reduce(0) { $0 + $1.blockCount }
+        guard found == expected else {
+            throw TesseraError(.temporary, "the result for \(planned.label) came with \(found) of \(expected) blocks")
+        }
+        return ShardResult(digests: digests, statistics: result.statistics)
     }
 
     /// A block of a result that the worker says it wrote itself, drawn at random; `nil` for a result without such blocks.
@@ -352,7 +353,7 @@ package struct BlockTarget: Sendable {
 
     /// Writes the blocks to their place. May wait for a disk.
     ///
-    /// - Returns: the digests, which the worker's result has to name.
+    /// - Returns: the digests.
     func write(_ bytes: UnsafeRawBufferPointer) throws(TesseraError) -> [BlockPosition: Digest] {
         let hash = try SHA256Pair()
         // Pieces are still in the processor's cache when they are hashed.
