@@ -295,11 +295,11 @@ package final class ServerConnection: Sendable {
     /// Writes a block to its place in the output, and returns its credit.
     private func store(_ block: BlockFrame, byteCount: Int) async {
         guard let worker = worker.withLock({ $0 }) else { return }
+        defer { connection.giveBack(block.contents.payload) }
         do {
-            let target = try await manager.target(
-                of: block.attempt, from: worker, tensor: block.tensor, offset: block.offset,
-                byteCount: block.contents.length)
-            if let target {
+            if let target = try await manager.target(
+                of: block.attempt, from: worker, tensor: block.tensor, offset: block.offset, byteCount: block.contents.length)
+            {
                 let digests = try await manager.pools.writing.run {
                     try block.contents.withUnpacked { try target.write($0) }
                 }

@@ -15,7 +15,13 @@ package struct FrameDecoder: Sendable {
 
     package var limits: FrameLimits
 
-    package init(limits: FrameLimits = .all) { self.limits = limits }
+    /// Memory for large bodies; `nil` for new memory.
+    private let buffers: FrameBuffers?
+
+    package init(limits: FrameLimits = .all, buffers: FrameBuffers? = nil) {
+        self.limits = limits
+        self.buffers = buffers
+    }
 
     /// Bytes of the body of the frame that has begun, once its header is known.
     package var unfinishedBytes: Int { header?.bodyLength ?? 0 }
@@ -57,6 +63,7 @@ package struct FrameDecoder: Sendable {
                 checksum = CRC32C.checksum(whole)
                 return whole
             }
+            if length > Limits.uncountedFrameBytes { kept = buffers?.take() ?? ByteBuffer() }
             kept.clear(minimumCapacity: length)
         }
         guard var rest = piece.readSlice(length: min(length - kept.readableBytes, piece.readableBytes)) else { return nil }

@@ -27,6 +27,8 @@ package enum Limits {
     package static let unfinishedBlockBytes = 1 << 30
     /// Frames up to this many bytes are not counted there.
     package static let uncountedFrameBytes = 16 << 10
+    /// Bodies of stored blocks whose memory is kept for the next ones: one for each thread that writes.
+    package static let idleBodies = 4
 
     // MARK: Time
 

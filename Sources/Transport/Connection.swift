@@ -13,6 +13,8 @@ package struct Connection: Sendable {
     private let handshake: EventLoopFuture<PeerIdentity?>?
     /// At a port that limits its connections.
     private let place: Place?
+    /// At a port that receives blocks: memory for their frames.
+    private let buffers: FrameBuffers?
 
     /// Bytes per read: a fraction of a block, so that the bytes are still in the core's cache when they are copied.
     private static let largestRead = 256 << 10
@@ -30,9 +32,10 @@ package struct Connection: Sendable {
     ///   - tls: encrypts the connection; `nil` for plain bytes.
     ///   - expects: what kind of certificate the peer must present, for errors and for `peer`.
     init(
-        on channel: any Channel, limits: FrameLimits, budget: ReceiveBudget?, tls: NIOSSLHandler?, expects: ExpectedCertificate,
-        place: Place? = nil
+        on channel: any Channel, limits: FrameLimits, budget: ReceiveBudget?, buffers: FrameBuffers? = nil, tls: NIOSSLHandler?,
+        expects: ExpectedCertificate, place: Place? = nil
     ) throws {
+        self.buffers = buffers
         self.place = place
         try channel.syncOptions?.setOption(
             .recvAllocator,
@@ -46,7 +49,8 @@ package struct Connection: Sendable {
         } else {
             handshake = nil
         }
-        try channel.pipeline.syncOperations.addHandler(FrameHandler(limits: limits, received: received, budget: budget))
+        try channel.pipeline.syncOperations.addHandler(
+            FrameHandler(limits: limits, received: received, budget: budget, buffers: buffers))
         self.channel = try NIOAsyncChannel(wrappingChannelSynchronously: channel)
     }
 
@@ -101,6 +105,9 @@ package struct Connection: Sendable {
         }
         return try result.get()
     }
+
+    /// Leaves the memory of a received body to the next ones, on any connection of the port.
+    package func giveBack(_ body: ByteBuffer) { buffers?.giveBack(body) }
 
     // MARK: Sending
 

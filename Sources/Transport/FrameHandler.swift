@@ -38,8 +38,8 @@ final class FrameHandler: ChannelDuplexHandler {
     /// Bytes of the frame's body that the deadline allows for.
     private var deadlineBytes = 0
 
-    init(limits: FrameLimits, received: ReceivedBytes, budget: ReceiveBudget?) {
-        decoder = FrameDecoder(limits: limits)
+    init(limits: FrameLimits, received: ReceivedBytes, budget: ReceiveBudget?, buffers: FrameBuffers? = nil) {
+        decoder = FrameDecoder(limits: limits, buffers: buffers)
         self.received = received
         self.budget = budget
     }

@@ -63,7 +63,7 @@ package enum Transport {
     package static func listen(
         on address: HostPort, tls: ServerTLS? = nil, limits: ConnectionPlaces.Limits = .init(total: Limits.connections)
     ) async throws(TesseraError) -> Listener {
-        let admission = Admission(limits), budget = ReceiveBudget()
+        let admission = Admission(limits), budget = ReceiveBudget(), buffers = FrameBuffers(limit: Limits.idleBodies)
         do {
             let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
                 .serverChannelOption(.backlog, value: 256)
@@ -75,7 +75,7 @@ package enum Transport {
                     channel.eventLoop.makeCompletedFuture { () throws -> Connection? in
                         guard let place = admission.place(for: channel) else { return nil }
                         return try Connection(
-                            on: channel, limits: .stranger, budget: budget,
+                            on: channel, limits: .stranger, budget: budget, buffers: buffers,
                             tls: tls.map { NIOSSLServerHandler(context: $0.context) },
                             expects: tls?.needsCertificates == true ? .role : .none, place: place)
                     }

@@ -1,5 +1,4 @@
 import Core
-import NIOCore
 import Synchronization
 
 /// One block-sized buffer per writing thread. No more than a piece of each is touched.
@@ -17,12 +16,4 @@ final class BlockBuffers: Sendable {
         defer { idle.withLock { $0.append(buffer) } }
         return try body(buffer.bytes)
     }
-}
-
-/// Memory of sent frames, reused for the next ones.
-final class FrameBuffers: Sendable {
-    private let idle = Mutex<[ByteBuffer]>([])
-
-    func take() -> ByteBuffer { idle.withLock { $0.popLast() } ?? ByteBuffer() }
-    func giveBack(_ buffer: ByteBuffer) { idle.withLock { $0.append(buffer) } }
 }

@@ -198,6 +198,32 @@ import Work
         #expect(try FetchedFrame(try #require(try decode(Self.encoded([fetched.frame])).first)) == fetched)
     }
 
+    /// Memory that was given back holds the next body, unless somebody still reads the last one.
+    @Test func memoryIsReusedOnceNobodyReadsIt() throws {
+        let buffers = FrameBuffers(limit: 1), size = 2 * Limits.uncountedFrameBytes
+        var decoder = FrameDecoder(buffers: buffers), encoder = FrameEncoder()
+        func next(_ byte: UInt8) throws -> ByteBuffer {
+            let frame = Frame(.fetched, body: ByteBuffer(repeating: byte, count: size))
+            // In two pieces: a body that comes in one is not copied.
+            var beginning = encoder.encodeHeader(of: frame), rest = frame.body
+            beginning.writeImmutableBuffer(try #require(rest.getSlice(at: 0, length: size / 2)))
+            rest.moveReaderIndex(to: size / 2)
+            #expect(try decoder.next(in: &beginning) == nil)
+            let whole = try decoder.next(in: &rest)
+            return try #require(whole).body
+        }
+        func address(_ body: ByteBuffer) -> UnsafeRawPointer? { body.withUnsafeReadableBytes { $0.baseAddress } }
+        let first = try next(1)
+        buffers.giveBack(first)
+        var second = try next(2)
+        #expect(first == ByteBuffer(repeating: 1, count: size) && second == ByteBuffer(repeating: 2, count: size))
+        let place = address(second)
+        buffers.giveBack(second)
+        second = ByteBuffer()
+        let third = try next(3)
+        #expect(address(third) == place && third == ByteBuffer(repeating: 3, count: size))
+    }
+
     @Test func blocksThatAreNoneAreRefused() {
         func body(_ change: (inout ByteBuffer) -> Void) -> Frame {
             var body = ByteBuffer(repeating: 0, count: 28)
