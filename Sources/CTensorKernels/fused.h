@@ -213,24 +213,18 @@ INLINE void variance_tile(const float *rows, size_t models, float *restrict targ
     for (size_t j = 0; j < n; j++) target[j] = sum[j] / count;
 }
 
-/* The task vectors' entries whose variance has at least the pattern `from`, TILE of each. Returns how many variances have exactly
- * this pattern; with 0, which keeps everything, none are computed. A NaN that is dropped remains NaN, as 0 * NaN. */
-INLINE size_t varying_tile(
+/* The task vectors' entries whose variance has at least the pattern `from`, TILE of each. With 0, which keeps everything, no
+ * variances are computed. A NaN that is dropped remains NaN, as 0 * NaN. */
+INLINE void varying_tile(
     const tk_trimmed *parts, size_t models, const float *base, uint32_t from, float *restrict rows, size_t at, size_t n) {
     CACHE_ALIGNED float keys[TILE];
-    size_t equal = 0;
     task_tile(parts, models, base, rows, at, n);
-    if (from == 0) return 0;
+    if (from == 0) return;
     variance_tile(rows, models, keys, n);
-    for (size_t j = 0; j < n; j++) {
-        const uint32_t u = bits_of(keys[j]) & MAGNITUDE;
-        equal += u == from;
-        keys[j] = u >= from ? 1.0f : 0.0f;
-    }
+    for (size_t j = 0; j < n; j++) keys[j] = (bits_of(keys[j]) & MAGNITUDE) >= from ? 1.0f : 0.0f;
     for (size_t m = 0; m < models; m++) {
         for (size_t j = 0; j < n; j++) rows[m * TILE + j] *= keys[j];
     }
-    return equal;
 }
 
 INLINE void variances_tile(
@@ -248,12 +242,12 @@ INLINE void variances(
     if (i < n) variances_tile(parts, models, base, buffer, target, i, n - i);
 }
 
-INLINE size_t squares_tile(
+INLINE void squares_tile(
     const tk_trimmed *parts, size_t models, const tk_vector *base, uint32_t from, float *buffer, double *lanes, size_t at,
     size_t n) {
     CACHE_ALIGNED float b[TILE];
     load_tile(base, at, b, n);
-    const size_t equal = varying_tile(parts, models, b, from, buffer, at, n);
+    varying_tile(parts, models, b, from, buffer, at, n);
     for (size_t m = 0; m < models; m++) {
         float *const row = buffer + m * TILE;
         for (size_t j = n; j % LANES; j++) row[j] = 0;
@@ -265,15 +259,13 @@ INLINE size_t squares_tile(
         }
         memcpy(lanes + m * LANES, &sum, sizeof sum);
     }
-    return equal;
 }
 
-INLINE size_t varying_squares(
+INLINE void varying_squares(
     const tk_trimmed *parts, size_t models, const tk_vector *base, uint32_t from, float *buffer, double *lanes, size_t n) {
-    size_t i = 0, equal = 0;
-    for (; i + TILE <= n; i += TILE) equal += squares_tile(parts, models, base, from, buffer, lanes, i, TILE);
-    if (i < n) equal += squares_tile(parts, models, base, from, buffer, lanes, i, n - i);
-    return equal;
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) squares_tile(parts, models, base, from, buffer, lanes, i, TILE);
+    if (i < n) squares_tile(parts, models, base, from, buffer, lanes, i, n - i);
 }
 
 INLINE void fuse_tile(

@@ -51,7 +51,7 @@ WRAP(
     void, variances, (const tk_trimmed *p, size_t m, const tk_vector *b, float *buffer, float *y, size_t n),
     (p, m, b, buffer, y, n))
 WRAP(
-    size_t, varying_squares,
+    void, varying_squares,
     (const tk_trimmed *p, size_t m, const tk_vector *b, uint32_t from, float *buffer, double *lanes, size_t n),
     (p, m, b, from, buffer, lanes, n))
 WRAP(

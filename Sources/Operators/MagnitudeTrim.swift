@@ -58,7 +58,7 @@ package struct MagnitudeTrim: Sparsifier {
         func edge(_ rule: Int, isLower: Bool, _ found: OrderStatistics.Found, keeping kept: Int) {
             let isCut = kept < found.equal
             edges.append((rule, isLower, isCut ? cuts.count : nil, found.pattern))
-            if isCut { cuts.append(.init(stream: rule, pattern: found.pattern, kept: kept, bySpan: found.equalBySpan)) }
+            if isCut { cuts.append(.init(stream: rule, to: found, kept: kept)) }
         }
         for (index, share) in shares.enumerated() where share.kept > 0 && share.kept < total {
             let upper = share.outliers > 0 ? found.popFirst() : nil

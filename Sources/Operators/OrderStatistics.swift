@@ -48,10 +48,10 @@ package struct OrderStatistics: Sendable {
         package let pattern: UInt32
         /// The number of larger elements.
         package let above: Int
-        /// The number of equal elements in each span.
-        package let equalBySpan: [Int]
+        /// The number of equal elements in each tile.
+        package let equalByTile: [Int]
 
-        var equal: Int { equalBySpan.reduce(0, +) }
+        var equal: Int { equalByTile.reduce(0, +) }
     }
 
     /// The largest number of patterns noted for a tensor, and bytes per pattern: an array's capacity is up to twice its count.
@@ -148,22 +148,22 @@ package struct OrderStatistics: Sendable {
     /// The element of a rank, if it lies in the window and everything in the window was noted.
     private static func element(_ rank: Int, _ window: ClosedRange<UInt32>, _ spans: [WindowCount]) -> Found? {
         var above = spans.reduce(0) { $0 + $1.above }
-        guard rank > 0 else { return Found(rank: 0, pattern: window.upperBound, above: above, equalBySpan: []) }
-        func found(_ pattern: UInt32, _ equal: (WindowCount) -> Int) -> Found? {
-            let equal = spans.map(equal), count = equal.reduce(0, +)
+        guard rank > 0 else { return Found(rank: 0, pattern: window.upperBound, above: above, equalByTile: []) }
+        func found(_ pattern: UInt32, _ equal: (WindowCount) -> [Int]) -> Found? {
+            let equal = spans.flatMap(equal), count = equal.reduce(0, +)
             defer { above += count }
             return rank > above && rank <= above + count
-                ? Found(rank: rank, pattern: pattern, above: above, equalBySpan: equal) : nil
+                ? Found(rank: rank, pattern: pattern, above: above, equalByTile: equal) : nil
         }
-        if let found = found(window.upperBound, \.atHigh) { return found }
+        if let found = found(window.upperBound, \.atHighByStep) { return found }
         let notes = spans.compactMap(\.between)
         guard rank > above, notes.count == spans.count else { return nil }
         if let pattern = notes.largest(rank - above, in: window) {
             above += notes.reduce(0) { $0 + $1.count { $0 > pattern } }
-            return found(pattern) { $0.between.map { $0.count { $0 == pattern } } ?? 0 }
+            return found(pattern) { $0.byStep(equalTo: pattern) ?? [] }
         }
         above += notes.reduce(0) { $0 + $1.count }
-        return window.lowerBound < window.upperBound ? found(window.lowerBound, \.atLow) : nil
+        return window.lowerBound < window.upperBound ? found(window.lowerBound, \.atLowByStep) : nil
     }
 
     // MARK: Counting everything
@@ -204,50 +204,36 @@ package struct OrderStatistics: Sendable {
         package let stream: Int
         package let pattern: UInt32
         package let kept: Int
-        /// The number of such elements in each span.
-        package let bySpan: [Int]
+        /// The number of such elements in each tile.
+        package let byTile: [Int]
 
-        package init(stream: Int, pattern: UInt32, kept: Int, bySpan: [Int]) {
+        /// - Parameter found: the element that the others are equal to.
+        package init(stream: Int, to found: Found, kept: Int) {
             self.stream = stream
-            self.pattern = pattern
             self.kept = kept
-            self.bySpan = bySpan
+            pattern = found.pattern
+            byTile = found.equalByTile
         }
     }
 
-    /// The flat index below which exactly `kept` of the equal entries lie. Reads one span.
+    /// The flat index below which exactly `kept` of the equal entries lie. Reads one tile.
     package static func limit(of equal: EqualEntries, in tensor: TensorPasses, _ entries: Entries) throws -> Int {
         var left = equal.kept
-        for (span, count) in equal.bySpan.enumerated() {
+        for (index, count) in equal.byTile.enumerated() {
             guard left < count else {
                 left -= count
                 continue
             }
-            for index in tensor.tiles(ofSpan: span) {
-                let inTile = try tensor.visit(tile: index) { tile in
-                    tile.kernels.countEqual(try entries(tile, equal.stream), pattern: equal.pattern, count: tile.count)
+            return try tensor.visit(tile: index) { tile in
+                let values = try entries(tile, equal.stream)
+                for position in 0..<tile.count where values[position].magnitude.bitPattern == equal.pattern {
+                    if left == 0 { return tile.range.lowerBound + position }
+                    left -= 1
                 }
-                if left < inTile { return try limit(of: equal, inTile: index, keeping: left, in: tensor, entries) }
-                left -= inTile
+                throw changed
             }
-            throw changed
         }
         return tensor.count
-    }
-
-    /// The flat index of the equal entry of tile `index` that has `kept` equal ones before it in the tile.
-    static func limit(
-        of equal: EqualEntries, inTile index: Int, keeping kept: Int, in tensor: TensorPasses, _ entries: Entries
-    ) throws -> Int {
-        try tensor.visit(tile: index) { tile in
-            let values = try entries(tile, equal.stream)
-            var left = kept
-            for position in 0..<tile.count where values[position].magnitude.bitPattern == equal.pattern {
-                if left == 0 { return tile.range.lowerBound + position }
-                left -= 1
-            }
-            return tile.range.upperBound
-        }
     }
 }
 

@@ -231,15 +231,13 @@ extension Kernels {
             }
         }
 
-        /// For each model, `Σ d²` in float64 over the entries whose variance has at least the bit pattern `from`; and the number
-        /// of variances with exactly this pattern. With 0, all entries are chosen, and the number is undefined.
-        package func squares(from: UInt32) -> (sums: [Double], equal: Int) {
+        /// For each model, `Σ d²` in float64 over the entries whose variance has at least the bit pattern `from`.
+        package func squares(from: UInt32) -> [Double] {
             var lanes = [Double](repeating: 0, count: MagnitudeSums.laneCount * parts.count)
-            var equal = 0
             withArguments { base, buffer in
-                equal = kernels.table.pointee.varying_squares(parts, parts.count, base, from, buffer, &lanes, count)
+                kernels.table.pointee.varying_squares(parts, parts.count, base, from, buffer, &lanes, count)
             }
-            return (parts.indices.map { Kernels.sum(ofLanes: lanes, from: MagnitudeSums.laneCount * $0) }, equal)
+            return parts.indices.map { Kernels.sum(ofLanes: lanes, from: MagnitudeSums.laneCount * $0) }
         }
 
         /// `b` plus the weighted mean of those chosen entries that have the sign of the sum of all chosen entries. A sum of zero

@@ -8,7 +8,30 @@ package struct WindowCount: Sendable, Hashable {
     /// The patterns strictly between the ends, in order; `nil` if there was not enough memory.
     package private(set) var between: [UInt32]? = []
 
+    private struct Step: Hashable {
+        let atHigh: Int, atLow: Int, noted: Int
+    }
+
+    /// What each call of `add` counted.
+    private var steps: [Step] = []
+
     package init() {}
+
+    /// The numbers of magnitudes at the upper end, for each call of `add`.
+    package var atHighByStep: [Int] { steps.map(\.atHigh) }
+
+    /// The numbers of magnitudes at the lower end, for each call of `add`; undefined if both ends are the same.
+    package var atLowByStep: [Int] { steps.map(\.atLow) }
+
+    /// The numbers of magnitudes with a pattern strictly between the ends, for each call of `add`; `nil` if not all were noted.
+    package func byStep(equalTo pattern: UInt32) -> [Int]? {
+        guard let between else { return nil }
+        var start = 0
+        return steps.map { step in
+            defer { start += step.noted }
+            return between[start..<start + step.noted].count { $0 == pattern }
+        }
+    }
 
     /// Counts more numbers.
     ///
@@ -23,6 +46,7 @@ package struct WindowCount: Sendable, Hashable {
             above += counts.above
             atHigh += counts.at_high
             atLow += counts.at_low
+            steps.append(Step(atHigh: counts.at_high, atLow: counts.at_low, noted: noted))
             if between != nil, take(noted) { between?.append(contentsOf: notes[..<noted]) } else { between = nil }
         }
     }

@@ -51,21 +51,19 @@ import Testing
             kernels: kernels, runner: runner, memory: MemoryBudget(bytes: memory), sinks: [])
     }
 
-    /// Holds what was found against the definition, span by span, and where equal ones end.
+    /// Holds what was found against the definition, tile by tile, and where equal ones end.
     private func expect(
         _ found: OrderStatistics.Found, isRank rank: Int, of values: [Float], in tensor: TensorPasses,
         _ entries: OrderStatistics.Entries, _ comment: String
     ) throws {
         let patterns = values.map { $0.bitPattern & 0x7fff_ffff }, pattern = found.pattern
         let above = patterns.count { $0 > pattern }
-        let spans = (0..<tensor.spanCount).map { span in
-            tensor.tiles(ofSpan: span).reduce(0) { sum, tile in
-                sum + patterns[tile * 8_192..<min(patterns.count, (tile + 1) * 8_192)].count { $0 == pattern }
-            }
+        let tiles = stride(from: 0, to: patterns.count, by: 8_192).map { start in
+            patterns[start..<min(patterns.count, start + 8_192)].count { $0 == pattern }
         }
-        #expect(found.rank == rank && found.above == above && found.equalBySpan == spans, "\(comment), rank \(rank)")
-        #expect(above < rank && rank <= above + spans.reduce(0, +), "\(comment), rank \(rank)")
-        let equal = OrderStatistics.EqualEntries(stream: 0, pattern: pattern, kept: rank - above, bySpan: found.equalBySpan)
+        #expect(found.rank == rank && found.above == above && found.equalByTile == tiles, "\(comment), rank \(rank)")
+        #expect(above < rank && rank <= above + tiles.reduce(0, +), "\(comment), rank \(rank)")
+        let equal = OrderStatistics.EqualEntries(stream: 0, to: found, kept: rank - above)
         let limit = try OrderStatistics.limit(of: equal, in: tensor, entries)
         #expect(patterns[..<limit].count { $0 == pattern } == rank - above, "\(comment), rank \(rank)")
     }

@@ -27,10 +27,11 @@ import Testing
         for window in Self.windows {
             var counted = WindowCount(), asked = 0
             // In two ranges that begin and end anywhere.
-            for (start, end) in [(0, count / 3), (count / 3, count)] {
+            let ranges = [0..<count / 3, count / 3..<count]
+            for range in ranges {
                 values.withUnsafeBufferPointer { values in
                     guard let first = values.baseAddress else { return }
-                    counted.add(first + start, count: end - start, around: window, kernels: kernels) { noted in
+                    counted.add(first + range.lowerBound, count: range.count, around: window, kernels: kernels) { noted in
                         asked += noted
                         return true
                     }
@@ -41,6 +42,10 @@ import Testing
             #expect(counted.atHigh == patterns.count { $0 == window.upperBound }, "\(window)")
             #expect(counted.atLow == patterns.count { $0 == window.lowerBound }, "\(window)")
             #expect(counted.between == between && asked == between.count, "\(window)")
+            func byRange(_ pattern: UInt32) -> [Int] { ranges.map { patterns[$0].count { $0 == pattern } } }
+            #expect(counted.atHighByStep == byRange(window.upperBound), "\(window)")
+            #expect(counted.atLowByStep == byRange(window.lowerBound), "\(window)")
+            for pattern in Set(between) { #expect(counted.byStep(equalTo: pattern) == byRange(pattern), "\(window)") }
         }
     }
 
@@ -54,6 +59,7 @@ import Testing
                 buffer: { _ in hasSpace })
         }
         #expect(counted.above == 3 && counted.atHigh == 3 && counted.atLow == 3 && counted.between == nil)
+        #expect(counted.atHighByStep == [1, 1, 1] && counted.byStep(equalTo: Float(2).bitPattern) == nil)
     }
 
     @Test(arguments: [1, 2, 500, 20_000])

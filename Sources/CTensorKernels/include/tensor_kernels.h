@@ -157,9 +157,8 @@ typedef struct tk_kernels {
     /* SCE. Of a part, `x`, `is_difference` and `weight` count. `buffer` holds TK_TILE elements per model. */
     /* target = the variance of the task vectors' entries over the models: the mean of (entry - mean)^2. */
     void (*variances)(const tk_trimmed *parts, size_t models, const tk_vector *base, float *buffer, float *target, size_t n);
-    /* Adds the squares of the entries whose variance has at least the pattern `from` to eight float64 lanes per model. Returns
-     * the number of variances with exactly this pattern; with 0, no variances are computed. */
-    size_t (*varying_squares)(
+    /* Adds the squares of the entries whose variance has at least the pattern `from` to eight float64 lanes per model. */
+    void (*varying_squares)(
         const tk_trimmed *parts, size_t models, const tk_vector *base, uint32_t from, float *buffer, double *lanes, size_t n);
     /* target = base + the weighted mean of those of these entries that have the sign of the sum of all; the divisor is at least
      * `floor`. */

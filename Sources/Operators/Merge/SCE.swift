@@ -36,20 +36,22 @@ package struct SCE: MergeMethod {
 
     package func merge(_ tensor: TensorPasses) throws {
         var edge = MagnitudeEdge(pattern: 0, limit: tensor.count)
-        var squares: [Double]
         if share <= 0 || models.isEmpty {
             return try emitBase(tensor)
         } else if selects {
             let query = OrderStatistics.Query(stream: 0, rank: .share(Float(share)))
             let found = try OrderStatistics.find([query], in: tensor) { tile, _ in try variances(tile) }
             guard let smallest = found.first, smallest.rank > 0 else { return try emitBase(tensor) }
-            (edge, squares) = try cut(tensor, at: smallest)
-        } else {
-            squares = try tensor.sums(models.count) { tile, sums in
-                for (index, sum) in try entries(tile).squares(from: 0).sums.enumerated() { sums[index] += sum }
-            }
+            let equal = OrderStatistics.EqualEntries(stream: 0, to: smallest, kept: smallest.rank - smallest.above)
+            let limit = try OrderStatistics.limit(of: equal, in: tensor) { tile, _ in try variances(tile) }
+            edge = MagnitudeEdge(pattern: smallest.pattern, limit: limit)
         }
-        let means = squares.map { $0 / Double(max(1, tensor.count)) }, total = means.reduce(0, +)
+        let sums = try tensor.sums(models.count) { [edge] tile, sums in
+            let segments = edge.segments(of: tile)
+            let own = segments.count == 1 ? try entries(tile).squares(from: segments[0].1) : try squares(ofCut: tile, at: edge)
+            for (index, sum) in own.enumerated() { sums[index] += sum }
+        }
+        let means = sums.map { $0 / Double(max(1, tensor.count)) }, total = means.reduce(0, +)
         let weights = means.map { Float(total < 1e-6 ? 1 / Double(means.count) : $0 / total) }
         try tensor.emit { [edge] tile, out in
             for (range, pattern) in edge.segments(of: tile) {
@@ -74,47 +76,8 @@ package struct SCE: MergeMethod {
         return UnsafePointer(tile.scratch(0))
     }
 
-    /// The edge of the kept entries among those of equal variance, and `Σ d²` over each model's kept entries. Takes one pass.
-    private func cut(
-        _ tensor: TensorPasses, at smallest: OrderStatistics.Found
-    ) throws -> (MagnitudeEdge, [Double]) {
-        let pattern = smallest.pattern, above = MagnitudeEdge(pattern: pattern, limit: 0)
-        // For each tile, the number of entries on the edge; then for each model, the sum with them and the sum without.
-        let shares = try tensor.shares(1 + 2 * models.count) { tile, sums in
-            let entries = try entries(tile), whole = entries.squares(from: pattern)
-            sums[0] = Double(whole.equal)
-            // Nearly no tile has an entry on the edge.
-            let without = whole.equal > 0 ? entries.squares(from: above.lowest(at: 0)).sums : whole.sums
-            for index in models.indices {
-                sums[1 + 2 * index] = whole.sums[index]
-                sums[2 + 2 * index] = without[index]
-            }
-        }
-        var left = smallest.rank - smallest.above, edge = MagnitudeEdge(pattern: pattern, limit: tensor.count)
-        var leaves = models.indices.map { shares[1 + 2 * $0] }
-        for (index, count) in shares[0].enumerated() {
-            if left >= Int(count) {
-                left -= Int(count)
-                continue
-            }
-            if edge.limit == tensor.count {
-                let equal = OrderStatistics.EqualEntries(stream: 0, pattern: pattern, kept: left, bySpan: [])
-                let limit = try OrderStatistics.limit(of: equal, inTile: index, keeping: left, in: tensor) { tile, _ in
-                    try variances(tile)
-                }
-                edge = MagnitudeEdge(pattern: pattern, limit: limit)
-                let own = try tensor.visit(tile: index) { [edge] tile in try squares(tile, from: edge) }
-                for model in models.indices { leaves[model][index] = own[model] }
-                left = 0
-            } else {
-                for model in models.indices { leaves[model][index] = shares[2 + 2 * model][index] }
-            }
-        }
-        return (edge, leaves.map(FixedTree.sum))
-    }
-
     /// `Σ d²` over each model's kept entries in the tile that the edge cuts.
-    private func squares(_ tile: Tile, from edge: MagnitudeEdge) throws -> [Double] {
+    private func squares(ofCut tile: Tile, at edge: MagnitudeEdge) throws -> [Double] {
         let variances = try variances(tile)
         return try models.map { model in
             let row = try tile.taskVector(model)
