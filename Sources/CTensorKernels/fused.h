@@ -11,6 +11,13 @@ INLINE void load_tile(const tk_vector *x, size_t at, float *restrict tile, size_
     }
 }
 
+/* Asks for what the next call over as many elements will read, TILE elements of it, while this call computes. */
+INLINE void ask_ahead(const tk_vector *x, size_t at, size_t n) {
+    const size_t width = x->type == TK_BF16 || x->type == TK_F16 ? 2 : x->type == TK_F64 ? 8 : x->type == TK_F32 ? 4 : 1;
+    const char *const next = (const char *)x->data + width * (at + n);
+    for (size_t byte = 0; byte < width * TILE; byte += 64) __builtin_prefetch(next + byte, 0, 2);
+}
+
 INLINE void difference_tile(const tk_vector *x, const tk_vector *y, float *target, size_t at, size_t n) {
     CACHE_ALIGNED float a[TILE], b[TILE];
     load_tile(x, at, a, n);
@@ -22,6 +29,11 @@ INLINE void difference(const tk_vector *x, const tk_vector *y, float *target, si
     size_t i = 0;
     if (x->type == TK_BF16 && y->type == TK_BF16) {
         const raw16 *a = x->data, *b = y->data;
+        for (; i + TILE <= n; i += TILE) {
+            ask_ahead(x, i, n);
+            ask_ahead(y, i, n);
+            for (size_t j = i; j < i + TILE; j++) target[j] = float_of((uint32_t)a[j] << 16) - float_of((uint32_t)b[j] << 16);
+        }
         for (; i < n; i++) target[i] = float_of((uint32_t)a[i] << 16) - float_of((uint32_t)b[i] << 16);
         return;
     }
@@ -46,7 +58,10 @@ INLINE void weighted_tile(
 
 INLINE void weighted_sum(const tk_vector *x, const float *weights, size_t models, float divisor, float *target, size_t n) {
     size_t i = 0;
-    for (; i + TILE <= n; i += TILE) weighted_tile(x, weights, models, divisor, target, i, TILE);
+    for (; i + TILE <= n; i += TILE) {
+        for (size_t m = 0; m < models; m++) ask_ahead(&x[m], i, n);
+        weighted_tile(x, weights, models, divisor, target, i, TILE);
+    }
     if (i < n) weighted_tile(x, weights, models, divisor, target, i, n - i);
 }
 
@@ -136,30 +151,32 @@ INLINE void merge_trimmed(
     if (i < n) trimmed_tile(parts, models, base, how, buffer, target, i, n - i);
 }
 
-/* A NaN that is dropped remains NaN, as 0 * NaN. */
-INLINE void keep_flagged(const uint8_t *keep, float *restrict e, size_t n) {
-    for (size_t j = 0; j < n; j++) e[j] *= keep[j] ? 1.0f : 0.0f;
+/* Adds the magnitudes of eight entries to one sum, and those of the kept ones to another. */
+INLINE void add_eight(
+    const float *d, const float *base, bool is_banded, uint32_t from, uint32_t span, const uint8_t *flags, double8 *all,
+    double8 *kept) {
+    const uint32x8 u = (uint32x8)(*(const float8 *)d - *(const float8 *)base) & MAGNITUDE;
+    const double8 own = __builtin_convertvector((float8)u, double8);
+    int32x8 is_kept = (int32x8){} - 1;
+    if (is_banded) is_kept &= (int32x8)(u - from <= span);
+    if (flags) is_kept &= __builtin_convertvector(*(const flag8 *)flags, int32x8) != 0;
+    *all += own;
+    *kept += (double8)((int64x8)own & __builtin_convertvector(is_kept, int64x8));
 }
 
-INLINE void magnitudes_tile(const tk_trimmed *part, const tk_vector *base, double8 *all, double8 *kept, size_t at, size_t n) {
-    CACHE_ALIGNED float b[TILE], d[TILE], e[TILE];
+INLINE void magnitudes_tile(
+    const tk_trimmed *part, const tk_vector *base, bool is_banded, const uint8_t *flags, double8 *all, double8 *kept, size_t at,
+    size_t n) {
+    CACHE_ALIGNED float b[TILE], d[TILE];
+    CACHE_ALIGNED uint8_t rest[TILE] = {0};
     const uint32_t from = part->from, span = part->to - part->from;
-    if (part->is_difference) {
-        memset(b, 0, sizeof b);
-    } else {
-        load_tile(base, at, b, n);
-    }
     load_tile(&part->x, at, d, n);
-    for (size_t j = 0; j < n; j++) {
-        const uint32_t u = bits_of(d[j] - b[j]) & MAGNITUDE;
-        d[j] = float_of(u);
-        e[j] = float_of(u - from <= span ? u : 0);
-    }
-    if (part->keep) keep_flagged(part->keep + at, e, n);
-    for (size_t j = n; j % LANES; j++) d[j] = e[j] = 0;
+    if (!part->is_difference) load_tile(base, at, b, n);
+    const float *const subtracted = part->is_difference ? no_base : b;
+    if (flags) flags = n == TILE ? flags + at : memcpy(rest, flags + at, n);
+    for (size_t j = n; j % LANES; j++) d[j] = b[j] = 0;
     for (size_t j = 0; j < n; j += LANES) {
-        *all += __builtin_convertvector(*(const float8 *)(d + j), double8);
-        *kept += __builtin_convertvector(*(const float8 *)(e + j), double8);
+        add_eight(d + j, subtracted + j, is_banded, from, span, flags ? flags + j : NULL, all, kept);
     }
 }
 
@@ -169,15 +186,27 @@ INLINE void rotate_lanes(double8 *x, size_t first) {
     for (size_t lane = 0; lane < LANES; lane++) (*x)[lane] = old[(lane + first) % LANES];
 }
 
+INLINE void all_magnitudes(
+    const tk_trimmed *part, const tk_vector *base, bool is_banded, const uint8_t *flags, double8 *all, double8 *kept, size_t n) {
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) magnitudes_tile(part, base, is_banded, flags, all, kept, i, TILE);
+    if (i < n) magnitudes_tile(part, base, is_banded, flags, all, kept, i, n - i);
+}
+
 INLINE void add_magnitudes(const tk_trimmed *part, const tk_vector *base, size_t lane, double *sums, size_t n) {
     double8 all, kept;
     memcpy(&all, sums, sizeof all);
     memcpy(&kept, sums + LANES, sizeof kept);
     rotate_lanes(&all, lane);
     rotate_lanes(&kept, lane);
-    size_t i = 0;
-    for (; i + TILE <= n; i += TILE) magnitudes_tile(part, base, &all, &kept, i, TILE);
-    if (i < n) magnitudes_tile(part, base, &all, &kept, i, n - i);
+    if (!part->keep) {
+        all_magnitudes(part, base, true, NULL, &all, &kept, n);
+    } else if (part->from > 0 || part->to < MAGNITUDE) {
+        all_magnitudes(part, base, true, part->keep, &all, &kept, n);
+    } else {
+        all_magnitudes(part, base, false, part->keep, &all, &kept, n);
+    }
+    if (part->keep) kept += all * 0; /* a NaN that is dropped remains NaN */
     rotate_lanes(&all, LANES - lane);
     rotate_lanes(&kept, LANES - lane);
     memcpy(sums, &all, sizeof all);
