@@ -32,52 +32,56 @@ extension TensorPasses {
     /// - Parameters:
     ///   - rates: of the first outputs, in order; `nil` for an output that is not written here.
     ///   - isLast: as of `fold`.
+    ///   - digest: is computed on the way.
     /// - Returns: the sums.
     package func emit(
-        _ rates: [ChunkRate?], terms: Int, isLast: Bool = true,
+        _ rates: [ChunkRate?], terms: Int, isLast: Bool = true, computing digest: SourceDigest? = nil,
         _ body: @escaping @Sendable (Tile, ChunkBuffer, UnsafeMutablePointer<Double>) throws -> Void
     ) throws -> [Double] {
         let buffers = Mutex<[ChunkBuffer]>([])
         let tilesPerChunk = ChunkRate.chunk / FixedTree.tileElements
         let shares = Mutex(Array(repeating: 0.0, count: terms * tileCount))
-        try runner.forEach((count + ChunkRate.chunk - 1) / ChunkRate.chunk) { chunk in
-            let buffer = buffers.withLock { $0.popLast() } ?? ChunkBuffer(rates)
+        let chunkCount = (count + ChunkRate.chunk - 1) / ChunkRate.chunk, group = digest?.chunksPerBlock ?? 1
+        try runner.forEach((chunkCount + group - 1) / group) { index in
+            let buffer = buffers.withLock { $0.popLast() } ?? ChunkBuffer(rates), hashes = try SHA256Lanes()
             defer { buffers.withLock { $0.append(buffer) } }
-            let first = chunk * ChunkRate.chunk, elements = first..<min(count, first + ChunkRate.chunk)
-            try tiles.with { tile in
-                for index in chunk * tilesPerChunk..<min(tileCount, (chunk + 1) * tilesPerChunk) {
-                    tile.take(tileRange(index))
-                    buffer.element = tile.range.lowerBound - first
-                    var share = Array(repeating: 0.0, count: max(1, terms))
-                    try share.withUnsafeMutableBufferPointer { share in
-                        guard let share = share.baseAddress else { return }
-                        try body(tile, buffer, share)
-                    }
-                    shares.withLock { shares in
-                        for term in 0..<terms { shares[term * tileCount + index] = share[term] }
+            for chunk in index * group..<min(chunkCount, (index + 1) * group) {
+                let first = chunk * ChunkRate.chunk, elements = first..<min(count, first + ChunkRate.chunk)
+                try tiles.with { tile in
+                    for index in chunk * tilesPerChunk..<min(tileCount, (chunk + 1) * tilesPerChunk) {
+                        tile.take(tileRange(index))
+                        buffer.element = tile.range.lowerBound - first
+                        var share = Array(repeating: 0.0, count: max(1, terms))
+                        try share.withUnsafeMutableBufferPointer { share in
+                            guard let share = share.baseAddress else { return }
+                            try body(tile, buffer, share)
+                        }
+                        shares.withLock { shares in
+                            for term in 0..<terms { shares[term * tileCount + index] = share[term] }
+                        }
                     }
                 }
+                try store(chunk, of: rates, buffer, count: elements.count, hashes, beside: digest?.bytes(of: elements))
+                if isLast { release(elements) }
             }
-            if isLast { release(elements) }
-            try store(chunk, of: rates, buffer, count: elements.count)
+            digest?.note(try hashes.finalize(), ofBlock: index)
         }
         return shares.withLock { shares in
             (0..<terms).map { FixedTree.sum(Array(shares[$0 * tileCount..<($0 + 1) * tileCount])) }
         }
     }
 
-    /// Stores the blocks that make a chunk. Blocks of the same length are hashed two at a time.
-    private func store(_ chunk: Int, of rates: [ChunkRate?], _ buffer: ChunkBuffer, count: Int) throws {
+    /// Stores the blocks that make a chunk. They are hashed two at a time, one of them beside the source's bytes.
+    private func store(
+        _ chunk: Int, of rates: [ChunkRate?], _ buffer: ChunkBuffer, count: Int, _ hashes: borrowing SHA256Lanes,
+        beside source: UnsafeRawBufferPointer?
+    ) throws {
         let blocks = rates.enumerated().compactMap { output, rate in
             rate.map { (output, $0.blockSize * chunk, buffer.bytes(of: output, count: $0.byteCount(ofElements: count))) }
         }.sorted { $0.2.count > $1.2.count }
-        for index in stride(from: 0, to: blocks.count, by: 2) {
-            let pair = blocks[index..<min(blocks.count, index + 2)], hash = try SHA256Pair()
-            hash.update(blocks[index].2, pair.count == 2 ? blocks[index + 1].2 : UnsafeRawBufferPointer(start: nil, count: 0))
-            let digests = try hash.finalize()
-            for ((output, offset, bytes), digest) in zip(pair, [digests.0, digests.1]) {
-                try sinks[output].storeBlock(chunk, offset: offset, bytes, digest: digest)
-            }
+        let digests = try hashes.update(source ?? UnsafeRawBufferPointer(start: nil, count: 0), beside: blocks.map(\.2))
+        for ((output, offset, bytes), digest) in zip(blocks, digests) {
+            try sinks[output].storeBlock(chunk, offset: offset, bytes, digest: digest)
         }
     }
 
@@ -93,7 +97,7 @@ extension TensorPasses {
         try elements.withUnsafeBytes { try write($0, to: output) }
     }
 
-    /// `TreeDigest.tensor` of a source's bytes as they are stored.
+    /// `TreeDigest.tensor` of a source's bytes as they are stored, by a pass of its own.
     ///
     /// - Parameter isLast: whether this is the last pass over the source, which releases it.
     package func digest(ofSource index: Int, isLast: Bool) throws -> Digest {
@@ -118,6 +122,7 @@ extension TensorPasses {
         let hash = try SHA256Pair(), step = FixedTree.tileElements * 8
         try withUnsafeTemporaryAllocation(byteCount: 2 * step, alignment: 64) { buffer in
             func read(_ piece: Range<Int>, to place: Int) throws -> UnsafeRawBufferPointer {
+                if let start = source.direct(piece) { return UnsafeRawBufferPointer(start: start, count: piece.count) }
                 let target = UnsafeMutableRawBufferPointer(rebasing: buffer[place..<place + piece.count])
                 if let start = target.baseAddress, !piece.isEmpty { try source.copyBytes(piece, to: start) }
                 return UnsafeRawBufferPointer(target)
@@ -126,6 +131,34 @@ extension TensorPasses {
         }
         return try hash.finalize()
     }
+}
+
+/// `TreeDigest.tensor` of a source's bytes as they are stored, computed by a pass that writes chunks.
+package final class SourceDigest: Sendable {
+    private let source: any ElementSource
+    fileprivate let chunksPerBlock: Int
+    private let blocks: Mutex<[Digest]>
+
+    /// - Returns: `nil` where a block is no whole number of chunks, or the bytes are not in memory: then
+    ///   `TensorPasses.digest(ofSource:isLast:)` takes a pass of its own.
+    package init?(ofSource index: Int, in tensor: TensorPasses) {
+        source = tensor.sources[index]
+        let byteCount = source.count * source.dtype.bitWidth / 8
+        let elements = TreeDigest.blockSize * 8 / source.dtype.bitWidth
+        guard elements.isMultiple(of: ChunkRate.chunk), byteCount > 0, source.direct(0..<byteCount) != nil else { return nil }
+        chunksPerBlock = elements / ChunkRate.chunk
+        blocks = Mutex(Array(repeating: .none, count: TreeDigest.blockCount(ofBytes: byteCount)))
+    }
+
+    fileprivate func bytes(of elements: Range<Int>) -> UnsafeRawBufferPointer? {
+        let bits = source.dtype.bitWidth, bytes = elements.lowerBound * bits / 8..<elements.upperBound * bits / 8
+        return source.direct(bytes).map { UnsafeRawBufferPointer(start: $0, count: bytes.count) }
+    }
+
+    fileprivate func note(_ digest: Digest, ofBlock index: Int) { blocks.withLock { $0[index] = digest } }
+
+    /// The digest, after the pass.
+    package func finalize() throws(TesseraError) -> Digest { try TreeDigest.tensor(blocks: blocks.withLock(\.self)) }
 }
 
 /// One thread's buffer for a chunk of every output.

@@ -13,6 +13,20 @@ package struct BaseIdentity: Sendable, Hashable, Codable {
         self.sample = sample
     }
 
+    /// Identifies the base, source 0, of a tensor that `encode` reads.
+    ///
+    /// - Parameter encode: computes the digest if it gets one; it may release the sources.
+    static func find<Result>(
+        of tensor: TensorPasses, _ encode: (SourceDigest?) throws -> Result
+    ) throws -> (BaseIdentity, Result) {
+        guard let digest = SourceDigest(ofSource: 0, in: tensor) else {
+            let base = try BaseIdentity(of: tensor)
+            return (base, try encode(nil))
+        }
+        let sample = try sample(of: tensor.sources[0]), result = try encode(digest)
+        return (BaseIdentity(digest: try digest.finalize(), sample: sample), result)
+    }
+
     /// - Parameter isLast: whether this is the last pass over the base, which releases it.
     init(of tensor: TensorPasses, isLast: Bool = false) throws {
         sample = try Self.sample(of: tensor.sources[0])

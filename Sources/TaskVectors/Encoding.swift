@@ -20,17 +20,16 @@ package enum Encoding: Sendable, Hashable, Codable {
     ///
     /// - Throws: `badData` when a source has numbers that are not finite, and errors of reading and writing.
     package func encode(_ tensor: TensorPasses) throws -> EncodingStatistics {
-        // The base is identified first, because encoding releases the sources.
         switch self {
         case .quantize(let quantizer):
-            let base = try BaseIdentity(of: tensor)
-            return .vectors(base: base, try quantizer.encode(tensor))
+            let (base, errors) = try BaseIdentity.find(of: tensor) { try quantizer.encode(tensor, computing: $0) }
+            return .vectors(base: base, errors)
         case .sparsify(let encoder):
             let base = try BaseIdentity(of: tensor)
             return .vectors(base: base, try encoder.encode(tensor))
         case .mask(let masks):
-            let base = try BaseIdentity(of: tensor)
-            return .masks(base: base, try masks.encode(tensor))
+            let (base, sums) = try BaseIdentity.find(of: tensor) { try masks.encode(tensor, computing: $0) }
+            return .masks(base: base, sums)
         case .compare:
             let base = try BaseIdentity(of: tensor, isLast: true)
             let differ = try (0..<tensor.taskCount).map {

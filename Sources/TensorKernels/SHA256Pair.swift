@@ -14,8 +14,11 @@ package struct SHA256Pair: ~Copyable {
         let first = try SHA256(), second = try SHA256()
         self.first = first
         self.second = second
-        pair = InstructionPair(isWanted: usesInstructions)
+        pair = usesInstructions && Self.hasInstructions ? InstructionPair() : nil
     }
+
+    /// Whether the processor has the instructions. Asked once: a virtual machine's answer takes microseconds.
+    static let hasInstructions = tk_sha256_is_available()
 
     /// Adds bytes to each hash; either may get none. Both advance at once as long as they got multiples of 64 bytes before.
     package func update(_ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer) {
@@ -35,18 +38,13 @@ package struct SHA256Pair: ~Copyable {
 private final class InstructionPair {
     private let hashes: UnsafeMutablePointer<tk_sha256>
 
-    /// - Returns: `nil` where they are not wanted, or the processor lacks the instructions.
-    init?(isWanted: Bool) {
-        guard isWanted, Self.isAvailable else { return nil }
+    init() {
         hashes = .allocate(capacity: 2)
         hashes.initialize(repeating: tk_sha256(), count: 2)
         for index in 0..<2 { tk_sha256_begin(hashes + index) }
     }
 
     deinit { hashes.deallocate() }
-
-    /// Asked once: a virtual machine's answer takes microseconds.
-    private static let isAvailable = tk_sha256_is_available()
 
     func update(_ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer) {
         // A buffer without bytes may lack an address.

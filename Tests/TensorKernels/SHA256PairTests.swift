@@ -50,6 +50,26 @@ import Testing
         }
     }
 
+    /// A hash that goes on, and messages beside it, of any lengths: none, shorter ones and longer ones than its own bytes.
+    @Test(arguments: [true, false]) func lanesHashEveryMessage(usesInstructions: Bool) throws {
+        try Self.bytes.withUnsafeBytes { bytes in
+            for carried in [[], [0], [1], [64, 64], [640, 128, 1_000], [63, 65, 7], [4_000]] {
+                let lanes = try SHA256Lanes(usesInstructions: usesInstructions)
+                var place = 0
+                for (turn, count) in carried.enumerated() {
+                    let messages = [[], [0..<0], [5..<69], [3..<1_003, 7..<8, 100..<4_900], [1..<65, 0..<640, 2..<3, 0..<0]]
+                    let ranges = messages[turn % messages.count] + messages[(turn + count) % messages.count]
+                    let found = try lanes.update(
+                        UnsafeRawBufferPointer(rebasing: bytes[place..<place + count]),
+                        beside: ranges.map { UnsafeRawBufferPointer(rebasing: bytes[$0]) })
+                    #expect(try found == ranges.map { try Digest.sha256(of: Array(Self.bytes[$0])) }, "\(ranges)")
+                    place += count
+                }
+                #expect(try lanes.finalize() == Digest.sha256(of: Array(Self.bytes[..<place])), "\(carried)")
+            }
+        }
+    }
+
     /// The examples of FIPS 180-2, appendix B, and of no bytes.
     @Test func matchesTheStandard() throws {
         let pair = try SHA256Pair()

@@ -47,8 +47,9 @@ package struct Quantizer: Sendable, Hashable, Codable {
             + Set(tasks.compactMap(\.signScaling)).count
     }
 
+    /// - Parameter digest: of the base, computed on the way.
     /// - Returns: the error of each task's stored vector.
-    func encode(_ tensor: TensorPasses) throws -> [VectorError] {
+    func encode(_ tensor: TensorPasses, computing digest: SourceDigest?) throws -> [VectorError] {
         let sharedCoder =
             try sharedIsFrozen
             ? nil : shared.map { FormatCoder($0, ranges: try ranges(of: [0], $0, in: tensor, mean).first ?? []) }
@@ -69,7 +70,7 @@ package struct Quantizer: Sendable, Hashable, Codable {
         let packed = PackedOutputs(self, of: tensor), width = packLimit == nil ? 2 : 3
         let tensor = packed.tensor
         let taskWriters = Array(writers.suffix(tasks.count)), sharedWriter = sharedCoder.flatMap { _ in writers.first }
-        let sums = try tensor.emit(rates, terms: width * tasks.count) { tile, buffer, sums in
+        let sums = try tensor.emit(rates, terms: width * tasks.count, computing: digest) { tile, buffer, sums in
             let reference = try reference(sharedCoder, in: tile, writer: sharedWriter, buffer: buffer)
             let decoded = tile.scratch(0)
             for task in tasks.indices {

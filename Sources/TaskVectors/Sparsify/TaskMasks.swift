@@ -25,7 +25,8 @@ package struct TaskMasks: Sendable, Hashable, Codable {
 
     var passes: Int { StorageFormat.dense(shared).needsRanges ? 1 : 0 }
 
-    func encode(_ tensor: TensorPasses) throws -> [MaskSums] {
+    /// - Parameter digest: of the base, computed on the way.
+    func encode(_ tensor: TensorPasses, computing digest: SourceDigest?) throws -> [MaskSums] {
         let format = StorageFormat.dense(shared)
         let ranges =
             format.needsRanges
@@ -36,7 +37,7 @@ package struct TaskMasks: Sendable, Hashable, Codable {
         let writer = FormatWriter(coder, firstOutput: 0, shape: tensor.shape)
         let rates = writer.rates + Array(repeating: ChunkRate(bits: 1), count: taskCount)
         let width = MaskSums.count
-        let sums = try tensor.emit(rates, terms: width * taskCount) { tile, buffer, sums in
+        let sums = try tensor.emit(rates, terms: width * taskCount, computing: digest) { tile, buffer, sums in
             let vector = try sharedVector.vector(in: tile), decoded = tile.workspace { MaskBuffer() }.decoded
             writer.write(vector, of: tile, buffer: buffer, decoded: decoded)
             for task in 0..<taskCount {
