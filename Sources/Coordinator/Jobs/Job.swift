@@ -356,7 +356,7 @@ package struct BlockTarget: Sendable {
     /// - Returns: the digests.
     func write(_ bytes: UnsafeRawBufferPointer) throws(TesseraError) -> [BlockPosition: Digest] {
         let hash = try SHA256Pair()
-        // Pieces are still in the processor's cache when they are hashed.
+        // A piece of either block is still in the L2 cache when both are hashed.
         for (first, second) in blocks.pieces(of: Self.pieceBytes) {
             for piece in [first, second] where !piece.isEmpty {
                 try output.put(blocks.contents(of: piece, in: bytes), part: part, at: start + piece.lowerBound)
@@ -367,5 +367,5 @@ package struct BlockTarget: Sendable {
         return Dictionary(uniqueKeysWithValues: zip(positions, [first, second]))
     }
 
-    private static let pieceBytes = 1 << 20
+    private static let pieceBytes = 256 << 10
 }
