@@ -11,8 +11,8 @@ INLINE void load_tile(const tk_vector *x, size_t at, float *restrict tile, size_
     }
 }
 
-/* Asks for what the next call over as many elements will read, TILE elements of it, while this call computes. */
-INLINE void ask_ahead(const tk_vector *x, size_t at, size_t n) {
+/* Prefetches TILE elements of those that the next call over as many will read, while this call computes. */
+INLINE void prefetch_next(const tk_vector *x, size_t at, size_t n) {
     const size_t width = x->type == TK_BF16 || x->type == TK_F16 ? 2 : x->type == TK_F64 ? 8 : x->type == TK_F32 ? 4 : 1;
     const char *const next = (const char *)x->data + width * (at + n);
     for (size_t byte = 0; byte < width * TILE; byte += 64) __builtin_prefetch(next + byte, 0, 2);
@@ -30,8 +30,8 @@ INLINE void difference(const tk_vector *x, const tk_vector *y, float *target, si
     if (x->type == TK_BF16 && y->type == TK_BF16) {
         const raw16 *a = x->data, *b = y->data;
         for (; i + TILE <= n; i += TILE) {
-            ask_ahead(x, i, n);
-            ask_ahead(y, i, n);
+            prefetch_next(x, i, n);
+            prefetch_next(y, i, n);
             for (size_t j = i; j < i + TILE; j++) target[j] = float_of((uint32_t)a[j] << 16) - float_of((uint32_t)b[j] << 16);
         }
         for (; i < n; i++) target[i] = float_of((uint32_t)a[i] << 16) - float_of((uint32_t)b[i] << 16);
@@ -59,7 +59,7 @@ INLINE void weighted_tile(
 INLINE void weighted_sum(const tk_vector *x, const float *weights, size_t models, float divisor, float *target, size_t n) {
     size_t i = 0;
     for (; i + TILE <= n; i += TILE) {
-        for (size_t m = 0; m < models; m++) ask_ahead(&x[m], i, n);
+        for (size_t m = 0; m < models; m++) prefetch_next(&x[m], i, n);
         weighted_tile(x, weights, models, divisor, target, i, TILE);
     }
     if (i < n) weighted_tile(x, weights, models, divisor, target, i, n - i);

@@ -73,7 +73,7 @@ private final class InstructionLanes {
             advance(&lanes)
             for lane in lanes where lane.rest.isEmpty {
                 guard let message = lane.message else { continue }
-                digests[message] = try digest(lane.hash)
+                digests[message] = try Digest(ending: lane.hash)
                 free.append(lane.hash)
             }
             lanes.removeAll { $0.rest.isEmpty }
@@ -100,12 +100,5 @@ private final class InstructionLanes {
         }
     }
 
-    func finalize() throws(TesseraError) -> Digest { try digest(hashes) }
-
-    private func digest(_ hash: UnsafeMutablePointer<tk_sha256>) throws(TesseraError) -> Digest {
-        var bytes = [UInt8](repeating: 0, count: Digest.byteCount)
-        tk_sha256_end(hash, &bytes)
-        guard let digest = Digest(bytes: bytes) else { throw TesseraError(.internal, "a digest of \(bytes.count) bytes") }
-        return digest
-    }
+    func finalize() throws(TesseraError) -> Digest { try Digest(ending: hashes) }
 }

@@ -54,12 +54,14 @@ private final class InstructionPair {
     }
 
     /// Ends both.
-    func digests() throws(TesseraError) -> (Digest, Digest) { (try digest(0), try digest(1)) }
+    func digests() throws(TesseraError) -> (Digest, Digest) { (try Digest(ending: hashes), try Digest(ending: hashes + 1)) }
+}
 
-    private func digest(_ index: Int) throws(TesseraError) -> Digest {
+extension Digest {
+    init(ending hash: UnsafeMutablePointer<tk_sha256>) throws(TesseraError) {
         var bytes = [UInt8](repeating: 0, count: Digest.byteCount)
-        tk_sha256_end(hashes + index, &bytes)
+        tk_sha256_end(hash, &bytes)
         guard let digest = Digest(bytes: bytes) else { throw TesseraError(.internal, "a digest of \(bytes.count) bytes") }
-        return digest
+        self = digest
     }
 }

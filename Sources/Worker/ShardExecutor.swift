@@ -91,6 +91,7 @@ package struct ShardExecutor: Sendable {
 
     /// The state of the loop over a shard's tensors.
     private struct ShardAtWork: Sendable {
+        /// Whether the result has the digests of blocks.
         let hasDigests: Bool
         /// The inputs, open from the first tensor to the last: all of a shard is made of one version of each.
         var files: [any ByteSource]?
@@ -219,7 +220,8 @@ package struct ShardExecutor: Sendable {
     }
 }
 
-/// Passes blocks on, and hashes each piece of a block while the piece is in cache, two blocks at once, unless the output does.
+/// Passes blocks on to the output. Unless the output computes digests, each piece of a block is hashed while it is in cache, two
+/// blocks at once.
 private final class HashingSink: BlockSink {
     /// `Digest.none` for a block whose digest the output computes.
     private let digests: Mutex<[Digest?]>

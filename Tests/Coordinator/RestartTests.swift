@@ -78,7 +78,7 @@ import Work
             ended = try await life(incarnation) { manager, resumed in
                 // It may have come to its end before the stop.
                 guard !resumed.isEmpty else { return true }
-                #expect(resumed.map(\.job) == [id] && resumed.allSatisfy { $0.error == nil })
+                #expect(resumed.map(\.job) == [id] && resumed.allSatisfy { $0.error == nil }, "\(resumed.map(\.error))")
                 // A job whose shards are all there is published at once.
                 guard let before = journal.contents.jobs.first?.shards.count else { return true }
                 let status = await manager.status(StatusRequest(job: id))?.jobs.first
