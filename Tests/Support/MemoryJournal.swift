@@ -51,7 +51,13 @@ package final class MemoryJournal: JobJournal {
     package func commit(_ shards: [JournaledShard]) throws(TesseraError) {
         state.withLock { $0.hook }?()
         if let failure = state.withLock({ $0.failure }) { throw failure }
-        for shard in shards { change(shard.attempt.job) { $0.shards.append(shard) } }
+        for shard in shards {
+            change(shard.attempt.job) { job in
+                job.shards.append(shard)
+                // As `SQLiteJournal` reads them, whichever was committed first.
+                job.shards.sort { $0.attempt.shard < $1.attempt.shard }
+            }
+        }
         state.withLock { $0.commits += 1 }
     }
 
