@@ -155,15 +155,15 @@ package struct OrderStatistics: Sendable {
             return rank > above && rank <= above + count
                 ? Found(rank: rank, pattern: pattern, above: above, equalByTile: equal) : nil
         }
-        if let found = found(window.upperBound, \.atHighByStep) { return found }
+        if let found = found(window.upperBound, \.atHigh) { return found }
         let notes = spans.compactMap(\.between)
         guard rank > above, notes.count == spans.count else { return nil }
         if let pattern = notes.largest(rank - above, in: window) {
             above += notes.reduce(0) { $0 + $1.count { $0 > pattern } }
-            return found(pattern) { $0.byStep(equalTo: pattern) ?? [] }
+            return found(pattern) { $0.equal(to: pattern) ?? [] }
         }
         above += notes.reduce(0) { $0 + $1.count }
-        return window.lowerBound < window.upperBound ? found(window.lowerBound, \.atLowByStep) : nil
+        return window.lowerBound < window.upperBound ? found(window.lowerBound, \.atLow) : nil
     }
 
     // MARK: Counting everything

@@ -2,34 +2,26 @@ internal import CTensorKernels
 
 /// Counts of numbers around a window, which is a range of magnitudes as bit patterns.
 package struct WindowCount: Sendable, Hashable {
-    /// The numbers of magnitudes above the window, at its upper end and at its lower end; the last is undefined if both ends are
-    /// the same.
-    package private(set) var above = 0, atHigh = 0, atLow = 0
+    /// The number of magnitudes above the window.
+    package private(set) var above = 0
+    /// The numbers of magnitudes at its upper and at its lower end, for each call of `add`; the latter are undefined if both ends
+    /// are the same.
+    package private(set) var atHigh: [Int] = [], atLow: [Int] = []
     /// The patterns strictly between the ends, in order; `nil` if there was not enough memory.
     package private(set) var between: [UInt32]? = []
 
-    private struct Step: Hashable {
-        let atHigh: Int, atLow: Int, noted: Int
-    }
-
-    /// What each call of `add` counted.
-    private var steps: [Step] = []
+    /// The numbers of patterns in `between`, for each call of `add`.
+    private var noted: [Int] = []
 
     package init() {}
 
-    /// The numbers of magnitudes at the upper end, for each call of `add`.
-    package var atHighByStep: [Int] { steps.map(\.atHigh) }
-
-    /// The numbers of magnitudes at the lower end, for each call of `add`; undefined if both ends are the same.
-    package var atLowByStep: [Int] { steps.map(\.atLow) }
-
     /// The numbers of magnitudes with a pattern strictly between the ends, for each call of `add`; `nil` if not all were noted.
-    package func byStep(equalTo pattern: UInt32) -> [Int]? {
+    package func equal(to pattern: UInt32) -> [Int]? {
         guard let between else { return nil }
         var start = 0
-        return steps.map { step in
-            defer { start += step.noted }
-            return between[start..<start + step.noted].count { $0 == pattern }
+        return noted.map { count in
+            defer { start += count }
+            return between[start..<start + count].count { $0 == pattern }
         }
     }
 
@@ -44,9 +36,9 @@ package struct WindowCount: Sendable, Hashable {
             var counts = tk_window_counts()
             let noted = kernels.table.pointee.count_window(x, window.lowerBound, window.upperBound, &counts, first, count)
             above += counts.above
-            atHigh += counts.at_high
-            atLow += counts.at_low
-            steps.append(Step(atHigh: counts.at_high, atLow: counts.at_low, noted: noted))
+            atHigh.append(counts.at_high)
+            atLow.append(counts.at_low)
+            self.noted.append(noted)
             if between != nil, take(noted) { between?.append(contentsOf: notes[..<noted]) } else { between = nil }
         }
     }

@@ -39,13 +39,13 @@ import Testing
             }
             let between = patterns.filter { $0 > window.lowerBound && $0 < window.upperBound }
             #expect(counted.above == patterns.count { $0 > window.upperBound }, "\(window)")
-            #expect(counted.atHigh == patterns.count { $0 == window.upperBound }, "\(window)")
-            #expect(counted.atLow == patterns.count { $0 == window.lowerBound }, "\(window)")
+            #expect(counted.atHigh.reduce(0, +) == patterns.count { $0 == window.upperBound }, "\(window)")
+            #expect(counted.atLow.reduce(0, +) == patterns.count { $0 == window.lowerBound }, "\(window)")
             #expect(counted.between == between && asked == between.count, "\(window)")
             func byRange(_ pattern: UInt32) -> [Int] { ranges.map { patterns[$0].count { $0 == pattern } } }
-            #expect(counted.atHighByStep == byRange(window.upperBound), "\(window)")
-            #expect(counted.atLowByStep == byRange(window.lowerBound), "\(window)")
-            for pattern in Set(between) { #expect(counted.byStep(equalTo: pattern) == byRange(pattern), "\(window)") }
+            #expect(counted.atHigh == byRange(window.upperBound), "\(window)")
+            #expect(counted.atLow == byRange(window.lowerBound), "\(window)")
+            for pattern in Set(between) { #expect(counted.equal(to: pattern) == byRange(pattern), "\(window)") }
         }
     }
 
@@ -58,8 +58,9 @@ import Testing
                 values, count: values.count, around: Float(1).bitPattern...Float(3).bitPattern, kernels: .best,
                 buffer: { _ in hasSpace })
         }
-        #expect(counted.above == 3 && counted.atHigh == 3 && counted.atLow == 3 && counted.between == nil)
-        #expect(counted.atHighByStep == [1, 1, 1] && counted.byStep(equalTo: Float(2).bitPattern) == nil)
+        #expect(
+            counted.above == 3 && counted.atHigh.reduce(0, +) == 3 && counted.atLow.reduce(0, +) == 3 && counted.between == nil)
+        #expect(counted.atHigh == [1, 1, 1] && counted.equal(to: Float(2).bitPattern) == nil)
     }
 
     @Test(arguments: [1, 2, 500, 20_000])
